@@ -1,0 +1,69 @@
+# make demo    three workers and a 4-bit summariser answer a question about a real DICOM image
+# make serve   the same, and it stays up until Ctrl-C
+# make test    every test, with its own set-up
+# make check   formatting, lint, types
+# make clean   removes all of it again, the cache folder included
+#
+# Needs Python 3.11 with venv, and git. With a GPU the CUDA builds are installed, without one the
+# CPU builds. Torch's CPU wheel is taken from a folder named by PIP_FIND_LINKS or from the package
+# index named by CONSILIUM_TORCH_INDEX.
+
+BUILD := $(if $(shell nvidia-smi -L 2>/dev/null),gpu,cpu)
+READY := .venv/.ready-$(BUILD)
+CACHE := $(or $(CONSILIUM_CACHE),$(HOME)/.cache/consilium)
+INDEX := $(if $(CONSILIUM_TORCH_INDEX),--extra-index-url $(CONSILIUM_TORCH_INDEX))
+PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet $(INDEX) \
+	--constraint constraints/$(BUILD).txt
+
+.PHONY: demo serve test check clean environment
+
+demo: environment
+	@.venv/bin/consilium demo
+
+serve: environment
+	@.venv/bin/consilium serve
+
+test: environment
+	@.venv/bin/python -m pytest
+
+check: environment
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+environment: $(READY)
+
+# pip says nothing while it unpacks gigabytes, so a line every ten seconds shows that it lives. Its
+# temporary files lie inside .venv: the size counts what is downloaded too, and nothing stays behind.
+define install
+	@mkdir -p .venv/tmp; export TMPDIR=$$PWD/.venv/tmp; $(PIP) $(1) & pip=$$!; \
+	trap 'kill $$pip 2>/dev/null' EXIT; seconds=0; \
+	while kill -0 $$pip 2>/dev/null; do \
+		sleep 1; seconds=$$((seconds + 1)); \
+		[ $$((seconds % 10)) -ne 0 ] || echo "  $$seconds s, $$(du -sm .venv | cut -f1) MB"; \
+	done; wait $$pip || { echo "$(2)" >&2; exit 1; }
+endef
+
+$(READY): pyproject.toml constraints/$(BUILD).txt
+	@echo "Making .venv with vLLM's $(BUILD) build: about 4 GB, two to five minutes."
+	@python3 -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+		{ echo "Consilium needs Python 3.11 as python3; this one is $$(python3 -V)." >&2; exit 1; }
+	@python3 -m venv --clear .venv
+ifeq ($(BUILD),cpu)
+	$(call install,--no-deps torch==2.13.0+cpu,No CPU build of torch 2.13.0 was found. Set \
+		CONSILIUM_TORCH_INDEX to the package index that carries it and run make again.)
+endif
+	$(call install,--editable '.[$(BUILD)$(,)train$(,)dev]',The packages could not be installed; \
+		see pip above.)
+	$(call install,--no-deps vllm-bnb-plugin,The plugin for 4-bit weights could not be installed; \
+		see pip above.)
+	@rm -rf .venv/tmp
+	@touch $@
+
+, := ,
+
+clean:
+	rm -rf .venv build consilium.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf $(addprefix $(CACHE)/,base served features logs vllm)
+	[ ! -d $(CACHE) ] || rmdir --ignore-fail-on-non-empty $(CACHE)

@@ -1,0 +1,195 @@
+"""The public schema: what a caller sends, what a caller gets, and every way it can be refused.
+
+Refused                  the case ends here; the caller reads a Problem
+  MalformedRequest  400  the body cannot be read as what it claims to be
+  UnreadableImage   400  an image, or its pixels, cannot be decoded
+  TooLarge          413  the body, an image or their number is over a limit
+  UnsupportedMedia  415  not an image format, or not a body type, that is served
+  InvalidCase       422  readable, but not a case this panel can take
+  TooFewAnswers     503  fewer workers than the quorum answered
+"""
+
+import base64
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Language = Literal["en", "es", "zh"]
+ErrorKind = Literal[
+    "timeout", "refused", "unreachable", "garbage", "empty", "not_needed", "not_eligible"
+]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Options(_Frozen):
+    """How the panel is to be asked. A value that is not listed here is not served."""
+
+    workers: tuple[str, ...] | None = Field(
+        default=None, min_length=1, description="Ask only these workers; null asks all of them."
+    )
+    summarise: Literal["auto", "always", "never"] = Field(
+        default="auto", description="auto: only when the panel is not of one mind."
+    )
+    rounds: Literal[1] = Field(default=1, description="Served: 1.")
+    wait: Literal["all"] = Field(default="all", description="Served: all, up to the deadline.")
+    deadline_s: float | None = Field(
+        default=None, gt=0, le=600, description="Seconds for each worker; null: the panel's own."
+    )
+    max_risk: None = Field(default=None, description="Served: null, never abstain.")
+
+
+class CaseFields(_Frozen):
+    """What JSON and multipart requests have in common."""
+
+    question: str = Field(min_length=1, description="In the language that `language` names.")
+    language: Language = "en"
+    context: str | None = Field(default=None, description="Clinical context, read by the workers.")
+    modality: None = Field(default=None, description="Served: null.")
+    choices: tuple[str, ...] | None = Field(
+        default=None, min_length=2, max_length=64, description="The only answers allowed."
+    )
+    options: Options = Options()
+
+
+class CaseRequest(CaseFields):
+    """The JSON body of `POST /vqa`. GET /panel states the limits on sizes and numbers."""
+
+    images: tuple[str, ...] = Field(description="base64 or data URI; PNG, JPEG, WebP, TIFF, DICOM.")
+
+
+@dataclass(frozen=True)
+class CaseImage:
+    """One image as the workers get it: a PNG without metadata, and the SHA-256 of those bytes."""
+
+    png: bytes
+    identity: str
+
+    @property
+    def data_uri(self) -> str:
+        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+
+
+@dataclass(frozen=True)
+class Case:
+    """A question and its images after intake: checked, stripped and ready to be asked."""
+
+    id: str
+    question: str
+    images: tuple[CaseImage, ...]
+    language: Language
+    context: str | None
+    choices: tuple[str, ...] | None
+    options: Options
+
+
+class AnswerError(_Frozen):
+    kind: ErrorKind
+    detail: str
+
+
+class Answer(_Frozen):
+    """What one worker said, or (with `error`) why it said nothing."""
+
+    worker: str
+    round: int = 1
+    text: str | None = None
+    confidence: float | None = Field(
+        default=None, description="Raw: exp(mean token log-probability). Not calibrated."
+    )
+    weight: float | None = Field(default=None, description="Share of the vote; they sum to 1.")
+    seconds: float
+    error: AnswerError | None = None
+
+
+class Dissent(_Frozen):
+    """An answer that did not win, and who gave it."""
+
+    text: str
+    workers: tuple[str, ...]
+    weight: float
+
+
+class Summary(_Frozen):
+    """Who worded the answer. `faithful` is null where no summariser's reply was judged."""
+
+    by: Literal["summariser", "unanimous", "vote"]
+    faithful: bool | None
+    seconds: float
+
+
+class Verdict(_Frozen):
+    id: str
+    status: Literal["answered", "abstained"] = "answered"
+    answer: str | None
+    best_guess: str | None = None
+    language: Language
+    agreement: float | None = Field(
+        description="The winner's weight over that of all who answered; null for a single voice."
+    )
+    confidence: float | None = Field(default=None, description="Calibrated; null until it is.")
+    answers: tuple[Answer, ...]
+    dissent: tuple[Dissent, ...]
+    summary: Summary
+    panel: str = Field(description="Hash of the workers, their weights and the policy.")
+    seconds: float
+    cached: bool = False
+    cached_from: str | None = Field(default=None, description="The id of the first such verdict.")
+
+
+class Problem(_Frozen):
+    """RFC 9457 problem details. `answers` is there when too few workers gave one."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    answers: tuple[Answer, ...] | None = None
+
+
+class Refused(Exception):
+    """A case that cannot be answered. The message is the problem's detail, meant for the caller."""
+
+    status: int
+    title: str
+    answers: tuple[Answer, ...] | None = None
+
+    def problem(self) -> Problem:
+        return Problem(
+            type="urn:consilium:" + self.title.lower().replace(" ", "-"),
+            title=self.title,
+            status=self.status,
+            detail=str(self),
+            answers=self.answers,
+        )
+
+
+class MalformedRequest(Refused):
+    status, title = 400, "Malformed request"
+
+
+class UnreadableImage(Refused):
+    status, title = 400, "Unreadable image"
+
+
+class TooLarge(Refused):
+    status, title = 413, "Too large"
+
+
+class UnsupportedMedia(Refused):
+    status, title = 415, "Unsupported media type"
+
+
+class InvalidCase(Refused):
+    status, title = 422, "Invalid case"
+
+
+class TooFewAnswers(Refused):
+    status, title = 503, "Too few answers"
+
+    def __init__(self, detail: str, answers: tuple[Answer, ...]):
+        super().__init__(detail)
+        self.answers = answers

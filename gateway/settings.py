@@ -1,0 +1,243 @@
+"""panel.toml and the environment, read once into one frozen object.
+
+The file says who sits on the panel. The environment overrides URLs and secrets only:
+CONSILIUM_WORKER_<NAME>_URL, CONSILIUM_SUMMARISER_URL, CONSILIUM_STORE and CONSILIUM_SECRET;
+CONSILIUM_PANEL names the file.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from string import Formatter
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretBytes,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from gateway.contract import Language
+
+SUMMARISER_PORT = 8100
+FIRST_WORKER_PORT = 8101
+
+# Part of the panel's hash: whoever changes how answers are weighed, changes this line.
+POLICY = "one worker, one voice; ties to the more confident"
+
+
+class SettingsError(Exception):
+    """One line that names the file, the key, and how to mend it."""
+
+
+def _template(*fields: str) -> AfterValidator:
+    """A text that must hold exactly these {fields}."""
+
+    def check(text: str) -> str:
+        try:
+            found = {name for _, name, _, _ in Formatter().parse(text) if name is not None}
+        except ValueError as error:
+            raise ValueError(f"is no template ({error}); write a literal brace twice") from error
+        if found != set(fields):
+            wanted = " and ".join(f"{{{name}}}" for name in fields)
+            raise ValueError(f"must hold {wanted} and no other field in braces")
+        return text
+
+    return AfterValidator(check)
+
+
+def _check_url(url: str) -> str:
+    if not url.startswith(("http://", "https://")) or url.rstrip("/").endswith("/v1"):
+        raise ValueError("must be the server's root, such as http://127.0.0.1:8101, without /v1")
+    return url.rstrip("/")
+
+
+def _check_store(url: str) -> str:
+    if url != "memory://" and not url.startswith(("redis://", "rediss://")):
+        raise ValueError("must be memory:// or redis://HOST:PORT/DB")
+    return url
+
+
+Url = Annotated[str, AfterValidator(_check_url)]
+Store = Annotated[str, AfterValidator(_check_store)]
+Languages = Annotated[tuple[Language, ...], Field(min_length=1)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class PanelSettings(_Frozen):
+    quorum: int = Field(default=2, ge=1)
+    deadline_s: float = Field(default=20, gt=0, le=600)
+    store: Store = "memory://"
+
+
+class WorkerSettings(_Frozen):
+    """One seat. `engine` holds vLLM's arguments, without the leading dashes."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    family: str = Field(min_length=1)
+    model: str = Field(min_length=1)
+    languages: Languages = ("en",)
+    max_images: int = Field(default=1, ge=1)
+    prompt: Annotated[str, _template("question")]
+    url: Url
+    external: bool = Field(description="The file itself gives the url: not ours to start.")
+    engine: dict[str, Any] = {}
+
+
+class SummariserSettings(_Frozen):
+    model: str = Field(min_length=1)
+    quantization: str = "bitsandbytes"
+    languages: Languages = ("en",)
+    prompt: dict[Language, Annotated[str, _template("question", "answers")]]
+    url: Url
+    external: bool = Field(description="The file itself gives the url: not ours to start.")
+    engine: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _has_a_prompt_per_language(self) -> "SummariserSettings":
+        for language in self.languages:
+            if language not in self.prompt:
+                raise ValueError(f"prompt.{language} is missing; add it, or drop the language")
+        return self
+
+
+class Limits(_Frozen):
+    max_images: int = Field(default=4, ge=1)
+    max_image_mb: float = Field(default=20, gt=0)
+    max_body_mb: float = Field(default=40, gt=0)
+    max_question_chars: int = Field(default=2_000, ge=1)
+    max_context_chars: int = Field(default=8_000, ge=0)
+
+
+class Settings(_Frozen):
+    panel: PanelSettings = PanelSettings()
+    workers: tuple[WorkerSettings, ...] = Field(min_length=1)
+    summariser: SummariserSettings | None = None
+    limits: Limits = Limits()
+    panel_hash: str
+    secret: SecretBytes
+
+    @field_validator("workers")
+    @classmethod
+    def _names_differ(cls, workers: tuple[WorkerSettings, ...]) -> tuple[WorkerSettings, ...]:
+        names = [worker.name for worker in workers]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two workers are called {name}; rename one")
+        if "summariser" in names:
+            raise ValueError("a worker cannot be called summariser; rename it")
+        return workers
+
+    @model_validator(mode="after")
+    def _quorum_can_be_reached(self) -> "Settings":
+        if self.panel.quorum > len(self.workers):
+            raise ValueError(
+                f"panel.quorum is {self.panel.quorum} but {len(self.workers)} workers are seated; "
+                "lower it, or seat more"
+            )
+        return self
+
+
+def load_settings(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read the panel file (default: $CONSILIUM_PANEL, else ./panel.toml); raises SettingsError."""
+    path = path or Path(environ.get("CONSILIUM_PANEL", "panel.toml"))
+    content = _read(path)
+    content["workers"] = content.pop("worker", [])
+    content["panel_hash"] = _panel_hash(content)
+    try:
+        return Settings.model_validate(_with_environment(content, environ))
+    except ValidationError as error:
+        raise SettingsError(_one_line(path, error, content["workers"])) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise SettingsError(
+            f"{path}: {error.strerror}; name the panel file with CONSILIUM_PANEL"
+        ) from error
+    except ValueError as error:
+        raise SettingsError(f"{path}: not TOML: {error}; mend that line") from error
+    for key in content:
+        if key not in {"panel", "worker", "summariser", "limits"}:
+            raise SettingsError(
+                f"{path}: unknown section [{key}]; the sections are [panel], [[worker]], "
+                "[summariser] and [limits]"
+            )
+    for key in ("panel", "summariser", "limits"):
+        if not isinstance(content.get(key, {}), dict):
+            raise SettingsError(f"{path}: {key} must be a table; write it as [{key}]")
+    seats = content.get("worker", [])
+    if not isinstance(seats, list) or not all(isinstance(seat, dict) for seat in seats):
+        raise SettingsError(f"{path}: worker must be a list of tables; write each as [[worker]]")
+    if any("external" in table for table in [*seats, content.get("summariser", {})]):
+        raise SettingsError(f"{path}: external follows from url; remove the key")
+    return content
+
+
+def _panel_hash(content: dict[str, Any]) -> str:
+    """What could change a verdict, and nothing else: limits, deadline and store cannot."""
+    quorum = content.get("panel", {}).get("quorum")
+    decisive = [POLICY, quorum, content["workers"], content.get("summariser")]
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _with_environment(content: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    """Fill every url, from the environment, the file or the seat, in this order; add the secret."""
+
+    def place(table: dict[str, Any], variable: str, port: int) -> dict[str, Any]:
+        local = f"http://127.0.0.1:{port}"
+        url = environ.get(variable) or table.get("url", local)
+        return table | {"url": url, "external": "url" in table}
+
+    filled = dict(content)
+    filled["workers"] = [
+        place(
+            worker,
+            f"CONSILIUM_WORKER_{str(worker.get('name')).upper().replace('-', '_')}_URL",
+            FIRST_WORKER_PORT + seat,
+        )
+        for seat, worker in enumerate(content["workers"])
+    ]
+    if "summariser" in content:
+        filled["summariser"] = place(
+            content["summariser"], "CONSILIUM_SUMMARISER_URL", SUMMARISER_PORT
+        )
+    if store := environ.get("CONSILIUM_STORE"):
+        filled["panel"] = content.get("panel", {}) | {"store": store}
+    # A random secret is safe: other processes then merely cannot share the cache.
+    secret = environ.get("CONSILIUM_SECRET", "").encode() or secrets.token_bytes(32)
+    return filled | {"secret": secret}
+
+
+def _one_line(path: Path, error: ValidationError, workers: list[dict[str, Any]]) -> str:
+    """The first complaint, in the words of the file: `panel.toml: worker 2 (thorax): prompt: …`."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = list(first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if where[:1] == ["workers"]:
+        if len(where) == 1:
+            message = message if workers else "none is seated; add a [[worker]]"
+            where = ["worker"]
+        else:
+            seat = int(where[1])
+            where = [f"worker {seat + 1} ({workers[seat].get('name', 'unnamed')})", *where[2:]]
+    if first["type"] == "missing":
+        message = "is missing; add it"
+    elif first["type"] == "extra_forbidden":
+        message = "is not a known key; remove it, or mend its spelling"
+    key = ": ".join(str(part) for part in where)
+    return f"{path}: {key}: {message}" if key else f"{path}: {message}"

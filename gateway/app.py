@@ -1,0 +1,268 @@
+"""The routes: `uvicorn --factory gateway.app:create_app` serves the panel of $CONSILIUM_PANEL."""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+import httpx
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+from starlette.exceptions import HTTPException
+
+from gateway import intake, panel, summariser
+from gateway.contract import (
+    Case,
+    CaseFields,
+    CaseRequest,
+    PanelReport,
+    Problem,
+    Refused,
+    Seat,
+    SummariserSeat,
+    Verdict,
+)
+from gateway.settings import Settings, load_settings
+from gateway.store import Store, key_of, open_store
+from gateway.verdict import weigh
+
+T = TypeVar("T")
+log = logging.getLogger("consilium.gateway")
+
+
+class _CallerGone(Exception):
+    """The caller hung up before the verdict."""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The gateway as an ASGI application; without settings it reads the panel file."""
+    settings = settings or load_settings()
+    _log_to_stderr()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with panel.new_http_client() as http:
+            app.state.http, app.state.store = http, open_store(settings.panel.store)
+            yield
+            await app.state.store.close()
+
+    app = FastAPI(
+        title="Consilium",
+        description="A panel of visual-question-answering models reads medical images together. "
+        "Research software, not a medical device.",
+        lifespan=lifespan,
+    )
+
+    @app.post("/vqa", response_model=Verdict, openapi_extra=_request_body(), responses=_refusals())
+    async def vqa(request: Request) -> Response:
+        """Ask the panel a question about one or more images."""
+        began = time.perf_counter()
+        case = await intake.read(request, settings.limits)
+        work = _answer(case, settings, app.state.http, app.state.store, began)
+        verdict = await _unless_caller_leaves(request, work)
+        _log_case(case, verdict)
+        return Response(verdict.model_dump_json(), media_type="application/json")
+
+    @app.get("/panel")
+    async def who_sits_there() -> PanelReport:
+        """Who sits on the panel, how well they are, and what a case may hold."""
+        return await _report(settings, app.state.http)
+
+    @app.get("/health/live")
+    async def live() -> dict[str, bool]:
+        """The gateway itself is up."""
+        return {"live": True}
+
+    @app.get("/health/ready", responses={503: _problem_response("Below the quorum")})
+    async def ready() -> Response:
+        """Enough workers are up for a quorum."""
+        report = await _report(settings, app.state.http)
+        up = sum(worker.reachable for worker in report.workers)
+        if up >= report.quorum:
+            return Response('{"ready":true}', media_type="application/json")
+        detail = f"{up} of {len(report.workers)} workers are up; the quorum is {report.quorum}."
+        return _as_response(Problem.of(503, "Not ready", detail))
+
+    @app.exception_handler(Refused)
+    async def refuse(request: Request, error: Refused) -> Response:
+        log.info(json.dumps({"event": "case_refused", "status": error.status, "why": error.title}))
+        return _as_response(error.problem())
+
+    @app.exception_handler(_CallerGone)
+    async def hang_up(request: Request, error: _CallerGone) -> Response:
+        log.info(json.dumps({"event": "caller_gone"}))
+        return Response(status_code=499)
+
+    @app.exception_handler(HTTPException)
+    async def wrong_address(request: Request, error: HTTPException) -> Response:
+        title = HTTPStatus(error.status_code).phrase
+        answer = _as_response(Problem.of(error.status_code, title, f"{title}. See /docs."))
+        answer.headers.update(error.headers or {})
+        return answer
+
+    @app.exception_handler(Exception)
+    async def bug(request: Request, error: Exception) -> Response:
+        detail = "The gateway failed. This is a bug; its log says where."
+        return _as_response(Problem.of(500, "Internal error", detail))
+
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+async def _answer(
+    case: Case, settings: Settings, http: httpx.AsyncClient, store: Store, began: float
+) -> Verdict:
+    """From a case to its verdict: stored, or asked for and then stored if it is whole."""
+    key = key_of(case, settings)
+    if known := await store.get(key):
+        seconds = time.perf_counter() - began
+        return known.model_copy(
+            update={"id": case.id, "cached": True, "cached_from": known.id, "seconds": seconds}
+        )
+    answers = await panel.consult(case, settings, http)
+    opinion = weigh(answers)
+    wording = await summariser.summarise(case, opinion, settings.summariser, http)
+    verdict = Verdict(
+        id=case.id,
+        answer=wording.answer,
+        language=case.language,
+        agreement=opinion.agreement,
+        answers=opinion.answers,
+        dissent=opinion.dissent,
+        summary=wording.summary,
+        panel=settings.panel_hash,
+        seconds=time.perf_counter() - began,
+    )
+    failed = any(a.error and a.error.kind != "not_eligible" for a in verdict.answers)
+    if not failed and not wording.fell_back:
+        await store.put(key, verdict)
+    return verdict
+
+
+async def _unless_caller_leaves(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Finish the work, or drop it, and every call it has open, when the caller hangs up."""
+
+    async def caller_leaves() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working, leaving = asyncio.create_task(work), asyncio.create_task(caller_leaves())
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise _CallerGone
+    finally:
+        working.cancel()
+        leaving.cancel()
+
+
+async def _report(settings: Settings, http: httpx.AsyncClient) -> PanelReport:
+    urls = [worker.url for worker in settings.workers]
+    if settings.summariser:
+        urls.append(settings.summariser.url)
+    up = await asyncio.gather(*(panel.reachable(http, url) for url in urls))
+    return PanelReport(
+        panel=settings.panel_hash,
+        quorum=settings.panel.quorum,
+        deadline_s=settings.panel.deadline_s,
+        workers=tuple(
+            Seat(
+                name=worker.name,
+                family=worker.family,
+                languages=worker.languages,
+                max_images=worker.max_images,
+                reachable=is_up,
+            )
+            for worker, is_up in zip(settings.workers, up, strict=False)
+        ),
+        summariser=None
+        if settings.summariser is None
+        else SummariserSeat(languages=settings.summariser.languages, reachable=up[-1]),
+        **settings.limits.model_dump(),
+    )
+
+
+def _log_case(case: Case, verdict: Verdict) -> None:
+    """One line per case, and none of its words."""
+    line = {
+        "event": "case_answered",
+        "case": case.id,
+        "language": case.language,
+        "images": len(case.images),
+        "answered": sum(answer.text is not None for answer in verdict.answers),
+        "failed": {a.worker: a.error.kind for a in verdict.answers if a.error},
+        "agreement": verdict.agreement,
+        "summary": verdict.summary.by,
+        "summary_s": round(verdict.summary.seconds, 3),
+        "cached": verdict.cached,
+        "seconds": round(verdict.seconds, 3),
+    }
+    log.info(json.dumps(line))
+
+
+def _log_to_stderr() -> None:
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+
+
+def _as_response(problem: Problem) -> Response:
+    return Response(
+        problem.model_dump_json(exclude_none=problem.answers is None),
+        status_code=problem.status,
+        media_type="application/problem+json",
+    )
+
+
+def _request_body() -> dict[str, Any]:
+    """Both ways to send a case, for /docs: the route reads the body itself, within limits."""
+    form = {
+        name: schema
+        for name, schema in CaseFields.model_json_schema()["properties"].items()
+        if name in intake.SINGLE_FIELDS | {"choices"}
+    }
+    form["options"] = {"type": "string", "description": "Options as a JSON object."}
+    form["images"] = {"type": "array", "items": {"type": "string", "format": "binary"}}
+    form_schema = {"type": "object", "properties": form, "required": ["question", "images"]}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"$ref": "#/components/schemas/CaseRequest"}},
+                "multipart/form-data": {"schema": form_schema},
+            },
+        }
+    }
+
+
+def _refusals() -> dict[int | str, dict[str, Any]]:
+    titles: dict[int, list[str]] = {}
+    for error in Refused.__subclasses__():
+        titles.setdefault(error.status, []).append(error.title)
+    return {status: _problem_response(" or ".join(names)) for status, names in titles.items()}
+
+
+def _problem_response(description: str) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {"description": description, "content": {"application/problem+json": {"schema": schema}}}
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    schema = get_openapi(
+        title=app.title, version="1", description=app.description, routes=app.routes
+    )
+    _, models = models_json_schema(
+        [(CaseRequest, "validation"), (Problem, "serialization")],
+        ref_template="#/components/schemas/{model}",
+    )
+    schema["components"]["schemas"] |= models["$defs"]
+    return schema

@@ -1,0 +1,264 @@
+"""Ask the workers of a case, in parallel: the one place that knows deadlines and the quorum.
+
+A worker's failure is a typed value in its answer. It never reads like an answer, and it never
+fails the case by itself.
+"""
+
+import asyncio
+import math
+import re
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+from pydantic import BaseModel, Field, ValidationError
+
+from gateway.contract import (
+    Answer,
+    AnswerError,
+    Case,
+    ErrorKind,
+    InvalidCase,
+    TooFewAnswers,
+    UnreadableImage,
+)
+from gateway.settings import Settings, WorkerSettings
+from gateway.verdict import meaning
+
+MAX_REPLY_BYTES = 1_000_000
+MAX_ANSWER_CHARS = 2_000
+MAX_ANSWER_TOKENS = 32
+PROBE_S = 1.0
+
+UNREADABLE = AnswerError(kind="refused", detail="It cannot read the image.")
+
+
+class CallFailed(Exception):
+    """A model server gave no usable reply. Its own words stay out: they may quote the caller."""
+
+    def __init__(self, error: AnswerError):
+        super().__init__(error.detail)
+        self.error = error
+
+
+def _failed(kind: ErrorKind, detail: str) -> CallFailed:
+    return CallFailed(AnswerError(kind=kind, detail=detail))
+
+
+@dataclass(frozen=True)
+class Completion:
+    text: str
+    confidence: float | None
+    finished: bool
+
+
+class _TokenLogprob(BaseModel):
+    logprob: float
+
+
+class _Logprobs(BaseModel):
+    content: list[_TokenLogprob] | None = None
+
+
+class _Message(BaseModel):
+    content: str | None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    logprobs: _Logprobs | None = None
+    finish_reason: str | None = None
+
+
+class _Reply(BaseModel):
+    choices: list[_Choice] = Field(min_length=1)
+
+
+def new_http_client() -> httpx.AsyncClient:
+    """For calls to model servers: no proxies, no redirects, no limit but the caller's deadline."""
+    limits = httpx.Limits(max_connections=1_000, max_keepalive_connections=100)
+    transport = AiohttpTransport(limits=limits, trust_env=False)
+    return httpx.AsyncClient(
+        transport=transport,
+        trust_env=False,
+        timeout=None,
+        headers={"Accept-Encoding": "identity"},
+    )
+
+
+async def consult(case: Case, settings: Settings, http: httpx.AsyncClient) -> tuple[Answer, ...]:
+    """Ask every chosen worker; return one answer or failure each, in the panel's order.
+
+    Raises InvalidCase when nobody on the panel can take the case, UnreadableImage when all who
+    were asked say so, TooFewAnswers below the quorum.
+    """
+    chosen = _chosen(case, settings)
+    eligible = [worker for worker in chosen if _why_not(worker, case) is None]
+    if not eligible:
+        raise InvalidCase(_nobody_can_take_it(case, chosen))
+    answers = tuple(
+        await asyncio.gather(*(_ask(worker, case, settings, http) for worker in chosen))
+    )
+    _check_quorum(answers, needed=min(settings.panel.quorum, len(eligible)))
+    return answers
+
+
+async def complete(http: httpx.AsyncClient, url: str, body: dict[str, Any]) -> Completion:
+    """One call to a vLLM server, without a deadline of its own; raises CallFailed."""
+    raw = await _post(http, f"{url}/v1/chat/completions", body)
+    try:
+        choice = _Reply.model_validate_json(raw).choices[0]
+    except ValidationError as error:
+        raise _failed("garbage", "Its reply is not a chat completion.") from error
+    text = (choice.message.content or "").strip()
+    if not meaning(text):
+        raise _failed("empty", "It answered nothing.")
+    if len(text) > MAX_ANSWER_CHARS:
+        raise _failed("garbage", f"Its answer is longer than {MAX_ANSWER_CHARS} characters.")
+    return Completion(text, _confidence(choice.logprobs), choice.finish_reason != "length")
+
+
+async def reachable(http: httpx.AsyncClient, url: str) -> bool:
+    """Whether the model server at `url` calls itself healthy, within a second."""
+    try:
+        async with asyncio.timeout(PROBE_S), http.stream("GET", f"{url}/health") as response:
+            return response.is_success
+    except (TimeoutError, httpx.HTTPError, aiohttp.ClientError):
+        return False
+
+
+def _chosen(case: Case, settings: Settings) -> list[WorkerSettings]:
+    wanted = case.options.workers
+    if wanted is None:
+        return list(settings.workers)
+    seated = [worker.name for worker in settings.workers]
+    if not set(wanted) <= set(seated):
+        raise InvalidCase(f"options.workers: only these workers are seated: {', '.join(seated)}.")
+    return [worker for worker in settings.workers if worker.name in wanted]
+
+
+def _why_not(worker: WorkerSettings, case: Case) -> str | None:
+    if case.language not in worker.languages:
+        return f"It answers in {', '.join(worker.languages)}."
+    if len(case.images) > worker.max_images:
+        return f"It takes {worker.max_images} image(s) at most."
+    return None
+
+
+def _nobody_can_take_it(case: Case, chosen: list[WorkerSettings]) -> str:
+    serves = "; ".join(
+        f"{worker.name}: {', '.join(worker.languages)}, up to {worker.max_images} image(s)"
+        for worker in chosen
+    )
+    return f"No worker takes {len(case.images)} image(s) in {case.language}. Served: {serves}."
+
+
+async def _ask(
+    worker: WorkerSettings, case: Case, settings: Settings, http: httpx.AsyncClient
+) -> Answer:
+    if reason := _why_not(worker, case):
+        error = AnswerError(kind="not_eligible", detail=reason)
+        return Answer(worker=worker.name, seconds=0, error=error)
+    deadline_s = case.options.deadline_s or settings.panel.deadline_s
+    began = time.perf_counter()
+    text: str | None = None
+    confidence: float | None = None
+    problem: AnswerError | None = None
+    try:
+        async with asyncio.timeout(deadline_s):
+            completion = await complete(http, worker.url, _request(worker, case))
+        text, confidence = _allowed(completion.text, case), completion.confidence
+    except TimeoutError:
+        problem = AnswerError(kind="timeout", detail=f"No answer within {deadline_s:g} s.")
+    except CallFailed as failure:
+        problem = failure.error
+    return Answer(
+        worker=worker.name,
+        text=text,
+        confidence=confidence,
+        seconds=time.perf_counter() - began,
+        error=problem,
+    )
+
+
+def _request(worker: WorkerSettings, case: Case) -> dict[str, Any]:
+    question = f"{case.context}\n{case.question}" if case.context else case.question
+    parts: list[dict[str, Any]] = [
+        {"type": "image_url", "image_url": {"url": image.data_uri}} for image in case.images
+    ]
+    parts.append({"type": "text", "text": worker.prompt.format(question=question)})
+    body: dict[str, Any] = {
+        "model": worker.name,
+        "messages": [{"role": "user", "content": parts}],
+        "temperature": 0,
+        "max_tokens": MAX_ANSWER_TOKENS,
+        "logprobs": True,
+    }
+    if case.choices:
+        body["structured_outputs"] = {"choice": list(case.choices)}
+    return body
+
+
+def _allowed(text: str, case: Case) -> str:
+    """The answer, in the caller's own spelling where the caller named the choices."""
+    if case.choices is None:
+        return text
+    for choice in case.choices:
+        if meaning(choice) == meaning(text):
+            return choice
+    raise _failed("garbage", "Its answer is not one of the choices.")
+
+
+async def _post(http: httpx.AsyncClient, url: str, body: dict[str, Any]) -> bytes:
+    try:
+        async with http.stream("POST", url, json=body) as response:
+            raw = bytearray()
+            async for chunk in response.aiter_bytes():
+                raw += chunk
+                if len(raw) > MAX_REPLY_BYTES:
+                    raise _failed("garbage", f"Its reply is over {MAX_REPLY_BYTES} bytes.")
+    except httpx.DecodingError as error:
+        raise _failed("garbage", "Its reply cannot be decoded.") from error
+    except httpx.TransportError as error:
+        raise _failed("unreachable", "No connection, or it broke off.") from error
+    except aiohttp.ClientError as error:
+        raise _failed("garbage", "It does not speak HTTP.") from error
+    if response.is_client_error:
+        if response.status_code == 400 and _blames_the_image(raw):
+            raise CallFailed(UNREADABLE)
+        raise _failed("refused", f"It refused the request (HTTP {response.status_code}).")
+    if response.is_server_error:
+        raise _failed("unreachable", f"It failed (HTTP {response.status_code}).")
+    if not response.is_success:
+        raise _failed("garbage", f"It answered HTTP {response.status_code}.")
+    return bytes(raw)
+
+
+def _blames_the_image(reply: bytearray) -> bool:
+    """vLLM has no error code for an image that it cannot load, only these words."""
+    words = reply.decode("utf-8", "replace").lower()
+    return bool(
+        re.search(r"(load|identify|decode|open|read) (the )?image|image.{0,40}truncated", words)
+    )
+
+
+def _confidence(logprobs: _Logprobs | None) -> float | None:
+    if logprobs is None or not logprobs.content:
+        return None
+    mean = sum(token.logprob for token in logprobs.content) / len(logprobs.content)
+    # Rounding can leave a sure token a hair above probability 1.
+    return None if math.isnan(mean) else math.exp(min(mean, 0.0))
+
+
+def _check_quorum(answers: tuple[Answer, ...], needed: int) -> None:
+    failures = {a.worker: a.error for a in answers if a.error and a.error.kind != "not_eligible"}
+    answered = sum(answer.text is not None for answer in answers)
+    if not answered and all(error == UNREADABLE for error in failures.values()):
+        raise UnreadableImage("No worker could read the image. Send it as an 8-bit PNG.")
+    if answered < needed:
+        reasons = " ".join(f"{worker}: {error.detail}" for worker, error in failures.items())
+        detail = f"{answered} of the {needed} answers that are needed. {reasons} Try again later."
+        raise TooFewAnswers(detail, answers)

@@ -1,0 +1,98 @@
+"""The panel's answers → one sentence, in the case's language, faithful to the panel.
+
+The summariser may word the answer; it may not overrule the vote. Its reply counts only if it
+says what the winning answers say, give or take words like "the answer is". Otherwise, and where
+it fails, is late or does not speak the language, the vote itself answers and says so.
+"""
+
+import asyncio
+import hashlib
+import random
+import re
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from gateway.contract import Case, Language, Summary
+from gateway.panel import CallFailed, Completion, complete
+from gateway.settings import SummariserSettings
+from gateway.verdict import Opinion, meaning
+
+DEADLINE_S = 10.0
+MAX_TOKENS = 48
+
+# What a reply may add to an answer without changing what it says.
+FRAMES: dict[Language, re.Pattern[str]] = {
+    "en": re.compile(r"^(the )?answer( is)?\b:?|\b(the|an?|it is|this is|there is|there are)\b"),
+    "es": re.compile(r"^(la )?respuesta( es)?\b:?|\b(el|la|los|las|una?|es|hay)\b"),
+    "zh": re.compile(r"^答案[是为]?:?"),
+}
+CONJUNCTIONS = re.compile(r"\band\b|\by\b|和")
+
+
+@dataclass(frozen=True)
+class Wording:
+    """The verdict's answer. `fell_back`: the summariser was wanted, and its reply was not used."""
+
+    answer: str
+    summary: Summary
+    fell_back: bool = False
+
+
+async def summarise(
+    case: Case, opinion: Opinion, summariser: SummariserSettings | None, http: httpx.AsyncClient
+) -> Wording:
+    """Word the panel's opinion; never fails, the vote stands in for a summariser that does."""
+    vote = opinion.winner.text
+    if case.options.summarise == "auto" and opinion.unanimous:
+        return Wording(vote, Summary(by="unanimous", faithful=None, seconds=0))
+    speaks = summariser is not None and case.language in summariser.languages
+    if summariser is None or not speaks or case.options.summarise == "never":
+        return Wording(vote, Summary(by="vote", faithful=None, seconds=0))
+    began = time.perf_counter()
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            reply = await complete(http, summariser.url, request(case, opinion, summariser))
+        faithful = is_faithful(reply, opinion, case.language)
+    except (TimeoutError, CallFailed):
+        failed = Summary(by="vote", faithful=None, seconds=time.perf_counter() - began)
+        return Wording(vote, failed, fell_back=True)
+    seconds = time.perf_counter() - began
+    if not faithful:
+        return Wording(vote, Summary(by="vote", faithful=False, seconds=seconds), fell_back=True)
+    return Wording(reply.text, Summary(by="summariser", faithful=True, seconds=seconds))
+
+
+def request(case: Case, opinion: Opinion, summariser: SummariserSettings) -> dict[str, Any]:
+    """The summariser's request: every answer's text, without a name, in an order fixed by case."""
+    texts = [" ".join(answer.text.split()) for answer in opinion.answers if answer.text]
+    # By case, not by arrival or seat: a summariser may favour whichever answer it reads first.
+    identity = "".join([case.question, *(image.identity for image in case.images)])
+    random.Random(hashlib.sha256(identity.encode()).digest()).shuffle(texts)
+    prompt = summariser.prompt[case.language].format(
+        question=" ".join(case.question.split()),
+        answers="\n".join(f"- {text}" for text in texts),
+    )
+    body: dict[str, Any] = {
+        "model": "summariser",
+        "messages": [{"role": "user", "content": prompt.strip()}],
+        "temperature": 0,
+        "max_tokens": MAX_TOKENS,
+    }
+    if case.choices:
+        body["structured_outputs"] = {"choice": list(case.choices)}
+    return body
+
+
+def is_faithful(reply: Completion, opinion: Opinion, language: Language) -> bool:
+    """Whether the reply was finished and says no more and no less than the winning answers."""
+    said = _bare(reply.text, language)
+    winning = (a.text for a in opinion.answers if a.text and a.worker in opinion.winner.workers)
+    return reply.finished and said in {_bare(text, language) for text in winning} - {()}
+
+
+def _bare(text: str, language: Language) -> tuple[str, ...]:
+    plain = CONJUNCTIONS.sub(",", ",".join(meaning(text)))
+    return meaning(FRAMES[language].sub(" ", plain))

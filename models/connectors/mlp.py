@@ -1,0 +1,35 @@
+"""Two-layer MLP: every patch becomes one token (LLaVA-1.5, Liu et al. 2023, section 3.2).
+
+Keeps the whole grid, at the price of one token per patch.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Config:
+    hidden: int = 576
+    gain: float = 0.1  # first scale of the output: about that of the text's own embeddings
+
+
+class Connector(nn.Module):
+    def __init__(self, config: Config, vision_dim: int, text_dim: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.LayerNorm(vision_dim),
+            nn.Linear(vision_dim, config.hidden),
+            nn.GELU(),
+            nn.Linear(config.hidden, text_dim),
+            nn.LayerNorm(text_dim, elementwise_affine=False),
+        )
+        self.gain = nn.Parameter(torch.full((text_dim,), config.gain))
+
+    def num_tokens(self, patches: int, images: int = 1) -> int:
+        return patches * images
+
+    def forward(self, features: Tensor, positions: Tensor) -> Tensor:
+        """[b, patches, vision_dim] → [b, patches, text_dim]; the order of patches tells where."""
+        return self.layers(features) * self.gain

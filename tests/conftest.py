@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import shutil
 import socket
 import subprocess
@@ -86,6 +87,8 @@ def serve() -> Iterator[Callable[[Settings], str]]:
                 server.should_exit = True
                 thread.join(timeout=10)
                 listener.close()
+                # The handler writes to this test's captured stderr, which ends with the test.
+                logging.getLogger("consilium.gateway").handlers.clear()
 
             running.callback(stop)
             give_up_at = time.monotonic() + 20

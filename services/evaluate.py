@@ -1,0 +1,272 @@
+"""Ask a running gateway a whole dataset over REST, and score the panel and each of its workers.
+
+Every verdict is appended to OUT/verdicts.jsonl as it arrives, so a run that was stopped goes on
+where it was; OUT/run.json says what the run is, and OUT/summary.json what came of it.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+import httpx
+from httpx_aiohttp import AiohttpTransport
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from gateway.client import GatewayRefused, GatewayUnreachable, encode, read_verdict
+from gateway.contract import PanelReport, Verdict
+from models.data import slake
+from models.data.example import Example
+from models.metrics.exact_match import Rate, matches, rate
+
+DATASETS: dict[str, Callable[[Path, str, str], list[Example]]] = {"slake": slake.load}
+# A busy machine may be slow; what is measured here is what is said, not how fast.
+DEADLINE_S = 300.0
+BOOTSTRAP_SEED = 0
+
+
+class EvaluationError(Exception):
+    """The run cannot begin, go on or be scored; one sentence says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What must be the same for two sets of verdicts to be one run."""
+
+    dataset: str
+    split: str
+    language: str
+    shuffle_images: int | None
+    workers: list[str] | None
+    panel: str
+
+
+def evaluate(
+    *,
+    dataset: str,
+    split: str,
+    language: str,
+    out: Path,
+    data: Path,
+    gateway_url: str = "http://127.0.0.1:8000",
+    concurrency: int = 4,
+    limit: int | None = None,
+    shuffle_images: int | None = None,
+    workers: list[str] | None = None,
+) -> dict[str, Any]:
+    """Ask what has not been answered yet, print every accuracy, return them as a JSON object.
+
+    `data` is the folder that holds the dataset's own folder. `limit` takes a fixed sample.
+    `shuffle_images` is the seed by which every question gets another image than its own.
+
+    Raises EvaluationError, and models.data's DataError for a dataset that is not as it should be.
+    """
+    if dataset not in DATASETS:
+        raise EvaluationError(f"No dataset {dataset!r}; there are: {', '.join(DATASETS)}.")
+    examples = _in_sample_order(DATASETS[dataset](data / dataset, split, language))[:limit]
+    shown = examples if shuffle_images is None else _with_other_images(examples, shuffle_images)
+    report = _panel(gateway_url)
+    out.mkdir(parents=True, exist_ok=True)
+    run = Run(dataset, split, language, shuffle_images, workers, report.panel)
+    _open_run(out / "run.json", run)
+    verdicts = _read_verdicts(out / "verdicts.jsonl")
+    open_cases = [e for e in shown if e.id not in verdicts or not _is_whole(verdicts[e.id])]
+    with (out / "verdicts.jsonl").open("a", encoding="utf-8") as lines:
+        asyncio.run(_ask_all(open_cases, run, gateway_url, concurrency, lines, verdicts))
+    summary = asdict(run) | {"seed": BOOTSTRAP_SEED} | _score(examples, verdicts, report)
+    (out / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    _print(summary)
+    return summary
+
+
+def _in_sample_order(examples: list[Example]) -> list[Example]:
+    """Always the same order, not by image: any first N of it are a sample of the whole."""
+    return random.Random(0).sample(examples, len(examples))
+
+
+def _with_other_images(examples: list[Example], seed: int) -> list[Example]:
+    """Each image replaced by another one: a worker that does not look will not notice."""
+    images = sorted({example.image for example in examples})
+    if len(images) < 2:
+        raise EvaluationError("Shuffling needs at least two images; raise the limit.")
+    random.Random(seed).shuffle(images)
+    # One cycle through all of them, so that none stays where it was.
+    other = dict(zip(images, images[1:] + images[:1], strict=True))
+    return [replace(example, image=other[example.image]) for example in examples]
+
+
+def _panel(url: str) -> PanelReport:
+    try:
+        response = httpx.get(f"{url.rstrip('/')}/panel", timeout=30, trust_env=False)
+        return PanelReport.model_validate_json(response.content)
+    except (httpx.HTTPError, ValidationError) as error:
+        raise EvaluationError(f"No gateway answers at {url}; start one: make serve.") from error
+
+
+def _open_run(path: Path, run: Run) -> None:
+    if not path.exists():
+        path.write_text(json.dumps(asdict(run), indent=1), encoding="utf-8")
+        return
+    earlier = json.loads(path.read_text("utf-8"))
+    differing = [key for key, value in asdict(run).items() if earlier.get(key) != value]
+    if differing:
+        raise EvaluationError(
+            f"{path.parent} holds another run, with another {' and '.join(differing)}; "
+            "take a new folder for this one."
+        )
+
+
+def _read_verdicts(path: Path) -> dict[str, Verdict]:
+    """What earlier runs were told. A last line that was cut short is cut off."""
+    if not path.exists():
+        return {}
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    os.truncate(path, len(whole))
+    records = [json.loads(line) for line in whole.splitlines()]
+    return {
+        record["id"]: Verdict.model_validate(record["verdict"])
+        for record in records
+        if "verdict" in record
+    }
+
+
+def _is_whole(verdict: Verdict) -> bool:
+    return not any(a.error and a.error.kind != "not_eligible" for a in verdict.answers)
+
+
+async def _ask_all(
+    examples: list[Example],
+    run: Run,
+    url: str,
+    concurrency: int,
+    lines: TextIO,
+    verdicts: dict[str, Verdict],
+) -> None:
+    """Ask with `concurrency` cases under way, write each outcome down at once."""
+    queue = iter(examples)
+
+    async def ask_in_turn(http: httpx.AsyncClient, done: Callable[[], None]) -> None:
+        for example in queue:
+            record: dict[str, Any] = {"id": example.id}
+            try:
+                verdict = await _ask(http, example, run)
+                verdicts[example.id] = verdict
+                record["verdict"] = verdict.model_dump()
+            except GatewayRefused as error:
+                record["problem"] = error.problem.model_dump()
+            lines.write(json.dumps(record, ensure_ascii=False) + "\n")
+            lines.flush()
+            done()
+
+    transport = AiohttpTransport(trust_env=False)
+    async with httpx.AsyncClient(
+        transport=transport, base_url=url, timeout=2 * DEADLINE_S, trust_env=False
+    ) as http:
+        with _progress(len(examples)) as done:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(concurrency):
+                        group.create_task(ask_in_turn(http, done))
+            except* GatewayUnreachable as errors:
+                raise EvaluationError(
+                    f"{errors.exceptions[0]} Run the same command again to go on from here."
+                ) from errors
+
+
+async def _ask(http: httpx.AsyncClient, example: Example, run: Run) -> Verdict:
+    options: dict[str, Any] = {"deadline_s": DEADLINE_S}
+    if run.workers:
+        options |= {"workers": run.workers, "summarise": "never"}
+    case = {
+        "question": example.question,
+        "images": [await asyncio.to_thread(encode, example.image)],
+        "language": example.language,
+        "options": options,
+    }
+    try:
+        return read_verdict(await http.post("/vqa", json=case))
+    except httpx.HTTPError as error:
+        raise GatewayUnreachable(f"The gateway is gone ({type(error).__name__}).") from error
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    columns = (TextColumn("asking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("asking", total=total)
+        yield lambda: progress.advance(task)
+
+
+def _score(
+    examples: list[Example], verdicts: dict[str, Verdict], report: PanelReport
+) -> dict[str, Any]:
+    """Accuracies of the panel and of each worker that said anything, over all, closed and open."""
+    said: dict[str, dict[str, str]] = {"panel": {}}
+    said |= {worker.name: {} for worker in report.workers}
+    for case, verdict in verdicts.items():
+        if verdict.answer is not None:
+            said["panel"][case] = verdict.answer
+        for answer in verdict.answers:
+            if answer.text is not None:
+                said[answer.worker][case] = answer.text
+    groups = {
+        "all": examples,
+        "closed": [example for example in examples if example.closed],
+        "open": [example for example in examples if not example.closed],
+    }
+    scores = {
+        who: {name: _rate_of(group, texts) for name, group in groups.items()}
+        for who, texts in said.items()
+        if any(example.id in texts for example in examples)
+    }
+    if not scores:
+        raise EvaluationError(
+            f"0 of {len(examples)} cases scored; verdicts.jsonl holds the gateway's reasons."
+        )
+    return {"cases": len(examples), "scores": scores}
+
+
+def _rate_of(group: list[Example], texts: dict[str, str]) -> dict[str, Any]:
+    """One accuracy as JSON; null where nothing of the group was scored."""
+    scored = [example for example in group if example.id in texts]
+    counts = {"scored": len(scored), "unscored": len(group) - len(scored)}
+    if not scored:
+        return counts | {"correct": 0, "accuracy": None, "low": None, "high": None}
+    hits = [matches(texts[example.id], example.answer) for example in scored]
+    found: Rate = rate(hits, [str(example.image) for example in scored], BOOTSTRAP_SEED)
+    return counts | {"accuracy": found.accuracy} | asdict(found)
+
+
+def _print(summary: dict[str, Any]) -> None:
+    shuffled = summary["shuffle_images"]
+    print(
+        f"{summary['dataset']} {summary['split']} {summary['language']}, exact match"
+        + ("" if shuffled is None else f", images shuffled by seed {shuffled}")
+        + f", panel {summary['panel'][:12]}"
+    )
+    for who, rates in summary["scores"].items():
+        for group, found in rates.items():
+            total = found["scored"] + found["unscored"]
+            if found["accuracy"] is None:
+                print(f"{who:14} {group:7}     –    0 of {total} scored")
+                continue
+            print(
+                f"{who:14} {group:7} {found['accuracy']:6.1%}  {found['correct']} right of "
+                f"{found['scored']} scored of {total}; 95 % interval {found['low']:.1%} to "
+                f"{found['high']:.1%}, clustered by image, bootstrap seed {BOOTSTRAP_SEED}"
+            )
+    again = ["consilium evaluate"] + [
+        f"--{key.replace('_', '-')} {','.join(value) if isinstance(value, list) else value}"
+        for key in ("dataset", "split", "language", "shuffle_images", "workers")
+        if (value := summary[key]) is not None
+    ]
+    print("again:", " ".join(again), "--out DIR")
+    print(json.dumps(summary))

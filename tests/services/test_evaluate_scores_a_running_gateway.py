@@ -1,0 +1,160 @@
+"""The batch evaluation asks a real gateway over HTTP; only the model servers are mocks."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.evaluate import EvaluationError, evaluate
+from tests.conftest import picture
+
+QUESTIONS = ["Is the lung healthy?", "Is the liver healthy?", "Where is it?", "Which organ is it?"]
+REFERENCES = ["Yes", "No", "Left lung.", "Lung"]
+
+
+def parts(request: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(request["messages"][0]["content"])
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A folder in SLAKE's layout: three images, each with the same four questions."""
+    rows = []
+    for number in range(3):
+        folder = tmp_path / "data" / "slake" / "imgs" / f"xmlab{number}"
+        folder.mkdir(parents=True)
+        (folder / "source.jpg").write_bytes(picture(size=(16 + number, 16), kind="JPEG"))
+        for question, answer in zip(QUESTIONS, REFERENCES, strict=True):
+            rows.append(
+                {
+                    "img_name": f"xmlab{number}/source.jpg",
+                    "qid": len(rows),
+                    "question": question,
+                    "answer": answer,
+                    "q_lang": "en",
+                    "answer_type": "CLOSED" if answer in ("Yes", "No") else "OPEN",
+                    "modality": "CT",
+                    "content_type": "Organ",
+                }
+            )
+    (tmp_path / "data" / "slake" / "test.json").write_text(json.dumps(rows), "utf-8")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def run(data: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    def run(url: str, out: str = "out", **kwargs: Any) -> dict[str, Any]:
+        where = {"dataset": "slake", "split": "test", "language": "en", "data": data}
+        return evaluate(gateway_url=url, out=tmp_path / out, **where, **kwargs)
+
+    return run
+
+
+def knows(*answers: str) -> Callable[[dict[str, Any]], str]:
+    """A worker that gives its own answer to each of the four questions."""
+
+    def reply(request: dict[str, Any]) -> str:
+        text = parts(request)[-1]["text"]
+        return next(a for q, a in zip(QUESTIONS, answers, strict=True) if q in text)
+
+    return reply
+
+
+def test_the_panel_and_every_worker_are_scored(vllm, gateway, run, tmp_path, capsys):
+    """Exact match forgives case and a final full stop, and nothing else."""
+    right = vllm(knows("yes.", "NO", "left lung", "lung"))
+    half = vllm(knows("Yes", "Yes", "left lung", "the lung"))
+    summary = run(gateway([right, half, right]))
+
+    assert summary["scores"]["panel"]["all"]["accuracy"] == 1
+    assert summary["scores"]["w1"]["all"] | {"low": 0, "high": 0} == {
+        "accuracy": 0.5, "correct": 6, "scored": 12, "unscored": 0, "low": 0, "high": 0
+    }  # fmt: skip
+    assert summary["scores"]["w1"]["closed"]["accuracy"] == 0.5
+    printed = capsys.readouterr().out.splitlines()
+    assert json.loads(printed[-1]) == summary
+    assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
+    assert (
+        "again: consilium evaluate --dataset slake --split test --language en --out DIR" in printed
+    )
+
+
+def test_a_stopped_run_goes_on_where_it_was(vllm, gateway, run, tmp_path):
+    """Whole verdicts are not asked for again; a torn last line is."""
+    worker = vllm(knows(*REFERENCES))
+    url = gateway([worker])
+    run(url, limit=5)
+    lines = tmp_path / "out" / "verdicts.jsonl"
+    assert len(worker.requests) == 5
+    content = lines.read_bytes()
+    lines.write_bytes(content[:-20])
+
+    summary = run(url)
+
+    # The torn case came from the gateway's cache, so the worker was asked for the other seven.
+    assert len(worker.requests) == 12
+    assert summary["scores"]["panel"]["all"]["scored"] == 12
+    records = [json.loads(line) for line in lines.read_text("utf-8").splitlines()]
+    assert len({record["id"] for record in records}) == len(records) == 12
+
+
+def test_what_the_gateway_could_not_answer_is_unscored_and_asked_again(vllm, gateway, run):
+    worker = vllm(knows(*REFERENCES))
+    worker.status, worker.raw = 500, b""
+    other = vllm(knows(*REFERENCES))
+    url = gateway([worker, other], panel="quorum = 2")
+
+    with pytest.raises(EvaluationError, match="0 of 12 cases scored"):
+        run(url)
+    worker.status, worker.raw = 200, None
+
+    assert run(url)["scores"]["w0"]["all"]["scored"] == 12
+
+
+def test_a_verdict_in_which_a_worker_failed_is_asked_for_again(vllm, gateway, run):
+    """Its panel answer counts until then; the silent worker's is unscored."""
+    worker = vllm(knows(*REFERENCES))
+    worker.status, worker.raw = 500, b""
+    url = gateway([worker, vllm(knows(*REFERENCES))])
+
+    first = run(url)
+    worker.status, worker.raw = 200, None
+    second = run(url)
+
+    assert "w0" not in first["scores"]
+    assert first["scores"]["panel"]["all"]["scored"] == 12
+    assert second["scores"]["w0"]["all"]["scored"] == 12
+
+
+def test_a_folder_keeps_one_run(vllm, gateway, run):
+    """Verdicts of another panel, split or shuffle are never mixed in."""
+    url = gateway([vllm("Yes")])
+    run(url)
+    with pytest.raises(EvaluationError, match="another run, with another shuffle_images"):
+        run(url, shuffle_images=1)
+
+
+def test_no_question_keeps_its_image_when_they_are_shuffled(vllm, gateway, run):
+    """The seed decides who gets which; every question is still asked once."""
+    own, other = vllm(knows(*REFERENCES)), vllm(knows(*REFERENCES))
+    run(gateway([own]), "plain", concurrency=1)
+    run(gateway([other]), "shuffled", shuffle_images=3, concurrency=1)
+
+    asked = [(parts(a), parts(b)) for a, b in zip(own.requests, other.requests, strict=True)]
+    assert all(plain[-1] == shuffled[-1] for plain, shuffled in asked)
+    assert all(plain[0] != shuffled[0] for plain, shuffled in asked)
+
+
+def test_one_worker_can_be_measured_alone(vllm, gateway, run):
+    asked, spared, summariser = vllm("Yes"), vllm("Yes"), vllm("Yes")
+    url = gateway([asked, spared], summariser=summariser.url)
+    summary = run(url, workers=["w0"])
+    assert list(summary["scores"]) == ["panel", "w0"]
+    assert len(asked.requests) == 12 and not spared.requests and not summariser.requests
+
+
+def test_an_absent_gateway_is_named_at_once(run, free_url):
+    with pytest.raises(EvaluationError, match="No gateway answers at http"):
+        run(free_url)

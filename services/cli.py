@@ -36,6 +36,9 @@ Host = Annotated[
     str, typer.Option("--host", help="Where to listen. A vLLM port has no key: keep it private.")
 ]
 Gateway = Annotated[str, typer.Option("--gateway", help="The running gateway's URL.")]
+Data = Annotated[
+    Path, typer.Option("--data", envvar="CONSILIUM_DATA", help="The folder of the data sets.")
+]
 PANEL_FILE = Path("panel.toml")
 GATEWAY_URL = "http://127.0.0.1:8000"
 
@@ -52,14 +55,16 @@ def demo(panel: Panel = PANEL_FILE, port: Port = 8000) -> None:
 @app.command()
 def serve(panel: Panel = PANEL_FILE, port: Port = 8000) -> None:
     """Start everything here and keep it up until Ctrl-C; a service that dies is restarted."""
-    from services.stack import POLL_S, Stack
+    from models.assets import cache_dir
+    from services.stack import POLL_S, running, whole_panel
 
-    with _failures(), Stack(_settings(panel), panel, console, port) as stack:
-        stack.start()
-        console.print(f"ready at {stack.gateway_url}/docs; Ctrl-C stops everything")
-        while True:
-            stack.tend()
-            time.sleep(POLL_S)
+    with _failures():
+        launches = whole_panel(_settings(panel), panel, port, console.print)
+        with running(launches, cache_dir() / "logs", console.print) as stack:
+            console.print(f"ready at {launches[-1].url}/docs; Ctrl-C stops everything")
+            while True:
+                stack.tend()
+                time.sleep(POLL_S)
 
 
 @app.command()
@@ -99,19 +104,56 @@ def summariser(panel: Panel = PANEL_FILE, host: Host = "127.0.0.1") -> None:
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe's name in models/recipes, or its file.")],
-    data: Annotated[
-        Path, typer.Option(envvar="CONSILIUM_DATA", help="The folder that holds the datasets.")
-    ],
+    data: Data,
     runs: Annotated[Path, typer.Option(help="Where checkpoints go; a stopped run resumes.")] = Path(
         "runs"
     ),
 ) -> None:
     """Run a recipe's stages that are not done yet."""
-    with _failures():
-        from models.stages import load_recipe
-        from models.training import train as run
+    from models.data.example import DataError
+    from models.stages import RecipeError, load_recipe
+    from models.training import TrainingError
+    from models.training import train as run
 
+    with _failures(DataError, RecipeError, TrainingError):
         console.print(f"trained: {run(load_recipe(recipe), data, runs)}")
+
+
+@app.command()
+def evaluate(
+    dataset: Annotated[str, typer.Option(help="slake")],
+    split: Annotated[str, typer.Option(help="train, validate or test.")],
+    language: Annotated[str, typer.Option(help="en or zh.")],
+    out: Annotated[Path, typer.Option(help="Where verdicts are kept; a stopped run resumes.")],
+    data: Data,
+    gateway: Gateway = GATEWAY_URL,
+    concurrency: Annotated[int, typer.Option(min=1, help="Questions asked at a time.")] = 4,
+    limit: Annotated[int | None, typer.Option(min=1, help="Ask a sample of so many.")] = None,
+    shuffle_images: Annotated[
+        int | None, typer.Option(help="Seed: give every question another image.")
+    ] = None,
+    workers: Annotated[
+        str | None, typer.Option(help="Ask only these, such as a,b; no summary.")
+    ] = None,
+) -> None:
+    """Ask a running gateway every question of a data set, and print the accuracies."""
+    from models.data.example import DataError
+    from services.evaluate import EvaluationError
+    from services.evaluate import evaluate as run
+
+    with _failures(DataError, EvaluationError):
+        run(
+            dataset=dataset,
+            split=split,
+            language=language,
+            out=out,
+            data=data,
+            gateway_url=gateway,
+            concurrency=concurrency,
+            limit=limit,
+            shuffle_images=shuffle_images,
+            workers=workers.split(",") if workers else None,
+        )
 
 
 def main() -> None:
@@ -136,7 +178,7 @@ def _become_engine(name: str, panel: Path, host: str) -> None:
 
 
 @contextmanager
-def _failures() -> Iterator[None]:
+def _failures(*more: type[Exception]) -> Iterator[None]:
     """Every failure that is ours to explain becomes one line and exit status 1.
 
     SIGTERM and SIGHUP end a command the way Ctrl-C does: `with` blocks are left, and stop what
@@ -149,9 +191,10 @@ def _failures() -> Iterator[None]:
     from services.engine import EngineError
     from services.stack import StackError
 
+    ours: tuple[type[Exception], ...] = (GatewayError, AssetError, EngineError, StackError, OSError)
     try:
         yield
-    except (GatewayError, AssetError, EngineError, StackError, OSError) as error:
+    except (*ours, *more) as error:
         _fail(error)
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None

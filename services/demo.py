@@ -10,7 +10,8 @@ from rich.table import Table
 from gateway.client import ask
 from gateway.contract import Verdict
 from gateway.settings import Settings
-from services.stack import Stack
+from models.assets import cache_dir
+from services.stack import running, whole_panel
 
 DISCLAIMER = "Research software, not a medical device. Not for diagnosis."
 QUESTION = "What modality is used to take this image?"
@@ -20,10 +21,11 @@ def run(settings: Settings, panel_file: Path, gateway_port: int, console: Consol
     """Bring the panel up, ask it about a real CT slice, show what it said, take it down."""
     # pydicom's wheel carries it: a de-identified slice, 128 × 128 pixels of 16 bits.
     image = Path(str(get_testdata_file("CT_small.dcm", download=False)))
-    with Stack(settings, panel_file, console, gateway_port) as stack:
-        stack.start()
-        console.print(f"\nPOST {stack.gateway_url}/vqa  {image.name}: {QUESTION}\n")
-        show(ask([image], QUESTION, url=stack.gateway_url), console.print)
+    launches = whole_panel(settings, panel_file, gateway_port, console.print)
+    with running(launches, cache_dir() / "logs", console.print):
+        url = launches[-1].url
+        console.print(f"\nPOST {url}/vqa  {image.name}: {QUESTION}\n")
+        show(ask([image], QUESTION, url=url), console.print)
         console.print("\nstopping everything")
 
 

@@ -47,21 +47,23 @@ class EngineError(Exception):
 
 @dataclass(frozen=True)
 class Launch:
-    """What it takes to start one server: `environment` is complete, `url` is where it will be."""
+    """What it takes to start one server. `environment` is complete; `url` + `probe` answers 200
+    once the server works."""
 
     name: str
     command: tuple[str, ...]
     environment: dict[str, str]
     url: str
+    probe: str
 
 
-def local_names(settings: Settings) -> tuple[str, ...]:
-    """Who is to be started on this machine: every seat whose URL is not somebody else's."""
-    return tuple(
-        name
+def local_urls(settings: Settings) -> dict[str, str]:
+    """Who is to be served on this machine, and where: every seat that is not placed elsewhere."""
+    return {
+        name: seat.url
         for name, seat in _seats(settings).items()
         if not seat.external and urlsplit(seat.url).hostname in {"127.0.0.1", "localhost"}
-    )
+    }
 
 
 def launch(settings: Settings, name: str, model: Path, host: str = "127.0.0.1") -> Launch:
@@ -84,7 +86,7 @@ def launch(settings: Settings, name: str, model: Path, host: str = "127.0.0.1") 
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     for key, value in arguments.items():
         command += _flag(key, value)
-    return Launch(name, tuple(command), _environment(settings), seat.url)
+    return Launch(name, tuple(command), _environment(settings), seat.url, "/health")
 
 
 def model_folder(settings: Settings, name: str) -> Path:
@@ -135,7 +137,7 @@ def _arguments(settings: Settings, seat: Seat) -> dict[str, Any]:
     if is_cpu_build():
         arguments |= CPU
     else:
-        share = SHARE_OF_GPU / len(local_names(settings))
+        share = SHARE_OF_GPU / len(local_urls(settings))
         arguments["gpu-memory-utilization"] = round(share, 2)
     if isinstance(seat, WorkerSettings):
         arguments["limit-mm-per-prompt"] = {"image": seat.max_images}
@@ -166,7 +168,7 @@ def _environment(settings: Settings) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
     }
     if is_cpu_build():
-        engines = len(local_names(settings))
+        engines = len(local_urls(settings))
         threads = max(1, (os.cpu_count() or 1) // max(1, engines))
         search_path = [str(HERE / "cpu_site"), os.environ.get("PYTHONPATH")]
         environment |= {

@@ -24,8 +24,9 @@ from torch.nn import functional
 
 import models.cpu_torch  # noqa: F401, I001  before peft, which imports torchvision
 from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from models import assets
+from models import assets, connectors
 from models.data import slake
 from models.data.example import Example
 from models.features import cached_features
@@ -74,8 +75,16 @@ def build_model(recipe: Recipe) -> Vlm:
     """The recipe's base model, its connector freshly initialised from the recipe's seed."""
     torch.manual_seed(recipe.seed)
     tower = Tower(TowerConfig(**recipe.tower.model_dump()))
-    language = assets.resolve(recipe.language.model, report=print)
-    return Vlm(tower, recipe.connector, language, recipe.language.bos)
+    folder = assets.resolve(recipe.language.model, report=print)
+    # On CPUs the fused kernels are the slower ones once a mask is given.
+    attention = "sdpa" if torch.cuda.is_available() else "eager"
+    language = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.bfloat16, attn_implementation=attention
+    )
+    text_dim = language.get_input_embeddings().weight.shape[1]
+    connector = connectors.build(recipe.connector, tower.dim, text_dim)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return Vlm(tower, connector, language, tokenizer, recipe.language.bos)
 
 
 def examples_of(sources: Sequence[Source], data: Path) -> list[Example]:

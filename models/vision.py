@@ -46,25 +46,16 @@ class Tower(nn.Module):
             _load_by_order(self.net, assets.resolve(config.weights))
         self.eval()
         self.dim = int(self.net.num_features)
+        size = config.image_size
         with torch.no_grad():
-            self.side = self.net.forward_features(torch.zeros(1, 3, *self.shape)).shape[-1]
-        cfg = self.net.pretrained_cfg
-        self.mean = np.array(cfg["mean"], dtype=np.float32).reshape(3, 1, 1)
-        self.std = np.array(cfg["std"], dtype=np.float32).reshape(3, 1, 1)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.config.image_size, self.config.image_size
+            self.side = self.net.forward_features(torch.zeros(1, 3, size, size)).shape[-1]
 
     @property
     def patches(self) -> int:
         return self.side**2
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """An image of any size and mode → float32 pixels [3, size, size], normalised."""
-        resized = image.convert("RGB").resize(self.shape, Image.Resampling.BICUBIC)
-        pixels = np.asarray(resized, dtype=np.float32).transpose(2, 0, 1) / 255
-        return torch.from_numpy((pixels - self.mean) / self.std)
+        return preprocess(image, self.config.name, self.config.image_size)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels [b, 3, size, size] → features [b, patches, dim], rows first."""
@@ -76,6 +67,18 @@ class Tower(nn.Module):
 
     def describe(self) -> dict[str, object]:
         return asdict(self.config)
+
+
+def preprocess(image: Image.Image, tower: str, size: int) -> Tensor:
+    """An image of any size and mode → float32 pixels [3, size, size], as that timm tower wants them.
+
+    Needs no weights: vLLM calls it in a process that has none.
+    """
+    statistics = timm.get_pretrained_cfg(tower)
+    resized = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
+    pixels = np.asarray(resized, dtype=np.float32) / 255
+    normalised = (pixels - np.float32(statistics.mean)) / np.float32(statistics.std)
+    return torch.from_numpy(normalised.transpose(2, 0, 1).copy())
 
 
 def _load_by_order(net: nn.Module, path: Path) -> None:

@@ -5,52 +5,39 @@ language model is any causal model of transformers. Its embedding layer turns te
 (Gemma's scales them); image embeddings are put among those as they are.
 """
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-import models.cpu_torch  # noqa: F401, I001  before transformers, which imports torchvision
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-from models import connectors
 from models.positions import grid_positions
 from models.vision import Tower
 
 
 class Vlm(nn.Module):
-    """Attributes: `tower`, `connector`, `language`, `tokenizer`, `image_tokens` (per image)."""
+    """`language` is a causal model of transformers, `tokenizer` its tokenizer, `bos` says whether
+    a prompt starts with the tokenizer's bos token. `image_tokens` counts one image's tokens.
+    """
 
     positions: Tensor
 
     def __init__(
-        self,
-        tower: Tower,
-        connector: dict[str, Any],
-        language: Path,
-        bos: bool,
+        self, tower: Tower, connector: nn.Module, language: nn.Module, tokenizer: Any, bos: bool
     ):
         super().__init__()
-        self.tower = tower
-        self.tokenizer = AutoTokenizer.from_pretrained(language)
-        # On CPUs the fused kernels are the slower ones once a mask is given.
-        attention = "sdpa" if torch.cuda.is_available() else "eager"
-        self.language = AutoModelForCausalLM.from_pretrained(
-            language, dtype=torch.bfloat16, attn_implementation=attention
-        )
-        text_dim = self.language.get_input_embeddings().weight.shape[1]
-        self.connector = connectors.build(connector, tower.dim, text_dim)
+        self.tower, self.connector, self.language = tower, connector, language
+        self.tokenizer = tokenizer
         self.register_buffer("positions", grid_positions(tower.side), persistent=False)
-        self.image_tokens: int = self.connector.num_tokens(tower.patches)
-        self.bos: list[int] = [self.tokenizer.bos_token_id] if bos else []
+        self.image_tokens: int = connector.num_tokens(tower.patches)  # type: ignore[operator]
+        self.bos: list[int] = [tokenizer.bos_token_id] if bos else []
 
     def image_embeddings(self, features: Tensor) -> Tensor:
         """Features [b, patches, vision_dim] → token embeddings [b, image_tokens, text_dim]"""
         return self.connector(features, self.positions)
 
     def text_embeddings(self, ids: Tensor) -> Tensor:
+        """Token ids [b, n] → embeddings [b, n, text_dim]"""
         return self.language.get_input_embeddings()(ids)
 
     def text_ids(self, text: str) -> list[int]:
@@ -59,10 +46,13 @@ class Vlm(nn.Module):
     @torch.no_grad()
     def answer(self, image: Image.Image, prompt: str, max_tokens: int = 32) -> list[int]:
         """The greedy answer's token ids, the end-of-text token included if it came to that."""
-        pixels = self.tower.preprocess(image)[None]
-        image_part = self.image_embeddings(self.tower(pixels)).to(self.language.dtype)
-        text = self.text_embeddings(torch.tensor([self.text_ids(prompt)]))
-        parts = [image_part, text]
+        self.eval()
+        dtype = self.language.dtype
+        features = self.tower(self.tower.preprocess(image)[None]).to(dtype)
+        parts = [
+            self.image_embeddings(features).to(dtype),
+            self.text_embeddings(torch.tensor([self.text_ids(prompt)])),
+        ]
         if self.bos:
             parts.insert(0, self.text_embeddings(torch.tensor([self.bos])))
         embeddings = torch.cat(parts, dim=1)

@@ -1,0 +1,76 @@
+"""The model card of an exported worker."""
+
+import json
+from pathlib import Path
+
+from models import assets
+from models.stages import Recipe
+
+_DATASETS = {"slake": "SLAKE (Liu et al. 2021), CC BY 4.0"}
+
+
+def model_card(recipe: Recipe, log: Path, scores: Path) -> str:
+    """Markdown: parts, data and its licence, recipe, seed, command, scores.
+
+    `log` is the training log of the last stage, `scores` what `consilium evaluate` measured
+    through vLLM: a list of {"on", "score", "command"}; either may be missing.
+    """
+    sources = [source for stage in recipe.stage for source in stage.data]
+    data = sorted(
+        {f"{_DATASETS[s.set]}: split `{s.split}`, {' and '.join(s.languages)}" for s in sources}
+    )
+    lines = [
+        f"# {recipe.name}",
+        "",
+        "Trained parts of one worker of the Consilium panel. Research software, not a medical "
+        "device.",
+        "",
+        "| part | what |",
+        "| --- | --- |",
+        f"| tower, frozen | {recipe.tower.name} at {recipe.tower.image_size} px, "
+        f"{recipe.tower.weights} ({_licence(recipe.tower.weights)}) |",
+        f"| connector, trained | {_settings(recipe.connector)} |",
+        f"| language model, LoRA | {recipe.language.model} ({_licence(recipe.language.model)}) |",
+        f"| answers in | {', '.join(recipe.languages)} |",
+        f"| asked with | `{recipe.prompt!r}` |",
+        f"| data | {'; '.join(data)} |",
+        f"| seed | {recipe.seed} |",
+        f"| made by | `consilium train {recipe.name} && consilium export {recipe.name}` |",
+        "",
+        "`recipe.toml` holds every setting, `base.json` the base weights' hashes.",
+        "",
+        "## Scores",
+        "",
+    ]
+    if scores.exists():
+        lines += ["| on | exact match | command |", "| --- | --- | --- |"]
+        for row in json.loads(scores.read_text()):
+            lines.append(f"| {row['on']} | {row['score']} | `{row['command']}` |")
+        lines.append("")
+    if log.exists():
+        rows = [json.loads(line) for line in log.read_text().splitlines()]
+        checks = [row for row in rows if row["part"] == "validation"]
+        lines += [
+            "After each epoch of the last stage, on SLAKE's validation split, read with the "
+            "reference (no generation):",
+            "",
+            "| step | exact match | answer loss | reconstruction loss |",
+            "| --- | --- | --- | --- |",
+            *(
+                f"| {row['step']} | {row['exact_match']:.1%} | {row['answer_loss']:.3f} "
+                f"| {row['reconstruction_loss']:.3f} |"
+                for row in checks
+            ),
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _licence(reference: str) -> str:
+    packaged = assets.PACKAGED.get(reference.removeprefix("base:"))
+    return packaged.licence if packaged else "see its own card"
+
+
+def _settings(connector: dict[str, object]) -> str:
+    rest = ", ".join(f"{key} {value}" for key, value in connector.items() if key != "name")
+    return f"{connector['name']} ({rest})" if rest else str(connector["name"])

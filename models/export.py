@@ -1,0 +1,202 @@
+"""A trained checkpoint → `models/zoo/NAME` (what is kept) → a merged folder (what is served).
+
+    models/zoo/NAME/             connector.safetensors, adapter/, recipe.toml, base.json, README.md
+    $CONSILIUM_CACHE/served/HASH/  config.json, model.safetensors, tokenizer, chat template
+
+The zoo holds only what was trained, in bfloat16. The served folder can be made from it at any time;
+vLLM and the parity check read the same one.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import models.cpu_torch  # noqa: F401, I001  before peft and transformers, which import torchvision
+from peft import PeftModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from models import assets, connectors
+from models.card import model_card
+from models.served_config import ARCHITECTURE, ServedConfig
+from models.stages import Recipe, load_recipe
+from models.vision import Tower, TowerConfig
+from models.vlm import Vlm
+
+ZOO = Path(__file__).parent / "zoo"
+FORMAT = 1  # of the served folder; raise it when what `_serve` writes changes
+
+
+class ExportError(Exception):
+    """A checkpoint that cannot be served; one sentence that says why and how to mend it."""
+
+
+def export(recipe_file: Path, checkpoint: Path, out: Path) -> Path:
+    """Writes what was trained to `out` (a folder of the zoo), with its model card.
+
+    Raises:
+        ExportError: the checkpoint is not whole.
+    """
+    recipe = load_recipe(recipe_file)
+    if not (checkpoint / "state.json").exists():
+        raise ExportError(f"{checkpoint} is no finished checkpoint: run `consilium train` first.")
+    out.mkdir(parents=True, exist_ok=True)
+    _save_halved(checkpoint / "connector.safetensors", out / "connector.safetensors")
+    shutil.rmtree(out / "adapter", ignore_errors=True)
+    if (checkpoint / "adapter").is_dir():
+        (out / "adapter").mkdir()
+        name = "adapter_model.safetensors"
+        _save_halved(checkpoint / "adapter" / name, out / "adapter" / name)
+        settings = json.loads((checkpoint / "adapter" / "adapter_config.json").read_text())
+        settings["base_model_name_or_path"] = recipe.language.model  # not a path of this machine
+        (out / "adapter" / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    shutil.copyfile(recipe_file, out / "recipe.toml")
+    (out / "base.json").write_text(json.dumps(_bases(recipe), indent=2) + "\n")
+    log = checkpoint.parent / "log.jsonl"
+    (out / "README.md").write_text(model_card(recipe, log, out / "scores.json"))
+    return out
+
+
+def served_folder(zoo: Path, report: Callable[[str], None] = lambda line: None) -> Path:
+    """The merged bfloat16 folder that vLLM loads, made from a zoo folder unless the cache has it.
+
+    Raises:
+        ExportError: `zoo` is not a folder of the zoo.
+        AssetError: a base weight that cannot be had or is not the one trained on.
+    """
+    if not (zoo / "recipe.toml").exists():
+        known = ", ".join(sorted(path.parent.name for path in ZOO.glob("*/recipe.toml")))
+        raise ExportError(f"{zoo} is no exported worker. The zoo holds: {known or 'nothing yet'}.")
+    folder = assets.cache_dir() / "served" / _hash_of(zoo)
+    if not folder.exists():
+        report(f"merging {zoo.name} for serving")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".merging-") as scratch:
+            made = Path(scratch) / "model"
+            _serve(zoo, made)
+            try:
+                made.rename(folder)
+            except OSError:  # another process merged the same worker first
+                if not folder.exists():
+                    raise
+    return folder
+
+
+def load_served(folder: Path) -> Vlm:
+    """The served folder under transformers, bit for bit the weights that vLLM loads."""
+    config = ServedConfig.from_pretrained(folder)
+    weights = load_file(folder / "model.safetensors")
+    part = lambda name: {  # noqa: E731
+        key.removeprefix(f"{name}."): value
+        for key, value in weights.items()
+        if key.startswith(f"{name}.")
+    }
+    tower = Tower(TowerConfig(**config.tower), load_weights=False)
+    tower.load_state_dict(part("tower"))
+    text = config.text_config
+    connector = connectors.build(config.connector, config.vision_dim, text.hidden_size)
+    connector.to(torch.bfloat16).load_state_dict(part("connector"))
+    language = AutoModelForCausalLM.from_config(text, dtype=torch.bfloat16)
+    language.load_state_dict(part("language_model"), strict=False)
+    language.tie_weights()
+    language.generation_config = GenerationConfig.from_pretrained(folder)
+    return Vlm(tower, connector, language, AutoTokenizer.from_pretrained(folder), config.bos)
+
+
+def _serve(zoo: Path, folder: Path) -> None:
+    recipe = load_recipe(zoo / "recipe.toml")
+    tower = Tower(TowerConfig(**recipe.tower.model_dump()))
+    base = assets.resolve(recipe.language.model)
+    if _bases(recipe) != json.loads((zoo / "base.json").read_text()):
+        raise ExportError(
+            f"{zoo / 'base.json'}: the base weights at hand are not those this worker was trained "
+            f"on. Train it anew: consilium train {recipe.name}."
+        )
+    # Merged in float32 and rounded once.
+    language = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    if (zoo / "adapter").is_dir():
+        language = PeftModel.from_pretrained(language, zoo / "adapter").merge_and_unload()
+    language = language.to(torch.bfloat16)
+    tied = set(getattr(language, "_tied_weights_keys", None) or ())
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    text_dim = language.config.hidden_size
+    connector = connectors.build(recipe.connector, tower.dim, text_dim)
+    connector_weights = load_file(zoo / "connector.safetensors")
+    connector.load_state_dict(connector_weights)
+
+    weights = {f"tower.{k}": v for k, v in tower.state_dict().items()}
+    weights |= {f"connector.{k}": v for k, v in connector_weights.items()}
+    weights |= {
+        f"language_model.{k}": v for k, v in language.state_dict().items() if k not in tied
+    }
+    folder.mkdir()
+    save_file({k: v.contiguous() for k, v in weights.items()}, folder / "model.safetensors")
+    config = ServedConfig(
+        tower=recipe.tower.model_dump(),
+        connector=recipe.connector,
+        text_config=language.config.to_dict(),
+        patches_per_side=tower.side,
+        vision_dim=tower.dim,
+        image_tokens=connector.num_tokens(tower.patches),  # type: ignore[operator]
+        image_token_id=tokenizer.convert_tokens_to_ids(recipe.language.image_token),
+        bos=recipe.language.bos,
+        architectures=[ARCHITECTURE],
+        dtype="bfloat16",
+        tie_word_embeddings=True,
+    )
+    config.save_pretrained(folder)
+    GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    ).save_pretrained(folder)
+    tokenizer.chat_template = chat_template(recipe)
+    tokenizer.save_pretrained(folder)
+
+
+def chat_template(recipe: Recipe) -> str:
+    """No roles, no system text: [bos], one token per image, the text. See models.vlm."""
+    bos = "{{ bos_token }}" if recipe.language.bos else ""
+    return (
+        f"{bos}{{%- for message in messages -%}}{{%- for part in message['content'] -%}}"
+        "{%- if part['type'] == 'image' -%}" + recipe.language.image_token + "{%- endif -%}"
+        "{%- endfor -%}{%- for part in message['content'] -%}"
+        "{%- if part['type'] == 'text' -%}{{ part['text'] }}{%- endif -%}"
+        "{%- endfor -%}{%- endfor -%}"
+    )
+
+
+def _bases(recipe: Recipe) -> dict[str, dict[str, str]]:
+    """Which base weights a worker stands on: reference and sha256."""
+    tower, language = recipe.tower.weights, recipe.language.model
+    found = {"tower": {"weights": tower}, "language": {"model": language}}
+    for part, reference in (("tower", tower), ("language", language)):
+        if packaged := assets.PACKAGED.get(reference.removeprefix("base:")):
+            found[part] |= {"sha256": packaged.sha256, "licence": packaged.licence}
+        elif part == "language":
+            weights = assets.resolve(reference) / "model.safetensors"
+            found[part]["sha256"] = assets.sha256_of(weights)
+    return found
+
+
+def _hash_of(zoo: Path) -> str:
+    digest = hashlib.sha256(str(FORMAT).encode())
+    for path in sorted(zoo.rglob("*")):
+        if path.is_file() and path.name not in ("README.md", "scores.json"):
+            digest.update(str(path.relative_to(zoo)).encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _save_halved(source: Path, target: Path) -> None:
+    halved: dict[str, Tensor] = {k: v.to(torch.bfloat16) for k, v in load_file(source).items()}
+    scratch = target.with_suffix(".part")
+    save_file(halved, scratch)
+    os.replace(scratch, target)

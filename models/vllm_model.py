@@ -1,0 +1,140 @@
+"""Tower and connector of `models/`, and one of vLLM's own language models, as one vLLM model.
+
+Written against vLLM 0.32; these interfaces move between versions, so the pin is exact.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import BatchFeature
+from vllm.config import VllmConfig
+from vllm.model_executor.models.interfaces import SupportsLoRA, SupportsMultiModal, SupportsPP
+from vllm.model_executor.models.utils import (
+    AutoWeightsLoader,
+    init_vllm_registered_model,
+    maybe_prefix,
+)
+from vllm.multimodal import MULTIMODAL_REGISTRY
+from vllm.multimodal.inputs import MultiModalFieldConfig
+from vllm.multimodal.processing import (
+    BaseDummyInputsBuilder,
+    BaseMultiModalProcessor,
+    BaseProcessingInfo,
+    PromptReplacement,
+)
+
+from models import connectors
+from models.positions import grid_positions
+from models.served_config import ServedConfig
+from models.vision import Tower, TowerConfig, preprocess
+
+
+class ProcessingInfo(BaseProcessingInfo):
+    def get_hf_config(self) -> ServedConfig:
+        return self.ctx.get_hf_config(ServedConfig)
+
+    def get_supported_mm_limits(self) -> Mapping[str, int | None]:
+        return {"image": None}
+
+    def get_mm_max_tokens_per_item(
+        self, seq_len: int, mm_counts: Mapping[str, int]
+    ) -> Mapping[str, int]:
+        return {"image": self.get_hf_config().image_tokens}
+
+
+class DummyInputs(BaseDummyInputsBuilder[ProcessingInfo]):
+    def get_dummy_text(self, mm_counts: Mapping[str, int]) -> str:
+        token = self.info.get_tokenizer().decode([self.info.get_hf_config().image_token_id])
+        return token * mm_counts.get("image", 0)
+
+    def get_dummy_mm_data(
+        self, seq_len: int, mm_counts: Mapping[str, int], mm_options: Any
+    ) -> dict[str, Any]:
+        size = self.info.get_hf_config().tower["image_size"]
+        count = mm_counts.get("image", 0)
+        return {"image": self._get_dummy_images(width=size, height=size, num_images=count)}
+
+
+class Processor(BaseMultiModalProcessor[ProcessingInfo]):
+    """Images → pixels, and each image's one token in the prompt → as many as it has embeddings."""
+
+    def _call_hf_processor(
+        self, hf_data: Mapping[str, object], hf_kwargs: Mapping[str, object]
+    ) -> BatchFeature:
+        tower = self.info.get_hf_config().tower
+        pixels = [preprocess(i, tower["name"], tower["image_size"]) for i in hf_data["images"]]
+        return BatchFeature({"pixel_values": torch.stack(pixels)})
+
+    def _get_mm_fields_config(
+        self, hf_inputs: BatchFeature, hf_processor_mm_kwargs: Mapping[str, object]
+    ) -> Mapping[str, MultiModalFieldConfig]:
+        return {"pixel_values": MultiModalFieldConfig.batched("image")}
+
+    def _get_prompt_updates(
+        self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, object], out_mm_kwargs: Any
+    ) -> Sequence[PromptReplacement]:
+        config = self.info.get_hf_config()
+        token = config.image_token_id
+        return [PromptReplacement("image", [token], [token] * config.image_tokens)]
+
+
+@MULTIMODAL_REGISTRY.register_processor(Processor, info=ProcessingInfo, dummy_inputs=DummyInputs)
+class ConsiliumForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsPP):
+    packed_modules_mapping = {
+        "qkv_proj": ["q_proj", "k_proj", "v_proj"],
+        "gate_up_proj": ["gate_proj", "up_proj"],
+    }
+
+    @classmethod
+    def get_placeholder_str(cls, modality: str, i: int) -> str | None:
+        return None  # the chat template writes the image's token
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = ""):
+        super().__init__()
+        config: ServedConfig = vllm_config.model_config.hf_config
+        self.config = config
+        self.configure_mm_token_handling(config.text_config.vocab_size, [config.image_token_id])
+        with self._mark_tower_model(vllm_config, "image"):
+            # In float32, as in training: see models.vision.
+            self.tower = Tower(TowerConfig(**config.tower), load_weights=False).float()
+            self.connector = connectors.build(
+                config.connector, config.vision_dim, config.text_config.hidden_size
+            )
+        self.register_buffer("grid", grid_positions(config.patches_per_side), persistent=False)
+        with self._mark_language_model(vllm_config):
+            self.language_model = init_vllm_registered_model(
+                vllm_config=vllm_config,
+                hf_config=config.text_config,
+                prefix=maybe_prefix(prefix, "language_model"),
+            )
+        self.make_empty_intermediate_tensors = self.language_model.make_empty_intermediate_tensors
+
+    def embed_multimodal(self, **kwargs: object) -> Tensor | list[Tensor]:
+        """Pixels [images, 3, size, size] → embeddings [images, image_tokens, text_dim]"""
+        pixels = kwargs.get("pixel_values")
+        if pixels is None:
+            return []
+        dtype = next(self.connector.parameters()).dtype
+        return self.connector(self.tower(pixels).to(dtype), self.grid)
+
+    def forward(
+        self,
+        input_ids: Tensor | None,
+        positions: Tensor,
+        intermediate_tensors: Any = None,
+        inputs_embeds: Tensor | None = None,
+        **kwargs: object,
+    ) -> Any:
+        if intermediate_tensors is not None:
+            inputs_embeds = None
+        return self.language_model.model(
+            input_ids, positions, intermediate_tensors, inputs_embeds=inputs_embeds
+        )
+
+    def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
+        return self.language_model.compute_logits(hidden_states)
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
+        return AutoWeightsLoader(self).load_weights(weights)

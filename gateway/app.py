@@ -25,6 +25,7 @@ from gateway.contract import (
     Refused,
     Seat,
     SummariserSeat,
+    TooLarge,
     Verdict,
 )
 from gateway.settings import Settings, load_settings
@@ -91,7 +92,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @app.exception_handler(Refused)
     async def refuse(request: Request, error: Refused) -> Response:
         log.info(json.dumps({"event": "case_refused", "status": error.status, "why": error.title}))
-        return _as_response(error.problem())
+        response = _as_response(error.problem())
+        if isinstance(error, TooLarge):
+            # The rest of the body may still be coming, without end.
+            response.headers["connection"] = "close"
+        return response
 
     @app.exception_handler(_CallerGone)
     async def hang_up(request: Request, error: _CallerGone) -> Response:

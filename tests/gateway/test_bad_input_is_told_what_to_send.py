@@ -1,0 +1,209 @@
+"""Every wrong request gets a problem that says what was wrong and what to send, and no echo."""
+
+import base64
+import io
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+from pydicom.data import get_testdata_file
+
+from tests.conftest import picture
+
+SECRET = "Müller-Lüdenscheidt"  # stands for text that must not come back
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def case(**changes: Any) -> dict[str, Any]:
+    return {"question": "Is it healthy?", "images": [b64(picture())]} | changes
+
+
+@pytest.fixture
+def url(vllm: Callable[..., Any], gateway: Callable[..., str]) -> str:
+    limits = "max_body_mb = 1\nmax_image_mb = 0.2\nmax_context_chars = 100"
+    return gateway([vllm()], limits=limits)
+
+
+def check(response: httpx.Response, status: int, *words: str) -> None:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert problem["status"] == status and problem["title"]
+    assert problem["type"].startswith("urn:consilium:")
+    for word in words:
+        assert word in problem["detail"]
+    assert SECRET not in response.text
+
+
+JSON_PROBLEMS: list[tuple[str, dict[str, Any], int, list[str]]] = [
+    ("no image", case(images=[]), 422, ["images", "at least one"]),
+    ("images missing", {"question": "Is it healthy?"}, 422, ["images"]),
+    ("too many images", case(images=[b64(picture())] * 5), 413, ["5 images", "at most 4"]),
+    ("image too large", case(images=[b64(bytes(300_000))]), 413, ["Image 1 of 1", "0.2 MB"]),
+    ("not base64", case(images=["!" + SECRET]), 400, ["Image 1 of 1", "base64"]),
+    ("a data URI without base64", case(images=["data:image/png,abc"]), 400, ["base64"]),
+    ("a link", case(images=[f"https://{SECRET}/a.png"]), 422, ["nothing is fetched", "base64"]),
+    ("a file link", case(images=["file:///etc/passwd"]), 422, ["nothing is fetched"]),
+    ("not a string", case(images=[7]), 422, ["images.0"]),
+    ("an empty image", case(images=[""]), 400, ["Image 1 of 1 is empty"]),
+    ("a PDF", case(images=[b64(b"%PDF-1.7\n" + bytes(100))]), 415, ["PNG, JPEG, WebP, TIFF"]),
+    ("text", case(images=[b64(b"hello " * 50)]), 415, ["Image 1 of 1", "not an image"]),
+    ("a GIF", case(images=[b64(picture("P", kind="GIF"))]), 415, ["not an image that is served"]),
+    ("cut short", case(images=[b64(picture()), b64(picture()[:-40])]), 400, ["Image 2 of 2"]),
+    ("a JPEG cut short", case(images=[b64(picture(kind="JPEG")[:-60])]), 400, ["cut short"]),
+    ("an unknown field", case(colour="red"), 422, ["colour", "not a known field"]),
+    ("an unknown option", case(options={"speed": 1}), 422, ["options.speed"]),
+    ("a field named by a patient", case(**{SECRET + " 1.1.1960": 1}), 422, ["a field"]),
+    ("no question", {"images": [b64(picture())]}, 422, ["question", "required"]),
+    ("a blank question", case(question=" \n"), 422, ["question", "blank"]),
+    ("a question of 100,000", case(question=SECRET * 5264), 422, ["100016 characters", "2000"]),
+    ("a long context", case(context="x" * 101), 422, ["context", "at most 100"]),
+    ("a wrong language", case(language=SECRET), 422, ["language", "'en', 'es' or 'zh'"]),
+    ("a language nobody speaks", case(language="zh"), 422, ["No worker takes", "w0: en"]),
+    ("one choice", case(choices=["yes"]), 422, ["choices"]),
+    ("equal choices", case(choices=["yes", "Yes."]), 422, ["choices"]),
+    ("an unknown worker", case(options={"workers": [SECRET]}), 422, ["w0"]),
+    ("two rounds", case(options={"rounds": 2}), 422, ["options.rounds", "1"]),
+    ("not waiting", case(options={"wait": "enough"}), 422, ["options.wait", "'all'"]),
+    ("abstaining", case(options={"max_risk": 0.1}), 422, ["options.max_risk"]),
+    ("a modality", case(modality="CT"), 422, ["modality"]),
+    ("no time", case(options={"deadline_s": 0}), 422, ["options.deadline_s", "greater than 0"]),
+    ("half a character", case(question="\ud800"), 422, ["question"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"), [p[1:] for p in JSON_PROBLEMS], ids=[p[0] for p in JSON_PROBLEMS]
+)
+def test_a_wrong_case(url, body, status, words):
+    headers = {"content-type": "application/json"}
+    check(httpx.post(f"{url}/vqa", content=json.dumps(body), headers=headers), status, *words)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b"", 400, ["empty"]),
+        (b"{", 400, ["not valid JSON"]),
+        (b"[1]", 400, ["not a JSON object"]),
+        (b"\xff\xfe", 400, ["UTF-8"]),
+        (b"[" * 100_000, 400, ["not valid JSON"]),
+        (json.dumps(case(options={"deadline_s": math.nan})).encode(), 400, ["NaN"]),
+        (json.dumps(case(options={"deadline_s": math.inf})).encode(), 400, ["Infinity"]),
+        (b'{"question": "a", "question": "b"}', 400, ["twice"]),
+        (b'{"n": ' + b"9" * 5_000 + b"}", 400, ["not valid JSON"]),
+        (b" " * 1_100_000, 413, ["1 MB"]),
+    ],
+)
+def test_a_body_that_is_no_case(url, body, status, words):
+    headers = {"content-type": "application/json"}
+    check(httpx.post(f"{url}/vqa", content=body, headers=headers), status, *words)
+
+
+def test_a_body_that_never_ends_is_cut_off(url):
+    """Without a Content-Length the limit holds while reading."""
+
+    def endless():
+        while True:
+            yield b" " * 100_000
+
+    headers = {"content-type": "application/json"}
+    try:
+        response = httpx.post(f"{url}/vqa", content=endless(), headers=headers, timeout=20)
+    except (httpx.WriteError, httpx.ReadError):
+        return  # the gateway had hung up before we stopped sending
+    check(response, 413, "1 MB")
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "", "application/x-www-form-urlencoded"])
+def test_a_body_of_another_type(url, kind):
+    response = httpx.post(f"{url}/vqa", content=b"question=x", headers={"content-type": kind})
+    check(response, 415, "application/json", "multipart/form-data")
+
+
+def test_a_compressed_body(url):
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    check(httpx.post(f"{url}/vqa", content=b"x", headers=headers), 415, "uncompressed")
+
+
+IMAGE = ("images", ("a.png", picture()))
+
+
+@pytest.mark.parametrize(
+    ("data", "files", "status", "words"),
+    [
+        ({"question": "q?"}, [("x", ("a.png", b"x"))], 422, ["x", "only images"]),
+        ({"question": "q?", "images": "text"}, [IMAGE], 422, ["images", "as a file"]),
+        ({"question": ["a?", "b?"]}, [IMAGE], 422, ["question", "once"]),
+        ({"question": "q?", "colour": "red"}, [IMAGE], 422, ["colour"]),
+        ({"question": "q?", "options": "{"}, [IMAGE], 400, ["options", "JSON"]),
+        ({"question": "q?", "options": '{"rounds": 2}'}, [IMAGE], 422, ["options.rounds"]),
+        ({"question": "q?"}, [("images", ("a.png", bytes(300_000)))], 413, ["Image 1 of 1"]),
+        ({"question": "q?"}, [IMAGE] * 5, 413, ["5 images"]),
+        ({"question": "x" * 100_000}, [IMAGE], 422, ["100000 characters"]),
+        (
+            {"question": "q?"},
+            [IMAGE, ("images", (f"{SECRET}.png", b"%PDF-1.7"))],
+            415,
+            ["Image 2 of 2", "not an image"],
+        ),
+    ],
+)
+def test_a_wrong_form(url, data, files, status, words):
+    check(httpx.post(f"{url}/vqa", data=data, files=files), status, *words)
+
+
+def test_a_form_without_images(url):
+    form = {"question": (None, "q?")}
+    check(httpx.post(f"{url}/vqa", files=form), 422, "images", "at least one")
+
+
+@pytest.mark.parametrize("content_type", ["multipart/form-data", "multipart/form-data; boundary=x"])
+def test_a_form_that_is_none(url, content_type):
+    headers = {"content-type": content_type}
+    check(httpx.post(f"{url}/vqa", content=b"hello", headers=headers), 400, "multipart/form-data")
+
+
+def dicom(name: str) -> str:
+    with open(get_testdata_file(name), "rb") as file:
+        return b64(file.read())
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("rtplan.dcm", ["DICOM without pixels"]),
+        ("image_dfl.dcm", ["deflated DICOM"]),
+        ("JPEG-LL.dcm", ["Transfer Syntax UID is JPEG Lossless", "as PNG"]),
+        ("rtplan_truncated.dcm", ["Image 1 of 1"]),
+        ("MR_truncated.dcm", ["cut short"]),
+    ],
+)
+def test_a_dicom_that_shows_nothing(url, name, words):
+    check(httpx.post(f"{url}/vqa", json=case(images=[dicom(name)])), 400, *words)
+
+
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(url):
+    """A file of a few kilobytes may unfold to gigabytes."""
+    bomb = io.BytesIO()
+    Image.new("1", (8_000, 8_000)).save(bomb, "PNG")
+    response = httpx.post(f"{url}/vqa", json=case(images=[b64(bomb.getvalue())]))
+    check(response, 413, "50 million pixels")
+
+
+def test_a_wrong_address_and_method_are_problems_too(url):
+    check(httpx.get(f"{url}/nowhere"), 404, "/docs")
+    check(httpx.get(f"{url}/vqa"), 405, "/docs")
+
+
+def test_every_refusal_has_a_status():
+    from gateway.contract import Refused
+
+    assert all(400 <= error.status < 600 and error.title for error in Refused.__subclasses__())

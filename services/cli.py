@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -102,6 +102,20 @@ def summariser(panel: Panel = PANEL_FILE, host: Host = "127.0.0.1") -> None:
 
 
 @app.command()
+def compose(
+    panel: Panel = PANEL_FILE,
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("docker-compose.yml"),
+) -> None:
+    """Write docker-compose.yml for a GPU box from the panel file."""
+    from services.compose import write
+
+    with _failures():
+        # The file alone decides: where servers are reached from this machine is no matter here.
+        write(_settings(panel, {}), out)
+        console.print(f"written: {out}")
+
+
+@app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe's name in models/recipes, or its file.")],
     data: Data,
@@ -117,6 +131,23 @@ def train(
 
     with _failures(DataError, RecipeError, TrainingError):
         console.print(f"trained: {run(load_recipe(recipe), data, runs)}")
+
+
+@app.command()
+def export(
+    recipe: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The recipe's file.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(exists=True, file_okay=False, help="runs/RECIPE/STAGE/step-N")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to write, such as models/zoo/NAME.")],
+) -> None:
+    """Keep what was trained, as a folder of the zoo."""
+    from models.export import ExportError
+    from models.export import export as run
+    from models.stages import RecipeError
+
+    with _failures(ExportError, RecipeError):
+        console.print(f"exported: {run(recipe, checkpoint, out)}")
 
 
 @app.command()
@@ -160,9 +191,9 @@ def main() -> None:
     app()
 
 
-def _settings(panel: Path) -> Settings:
+def _settings(panel: Path, environ: Mapping[str, str] = os.environ) -> Settings:
     try:
-        return load_settings(panel)
+        return load_settings(panel, environ)
     except SettingsError as error:
         _fail(error)
 

@@ -106,9 +106,12 @@ def model_folder(settings: Settings, name: str) -> Path:
     if folder.parent != zoo or not folder.is_dir():
         there = ", ".join(sorted(path.name for path in zoo.glob("*/"))) or "nothing"
         raise EngineError(f"panel.toml: {name}: model: no {reference}; models/zoo holds {there}.")
-    from models.export import served_folder
+    from models.export import ExportError, served_folder
 
-    return served_folder(folder)
+    try:
+        return served_folder(folder, report=print)
+    except ExportError as error:
+        raise EngineError(f"panel.toml: {name}: model: {error}") from error
 
 
 def is_cpu_build() -> bool:

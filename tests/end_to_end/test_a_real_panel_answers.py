@@ -1,0 +1,192 @@
+"""The real thing, started once: panel.toml's workers, the 4-bit summariser, the gateway."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from pydicom.data import get_testdata_file
+
+from gateway.client import GatewayRefused, ask
+from gateway.contract import Options, Verdict
+from gateway.settings import load_settings
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = load_settings(ROOT / "panel.toml", {})
+PORT = 8000
+NEEDED_GB = 12
+START_DEADLINE_S = 900.0  # the first start on a machine also fetches and converts base weights
+RESTART_DEADLINE_S = 300.0
+
+CT = Path(str(get_testdata_file("CT_small.dcm", download=False)))
+QUESTION = "What modality is used to take this image?"
+
+
+@dataclass
+class Serving:
+    """`consilium serve`, running."""
+
+    process: subprocess.Popen[bytes]
+    output: Path
+    url: str = f"http://127.0.0.1:{PORT}"
+
+    def said(self) -> str:
+        return self.output.read_text("utf-8")
+
+    def wait_until_said(self, line: str, deadline_s: float) -> None:
+        give_up_at = time.monotonic() + deadline_s
+        while line not in self.said():
+            assert self.process.poll() is None, f"consilium serve ended:\n{self.said()}"
+            assert time.monotonic() < give_up_at, f"no {line!r} in {deadline_s:g} s:\n{self.said()}"
+            time.sleep(0.5)
+
+    def listening(self) -> dict[int, psutil.Process]:
+        """Port → process, of everything that the stack started."""
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        return {
+            connection.laddr.port: process
+            for process in family
+            for connection in process.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN
+        }
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """The stack; afterwards it is interrupted, and nothing of it may be left."""
+    free_gb = psutil.virtual_memory().available / 1e9
+    if free_gb < NEEDED_GB:
+        refuse = pytest.fail if os.environ.get("CI") else pytest.skip
+        refuse(f"the real panel needs {NEEDED_GB} GB of free memory, here are {free_gb:.0f}")
+    output = tmp_path_factory.mktemp("serve") / "output"
+    with output.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "services.cli", "serve", "--port", str(PORT)],
+            cwd=ROOT,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    serving = Serving(process, output)
+    family: list[psutil.Process] = []
+    try:
+        serving.wait_until_said("ready at", START_DEADLINE_S)
+        yield serving
+        family = psutil.Process(process.pid).children(recursive=True)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+    assert process.returncode == 130
+    assert [each for each in family if each.is_running()] == []
+
+
+def put(serving: Serving, **kwargs: object) -> Verdict:
+    given = {"images": [CT], "question": QUESTION, "options": Options(deadline_s=60)} | kwargs
+    return ask(url=serving.url, **given)  # type: ignore[arg-type]
+
+
+def test_every_worker_answers_a_question_about_a_dicom_image(serving: Serving) -> None:
+    """And the verdict is one of their answers, with the votes it got."""
+    verdict = put(serving)
+
+    assert verdict.status == "answered"
+    assert verdict.answer
+    assert [answer.worker for answer in verdict.answers] == [w.name for w in SETTINGS.workers]
+    for answer in verdict.answers:
+        assert answer.error is None
+        assert answer.text
+        assert answer.confidence is not None and 0 < answer.confidence <= 1
+    assert verdict.agreement is not None and 0 < verdict.agreement <= 1
+    assert {one.text for one in verdict.dissent} <= {answer.text for answer in verdict.answers}
+
+
+def test_the_summariser_words_the_answer_or_the_vote_does(serving: Serving) -> None:
+    """Asked always, the 4-bit model is really called; what it says is checked before it counts."""
+    verdict = put(serving, options=Options(deadline_s=60, summarise="always"))
+
+    assert verdict.summary.by in {"summariser", "vote"}
+    assert verdict.summary.faithful is not None
+    assert verdict.answer
+
+
+def test_a_question_in_chinese_goes_to_whoever_speaks_it(serving: Serving) -> None:
+    """The others are listed with the reason, and a panel of one says so."""
+    speakers = [worker.name for worker in SETTINGS.workers if "zh" in worker.languages]
+
+    verdict = put(serving, question="这张图片是用什么方式拍摄的？", language="zh")
+
+    answered = [answer.worker for answer in verdict.answers if answer.error is None]
+    assert answered == speakers
+    assert (verdict.agreement is None) == (len(speakers) == 1)
+
+
+def test_a_text_file_is_refused_with_what_to_send(serving: Serving, tmp_path: Path) -> None:
+    """The gateway's own words reach the person at the command line, in one line."""
+    (tmp_path / "notes.png").write_text("no image at all")
+
+    with pytest.raises(GatewayRefused) as refused:
+        put(serving, images=[tmp_path / "notes.png"])
+    asked = subprocess.run(
+        [sys.executable, "-m", "services.cli", "ask", str(tmp_path / "notes.png"), "-q", QUESTION],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert refused.value.problem.status == 415
+    assert asked.returncode == 1
+    assert asked.stderr == f"consilium: {refused.value.problem.detail}\n"
+
+
+def test_consilium_ask_shows_the_verdict(serving: Serving) -> None:
+    """Everyone's answer, the verdict, and what this is not."""
+    asked = subprocess.run(
+        [sys.executable, "-m", "services.cli", "ask", str(CT), "--question", QUESTION],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+    assert asked.returncode == 0, asked.stderr
+    for worker in SETTINGS.workers:
+        assert worker.name in asked.stdout
+    assert "Verdict:" in asked.stdout
+    assert "not a medical device" in asked.stdout
+
+
+def test_a_killed_worker_costs_its_vote_and_comes_back(serving: Serving) -> None:
+    """Meanwhile the rest answers; nothing has to be done by hand."""
+    first, *rest = SETTINGS.workers
+    before = serving.listening()
+    server = before[int(first.url.rsplit(":", 1)[1])]
+
+    server.kill()
+    verdict = put(serving, question=f"{QUESTION} ")
+
+    errors = {answer.worker: answer.error and answer.error.kind for answer in verdict.answers}
+    assert errors == {first.name: "unreachable"} | {worker.name: None for worker in rest}
+    serving.wait_until_said(f"{first.name}: ready again", RESTART_DEADLINE_S)
+    again = put(serving)
+    assert [answer.error for answer in again.answers] == [None] * len(SETTINGS.workers)
+
+
+def test_only_loopback_is_listened_on(serving: Serving) -> None:
+    """A worker's port has no key."""
+    family = psutil.Process(serving.process.pid).children(recursive=True)
+    addresses = {
+        connection.laddr.ip
+        for process in family
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    seats: Callable[[], set[int]] = lambda: set(serving.listening())  # noqa: E731
+
+    assert {8000, 8100, 8101, 8102, 8103} <= seats()
+    assert addresses == {"127.0.0.1"}

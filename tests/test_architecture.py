@@ -1,0 +1,86 @@
+"""Who may import whom: services → gateway, models; and the shared ground imports nothing heavy."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("gateway", "models", "services")
+MAY_IMPORT = {"gateway": {"gateway"}, "models": {"models"}, "services": set(PACKAGES)}
+HEAVY = {"torch", "torchvision", "transformers", "timm", "peft", "vllm", "bitsandbytes", "gguf"}
+LIGHT = ("gateway/", "models/data/", "models/metrics/")
+
+FILES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for package in PACKAGES
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
+
+
+def imports(path: Path, *, at_import_time: bool = False) -> Iterator[str]:
+    """Every module that a file imports; with `at_import_time`, not those inside functions."""
+    pending: list[ast.AST] = [ast.parse(path.read_text("utf-8"))]
+    while pending:
+        node = pending.pop()
+        if at_import_time and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{path}: relative import; write it out"
+            yield node.module
+            # `from models import assets` imports a module too.
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        pending.extend(ast.iter_child_nodes(node))
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_a_package_imports_only_whom_it_may(module: str) -> None:
+    """The gateway knows no model, and a model knows no gateway."""
+    package = module.split(".")[0]
+
+    reached = {name.split(".")[0] for name in imports(FILES[module])} & set(PACKAGES)
+
+    assert reached <= MAY_IMPORT[package]
+
+
+@pytest.mark.parametrize(
+    "module", [m for m, path in FILES.items() if str(path.relative_to(ROOT)).startswith(LIGHT)]
+)
+def test_the_gateway_and_the_shared_ground_import_nothing_heavy(module: str) -> None:
+    """Not even inside a function: they are installed where there is no torch."""
+    assert {name.split(".")[0] for name in imports(FILES[module])} & HEAVY == set()
+
+
+def test_the_contract_needs_pydantic_only() -> None:
+    """Anyone may vendor that one file."""
+    foreign = {name.split(".")[0] for name in imports(FILES["gateway.contract"])}
+
+    assert foreign - set(sys.stdlib_module_names) == {"pydantic"}
+
+
+def test_there_are_no_circles() -> None:
+    """Each module can be read after those it imports."""
+    graph = {
+        module: {name for name in imports(path, at_import_time=True) if name in FILES} - {module}
+        for module, path in FILES.items()
+    }
+    while leaves := {module for module, needs in graph.items() if not needs}:
+        graph = {m: needs - leaves for m, needs in graph.items() if m not in leaves}
+
+    assert graph == {}
+
+
+def test_the_command_line_starts_without_torch() -> None:
+    """`consilium ask` runs where only the core is installed, and `--help` at once."""
+    program = f"import sys, services.cli; print(sorted({HEAVY!r} & sys.modules.keys()))"
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+
+    assert done.stdout.strip() == "[]"

@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -52,12 +53,12 @@ def panel_file(tmp_path: Path) -> Callable[..., Path]:
         summariser: str | None = None,
         panel: str = "quorum = 1",
         limits: str = "",
-        workers: Sequence[str] = (),
+        seats: Sequence[str] = (),
         languages: str = '["en"]',
     ) -> Path:
         text = f"[panel]\n{panel}\n[limits]\n{limits}\n"
         for seat, url in enumerate(urls):
-            own = workers[seat] if seat < len(workers) else 'languages = ["en"]\nmax_images = 4'
+            own = seats[seat] if seat < len(seats) else 'languages = ["en"]\nmax_images = 4'
             text += f'[[worker]]\nname = "w{seat}"\nfamily = "mock"\nmodel = "mock"\n'
             text += f'url = "{url}"\nprompt = "Question: {{question}} Answer:"\n{own}\n'
         if summariser:
@@ -140,6 +141,10 @@ class RedisServer:
             assert self.process.poll() is None, "redis-server did not start"
             time.sleep(0.02)
         raise AssertionError("redis-server is not up after 20 s")
+
+    def pause(self) -> None:
+        """It keeps its port and connections, and says nothing more."""
+        self.process.send_signal(signal.SIGSTOP)
 
     def stop(self) -> None:
         self.process.kill()

@@ -181,7 +181,7 @@ def dicom(name: str) -> str:
     [
         ("rtplan.dcm", ["DICOM without pixels"]),
         ("image_dfl.dcm", ["deflated DICOM"]),
-        ("JPEG-LL.dcm", ["Transfer Syntax UID is JPEG Lossless", "as PNG"]),
+        ("SC_rgb_jpeg_gdcm.dcm", ["Transfer Syntax UID is JPEG Lossless", "as PNG"]),
         ("rtplan_truncated.dcm", ["Image 1 of 1"]),
         ("MR_truncated.dcm", ["cut short"]),
     ],

@@ -1,0 +1,189 @@
+"""A worker's failure costs its own voice, never the case; below the quorum the caller hears why."""
+
+import base64
+import json
+import socket
+import threading
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import picture
+
+CASE = {"question": "Is it healthy?", "images": [base64.b64encode(picture()).decode()]}
+
+
+def ask(url: str, **changes: Any) -> httpx.Response:
+    return httpx.post(f"{url}/vqa", json=CASE | changes, timeout=30)
+
+
+def failures(response: httpx.Response) -> dict[str, str]:
+    answers = response.json()["answers"]
+    return {a["worker"]: a["error"]["kind"] for a in answers if a["error"]}
+
+
+def test_everyone_is_asked_at_once_in_his_own_words(vllm, gateway):
+    """One user message: the images first, then the worker's own prompt; greedy, with logprobs."""
+    first, second = vllm("Yes", delay_s=0.5), vllm("yes", delay_s=0.5)
+    url = gateway([first, second])
+    began = time.perf_counter()
+    verdict = ask(url, context="58-year-old").json()
+    assert time.perf_counter() - began < 0.95
+    assert [answer["worker"] for answer in verdict["answers"]] == ["w0", "w1"]
+    assert verdict["answer"] == "Yes" and verdict["agreement"] == 1
+    assert verdict["answers"][0]["confidence"] == pytest.approx(0.9)
+    assert verdict["confidence"] is None and verdict["status"] == "answered"
+    [request] = first.requests
+    image, text = request["messages"][0]["content"]
+    assert image["type"] == "image_url"
+    assert text == {
+        "type": "text", "text": "Question: 58-year-old\nIs it healthy? Answer:"
+    }  # fmt: skip
+    assert (request["model"], request["temperature"]) == ("w0", 0)
+    assert request["logprobs"] is True and request["max_tokens"] == 32
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        ({"delay_s": 30}, "timeout"),
+        ({"status": 500, "raw": b"oops"}, "unreachable"),
+        ({"status": 404, "raw": b"{}"}, "refused"),
+        ({"status": 302, "raw": b""}, "garbage"),
+        ({"raw": b"<html>"}, "garbage"),
+        ({"raw": b'{"choices": []}'}, "garbage"),
+        ({"raw": b'{"choices": [{"message": {"content": 7}}]}'}, "garbage"),
+        ({"raw": b"x" * 2_000_000}, "garbage"),
+        ({"says": "long " * 1_000}, "garbage"),
+        ({"says": ""}, "empty"),
+        ({"says": " . "}, "empty"),
+        ({"raw": b'{"choices": [{"message": {"content": null}}]}'}, "empty"),
+    ],
+)
+def test_a_failed_worker_loses_its_voice_and_nothing_more(vllm, gateway, fault, kind):
+    url = gateway([vllm("yes"), vllm(**fault), vllm("yes")], panel="quorum = 2\ndeadline_s = 1")
+    response = ask(url)
+    assert response.status_code == 200, response.text
+    assert failures(response) == {"w1": kind}
+    verdict = response.json()
+    assert verdict["answer"] == "yes" and verdict["agreement"] == 1
+    failed = verdict["answers"][1]
+    assert failed["text"] is failed["confidence"] is failed["weight"] is None
+
+
+def test_an_unreachable_worker(vllm, gateway, free_url):
+    assert failures(ask(gateway([free_url, vllm()]))) == {"w0": "unreachable"}
+
+
+def test_a_server_that_speaks_no_http_or_hangs_up(vllm, gateway):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def babble() -> None:
+            for reply in (b"SSH-2.0-nonsense\r\n\r\n", b""):
+                connection, _ = listener.accept()
+                connection.recv(1_000)
+                connection.sendall(reply)
+                connection.close()
+
+        threading.Thread(target=babble, daemon=True).start()
+        url = gateway([f"http://127.0.0.1:{listener.getsockname()[1]}", vllm()])
+        kinds = [failures(ask(url))["w0"] for _ in range(2)]
+    assert set(kinds) <= {"garbage", "unreachable"}
+
+
+def test_an_answer_without_logprobs_has_no_confidence(vllm, gateway):
+    verdict = ask(gateway([vllm(confidence=None)])).json()
+    assert verdict["answers"][0]["confidence"] is None and verdict["answer"] == "yes"
+
+
+def test_below_the_quorum_the_caller_hears_every_reason_and_every_answer(vllm, gateway, free_url):
+    url = gateway([vllm("yes"), free_url, vllm(delay_s=30)], panel="quorum = 2\ndeadline_s = 1")
+    response = ask(url)
+    assert response.status_code == 503
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert "1 of the 2 answers" in problem["detail"]
+    assert "w1: No connection" in problem["detail"]
+    assert "w2: No answer within 1 s" in problem["detail"]
+    assert [answer["text"] for answer in problem["answers"]] == ["yes", None, None]
+
+
+def test_the_quorum_is_no_more_than_who_can_take_the_case(vllm, gateway):
+    """One Chinese voice on a panel of two is a panel of one, and says so."""
+    seats = ['languages = ["en"]', 'languages = ["en", "zh"]']
+    url = gateway([vllm("yes"), vllm("是")], seats=seats, panel="quorum = 2")
+    verdict = ask(url, language="zh").json()
+    assert verdict["answer"] == "是" and verdict["agreement"] is None
+    assert verdict["answers"][0]["error"]["kind"] == "not_eligible"
+
+
+def test_too_many_images_for_a_worker_spare_it(vllm, gateway):
+    seats = ["max_images = 1", "max_images = 2"]
+    one, two = vllm(), vllm()
+    url = gateway([one, two], seats=seats)
+    response = ask(url, images=CASE["images"] * 2)
+    assert failures(response) == {"w0": "not_eligible"} and not one.requests
+    assert ask(url, images=CASE["images"] * 3).status_code == 422
+
+
+def test_only_the_chosen_workers_are_asked(vllm, gateway):
+    spared, asked = vllm(), vllm("no")
+    url = gateway([spared, asked])
+    verdict = ask(url, options={"workers": ["w1"]}).json()
+    assert [answer["worker"] for answer in verdict["answers"]] == ["w1"]
+    assert not spared.requests
+
+
+BROKEN = json.dumps({"error": {"message": "Failed to load image: cannot identify image"}}).encode()
+
+
+def test_when_all_call_the_image_unreadable_it_is_the_callers_fault(vllm, gateway):
+    refusing = [vllm(status=400, raw=BROKEN) for _ in range(2)]
+    response = ask(gateway(refusing))
+    assert response.status_code == 400 and "PNG" in response.json()["detail"]
+
+
+def test_when_one_does_it_is_the_workers(vllm, gateway):
+    url = gateway([vllm(status=400, raw=BROKEN), vllm("yes")])
+    assert failures(ask(url)) == {"w0": "refused"}
+
+
+def test_a_failing_worker_cannot_put_words_in_an_error(vllm, gateway):
+    """Its own error text may quote the patient's question; it is not passed on."""
+    url = gateway([vllm(status=422, raw=b'{"error": "Jane Doe"}')])
+    response = ask(url)
+    assert response.status_code == 503 and "Jane Doe" not in response.text
+
+
+def test_choices_bind_the_workers(vllm, gateway):
+    """vLLM is told the choices; an answer outside them is garbage, not a vote."""
+    keeps, strays = vllm("PNEUMONIA."), vllm("maybe")
+    url = gateway([keeps, strays])
+    response = ask(url, choices=["Pneumonia", "No finding"])
+    assert response.json()["answer"] == "Pneumonia"
+    assert failures(response) == {"w1": "garbage"}
+    assert keeps.requests[0]["structured_outputs"] == {"choice": ["Pneumonia", "No finding"]}
+
+
+def test_a_caller_who_leaves_takes_the_calls_with_him(vllm, gateway):
+    """Nobody is waiting any more, so no worker should be."""
+    worker = vllm(delay_s=30)
+    url = gateway([worker])
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{url}/vqa", json=CASE, timeout=0.7)
+    give_up_at = time.monotonic() + 10
+    while not worker.dropped and time.monotonic() < give_up_at:
+        time.sleep(0.05)
+    assert worker.dropped == 1
+
+
+def test_no_proxy_sees_a_case(vllm, gateway, free_url, monkeypatch):
+    """The environment's proxies are for the world outside, not for model servers."""
+    worker = vllm()
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, free_url)
+    url = gateway([worker])
+    response = httpx.Client(trust_env=False).post(f"{url}/vqa", json=CASE)
+    assert response.status_code == 200 and len(worker.requests) == 1

@@ -1,0 +1,166 @@
+"""The summariser reads every answer; its reply counts only if it says what the winners say."""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.contract import Answer, Case, CaseImage, Options
+from gateway.panel import Completion
+from gateway.settings import load_settings
+from gateway.summariser import is_faithful, request
+from gateway.verdict import Opinion, weigh
+from tests.conftest import picture
+
+CASE = {"question": "Where is it?", "images": [base64.b64encode(picture()).decode()]}
+PANEL = Path(__file__).parents[2] / "panel.toml"
+
+
+def ask(url: str, **changes: Any) -> dict[str, Any]:
+    response = httpx.post(f"{url}/vqa", json=CASE | changes, timeout=30)
+    assert response.status_code == 200, response.text
+    return dict(response.json())
+
+
+def opinion_of(*texts: str) -> Opinion:
+    return weigh(
+        Answer(worker=f"w{seat}", text=text, confidence=0.5, seconds=0.1)
+        for seat, text in enumerate(texts)
+    )
+
+
+def case_in(language: Any, identity: str = "a") -> Case:
+    image = CaseImage(b"", identity)
+    return Case("id", "Where is it?", (image,), language, None, None, Options())
+
+
+@pytest.mark.parametrize(
+    ("language", "texts"),
+    [
+        ("en", ["Left lung", "right lung", "left {lung}"]),
+        ("es", ["Pulmón izquierdo", "pulmón derecho", "no se ve"]),
+        ("zh", ["左肺", "右肺", "看不到"]),
+    ],
+)
+def test_every_answer_reaches_its_prompt(language, texts):
+    """The dissenter's too, in the prompt of the case's language, and nobody's name."""
+    summariser = load_settings(PANEL, environ={}).summariser
+    assert summariser
+    body = request(case_in(language), opinion_of(*texts), summariser)
+    prompt = body["messages"][0]["content"]
+    assert all(text in prompt for text in texts) and "Where is it?" in prompt
+    assert "w0" not in prompt and body["temperature"] == 0
+
+
+def test_the_order_belongs_to_the_case():
+    """Not to the seats: whoever is read first may be favoured. The same case reads the same."""
+    summariser = load_settings(PANEL, environ={}).summariser
+    assert summariser
+    opinion = opinion_of("first", "second", "third")
+
+    def prompt(identity: str) -> str:
+        body = request(case_in("en", identity), opinion, summariser)
+        return str(body["messages"][0]["content"])
+
+    assert prompt("a") == prompt("a")
+    assert len({prompt(str(number)) for number in range(30)}) > 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "language", "texts"),
+    [
+        ("Left lung", "en", ["left lung", "left lung", "no"]),
+        ("The answer is: the left lung.", "en", ["left lung", "left lung", "no"]),
+        ("The right lung and the left lung.", "en", ["left lung, right lung"] * 2 + ["no"]),
+        ("La respuesta es el pulmón izquierdo.", "es", ["pulmón izquierdo"] * 2 + ["no"]),
+        ("答案是左肺。", "zh", ["左肺", "左肺", "没有"]),
+        ("是", "zh", ["是", "是", "否"]),
+    ],
+)
+def test_a_reply_that_says_what_the_winners_say_is_faithful(reply, language, texts):
+    assert is_faithful(Completion(reply, None, finished=True), opinion_of(*texts), language)
+
+
+@pytest.mark.parametrize(
+    ("reply", "language", "texts"),
+    [
+        ("No", "en", ["yes", "yes", "no"]),
+        ("Not left lung", "en", ["left lung", "left lung", "no"]),
+        ("Left lung, large", "en", ["left lung", "left lung", "no"]),
+        ("Left", "en", ["left lung", "left lung", "no"]),
+        ("Left lung, right lung", "en", ["left lung", "left lung", "right lung"]),
+        ("The answer is", "en", ["yes", "yes", "no"]),
+        ("答案是", "zh", ["是", "是", "否"]),
+        ("不是", "zh", ["是", "是", "否"]),
+    ],
+)
+def test_a_reply_that_adds_drops_or_turns_anything_is_not(reply, language, texts):
+    assert not is_faithful(Completion(reply, None, finished=True), opinion_of(*texts), language)
+
+
+def test_a_reply_that_was_cut_off_is_not():
+    assert not is_faithful(Completion("yes", None, finished=False), opinion_of("yes", "no"), "en")
+
+
+def test_it_is_spared_when_the_panel_is_of_one_mind(vllm, gateway):
+    summariser = vllm("Yes.")
+    url = gateway([vllm("yes"), vllm("Yes")], summariser=summariser.url)
+    verdict = ask(url)
+    assert verdict["summary"] == {"by": "unanimous", "faithful": None, "seconds": 0}
+    assert not summariser.requests
+    assert ask(url, options={"summarise": "always"})["summary"]["by"] == "summariser"
+
+
+def test_it_words_a_divided_panels_answer(vllm, gateway):
+    summariser = vllm("The answer is yes.")
+    url = gateway([vllm("yes"), vllm("no"), vllm("Yes.")], summariser=summariser.url)
+    verdict = ask(url)
+    assert verdict["answer"] == "The answer is yes."
+    assert verdict["summary"]["by"] == "summariser" and verdict["summary"]["faithful"] is True
+    assert [dissent["text"] for dissent in verdict["dissent"]] == ["no"]
+    assert summariser.requests[0]["model"] == "summariser"
+    assert ask(url, options={"summarise": "never"})["summary"]["by"] == "vote"
+    assert len(summariser.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "faithful"),
+    [
+        ({"says": "no"}, False),
+        ({"says": "I am a language model"}, False),
+        ({"says": ""}, None),
+        ({"status": 500, "raw": b""}, None),
+        ({"raw": b"<html>"}, None),
+        ({"delay_s": 60}, None),
+    ],
+)
+def test_when_it_fails_the_vote_answers_and_says_so(vllm, gateway, fault, faithful, monkeypatch):
+    monkeypatch.setattr("gateway.summariser.DEADLINE_S", 1)
+    workers = [vllm("yes"), vllm("no"), vllm("yes")]
+    verdict = ask(gateway(workers, summariser=vllm(**fault).url))
+    assert verdict["answer"] == "yes"
+    assert verdict["summary"]["by"] == "vote" and verdict["summary"]["faithful"] is faithful
+
+
+def test_without_a_summariser_the_vote_answers(vllm, gateway, free_url):
+    workers = [vllm("yes"), vllm("no"), vllm("yes")]
+    assert ask(gateway(workers, summariser=free_url))["summary"]["by"] == "vote"
+    assert ask(gateway(workers))["answer"] == "yes"
+
+
+def test_a_language_that_it_does_not_speak_is_left_to_the_vote(vllm, gateway):
+    summariser = vllm("是")
+    seats = ['languages = ["en", "zh"]'] * 3
+    url = gateway([vllm("是"), vllm("否"), vllm("是")], seats=seats, summariser=summariser.url)
+    verdict = ask(url, language="zh")
+    assert verdict["answer"] == "是" and verdict["summary"]["by"] == "vote"
+    assert not summariser.requests
+
+
+def test_choices_bind_it_too(vllm, gateway):
+    summariser = vllm("Yes")
+    url = gateway([vllm("yes"), vllm("no"), vllm("yes")], summariser=summariser.url)
+    ask(url, choices=["Yes", "No"])
+    assert summariser.requests[0]["structured_outputs"] == {"choice": ["Yes", "No"]}

@@ -1,0 +1,71 @@
+"""weigh: who agrees with whom, who wins, and how clearly."""
+
+import pytest
+
+from gateway.contract import Answer, AnswerError
+from gateway.verdict import meaning, weigh
+
+
+def said(worker: str, text: str, confidence: float | None = 0.5) -> Answer:
+    return Answer(worker=worker, text=text, confidence=confidence, seconds=0.1)
+
+
+def silent(worker: str) -> Answer:
+    error = AnswerError(kind="timeout", detail="No answer within 1 s.")
+    return Answer(worker=worker, seconds=1, error=error)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Yes", "yes."),
+        (" left  lung ", "Left lung"),
+        ("右肺。", "右肺"),
+        ("right lung, left lung", "left lung,right lung"),
+        ("肝脏、肾脏", "肾脏，肝脏"),
+        ("ＣＴ", "ct"),
+    ],
+)
+def test_spelling_and_list_order_do_not_part_answers(one, other):
+    assert meaning(one) == meaning(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("yes", "yes, left"), ("no", "not seen"), ("left lung", "lung left"), ("1.5", "15")],
+)
+def test_what_may_differ_in_meaning_stays_apart(one, other):
+    assert meaning(one) != meaning(other)
+
+
+def test_the_majority_wins_and_the_dissent_is_listed():
+    opinion = weigh([said("a", "no", 0.99), said("b", "Yes"), said("c", "yes.")])
+    assert opinion.winner.text == "Yes" and opinion.winner.workers == ("b", "c")
+    assert opinion.agreement == pytest.approx(2 / 3)
+    [dissent] = opinion.dissent
+    assert (dissent.text, dissent.workers) == ("no", ("a",))
+    assert dissent.weight == pytest.approx(1 / 3)
+    assert sum(answer.weight or 0 for answer in opinion.answers) == pytest.approx(1)
+
+
+def test_a_silent_worker_has_no_weight_and_takes_none():
+    opinion = weigh([said("a", "no"), silent("b"), said("c", "no")])
+    assert [answer.weight for answer in opinion.answers] == [0.5, None, 0.5]
+    assert opinion.unanimous and opinion.agreement == 1
+
+
+def test_a_tie_goes_to_the_surer_then_to_the_earlier_seat():
+    assert weigh([said("a", "no", 0.5), said("b", "yes", 0.9)]).winner.text == "yes"
+    assert weigh([said("a", "no", 0.5), said("b", "yes", 0.5)]).winner.text == "no"
+    assert weigh([said("a", "no", None), said("b", "yes", 0.1)]).winner.text == "yes"
+
+
+def test_a_single_voice_agrees_with_nobody():
+    assert weigh([said("a", "no"), silent("b")]).agreement is None
+
+
+def test_every_answer_is_in_exactly_one_cluster():
+    answers = [said(str(seat), text) for seat, text in enumerate(["a", "b", "c", "a", "b", "a"])]
+    clusters = weigh(answers).clusters
+    assert sorted(w for c in clusters for w in c.workers) == [str(n) for n in range(6)]
+    assert [cluster.text for cluster in clusters] == ["a", "b", "c"]

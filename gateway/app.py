@@ -43,7 +43,9 @@ class _CallerGone(Exception):
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The gateway as an ASGI application; without settings it reads the panel file."""
     settings = settings or load_settings()
-    _log_to_stderr()
+    # To stderr, unless the program around us has already said where.
+    logging.basicConfig(format="%(message)s")
+    log.setLevel(logging.INFO)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -209,15 +211,6 @@ def _log_case(case: Case, verdict: Verdict) -> None:
         "seconds": round(verdict.seconds, 3),
     }
     log.info(json.dumps(line))
-
-
-def _log_to_stderr() -> None:
-    if not log.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        log.addHandler(handler)
-        log.setLevel(logging.INFO)
-        log.propagate = False
 
 
 def _as_response(problem: Problem) -> Response:

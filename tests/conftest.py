@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import logging
 import shutil
 import signal
 import socket
@@ -88,8 +87,6 @@ def serve() -> Iterator[Callable[[Settings], str]]:
                 server.should_exit = True
                 thread.join(timeout=10)
                 listener.close()
-                # The handler writes to this test's captured stderr, which ends with the test.
-                logging.getLogger("consilium.gateway").handlers.clear()
 
             running.callback(stop)
             give_up_at = time.monotonic() + 20

@@ -1,0 +1,128 @@
+"""panel.toml is checked before anything starts: one line names the file, the key and the mend."""
+
+from pathlib import Path
+
+import pytest
+
+from gateway.settings import SettingsError, load_settings
+
+WORKER = """
+[[worker]]
+name = "thorax"
+family = "smollm2"
+model = "zoo:thorax"
+prompt = "Question: {question} Answer:"
+"""
+SUMMARISER = """
+[summariser]
+model = "base:small"
+languages = ["en", "es"]
+prompt.en = "{question} {answers}"
+prompt.es = "{question} {answers}"
+"""
+
+
+@pytest.fixture
+def load(tmp_path: Path):
+    def load(text: str, **environ: str):
+        path = tmp_path / "panel.toml"
+        path.write_text(text, "utf-8")
+        return load_settings(path, environ)
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ["worker", "none is seated; add a [[worker]]"]),
+        ("[panel\n", ["not TOML", "line 1"]),
+        ("[panell]\n" + WORKER, ["unknown section [panell]"]),
+        ("worker = 3", ["write each as [[worker]]"]),
+        ("[worker]\nname = 'a'", ["write each as [[worker]]"]),
+        ("panel = 3\n" + WORKER, ["write it as [panel]"]),
+        ("[panel]\nquorum = 0\n" + WORKER, ["panel: quorum", "greater than or equal to 1"]),
+        ("[panel]\nquorum = 2\n" + WORKER, ["panel.quorum is 2 but 1 workers", "lower it"]),
+        ("[panel]\nquorom = 1\n" + WORKER, ["panel: quorom", "not a known key"]),
+        ("[panel]\nquorum = 1\nstore = 'mysql://'\n" + WORKER, ["panel: store", "redis://"]),
+        ("[panel]\nquorum = 1\ndeadline_s = nan\n" + WORKER, ["panel: deadline_s"]),
+        (WORKER.replace('model = "zoo:thorax"', ""), ["worker 1 (thorax): model", "add it"]),
+        (WORKER + 'colour = "red"', ["worker 1 (thorax): colour", "not a known key"]),
+        (WORKER + 'languages = ["fr"]', ["worker 1 (thorax): languages", "'en', 'es' or 'zh'"]),
+        (WORKER + "languages = []", ["worker 1 (thorax): languages", "at least 1"]),
+        (WORKER + "external = true", ["external follows from url"]),
+        (WORKER + 'url = "localhost:8101"', ["worker 1 (thorax): url", "http://127.0.0.1:8101"]),
+        (WORKER + 'url = "http://a:1/v1"', ["worker 1 (thorax): url", "without /v1"]),
+        (WORKER.replace("{question}", ""), ["worker 1 (thorax): prompt", "{question}"]),
+        (WORKER.replace("{question}", "{question} {x}"), ["prompt", "no other field"]),
+        (WORKER.replace("{question}", "{question"), ["prompt", "is no template"]),
+        (WORKER.replace("thorax", "The Thorax"), ["worker 1 (The Thorax): name"]),
+        (WORKER * 2, ["two workers are called thorax; rename one"]),
+        (WORKER.replace('"thorax"', '"summariser"'), ["cannot be called summariser"]),
+        (WORKER + SUMMARISER.replace("prompt.es", "prompt.zh"), ["prompt.es is missing"]),
+        (WORKER + SUMMARISER.replace("{answers}", "", 1), ["summariser: prompt", "{answers}"]),
+        (WORKER + "[limits]\nmax_images = 0", ["limits: max_images"]),
+    ],
+)
+def test_what_is_wrong(load, text, words):
+    with pytest.raises(SettingsError) as caught:
+        load(text)
+    line = str(caught.value)
+    assert "\n" not in line and "panel.toml: " in line
+    for word in words:
+        assert word in line
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(SettingsError, match="name the panel file with CONSILIUM_"):
+        load_settings(environ={"CONSILIUM_PANEL": str(tmp_path / "none.toml")})
+
+
+def test_a_url_comes_from_the_environment_the_file_or_the_seat(load):
+    text = "[panel]\nquorum = 1\n" + WORKER
+    text += WORKER.replace('"thorax"', '"ct-head"') + 'url = "http://elsewhere:1/"\n' + SUMMARISER
+    here = load(text)
+    assert [worker.url for worker in here.workers] == [
+        "http://127.0.0.1:8101",
+        "http://elsewhere:1",
+    ]
+    assert [worker.external for worker in here.workers] == [False, True]
+    assert here.summariser and here.summariser.url == "http://127.0.0.1:8100"
+    there = load(
+        text,
+        CONSILIUM_WORKER_THORAX_URL="http://thorax:8101",
+        CONSILIUM_WORKER_CT_HEAD_URL="http://head:8101",
+        CONSILIUM_SUMMARISER_URL="http://summariser:8100",
+        CONSILIUM_STORE="redis://redis:6379/0",
+    )
+    assert [worker.url for worker in there.workers] == ["http://thorax:8101", "http://head:8101"]
+    assert there.summariser and there.summariser.url == "http://summariser:8100"
+    assert there.panel.store == "redis://redis:6379/0"
+
+
+def test_a_wrong_url_in_the_environment_is_refused_too(load):
+    with pytest.raises(SettingsError, match=r"worker 1 \(thorax\): url"):
+        load("[panel]\nquorum = 1\n" + WORKER, CONSILIUM_WORKER_THORAX_URL="thorax")
+
+
+def test_the_hash_names_what_can_change_a_verdict(load):
+    """Prompts, models and the quorum can; ports, limits and the cache cannot."""
+    text = "[panel]\nquorum = 1\n" + WORKER
+    base = load(text).panel_hash
+    assert load(text + "[limits]\nmax_images = 2").panel_hash == base
+    assert load(text, CONSILIUM_WORKER_THORAX_URL="http://thorax:1").panel_hash == base
+    assert load(text.replace("Question:", "Q:")).panel_hash != base
+    assert load(text + SUMMARISER).panel_hash != base
+
+
+def test_the_secret_is_never_shown(load):
+    settings = load("[panel]\nquorum = 1\n" + WORKER, CONSILIUM_SECRET="hush")
+    assert "hush" not in repr(settings) and "hush" not in settings.model_dump_json()
+    assert load("[panel]\nquorum = 1\n" + WORKER).secret != load(
+        "[panel]\nquorum = 1\n" + WORKER
+    ).secret  # fmt: skip
+
+
+def test_the_panel_that_ships_is_sound():
+    settings = load_settings(Path(__file__).parents[2] / "panel.toml", environ={})
+    assert settings.summariser and len(settings.workers) >= settings.panel.quorum

@@ -1,0 +1,129 @@
+"""It starts in a second without torch, says who is up, publishes its schema, and logs no words."""
+
+import base64
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gateway.client import GatewayRefused, GatewayUnreachable, ask
+from gateway.contract import Options
+from tests.conftest import picture
+
+CASE = {"question": "Is it healthy?", "images": [base64.b64encode(picture()).decode()]}
+
+
+def test_it_imports_within_a_second_and_without_torch():
+    """Processor seconds, so that a busy machine does not count."""
+    script = (
+        "import sys, time; import gateway.app; "
+        "print(time.process_time(), 'torch' in sys.modules, 'transformers' in sys.modules)"
+    )
+    output = subprocess.check_output([sys.executable, "-c", script], text=True, timeout=60)
+    seconds, *heavy = output.split()
+    assert float(seconds) < 1 and heavy == ["False", "False"]
+
+
+def test_it_is_ready_only_when_a_quorum_is_up(vllm, gateway, free_url):
+    below = gateway([vllm(), free_url], panel="quorum = 2")
+    assert httpx.get(f"{below}/health/live").json() == {"live": True}
+    response = httpx.get(f"{below}/health/ready")
+    assert response.status_code == 503
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["detail"] == "1 of 2 workers are up; the quorum is 2."
+    assert httpx.get(f"{gateway([vllm(), free_url])}/health/ready").status_code == 200
+
+
+def test_the_panel_shows_who_sits_there_and_how_they_are(vllm, gateway, free_url):
+    url = gateway([vllm(), free_url], summariser=vllm().url)
+    response = httpx.get(f"{url}/panel")
+    report = response.json()
+    assert [(seat["name"], seat["reachable"]) for seat in report["workers"]] == [
+        ("w0", True), ("w1", False)
+    ]  # fmt: skip
+    assert report["workers"][0]["languages"] == ["en"] and report["workers"][0]["family"] == "mock"
+    assert report["summariser"] == {"languages": ["en"], "reachable": True}
+    assert len(report["panel"]) == 64 and "http://" not in response.text
+
+
+def test_the_schema_is_true_and_whole(vllm, gateway):
+    """Every reference resolves, and both ways to send a case are there."""
+    url = gateway([vllm()])
+    assert httpx.get(f"{url}/docs").status_code == 200
+    text = httpx.get(f"{url}/openapi.json").text
+    schema = json.loads(text)
+    models = schema["components"]["schemas"]
+    for reference in text.split('"#/components/schemas/')[1:]:
+        assert reference.split('"')[0] in models
+    vqa = schema["paths"]["/vqa"]["post"]
+    assert set(vqa["requestBody"]["content"]) == {"application/json", "multipart/form-data"}
+    assert set(vqa["responses"]) == {"200", "400", "413", "415", "422", "503"}
+    assert models["Options"]["properties"]["rounds"]["const"] == 1
+
+
+def test_json_and_a_form_ask_the_same_case(vllm, gateway):
+    url = gateway([vllm("no")])
+    fields = {"context": "58-year-old", "choices": ["yes", "no"]}
+    options = {"summarise": "never"}
+    body = CASE | fields | {"options": options}
+    by_json = httpx.post(f"{url}/vqa", json=body).json()
+    form = {"question": CASE["question"], "options": json.dumps(options)} | fields
+    by_form = httpx.post(f"{url}/vqa", data=form, files=[("images", picture())]).json()
+    assert by_form["cached_from"] == by_json["id"]
+
+
+def test_a_data_uri_and_a_client_ask_the_same_case(vllm, gateway, tmp_path):
+    url = gateway([vllm("no")])
+    image = tmp_path / "a.png"
+    image.write_bytes(picture())
+    first = ask([image], "Is it healthy?", url=url)
+    assert first.answer == "no"
+    uri = "data:image/png;base64," + CASE["images"][0]
+    body = CASE | {"images": [uri]}
+    assert httpx.post(f"{url}/vqa", json=body).json()["cached_from"] == first.id
+    assert ask([picture()], "Is it healthy?", url=url).cached_from == first.id
+
+
+def test_the_client_passes_on_what_the_gateway_says(vllm, gateway, free_url):
+    url = gateway([vllm()])
+    with pytest.raises(GatewayRefused, match="Image 1 of 1 is not an image") as refused:
+        ask([b"%PDF-1.7"], "q?", url=url)
+    assert refused.value.problem.status == 415
+    with pytest.raises(GatewayRefused, match=r"options\.workers"):
+        ask([picture()], "q?", url=url, options=Options(workers=("nobody",)))
+    with pytest.raises(GatewayUnreachable, match="is the gateway up"):
+        ask([picture()], "q?", url=free_url)
+    with pytest.raises(GatewayUnreachable, match="not as a gateway does"):
+        ask([picture()], "q?", url=vllm().url)
+
+
+def test_a_case_is_one_log_line_and_none_of_its_words(vllm, gateway, caplog):
+    url = gateway([vllm("left lung"), vllm(status=500, raw=b"")])
+    httpx.post(f"{url}/vqa", json=CASE | {"context": "Doe, Jane"})
+    httpx.post(f"{url}/vqa", json=CASE | {"question": ""})
+    log = [record.message for record in caplog.records if record.name == "consilium.gateway"]
+    answered, refused = (json.loads(line) for line in log)
+    assert answered["event"] == "case_answered" and answered["failed"] == {"w1": "unreachable"}
+    assert refused == {"event": "case_refused", "status": 422, "why": "Invalid case"}
+    assert not any(
+        word in caplog.text for word in ("healthy", "Jane", "left lung", CASE["images"][0][:20])
+    )
+
+
+def test_the_gateway_adds_little_to_its_slowest_worker(vllm, gateway):
+    """The bar is 1.1 × the slowest worker plus the summariser; slack for a busy machine."""
+    url = gateway([vllm("yes", delay_s=1), vllm("no", delay_s=0.5)], summariser=vllm("yes").url)
+    verdict = httpx.post(f"{url}/vqa", json=CASE, timeout=30).json()
+    slowest = max(answer["seconds"] for answer in verdict["answers"])
+    assert verdict["seconds"] < 1.1 * slowest + verdict["summary"]["seconds"] + 0.5
+
+
+def test_the_factory_reads_the_panel_file(vllm, panel_file, monkeypatch):
+    from gateway.app import create_app
+
+    path: Path = panel_file([vllm().url])
+    monkeypatch.setenv("CONSILIUM_PANEL", str(path))
+    assert create_app().title == "Consilium"

@@ -21,10 +21,11 @@ from torch import Tensor
 
 import models.cpu_torch  # noqa: F401, I001  before peft and transformers, which import torchvision
 from peft import PeftModel
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from models import assets, connectors
 from models.card import model_card
+from models.language import load_language
 from models.served_config import ARCHITECTURE, ServedConfig
 from models.stages import Recipe, load_recipe
 from models.vision import Tower, TowerConfig
@@ -113,21 +114,18 @@ def load_served(folder: Path) -> Vlm:
 def _serve(zoo: Path, folder: Path) -> None:
     recipe = load_recipe(zoo / "recipe.toml")
     tower = Tower(TowerConfig(**recipe.tower.model_dump()))
-    base = assets.resolve(recipe.language.model)
     if _bases(recipe) != json.loads((zoo / "base.json").read_text()):
         raise ExportError(
             f"{zoo / 'base.json'}: the base weights at hand are not those this worker was trained "
             f"on. Train it anew: consilium train {recipe.name}."
         )
     # Merged in float32 and rounded once.
-    language = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    language, tokenizer = load_language(recipe.language, torch.float32)
     if (zoo / "adapter").is_dir():
         language = PeftModel.from_pretrained(language, zoo / "adapter").merge_and_unload()
     language = language.to(torch.bfloat16)
     tied = set(getattr(language, "_tied_weights_keys", None) or ())
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    text_dim = language.config.hidden_size
-    connector = connectors.build(recipe.connector, tower.dim, text_dim)
+    connector = connectors.build(recipe.connector, tower.dim, language.config.hidden_size)
     connector_weights = load_file(zoo / "connector.safetensors")
     connector.load_state_dict(connector_weights)
 

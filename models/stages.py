@@ -27,6 +27,7 @@ class TowerPart(_Strict):
 class LanguagePart(_Strict):
     model: str  # a reference of models.assets
     family: str  # workers of one family err together
+    layers: int | None = Field(default=None, ge=1)  # only the first so many; None: all
     bos: bool = False  # Gemma babbles without its <bos>
     image_token: str  # a special token of the tokenizer that no text uses
 
@@ -97,7 +98,7 @@ class Recipe(_Strict):
 
     def fingerprint(self) -> str:
         """Changes with anything that training depends on: a run resumes only under the same."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        return hashlib.sha256(self.model_dump_json(exclude_defaults=True).encode()).hexdigest()[:16]
 
 
 def load_recipe(reference: str | Path) -> Recipe:

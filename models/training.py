@@ -24,12 +24,12 @@ from torch.nn import functional
 
 import models.cpu_torch  # noqa: F401, I001  before peft, which imports torchvision
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from models import assets, connectors
+from models import connectors
 from models.data import slake
 from models.data.example import Example
 from models.features import cached_features
+from models.language import load_language
 from models.losses import Reconstructor, answer_logits
 from models.packing import Row, collate, pack
 from models.stages import Recipe, Source, Stage
@@ -75,15 +75,9 @@ def build_model(recipe: Recipe) -> Vlm:
     """The recipe's base model, its connector freshly initialised from the recipe's seed."""
     torch.manual_seed(recipe.seed)
     tower = Tower(TowerConfig(**recipe.tower.model_dump()))
-    folder = assets.resolve(recipe.language.model, report=print)
-    # On CPUs the fused kernels are the slower ones once a mask is given.
-    attention = "sdpa" if torch.cuda.is_available() else "eager"
-    language = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.bfloat16, attn_implementation=attention
-    )
+    language, tokenizer = load_language(recipe.language, torch.bfloat16)
     text_dim = language.get_input_embeddings().weight.shape[1]
     connector = connectors.build(recipe.connector, tower.dim, text_dim)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
     return Vlm(tower, connector, language, tokenizer, recipe.language.bos)
 
 

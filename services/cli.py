@@ -59,8 +59,9 @@ def serve(panel: Panel = PANEL_FILE, port: Port = 8000) -> None:
     from services.stack import POLL_S, running, whole_panel
 
     with _failures():
-        launches = whole_panel(_settings(panel), panel, port, console.print)
-        with running(launches, cache_dir() / "logs", console.print) as stack:
+        logs = cache_dir() / "logs"
+        launches = whole_panel(_settings(panel), panel, port, logs)
+        with running(launches, logs, console.print) as stack:
             console.print(f"ready at {launches[-1].url}/docs; Ctrl-C stops everything")
             while True:
                 stack.tend()

@@ -21,8 +21,9 @@ def run(settings: Settings, panel_file: Path, gateway_port: int, console: Consol
     """Bring the panel up, ask it about a real CT slice, show what it said, take it down."""
     # pydicom's wheel carries it: a de-identified slice, 128 × 128 pixels of 16 bits.
     image = Path(str(get_testdata_file("CT_small.dcm", download=False)))
-    launches = whole_panel(settings, panel_file, gateway_port, console.print)
-    with running(launches, cache_dir() / "logs", console.print):
+    logs = cache_dir() / "logs"
+    launches = whole_panel(settings, panel_file, gateway_port, logs)
+    with running(launches, logs, console.print):
         url = launches[-1].url
         console.print(f"\nPOST {url}/vqa  {image.name}: {QUESTION}\n")
         show(ask([image], QUESTION, url=url), console.print)

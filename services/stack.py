@@ -6,6 +6,7 @@ that dies is a failure; once it has started, `tend` restarts what dies. Whatever
 stack was killed outright.
 """
 
+import multiprocessing
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
@@ -22,7 +24,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from gateway.settings import Settings
-from services.engine import Launch, launch, local_urls, model_folder
+from models.assets import AssetError
+from services.engine import EngineError, Launch, launch, local_urls, model_folder
 
 GUARD = Path(__file__).with_name("guard.py")
 POLL_S = 0.5
@@ -54,11 +57,11 @@ class Service:
 
 
 def whole_panel(
-    settings: Settings, panel_file: Path, gateway_port: int, report: Callable[[str], None]
+    settings: Settings, panel_file: Path, gateway_port: int, logs: Path
 ) -> tuple[Launch, ...]:
     """What `serve` and `demo` start: every seat that is not placed elsewhere, and the gateway.
 
-    The models are got ready on the way, with a line to `report` for each.
+    The models are got ready on the way, with a printed line for each.
 
     Raises:
         StackError: a port is taken.
@@ -69,11 +72,8 @@ def whole_panel(
     # First of all, since a server would find out only minutes from now.
     for name, url in [*urls.items(), (gateway.name, gateway.url)]:
         _check_port(name, url)
-    engines = []
-    for name in urls:
-        report(f"{name}: getting the model")
-        engines.append(launch(settings, name, model_folder(settings, name)))
-    return (*engines, gateway)
+    folders = _model_folders(settings, tuple(urls), logs / "models.log")
+    return (*(launch(settings, name, folder) for name, folder in folders.items()), gateway)
 
 
 @contextmanager
@@ -227,6 +227,43 @@ class Stack:
         assert self.guard.stdin is not None
         self.guard.stdin.write(f"{line}\n".encode())
         self.guard.stdin.flush()
+
+
+def _model_folders(settings: Settings, names: tuple[str, ...], log: Path) -> dict[str, Path]:
+    """Each seat's model, made ready in a process of its own: it needs half a gigabyte of torch for
+    some seconds, and its libraries talk a lot."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_send_model_folders, args=(settings, names, log, sender))
+    child.start()
+    sender.close()
+    try:
+        found: dict[str, Path] | Exception = receiver.recv()
+    except EOFError as error:
+        raise StackError(f"A model could not be made ready; see {log}") from error
+    finally:
+        child.kill()
+        child.join()
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _send_model_folders(
+    settings: Settings, names: tuple[str, ...], log: Path, sender: Connection
+) -> None:
+    with log.open("wb") as stderr:
+        os.dup2(stderr.fileno(), sys.stderr.fileno())
+    folders = {}
+    try:
+        for name in names:
+            print(f"{name}: getting the model", flush=True)
+            folders[name] = model_folder(settings, name)
+    except (AssetError, EngineError) as error:
+        sender.send(error)
+    else:
+        sender.send(folders)
 
 
 def _gateway(panel_file: Path, port: int) -> Launch:

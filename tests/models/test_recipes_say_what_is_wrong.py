@@ -1,0 +1,58 @@
+"""Recipes: one line that names file, key and mend; the shipped ones agree with panel.toml."""
+
+from pathlib import Path
+
+import pytest
+
+from gateway.settings import load_settings
+from models import connectors
+from models.stages import RECIPES, RecipeError, load_recipe
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = sorted(path.stem for path in RECIPES.glob("*.toml"))
+GOOD = (RECIPES / "mobilenet.toml").read_text()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_recipe_loads_and_names_a_connector_there_is(name: str) -> None:
+    recipe = load_recipe(name)
+
+    assert recipe.name == name
+    assert recipe.connector["name"] in connectors.names()
+
+
+def test_a_worker_is_asked_as_it_was_trained() -> None:
+    """panel.toml repeats each recipe's prompt, family and languages; they must not drift apart."""
+    workers = load_settings(ROOT / "panel.toml").workers
+
+    assert len(workers) == 3
+    for worker in workers:
+        recipe = load_recipe(worker.model.removeprefix("zoo:"))
+        seat = (worker.prompt, worker.family, tuple(sorted(worker.languages)))
+        assert seat == (recipe.prompt, recipe.language.family, recipe.languages)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("seed = 0", "sead = 0", r"sead: Extra inputs are not permitted"),
+        ("{question}", "", r"prompt must hold \{question\}"),
+        ("epochs = 7", "epochs = 0", r"stage\.0\.epochs: Input should be greater than or equal"),
+        ('language = "lora"', 'language = "frozen"', r"stage\.lora\] table goes with"),
+        ('connector = "full"', 'connector = "full"\nparent = "x"', r"parent 'x' is no earlier stage"),
+        ("[tower]", "[tower", r"is not TOML"),
+    ],
+)
+def test_a_wrong_recipe_is_one_line(old: str, new: str, complaint: str, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_text(GOOD.replace(old, new))
+
+    with pytest.raises(RecipeError, match=complaint) as caught:
+        load_recipe(path)
+
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_unknown_recipe_lists_those_there_are() -> None:
+    with pytest.raises(RecipeError, match=r"No recipe at .*nope.toml.*mobilenet"):
+        load_recipe("nope")

@@ -131,9 +131,7 @@ def _serve(zoo: Path, folder: Path) -> None:
 
     weights = {f"tower.{k}": v for k, v in tower.state_dict().items()}
     weights |= {f"connector.{k}": v for k, v in connector_weights.items()}
-    weights |= {
-        f"language_model.{k}": v for k, v in language.state_dict().items() if k not in tied
-    }
+    weights |= {f"language_model.{k}": v for k, v in language.state_dict().items() if k not in tied}
     folder.mkdir()
     save_file({k: v.contiguous() for k, v in weights.items()}, folder / "model.safetensors")
     config = ServedConfig(

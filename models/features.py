@@ -33,7 +33,9 @@ def cached_features(tower: Tower, images: Iterable[Path], batch: int = 8) -> dic
         pixels = torch.stack([tower.preprocess(_open(image)) for _, image in chunk])
         with torch.no_grad():
             features = tower(pixels).to(DTYPE)
-        kept |= {key: one.contiguous().clone() for (key, _), one in zip(chunk, features, strict=True)}
+        kept |= {
+            key: one.contiguous().clone() for (key, _), one in zip(chunk, features, strict=True)
+        }
     if missing:
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_suffix(f".{os.getpid()}")

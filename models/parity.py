@@ -90,5 +90,7 @@ def _ask_vllm(url: str, name: str, asked: str, image: Path) -> tuple[list[int], 
     except httpx.HTTPError as error:
         raise ParityError(f"vLLM at {url} did not answer ({type(error).__name__}).") from error
     choice = response.json()["choices"][0]
-    best = [[top["logprob"] for top in token["top_logprobs"]] for token in choice["logprobs"]["content"]]
+    best = [
+        [top["logprob"] for top in token["top_logprobs"]] for token in choice["logprobs"]["content"]
+    ]
     return choice["token_ids"], [two[0] - two[1] for two in best]

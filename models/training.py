@@ -351,7 +351,9 @@ class Proof:
             raise TrainingError(f"stage {stage.name}: frozen, yet moved: {sorted(loose)[:3]}")
         # A LoRA's first matrix gets no gradient while its second is still zero.
         if stuck := {name for name in trains - moved if ".lora_A." not in name}:
-            raise TrainingError(f"stage {stage.name}: declared to train, yet still: {sorted(stuck)[:3]}")
+            raise TrainingError(
+                f"stage {stage.name}: declared to train, yet still: {sorted(stuck)[:3]}"
+            )
 
 
 def _all_right(logits: Tensor, labels: Tensor, end: int) -> int:

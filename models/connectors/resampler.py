@@ -32,9 +32,7 @@ class Connector(nn.Module):
                 f"resampler: width {config.width} is not a multiple of its {config.heads} heads"
             )
         self.queries = nn.Parameter(torch.randn(config.queries, config.width) * 0.5)
-        self.read_in = nn.Sequential(
-            nn.LayerNorm(vision_dim), nn.Linear(vision_dim, config.width)
-        )
+        self.read_in = nn.Sequential(nn.LayerNorm(vision_dim), nn.Linear(vision_dim, config.width))
         self.place = nn.Linear(FOURIER_DIM, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.read_out = nn.Sequential(
@@ -62,7 +60,10 @@ class Block(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.heads = config.heads
-        self.norm_queries, self.norm_patches = nn.LayerNorm(config.width), nn.LayerNorm(config.width)
+        self.norm_queries, self.norm_patches = (
+            nn.LayerNorm(config.width),
+            nn.LayerNorm(config.width),
+        )
         self.query = nn.Linear(config.width, config.width, bias=False)
         self.key_value = nn.Linear(config.width, 2 * config.width, bias=False)
         self.out = nn.Linear(config.width, config.width, bias=False)
@@ -86,4 +87,3 @@ class Block(nn.Module):
     def split(self, x: Tensor) -> Tensor:
         """[b, n, width] → [b, heads, n, width / heads]"""
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-

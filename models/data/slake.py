@@ -48,6 +48,7 @@ def one_spelling(examples: list[Example]) -> list[Example]:
 
     SLAKE writes "Yes" and "yes", "Lung" and "lung"; a model should not have to guess which.
     """
+
     def bare(answer: str) -> str:
         return answer.strip().removesuffix(".").removesuffix("。").strip()
 
@@ -72,4 +73,6 @@ def _example(root: Path, row: dict[str, object], id: str, path: Path) -> Example
             kind=str(row["content_type"]) if row.get("content_type") else None,
         )
     except KeyError as error:
-        raise DataError(f"{path}: question {row.get('qid')} has no {error}: download it again.") from error
+        raise DataError(
+            f"{path}: question {row.get('qid')} has no {error}: download it again."
+        ) from error

@@ -31,15 +31,27 @@ def tiny_language(tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw, eos_token="<end>", bos_token="<begin>", pad_token="<end>",
+        tokenizer_object=raw,
+        eos_token="<end>",
+        bos_token="<begin>",
+        pad_token="<end>",
         additional_special_tokens=["<image>"],
     )
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(vocabulary), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=8, bos_token_id=1, eos_token_id=0,
-        pad_token_id=0, tie_word_embeddings=True, initializer_range=0.2,
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        bos_token_id=1,
+        eos_token_id=0,
+        pad_token_id=0,
+        tie_word_embeddings=True,
+        initializer_range=0.2,
     )
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
     return folder
@@ -59,12 +71,20 @@ def drawn_slake(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path = root / "imgs" / f"xmlab{number}" / "source.jpg"
             path.parent.mkdir(parents=True)
             image.save(path)
-            for question, answer in (("Which colour?", colour), ("Is it red?", str(colour == "red"))):
+            for question, answer in (
+                ("Which colour?", colour),
+                ("Is it red?", str(colour == "red")),
+            ):
                 rows.append(
                     {
-                        "img_name": f"xmlab{number}/source.jpg", "question": question,
-                        "answer": answer, "q_lang": "en", "modality": "drawing",
-                        "answer_type": "OPEN", "content_type": "Color", "qid": len(rows),
+                        "img_name": f"xmlab{number}/source.jpg",
+                        "question": question,
+                        "answer": answer,
+                        "q_lang": "en",
+                        "modality": "drawing",
+                        "answer_type": "OPEN",
+                        "content_type": "Color",
+                        "qid": len(rows),
                     }
                 )
         (root / f"{split}.json").write_text(json.dumps(rows))
@@ -89,13 +109,20 @@ def tiny_recipe(tiny_language: Path) -> Callable[..., Recipe]:
                 },
                 "connector": {"name": "mlp", "hidden": 16},
                 "language": {
-                    "model": str(tiny_language), "family": "tiny", "image_token": "<image>",
+                    "model": str(tiny_language),
+                    "family": "tiny",
+                    "image_token": "<image>",
                 },
                 "stage": [
                     {
-                        "name": "vqa", "connector": "full", "language": "lora",
-                        "lora": {"rank": 2, "dropout": 0.1}, "data": [data], "epochs": 2,
-                        "rows_per_step": 2, "reconstruction": 0.1,
+                        "name": "vqa",
+                        "connector": "full",
+                        "language": "lora",
+                        "lora": {"rank": 2, "dropout": 0.1},
+                        "data": [data],
+                        "epochs": 2,
+                        "rows_per_step": 2,
+                        "reconstruction": 0.1,
                     }
                     | stage
                 ],

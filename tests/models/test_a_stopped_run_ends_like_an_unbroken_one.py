@@ -1,6 +1,7 @@
 """Training: resumes bit for bit, moves what it declares, refuses to mix runs."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,16 +46,16 @@ def test_a_killed_run_resumes_to_the_same_weights(
 
 
 def killed_at_the_second_save() -> Callable[[Path, Path], None]:
-    saves = 0
+    rename, saves = os.rename, 0
 
-    def rename(source: Path, target: Path) -> None:
+    def counted(source: Path, target: Path) -> None:
         nonlocal saves
         saves += 1
         if saves == 2:
             raise Killed
-        source.rename(target)
+        rename(source, target)
 
-    return rename
+    return counted
 
 
 def test_both_losses_are_logged_apart(
@@ -119,9 +120,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(
-        StageRun, "loss", lambda *_: torch.tensor(float("nan"), requires_grad=True)
-    )
+    monkeypatch.setattr(StageRun, "loss", lambda *_: torch.tensor(float("nan"), requires_grad=True))
 
     with pytest.raises(TrainingError, match=r"the loss is nan. Lower connector_lr"):
         train(tiny_recipe(), drawn_slake, tmp_path)

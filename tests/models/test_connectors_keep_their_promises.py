@@ -46,7 +46,9 @@ def test_it_sees_what_and_where(name: str) -> None:
     connector = made(name)
     moved = FEATURES.flip(1)
 
-    assert not torch.allclose(connector(FEATURES, POSITIONS), connector(FEATURES * 2 - 1, POSITIONS))
+    assert not torch.allclose(
+        connector(FEATURES, POSITIONS), connector(FEATURES * 2 - 1, POSITIONS)
+    )
     assert not torch.allclose(connector(FEATURES, POSITIONS), connector(moved, POSITIONS))
 
 

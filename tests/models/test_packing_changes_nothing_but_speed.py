@@ -16,8 +16,13 @@ from models.vlm import Vlm
 
 def rows_of(model: Vlm, recipe: Recipe, data: Path, max_questions: int) -> list[Row]:
     return pack(
-        examples_of(recipe.stage[0].data, data), model.text_ids, recipe.prompt,
-        model.tokenizer.eos_token_id, model.bos, model.image_tokens, max_questions,
+        examples_of(recipe.stage[0].data, data),
+        model.text_ids,
+        recipe.prompt,
+        model.tokenizer.eos_token_id,
+        model.bos,
+        model.image_tokens,
+        max_questions,
     )
 
 

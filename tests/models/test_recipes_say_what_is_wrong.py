@@ -39,7 +39,11 @@ def test_a_worker_is_asked_as_it_was_trained() -> None:
         ("{question}", "", r"prompt must hold \{question\}"),
         ("epochs = 7", "epochs = 0", r"stage\.0\.epochs: Input should be greater than or equal"),
         ('language = "lora"', 'language = "frozen"', r"stage\.lora\] table goes with"),
-        ('connector = "full"', 'connector = "full"\nparent = "x"', r"parent 'x' is no earlier stage"),
+        (
+            'connector = "full"',
+            'connector = "full"\nparent = "x"',
+            r"parent 'x' is no earlier stage",
+        ),
         ("[tower]", "[tower", r"is not TOML"),
     ],
 )

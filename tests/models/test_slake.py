@@ -12,8 +12,12 @@ from models.data.example import DataError, Example
 @pytest.mark.parametrize(
     ("split", "language", "questions", "images"),
     [
-        ("train", "en", 4919, 450), ("validate", "en", 1053, 96), ("test", "en", 1061, 96),
-        ("train", "zh", 4878, 450), ("validate", "zh", 1050, 96), ("test", "zh", 1067, 96),
+        ("train", "en", 4919, 450),
+        ("validate", "en", 1053, 96),
+        ("test", "en", 1061, 96),
+        ("train", "zh", 4878, 450),
+        ("validate", "zh", 1050, 96),
+        ("test", "zh", 1067, 96),
     ],
 )
 def test_the_official_splits_are_whole(
@@ -50,8 +54,13 @@ def test_a_folder_that_is_not_slake_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"test.json is not JSON \(line 1\)"):
         slake.load(tmp_path, "test", "en")
     row = {
-        "img_name": "gone.jpg", "question": "?", "answer": "x", "q_lang": "en", "modality": "CT",
-        "answer_type": "OPEN", "qid": 7,
+        "img_name": "gone.jpg",
+        "question": "?",
+        "answer": "x",
+        "q_lang": "en",
+        "modality": "CT",
+        "answer_type": "OPEN",
+        "qid": 7,
     }
     (tmp_path / "test.json").write_text(json.dumps([row]))
     with pytest.raises(DataError, match=r"gone.jpg is missing: download SLAKE's imgs/ again"):

@@ -36,9 +36,9 @@ Host = Annotated[
     str, typer.Option("--host", help="Where to listen. A vLLM port has no key: keep it private.")
 ]
 Gateway = Annotated[str, typer.Option("--gateway", help="The running gateway's URL.")]
-Data = Annotated[
-    Path, typer.Option("--data", envvar="CONSILIUM_DATA", help="The folder of the data sets.")
-]
+DATA = typer.Option("--data", envvar="CONSILIUM_DATA", help="The folder of the data sets.")
+Data = Annotated[Path, DATA]
+OptionalData = Annotated[Path | None, DATA]
 PANEL_FILE = Path("panel.toml")
 GATEWAY_URL = "http://127.0.0.1:8000"
 
@@ -141,14 +141,24 @@ def export(
         Path, typer.Argument(exists=True, file_okay=False, help="runs/RECIPE/STAGE/step-N")
     ],
     out: Annotated[Path, typer.Option(help="The folder to write, such as models/zoo/NAME.")],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Start vLLM on it: does it say what was trained?")
+    ] = False,
+    data: OptionalData = None,
 ) -> None:
     """Keep what was trained, as a folder of the zoo."""
+    if verify and data is None:
+        raise typer.BadParameter("needs --data, or CONSILIUM_DATA", param_hint="--verify")
+    from models.data.example import DataError
     from models.export import ExportError
     from models.export import export as run
+    from models.parity import ParityError
     from models.stages import RecipeError
 
-    with _failures(ExportError, RecipeError):
+    with _failures(DataError, ExportError, ParityError, RecipeError):
         console.print(f"exported: {run(recipe, checkpoint, out)}")
+        if data and verify and not _verified(out, data):
+            raise SystemExit(1)
 
 
 @app.command()
@@ -207,6 +217,22 @@ def _become_engine(name: str, panel: Path, host: str) -> None:
         server = launch(settings, name, model_folder(settings, name), host)
         # Replaced, not started: whoever stops this process stops the server.
         os.execve(server.command[0], server.command, server.environment)
+
+
+def _verified(zoo: Path, data: Path) -> bool:
+    from services import verify as program
+
+    parity = program.verify(zoo, data)
+    for each in parity.differing:
+        console.print(
+            f"differs: {each.example.id}: transformers {each.transformers!r}, vLLM {each.vllm!r}, "
+            f"{each.gap:.3f} between the two best log-probabilities"
+        )
+    console.print(
+        f"parity {'holds' if parity.holds else 'does not hold'}: "
+        f"{len(parity.differing)} of {len(parity.comparisons)} answers differ"
+    )
+    return parity.holds
 
 
 @contextmanager

@@ -13,7 +13,7 @@ COPY constraints constraints
 FROM base AS gateway
 RUN pip install --constraint constraints/gpu.txt .
 COPY gateway gateway
-RUN pip install --no-deps --force-reinstall .
+RUN pip install --no-deps --force-reinstall . && rm -rf build consilium.egg-info
 COPY panel.toml ./
 USER consilium
 EXPOSE 8000
@@ -29,7 +29,7 @@ RUN pip install --constraint constraints/gpu.txt '.[gpu]' \
 COPY gateway gateway
 COPY services services
 COPY models models
-RUN pip install --no-deps --force-reinstall .
+RUN pip install --no-deps --force-reinstall . && rm -rf build consilium.egg-info
 COPY panel.toml ./
 # Base weights, merged models and compiled kernels: a volume that all engines share.
 ENV CONSILIUM_CACHE=/cache HOME=/cache

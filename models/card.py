@@ -35,7 +35,7 @@ def model_card(recipe: Recipe, log: Path, scores: Path) -> str:
         f"| asked with | `{recipe.prompt!r}` |",
         f"| data | {'; '.join(data)} |",
         f"| seed | {recipe.seed} |",
-        f"| made by | `consilium train {recipe.name}`, then `consilium export` (docs/training.md) |",
+        f"| made by | `consilium train {recipe.name}`, then `consilium export` |",
         "",
         "`recipe.toml` holds every setting, `base.json` the base weights' hashes.",
         "",

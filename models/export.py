@@ -19,7 +19,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import models.cpu_torch  # noqa: F401, I001  before peft and transformers, which import torchvision
+import models.cpu_torch  # noqa: F401  before peft and transformers, which import torchvision
+
+# isort: split
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 

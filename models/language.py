@@ -3,16 +3,17 @@
 from typing import Any
 
 import torch
-from torch import nn
 
-import models.cpu_torch  # noqa: F401, I001  before transformers, which imports torchvision
+import models.cpu_torch  # noqa: F401  before transformers, which imports torchvision
+
+# isort: split
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from models import assets
 from models.stages import LanguagePart
 
 
-def load_language(part: LanguagePart, dtype: torch.dtype) -> tuple[nn.Module, Any]:
+def load_language(part: LanguagePart, dtype: torch.dtype) -> tuple[Any, Any]:
     """The model and its tokenizer.
 
     With `part.layers` only that many of the first layers are kept: for short answers the deeper

@@ -88,8 +88,14 @@ def _row(
         positions += range(prefix, prefix + len(text))
         segments += [number] * len(text)
         labels += [IGNORED] * (len(asked) - 1) + answered
-    made = (torch.tensor(column) for column in (ids, positions, segments, labels))
-    return Row(image, *made, questions=tuple(questions))
+    return Row(
+        image=image,
+        ids=torch.tensor(ids),
+        positions=torch.tensor(positions),
+        segments=torch.tensor(segments),
+        labels=torch.tensor(labels),
+        questions=tuple(questions),
+    )
 
 
 def collate(rows: Sequence[Row], pad: int) -> Batch:

@@ -62,7 +62,7 @@ def compare(model: Vlm, url: str, name: str, prompt: str, examples: Sequence[Exa
             ours = model.answer(image, asked, MAX_TOKENS)
         theirs, gaps = _ask_vllm(url, name, asked, example.image)
         # Where one stops sooner, the other's next token stands against nothing: that differs too.
-        pairs = zip(ours + [None], theirs + [None], strict=False)
+        pairs = zip([*ours, None], [*theirs, None], strict=False)
         at = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
         gap = None if at is None else gaps[min(at, len(gaps) - 1)]
         found.append(

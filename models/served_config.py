@@ -1,6 +1,6 @@
 """`config.json` of a served worker: what export writes and the vLLM plugin reads."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import AutoConfig, PretrainedConfig
 
@@ -18,13 +18,13 @@ class ServedConfig(PretrainedConfig):
     """
 
     model_type = "consilium"
-    sub_configs = {"text_config": AutoConfig}
+    sub_configs: ClassVar = {"text_config": AutoConfig}
 
     def __init__(
         self,
         tower: dict[str, Any] | None = None,
         connector: dict[str, Any] | None = None,
-        text_config: dict[str, Any] | PretrainedConfig | None = None,
+        text_config: Any = None,
         patches_per_side: int = 0,
         vision_dim: int = 0,
         image_tokens: int = 0,

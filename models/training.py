@@ -22,7 +22,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-import models.cpu_torch  # noqa: F401, I001  before peft, which imports torchvision
+import models.cpu_torch  # noqa: F401  before peft, which imports torchvision
+
+# isort: split
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from models import connectors
@@ -245,7 +247,7 @@ class StageRun:
         return stop
 
     def rows_of(self, step: int) -> list[Row]:
-        """The step's rows. A function of seed and step alone, so that a resumed run sees the same."""
+        """The step's rows: a function of seed and step alone, so a resumed run sees the same."""
         epoch, place = divmod(step, self.steps_per_epoch)
         generator = torch.Generator().manual_seed(self.recipe.seed * 1000 + epoch)
         order = torch.randperm(len(self.rows), generator=generator).tolist()
@@ -342,7 +344,7 @@ class Proof:
     def fingerprints(self) -> Iterator[tuple[str, str]]:
         for name, value in self.model.named_parameters():
             flat = value.detach().contiguous().view(-1).view(torch.uint8)
-            yield name, hashlib.blake2b(flat.numpy(), digest_size=16).hexdigest()
+            yield name, hashlib.blake2b(flat.numpy().data, digest_size=16).hexdigest()
 
     def check(self, stage: Stage) -> None:
         moved = {name for name, value in self.fingerprints() if self.before[name] != value}
@@ -357,7 +359,7 @@ class Proof:
 
 
 def _all_right(logits: Tensor, labels: Tensor, end: int) -> int:
-    """How many answers are right in every token. Answers follow each other, each closed by `end`."""
+    """How many answers are right in every token; each is closed by `end`."""
     wrong = (logits.argmax(-1) != labels).long().cumsum(0)
     at_end = wrong[labels == end]
     return int((torch.diff(at_end, prepend=torch.zeros(1, dtype=torch.long)) == 0).sum())

@@ -13,7 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-import models.cpu_torch  # noqa: F401, I001  before timm, which imports torchvision
+import models.cpu_torch  # noqa: F401  before timm, which imports torchvision
+
+# isort: split
 import timm
 
 from models import assets
@@ -70,7 +72,7 @@ class Tower(nn.Module):
 
 
 def preprocess(image: Image.Image, tower: str, size: int) -> Tensor:
-    """An image of any size and mode → float32 pixels [3, size, size], as that timm tower wants them.
+    """An image of any size and mode → float32 pixels [3, size, size], as that tower wants them.
 
     Needs no weights: vLLM calls it in a process that has none.
     """

@@ -4,7 +4,7 @@ Written against vLLM 0.32; these interfaces move between versions, so the pin is
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +61,7 @@ class Processor(BaseMultiModalProcessor[ProcessingInfo]):
     """Images → pixels, and each image's one token in the prompt → as many as it has embeddings."""
 
     def _call_hf_processor(
-        self, hf_data: Mapping[str, object], hf_kwargs: Mapping[str, object]
+        self, hf_data: Mapping[str, Any], hf_kwargs: Mapping[str, object]
     ) -> BatchFeature:
         tower = self.info.get_hf_config().tower
         pixels = [preprocess(i, tower["name"], tower["image_size"]) for i in hf_data["images"]]
@@ -82,10 +82,13 @@ class Processor(BaseMultiModalProcessor[ProcessingInfo]):
 
 @MULTIMODAL_REGISTRY.register_processor(Processor, info=ProcessingInfo, dummy_inputs=DummyInputs)
 class ConsiliumForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsPP):
-    packed_modules_mapping = {
+    packed_modules_mapping: ClassVar = {
         "qkv_proj": ["q_proj", "k_proj", "v_proj"],
         "gate_up_proj": ["gate_proj", "up_proj"],
     }
+
+    language_model: Any
+    grid: Tensor
 
     @classmethod
     def get_placeholder_str(cls, modality: str, i: int) -> str | None:
@@ -95,15 +98,18 @@ class ConsiliumForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsL
         super().__init__()
         config: ServedConfig = vllm_config.model_config.hf_config
         self.config = config
-        self.configure_mm_token_handling(config.text_config.vocab_size, [config.image_token_id])
-        with self._mark_tower_model(vllm_config, "image"):
+        image_token = [config.image_token_id]
+        self.configure_mm_token_handling(  # type: ignore[operator]
+            config.text_config.vocab_size, image_token
+        )
+        with self._mark_tower_model(vllm_config, "image"):  # type: ignore[operator]
             # In float32, as in training: see models.vision.
             self.tower = Tower(TowerConfig(**config.tower), load_weights=False).float()
             self.connector = connectors.build(
                 config.connector, config.vision_dim, config.text_config.hidden_size
             )
         self.register_buffer("grid", grid_positions(config.patches_per_side), persistent=False)
-        with self._mark_language_model(vllm_config):
+        with self._mark_language_model(vllm_config):  # type: ignore[operator]
             self.language_model = init_vllm_registered_model(
                 vllm_config=vllm_config,
                 hf_config=config.text_config,

@@ -7,6 +7,8 @@ vLLM calls `register` in each of its processes, so nothing heavy is imported at 
 def register() -> None:
     """Makes `models.vllm_model` loadable by its config.json; may be called more than once."""
     import models.cpu_torch  # noqa: F401  before transformers, which imports torchvision
+
+    # isort: split
     from transformers import AutoConfig
     from vllm import ModelRegistry
 

@@ -21,9 +21,10 @@ class Vlm(nn.Module):
     """
 
     positions: Tensor
+    language: Any
 
     def __init__(
-        self, tower: Tower, connector: nn.Module, language: nn.Module, tokenizer: Any, bos: bool
+        self, tower: Tower, connector: nn.Module, language: Any, tokenizer: Any, bos: bool
     ):
         super().__init__()
         self.tower, self.connector, self.language = tower, connector, language

@@ -29,7 +29,8 @@ def load(root: Path, split: str, language: str) -> list[Example]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"{path} is missing: point CONSILIUM_DATA at the folder that holds slake/.")
+        message = f"{path} is missing: point CONSILIUM_DATA at the folder that holds slake/."
+        raise DataError(message) from None
     except json.JSONDecodeError as error:
         raise DataError(f"{path} is not JSON (line {error.lineno}): download it again.") from error
     examples = [

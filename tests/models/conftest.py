@@ -1,16 +1,17 @@
-"""A language model of a few thousand weights, a dataset of a few drawn images, a recipe for both."""
+"""A language model of a few thousand weights, a few drawn images, and a recipe for both."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import json
 
 import pytest
 import torch
 from PIL import Image, ImageDraw
 
 import models.cpu_torch  # noqa: F401  before transformers, which imports torchvision
+
+# isort: split
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as tokenizer_models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast

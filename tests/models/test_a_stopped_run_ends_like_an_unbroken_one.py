@@ -101,7 +101,7 @@ def test_the_proof_notices_what_should_have_moved_and_did_not(
     model = build_model(recipe).requires_grad_(False)
     model.connector.requires_grad_(True)
 
-    with pytest.raises(TrainingError, match="declared to train, yet still: .*connector"):
+    with pytest.raises(TrainingError, match=r"declared to train, yet still: .*connector"):
         Proof(model).check(recipe.stage[0])
 
 

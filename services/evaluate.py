@@ -182,9 +182,8 @@ async def _ask_all(
 
 
 async def _ask(http: httpx.AsyncClient, example: Example, run: Run) -> Verdict:
-    options: dict[str, Any] = {"deadline_s": DEADLINE_S}
-    if run.workers:
-        options |= {"workers": run.workers, "summarise": "never"}
+    # Exact match scores what the panel decides; the summariser only words that.
+    options = {"deadline_s": DEADLINE_S, "workers": run.workers, "summarise": "never"}
     case = {
         "question": example.question,
         "images": [await asyncio.to_thread(encode, example.image)],

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from gateway.settings import Settings
 from models.assets import cache_dir
+from models.data.example import Example
 from models.export import load_served, served_folder
 from models.parity import Parity, compare
-from models.stages import load_recipe
+from models.stages import Recipe, load_recipe
 from models.training import examples_of
 from services.engine import Launch, launch
 from services.stack import running
@@ -26,12 +27,16 @@ def verify(zoo: Path, data: Path) -> Parity:
         ParityError, DataError, ExportError, AssetError
     """
     recipe = load_recipe(zoo / "recipe.toml")
-    examples = examples_of(recipe.validation, data)
-    asked = random.Random(recipe.seed).sample(examples, min(QUESTIONS, len(examples)))
+    asked = questions(recipe, data)
     folder = served_folder(zoo, print)
     with running([_server(recipe.name, recipe.prompt, folder)], cache_dir() / "logs", print) as up:
         url = up.services[0].launch.url
         return compare(load_served(folder), url, recipe.name, recipe.prompt, asked)
+
+
+def questions(recipe: Recipe, data: Path) -> list[Example]:
+    """Always the same 20 of a recipe's validation questions."""
+    return random.Random(recipe.seed).sample(examples_of(recipe.validation, data), QUESTIONS)
 
 
 def _server(name: str, prompt: str, folder: Path) -> Launch:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from pydicom.data import get_testdata_file
 
 from gateway.client import GatewayRefused, ask
 from gateway.contract import Options, Verdict
-from gateway.settings import load_settings
+from gateway.settings import WorkerSettings, load_settings
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = load_settings(ROOT / "panel.toml", {})
@@ -46,11 +46,11 @@ class Serving:
             assert time.monotonic() < give_up_at, f"no {line!r} in {deadline_s:g} s:\n{self.said()}"
             time.sleep(0.5)
 
-    def listening(self) -> dict[int, psutil.Process]:
-        """Port → process, of everything that the stack started."""
+    def listening(self) -> dict[tuple[str, int], psutil.Process]:
+        """(address, port) → process, of everything that the stack started."""
         family = psutil.Process(self.process.pid).children(recursive=True)
         return {
-            connection.laddr.port: process
+            tuple(connection.laddr): process
             for process in family
             for connection in process.net_connections("tcp")
             if connection.status == psutil.CONN_LISTEN
@@ -164,8 +164,7 @@ def test_consilium_ask_shows_the_verdict(serving: Serving) -> None:
 def test_a_killed_worker_costs_its_vote_and_comes_back(serving: Serving) -> None:
     """Meanwhile the rest answers; nothing has to be done by hand."""
     first, *rest = SETTINGS.workers
-    before = serving.listening()
-    server = before[int(first.url.rsplit(":", 1)[1])]
+    server = serving.listening()["127.0.0.1", int(first.url.rsplit(":", 1)[1])]
 
     server.kill()
     verdict = put(serving, question=f"{QUESTION} ")
@@ -179,14 +178,30 @@ def test_a_killed_worker_costs_its_vote_and_comes_back(serving: Serving) -> None
 
 def test_only_loopback_is_listened_on(serving: Serving) -> None:
     """A worker's port has no key."""
-    family = psutil.Process(serving.process.pid).children(recursive=True)
-    addresses = {
-        connection.laddr.ip
-        for process in family
-        for connection in process.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN
-    }
-    seats: Callable[[], set[int]] = lambda: set(serving.listening())  # noqa: E731
+    seats = [*SETTINGS.workers, SETTINGS.summariser]
+    ports = {int(seat.url.rsplit(":", 1)[1]) for seat in seats if seat}
 
-    assert {8000, 8100, 8101, 8102, 8103} <= seats()
-    assert addresses == {"127.0.0.1"}
+    listening = serving.listening()
+
+    assert {PORT, *ports} <= {port for _, port in listening}
+    assert {address for address, _ in listening} == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("seat", SETTINGS.workers, ids=lambda seat: seat.name)
+def test_vllm_says_what_transformers_says(
+    serving: Serving, dataset: Path, seat: WorkerSettings
+) -> None:
+    """Token by token on 20 validation questions, with the prompt that the worker was trained on."""
+    from models.export import load_served
+    from models.parity import compare
+    from models.stages import load_recipe
+    from services.engine import model_folder
+    from services.verify import questions
+
+    recipe = load_recipe(ROOT / "models" / "zoo" / seat.model.removeprefix("zoo:") / "recipe.toml")
+    model = load_served(model_folder(SETTINGS, seat.name))
+
+    parity = compare(model, seat.url, seat.name, seat.prompt, questions(recipe, dataset))
+
+    assert seat.prompt == recipe.prompt
+    assert parity.holds, parity.differing

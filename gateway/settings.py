@@ -39,15 +39,15 @@ class SettingsError(Exception):
     """One line that names the file, the key, and how to mend it."""
 
 
-def _template(*fields: str) -> AfterValidator:
-    """A text that must hold exactly these {fields}."""
+def _template(*fields: str, optional: frozenset[str] = frozenset()) -> AfterValidator:
+    """A text that must hold these {fields}, may hold the optional ones, and no others."""
 
     def check(text: str) -> str:
         try:
             found = {name for _, name, _, _ in Formatter().parse(text) if name is not None}
         except ValueError as error:
             raise ValueError(f"is no template ({error}); write a literal brace twice") from error
-        if found != set(fields):
+        if found - optional != set(fields):
             wanted = " and ".join(f"{{{name}}}" for name in fields)
             raise ValueError(f"must hold {wanted} and no other field in braces")
         return text
@@ -100,7 +100,10 @@ class SummariserSettings(_Frozen):
     model: str = Field(min_length=1)
     quantization: str = "bitsandbytes"
     languages: Languages = ("en",)
-    prompt: dict[Language, Annotated[str, _template("question", "answers")]]
+    prompt: dict[
+        Language,
+        Annotated[str, _template("question", "answers", optional=frozenset({"winner"}))],
+    ]
     url: Url
     external: bool = Field(description="The file itself gives the url: not ours to start.")
     engine: dict[str, Any] = {}

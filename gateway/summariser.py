@@ -25,9 +25,12 @@ MAX_TOKENS = 48
 
 # What a reply may add to an answer without changing what it says.
 FRAMES: dict[Language, re.Pattern[str]] = {
-    "en": re.compile(r"^(the )?answer( is)?\b:?|\b(the|an?|it is|this is|there is|there are)\b"),
-    "es": re.compile(r"^(la )?respuesta( es)?\b:?|\b(el|la|los|las|una?|es|hay)\b"),
-    "zh": re.compile(r"^答案[是为]?:?"),
+    "en": re.compile(
+        r"^(the )?(panel's )?(answer( is)?|decision( is)?|panel decided)\b:?"
+        r"|\b(the|an?|it is|this is|there is|there are)\b"
+    ),
+    "es": re.compile(r"^(la )?respuesta( del panel)?( es)?\b:?|\b(el|la|los|las|una?|es|hay)\b"),
+    "zh": re.compile(r"^(小组的?)?答案[是为]?:?"),
 }
 CONJUNCTIONS = re.compile(r"\band\b|\by\b|和")
 
@@ -66,7 +69,7 @@ async def summarise(
 
 
 def request(case: Case, opinion: Opinion, summariser: SummariserSettings) -> dict[str, Any]:
-    """The summariser's request: every answer's text, without a name, in an order fixed by case."""
+    """Every answer's text, without a name, in an order fixed by case, and which of them won."""
     texts = [" ".join(answer.text.split()) for answer in opinion.answers if answer.text]
     # By case, not by arrival or seat: a summariser may favour whichever answer it reads first.
     identity = "".join([case.question, *(image.identity for image in case.images)])
@@ -74,6 +77,7 @@ def request(case: Case, opinion: Opinion, summariser: SummariserSettings) -> dic
     prompt = summariser.prompt[case.language].format(
         question=" ".join(case.question.split()),
         answers="\n".join(f"- {text}" for text in texts),
+        winner=" ".join(opinion.winner.text.split()),
     )
     body: dict[str, Any] = {
         "model": "summariser",

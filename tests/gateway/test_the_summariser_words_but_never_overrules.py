@@ -73,6 +73,7 @@ def test_the_order_belongs_to_the_case():
     [
         ("Left lung", "en", ["left lung", "left lung", "no"]),
         ("The answer is: the left lung.", "en", ["left lung", "left lung", "no"]),
+        ("The panel's answer: Left lung", "en", ["left lung", "left lung", "no"]),
         ("The right lung and the left lung.", "en", ["left lung, right lung"] * 2 + ["no"]),
         ("La respuesta es el pulmón izquierdo.", "es", ["pulmón izquierdo"] * 2 + ["no"]),
         ("答案是左肺。", "zh", ["左肺", "左肺", "没有"]),

@@ -1,7 +1,8 @@
 """The panel's answers → one sentence, in the case's language, faithful to the panel.
 
-The summariser may word the answer; it may not overrule the vote. Its reply counts only if it
-says what the winning answers say, give or take words like "the answer is". Otherwise, and where
+The summariser may word the answer; it may not overrule the vote, so it is told which answer won
+(a small model left to count the votes guesses). Its reply counts only if it says what the winning
+answers say, give or take words like "the answer is". Otherwise, and where
 it fails, is late or does not speak the language, the vote itself answers and says so.
 """
 
@@ -84,6 +85,7 @@ def request(case: Case, opinion: Opinion, summariser: SummariserSettings) -> dic
         "messages": [{"role": "user", "content": prompt.strip()}],
         "temperature": 0,
         "max_tokens": MAX_TOKENS,
+        "stop": ["\n"],  # one sentence: what a small model adds below it is its own
     }
     if case.choices:
         body["structured_outputs"] = {"choice": list(case.choices)}

@@ -26,11 +26,11 @@ def failures(response: httpx.Response) -> dict[str, str]:
 
 def test_everyone_is_asked_at_once_in_his_own_words(vllm, gateway):
     """One user message: the images first, then the worker's own prompt; greedy, with logprobs."""
-    first, second = vllm("Yes", delay_s=0.5), vllm("yes", delay_s=0.5)
+    first, second = vllm("Yes", delay_s=3), vllm("yes", delay_s=3)
     url = gateway([first, second])
     began = time.perf_counter()
     verdict = ask(url, context="58-year-old").json()
-    assert time.perf_counter() - began < 0.95
+    assert time.perf_counter() - began < 5.5
     assert [answer["worker"] for answer in verdict["answers"]] == ["w0", "w1"]
     assert verdict["answer"] == "Yes" and verdict["agreement"] == 1
     assert verdict["answers"][0]["confidence"] == pytest.approx(0.9)

@@ -22,7 +22,7 @@ SETTINGS = load_settings(ROOT / "panel.toml", {})
 PORT = 8000
 NEEDED_GB = 12
 START_DEADLINE_S = 900.0  # the first start on a machine also fetches and converts base weights
-RESTART_DEADLINE_S = 300.0
+RESTART_DEADLINE_S = 600.0
 
 CT = Path(str(get_testdata_file("CT_small.dcm", download=False)))
 QUESTION = "What modality is used to take this image?"

@@ -2,21 +2,24 @@
 al. 2022, section 3.1 and appendix A.1.1).
 
 The number of tokens no longer depends on the image's size; what no query asks for is lost.
-Departs from Flamingo: keys carry the 2D position of their patch, since one image has no time axis.
+Departs from Flamingo: there is one image and no time axis, so a key carries the 2D position of its
+patch; and each query has a place of its own, on a grid, and starts out looking around it. Without
+that, a few hundred images are too few for the queries to spread over the image by themselves.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.positions import FOURIER_DIM, fourier
+from models.positions import FOURIER_DIM, fourier, grid_positions
 
 
 @dataclass(frozen=True)
 class Config:
-    queries: int = 32
+    queries: int = 36  # a square number: they start on a grid
     width: int = 384
     heads: int = 6
     depth: int = 2
@@ -27,11 +30,14 @@ class Config:
 class Connector(nn.Module):
     def __init__(self, config: Config, vision_dim: int, text_dim: int):
         super().__init__()
-        if config.width % config.heads:
+        side = math.isqrt(config.queries)
+        if side**2 != config.queries or config.width % config.heads:
             raise ValueError(
-                f"resampler: width {config.width} is not a multiple of its {config.heads} heads"
+                f"resampler: queries ({config.queries}) must be a square number, and width "
+                f"({config.width}) a multiple of heads ({config.heads})"
             )
-        self.queries = nn.Parameter(torch.randn(config.queries, config.width) * 0.5)
+        self.side = side
+        self.queries = nn.Parameter(torch.randn(config.queries, config.width) * 0.02)
         self.read_in = nn.Sequential(nn.LayerNorm(vision_dim), nn.Linear(vision_dim, config.width))
         self.place = nn.Linear(FOURIER_DIM, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
@@ -47,10 +53,14 @@ class Connector(nn.Module):
 
     def forward(self, features: Tensor, positions: Tensor) -> Tensor:
         """[b, patches, vision_dim], [patches, 2] → [b, queries, text_dim]"""
-        patches = self.read_in(features) + self.place(fourier(positions).to(features.dtype))
-        latents = self.queries.to(patches.dtype).expand(len(features), -1, -1)
+        dtype = features.dtype
+        patches = self.read_in(features) + self.place(fourier(positions).to(dtype))
+        places = grid_positions(self.side).to(positions)
+        latents = self.queries.to(patches.dtype) + self.place(fourier(places).to(dtype))
+        latents = latents.expand(len(features), -1, -1)
+        distance = torch.cdist(places, positions).square()  # [queries, patches]
         for block in self.blocks:
-            latents = block(latents, patches)
+            latents = block(latents, patches, distance)
         return self.read_out(latents) * self.gain
 
 
@@ -60,13 +70,13 @@ class Block(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.heads = config.heads
-        self.norm_queries, self.norm_patches = (
-            nn.LayerNorm(config.width),
-            nn.LayerNorm(config.width),
-        )
+        self.norm_queries = nn.LayerNorm(config.width)
+        self.norm_patches = nn.LayerNorm(config.width)
         self.query = nn.Linear(config.width, config.width, bias=False)
         self.key_value = nn.Linear(config.width, 2 * config.width, bias=False)
         self.out = nn.Linear(config.width, config.width, bias=False)
+        # A head's narrowness, as a log: from a neighbour's distance on a 9 x 9 grid to the whole.
+        self.focus = nn.Parameter(torch.linspace(math.log(80.0), math.log(2.0), config.heads))
         self.feed_forward = nn.Sequential(
             nn.LayerNorm(config.width),
             nn.Linear(config.width, config.expansion * config.width),
@@ -74,12 +84,14 @@ class Block(nn.Module):
             nn.Linear(config.expansion * config.width, config.width),
         )
 
-    def forward(self, latents: Tensor, patches: Tensor) -> Tensor:
+    def forward(self, latents: Tensor, patches: Tensor, distance: Tensor) -> Tensor:
         queries = self.norm_queries(latents)
         seen = torch.cat([self.norm_patches(patches), queries], dim=1)
         key, value = self.key_value(seen).chunk(2, dim=-1)
+        near = -self.focus.float().exp()[:, None, None] * distance  # [heads, queries, patches]
+        bias = functional.pad(near, (0, latents.shape[1])).to(key.dtype)  # no place among queries
         mixed = functional.scaled_dot_product_attention(
-            self.split(self.query(queries)), self.split(key), self.split(value)
+            self.split(self.query(queries)), self.split(key), self.split(value), attn_mask=bias
         )
         latents = latents + self.out(mixed.transpose(1, 2).flatten(2))
         return latents + self.feed_forward(latents)

@@ -12,7 +12,7 @@ from models.positions import grid_positions
 SIDE, VISION, TEXT = 4, 24, 32
 FEATURES = torch.randn(3, SIDE**2, VISION, generator=torch.Generator().manual_seed(0))
 POSITIONS = grid_positions(SIDE)
-SMALL = {"resampler": {"width": 16, "heads": 2, "queries": 5}}
+SMALL = {"resampler": {"width": 16, "heads": 2, "queries": 4}}
 
 
 def made(name: str) -> torch.nn.Module:

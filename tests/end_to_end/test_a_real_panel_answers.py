@@ -64,6 +64,8 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     if free_gb < NEEDED_GB:
         refuse = pytest.fail if os.environ.get("CI") else pytest.skip
         refuse(f"the real panel needs {NEEDED_GB} GB of free memory, here are {free_gb:.0f}")
+    # What a shell runs in the background inherits a Ctrl-C that is ignored; ours must not be.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     output = tmp_path_factory.mktemp("serve") / "output"
     with output.open("wb") as out:
         process = subprocess.Popen(

@@ -151,6 +151,8 @@ def test_a_stack_that_is_ended_from_outside_takes_everything_along(
     ending: signal.Signals, service: MakeLaunch, tmp_path: Path
 ) -> None:
     """Ctrl-C, a supervisor's stop, and even the kill that no program can catch."""
+    # What a shell runs in the background inherits a Ctrl-C that is ignored; ours must not be.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     port = service("slow").command[2]
     program = subprocess.Popen(
         [sys.executable, str(HERE / "stack_program.py"), port, str(tmp_path)],

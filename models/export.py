@@ -122,7 +122,7 @@ def _serve(zoo: Path, folder: Path) -> None:
             f"on. Train it anew: consilium train {recipe.name}."
         )
     # Merged in float32 and rounded once.
-    language, tokenizer = load_language(recipe.language, torch.float32)
+    language, tokenizer = load_language(recipe.language.model, torch.float32)
     if (zoo / "adapter").is_dir():
         language = PeftModel.from_pretrained(language, zoo / "adapter").merge_and_unload()
     language = language.to(torch.bfloat16)

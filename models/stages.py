@@ -27,7 +27,6 @@ class TowerPart(_Strict):
 class LanguagePart(_Strict):
     model: str  # a reference of models.assets
     family: str  # workers of one family err together
-    layers: int | None = Field(default=None, ge=1)  # only the first so many; None: all
     bos: bool = False  # Gemma babbles without its <bos>
     image_token: str  # a special token of the tokenizer that no text uses
 

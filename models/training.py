@@ -77,7 +77,7 @@ def build_model(recipe: Recipe) -> Vlm:
     """The recipe's base model, its connector freshly initialised from the recipe's seed."""
     torch.manual_seed(recipe.seed)
     tower = Tower(TowerConfig(**recipe.tower.model_dump()))
-    language, tokenizer = load_language(recipe.language, torch.bfloat16)
+    language, tokenizer = load_language(recipe.language.model, torch.bfloat16)
     text_dim = language.get_input_embeddings().weight.shape[1]
     connector = connectors.build(recipe.connector, tower.dim, text_dim)
     return Vlm(tower, connector, language, tokenizer, recipe.language.bos)

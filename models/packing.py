@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.data.example import Example
+from models.data.example import DataError, Example
 
 IGNORED = -100
 
@@ -54,10 +54,10 @@ def pack(
     `encode` turns text into ids, `prompt` holds `{question}`, `end` is the end-of-text id.
 
     Raises:
-        ValueError: no examples.
+        DataError: no examples.
     """
     if not examples:
-        raise ValueError("There is nothing to pack: the data named by this stage is empty.")
+        raise DataError("There is nothing to train on: the data that the recipe names is empty.")
     by_image: dict[Path, list[Example]] = defaultdict(list)
     for example in examples:
         by_image[example.image].append(example)

@@ -85,7 +85,9 @@ def _ask_vllm(url: str, name: str, asked: str, image: Path) -> tuple[list[int], 
         "return_token_ids": True,
     }
     try:
-        response = httpx.post(f"{url}/v1/chat/completions", json=request, timeout=120)
+        response = httpx.post(
+            f"{url}/v1/chat/completions", json=request, timeout=120, trust_env=False
+        )
         response.raise_for_status()
     except httpx.HTTPError as error:
         raise ParityError(f"vLLM at {url} did not answer ({type(error).__name__}).") from error

@@ -1,6 +1,5 @@
 """A recipe: one worker's parts and its training programme, as data (`models/recipes/*.toml`)."""
 
-import hashlib
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -94,10 +93,6 @@ class Recipe(_Strict):
         """What the worker was taught to answer in."""
         last = self.stage[-1]
         return tuple(sorted({language for source in last.data for language in source.languages}))
-
-    def fingerprint(self) -> str:
-        """Changes with anything that training depends on: a run resumes only under the same."""
-        return hashlib.sha256(self.model_dump_json(exclude_defaults=True).encode()).hexdigest()[:16]
 
 
 def load_recipe(reference: str | Path) -> Recipe:

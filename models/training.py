@@ -1,5 +1,6 @@
 """The training loop: `consilium train RECIPE` runs a recipe's stages, and resumes where it stopped.
 
+    runs/RECIPE/recipe.json     the recipe with every default: a run resumes only under the same
     runs/RECIPE/STAGE/step-N/   connector.safetensors, adapter/, optimiser.pt, state.json (last)
     runs/RECIPE/STAGE/log.jsonl one line per report: both losses, of training and of validation
 
@@ -7,6 +8,7 @@ Each stage starts from everything frozen, unfreezes what it declares, and proves
 step. The base weights stay in bfloat16; what trains is kept in float32 and computed in bfloat16.
 """
 
+import copy
 import hashlib
 import json
 import math
@@ -16,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -34,7 +37,7 @@ from models.features import cached_features
 from models.language import load_language
 from models.losses import Reconstructor, answer_logits
 from models.packing import Row, collate, pack
-from models.stages import Recipe, Source, Stage
+from models.stages import Lora, Recipe, RecipeError, Source, Stage
 from models.vision import Tower, TowerConfig
 from models.vlm import Vlm
 
@@ -58,6 +61,7 @@ def train(recipe: Recipe, data: Path, runs: Path) -> Path:
     """
     run = _claim(runs / recipe.name, recipe)
     model = build_model(recipe)
+    fresh = copy.deepcopy(model.connector.state_dict())
     features = None
     done: dict[str, Path] = {}
     for stage in recipe.stage:
@@ -68,18 +72,29 @@ def train(recipe: Recipe, data: Path, runs: Path) -> Path:
                 for each in recipe.stage:
                     everything += examples_of(each.data, data)
                 features = cached_features(model.tower, (e.image for e in everything))
+            # An earlier stage has trained this connector: only a parent hands its own on.
+            model.connector.load_state_dict(fresh)
             state = StageRun(recipe, stage, run, model, data, features, done).run()
         done[stage.name] = state.folder
     return done[recipe.stage[-1].name]
 
 
 def build_model(recipe: Recipe) -> Vlm:
-    """The recipe's base model, its connector freshly initialised from the recipe's seed."""
+    """The recipe's base model, its connector freshly initialised from the recipe's seed.
+
+    Raises:
+        RecipeError: a connector, a setting of it, or a token that does not exist.
+        AssetError: base weights that cannot be had.
+    """
     torch.manual_seed(recipe.seed)
     tower = Tower(TowerConfig(**recipe.tower.model_dump()))
     language, tokenizer = load_language(recipe.language.model, torch.bfloat16)
+    _check_tokens(recipe, tokenizer)
     text_dim = language.get_input_embeddings().weight.shape[1]
-    connector = connectors.build(recipe.connector, tower.dim, text_dim)
+    try:
+        connector = connectors.build(recipe.connector, tower.dim, text_dim)
+    except ValueError as error:
+        raise RecipeError(f"recipe {recipe.name}: connector: {error}") from error
     return Vlm(tower, connector, language, tokenizer, recipe.language.bos)
 
 
@@ -184,16 +199,8 @@ class StageRun:
         model.requires_grad_(False)
         if origin := self.start.folder if self.start else parent:
             load_trained(model, origin, trainable=stage.language == "lora")
-        if stage.lora and not isinstance(model.language, PeftModel):
-            model.language = get_peft_model(
-                model.language,
-                LoraConfig(
-                    r=stage.lora.rank,
-                    lora_alpha=stage.lora.alpha,
-                    lora_dropout=stage.lora.dropout,
-                    target_modules="all-linear",
-                ),
-            )
+        if stage.lora:
+            self.prepare_lora(stage.lora)
         model.connector.requires_grad_(stage.connector == "full")
         text_dim = model.text_embeddings(torch.zeros(1, dtype=torch.long)).shape[-1]
         self.reconstructor = Reconstructor(text_dim, model.tower.dim)
@@ -216,6 +223,25 @@ class StageRun:
             self.reconstructor.load_state_dict(saved["reconstructor"])
             torch.set_rng_state(saved["rng"])
 
+    def prepare_lora(self, lora: Lora) -> None:
+        """A fresh adapter, unless a parent or the last stop has handed one on."""
+        if not isinstance(self.model.language, PeftModel):
+            settings = LoraConfig(
+                r=lora.rank,
+                lora_alpha=lora.alpha,
+                lora_dropout=lora.dropout,
+                target_modules="all-linear",
+            )
+            self.model.language = get_peft_model(self.model.language, settings)
+            return
+        settings = self.model.language.peft_config["default"]
+        handed_on = Lora(rank=settings.r, alpha=settings.lora_alpha, dropout=settings.lora_dropout)
+        if handed_on != lora:
+            raise TrainingError(
+                f"stage {self.stage.name}: its parent's adapter has {handed_on!r}, the recipe says "
+                f"{lora!r}. Give both stages the same [stage.lora]."
+            )
+
     def rate(self, step: int) -> float:
         """Linear warm-up, then a cosine down to a twentieth."""
         warm = min(1.0, (step + 1) / self.stage.warmup_steps)
@@ -229,6 +255,7 @@ class StageRun:
             f"questions in {len(self.rows)} rows, {self.steps} steps, from step {first}; "
             f"{sum(p.numel() for p in self.trained):,} parameters train"
         )
+        self.forget_after(first)
         stop, tally, began = self.start, Tally(), time.monotonic()
         for step in range(first, self.steps):
             proof = Proof(self.model) if step == 0 else None
@@ -286,7 +313,7 @@ class StageRun:
         tally.reconstruction_loss += rebuilt.item() * len(rows)
         tally.rows += len(rows)
         tally.questions += sum(len(row.questions) for row in rows)
-        tally.right += _all_right(logits, labels, self.model.tokenizer.eos_token_id)
+        tally.right += all_right(logits, labels, self.model.tokenizer.eos_token_id)
         return answer + self.stage.reconstruction * rebuilt
 
     @torch.no_grad()
@@ -319,7 +346,7 @@ class StageRun:
             },
             scratch / "optimiser.pt",
         )
-        state = {"step": step, "finished": step == self.steps, "recipe": self.recipe.fingerprint()}
+        state = {"step": step, "finished": step == self.steps}
         (scratch / "state.json").write_text(json.dumps(state))
         shutil.rmtree(folder, ignore_errors=True)
         os.rename(scratch, folder)
@@ -327,6 +354,13 @@ class StageRun:
         for path in older[:-CHECKPOINTS_PER_STAGE]:
             shutil.rmtree(path)
         return Stop(folder, step, step == self.steps)
+
+    def forget_after(self, step: int) -> None:
+        """Drops what was logged of steps that the last stop does not hold: they are run again."""
+        log = self.folder / "log.jsonl"
+        if log.exists():
+            lines = log.read_text().splitlines(keepends=True)
+            log.write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
 
     def log(self, step: int, part: str, figures: dict[str, float], note: str = "") -> None:
         with (self.folder / "log.jsonl").open("a") as stream:
@@ -359,7 +393,22 @@ class Proof:
             )
 
 
-def _all_right(logits: Tensor, labels: Tensor, end: int) -> int:
+def _check_tokens(recipe: Recipe, tokenizer: Any) -> None:
+    """Now, not at the export hours later."""
+    token = recipe.language.image_token
+    if token not in tokenizer.all_special_tokens and token not in tokenizer.get_added_vocab():
+        raise RecipeError(
+            f"recipe {recipe.name}: language.image_token: {token!r} is no special token of "
+            f"{recipe.language.model}. Take one that no text uses."
+        )
+    if recipe.language.bos and tokenizer.bos_token_id is None:
+        raise RecipeError(
+            f"recipe {recipe.name}: language.bos: the tokenizer of {recipe.language.model} has "
+            "no bos token. Leave it out."
+        )
+
+
+def all_right(logits: Tensor, labels: Tensor, end: int) -> int:
     """How many answers are right in every token; each is closed by `end`."""
     wrong = (logits.argmax(-1) != labels).long().cumsum(0)
     at_end = wrong[labels == end]
@@ -369,10 +418,13 @@ def _all_right(logits: Tensor, labels: Tensor, end: int) -> int:
 def _claim(run: Path, recipe: Recipe) -> Path:
     run.mkdir(parents=True, exist_ok=True)
     claim = run / "recipe.json"
-    if claim.exists() and json.loads(claim.read_text())["fingerprint"] != recipe.fingerprint():
+    if not claim.exists():
+        scratch = claim.with_suffix(".part")
+        scratch.write_text(recipe.model_dump_json(indent=1))
+        scratch.rename(claim)
+    elif json.loads(claim.read_text()) != recipe.model_dump(mode="json"):
         raise TrainingError(
             f"{run} holds a run of another recipe called {recipe.name!r}. Delete that folder, or "
             "give this recipe another name."
         )
-    claim.write_text(json.dumps({"fingerprint": recipe.fingerprint(), **recipe.model_dump()}))
     return run

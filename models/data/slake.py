@@ -36,7 +36,7 @@ def load(root: Path, split: str, language: str) -> list[Example]:
     examples = [
         _example(root, row, f"{split}-{number}", path)
         for number, row in enumerate(rows)  # `qid` is not unique in train.json
-        if row["q_lang"] == language
+        if row.get("q_lang", language) == language
     ]
     for image in {example.image for example in examples}:
         if not image.is_file():

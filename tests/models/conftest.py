@@ -1,7 +1,7 @@
 """A language model of a few thousand weights, a few drawn images, and a recipe for both."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,72 @@ import models.cpu_torch  # noqa: F401  before transformers, which imports torchv
 # isort: split
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as tokenizer_models
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
+from models.assets import cache_dir
 from models.stages import Recipe
 
 COLOURS = ("red", "green", "blue", "white")
+SHAPE: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "bos_token_id": 1,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+    "tie_word_embeddings": True,
+    "initializer_range": 0.2,
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of the tests' own, so that no drawn image gets into the user's. Base weights are the
+    same for everyone, so those are shared."""
+    base = cache_dir() / "base"
+    base.mkdir(parents=True, exist_ok=True)
+    folder = tmp_path_factory.mktemp("cache")
+    (folder / "base").symlink_to(base)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONSILIUM_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")
 def tiny_language(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in Hugging Face layout: a two-layer Llama and a tokenizer of single bytes."""
     folder = tmp_path_factory.mktemp("tiny_language")
+    vocabulary = save_tokenizer(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(**SHAPE, vocab_size=vocabulary)
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `tiny_language`, in Gemma's kind: scaled embeddings, sliding and full attention."""
+    folder = tmp_path_factory.mktemp("tiny_gemma")
+    vocabulary = save_tokenizer(folder)
+    torch.manual_seed(0)
+    config = Gemma3TextConfig(
+        **SHAPE, vocab_size=vocabulary, layer_types=["sliding_attention", "full_attention"]
+    )
+    Gemma3ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+def save_tokenizer(folder: Path) -> int:
+    """Saves a tokenizer of single bytes; returns how many tokens it knows."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     special = ["<end>", "<begin>", "<image>"]
     vocabulary = {token: number for number, token in enumerate([*special, *alphabet])}
@@ -39,23 +94,7 @@ def tiny_language(tmp_path_factory: pytest.TempPathFactory) -> Path:
         additional_special_tokens=["<image>"],
     )
     tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        bos_token_id=1,
-        eos_token_id=0,
-        pad_token_id=0,
-        tie_word_embeddings=True,
-        initializer_range=0.2,
-    )
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-    return folder
+    return len(vocabulary)
 
 
 @pytest.fixture(scope="session")
@@ -94,10 +133,25 @@ def drawn_slake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny_recipe(tiny_language: Path) -> Callable[..., Recipe]:
-    """A recipe of one stage; keyword arguments replace keys of that stage."""
+    """A recipe of one stage; keyword arguments replace keys of that stage, `more` adds stages."""
 
-    def make(name: str = "tiny", **stage: Any) -> Recipe:
+    def make(
+        name: str = "tiny",
+        more: Sequence[dict[str, Any]] = (),
+        language_part: dict[str, Any] | None = None,
+        **stage: Any,
+    ) -> Recipe:
         data = {"set": "slake", "split": "train", "languages": ["en"]}
+        first = {
+            "name": "vqa",
+            "connector": "full",
+            "language": "lora",
+            "lora": {"rank": 2, "dropout": 0.1},
+            "data": [data],
+            "epochs": 2,
+            "rows_per_step": 2,
+            "reconstruction": 0.1,
+        }
         return Recipe.model_validate(
             {
                 "name": name,
@@ -113,20 +167,9 @@ def tiny_recipe(tiny_language: Path) -> Callable[..., Recipe]:
                     "model": str(tiny_language),
                     "family": "tiny",
                     "image_token": "<image>",
-                },
-                "stage": [
-                    {
-                        "name": "vqa",
-                        "connector": "full",
-                        "language": "lora",
-                        "lora": {"rank": 2, "dropout": 0.1},
-                        "data": [data],
-                        "epochs": 2,
-                        "rows_per_step": 2,
-                        "reconstruction": 0.1,
-                    }
-                    | stage
-                ],
+                }
+                | (language_part or {}),
+                "stage": [first | stage, *(first | each for each in more)],
             }
         )
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from models.stages import Recipe
-from models.training import Proof, StageRun, Stop, TrainingError, build_model, train
+from models.stages import Recipe, RecipeError
+from models.training import Proof, StageRun, TrainingError, build_model, train
 
 
 class Killed(Exception):
@@ -22,40 +23,87 @@ def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     return load_file(checkpoint / "connector.safetensors") | load_file(adapter)
 
 
-def test_a_killed_run_resumes_to_the_same_weights(
+@pytest.mark.parametrize("kill_at_save", [2, 3], ids=["within a stage", "in the next stage"])
+def test_a_killed_run_resumes_to_the_same_weights_and_log(
     tiny_recipe: Callable[..., Recipe],
     drawn_slake: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    kill_at_save: int,
 ) -> None:
-    """Killed in the middle of a save after one epoch, then run again."""
-    recipe = tiny_recipe()
+    """Killed in the middle of a save, then run again. The second stage has no parent: it starts
+    from a fresh connector, whether or not the first ran in the same process."""
+    recipe = tiny_recipe(more=[{"name": "again", "epochs": 1}])
     unbroken = train(recipe, drawn_slake, tmp_path / "unbroken")
     with monkeypatch.context() as patch:
-        patch.setattr("models.training.os.rename", killed_at_the_second_save())
+        patch.setattr("models.training.os.rename", killed_at(kill_at_save))
         with pytest.raises(Killed):
             train(recipe, drawn_slake, tmp_path / "broken")
-    stop = Stop.newest(tmp_path / "broken" / "tiny" / "vqa")
-    assert stop is not None and not stop.finished
 
     resumed = train(recipe, drawn_slake, tmp_path / "broken")
 
     expected, found = weights(unbroken), weights(resumed)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert logged(unbroken) == logged(resumed)
+    assert logged(unbroken.parents[1] / "vqa" / "step-8") == logged(
+        resumed.parents[1] / "vqa" / "step-8"
+    )
 
 
-def killed_at_the_second_save() -> Callable[[Path, Path], None]:
+def killed_at(save: int) -> Callable[[Path, Path], None]:
     rename, saves = os.rename, 0
 
     def counted(source: Path, target: Path) -> None:
         nonlocal saves
         saves += 1
-        if saves == 2:
+        if saves == save:
             raise Killed
         rename(source, target)
 
     return counted
+
+
+def logged(checkpoint: Path) -> list[dict[str, object]]:
+    """What was logged of the checkpoint's stage, but for its speed."""
+    rows = map(json.loads, (checkpoint.parent / "log.jsonl").read_text().splitlines())
+    return [{key: row[key] for key in row if key != "questions_per_s"} for row in rows]
+
+
+def test_an_adapter_of_another_rank_is_not_trained_on(
+    tiny_recipe: Callable[..., Recipe], drawn_slake: Path, tmp_path: Path
+) -> None:
+    """The recipe would say one thing and the weights another."""
+    second = {"name": "more", "parent": "vqa", "lora": {"rank": 4, "dropout": 0.1}}
+
+    with pytest.raises(TrainingError, match=r"stage more: its parent's adapter has .*rank=2"):
+        train(tiny_recipe(epochs=1, more=[second]), drawn_slake, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "says"),
+    [
+        ({"image_token": "<imago>"}, "language.image_token: '<imago>' is no special token"),
+        ({"bos": True, "model": "endless"}, "language.bos: the tokenizer"),
+    ],
+)
+def test_a_token_that_does_not_exist_is_noticed_before_training(
+    tiny_recipe: Callable[..., Recipe],
+    tiny_language: Path,
+    tmp_path: Path,
+    part: dict[str, object],
+    says: str,
+) -> None:
+    if part.get("model") == "endless":
+        shutil.copytree(tiny_language, tmp_path / "endless")
+        settings = tmp_path / "endless" / "tokenizer_config.json"
+        known = json.loads(settings.read_text())
+        del known["bos_token"]
+        settings.write_text(json.dumps(known))
+        part = part | {"model": str(tmp_path / "endless")}
+
+    with pytest.raises(RecipeError, match=says):
+        build_model(tiny_recipe(language_part=part))
 
 
 def test_both_losses_are_logged_apart(

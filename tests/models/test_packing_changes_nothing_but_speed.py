@@ -1,73 +1,110 @@
-"""Image-once packing: the same loss and gradients as one row per question."""
+"""Image-once packing: the same loss and gradients as one question at a time, fed plainly."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from models.data.example import Example
 from models.losses import answer_logits
 from models.packing import IGNORED, Row, collate, pack
 from models.stages import Recipe
-from models.training import build_model, examples_of
+from models.training import all_right, build_model, examples_of
 from models.vlm import Vlm
 
+RecipeMaker = Callable[..., Recipe]
 
-def rows_of(model: Vlm, recipe: Recipe, data: Path, max_questions: int) -> list[Row]:
+
+@pytest.fixture(params=["llama", "gemma"])
+def recipe(request: pytest.FixtureRequest, tiny_recipe: RecipeMaker, tiny_gemma: Path) -> Recipe:
+    """Gemma brings a <bos> before the image, and two kinds of attention layer."""
+    gemma: dict[str, Any] = {"model": str(tiny_gemma), "bos": True}
+    return tiny_recipe(language_part=gemma if request.param == "gemma" else None)
+
+
+def rows_of(model: Vlm, recipe: Recipe, examples: Sequence[Example]) -> list[Row]:
     return pack(
-        examples_of(recipe.stage[0].data, data),
+        examples,
         model.text_ids,
         recipe.prompt,
         model.tokenizer.eos_token_id,
         model.bos,
         model.image_tokens,
-        max_questions,
     )
 
 
-def loss_and_gradients(model: Vlm, rows: list[Row]) -> tuple[Tensor, dict[str, Tensor]]:
-    generator = torch.Generator()
-    features = []
-    for row in rows:  # the same features for the same image, in whatever row it stands
-        generator.manual_seed(int(row.image.parent.name.removeprefix("xmlab")))
-        features.append(torch.randn(model.tower.patches, model.tower.dim, generator=generator))
+def features_of(model: Vlm, image: Path) -> Tensor:
+    """Any features, the same for the same image."""
+    number = int(image.parent.name.removeprefix("xmlab"))
+    generator = torch.Generator().manual_seed(number)
+    return torch.randn(1, model.tower.patches, model.tower.dim, generator=generator)
+
+
+def plain_loss(model: Vlm, recipe: Recipe, example: Example) -> tuple[Tensor, int]:
+    """One question as transformers takes it: embeddings and labels, its own mask and positions.
+
+    Returns the summed loss of the answer's tokens, and their number.
+    """
+    asked = model.text_ids(recipe.prompt.format(question=example.question))
+    answered = [*model.text_ids(" " + example.answer), model.tokenizer.eos_token_id]
+    image = model.image_embeddings(features_of(model, example.image))
+    text = model.text_embeddings(torch.tensor([[*model.bos, *asked, *answered]]))
+    start = len(model.bos)
+    embeddings = torch.cat([text[:, :start], image, text[:, start:]], dim=1)
+    before = start + image.shape[1] + len(asked)
+    labels = torch.tensor([[IGNORED] * before + answered])
+    mean = model.language(inputs_embeds=embeddings, labels=labels).loss
+    return mean * len(answered), len(answered)
+
+
+def gradients_of(model: Vlm) -> dict[str, Tensor]:
+    found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
-    logits, labels, _ = answer_logits(model, collate(rows, 0), torch.stack(features))
-    loss = functional.cross_entropy(logits, labels)
-    loss.backward()
-    return loss.detach(), {
-        name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None
-    }
+    return found
 
 
-def test_packed_rows_have_the_loss_and_every_gradient_of_single_ones(
-    tiny_recipe: Callable[..., Recipe], drawn_slake: Path
+def test_packed_rows_have_the_loss_and_every_gradient_of_plain_questions(
+    recipe: Recipe, drawn_slake: Path
 ) -> None:
     """Each question sees its image and itself, at the positions it would have had alone."""
-    recipe = tiny_recipe()
     model = build_model(recipe).float()
-    packed = rows_of(model, recipe, drawn_slake, max_questions=16)
-    single = rows_of(model, recipe, drawn_slake, max_questions=1)
-    assert (len(packed), len(single)) == (8, 16)
+    examples = examples_of(recipe.stage[0].data, drawn_slake)
+    rows = rows_of(model, recipe, examples)
+    assert (len(rows), len(examples)) == (8, 16)
 
-    loss, gradients = loss_and_gradients(model, packed)
-    plain_loss, plain_gradients = loss_and_gradients(model, single)
+    features = torch.cat([features_of(model, row.image) for row in rows])
+    logits, labels, _ = answer_logits(model, collate(rows, 0), features)
+    loss = functional.cross_entropy(logits, labels)
+    loss.backward()
+    gradients = gradients_of(model)
+    plain = [plain_loss(model, recipe, example) for example in examples]
+    expected = torch.stack([one for one, _ in plain]).sum() / sum(count for _, count in plain)
+    expected.backward()
+    plain_gradients = gradients_of(model)
 
-    torch.testing.assert_close(loss, plain_loss, rtol=1e-5, atol=0)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
     assert gradients.keys() == plain_gradients.keys() and len(gradients) > 10
     for name, gradient in gradients.items():
         error = (gradient - plain_gradients[name]).norm() / plain_gradients[name].norm()
         assert error < 1e-4, name
 
 
-def test_only_answers_are_learned_and_each_ends(
-    tiny_recipe: Callable[..., Recipe], drawn_slake: Path
-) -> None:
+def test_only_answers_are_learned_and_each_ends(recipe: Recipe, drawn_slake: Path) -> None:
     """The labels of a row, read together, are its answers, each closed by the end token."""
-    recipe = tiny_recipe()
     model = build_model(recipe)
 
-    row = rows_of(model, recipe, drawn_slake, max_questions=16)[0]
+    row = rows_of(model, recipe, examples_of(recipe.stage[0].data, drawn_slake))[0]
 
     assert model.tokenizer.decode(row.labels[row.labels != IGNORED]) == " red<end> True<end>"
+
+
+def test_an_answer_is_right_where_every_token_and_its_end_are() -> None:
+    """Three answers, each closed by token 0: right, wrong in its first token, without its end."""
+    labels = torch.tensor([1, 2, 0, 3, 0, 4, 0])
+    likeliest = torch.tensor([1, 2, 0, 4, 0, 4, 4])
+
+    assert all_right(functional.one_hot(likeliest, 5).float(), labels, end=0) == 1

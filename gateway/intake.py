@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from pydantic import ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -155,6 +156,10 @@ async def _from_multipart(
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
+    _, parameters = parse_options_header(request.headers["content-type"])
+    # RFC 7578 knows no other, and some that Python knows decode to no text at all.
+    if parameters.get(b"charset", b"utf-8").lower() != b"utf-8":
+        raise UnsupportedMedia("Send the form in UTF-8, without another charset.")
     parser = MultiPartParser(
         request.headers, stream(), max_part_size=int(limits.max_body_mb * MEGABYTE)
     )
@@ -237,9 +242,15 @@ def _check_fields(fields: CaseFields, limits: Limits) -> None:
     texts = [("question", fields.question, limits.max_question_chars)]
     texts += [("context", fields.context or "", limits.max_context_chars)]
     texts += [("choices", choice, limits.max_question_chars) for choice in fields.choices or ()]
+    workers = fields.options.workers or ()
+    texts += [("options.workers", worker, limits.max_question_chars) for worker in workers]
     for name, text, max_chars in texts:
         if len(text) > max_chars:
             raise InvalidCase(f"{name}: {len(text)} characters; send at most {max_chars}.")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidCase(f"{name}: it holds half a character. Send whole ones.") from error
     if not fields.question.strip():
         raise InvalidCase("question: it is blank; ask something.")
     meanings = [meaning(choice) for choice in fields.choices or ()]

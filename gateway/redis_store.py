@@ -20,7 +20,7 @@ log = logging.getLogger("consilium.gateway")
 def is_redis_url(url: str) -> bool:
     """Whether a client can be made of it; nothing is connected."""
     try:
-        ConnectionPool.from_url(url).make_connection()
+        ConnectionPool.from_url(url).make_connection()  # type: ignore[no-untyped-call]
     # redis-py has no error of its own for this: what comes is what its code stumbles over.
     except (AttributeError, TypeError, ValueError, RedisError):
         return False

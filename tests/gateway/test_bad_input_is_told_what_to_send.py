@@ -76,6 +76,9 @@ JSON_PROBLEMS: list[tuple[str, dict[str, Any], int, list[str]]] = [
     ("a modality", case(modality="CT"), 422, ["modality"]),
     ("no time", case(options={"deadline_s": 0}), 422, ["options.deadline_s", "greater than 0"]),
     ("half a character", case(question="\ud800"), 422, ["question"]),
+    ("half in the context", case(context="x\ud800"), 422, ["context", "half a character"]),
+    ("half in a choice", case(choices=["a", "\ud800"]), 422, ["choices", "half a character"]),
+    ("half a worker", case(options={"workers": ["\ud800"]}), 422, ["options.workers", "half"]),
 ]
 
 
@@ -169,6 +172,15 @@ def test_a_form_without_images(url):
 def test_a_form_that_is_none(url, content_type):
     headers = {"content-type": content_type}
     check(httpx.post(f"{url}/vqa", content=b"hello", headers=headers), 400, "multipart/form-data")
+
+
+@pytest.mark.parametrize("charset", ["undefined", "raw_unicode_escape", "hex", "latin-1"])
+def test_a_form_in_another_charset(url, charset):
+    """Python knows some that decode to half characters, or to nothing."""
+    headers = {"content-type": f"multipart/form-data; boundary=x; charset={charset}"}
+    field = 'Content-Disposition: form-data; name="options"\r\n\r\n"\\ud800"\r\n'
+    body = f"--x\r\n{field}--x--\r\n"
+    check(httpx.post(f"{url}/vqa", content=body, headers=headers), 415, "UTF-8")
 
 
 def dicom(name: str) -> str:

@@ -69,14 +69,17 @@ def _gateway(urls: dict[str, str]) -> dict[str, Any]:
         seat = name if name == SUMMARISER else f"worker_{name}"
         variable = f"CONSILIUM_{seat}_URL".upper().replace("-", "_")
         environment[variable] = f"http://{host_of(name)}:{urlsplit(url).port}"
-    needed = ["redis", *map(host_of, urls)]
+    awaited = ["redis", *map(host_of, urls)]
     return {
         "image": "consilium-gateway",
         "build": {"context": ".", "target": "gateway"},
         "environment": environment,
         "volumes": [PANEL_FILE],
         "ports": [f"127.0.0.1:{GATEWAY_PORT}:{GATEWAY_PORT}"],
-        "depends_on": {name: {"condition": "service_healthy"} for name in needed},
+        # Waited for, but not needed: one sick worker costs its vote, not the panel.
+        "depends_on": {
+            name: {"condition": "service_healthy", "required": False} for name in awaited
+        },
         "healthcheck": _answers(f"http://127.0.0.1:{GATEWAY_PORT}/health/ready", "1m"),
         **CONFINED,
     }

@@ -67,7 +67,7 @@ def test_vllm_understands_every_seats_command_line(
     assert parsed.model == str(tmp_path)
     assert parsed.served_model_name == [name]
     assert (parsed.host, server.url) == ("127.0.0.1", f"http://127.0.0.1:{parsed.port}")
-    assert parsed.max_model_len == 2048
+    assert parsed.max_model_len == (2048 if name == "summariser" else 4096)
     if name == "summariser":
         assert parsed.quantization == "bitsandbytes"
     else:
@@ -121,7 +121,7 @@ def test_what_the_seat_says_wins(
 ) -> None:
     """Numbers, switches and tables of [[worker]] engine arrive as vLLM means them."""
     settings = edited(
-        "engine = { max-model-len = 2048 }",
+        "engine = { max-model-len = 4096 }",
         "engine = { max-model-len = 512, enforce-eager = true, enable-prefix-caching = false,"
         " limit-mm-per-prompt = { image = 3 } }",
     )
@@ -140,7 +140,7 @@ def test_what_the_gateway_relies_on_is_not_the_seats_to_set(
     key: str, edited: Callable[[str, str], Settings]
 ) -> None:
     """Least of all the address: an engine listens on loopback."""
-    settings = edited("engine = { max-model-len = 2048 }", f'engine = {{ {key} = "other" }}')
+    settings = edited("engine = { max-model-len = 4096 }", f'engine = {{ {key} = "other" }}')
 
     with pytest.raises(EngineError, match=f"engine: {key} is not yours to set; remove it"):
         launch(settings, settings.workers[0].name, Path("m"))

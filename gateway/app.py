@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from gateway import intake, panel, summariser
 from gateway.contract import (
@@ -34,10 +35,6 @@ from gateway.verdict import weigh
 
 T = TypeVar("T")
 log = logging.getLogger("consilium.gateway")
-
-
-class _CallerGone(Exception):
-    """The caller hung up before the verdict."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -100,8 +97,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             response.headers["connection"] = "close"
         return response
 
-    @app.exception_handler(_CallerGone)
-    async def hang_up(request: Request, error: _CallerGone) -> Response:
+    @app.exception_handler(ClientDisconnect)
+    async def hang_up(request: Request, error: ClientDisconnect) -> Response:
         log.info(json.dumps({"event": "caller_gone"}))
         return Response(status_code=499)
 
@@ -163,7 +160,7 @@ async def _unless_caller_leaves(request: Request, work: Coroutine[Any, Any, T]) 
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
-        raise _CallerGone
+        raise ClientDisconnect
     finally:
         working.cancel()
         leaving.cancel()

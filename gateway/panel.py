@@ -121,6 +121,16 @@ async def complete(http: httpx.AsyncClient, url: str, body: dict[str, Any]) -> C
     return Completion(text, _confidence(choice.logprobs), choice.finish_reason != "length")
 
 
+def answer_bounds(case: Case, max_tokens: int) -> dict[str, Any]:
+    """How long a reply may be and, where the caller named the choices, which they are."""
+    if case.choices is None:
+        return {"max_tokens": max_tokens}
+    # No token is shorter than a byte; one more ends the answer.
+    longest = 1 + max(len(choice.encode()) for choice in case.choices)
+    choices = {"choice": list(case.choices)}
+    return {"max_tokens": max(max_tokens, longest), "structured_outputs": choices}
+
+
 async def reachable(http: httpx.AsyncClient, url: str) -> bool:
     """Whether the model server at `url` calls itself healthy, within a second."""
     try:
@@ -190,16 +200,13 @@ def _request(worker: WorkerSettings, case: Case) -> dict[str, Any]:
         {"type": "image_url", "image_url": {"url": image.data_uri}} for image in case.images
     ]
     parts.append({"type": "text", "text": worker.prompt.format(question=question)})
-    body: dict[str, Any] = {
+    return {
         "model": worker.name,
         "messages": [{"role": "user", "content": parts}],
         "temperature": 0,
-        "max_tokens": MAX_ANSWER_TOKENS,
         "logprobs": True,
+        **answer_bounds(case, MAX_ANSWER_TOKENS),
     }
-    if case.choices:
-        body["structured_outputs"] = {"choice": list(case.choices)}
-    return body
 
 
 def _allowed(text: str, case: Case) -> str:
@@ -260,5 +267,9 @@ def _check_quorum(answers: tuple[Answer, ...], needed: int) -> None:
         raise UnreadableImage("No worker could read the image. Send it as an 8-bit PNG.")
     if answered < needed:
         reasons = " ".join(f"{worker}: {error.detail}" for worker, error in failures.items())
-        detail = f"{answered} of the {needed} answers that are needed. {reasons} Try again later."
+        remedy = "Try again later."
+        if all(error.kind == "refused" for error in failures.values()):
+            # What every server refuses is most often longer than it can hold.
+            remedy = "A shorter question or context may be taken."
+        detail = f"{answered} of the {needed} answers that are needed. {reasons} {remedy}"
         raise TooFewAnswers(detail, answers)

@@ -17,20 +17,24 @@ from typing import Any
 import httpx
 
 from gateway.contract import Case, Language, Summary
-from gateway.panel import CallFailed, Completion, complete
+from gateway.panel import CallFailed, Completion, answer_bounds, complete
 from gateway.settings import SummariserSettings
 from gateway.verdict import Opinion, meaning
 
 DEADLINE_S = 10.0
 MAX_TOKENS = 48
 
-# What a reply may add to an answer without changing what it says.
+# What a reply may add to an answer without changing what it says. An article stands before a word:
+# the A of "hepatitis A" is none.
 FRAMES: dict[Language, re.Pattern[str]] = {
     "en": re.compile(
         r"^(the )?(panel's )?(answer( is)?|decision( is)?|panel decided)\b:?"
-        r"|\b(the|an?|it is|this is|there is|there are)\b"
+        r"|\b(the|an?|it is|this is|there is|there are)\b(?= \w)"
     ),
-    "es": re.compile(r"^(la )?respuesta( del panel)?( es)?\b:?|\b(el|la|los|las|una?|es|hay)\b"),
+    "es": re.compile(
+        r"^(la )?respuesta( del panel)?( es)?\b:?"
+        r"|\b(el|la|los|las|una?|es|hay)\b(?= \w)"
+    ),
     "zh": re.compile(r"^(小组的?)?答案[是为]?:?"),
 }
 CONJUNCTIONS = re.compile(r"\band\b|\by\b|和")
@@ -80,22 +84,21 @@ def request(case: Case, opinion: Opinion, summariser: SummariserSettings) -> dic
         answers="\n".join(f"- {text}" for text in texts),
         winner=" ".join(opinion.winner.text.split()),
     )
-    body: dict[str, Any] = {
+    return {
         "model": "summariser",
         "messages": [{"role": "user", "content": prompt.strip()}],
         "temperature": 0,
-        "max_tokens": MAX_TOKENS,
         "stop": ["\n"],  # one sentence: what a small model adds below it is its own
+        **answer_bounds(case, MAX_TOKENS),
     }
-    if case.choices:
-        body["structured_outputs"] = {"choice": list(case.choices)}
-    return body
 
 
 def is_faithful(reply: Completion, opinion: Opinion, language: Language) -> bool:
     """Whether the reply was finished and says no more and no less than the winning answers."""
+    winning = [a.text for a in opinion.answers if a.text and a.worker in opinion.winner.workers]
+    if meaning(reply.text) in map(meaning, winning):
+        return reply.finished
     said = _bare(reply.text, language)
-    winning = (a.text for a in opinion.answers if a.text and a.worker in opinion.winner.workers)
     return reply.finished and said in {_bare(text, language) for text in winning} - {()}
 
 

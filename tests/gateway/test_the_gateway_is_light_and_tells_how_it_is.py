@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -119,11 +120,11 @@ def test_a_case_is_one_log_line_and_none_of_its_words(vllm, gateway, caplog):
 
 
 def test_the_gateway_adds_little_to_its_slowest_worker(vllm, gateway):
-    """The bar is 1.1 × the slowest worker plus the summariser; slack for a busy machine."""
-    url = gateway([vllm("yes", delay_s=1), vllm("no", delay_s=0.5)], summariser=vllm("yes").url)
-    verdict = httpx.post(f"{url}/vqa", json=CASE, timeout=30).json()
-    slowest = max(answer["seconds"] for answer in verdict["answers"])
-    assert verdict["seconds"] < 1.1 * slowest + verdict["summary"]["seconds"] + 0.5
+    """One second is slack for a busy machine, and half of what asking in turn would add."""
+    url = gateway([vllm("yes", delay_s=2), vllm("no", delay_s=2)], summariser=vllm("yes").url)
+    began = time.monotonic()
+    assert httpx.post(f"{url}/vqa", json=CASE, timeout=30).status_code == 200
+    assert time.monotonic() - began < 3
 
 
 def test_the_factory_reads_the_panel_file(vllm, panel_file, monkeypatch):

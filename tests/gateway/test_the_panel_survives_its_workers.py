@@ -157,6 +157,23 @@ def test_a_failing_worker_cannot_put_words_in_an_error(vllm, gateway):
     assert response.status_code == 503 and "Jane Doe" not in response.text
 
 
+def test_what_everyone_refuses_may_be_too_long(vllm, gateway):
+    """Waiting would not help; a worker that is merely down says nothing of the kind."""
+    refusing = vllm(status=400, raw=b"{}")
+    problem = ask(gateway([refusing, vllm(status=400, raw=b"{}")])).json()
+    assert "A shorter question or context may be taken." in problem["detail"]
+    assert "later" not in problem["detail"]
+    mixed = ask(gateway([refusing, vllm(status=500, raw=b"")])).json()
+    assert mixed["detail"].endswith("Try again later.")
+
+
+def test_a_long_choice_is_not_cut_off(vllm, gateway):
+    """A token may be a single byte, and the last one only ends the answer."""
+    worker = vllm("No")
+    ask(gateway([worker]), choices=["No", "左肺" * 20])
+    assert worker.requests[0]["max_tokens"] == 121
+
+
 def test_choices_bind_the_workers(vllm, gateway):
     """vLLM is told the choices; an answer outside them is garbage, not a vote."""
     keeps, strays = vllm("PNEUMONIA."), vllm("maybe")
@@ -177,6 +194,19 @@ def test_a_caller_who_leaves_takes_the_calls_with_him(vllm, gateway):
     while not worker.dropped and time.monotonic() < give_up_at:
         time.sleep(0.05)
     assert worker.dropped == 1
+
+
+def test_a_caller_who_leaves_while_sending_is_no_bug(vllm, gateway, caplog):
+    """One line says that he is gone; there is nothing to mend."""
+    url = httpx.URL(gateway([vllm()]))
+    head = "POST /vqa HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    with socket.create_connection((url.host, url.port or 80)) as caller:
+        caller.sendall(f"{head}Content-Length: 1000\r\n\r\n{{".encode())
+        time.sleep(0.5)
+    give_up_at = time.monotonic() + 10
+    while "caller_gone" not in caplog.text and time.monotonic() < give_up_at:
+        time.sleep(0.05)
+    assert "caller_gone" in caplog.text and "Traceback" not in caplog.text
 
 
 def test_no_proxy_sees_a_case(vllm, gateway, free_url, monkeypatch):

@@ -76,6 +76,9 @@ def test_the_order_belongs_to_the_case():
         ("The panel's answer: Left lung", "en", ["left lung", "left lung", "no"]),
         ("The right lung and the left lung.", "en", ["left lung, right lung"] * 2 + ["no"]),
         ("La respuesta es el pulmón izquierdo.", "es", ["pulmón izquierdo"] * 2 + ["no"]),
+        ("A", "en", ["A", "A", "B"]),
+        ("The answer is A.", "en", ["A", "A", "B"]),
+        ("The hepatitis A", "en", ["Hepatitis A", "hepatitis A", "no"]),
         ("答案是左肺。", "zh", ["左肺", "左肺", "没有"]),
         ("是", "zh", ["是", "是", "否"]),
     ],
@@ -92,6 +95,8 @@ def test_a_reply_that_says_what_the_winners_say_is_faithful(reply, language, tex
         ("Left lung, large", "en", ["left lung", "left lung", "no"]),
         ("Left", "en", ["left lung", "left lung", "no"]),
         ("Left lung, right lung", "en", ["left lung", "left lung", "right lung"]),
+        ("Hepatitis A", "en", ["Hepatitis", "Hepatitis", "no"]),
+        ("Hepatitis", "en", ["Hepatitis A", "Hepatitis A", "no"]),
         ("The answer is", "en", ["yes", "yes", "no"]),
         ("答案是", "zh", ["是", "是", "否"]),
         ("不是", "zh", ["是", "是", "否"]),
@@ -165,3 +170,5 @@ def test_choices_bind_it_too(vllm, gateway):
     url = gateway([vllm("yes"), vllm("no"), vllm("yes")], summariser=summariser.url)
     ask(url, choices=["Yes", "No"])
     assert summariser.requests[0]["structured_outputs"] == {"choice": ["Yes", "No"]}
+    ask(url, choices=["Yes", "No", "左" * 60])
+    assert summariser.requests[1]["max_tokens"] == 181

@@ -169,12 +169,14 @@ def test_a_killed_worker_costs_its_vote_and_comes_back(serving: Serving) -> None
     server = serving.listening()["127.0.0.1", int(first.url.rsplit(":", 1)[1])]
 
     server.kill()
-    verdict = put(serving, question=f"{QUESTION} ")
+    verdict = put(serving, question="Which organs does this image show?")
 
     errors = {answer.worker: answer.error and answer.error.kind for answer in verdict.answers}
     assert errors == {first.name: "unreachable"} | {worker.name: None for worker in rest}
     serving.wait_until_said(f"{first.name}: ready again", RESTART_DEADLINE_S)
-    again = put(serving)
+    # Another question each time: what is stored would say nothing of who is up.
+    again = put(serving, question="Is there an abnormality in this image?")
+    assert not verdict.cached and not again.cached
     assert [answer.error for answer in again.answers] == [None] * len(SETTINGS.workers)
 
 

@@ -170,7 +170,7 @@ async def _report(settings: Settings, http: httpx.AsyncClient) -> PanelReport:
     urls = [worker.url for worker in settings.workers]
     if settings.summariser:
         urls.append(settings.summariser.url)
-    up = await asyncio.gather(*(panel.reachable(http, url) for url in urls))
+    found = await asyncio.gather(*(panel.probe(http, url) for url in urls))
     return PanelReport(
         panel=settings.panel_hash,
         quorum=settings.panel.quorum,
@@ -181,13 +181,16 @@ async def _report(settings: Settings, http: httpx.AsyncClient) -> PanelReport:
                 family=worker.family,
                 languages=worker.languages,
                 max_images=worker.max_images,
-                reachable=is_up,
+                reachable=reachable,
+                model=model,
             )
-            for worker, is_up in zip(settings.workers, up, strict=False)
+            for worker, (reachable, model) in zip(settings.workers, found, strict=False)
         ),
         summariser=None
         if settings.summariser is None
-        else SummariserSeat(languages=settings.summariser.languages, reachable=up[-1]),
+        else SummariserSeat(
+            languages=settings.summariser.languages, reachable=found[-1][0], model=found[-1][1]
+        ),
         **settings.limits.model_dump(),
     )
 

@@ -134,10 +134,13 @@ class Verdict(_Frozen):
     answers: tuple[Answer, ...]
     dissent: tuple[Dissent, ...]
     summary: Summary
-    panel: str = Field(description="Hash of the workers, their weights and the policy.")
+    panel: str = Field(description="Hash of the workers as panel.toml has them, and the policy.")
     seconds: float
     cached: bool = False
     cached_from: str | None = Field(default=None, description="The id of the first such verdict.")
+
+
+MODEL = Field(description="What its server says it loaded; null where that is not known.")
 
 
 class Seat(_Frozen):
@@ -148,11 +151,13 @@ class Seat(_Frozen):
     languages: tuple[Language, ...]
     max_images: int
     reachable: bool
+    model: str | None = MODEL
 
 
 class SummariserSeat(_Frozen):
     languages: tuple[Language, ...]
     reachable: bool
+    model: str | None = MODEL
 
 
 class PanelReport(_Frozen):

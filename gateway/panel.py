@@ -8,7 +8,9 @@ import asyncio
 import math
 import re
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 import aiohttp
@@ -77,6 +79,14 @@ class _Reply(BaseModel):
     choices: list[_Choice] = Field(min_length=1)
 
 
+class _Model(BaseModel):
+    root: str
+
+
+class _Models(BaseModel):
+    data: list[_Model] = Field(min_length=1)
+
+
 def new_http_client() -> httpx.AsyncClient:
     """For calls to model servers: no proxies, no redirects, no limit but the caller's deadline."""
     limits = httpx.Limits(max_connections=1_000, max_keepalive_connections=100)
@@ -108,7 +118,7 @@ async def consult(case: Case, settings: Settings, http: httpx.AsyncClient) -> tu
 
 async def complete(http: httpx.AsyncClient, url: str, body: dict[str, Any]) -> Completion:
     """One call to a vLLM server, without a deadline of its own; raises CallFailed."""
-    raw = await _post(http, f"{url}/v1/chat/completions", body)
+    raw = await _send(http, "POST", f"{url}/v1/chat/completions", body)
     try:
         choice = _Reply.model_validate_json(raw).choices[0]
     except ValidationError as error:
@@ -131,13 +141,28 @@ def answer_bounds(case: Case, max_tokens: int) -> dict[str, Any]:
     return {"max_tokens": max(max_tokens, longest), "structured_outputs": choices}
 
 
-async def reachable(http: httpx.AsyncClient, url: str) -> bool:
-    """Whether the model server at `url` calls itself healthy, within a second."""
+async def probe(http: httpx.AsyncClient, url: str) -> tuple[bool, str | None]:
+    """Whether the server at `url` calls itself healthy, and what model it loaded; in a second."""
+    health, models = await asyncio.gather(
+        _within_a_second(_send(http, "GET", f"{url}/health")),
+        _within_a_second(_send(http, "GET", f"{url}/v1/models")),
+    )
+    if health is None:
+        return False, None
     try:
-        async with asyncio.timeout(PROBE_S), http.stream("GET", f"{url}/health") as response:
-            return response.is_success
-    except (TimeoutError, httpx.HTTPError, aiohttp.ClientError):
-        return False
+        root = _Models.model_validate_json(models or b"").data[0].root
+    except ValidationError:
+        return True, None
+    # The folder's own name tells one set of weights from another; where it lies is nobody's matter.
+    return True, PurePath(root).name
+
+
+async def _within_a_second(call: Awaitable[bytes]) -> bytes | None:
+    try:
+        async with asyncio.timeout(PROBE_S):
+            return await call
+    except (TimeoutError, CallFailed):
+        return None
 
 
 def _chosen(case: Case, settings: Settings) -> list[WorkerSettings]:
@@ -219,9 +244,11 @@ def _allowed(text: str, case: Case) -> str:
     raise _failed("garbage", "Its answer is not one of the choices.")
 
 
-async def _post(http: httpx.AsyncClient, url: str, body: dict[str, Any]) -> bytes:
+async def _send(
+    http: httpx.AsyncClient, method: str, url: str, body: dict[str, Any] | None = None
+) -> bytes:
     try:
-        async with http.stream("POST", url, json=body) as response:
+        async with http.stream(method, url, json=body) as response:
             raw = bytearray()
             async for chunk in response.aiter_bytes():
                 raw += chunk

@@ -1,4 +1,4 @@
-"""A model server for timing and faults: vLLM's chat and health endpoints, real HTTP on loopback."""
+"""A model server for timing and faults: those endpoints of vLLM that we ask, on loopback."""
 
 import asyncio
 import math
@@ -14,6 +14,7 @@ Reply = str | Callable[[dict[str, Any]], str]
 class MockVllm:
     """Says one thing (or what `says` makes of the request) to every question.
 
+    `root` is the folder of the model that it claims to have loaded.
     `raw` replaces the whole reply body, `status` its code; `delay_s` passes before it is sent.
     `requests` holds what was asked, `dropped` counts callers that hung up while waiting.
     """
@@ -27,7 +28,9 @@ class MockVllm:
         status: int = 200,
         raw: bytes | None = None,
         finish_reason: str = "stop",
+        root: str = "/cache/served/0123abcd",
     ):
+        self.root = root
         self.says, self.confidence, self.finish_reason = says, confidence, finish_reason
         self.delay_s, self.status, self.raw = delay_s, status, raw
         self.requests: list[dict[str, Any]] = []
@@ -50,6 +53,7 @@ class MockVllm:
     async def _listen(self) -> None:
         app = web.Application(client_max_size=200_000_000)
         app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_get("/v1/models", self._models)
         app.router.add_get("/health", self._health)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1)
         await self._runner.setup()
@@ -59,6 +63,10 @@ class MockVllm:
 
     async def _health(self, request: web.Request) -> web.Response:
         return web.Response(status=200)
+
+    async def _models(self, request: web.Request) -> web.Response:
+        model = {"id": "mock", "object": "model", "root": self.root}
+        return web.json_response({"object": "list", "data": [model]})
 
     async def _chat(self, request: web.Request) -> web.Response:
         body = await request.json()

@@ -51,8 +51,19 @@ def test_the_panel_shows_who_sits_there_and_how_they_are(vllm, gateway, free_url
         ("w0", True), ("w1", False)
     ]  # fmt: skip
     assert report["workers"][0]["languages"] == ["en"] and report["workers"][0]["family"] == "mock"
-    assert report["summariser"] == {"languages": ["en"], "reachable": True}
+    assert report["summariser"] == {"languages": ["en"], "reachable": True, "model": "0123abcd"}
     assert len(report["panel"]) == 64 and "http://" not in response.text
+
+
+def test_the_panel_shows_which_weights_are_served(vllm, gateway, free_url):
+    """By the last part of their folder: the rest is about that machine."""
+    trained, other = vllm(root="/home/jane/served/aaaa"), vllm()
+    url = gateway([trained, free_url, other])
+    first = httpx.get(f"{url}/panel")
+    assert [seat["model"] for seat in first.json()["workers"]] == ["aaaa", None, "0123abcd"]
+    assert "jane" not in first.text
+    trained.root = "/home/jane/served/bbbb"
+    assert httpx.get(f"{url}/panel").json()["workers"][0]["model"] == "bbbb"
 
 
 def test_the_schema_is_true_and_whole(vllm, gateway):

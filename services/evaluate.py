@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gateway.client import GatewayRefused, GatewayUnreachable, encode, read_verdict
-from gateway.contract import PanelReport, Verdict
+from gateway.contract import Answer, ErrorKind, PanelReport, Problem, Verdict
 from models.data import slake
 from models.data.example import Example
 from models.metrics.exact_match import Rate, matches, rate
@@ -30,6 +30,9 @@ DATASETS: dict[str, Callable[[Path, str, str], list[Example]]] = {"slake": slake
 # A busy machine may be slow; what is measured here is what is said, not how fast.
 DEADLINE_S = 300.0
 BOOTSTRAP_SEED = 0
+# These may be heard when they are asked again. A worker that said nothing, or nothing usable, was
+# heard: greedy decoding will say it again, and silence must not raise an accuracy.
+UNHEARD: set[ErrorKind] = {"timeout", "unreachable", "refused"}
 
 
 class EvaluationError(Exception):
@@ -46,6 +49,21 @@ class Run:
     shuffle_images: int | None
     workers: list[str] | None
     panel: str
+    models: dict[str, str | None]  # what the asked workers' servers loaded
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one case: the panel's answer, and every worker's, which are there without it."""
+
+    answer: str | None
+    answers: tuple[Answer, ...]
+
+    @property
+    def settled(self) -> bool:
+        """Asking again would change nothing."""
+        kinds = {answer.error.kind for answer in self.answers if answer.error}
+        return bool(self.answers) and not kinds & UNHEARD
 
 
 def evaluate(
@@ -70,17 +88,20 @@ def evaluate(
     """
     if dataset not in DATASETS:
         raise EvaluationError(f"No dataset {dataset!r}; there are: {', '.join(DATASETS)}.")
-    examples = _in_sample_order(DATASETS[dataset](data / dataset, split, language))[:limit]
+    examples = _in_sample_order(DATASETS[dataset](data / dataset, split, language))
+    # Before the limit: a limited run and its completion show a question the same other image.
     shown = examples if shuffle_images is None else _with_other_images(examples, shuffle_images)
+    examples, shown = examples[:limit], shown[:limit]
     report = _panel(gateway_url)
+    models = _models(report, language, workers)
     out.mkdir(parents=True, exist_ok=True)
-    run = Run(dataset, split, language, shuffle_images, workers, report.panel)
+    run = Run(dataset, split, language, shuffle_images, workers, report.panel, models)
     _open_run(out / "run.json", run)
-    verdicts = _read_verdicts(out / "verdicts.jsonl")
-    open_cases = [e for e in shown if e.id not in verdicts or not _is_whole(verdicts[e.id])]
+    outcomes = _read_outcomes(out / "verdicts.jsonl")
+    open_cases = [e for e in shown if e.id not in outcomes or not outcomes[e.id].settled]
     with (out / "verdicts.jsonl").open("a", encoding="utf-8") as lines:
-        asyncio.run(_ask_all(open_cases, run, gateway_url, concurrency, lines, verdicts))
-    summary = asdict(run) | {"seed": BOOTSTRAP_SEED} | _score(examples, verdicts, report)
+        asyncio.run(_ask_all(open_cases, run, gateway_url, concurrency, lines, outcomes))
+    summary = asdict(run) | {"seed": BOOTSTRAP_SEED} | _score(examples, outcomes, report)
     (out / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
     _print(summary)
     return summary
@@ -95,7 +116,7 @@ def _with_other_images(examples: list[Example], seed: int) -> list[Example]:
     """Each image replaced by another one: a worker that does not look will not notice."""
     images = sorted({example.image for example in examples})
     if len(images) < 2:
-        raise EvaluationError("Shuffling needs at least two images; raise the limit.")
+        raise EvaluationError("Shuffling needs at least two images.")
     random.Random(seed).shuffle(images)
     # One cycle through all of them, so that none stays where it was.
     other = dict(zip(images, images[1:] + images[:1], strict=True))
@@ -110,6 +131,21 @@ def _panel(url: str) -> PanelReport:
         raise EvaluationError(f"No gateway answers at {url}; start one: make serve.") from error
 
 
+def _models(report: PanelReport, language: str, workers: list[str] | None) -> dict[str, str | None]:
+    """The weights behind each worker that is asked, since panel.toml names them by seat only."""
+    asked = [
+        seat
+        for seat in report.workers
+        if language in seat.languages and (workers is None or seat.name in workers)
+    ]
+    for seat in asked:
+        if not seat.reachable:
+            others = ",".join(other.name for other in asked if other.reachable)
+            remedy = f", or leave it out: --workers {others}" if others else ""
+            raise EvaluationError(f"{seat.name} is down. Wait until it is up{remedy}.")
+    return {seat.name: seat.model for seat in asked}
+
+
 def _open_run(path: Path, run: Run) -> None:
     if not path.exists():
         path.write_text(json.dumps(asdict(run), indent=1), encoding="utf-8")
@@ -118,28 +154,33 @@ def _open_run(path: Path, run: Run) -> None:
     differing = [key for key, value in asdict(run).items() if earlier.get(key) != value]
     if differing:
         raise EvaluationError(
-            f"{path.parent} holds another run, with another {' and '.join(differing)}; "
+            f"{path.parent} holds another run, with other {' and '.join(differing)}; "
             "take a new folder for this one."
         )
 
 
-def _read_verdicts(path: Path) -> dict[str, Verdict]:
+def _read_outcomes(path: Path) -> dict[str, Outcome]:
     """What earlier runs were told. A last line that was cut short is cut off."""
     if not path.exists():
         return {}
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     os.truncate(path, len(whole))
-    records = [json.loads(line) for line in whole.splitlines()]
-    return {
-        record["id"]: Verdict.model_validate(record["verdict"])
-        for record in records
-        if "verdict" in record
-    }
+    outcomes: dict[str, Outcome] = {}
+    for record in map(json.loads, whole.splitlines()):
+        if "verdict" in record:
+            verdict = Verdict.model_validate(record["verdict"])
+            outcome = Outcome(verdict.answer, verdict.answers)
+        else:
+            outcome = Outcome(None, Problem.model_validate(record["problem"]).answers or ())
+        _note(outcomes, record["id"], outcome)
+    return outcomes
 
 
-def _is_whole(verdict: Verdict) -> bool:
-    return not any(a.error and a.error.kind != "not_eligible" for a in verdict.answers)
+def _note(outcomes: dict[str, Outcome], case: str, outcome: Outcome) -> None:
+    """The latest, but an answer is not given up for a later refusal."""
+    if outcome.answer is not None or outcomes.get(case, outcome).answer is None:
+        outcomes[case] = outcome
 
 
 async def _ask_all(
@@ -148,7 +189,7 @@ async def _ask_all(
     url: str,
     concurrency: int,
     lines: TextIO,
-    verdicts: dict[str, Verdict],
+    outcomes: dict[str, Outcome],
 ) -> None:
     """Ask with `concurrency` cases under way, write each outcome down at once."""
     queue = iter(examples)
@@ -158,10 +199,12 @@ async def _ask_all(
             record: dict[str, Any] = {"id": example.id}
             try:
                 verdict = await _ask(http, example, run)
-                verdicts[example.id] = verdict
+                outcome = Outcome(verdict.answer, verdict.answers)
                 record["verdict"] = verdict.model_dump()
             except GatewayRefused as error:
+                outcome = Outcome(None, error.problem.answers or ())
                 record["problem"] = error.problem.model_dump()
+            _note(outcomes, example.id, outcome)
             lines.write(json.dumps(record, ensure_ascii=False) + "\n")
             lines.flush()
             done()
@@ -205,16 +248,19 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
 
 
 def _score(
-    examples: list[Example], verdicts: dict[str, Verdict], report: PanelReport
+    examples: list[Example], outcomes: dict[str, Outcome], report: PanelReport
 ) -> dict[str, Any]:
-    """Accuracies of the panel and of each worker that said anything, over all, closed and open."""
-    said: dict[str, dict[str, str]] = {"panel": {}}
+    """Accuracies of the panel and of each worker that was heard, over all, closed and open.
+
+    Who was heard and gave no answer was wrong; a case in which someone was not heard is open.
+    """
+    said: dict[str, dict[str, str | None]] = {"panel": {}}
     said |= {worker.name: {} for worker in report.workers}
-    for case, verdict in verdicts.items():
-        if verdict.answer is not None:
-            said["panel"][case] = verdict.answer
-        for answer in verdict.answers:
-            if answer.text is not None:
+    for case, outcome in outcomes.items():
+        if outcome.answer is not None or outcome.settled:
+            said["panel"][case] = outcome.answer
+        for answer in outcome.answers:
+            if answer.error is None or answer.error.kind not in {*UNHEARD, "not_eligible"}:
                 said[answer.worker][case] = answer.text
     groups = {
         "all": examples,
@@ -230,16 +276,20 @@ def _score(
         raise EvaluationError(
             f"0 of {len(examples)} cases scored; verdicts.jsonl holds the gateway's reasons."
         )
-    return {"cases": len(examples), "scores": scores}
+    heard = sum(e.id in outcomes and outcomes[e.id].settled for e in examples)
+    return {"cases": len(examples), "open_cases": len(examples) - heard, "scores": scores}
 
 
-def _rate_of(group: list[Example], texts: dict[str, str]) -> dict[str, Any]:
+def _rate_of(group: list[Example], texts: dict[str, str | None]) -> dict[str, Any]:
     """One accuracy as JSON; null where nothing of the group was scored."""
     scored = [example for example in group if example.id in texts]
     counts = {"scored": len(scored), "unscored": len(group) - len(scored)}
     if not scored:
         return counts | {"correct": 0, "accuracy": None, "low": None, "high": None}
-    hits = [matches(texts[example.id], example.answer) for example in scored]
+    hits = [
+        (text := texts[example.id]) is not None and matches(text, example.answer)
+        for example in scored
+    ]
     found: Rate = rate(hits, [str(example.image) for example in scored], BOOTSTRAP_SEED)
     return counts | {"accuracy": found.accuracy} | asdict(found)
 
@@ -262,6 +312,11 @@ def _print(summary: dict[str, Any]) -> None:
                 f"{found['scored']} scored of {total}; 95 % interval {found['low']:.1%} to "
                 f"{found['high']:.1%}, clustered by image, bootstrap seed {BOOTSTRAP_SEED}"
             )
+    if summary["open_cases"]:
+        print(
+            f"{summary['open_cases']} of {summary['cases']} cases are open: a worker timed out, "
+            "was unreachable or refused, or the gateway did. The same command asks them again."
+        )
     again = ["consilium evaluate"] + [
         f"--{key.replace('_', '-')} {','.join(value) if isinstance(value, list) else value}"
         for key in ("dataset", "split", "language", "shuffle_images", "workers")

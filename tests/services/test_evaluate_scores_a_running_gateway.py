@@ -101,16 +101,20 @@ def test_a_stopped_run_goes_on_where_it_was(vllm, gateway, run, tmp_path):
 
 
 def test_what_the_gateway_could_not_answer_is_unscored_and_asked_again(vllm, gateway, run):
-    worker = vllm(knows(*REFERENCES))
-    worker.status, worker.raw = 500, b""
-    other = vllm(knows(*REFERENCES))
-    url = gateway([worker, other], panel="quorum = 2")
+    """Below the quorum there is no verdict; what the others said is in the problem, and counts."""
+    workers = [vllm(knows(*REFERENCES)) for _ in range(2)]
+    url = gateway(workers, panel="quorum = 2")
+    for worker in workers:
+        worker.status, worker.raw = 500, b""
 
     with pytest.raises(EvaluationError, match="0 of 12 cases scored"):
         run(url)
-    worker.status, worker.raw = 200, None
+    workers[0].status, workers[0].raw = 200, None
+    assert list(run(url)["scores"]) == ["w0"]
+    workers[1].status, workers[1].raw = 200, None
+    scores = run(url)["scores"]
 
-    assert run(url)["scores"]["w0"]["all"]["scored"] == 12
+    assert all(scores[who]["all"]["scored"] == 12 for who in ("panel", "w0", "w1"))
 
 
 def test_a_verdict_in_which_a_worker_failed_is_asked_for_again(vllm, gateway, run):
@@ -128,11 +132,71 @@ def test_a_verdict_in_which_a_worker_failed_is_asked_for_again(vllm, gateway, ru
     assert second["scores"]["w0"]["all"]["scored"] == 12
 
 
+def test_silence_and_nonsense_are_wrong_and_not_asked_again(vllm, gateway, run, capsys):
+    """Else a worker that says nothing where it is unsure would look the surer."""
+    silent = vllm(knows("Yes", "", "Left lung", "maybe. " * 1_000))
+    url = gateway([silent, vllm(knows(*REFERENCES))])
+
+    first = run(url)
+    run(url)
+
+    assert first["scores"]["w0"]["all"]["scored"] == 12
+    assert first["scores"]["w0"]["all"]["correct"] == 6
+    assert first["scores"]["panel"]["all"]["scored"] == 12
+    assert first["open_cases"] == 0 and "are open" not in capsys.readouterr().out
+    assert len(silent.requests) == 12
+
+
+def test_silence_of_the_only_one_asked_is_wrong_too(vllm, gateway, run):
+    """Then there is no verdict, only the gateway's reasons."""
+    silent = vllm(knows("Yes", "", "Left lung", ""))
+    url = gateway([silent])
+    for _ in range(2):
+        scores = run(url)["scores"]
+        assert scores["w0"]["all"]["accuracy"] == scores["panel"]["all"]["accuracy"] == 0.5
+    assert len(silent.requests) == 12
+
+
+def test_cases_that_a_worker_did_not_hear_are_told(vllm, gateway, run, capsys):
+    failing = vllm(status=500, raw=b"")
+    assert run(gateway([failing, vllm(knows(*REFERENCES))]))["open_cases"] == 12
+    assert "12 of 12 cases are open" in capsys.readouterr().out
+
+
+def test_a_run_does_not_mix_two_models(vllm, gateway, run):
+    """panel.toml says only zoo:NAME, which is the same before and after a training."""
+    worker, spared = vllm("Yes"), vllm("Yes")
+    url = gateway([worker, spared])
+    run(url, limit=2, workers=["w0"])
+    spared.root = "/cache/served/elsewhere"
+    run(url, workers=["w0"])
+    worker.root = "/cache/served/retrained"
+    with pytest.raises(EvaluationError, match="another run, with other models"):
+        run(url, workers=["w0"])
+
+
+def test_a_worker_that_is_down_is_named_before_anything_is_asked(vllm, gateway, run, free_url):
+    """Unless it is not asked at all."""
+    worker = vllm("Yes")
+    url = gateway([free_url, worker])
+    with pytest.raises(EvaluationError, match=r"w0 is down.*--workers w1"):
+        run(url)
+    assert not worker.requests
+    assert run(url, "alone", workers=["w1"])["scores"]["w1"]["all"]["scored"] == 12
+
+
+def test_a_limited_run_shuffles_as_its_completion_does(vllm, gateway, run):
+    limited, complete = vllm("Yes"), vllm("Yes")
+    run(gateway([limited]), "limited", limit=5, shuffle_images=3, concurrency=1)
+    run(gateway([complete]), "complete", shuffle_images=3, concurrency=1)
+    assert [parts(r) for r in limited.requests] == [parts(r) for r in complete.requests[:5]]
+
+
 def test_a_folder_keeps_one_run(vllm, gateway, run):
     """Verdicts of another panel, split or shuffle are never mixed in."""
     url = gateway([vllm("Yes")])
     run(url)
-    with pytest.raises(EvaluationError, match="another run, with another shuffle_images"):
+    with pytest.raises(EvaluationError, match="another run, with other shuffle_images"):
         run(url, shuffle_images=1)
 
 

@@ -60,7 +60,7 @@ def serve(panel: Panel = PANEL_FILE, port: Port = 8000) -> None:
 
     with _failures():
         logs = cache_dir() / "logs"
-        launches = whole_panel(_settings(panel), panel, port, logs)
+        launches = whole_panel(_settings(panel), panel, port, logs, console.print)
         with running(launches, logs, console.print) as stack:
             console.print(f"ready at {launches[-1].url}/docs; Ctrl-C stops everything")
             while True:

@@ -22,7 +22,7 @@ def run(settings: Settings, panel_file: Path, gateway_port: int, console: Consol
     # pydicom's wheel carries it: a de-identified slice, 128 × 128 pixels of 16 bits.
     image = Path(str(get_testdata_file("CT_small.dcm", download=False)))
     logs = cache_dir() / "logs"
-    launches = whole_panel(settings, panel_file, gateway_port, logs)
+    launches = whole_panel(settings, panel_file, gateway_port, logs, console.print)
     with running(launches, logs, console.print):
         url = launches[-1].url
         console.print(f"\nPOST {url}/vqa  {image.name}: {QUESTION}\n")

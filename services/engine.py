@@ -7,6 +7,7 @@ Every server is the same program with other arguments, on a GPU and without one.
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -89,8 +90,10 @@ def launch(settings: Settings, name: str, model: Path, host: str = "127.0.0.1") 
     return Launch(name, tuple(command), _environment(settings), seat.url, "/health")
 
 
-def model_folder(settings: Settings, name: str) -> Path:
+def model_folder(settings: Settings, name: str, report: Callable[[str], None] = print) -> Path:
     """The folder that vLLM loads for seat `name`: fetched, merged and checked if need be.
+
+    `report` hears one line per slow step.
 
     Raises:
         EngineError: no such seat, or a zoo model that does not exist.
@@ -100,7 +103,7 @@ def model_folder(settings: Settings, name: str) -> Path:
     if not reference.startswith("zoo:"):
         from models.assets import resolve
 
-        return resolve(reference, report=print)
+        return resolve(reference, report)
     zoo = HERE.parent / "models" / "zoo"
     folder = zoo / reference.removeprefix("zoo:")
     if folder.parent != zoo or not folder.is_dir():
@@ -109,7 +112,7 @@ def model_folder(settings: Settings, name: str) -> Path:
     from models.export import ExportError, served_folder
 
     try:
-        return served_folder(folder, report=print)
+        return served_folder(folder, report)
     except ExportError as error:
         raise EngineError(f"panel.toml: {name}: model: {error}") from error
 

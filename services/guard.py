@@ -12,6 +12,9 @@ from contextlib import suppress
 
 
 def main() -> None:
+    # It ends when the stack does, whoever else is told to stop.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     groups: set[int] = set()
     for line in sys.stdin:
         change = groups.add if line[0] == "+" else groups.discard

@@ -12,11 +12,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
@@ -31,6 +33,7 @@ GUARD = Path(__file__).with_name("guard.py")
 POLL_S = 0.5
 STOP_GRACE_S = 10.0
 KILL_GRACE_S = 5.0
+PROGRESS_S = 10.0
 FIRST_BACK_OFF_S = 1.0
 MAX_BACK_OFF_S = 60.0
 MAX_DEATHS_IN_A_ROW = 5
@@ -57,11 +60,15 @@ class Service:
 
 
 def whole_panel(
-    settings: Settings, panel_file: Path, gateway_port: int, logs: Path
+    settings: Settings,
+    panel_file: Path,
+    gateway_port: int,
+    logs: Path,
+    report: Callable[[str], None],
 ) -> tuple[Launch, ...]:
     """What `serve` and `demo` start: every seat that is not placed elsewhere, and the gateway.
 
-    The models are got ready on the way, with a printed line for each.
+    The models are got ready on the way; `report` hears what is done, and that it goes on.
 
     Raises:
         StackError: a port is taken.
@@ -72,7 +79,7 @@ def whole_panel(
     # First of all, since a server would find out only minutes from now.
     for name, url in [*urls.items(), (gateway.name, gateway.url)]:
         _check_port(name, url)
-    folders = _model_folders(settings, tuple(urls), logs / "models.log")
+    folders = _model_folders(settings, tuple(urls), logs / "models.log", report)
     return (*(launch(settings, name, folder) for name, folder in folders.items()), gateway)
 
 
@@ -164,7 +171,8 @@ class Stack:
                     self._bury(service)
             self.http.close()
             assert self.guard.stdin is not None
-            self.guard.stdin.close()
+            with suppress(BrokenPipeError):
+                self.guard.stdin.close()
             self.guard.wait()
 
     def _spawn(self, service: Service) -> None:
@@ -225,45 +233,91 @@ class Stack:
 
     def _tell_guard(self, line: str) -> None:
         assert self.guard.stdin is not None
-        self.guard.stdin.write(f"{line}\n".encode())
-        self.guard.stdin.flush()
+        with suppress(BrokenPipeError):  # without a guard the services are still ours to stop
+            self.guard.stdin.write(f"{line}\n".encode())
+            self.guard.stdin.flush()
 
 
-def _model_folders(settings: Settings, names: tuple[str, ...], log: Path) -> dict[str, Path]:
+def _model_folders(
+    settings: Settings, names: tuple[str, ...], log: Path, report: Callable[[str], None]
+) -> dict[str, Path]:
     """Each seat's model, made ready in a process of its own: it needs half a gigabyte of torch for
     some seconds, and its libraries talk a lot."""
     log.parent.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_send_model_folders, args=(settings, names, log, sender))
-    child.start()
+    helper = context.Process(target=_send_model_folders, args=(settings, names, log, sender))
+    began, doing = time.monotonic(), "starting"
+    helper.start()
     sender.close()
     try:
-        found: dict[str, Path] | Exception = receiver.recv()
+        while True:
+            # pip says nothing while it downloads hundreds of megabytes.
+            if not receiver.poll(PROGRESS_S):
+                report(f"{time.monotonic() - began:.0f} s: still at it: {doing}")
+                continue
+            match receiver.recv():
+                case str(doing):
+                    report(doing)
+                case Exception() as error:
+                    raise error
+                case folders:
+                    return dict(folders)
     except EOFError as error:
         raise StackError(f"A model could not be made ready; see {log}") from error
     finally:
-        child.kill()
-        child.join()
-    if isinstance(found, Exception):
-        raise found
-    return found
+        with _signals_held():
+            _end_helper(helper)
+
+
+def _end_helper(helper: BaseProcess) -> None:
+    """Asked first, so that it removes its temporary folders; then killed with what it started."""
+    assert helper.pid is not None
+    try:
+        os.killpg(helper.pid, signal.SIGTERM)
+    except ProcessLookupError:  # it is no group yet
+        helper.terminate()
+    helper.join(KILL_GRACE_S)
+    with suppress(ProcessLookupError):
+        os.killpg(helper.pid, signal.SIGKILL)
+    helper.kill()
+    helper.join()
 
 
 def _send_model_folders(
     settings: Settings, names: tuple[str, ...], log: Path, sender: Connection
 ) -> None:
-    with log.open("wb") as stderr:
-        os.dup2(stderr.fileno(), sys.stderr.fileno())
+    """The helper: sends lines of progress, then the folders or what went wrong."""
+    os.setsid()  # whoever ends this group ends the pip that it started too
+    signal.signal(signal.SIGTERM, _leave_once)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with log.open("wb") as output:
+        os.dup2(output.fileno(), sys.stdout.fileno())
+        os.dup2(output.fileno(), sys.stderr.fileno())
     folders = {}
     try:
         for name in names:
-            print(f"{name}: getting the model", flush=True)
-            folders[name] = model_folder(settings, name)
+            sender.send(f"{name}: getting the model")
+            folders[name] = model_folder(settings, name, report=sender.send)
     except (AssetError, EngineError) as error:
         sender.send(error)
     else:
         sender.send(folders)
+
+
+def _leave_once(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # the way out must not be broken off
+    raise SystemExit(128 + number)
+
+
+def _end_with_parent() -> None:
+    """A stack that was killed can no longer end its helper."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.killpg(0, signal.SIGTERM)
+    time.sleep(KILL_GRACE_S)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _gateway(panel_file: Path, port: int) -> Launch:

@@ -146,6 +146,31 @@ def test_a_service_that_keeps_dying_is_left_down(
     assert sum("exited with 3" in line for line in said) == 5
 
 
+def test_without_a_guard_everything_is_stopped_all_the_same(
+    service: MakeLaunch, tmp_path: Path
+) -> None:
+    """Even what ignores SIGTERM, in every group."""
+    launches = [service("one", "--child"), service("two", "--child")]
+
+    with running(launches, tmp_path, print) as stack:
+        stack.guard.kill()
+        stack.guard.wait()
+
+    for launch in launches:
+        assert processes_of(launch.command[2]) == []
+
+
+def test_the_guard_outlasts_what_tells_everybody_to_stop(
+    service: MakeLaunch, tmp_path: Path
+) -> None:
+    """It is needed most where a machine is shut down in haste."""
+    with running([service("one")], tmp_path, print) as stack:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            stack.guard.send_signal(number)
+        with pytest.raises(subprocess.TimeoutExpired):
+            stack.guard.wait(0.5)
+
+
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_stack_that_is_ended_from_outside_takes_everything_along(
     ending: signal.Signals, service: MakeLaunch, tmp_path: Path

@@ -29,7 +29,9 @@ MAX_TOKENS = 48
 FRAMES: dict[Language, re.Pattern[str]] = {
     "en": re.compile(
         r"^(the )?(panel's )?(answer( is)?|decision( is)?|panel decided)\b:?"
-        r"|\b(the|an?|it is|this is|there is|there are)\b(?= \w)"
+        r"|\b(the|it is|this is|there is|there are)\b(?= \w)"
+        # Elsewhere it may be a letter: hepatitis A infection.
+        r"|(^|(?<=\bis )|(?<=\bare )|(?<=,)|(?<=, ))an?\b(?= \w)"
     ),
     "es": re.compile(
         r"^(la )?respuesta( del panel)?( es)?\b:?"

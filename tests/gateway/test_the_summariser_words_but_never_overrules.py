@@ -97,6 +97,7 @@ def test_a_reply_that_says_what_the_winners_say_is_faithful(reply, language, tex
         ("Left lung, right lung", "en", ["left lung", "left lung", "right lung"]),
         ("Hepatitis A", "en", ["Hepatitis", "Hepatitis", "no"]),
         ("Hepatitis", "en", ["Hepatitis A", "Hepatitis A", "no"]),
+        ("Hepatitis infection", "en", ["Hepatitis A infection", "Hepatitis A infection", "no"]),
         ("The answer is", "en", ["yes", "yes", "no"]),
         ("答案是", "zh", ["是", "是", "否"]),
         ("不是", "zh", ["是", "是", "否"]),

@@ -16,6 +16,7 @@ from pydicom.data import get_testdata_file
 from gateway.client import GatewayRefused, ask
 from gateway.contract import Options, Verdict
 from gateway.settings import WorkerSettings, load_settings
+from tests.processes import still_running
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = load_settings(ROOT / "panel.toml", {})
@@ -85,7 +86,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
         process.send_signal(signal.SIGINT)
         process.wait(60)
     assert process.returncode == 130
-    assert [each for each in family if each.is_running()] == []
+    assert still_running(family) == []
 
 
 def put(serving: Serving, **kwargs: object) -> Verdict:

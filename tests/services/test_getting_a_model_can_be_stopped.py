@@ -16,6 +16,7 @@ import pytest
 from gateway.settings import load_settings
 from models.assets import AssetError
 from services import stack
+from tests.processes import still_running
 
 ROOT = Path(__file__).parents[2]
 PANEL = """
@@ -93,7 +94,7 @@ def test_nothing_is_left_of_it(
     finally:
         serve.kill()
 
-    wait_for(lambda: not any(p.is_running() for p in started), "the last process is gone")
+    wait_for(lambda: not still_running(started), "the last process is gone")
     assert list((tmp_path / "cache" / "base").iterdir()) == []
 
 

@@ -3,8 +3,9 @@ al. 2022, section 3.1 and appendix A.1.1).
 
 The number of tokens no longer depends on the image's size; what no query asks for is lost.
 Departs from Flamingo: there is one image and no time axis, so a key carries the 2D position of its
-patch; and each query has a place of its own, on a grid, and starts out looking around it. Without
-that, a few hundred images are too few for the queries to spread over the image by themselves.
+patch; and each query has a place of its own, on a grid, starts as the mean of what lies there, and
+looks around from there. Without that, a few hundred images are too few for the queries to spread
+over the image by themselves.
 """
 
 import math
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.positions import FOURIER_DIM, fourier, grid_positions
+
+# A head's narrowness: from a neighbour's distance on a 9 x 9 grid to the whole image.
+NARROW, WIDE = 80.0, 2.0
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,9 @@ class Connector(nn.Module):
         patches = self.read_in(features) + self.place(fourier(positions).to(dtype))
         places = grid_positions(self.side).to(positions)
         latents = self.queries.to(patches.dtype) + self.place(fourier(places).to(dtype))
-        latents = latents.expand(len(features), -1, -1)
         distance = torch.cdist(places, positions).square()  # [queries, patches]
+        nearby = (-NARROW * distance).softmax(-1).to(dtype) @ patches
+        latents = latents + nearby
         for block in self.blocks:
             latents = block(latents, patches, distance)
         return self.read_out(latents) * self.gain
@@ -75,8 +80,9 @@ class Block(nn.Module):
         self.query = nn.Linear(config.width, config.width, bias=False)
         self.key_value = nn.Linear(config.width, 2 * config.width, bias=False)
         self.out = nn.Linear(config.width, config.width, bias=False)
-        # A head's narrowness, as a log: from a neighbour's distance on a 9 x 9 grid to the whole.
-        self.focus = nn.Parameter(torch.linspace(math.log(80.0), math.log(2.0), config.heads))
+        self.focus = nn.Parameter(
+            torch.linspace(math.log(NARROW), math.log(WIDE), config.heads)  # as a log
+        )
         self.feed_forward = nn.Sequential(
             nn.LayerNorm(config.width),
             nn.Linear(config.width, config.expansion * config.width),

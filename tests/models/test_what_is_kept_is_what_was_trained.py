@@ -1,0 +1,114 @@
+"""Export: only a finished run of just this recipe, with scores of just these weights."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from models.export import ExportError, export, load_served, served_folder
+from models.stages import RECIPES, load_recipe
+from models.training import train
+from models.vision import Tower, TowerConfig
+
+ZOO = Path(__file__).parents[2] / "models" / "zoo"
+
+
+@pytest.mark.parametrize("worker", sorted(path.name for path in ZOO.iterdir()))
+def test_the_zoo_holds_the_workers_that_the_recipes_make(worker: str) -> None:
+    """Whoever changes a recipe trains it, or the card names a command that makes another worker."""
+    kept = load_recipe(ZOO / worker / "recipe.toml")
+
+    assert kept == load_recipe(RECIPES / f"{worker}.toml")
+    assert kept.name == worker
+
+
+def test_the_zoo_is_small() -> None:
+    """At most 40 MB travel with every clone."""
+    assert sum(path.stat().st_size for path in ZOO.rglob("*")) < 40_000_000
+
+
+@pytest.fixture(scope="module")
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, tiny_language: Path, drawn_slake: Path
+) -> tuple[Path, Path]:
+    """A recipe's file, and the checkpoint that it makes."""
+    folder = tmp_path_factory.mktemp("trained")
+    data = {"set": "slake", "split": "train", "languages": ["en"]}
+    stage = {"name": "vqa", "connector": "full", "language": "lora", "lora": {"rank": 2},
+             "data": [data], "epochs": 2}  # fmt: skip
+    tower = {"name": "mobilenetv2_100", "weights": "base:mobilenetv2-imagenet", "image_size": 64}
+    language = {"model": str(tiny_language), "family": "tiny", "image_token": "<image>"}
+    recipe = {
+        "name": "tiny",
+        "prompt": "{question} Answer:",
+        "validation": [data],
+        "tower": tower,
+        "connector": {"name": "mlp", "hidden": 16},
+        "language": language,
+        "stage": [stage],
+    }
+    file = folder / "tiny.toml"
+    # An inline table of TOML is an object of JSON with other signs.
+    file.write_text(
+        "".join(f"{k} = {json.dumps(v).replace(': ', ' = ')}\n" for k, v in recipe.items())
+    )
+    return file, train(load_recipe(file), drawn_slake, folder / "runs")
+
+
+def test_what_is_served_is_what_was_trained(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    """Through halving, merging and loading: the connector to bfloat16's last digit."""
+    recipe, checkpoint = trained
+
+    served = load_served(served_folder(export(recipe, checkpoint, tmp_path / "tiny")))
+
+    for name, weight in load_file(checkpoint / "connector.safetensors").items():
+        assert torch.equal(served.connector.state_dict()[name], weight.to(torch.bfloat16))
+    assert served.language.get_output_embeddings().weight.std() > 0.1  # tied, not left as it was
+
+
+def test_an_unfinished_or_foreign_checkpoint_is_refused(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    recipe, checkpoint = trained
+    other = tmp_path / "other.toml"
+    other.write_text(recipe.read_text().replace('"rank" = 2', '"rank" = 4'))
+    (first_epoch,) = set(checkpoint.parent.glob("step-*")) - {checkpoint}
+
+    with pytest.raises(ExportError, match="was not trained by this recipe"):
+        export(other, checkpoint, tmp_path / "tiny")
+    with pytest.raises(ExportError, match="is not a stage's last checkpoint"):
+        export(recipe, first_epoch, tmp_path / "tiny")
+
+
+def test_scores_go_with_the_weights_that_they_were_measured_of(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    recipe, checkpoint = trained
+    zoo = export(recipe, checkpoint, tmp_path / "tiny")
+    (zoo / "scores.json").write_text('[{"on": "a test", "score": "50 %", "command": "measure"}]')
+
+    export(recipe, checkpoint, zoo)
+    assert "50 %" in (zoo / "README.md").read_text()
+
+    weights = load_file(zoo / "connector.safetensors")
+    save_file({name: weight + 1 for name, weight in weights.items()}, zoo / "connector.safetensors")
+    export(recipe, checkpoint, zoo)
+    assert "50 %" not in (zoo / "README.md").read_text()
+
+
+def test_a_towers_weights_in_another_order_are_refused(tmp_path: Path, cache: Path) -> None:
+    """BatchNorm's mean and bias have one shape; swapped they would load without a word."""
+    from models.assets import AssetError
+    from models.vision import _load_by_order
+
+    weights = torch.load(cache / "base" / "mobilenetv2-imagenet.pth", weights_only=True)
+    names = list(weights)
+    bias = next(i for i, name in enumerate(names) if name.endswith(".bias"))
+    names[bias], names[bias + 1] = names[bias + 1], names[bias]
+    torch.save({name: weights[name] for name in names}, tmp_path / "swapped.pth")
+    net = Tower(TowerConfig("mobilenetv2_100", "base:mobilenetv2-imagenet", 64)).net
+
+    with pytest.raises(AssetError, match=r"swapped\.pth does not hold the weights of this tower"):
+        _load_by_order(net, tmp_path / "swapped.pth")

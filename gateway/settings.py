@@ -110,6 +110,9 @@ class SummariserSettings(_Frozen):
         Language,
         Annotated[str, _template("question", "answers", optional=frozenset({"winner"}))],
     ]
+    opening: dict[Language, str] = Field(
+        default={}, description="How each reply begins; the model goes on from there."
+    )
     url: Url
     external: bool = Field(description="The file itself gives the url: not ours to start.")
     engine: dict[str, Any] = {}

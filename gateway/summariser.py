@@ -86,9 +86,15 @@ def request(case: Case, opinion: Opinion, summariser: SummariserSettings) -> dic
         answers="\n".join(f"- {text}" for text in texts),
         winner=" ".join(opinion.winner.text.split()),
     )
+    messages = [{"role": "user", "content": prompt.strip()}]
+    if opening := summariser.opening.get(case.language):
+        # Put into its mouth, a small model goes on with the answer instead of about it.
+        messages.append({"role": "assistant", "content": opening})
     return {
         "model": "summariser",
-        "messages": [{"role": "user", "content": prompt.strip()}],
+        "messages": messages,
+        "continue_final_message": bool(opening),
+        "add_generation_prompt": not opening,
         "temperature": 0,
         "stop": ["\n"],  # one sentence: what a small model adds below it is its own
         **answer_bounds(case, MAX_TOKENS),

@@ -54,6 +54,20 @@ def test_every_answer_reaches_its_prompt(language, texts):
     assert "w0" not in prompt and body["temperature"] == 0
 
 
+def test_a_reply_goes_on_from_its_opening():
+    """Left to begin by itself, a small model talks about the answer instead of giving it."""
+    summariser = load_settings(PANEL, environ={}).summariser
+    assert summariser
+    opened = request(case_in("en"), opinion_of("Yes", "No"), summariser)
+    assert opened["messages"][1:] == [{"role": "assistant", "content": summariser.opening["en"]}]
+    assert opened["continue_final_message"] and not opened["add_generation_prompt"]
+
+    silent = summariser.model_copy(update={"opening": {}})
+    plain = request(case_in("en"), opinion_of("Yes", "No"), silent)
+    assert len(plain["messages"]) == 1
+    assert plain["add_generation_prompt"] and not plain["continue_final_message"]
+
+
 def test_the_order_belongs_to_the_case():
     """Not to the seats: whoever is read first may be favoured. The same case reads the same."""
     summariser = load_settings(PANEL, environ={}).summariser

@@ -16,6 +16,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Language = Literal["en", "es", "zh"]
+Summarise = Literal["auto", "always", "never"]
 ErrorKind = Literal[
     "timeout", "refused", "unreachable", "garbage", "empty", "not_needed", "not_eligible"
 ]
@@ -31,7 +32,7 @@ class Options(_Frozen):
     workers: tuple[str, ...] | None = Field(
         default=None, min_length=1, description="Ask only these workers; null asks all of them."
     )
-    summarise: Literal["auto", "always", "never"] = Field(
+    summarise: Summarise = Field(
         default="auto", description="auto: only when the panel is not of one mind."
     )
     rounds: Literal[1] = Field(default=1, description="Served: 1.")

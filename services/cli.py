@@ -16,6 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from gateway.contract import Summarise
 from gateway.settings import Settings, SettingsError, load_settings
 
 app = typer.Typer(
@@ -174,9 +175,10 @@ def evaluate(
     shuffle_images: Annotated[
         int | None, typer.Option(help="Seed: give every question another image.")
     ] = None,
-    workers: Annotated[
-        str | None, typer.Option(help="Ask only these, such as a,b; no summary.")
-    ] = None,
+    workers: Annotated[str | None, typer.Option(help="Ask only these, such as a,b.")] = None,
+    summarise: Annotated[
+        Summarise, typer.Option(help="Other than never scores what the summariser makes of it.")
+    ] = "never",
 ) -> None:
     """Ask a running gateway every question of a data set, and print the accuracies."""
     from models.data.example import DataError
@@ -195,6 +197,7 @@ def evaluate(
             limit=limit,
             shuffle_images=shuffle_images,
             workers=workers.split(",") if workers else None,
+            summarise=summarise,
         )
 
 

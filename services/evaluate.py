@@ -1,4 +1,4 @@
-"""Ask a running gateway a whole dataset over REST, and score the panel and each of its workers.
+"""Ask a running gateway a whole dataset over REST (`services.score` says what came of it).
 
 Every verdict is appended to OUT/verdicts.jsonl as it arrives, so a run that was stopped goes on
 where it was; OUT/run.json says what the run is, and OUT/summary.json what came of it.
@@ -21,18 +21,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gateway.client import GatewayRefused, GatewayUnreachable, encode, read_verdict
-from gateway.contract import Answer, ErrorKind, PanelReport, Problem, Verdict
+from gateway.contract import PanelReport, Problem, Summarise, Verdict
 from models.data import slake
 from models.data.example import Example
-from models.metrics.exact_match import Rate, matches, rate
+from services.score import BOOTSTRAP_SEED, Outcome, score, show
 
 DATASETS: dict[str, Callable[[Path, str, str], list[Example]]] = {"slake": slake.load}
 # A busy machine may be slow; what is measured here is what is said, not how fast.
 DEADLINE_S = 300.0
-BOOTSTRAP_SEED = 0
-# These may be heard when they are asked again. A worker that said nothing, or nothing usable, was
-# heard: greedy decoding will say it again, and silence must not raise an accuracy.
-UNHEARD: set[ErrorKind] = {"timeout", "unreachable", "refused"}
 
 
 class EvaluationError(Exception):
@@ -48,22 +44,9 @@ class Run:
     language: str
     shuffle_images: int | None
     workers: list[str] | None
+    summarise: Summarise
     panel: str
     models: dict[str, str | None]  # what the asked workers' servers loaded
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of one case: the panel's answer, and every worker's, which are there without it."""
-
-    answer: str | None
-    answers: tuple[Answer, ...]
-
-    @property
-    def settled(self) -> bool:
-        """Asking again would change nothing."""
-        kinds = {answer.error.kind for answer in self.answers if answer.error}
-        return bool(self.answers) and not kinds & UNHEARD
 
 
 def evaluate(
@@ -78,11 +61,13 @@ def evaluate(
     limit: int | None = None,
     shuffle_images: int | None = None,
     workers: list[str] | None = None,
+    summarise: Summarise = "never",
 ) -> dict[str, Any]:
     """Ask what has not been answered yet, print every accuracy, return them as a JSON object.
 
     `data` is the folder that holds the dataset's own folder. `limit` takes a fixed sample.
     `shuffle_images` is the seed by which every question gets another image than its own.
+    `summarise` other than never scores the panel by what the summariser made of its vote.
 
     Raises EvaluationError, and models.data's DataError for a dataset that is not as it should be.
     """
@@ -95,16 +80,34 @@ def evaluate(
     report = _panel(gateway_url)
     models = _models(report, language, workers)
     out.mkdir(parents=True, exist_ok=True)
-    run = Run(dataset, split, language, shuffle_images, workers, report.panel, models)
+    run = Run(dataset, split, language, shuffle_images, workers, summarise, report.panel, models)
     _open_run(out / "run.json", run)
     outcomes = _read_outcomes(out / "verdicts.jsonl")
     open_cases = [e for e in shown if e.id not in outcomes or not outcomes[e.id].settled]
     with (out / "verdicts.jsonl").open("a", encoding="utf-8") as lines:
         asyncio.run(_ask_all(open_cases, run, gateway_url, concurrency, lines, outcomes))
-    summary = asdict(run) | {"seed": BOOTSTRAP_SEED} | _score(examples, outcomes, report)
+    summary = asdict(run) | {"seed": BOOTSTRAP_SEED} | score(examples, outcomes)
+    if not summary["scores"]:
+        raise EvaluationError(
+            f"0 of {len(examples)} cases scored; verdicts.jsonl holds the gateway's reasons."
+        )
     (out / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
-    _print(summary)
+    shuffled = "" if shuffle_images is None else f", images shuffled by seed {shuffle_images}"
+    print(f"{dataset} {split} {language}, exact match{shuffled}, panel {report.panel[:12]}")
+    show(summary)
+    print("again:", _command(run))
+    print(json.dumps(summary))
     return summary
+
+
+def _command(run: Run) -> str:
+    """What asks the same again."""
+    options = [
+        f"--{key.replace('_', '-')} {','.join(value) if isinstance(value, list) else value}"
+        for key in ("dataset", "split", "language", "shuffle_images", "workers", "summarise")
+        if (value := getattr(run, key)) is not None
+    ]
+    return " ".join(["consilium evaluate", *options, "--out DIR"])
 
 
 def _in_sample_order(examples: list[Example]) -> list[Example]:
@@ -170,7 +173,7 @@ def _read_outcomes(path: Path) -> dict[str, Outcome]:
     for record in map(json.loads, whole.splitlines()):
         if "verdict" in record:
             verdict = Verdict.model_validate(record["verdict"])
-            outcome = Outcome(verdict.answer, verdict.answers)
+            outcome = Outcome(verdict, verdict.answers)
         else:
             outcome = Outcome(None, Problem.model_validate(record["problem"]).answers or ())
         _note(outcomes, record["id"], outcome)
@@ -199,7 +202,7 @@ async def _ask_all(
             record: dict[str, Any] = {"id": example.id}
             try:
                 verdict = await _ask(http, example, run)
-                outcome = Outcome(verdict.answer, verdict.answers)
+                outcome = Outcome(verdict, verdict.answers)
                 record["verdict"] = verdict.model_dump()
             except GatewayRefused as error:
                 outcome = Outcome(None, error.problem.answers or ())
@@ -225,8 +228,7 @@ async def _ask_all(
 
 
 async def _ask(http: httpx.AsyncClient, example: Example, run: Run) -> Verdict:
-    # Exact match scores what the panel decides; the summariser only words that.
-    options = {"deadline_s": DEADLINE_S, "workers": run.workers, "summarise": "never"}
+    options = {"deadline_s": DEADLINE_S, "workers": run.workers, "summarise": run.summarise}
     case = {
         "question": example.question,
         "images": [await asyncio.to_thread(encode, example.image)],
@@ -245,82 +247,3 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("asking", total=total)
         yield lambda: progress.advance(task)
-
-
-def _score(
-    examples: list[Example], outcomes: dict[str, Outcome], report: PanelReport
-) -> dict[str, Any]:
-    """Accuracies of the panel and of each worker that was heard, over all, closed and open.
-
-    Who was heard and gave no answer was wrong; a case in which someone was not heard is open.
-    """
-    said: dict[str, dict[str, str | None]] = {"panel": {}}
-    said |= {worker.name: {} for worker in report.workers}
-    for case, outcome in outcomes.items():
-        if outcome.answer is not None or outcome.settled:
-            said["panel"][case] = outcome.answer
-        for answer in outcome.answers:
-            if answer.error is None or answer.error.kind not in {*UNHEARD, "not_eligible"}:
-                said[answer.worker][case] = answer.text
-    groups = {
-        "all": examples,
-        "closed": [example for example in examples if example.closed],
-        "open": [example for example in examples if not example.closed],
-    }
-    scores = {
-        who: {name: _rate_of(group, texts) for name, group in groups.items()}
-        for who, texts in said.items()
-        if any(example.id in texts for example in examples)
-    }
-    if not scores:
-        raise EvaluationError(
-            f"0 of {len(examples)} cases scored; verdicts.jsonl holds the gateway's reasons."
-        )
-    heard = sum(e.id in outcomes and outcomes[e.id].settled for e in examples)
-    return {"cases": len(examples), "open_cases": len(examples) - heard, "scores": scores}
-
-
-def _rate_of(group: list[Example], texts: dict[str, str | None]) -> dict[str, Any]:
-    """One accuracy as JSON; null where nothing of the group was scored."""
-    scored = [example for example in group if example.id in texts]
-    counts = {"scored": len(scored), "unscored": len(group) - len(scored)}
-    if not scored:
-        return counts | {"correct": 0, "accuracy": None, "low": None, "high": None}
-    hits = [
-        (text := texts[example.id]) is not None and matches(text, example.answer)
-        for example in scored
-    ]
-    found: Rate = rate(hits, [str(example.image) for example in scored], BOOTSTRAP_SEED)
-    return counts | {"accuracy": found.accuracy} | asdict(found)
-
-
-def _print(summary: dict[str, Any]) -> None:
-    shuffled = summary["shuffle_images"]
-    print(
-        f"{summary['dataset']} {summary['split']} {summary['language']}, exact match"
-        + ("" if shuffled is None else f", images shuffled by seed {shuffled}")
-        + f", panel {summary['panel'][:12]}"
-    )
-    for who, rates in summary["scores"].items():
-        for group, found in rates.items():
-            total = found["scored"] + found["unscored"]
-            if found["accuracy"] is None:
-                print(f"{who:14} {group:7}     –    0 of {total} scored")
-                continue
-            print(
-                f"{who:14} {group:7} {found['accuracy']:6.1%}  {found['correct']} right of "
-                f"{found['scored']} scored of {total}; 95 % interval {found['low']:.1%} to "
-                f"{found['high']:.1%}, clustered by image, bootstrap seed {BOOTSTRAP_SEED}"
-            )
-    if summary["open_cases"]:
-        print(
-            f"{summary['open_cases']} of {summary['cases']} cases are open: a worker timed out, "
-            "was unreachable or refused, or the gateway did. The same command asks them again."
-        )
-    again = ["consilium evaluate"] + [
-        f"--{key.replace('_', '-')} {','.join(value) if isinstance(value, list) else value}"
-        for key in ("dataset", "split", "language", "shuffle_images", "workers")
-        if (value := summary[key]) is not None
-    ]
-    print("again:", " ".join(again), "--out DIR")
-    print(json.dumps(summary))

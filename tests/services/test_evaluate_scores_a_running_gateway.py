@@ -77,8 +77,37 @@ def test_the_panel_and_every_worker_are_scored(vllm, gateway, run, tmp_path, cap
     assert json.loads(printed[-1]) == summary
     assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
     assert (
-        "again: consilium evaluate --dataset slake --split test --language en --out DIR" in printed
+        "again: consilium evaluate --dataset slake --split test --language en --summarise never "
+        "--out DIR" in printed
     )
+
+
+def test_it_says_what_agreement_was_worth(vllm, gateway, run):
+    """All three agree on the last question only; somebody is always right."""
+    said = [
+        ("Yes", "No", "x", "Lung"),
+        ("No", "No", "Left lung", "Lung"),
+        ("No", "Yes", "x", "Lung"),
+    ]
+    workers = [vllm(knows(*answers)) for answers in said]
+    summary = run(gateway(workers))
+
+    found = {agreed: (r["correct"], r["scored"]) for agreed, r in summary["by_agreement"].items()}
+    assert found == {"1.00": (3, 3), "0.67": (3, 9)}
+    assert summary["any_worker"]["accuracy"] == 1
+    assert summary["worded_by"] == {"vote": 12}
+
+
+def test_the_summariser_is_asked_where_that_is_wanted(vllm, gateway, run, capsys):
+    """Then the panel's accuracy is that of its words."""
+    divided = [vllm(knows("Yes", "No", "Left lung", "Lung")), vllm(knows("Yes", "No", "x", "y"))]
+    url = gateway(divided, summariser=vllm("Nonsense").url)
+    summary = run(url, summarise="auto")
+
+    assert summary["worded_by"] == {"unanimous": 6, "vote": 6}
+    assert "verdicts worded by: " in capsys.readouterr().out
+    with pytest.raises(EvaluationError, match="another run, with other summarise"):
+        run(url)
 
 
 def test_a_stopped_run_goes_on_where_it_was(vllm, gateway, run, tmp_path):

@@ -1,0 +1,141 @@
+"""What came of an evaluation: how often the panel and each worker were right, what agreement was
+worth, and who worded the verdicts.
+"""
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gateway.contract import Answer, ErrorKind, Verdict
+from models.data.example import Example
+from models.metrics.exact_match import matches, rate
+
+BOOTSTRAP_SEED = 0
+PANEL = "panel"
+# These may be heard when they are asked again. A worker that said nothing, or nothing usable, was
+# heard: greedy decoding will say it again, and silence must not raise an accuracy.
+UNHEARD: set[ErrorKind] = {"timeout", "unreachable", "refused"}
+
+Texts = dict[str, str | None]  # by case: what somebody said, null where they had nothing to say
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one case: the verdict, and every worker's answer, which is there without it."""
+
+    verdict: Verdict | None
+    answers: tuple[Answer, ...]
+
+    @property
+    def answer(self) -> str | None:
+        return self.verdict.answer if self.verdict else None
+
+    @property
+    def settled(self) -> bool:
+        """Asking again would change nothing."""
+        kinds = {answer.error.kind for answer in self.answers if answer.error}
+        return bool(self.answers) and not kinds & UNHEARD
+
+
+def score(examples: list[Example], outcomes: dict[str, Outcome]) -> dict[str, Any]:
+    """Everything that is scored, as a JSON object; `scores` is empty where nothing could be.
+
+    Accuracies are those of the panel and of each worker that was heard, over all, closed and open
+    questions; of whichever worker is right, case by case (`any_worker`); and of the panel where it
+    agreed so much (`by_agreement`). Who was heard and gave no answer was wrong; a case in which
+    someone was not heard is open.
+    """
+    said = _said(outcomes)
+    groups = {
+        "all": examples,
+        "closed": [example for example in examples if example.closed],
+        "open": [example for example in examples if not example.closed],
+    }
+    settled = sum(e.id in outcomes and outcomes[e.id].settled for e in examples)
+    verdicts = {id: each.verdict for id, each in outcomes.items() if each.verdict}
+    agreements = {id: v.agreement for id, v in verdicts.items() if v.agreement is not None}
+    return {
+        "cases": len(examples),
+        "open_cases": len(examples) - settled,
+        "scores": {
+            who: {name: _rate_of(group, texts) for name, group in groups.items()}
+            for who, texts in said.items()
+            if any(example.id in texts for example in examples)
+        },
+        "any_worker": _rate_of(examples, _best(examples, said)),
+        "by_agreement": {
+            f"{agreement:.2f}": _rate_of(
+                [e for e in examples if agreements.get(e.id) == agreement], said[PANEL]
+            )
+            for agreement in sorted(set(agreements.values()), reverse=True)
+        },
+        "worded_by": dict(Counter(verdict.summary.by for verdict in verdicts.values())),
+    }
+
+
+def show(scored: dict[str, Any]) -> None:
+    """Print what `score` found, one line for each accuracy."""
+    for who, rates in scored["scores"].items():
+        for group, found in rates.items():
+            _show_rate(f"{who:14} {group}", found)
+    if len(scored["scores"]) > 2:  # the panel, and more than one worker
+        _show_rate("any worker     all", scored["any_worker"])
+        for agreement, found in scored["by_agreement"].items():
+            _show_rate(f"agreement {agreement}", found)
+    worded = ", ".join(f"{by} {count}" for by, count in scored["worded_by"].items())
+    print(f"verdicts worded by: {worded or 'nobody'}")
+    print(f"95 % intervals clustered by image, bootstrap seed {BOOTSTRAP_SEED}")
+    if scored["open_cases"]:
+        print(
+            f"{scored['open_cases']} of {scored['cases']} cases are open: a worker timed out, "
+            "was unreachable or refused, or the gateway did. The same command asks them again."
+        )
+
+
+def _said(outcomes: dict[str, Outcome]) -> dict[str, Texts]:
+    """What the panel said, and each worker that was asked and heard, in the panel's order."""
+    said: dict[str, Texts] = {PANEL: {}}
+    for case, outcome in outcomes.items():
+        if outcome.answer is not None or outcome.settled:
+            said[PANEL][case] = outcome.answer
+        for answer in outcome.answers:
+            texts = said.setdefault(answer.worker, {})
+            if answer.error is None or answer.error.kind not in {*UNHEARD, "not_eligible"}:
+                texts[case] = answer.text
+    return said
+
+
+def _best(examples: Collection[Example], said: dict[str, Texts]) -> Texts:
+    """The answer of a worker that is right, where there is one: a perfect choice among them."""
+    workers = [texts for who, texts in said.items() if who != PANEL]
+    best: Texts = {}
+    for example in examples:
+        if given := [texts[example.id] for texts in workers if example.id in texts]:
+            best[example.id] = max(given, key=lambda text: matches(text or "", example.answer))
+    return best
+
+
+def _rate_of(group: list[Example], texts: Texts) -> dict[str, Any]:
+    """One accuracy as JSON; null where nothing of the group was scored."""
+    scored = [example for example in group if example.id in texts]
+    counts = {"scored": len(scored), "unscored": len(group) - len(scored)}
+    if not scored:
+        return counts | {"correct": 0, "accuracy": None, "low": None, "high": None}
+    hits = [
+        (text := texts[example.id]) is not None and matches(text, example.answer)
+        for example in scored
+    ]
+    found = rate(hits, [str(example.image) for example in scored], BOOTSTRAP_SEED)
+    return counts | {"accuracy": found.accuracy} | asdict(found)
+
+
+def _show_rate(name: str, found: dict[str, Any]) -> None:
+    total = found["scored"] + found["unscored"]
+    if found["accuracy"] is None:
+        print(f"{name:22}      –    0 of {total} scored")
+        return
+    print(
+        f"{name:22} {found['accuracy']:6.1%}  ({found['low']:.1%} to {found['high']:.1%})  "
+        f"{found['correct']} right of {found['scored']} scored of {total}"
+    )

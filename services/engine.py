@@ -184,6 +184,9 @@ def _environment(settings: Settings) -> dict[str, str]:
             # way, and idle ones must not spin.
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
             "OMP_WAIT_POLICY": "PASSIVE",
+            # --enforce-eager leaves a few small functions to be compiled: seconds of the first
+            # answer, and a C++ compiler that a bare machine does not have.
+            "TORCH_COMPILE_DISABLE": "1",
             # vLLM honours the executor "uni" on CPU only so; its server keeps two processes.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         }

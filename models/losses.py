@@ -12,20 +12,12 @@ from models.vlm import Vlm
 def answer_logits(model: Vlm, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Logits at the answers' positions only: with 262,144 words the others would cost the most.
 
-    `features` is [b, patches, vision_dim]. Returns logits [n, vocabulary], labels [n], and the
-    image's token embeddings [b, image_tokens, text_dim].
+    `features` is [images, patches, vision_dim], the rows' images in order. Returns logits
+    [n, vocabulary], labels [n], and token embeddings [images, image_tokens, text_dim].
     """
     image = model.image_embeddings(features)
     embeddings = model.text_embeddings(batch.ids)
-    start = len(model.bos)
-    embeddings = torch.cat(
-        [
-            embeddings[:, :start],
-            image.to(embeddings.dtype),
-            embeddings[:, start + model.image_tokens :],
-        ],
-        dim=1,
-    )
+    embeddings = embeddings.masked_scatter(batch.images[..., None], image.to(embeddings.dtype))
     blocked = torch.finfo(embeddings.dtype).min
     bias = torch.zeros_like(batch.mask, dtype=embeddings.dtype).masked_fill(~batch.mask, blocked)
     mask: Tensor | dict[str, Tensor] = bias

@@ -1,9 +1,9 @@
-"""Image-once packing: all questions about an image in one row, the image's tokens only once.
+"""Image-once packing: all questions about the same images in one row, their tokens only once.
 
-    [bos] [image] [question 1, answer 1] [question 2, answer 2] …
+    [bos] [images] [question 1, answer 1] [question 2, answer 2] …
 
-Each question sees the image and itself, and its positions restart after the image; so its loss
-and gradients are those of a row of its own, and the image's tokens are paid for once.
+Each question sees the images and itself, and its positions restart after them; so its loss and
+gradients are those of a row of its own, and the images' tokens are paid for once.
 """
 
 from collections import defaultdict
@@ -17,16 +17,17 @@ from torch import Tensor
 from models.data.example import DataError, Example
 
 IGNORED = -100
+IMAGE = -1  # stands in a row's ids where an image's embedding goes
 
 
 @dataclass(frozen=True)
 class Row:
-    """One image with its questions. `ids` has zeros where the image's embeddings go."""
+    """Images with all the questions about them."""
 
-    image: Path
-    ids: Tensor  # [length]
+    images: tuple[Path, ...]
+    ids: Tensor  # [length], IMAGE where an image's embedding goes
     positions: Tensor  # [length]
-    segments: Tensor  # [length]; 0 is the image, k the k-th question
+    segments: Tensor  # [length]; 0 is bos and images, k the k-th question
     labels: Tensor  # [length]; the token that follows, where it belongs to an answer, else IGNORED
     questions: tuple[Example, ...]
 
@@ -34,8 +35,9 @@ class Row:
 @dataclass(frozen=True)
 class Batch:
     rows: Sequence[Row]
-    ids: Tensor  # [b, length]
+    ids: Tensor  # [b, length]; any token where an image's embedding goes
     positions: Tensor  # [b, length]
+    images: Tensor  # [b, length], True where an image's embedding goes
     mask: Tensor  # [b, 1, length, length], True where a token (row) sees another (column)
     labels: Tensor  # [b, length]
 
@@ -51,25 +53,26 @@ def pack(
 ) -> list[Row]:
     """Rows in the order in which images first appear; at most `max_questions` in each.
 
-    `encode` turns text into ids, `prompt` holds `{question}`, `end` is the end-of-text id.
+    `encode` turns text into ids, `prompt` holds `{question}`, `end` is the end-of-text id,
+    `image_tokens` counts one image's tokens.
 
     Raises:
         DataError: no examples.
     """
     if not examples:
         raise DataError("There is nothing to train on: the data that the recipe names is empty.")
-    by_image: dict[Path, list[Example]] = defaultdict(list)
+    by_images: dict[tuple[Path, ...], list[Example]] = defaultdict(list)
     for example in examples:
-        by_image[example.image].append(example)
+        by_images[example.images].append(example)
     return [
-        _row(image, group[i : i + max_questions], encode, prompt, end, bos, image_tokens)
-        for image, group in by_image.items()
+        _row(images, group[i : i + max_questions], encode, prompt, end, bos, image_tokens)
+        for images, group in by_images.items()
         for i in range(0, len(group), max_questions)
     ]
 
 
 def _row(
-    image: Path,
+    images: tuple[Path, ...],
     questions: list[Example],
     encode: Callable[[str], list[int]],
     prompt: str,
@@ -77,8 +80,8 @@ def _row(
     bos: list[int],
     image_tokens: int,
 ) -> Row:
-    prefix = len(bos) + image_tokens
-    ids = bos + [0] * image_tokens
+    prefix = len(bos) + image_tokens * len(images)
+    ids = bos + [IMAGE] * (prefix - len(bos))
     positions, segments, labels = list(range(prefix)), [0] * prefix, [IGNORED] * prefix
     for number, example in enumerate(questions, start=1):
         asked = encode(prompt.format(question=example.question))
@@ -89,7 +92,7 @@ def _row(
         segments += [number] * len(text)
         labels += [IGNORED] * (len(asked) - 1) + answered
     return Row(
-        image=image,
+        images=images,
         ids=torch.tensor(ids),
         positions=torch.tensor(positions),
         segments=torch.tensor(segments),
@@ -113,9 +116,11 @@ def collate(rows: Sequence[Row], pad: int) -> Batch:
     causal = torch.ones(length, length, dtype=torch.bool).tril()
     mask = causal & ((own == other) | ((other == 0) & (own > 0)))
     mask |= torch.eye(length, dtype=torch.bool)  # a row of the softmax must not be empty
+    ids = padded([row.ids for row in rows], pad)
     return Batch(
         rows=rows,
-        ids=padded([row.ids for row in rows], pad),
+        ids=ids.clamp(min=0),
+        images=ids == IMAGE,
         positions=padded([row.positions for row in rows], 0),
         mask=mask[:, None],
         labels=padded([row.labels for row in rows], IGNORED),

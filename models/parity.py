@@ -58,9 +58,8 @@ def compare(model: Vlm, url: str, name: str, prompt: str, examples: Sequence[Exa
     found = []
     for example in examples:
         asked = prompt.format(question=example.question)
-        with Image.open(example.image) as image:
-            ours = model.answer(image, asked, MAX_TOKENS)
-        theirs, gaps = _ask_vllm(url, name, asked, example.image)
+        ours = model.answer([Image.open(path) for path in example.images], asked, MAX_TOKENS)
+        theirs, gaps = _ask_vllm(url, name, asked, example.images)
         # Where one stops sooner, the other's next token stands against nothing: that differs too.
         pairs = zip([*ours, None], [*theirs, None], strict=False)
         at = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
@@ -71,13 +70,18 @@ def compare(model: Vlm, url: str, name: str, prompt: str, examples: Sequence[Exa
     return Parity(tuple(found))
 
 
-def _ask_vllm(url: str, name: str, asked: str, image: Path) -> tuple[list[int], list[float]]:
+def _ask_vllm(
+    url: str, name: str, asked: str, images: Sequence[Path]
+) -> tuple[list[int], list[float]]:
     """The greedy answer's token ids, and at each the gap between the two best."""
-    encoded = base64.b64encode(image.read_bytes()).decode()
-    picture = {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{encoded}"}}
+    encoded = [base64.b64encode(image.read_bytes()).decode() for image in images]
+    pictures = [
+        {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{each}"}}
+        for each in encoded
+    ]
     request = {
         "model": name,
-        "messages": [{"role": "user", "content": [picture, {"type": "text", "text": asked}]}],
+        "messages": [{"role": "user", "content": [*pictures, {"type": "text", "text": asked}]}],
         "temperature": 0,
         "max_tokens": MAX_TOKENS,
         "logprobs": True,

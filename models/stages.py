@@ -4,7 +4,16 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from models.data.datasets import LOADERS
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -37,9 +46,16 @@ class Lora(_Strict):
 
 
 class Source(_Strict):
-    set: Literal["slake"]
+    set: str  # a dataset of models.data.datasets
     split: str
     languages: tuple[str, ...]
+
+    @field_validator("set")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in LOADERS:
+            raise ValueError(f"no dataset {name!r}; there are: {', '.join(LOADERS)}")
+        return name
 
 
 class Stage(_Strict):

@@ -31,8 +31,10 @@ import models.cpu_torch  # noqa: F401  before peft, which imports torchvision
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from models import connectors
-from models.data import slake
+from models.connectors import moe
+from models.data.datasets import load, one_spelling
 from models.data.example import Example
+from models.data.splits import refuse_shared_images
 from models.features import cached_features
 from models.language import load_language
 from models.losses import Reconstructor, answer_logits
@@ -68,10 +70,11 @@ def train(recipe: Recipe, data: Path, runs: Path) -> Path:
         state = Stop.newest(run / stage.name)
         if state is None or not state.finished:
             if features is None:
-                everything = [*examples_of(recipe.validation, data)]
-                for each in recipe.stage:
-                    everything += examples_of(each.data, data)
-                features = cached_features(model.tower, (e.image for e in everything))
+                held_out = examples_of(recipe.validation, data)
+                learned = [e for each in recipe.stage for e in examples_of(each.data, data)]
+                refuse_shared_images(learned, held_out)
+                images = (image for e in learned + held_out for image in e.images)
+                features = cached_features(model.tower, images)
             # An earlier stage has trained this connector: only a parent hands its own on.
             model.connector.load_state_dict(fresh)
             state = StageRun(recipe, stage, run, model, data, features, done).run()
@@ -102,7 +105,7 @@ def examples_of(sources: Sequence[Source], data: Path) -> list[Example]:
     found: list[Example] = []
     for source in sources:
         for language in source.languages:
-            found += slake.one_spelling(slake.load(data / source.set, source.split, language))
+            found += one_spelling(load(source.set, data, source.split, language))
     # A few of SLAKE's questions have no answer: nothing can be learned from those.
     return [example for example in found if example.answer]
 
@@ -145,7 +148,15 @@ class Tally:
     rows: int = 0
     right: int = 0
     questions: int = 0
+    load: dict[str, Tensor] = field(default_factory=dict)  # of each expert, where there are any
     since: float = field(default_factory=time.monotonic)
+
+    def shares(self) -> dict[str, list[float]]:
+        """Each expert's share of the patches, by modality."""
+        return {
+            modality: [round(share, 3) for share in (load / load.sum()).tolist()]
+            for modality, load in sorted(self.load.items())
+        }
 
     def report(self) -> dict[str, float]:
         return {
@@ -267,7 +278,10 @@ class StageRun:
                 self.log(step + 1, "train", tally.report(), f"{left / 60:.0f} min left")
                 tally = Tally()
             if (step + 1) % self.steps_per_epoch == 0:
-                self.log(step + 1, "validation", self.validate().report())
+                checked = self.validate()
+                self.log(step + 1, "validation", checked.report())
+                if shares := checked.shares():
+                    self.log_experts(step + 1, shares)
                 stop = self.save(step + 1)
                 tally = Tally()
         assert stop is not None  # there is at least one step, and the last one saves
@@ -299,10 +313,15 @@ class StageRun:
         self.optimiser.step()
         self.schedule.step()
         self.optimiser.zero_grad(set_to_none=True)
+        for mixture in self.mixtures():
+            mixture.balance()
+
+    def mixtures(self) -> list[moe.Connector]:
+        return [m for m in self.model.connector.modules() if isinstance(m, moe.Connector)]
 
     def loss(self, rows: list[Row], tally: Tally) -> Tensor:
         batch = collate(rows, self.model.tokenizer.pad_token_id)
-        features = torch.stack([self.features[row.image] for row in rows])
+        features = torch.stack([self.features[i] for row in rows for i in row.images])
         with torch.autocast("cpu", torch.bfloat16):
             logits, labels, image = answer_logits(self.model, batch, features)
             rebuilt = self.reconstructor(image, self.model.positions, features)
@@ -313,6 +332,10 @@ class StageRun:
         tally.reconstruction_loss += rebuilt.item() * len(rows)
         tally.rows += len(rows)
         tally.questions += sum(len(row.questions) for row in rows)
+        modalities = [row.questions[0].modality or "unknown" for row in rows for _ in row.images]
+        for mixture in self.mixtures():
+            for modality, patches in zip(modalities, mixture.load, strict=True):
+                tally.load[modality] = tally.load.get(modality, 0) + patches
         tally.right += all_right(logits, labels, self.model.tokenizer.eos_token_id)
         return answer + self.stage.reconstruction * rebuilt
 
@@ -367,6 +390,12 @@ class StageRun:
             stream.write(json.dumps({"step": step, "part": part, **figures}) + "\n")
         shown = "  ".join(f"{name} {value:g}" for name, value in figures.items())
         print(f"step {step}/{self.steps}  {part:10}  {shown}  {note}", flush=True)
+
+    def log_experts(self, step: int, shares: dict[str, list[float]]) -> None:
+        with (self.folder / "log.jsonl").open("a") as stream:
+            stream.write(json.dumps({"step": step, "part": "experts", "load": shares}) + "\n")
+        for modality, share in shares.items():
+            print(f"step {step}/{self.steps}  experts of {modality}: {share}", flush=True)
 
 
 class Proof:

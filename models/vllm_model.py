@@ -3,7 +3,7 @@
 Written against vLLM 0.32; these interfaces move between versions, so the pin is exact.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -29,6 +29,8 @@ from models import connectors
 from models.positions import grid_positions
 from models.served_config import ServedConfig
 from models.vision import Tower, TowerConfig, preprocess
+
+CONNECTOR = "connector."  # how its weights are named in the served folder
 
 
 class ProcessingInfo(BaseProcessingInfo):
@@ -143,4 +145,16 @@ class ConsiliumForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsL
         return self.language_model.compute_logits(hidden_states)
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
-        return AutoWeightsLoader(self).load_weights(weights)
+        """The connector loads as plain torch does: vLLM's loader refuses buffers."""
+        connector: dict[str, Tensor] = {}
+
+        def others() -> Iterator[tuple[str, Tensor]]:
+            for name, value in weights:
+                if name.startswith(CONNECTOR):
+                    connector[name.removeprefix(CONNECTOR)] = value
+                else:
+                    yield name, value
+
+        loaded = AutoWeightsLoader(self).load_weights(others())
+        self.connector.load_state_dict(connector)
+        return loaded | {CONNECTOR + name for name in connector}

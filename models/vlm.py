@@ -1,10 +1,11 @@
 """Tower + connector + language model, as the trainer and the parity check run them.
 
-A prompt is laid out as `[bos] image tokens, text`; the vLLM plugin lays it out the same way. The
+A prompt is laid out as `[bos] images' tokens, text`; the vLLM plugin lays it out the same way. The
 language model is any causal model of transformers. Its embedding layer turns text into embeddings
 (Gemma's scales them); image embeddings are put among those as they are.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -45,13 +46,14 @@ class Vlm(nn.Module):
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
     @torch.no_grad()
-    def answer(self, image: Image.Image, prompt: str, max_tokens: int = 32) -> list[int]:
+    def answer(self, images: Sequence[Image.Image], prompt: str, max_tokens: int = 32) -> list[int]:
         """The greedy answer's token ids, the end-of-text token included if it came to that."""
         self.eval()
         dtype = self.language.dtype
-        features = self.tower(self.tower.preprocess(image)[None]).to(dtype)
+        pixels = torch.stack([self.tower.preprocess(image) for image in images])
+        features = self.tower(pixels).to(dtype)
         parts = [
-            self.image_embeddings(features).to(dtype),
+            self.image_embeddings(features).to(dtype).flatten(0, 1)[None],
             self.text_embeddings(torch.tensor([self.text_ids(prompt)])),
         ]
         if self.bos:

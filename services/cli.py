@@ -164,9 +164,9 @@ def export(
 
 @app.command()
 def evaluate(
-    dataset: Annotated[str, typer.Option(help="slake")],
+    dataset: Annotated[str, typer.Option(help="Its folder's name, such as slake or vqa_rad.")],
     split: Annotated[str, typer.Option(help="train, validate or test.")],
-    language: Annotated[str, typer.Option(help="en or zh.")],
+    language: Annotated[str, typer.Option(help="en, es or zh.")],
     out: Annotated[Path, typer.Option(help="Where verdicts are kept; a stopped run resumes.")],
     data: Data,
     gateway: Gateway = GATEWAY_URL,

@@ -22,11 +22,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from gateway.client import GatewayRefused, GatewayUnreachable, encode, read_verdict
 from gateway.contract import PanelReport, Problem, Summarise, Verdict
-from models.data import slake
+from models.data import datasets
 from models.data.example import Example
 from services.score import BOOTSTRAP_SEED, Outcome, score, show
 
-DATASETS: dict[str, Callable[[Path, str, str], list[Example]]] = {"slake": slake.load}
 # A busy machine may be slow; what is measured here is what is said, not how fast.
 DEADLINE_S = 300.0
 
@@ -71,9 +70,7 @@ def evaluate(
 
     Raises EvaluationError, and models.data's DataError for a dataset that is not as it should be.
     """
-    if dataset not in DATASETS:
-        raise EvaluationError(f"No dataset {dataset!r}; there are: {', '.join(DATASETS)}.")
-    examples = _in_sample_order(DATASETS[dataset](data / dataset, split, language))
+    examples = _in_sample_order(datasets.load(dataset, data, split, language))
     # Before the limit: a limited run and its completion show a question the same other image.
     shown = examples if shuffle_images is None else _with_other_images(examples, shuffle_images)
     examples, shown = examples[:limit], shown[:limit]
@@ -86,7 +83,7 @@ def evaluate(
     open_cases = [e for e in shown if e.id not in outcomes or not outcomes[e.id].settled]
     with (out / "verdicts.jsonl").open("a", encoding="utf-8") as lines:
         asyncio.run(_ask_all(open_cases, run, gateway_url, concurrency, lines, outcomes))
-    summary = asdict(run) | {"seed": BOOTSTRAP_SEED} | score(examples, outcomes)
+    summary = asdict(run) | {"seed": BOOTSTRAP_SEED} | score(examples, outcomes, language)
     if not summary["scores"]:
         raise EvaluationError(
             f"0 of {len(examples)} cases scored; verdicts.jsonl holds the gateway's reasons."
@@ -117,13 +114,13 @@ def _in_sample_order(examples: list[Example]) -> list[Example]:
 
 def _with_other_images(examples: list[Example], seed: int) -> list[Example]:
     """Each image replaced by another one: a worker that does not look will not notice."""
-    images = sorted({example.image for example in examples})
+    images = sorted({example.images for example in examples})
     if len(images) < 2:
         raise EvaluationError("Shuffling needs at least two images.")
     random.Random(seed).shuffle(images)
     # One cycle through all of them, so that none stays where it was.
     other = dict(zip(images, images[1:] + images[:1], strict=True))
-    return [replace(example, image=other[example.image]) for example in examples]
+    return [replace(example, images=other[example.images]) for example in examples]
 
 
 def _panel(url: str) -> PanelReport:
@@ -231,7 +228,7 @@ async def _ask(http: httpx.AsyncClient, example: Example, run: Run) -> Verdict:
     options = {"deadline_s": DEADLINE_S, "workers": run.workers, "summarise": run.summarise}
     case = {
         "question": example.question,
-        "images": [await asyncio.to_thread(encode, example.image)],
+        "images": [await asyncio.to_thread(encode, image) for image in example.images],
         "language": example.language,
         "options": options,
     }

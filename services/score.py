@@ -3,13 +3,16 @@ worth, and who worded the verdicts.
 """
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from gateway.contract import Answer, ErrorKind, Verdict
 from models.data.example import Example
-from models.metrics.exact_match import matches, rate
+from models.metrics import bleu, calibration_error, closed_accuracy, llava_med, token_overlap
+from models.metrics.exact_match import matches
+from models.metrics.score import Score, mean
 
 BOOTSTRAP_SEED = 0
 PANEL = "panel"
@@ -18,6 +21,24 @@ PANEL = "panel"
 UNHEARD: set[ErrorKind] = {"timeout", "unreachable", "refused"}
 
 Texts = dict[str, str | None]  # by case: what somebody said, null where they had nothing to say
+
+Scorer = Callable[[Sequence[str], Sequence[str], Sequence[Hashable]], Score]
+
+
+def scorers(language: str) -> dict[str, tuple[str, Scorer]]:
+    """Each scorer beside exact match, by its name, with the questions that it is for."""
+    found: dict[str, tuple[str, Scorer]] = {
+        "closed accuracy": ("closed", closed_accuracy.score),
+        "token recall": ("open", token_overlap.recall),
+        "token F1": ("open", token_overlap.f1),
+    }
+    if language == "en":
+        found["LLaVA-Med closed accuracy"] = ("closed", llava_med.closed_accuracy)
+        found["LLaVA-Med open recall"] = ("open", llava_med.open_recall)
+        found["LLaVA-Med open F1"] = ("open", llava_med.open_f1)
+    for order in (1, 2, 3, 4):
+        found[f"BLEU-{order}"] = "all", partial(bleu.score, order=order, language=language)
+    return found
 
 
 @dataclass(frozen=True)
@@ -38,13 +59,14 @@ class Outcome:
         return bool(self.answers) and not kinds & UNHEARD
 
 
-def score(examples: list[Example], outcomes: dict[str, Outcome]) -> dict[str, Any]:
+def score(examples: list[Example], outcomes: dict[str, Outcome], language: str) -> dict[str, Any]:
     """Everything that is scored, as a JSON object; `scores` is empty where nothing could be.
 
     Accuracies are those of the panel and of each worker that was heard, over all, closed and open
     questions; of whichever worker is right, case by case (`any_worker`); and of the panel where it
-    agreed so much (`by_agreement`). Who was heard and gave no answer was wrong; a case in which
-    someone was not heard is open.
+    agreed so much (`by_agreement`). `scorers` are the field's other scores, with the calibration
+    error of each worker's raw confidence. Who was heard and gave no answer was wrong; a case in
+    which someone was not heard is open.
     """
     said = _said(outcomes)
     groups = {
@@ -62,6 +84,12 @@ def score(examples: list[Example], outcomes: dict[str, Outcome]) -> dict[str, An
             who: {name: _rate_of(group, texts) for name, group in groups.items()}
             for who, texts in said.items()
             if any(example.id in texts for example in examples)
+        },
+        "scorers": {
+            who: _scorers_of(groups, texts, language)
+            | {"calibration error": _calibration(examples, outcomes, who)}
+            for who, texts in said.items()
+            if texts
         },
         "any_worker": _rate_of(examples, _best(examples, said)),
         "by_agreement": {
@@ -83,6 +111,7 @@ def show(scored: dict[str, Any]) -> None:
         _show_rate("any worker     all", scored["any_worker"])
         for agreement, found in scored["by_agreement"].items():
             _show_rate(f"agreement {agreement}", found)
+    _show_table("scorer", scored["scorers"])
     worded = ", ".join(f"{by} {count}" for by, count in scored["worded_by"].items())
     print(f"verdicts worded by: {worded or 'nobody'}")
     print(f"95 % intervals clustered by image, bootstrap seed {BOOTSTRAP_SEED}")
@@ -112,8 +141,14 @@ def _best(examples: Collection[Example], said: dict[str, Texts]) -> Texts:
     best: Texts = {}
     for example in examples:
         if given := [texts[example.id] for texts in workers if example.id in texts]:
-            best[example.id] = max(given, key=lambda text: matches(text or "", example.answer))
+            best[example.id] = max(given, key=lambda text: is_right(text, example))
     return best
+
+
+def is_right(text: str | None, example: Example) -> bool:
+    """Whether it is the reference, or another answer that the dataset takes."""
+    references = (example.answer, *example.alternatives)
+    return text is not None and any(matches(text, each) for each in references)
 
 
 def _rate_of(group: list[Example], texts: Texts) -> dict[str, Any]:
@@ -122,12 +157,49 @@ def _rate_of(group: list[Example], texts: Texts) -> dict[str, Any]:
     counts = {"scored": len(scored), "unscored": len(group) - len(scored)}
     if not scored:
         return counts | {"correct": 0, "accuracy": None, "low": None, "high": None}
-    hits = [
-        (text := texts[example.id]) is not None and matches(text, example.answer)
-        for example in scored
-    ]
-    found = rate(hits, [str(example.image) for example in scored], BOOTSTRAP_SEED)
-    return counts | {"accuracy": found.accuracy} | asdict(found)
+    hits = [is_right(texts[example.id], example) for example in scored]
+    found = mean(hits, [example.images for example in scored], BOOTSTRAP_SEED)
+    rate = {"accuracy": found.value, "low": found.low, "high": found.high}
+    return counts | {"correct": sum(hits)} | rate
+
+
+def _scorers_of(groups: dict[str, list[Example]], texts: Texts, language: str) -> dict[str, Any]:
+    """Every other score of one voice as JSON; null where there is nothing to score."""
+    found: dict[str, Any] = {}
+    for name, (group, scorer) in scorers(language).items():
+        heard = [example for example in groups[group] if example.id in texts]
+        said = [texts[example.id] or "" for example in heard]
+        references = [example.answer for example in heard]
+        try:
+            scored = scorer(said, references, [example.images for example in heard])
+        except ValueError:
+            found[name] = None
+            continue
+        found[name] = asdict(scored)
+    return found
+
+
+def _calibration(
+    examples: list[Example], outcomes: dict[str, Outcome], who: str
+) -> dict[str, Any] | None:
+    """How far a worker's raw confidence is from how often it is right; the panel gives none."""
+    sure, hits, images = [], [], []
+    for example in examples:
+        for answer in outcomes[example.id].answers if example.id in outcomes else ():
+            if answer.worker == who and answer.confidence is not None:
+                sure.append(answer.confidence)
+                hits.append(is_right(answer.text, example))
+                images.append(example.images)
+    return asdict(calibration_error.score(sure, hits, images)) if sure else None
+
+
+def _show_table(title: str, columns: dict[str, dict[str, Any]]) -> None:
+    """A line for each score, a column for each voice."""
+    names = list(next(iter(columns.values()), {}))
+    print(f"{title:26}" + "".join(f"{who:>14}" for who in columns))
+    for name in names:
+        cells = (columns[who][name] for who in columns)
+        print(f"{name:26}" + "".join(f"{c['value']:14.1%}" if c else f"{'–':>14}" for c in cells))
 
 
 def _show_rate(name: str, found: dict[str, Any]) -> None:

@@ -10,6 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from models.connectors.moe import BIAS_STEP
+from models.data.example import DataError
 from models.stages import Recipe, RecipeError
 from models.training import Proof, StageRun, TrainingError, build_model, train
 
@@ -172,3 +174,30 @@ def test_a_loss_that_is_not_finite_stops_the_run(
 
     with pytest.raises(TrainingError, match=r"the loss is nan. Lower connector_lr"):
         train(tiny_recipe(), drawn_slake, tmp_path)
+
+
+def test_a_mixture_is_balanced_and_its_load_logged(
+    tiny_recipe: Callable[..., Recipe], drawn_slake: Path, tmp_path: Path
+) -> None:
+    """After every step the bias has moved; every validation says who read which modality."""
+    mixture = {"name": "moe", "experts": 4, "hidden": 8}
+    recipe = tiny_recipe(name="mixture").model_copy(update={"connector": mixture})
+
+    checkpoint = train(recipe, drawn_slake, tmp_path)
+
+    steps = json.loads((checkpoint / "state.json").read_text())["step"]
+    bias = load_file(checkpoint / "connector.safetensors")["bias"] / BIAS_STEP
+    assert bias.any() and bias.abs().max() <= steps
+    experts = [row["load"] for row in logged(checkpoint) if row["part"] == "experts"]
+    assert len(experts) == 2 and all(set(load) == {"drawing"} for load in experts)
+    assert sum(experts[-1]["drawing"]) == pytest.approx(1, abs=0.01)
+
+
+def test_training_on_a_validation_image_is_refused(
+    tiny_recipe: Callable[..., Recipe], drawn_slake: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(name="leak")
+    recipe = recipe.model_copy(update={"validation": recipe.stage[0].data})
+
+    with pytest.raises(DataError, match="is also a training image"):
+        train(recipe, drawn_slake, tmp_path)

@@ -1,6 +1,7 @@
 """Every connector, the moment its file exists: shapes, gradients, saving, settings."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,13 @@ from models.positions import grid_positions
 SIDE, VISION, TEXT = 4, 24, 32
 FEATURES = torch.randn(3, SIDE**2, VISION, generator=torch.Generator().manual_seed(0))
 POSITIONS = grid_positions(SIDE)
-SMALL = {"resampler": {"width": 16, "heads": 2, "queries": 4}}
+SMALL: dict[str, dict[str, Any]] = {
+    "resampler": {"width": 16, "heads": 2, "queries": 4},
+    "qformer": {"width": 16, "heads": 2, "queries": 4},
+    "mapper": {"width": 16, "heads": 2, "length": 4},
+    "dual": {"processed": {"name": "resampler", "width": 16, "heads": 2, "queries": 4}},
+    "moe": {"experts": 4, "hidden": 8},
+}
 
 
 def made(name: str) -> torch.nn.Module:
@@ -78,3 +85,66 @@ def test_a_wrong_name_or_setting_says_what_there_is() -> None:
         connectors.build({"name": "qformr"}, VISION, TEXT)
     with pytest.raises(ValueError, match=r"'mlp' has no setting depth. It has: hidden, gain"):
         connectors.build({"name": "mlp", "depth": 3}, VISION, TEXT)
+
+
+def test_the_mappers_mlp_knows_what_and_not_where() -> None:
+    torch.manual_seed(1)
+    settings = {"name": "mapper", "kind": "mlp", "length": 4, "width": 16, "heads": 2}
+    connector = connectors.build(settings, VISION, TEXT)
+
+    tokens = connector(FEATURES, POSITIONS)
+
+    assert tokens.shape == (3, 4, TEXT)
+    torch.testing.assert_close(tokens, connector(FEATURES.flip(1), POSITIONS))
+    assert not torch.allclose(tokens, connector(FEATURES * 2 - 1, POSITIONS))
+
+
+def test_the_sparse_mixture_equals_a_dense_one() -> None:
+    """Every expert on every patch, weighed by a gate that is zero for those not chosen."""
+    connector: Any = made("moe")
+    connector.bias.copy_(torch.tensor([0.3, -0.3, 0.0, 0.1]))  # selection sees it, weights do not
+    normal = connector.norm(FEATURES)
+    affinity = connector.gate(normal).sigmoid()
+    chosen = (affinity + connector.bias).topk(2, dim=-1).indices
+    gate = torch.zeros_like(affinity).scatter(-1, chosen, affinity.gather(-1, chosen))
+    gate = gate / gate.sum(-1, keepdim=True)
+    dense = connector.shared[0](normal) + sum(
+        expert(normal) * gate[..., number, None] for number, expert in enumerate(connector.routed)
+    )
+
+    sparse = connector(FEATURES, POSITIONS)
+
+    torch.testing.assert_close(sparse, connector.out(dense) * connector.gain)
+    assert connector.load.sum(-1).tolist() == [2 * SIDE**2] * 3
+
+
+def test_a_mixture_learns_to_share_the_load() -> None:
+    """Only the bias moves, and by it alone the busiest expert is chosen less."""
+    connector: Any = made("moe")
+    with torch.no_grad():
+        connector.gate.weight[0] += 2 * connector.norm(FEATURES).mean(dim=(0, 1))
+    connector(FEATURES, POSITIONS)
+    before = connector.load.sum(0)
+    weights = {name: value.clone() for name, value in connector.named_parameters()}
+
+    for _ in range(500):
+        connector(FEATURES, POSITIONS)
+        connector.balance()
+
+    spread = connector.load.sum(0).float().std() / before.float().std()
+    assert spread < 0.5
+    assert all(torch.equal(weights[name], value) for name, value in connector.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "moe", "active": 9}, r"active \(9\) must be .* at most experts \(8\)"),
+        ({"name": "qformer", "heads": 5}, r"width \(384\) must be a multiple of heads \(5\)"),
+        ({"name": "mapper", "kind": "lstm"}, r"kind \(lstm\) must be mlp or transformer"),
+        ({"name": "dual", "processed": {"name": "x"}}, r"Unknown connector 'x'"),
+    ],
+)
+def test_settings_that_cannot_be_are_told(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        connectors.build(settings, VISION, TEXT)

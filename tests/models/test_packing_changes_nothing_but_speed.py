@@ -1,6 +1,7 @@
 """Image-once packing: the same loss and gradients as one question at a time, fed plainly."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,13 @@ def rows_of(model: Vlm, recipe: Recipe, examples: Sequence[Example]) -> list[Row
     )
 
 
-def features_of(model: Vlm, image: Path) -> Tensor:
+def features_of(model: Vlm, images: Sequence[Path]) -> Tensor:
     """Any features, the same for the same image."""
-    number = int(image.parent.name.removeprefix("xmlab"))
-    generator = torch.Generator().manual_seed(number)
-    return torch.randn(1, model.tower.patches, model.tower.dim, generator=generator)
+    found = []
+    for image in images:
+        generator = torch.Generator().manual_seed(int(image.parent.name.removeprefix("xmlab")))
+        found.append(torch.randn(model.tower.patches, model.tower.dim, generator=generator))
+    return torch.stack(found)
 
 
 def plain_loss(model: Vlm, recipe: Recipe, example: Example) -> tuple[Tensor, int]:
@@ -51,7 +54,7 @@ def plain_loss(model: Vlm, recipe: Recipe, example: Example) -> tuple[Tensor, in
     """
     asked = model.text_ids(recipe.prompt.format(question=example.question))
     answered = [*model.text_ids(" " + example.answer), model.tokenizer.eos_token_id]
-    image = model.image_embeddings(features_of(model, example.image))
+    image = model.image_embeddings(features_of(model, example.images)).flatten(0, 1)[None]
     text = model.text_embeddings(torch.tensor([[*model.bos, *asked, *answered]]))
     start = len(model.bos)
     embeddings = torch.cat([text[:, :start], image, text[:, start:]], dim=1)
@@ -73,10 +76,12 @@ def test_packed_rows_have_the_loss_and_every_gradient_of_plain_questions(
     """Each question sees its image and itself, at the positions it would have had alone."""
     model = build_model(recipe).float()
     examples = examples_of(recipe.stage[0].data, drawn_slake)
+    first, second = examples[0].images[0], examples[2].images[0]
+    examples += [replace(example, images=(first, second)) for example in examples[:3]]
     rows = rows_of(model, recipe, examples)
-    assert (len(rows), len(examples)) == (8, 16)
+    assert (len(rows), len(examples)) == (9, 19)
 
-    features = torch.cat([features_of(model, row.image) for row in rows])
+    features = torch.cat([features_of(model, row.images) for row in rows])
     logits, labels, _ = answer_logits(model, collate(rows, 0), features)
     loss = functional.cross_entropy(logits, labels)
     loss.backward()

@@ -30,8 +30,8 @@ def parity_with(
 ) -> Parity:  # fmt: skip
     """One question, to which vLLM says what transformers says, changed; every token by `gap`."""
     example = examples_of(recipe.validation, data)[0]
-    with Image.open(example.image) as image:
-        ids = change(model.answer(image, recipe.prompt.format(question=example.question), LENGTH))
+    images = [Image.open(path) for path in example.images]
+    ids = change(model.answer(images, recipe.prompt.format(question=example.question), LENGTH))
     best = [{"top_logprobs": [{"logprob": -0.1}, {"logprob": -0.1 - gap}]}] * len(ids)
     reply = {"choices": [{"token_ids": ids, "logprobs": {"content": best}}]}
     server = vllm(raw=json.dumps(reply).encode())

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from models.data import slake
+from models.data.datasets import one_spelling
 from models.data.example import DataError, Example
 
 
@@ -26,12 +27,12 @@ def test_the_official_splits_are_whole(
     examples = slake.load(dataset / "slake", split, language)
 
     assert len({example.id for example in examples}) == len(examples) == questions
-    assert len({example.image for example in examples}) == images
+    assert len({example.images for example in examples}) == images
 
 
 def test_train_and_test_share_no_image(dataset: Path) -> None:
     seen = {
-        split: {e.image.read_bytes() for e in slake.load(dataset / "slake", split, "en")}
+        split: {e.images[0].read_bytes() for e in slake.load(dataset / "slake", split, "en")}
         for split in slake.SPLITS
     }
 
@@ -40,9 +41,9 @@ def test_train_and_test_share_no_image(dataset: Path) -> None:
 
 def test_one_spelling_per_answer_the_commonest() -> None:
     def example(answer: str) -> Example:
-        return Example("1", Path("x"), "?", answer, "en", closed=True)
+        return Example("1", (Path("x"),), "?", answer, "en", closed=True)
 
-    chosen = slake.one_spelling([example(a) for a in ("Yes", "yes.", "Yes ", "MRI")])
+    chosen = one_spelling([example(a) for a in ("Yes", "yes.", "Yes ", "MRI")])
 
     assert [e.answer for e in chosen] == ["Yes", "Yes", "Yes", "MRI"]
 

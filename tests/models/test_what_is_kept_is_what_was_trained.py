@@ -43,7 +43,7 @@ def trained(
     recipe = {
         "name": "tiny",
         "prompt": "{question} Answer:",
-        "validation": [data],
+        "validation": [data | {"split": "validate"}],
         "tower": tower,
         "connector": {"name": "mlp", "hidden": 16},
         "language": language,

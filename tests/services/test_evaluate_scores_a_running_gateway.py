@@ -73,6 +73,13 @@ def test_the_panel_and_every_worker_are_scored(vllm, gateway, run, tmp_path, cap
         "accuracy": 0.5, "correct": 6, "scored": 12, "unscored": 0, "low": 0, "high": 0
     }  # fmt: skip
     assert summary["scores"]["w1"]["closed"]["accuracy"] == 0.5
+    others = summary["scorers"]["w1"]
+    assert others["closed accuracy"]["value"] == 0.5
+    # "No" was said where yes was wanted and the reverse: LLaVA-Med's counts only who was right.
+    assert others["LLaVA-Med closed accuracy"]["value"] == 1
+    assert others["token recall"]["value"] == 1 and 0.8 < others["token F1"]["value"] < 1
+    assert 0 < others["calibration error"]["value"] < 1
+    assert summary["scorers"]["panel"]["calibration error"] is None
     printed = capsys.readouterr().out.splitlines()
     assert json.loads(printed[-1]) == summary
     assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary

@@ -1,0 +1,45 @@
+"""Every dataset by its name, which is also its folder's."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from models.data import mediqa_m3g, path_vqa, slake, vqa_med_2019, vqa_rad
+from models.data.example import DataError, Example
+
+LOADERS: dict[str, Callable[[Path, str, str], list[Example]]] = {
+    "slake": slake.load,
+    "vqa_rad": vqa_rad.load,
+    "vqa_med_2019": vqa_med_2019.load,
+    "path_vqa": path_vqa.load,
+    "mediqa_m3g": mediqa_m3g.load,
+}
+
+
+def load(name: str, data: Path, split: str, language: str) -> list[Example]:
+    """The examples of one split and language of dataset `name`, whose folder lies in `data`.
+
+    Raises:
+        DataError: no such dataset, split or language; a missing or broken file; a missing image.
+    """
+    if name not in LOADERS:
+        raise DataError(f"No dataset {name!r}; there are: {', '.join(LOADERS)}.")
+    return LOADERS[name](data / name, split, language)
+
+
+def one_spelling(examples: list[Example]) -> list[Example]:
+    """The same examples with one spelling per answer: its most common capitals, no final stop.
+
+    SLAKE writes "Yes" and "yes", "Lung" and "lung"; a model should not have to guess which.
+    """
+
+    def bare(answer: str) -> str:
+        return answer.strip().removesuffix(".").removesuffix("。").strip()
+
+    spellings: dict[str, Counter[str]] = {}
+    for example in examples:
+        answer = bare(example.answer)
+        spellings.setdefault(answer.lower(), Counter())[answer] += 1
+    chosen = {key: counter.most_common(1)[0][0] for key, counter in spellings.items()}
+    return [replace(e, answer=chosen[bare(e.answer).lower()]) for e in examples]

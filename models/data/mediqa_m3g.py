@@ -1,0 +1,121 @@
+"""MEDIQA-M3G 2024 (Yim et al. 2024, CC BY 4.0): free-text questions with several images, in
+English, Spanish and Chinese: `train.json`, `valid_ht.json`, `test_ht_spanishtestsetcorrected.json`,
+`df_userinfo.csv`, and the images in `images_train/`, `images_valid/`, `images_test/`.
+
+The English and Spanish training text is machine-translated from the Chinese. Not run with the real
+images, which cannot be had here; the texts are the real ones.
+"""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.data.example import (
+    DataError,
+    Example,
+    missing_file,
+    read_json,
+    require_images,
+    require_known,
+)
+
+SPLITS = {
+    "train": ("train.json", "images_train"),
+    "validate": ("valid_ht.json", "images_valid"),
+    "test": ("test_ht_spanishtestsetcorrected.json", "images_test"),
+}
+LANGUAGES = ("en", "es", "zh")
+
+
+@dataclass(frozen=True)
+class Response:
+    """One author's answer, with what MEDIQA-M3G weighs it by (`metrics.delta_bleu.weight`)."""
+
+    text: str
+    validated: bool  # a validated physician
+    rank: int  # the author's level
+    frequent: bool  # holds the most frequent answer; false where nobody marked it (train)
+    complete: bool  # likewise
+
+
+def load(root: Path, split: str, language: str) -> list[Example]:
+    """One example per encounter, its first answer the one to learn, in file order.
+
+    Raises:
+        DataError: an unknown split or language, a missing or broken file, a missing image.
+    """
+    encounters = _encounters(root, split, language)
+    folder = root / SPLITS[split][1]
+    examples = []
+    for each in encounters:
+        first, *others = (response[f"content_{language}"].strip() for response in each["responses"])
+        title, content = (each[f"query_{part}_{language}"].strip() for part in ("title", "content"))
+        examples.append(
+            Example(
+                id=each["encounter_id"],
+                images=tuple(folder / image for image in each["image_ids"]),
+                question=f"{title} {content}".strip(),
+                answer=first,
+                language=language,
+                closed=False,
+                modality="photograph",
+                alternatives=tuple(others),
+            )
+        )
+    require_images(examples, "get MEDIQA-M3G's images from its authors")
+    return examples
+
+
+def responses(root: Path, split: str, language: str) -> dict[str, list[Response]]:
+    """Every encounter's answers, by its id. Needs no image.
+
+    Raises:
+        DataError: an unknown split or language, or a missing or broken file.
+    """
+    authors = _authors(root / "df_userinfo.csv")
+    found = {}
+    for each in _encounters(root, split, language):
+        found[each["encounter_id"]] = [
+            Response(
+                text=response[f"content_{language}"],
+                validated=authors[response["author_id"]][0],
+                rank=authors[response["author_id"]][1],
+                frequent=response.get("contains_freq_ans") == 1.0,
+                complete=response.get("completeness") == 1.0,
+            )
+            for response in each["responses"]
+        ]
+    return found
+
+
+def _encounters(root: Path, split: str, language: str) -> list[dict[str, Any]]:
+    require_known("MEDIQA-M3G", split, SPLITS, language, LANGUAGES)
+    path = root / SPLITS[split][0]
+    encounters = read_json(path)
+    wanted = {"encounter_id", "image_ids", "responses"}
+    wanted |= {f"query_{part}_{language}" for part in ("title", "content")}
+    for each in encounters:
+        if missing := wanted - each.keys():
+            raise DataError(
+                f"{path}: encounter {each.get('encounter_id')} has no {sorted(missing)[0]!r}: "
+                "download it again."
+            )
+        if not each["responses"]:
+            raise DataError(f"{path}: encounter {each['encounter_id']} has no response.")
+    return encounters
+
+
+def _authors(path: Path) -> dict[str, tuple[bool, int]]:
+    """Who is a validated physician, and of which rank; an unknown rank is 0."""
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            return {
+                row["author_id"]: (
+                    row["validation_level"].startswith("md"),
+                    int(row["rank_level"].removeprefix("level_").replace("unk", "0")),
+                )
+                for row in csv.DictReader(stream)
+            }
+    except FileNotFoundError:
+        raise missing_file(path) from None

@@ -1,0 +1,42 @@
+"""VQA-RAD (Lau et al. 2018, CC0 1.0): `trainset.json`, `testset.json`, `images/`.
+
+Every test image is also a training image, so a score on this test split says nothing of images that
+were not seen; `models.data.splits.folds` makes splits that do.
+"""
+
+from pathlib import Path
+
+from models.data.example import DataError, Example, read_json, require_images, require_known
+
+SPLITS = {"train": "trainset.json", "test": "testset.json"}
+LANGUAGES = ("en",)
+
+
+def load(root: Path, split: str, language: str) -> list[Example]:
+    """The examples of one split, in file order.
+
+    Raises:
+        DataError: an unknown split or language, a missing or broken file, a missing image.
+    """
+    require_known("VQA-RAD", split, SPLITS, language, LANGUAGES)
+    path = root / SPLITS[split]
+    examples = [_example(root, row, split, path) for row in read_json(path)]
+    require_images(examples, "download VQA-RAD's images again")
+    return examples
+
+
+def _example(root: Path, row: dict[str, object], split: str, path: Path) -> Example:
+    try:
+        return Example(
+            id=f"{split}-{row['qid']}",
+            images=(root / "images" / str(row["image_name"]),),
+            question=str(row["question"]),
+            answer=str(row["answer"]).strip(),  # ten answers are bare numbers
+            language="en",
+            closed=str(row["answer_type"]).strip() == "CLOSED",
+            kind=str(row["question_type"]),
+        )
+    except KeyError as error:
+        raise DataError(
+            f"{path}: question {row.get('qid')} has no {error}: download it again."
+        ) from error

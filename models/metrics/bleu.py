@@ -1,0 +1,48 @@
+"""Corpus BLEU-1 to BLEU-4 (Papineni et al. 2002), by sacrebleu, lower-cased, between 0 and 1.
+
+BLEU-n is the geometric mean of the precisions up to n. Answers of one word have no bigrams, so
+beyond BLEU-1 a set of short answers is scored by its few long ones.
+"""
+
+from collections.abc import Hashable, Sequence
+
+from sacrebleu.metrics.bleu import BLEU
+
+from models.metrics.score import Score, Sums
+from models.metrics.score import score as clustered
+
+TOKENIZERS = {"en": "13a", "es": "13a", "zh": "zh"}
+
+
+def score(
+    answers: Sequence[str],
+    references: Sequence[str],
+    clusters: Sequence[Hashable],
+    *,
+    order: int,
+    language: str,
+    seed: int = 0,
+) -> Score:
+    """BLEU-`order` of `answers`, one reference each."""
+    bleu = BLEU(max_ngram_order=order, lowercase=True, tokenize=TOKENIZERS[language])
+    rows = []
+    for answer, reference in zip(answers, references, strict=True):
+        one = bleu.corpus_score([answer], [[reference]])
+        rows.append([*one.counts, *one.totals, one.sys_len, one.ref_len])
+    return clustered(rows, combine, clusters, seed)
+
+
+def combine(sums: Sums) -> float:
+    """Summed matches and totals for each n, then the lengths of answers and references → BLEU."""
+    order = len(sums) // 2 - 1
+    matched, total = sums[:order].tolist(), sums[order : 2 * order].tolist()
+    found = BLEU.compute_bleu(
+        matched,
+        total,
+        int(sums[-2]),
+        int(sums[-1]),
+        smooth_method="exp",
+        effective_order=True,
+        max_ngram_order=order,
+    )
+    return float(found.score) / 100

@@ -1,0 +1,36 @@
+"""Expected calibration error (Guo et al. 2017, section 2): how far confidence is from accuracy, in
+bins of equal width, each weighted by how many answers fall into it.
+"""
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from models.metrics.score import Score, Sums
+from models.metrics.score import score as clustered
+
+BINS = 15
+
+
+def score(
+    confidences: Sequence[float], hits: Sequence[bool], clusters: Sequence[Hashable], seed: int = 0
+) -> Score:
+    """Of answers given with `confidences` from 0 to 1. Its bootstrap interval leans upwards: noise
+    within a bin only ever adds to the error.
+
+    Raises:
+        ValueError: a confidence outside 0 to 1, or nothing to score.
+    """
+    sure = np.asarray(confidences, dtype=np.float64)
+    if not ((sure >= 0) & (sure <= 1)).all():
+        raise ValueError("a confidence must lie between 0 and 1")
+    rows = np.zeros((len(sure), 3, BINS))
+    bins = np.clip(np.ceil(sure * BINS).astype(int) - 1, 0, None)  # (0, 1/15], (1/15, 2/15], …
+    of = np.arange(len(sure))
+    rows[of, 0, bins], rows[of, 1, bins], rows[of, 2, bins] = 1, sure, np.asarray(hits, float)
+    return clustered(rows.reshape(len(sure), -1), _combine, clusters, seed)
+
+
+def _combine(sums: Sums) -> float:
+    count, confidence, correct = sums.reshape(3, BINS)
+    return float(np.abs(confidence - correct).sum() / count.sum())

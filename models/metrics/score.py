@@ -1,0 +1,58 @@
+"""A score over cases, with its interval.
+
+A scorer turns each case into a row of numbers that add up; from their sums it makes its score. So
+means, corpus BLEU and calibration errors all get their interval in one way: questions share images,
+so the bootstrap draws whole images.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+RESAMPLES = 2_000
+
+Sums = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score between 0 and 1 over so many cases, with its 95 % interval clustered by image."""
+
+    value: float
+    cases: int
+    low: float
+    high: float
+
+
+def score(
+    rows: ArrayLike, combine: Callable[[Sums], float], clusters: Sequence[Hashable], seed: int = 0
+) -> Score:
+    """`combine` of the summed rows, [cases, k] → [k]; `clusters` names each case's image.
+
+    Raises:
+        ValueError: nothing was scored, or there is not one cluster for each row.
+    """
+    table = np.asarray(rows, dtype=np.float64)
+    if len(table) == 0 or len(table) != len(clusters):
+        raise ValueError(f"{len(table)} scored answers in {len(clusters)} clusters have no score")
+    numbers = {image: number for number, image in enumerate(dict.fromkeys(clusters))}
+    sums = np.zeros((len(numbers), table.shape[1]))
+    np.add.at(sums, [numbers[image] for image in clusters], table)
+    drawn = np.random.default_rng(seed).integers(len(numbers), size=(RESAMPLES, len(numbers)))
+    # How often each resample holds each image: the sums of all resamples are then one product.
+    times = np.zeros((RESAMPLES, len(numbers)))
+    np.add.at(times, (np.arange(RESAMPLES)[:, None], drawn), 1)
+    resampled = [combine(total) for total in times @ sums]
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return Score(float(combine(table.sum(axis=0))), len(table), float(low), float(high))
+
+
+def mean(values: Sequence[float], clusters: Sequence[Hashable], seed: int = 0) -> Score:
+    """The mean of one value per case, as a score."""
+    return score([(value, 1.0) for value in values], _ratio, clusters, seed)
+
+
+def _ratio(sums: Sums) -> float:
+    return float(sums[0] / sums[1])

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models.assets import cache_dir
+from models.data.pixels import open_rgb, pixel_hash
 from models.vision import Tower
 
 DTYPE = torch.bfloat16
@@ -26,11 +27,11 @@ def cached_features(tower: Tower, images: Iterable[Path], batch: int = 8) -> dic
     """Each image's features, [patches, dim] in bfloat16, computed only where the cache has none."""
     path = cache_dir() / "features" / f"{_tower_key(tower)}.safetensors"
     kept = load_file(path) if path.exists() else {}
-    key_of = {image: _pixel_key(image) for image in sorted(set(images))}
+    key_of = {image: pixel_hash(image) for image in sorted(set(images))}
     missing = list({key: image for image, key in key_of.items() if key not in kept}.items())
     for start in track(range(0, len(missing), batch), "tower features", disable=not missing):
         chunk = missing[start : start + batch]
-        pixels = torch.stack([tower.preprocess(_open(image)) for _, image in chunk])
+        pixels = torch.stack([tower.preprocess(open_rgb(image)) for _, image in chunk])
         with torch.no_grad():
             features = tower(pixels).to(DTYPE)
         kept |= {
@@ -53,13 +54,3 @@ def _tower_key(tower: Tower) -> str:
         digest.update(name.encode())
         digest.update(value.numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _pixel_key(path: Path) -> str:
-    image = _open(path)
-    return hashlib.sha256(str(image.size).encode() + image.tobytes()).hexdigest()
-
-
-def _open(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        return image.convert("RGB")

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from PIL import Image
 
 from models.data.example import Example
+from models.data.pixels import open_rgb
 from models.vlm import Vlm
 
 MAX_GAP = 0.05  # nats between the two best tokens, where the two first differ
@@ -58,7 +58,7 @@ def compare(model: Vlm, url: str, name: str, prompt: str, examples: Sequence[Exa
     found = []
     for example in examples:
         asked = prompt.format(question=example.question)
-        ours = model.answer([Image.open(path) for path in example.images], asked, MAX_TOKENS)
+        ours = model.answer([open_rgb(path) for path in example.images], asked, MAX_TOKENS)
         theirs, gaps = _ask_vllm(url, name, asked, example.images)
         # Where one stops sooner, the other's next token stands against nothing: that differs too.
         pairs = zip([*ours, None], [*theirs, None], strict=False)

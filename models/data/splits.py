@@ -5,7 +5,6 @@ duplicates where their difference hashes (64 bits of which neighbour is brighter
 two bits: slices of one scan, one film with two crops.
 """
 
-import hashlib
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,15 +13,16 @@ import numpy as np
 from PIL import Image
 
 from models.data.example import DataError, Example
+from models.data.pixels import open_rgb, pixel_hash
 
 NEAR = 2  # bits of 64
 
 
 def refuse_shared_images(train: Iterable[Example], test: Iterable[Example]) -> None:
     """Raises DataError where the two hold an image with the same decoded pixels, and names it."""
-    trained = {_pixels(image): image for image in _images(train)}
+    trained = {pixel_hash(image): image for image in _images(train)}
     for image in _images(test):
-        if twin := trained.get(_pixels(image)):
+        if twin := trained.get(pixel_hash(image)):
             raise DataError(
                 f"{image} is also a training image ({twin}): a score on it says nothing. Split by "
                 "image (models.data.splits.folds)."
@@ -78,14 +78,7 @@ def _images(examples: Iterable[Example]) -> list[Path]:
     return sorted({image for example in examples for image in example.images})
 
 
-def _pixels(path: Path) -> str:
-    with Image.open(path) as image:
-        plain = image.convert("RGB")
-    return hashlib.sha256(str(plain.size).encode() + plain.tobytes()).hexdigest()
-
-
 def _difference_hash(path: Path) -> int:
-    with Image.open(path) as image:
-        small = image.convert("L").resize((9, 8), Image.Resampling.LANCZOS)
+    small = open_rgb(path).convert("L").resize((9, 8), Image.Resampling.LANCZOS)
     grey = np.asarray(small, dtype=np.int16)
     return int.from_bytes(np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes(), "big")

@@ -5,6 +5,7 @@ beyond BLEU-1 a set of short answers is scored by its few long ones.
 """
 
 from collections.abc import Hashable, Sequence
+from functools import lru_cache
 
 from sacrebleu.metrics.bleu import BLEU
 
@@ -12,6 +13,7 @@ from models.metrics.score import Score, Sums
 from models.metrics.score import score as clustered
 
 TOKENIZERS = {"en": "13a", "es": "13a", "zh": "zh"}
+MAX_ORDER = 4
 
 
 def score(
@@ -24,11 +26,9 @@ def score(
     seed: int = 0,
 ) -> Score:
     """BLEU-`order` of `answers`, one reference each."""
-    bleu = BLEU(max_ngram_order=order, lowercase=True, tokenize=TOKENIZERS[language])
-    rows = []
-    for answer, reference in zip(answers, references, strict=True):
-        one = bleu.corpus_score([answer], [[reference]])
-        rows.append([*one.counts, *one.totals, one.sys_len, one.ref_len])
+    pairs = zip(answers, references, strict=True)
+    counted = [_counts(answer, reference, language) for answer, reference in pairs]
+    rows = [[*matched[:order], *total[:order], *lengths] for matched, total, lengths in counted]
     return clustered(rows, combine, clusters, seed)
 
 
@@ -46,3 +46,13 @@ def combine(sums: Sums) -> float:
         max_ngram_order=order,
     )
     return float(found.score) / 100
+
+
+@lru_cache(maxsize=10_000)  # four orders ask for the same, and short answers are often the same
+def _counts(
+    answer: str, reference: str, language: str
+) -> tuple[list[int], list[int], tuple[int, int]]:
+    """Matches and totals for each n up to 4, and the lengths of answer and reference."""
+    bleu = BLEU(max_ngram_order=MAX_ORDER, lowercase=True, tokenize=TOKENIZERS[language])
+    one = bleu.corpus_score([answer], [[reference]])
+    return one.counts, one.totals, (one.sys_len, one.ref_len)

@@ -12,6 +12,9 @@ _DATASETS = {
     "vqa_med_2019": "VQA-Med 2019 (Ben Abacha et al. 2019), CC BY 4.0",
     "path_vqa": "PathVQA (He et al. 2020), MIT",
     "mediqa_m3g": "MEDIQA-M3G (Yim et al. 2024), CC BY 4.0",
+    "captions": "a caption set of the user's own",
+    "slake_captions": "captions made from SLAKE's organ boxes, CC BY 4.0",
+    "scenes": "synthetic scenes of shapes, drawn by models/data/scenes.py",
 }
 
 

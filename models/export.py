@@ -1,7 +1,7 @@
 """A trained checkpoint → `models/zoo/NAME` (what is kept) → a merged folder (what is served).
 
-    models/zoo/NAME/             connector.safetensors, adapter/, recipe.toml, base.json, README.md,
-                                 scores.json: what was measured of exactly these weights
+    models/zoo/NAME/    what was trained (models.tuning), recipe.toml, base.json, README.md,
+                        scores.json: what was measured of exactly these weights
     $CONSILIUM_CACHE/served/HASH/  config.json, model.safetensors, tokenizer, chat template
 
 The zoo holds only what was trained, in bfloat16. The served folder can be made from it at any time;
@@ -20,19 +20,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import models.cpu_torch  # noqa: F401  before peft and transformers, which import torchvision
+import models.cpu_torch  # noqa: F401  before transformers, which imports torchvision
 
 # isort: split
-from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from models import assets, connectors
 from models.card import model_card
-from models.language import load_language
+from models.checkpoints import recipe_of
 from models.served_config import ARCHITECTURE, ServedConfig
 from models.stages import Recipe, load_recipe
+from models.tuning import SOFT_PROMPTS, load_trained
 from models.vision import Tower, TowerConfig
-from models.vlm import Vlm
+from models.vlm import Vlm, build_model
 
 ZOO = Path(__file__).parent / "zoo"
 FORMAT = 1  # of the served folder; raise it when what `_serve` writes changes
@@ -50,18 +50,20 @@ def export(recipe_file: Path, checkpoint: Path, out: Path) -> Path:
         RecipeError: the recipe cannot be read.
     """
     recipe = load_recipe(recipe_file)
+    _refuse_soft_prompts(recipe)
     _check_checkpoint(recipe, checkpoint)
     out.mkdir(parents=True, exist_ok=True)
     before = _hash_of(out)
-    _save_halved(checkpoint / "connector.safetensors", out / "connector.safetensors")
-    shutil.rmtree(out / "adapter", ignore_errors=True)
-    if (checkpoint / "adapter").is_dir():
-        (out / "adapter").mkdir()
-        name = "adapter_model.safetensors"
-        _save_halved(checkpoint / "adapter" / name, out / "adapter" / name)
-        settings = json.loads((checkpoint / "adapter" / "adapter_config.json").read_text())
-        settings["base_model_name_or_path"] = recipe.language.model  # not a path of this machine
-        (out / "adapter" / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    for name in ("connector", "tower", "language"):
+        _keep(checkpoint, out, f"{name}.safetensors")
+    for name, base in (("tower", recipe.tower.weights), ("adapter", recipe.language.model)):
+        shutil.rmtree(out / name, ignore_errors=True)
+        if (checkpoint / name).is_dir():
+            (out / name).mkdir()
+            _keep(checkpoint / name, out / name, "adapter_model.safetensors")
+            settings = json.loads((checkpoint / name / "adapter_config.json").read_text())
+            settings["base_model_name_or_path"] = base  # not a path of this machine
+            (out / name / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n")
     shutil.copyfile(recipe_file, out / "recipe.toml")
     (out / "base.json").write_text(json.dumps(_bases(recipe), indent=2) + "\n")
     if _hash_of(out) != before:
@@ -121,25 +123,23 @@ def load_served(folder: Path) -> Vlm:
 
 def _serve(zoo: Path, folder: Path) -> None:
     recipe = load_recipe(zoo / "recipe.toml")
-    tower = Tower(TowerConfig(**recipe.tower.model_dump()))
     if _bases(recipe) != json.loads((zoo / "base.json").read_text()):
         raise ExportError(
             f"{zoo / 'base.json'}: the base weights at hand are not those this worker was trained "
             f"on. Train it anew: consilium train {recipe.name}."
         )
     # Merged in float32 and rounded once.
-    language, tokenizer = load_language(recipe.language.model, torch.float32)
-    if (zoo / "adapter").is_dir():
-        language = PeftModel.from_pretrained(language, zoo / "adapter").merge_and_unload()
-    language = language.to(torch.bfloat16)
-    tied = language.all_tied_weights_keys
-    connector = connectors.build(recipe.connector, tower.dim, language.config.hidden_size)
-    connector_weights = load_file(zoo / "connector.safetensors")
-    connector.load_state_dict(connector_weights)
-
-    weights = {f"tower.{k}": v for k, v in tower.state_dict().items()}
-    weights |= {f"connector.{k}": v for k, v in connector_weights.items()}
-    weights |= {f"language_model.{k}": v for k, v in language.state_dict().items() if k not in tied}
+    model = build_model(recipe, torch.float32)
+    load_trained(model, zoo, merge=True)
+    tower, connector, tokenizer = model.tower, model.connector, model.tokenizer
+    language = model.language.to(torch.bfloat16)
+    parts = {"tower": tower, "connector": connector.to(torch.bfloat16), "language_model": language}
+    weights = {
+        f"{name}.{key}": value
+        for name, part in parts.items()
+        for key, value in part.state_dict().items()
+        if part is not language or key not in language.all_tied_weights_keys
+    }
     folder.mkdir()
     save_file({k: v.contiguous() for k, v in weights.items()}, folder / "model.safetensors")
     config = ServedConfig(
@@ -148,7 +148,7 @@ def _serve(zoo: Path, folder: Path) -> None:
         text_config=language.config.to_dict(),
         patches_per_side=tower.side,
         vision_dim=tower.dim,
-        image_tokens=connector.num_tokens(tower.patches),  # type: ignore[operator]
+        image_tokens=model.image_tokens,
         image_token_id=tokenizer.convert_tokens_to_ids(recipe.language.image_token),
         bos=recipe.language.bos,
         architectures=[ARCHITECTURE],
@@ -185,11 +185,22 @@ def _check_checkpoint(recipe: Recipe, checkpoint: Path) -> None:
             f"{checkpoint} is not a stage's last checkpoint: let `consilium train {recipe.name}` "
             "run to its end first."
         )
-    claim = checkpoint.parent.parent / "recipe.json"
-    if not claim.exists() or json.loads(claim.read_text()) != recipe.model_dump(mode="json"):
+    run = checkpoint.parent.parent
+    if recipe_of(run) != recipe:
         raise ExportError(
-            f"{checkpoint} was not trained by this recipe; {claim} says by which. Give that one."
+            f"{checkpoint} was not trained by this recipe; {run / 'recipe.json'} says by which. "
+            "Give that one."
         )
+
+
+def _refuse_soft_prompts(recipe: Recipe) -> None:
+    for stage in recipe.stage:
+        if stage.language in SOFT_PROMPTS:
+            raise ExportError(
+                f"stage {stage.name} trains the language model by {stage.language!r}: vLLM has no "
+                "place for learned keys or embeddings before a prompt. Train that stage with "
+                '"lora" or "full", which are merged into the weights.'
+            )
 
 
 def _bases(recipe: Recipe) -> dict[str, dict[str, str]]:
@@ -214,8 +225,15 @@ def _hash_of(zoo: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _save_halved(source: Path, target: Path) -> None:
-    halved: dict[str, Tensor] = {k: v.to(torch.bfloat16) for k, v in load_file(source).items()}
-    scratch = target.with_suffix(".part")
+def _keep(source: Path, target: Path, name: str) -> None:
+    """Copies weights, halved to bfloat16; where the source has none, the target keeps none."""
+    if not (source / name).exists():
+        (target / name).unlink(missing_ok=True)
+        return
+    halved: dict[str, Tensor] = {
+        key: value.to(torch.bfloat16) if value.is_floating_point() else value
+        for key, value in load_file(source / name).items()
+    }
+    scratch = target / f".{name}"
     save_file(halved, scratch)
-    os.replace(scratch, target)
+    os.replace(scratch, target / name)

@@ -1,12 +1,54 @@
 """What training minimises: the answers' cross-entropy, and the reconstruction regulariser."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import models.cpu_torch  # noqa: F401  before peft, which imports torchvision
+
+# isort: split
+from peft import PeftModel, PeftType
+
 from models.packing import IGNORED, Batch
 from models.positions import FOURIER_DIM, fourier
+from models.tuning import soft_prompt
 from models.vlm import Vlm
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Over the rows of one batch."""
+
+    answer: Tensor  # summed over the answers' tokens
+    reconstruction: Tensor  # summed over images
+    wrong: Tensor  # [tokens]: is another token than the answer's the likeliest?
+
+
+class Objective(nn.Module):
+    """Model and reconstructor as one module: what several GPUs compute gradients of."""
+
+    def __init__(self, model: Vlm):
+        super().__init__()
+        self.model = model
+        text_dim = model.text_embeddings(torch.zeros(1, dtype=torch.long)).shape[-1]
+        self.reconstructor = Reconstructor(text_dim, model.tower.dim)
+
+    def forward(self, batch: Batch, seen: Tensor) -> Losses:
+        """`seen` holds the rows' images in order: pixels [images, 3, size, size], or the features
+        [images, patches, vision_dim] that the tower has made of them.
+        """
+        features = self.model.tower(seen) if seen.dim() == 4 else seen
+        with torch.autocast(seen.device.type, torch.bfloat16):
+            logits, labels, image = answer_logits(self.model, batch, features)
+            # Of a tower that moves only the answers say where to: else it would move to where it
+            # is easy to rebuild.
+            rebuilt = self.reconstructor(image, self.model.positions, features.detach())
+        # In bfloat16 as they are: 262,144 words a token are too many to copy. Only the sum is not.
+        answer = functional.cross_entropy(logits, labels, reduction="none").float().sum()
+        return Losses(answer, rebuilt.sum(), logits.argmax(-1) != labels)
 
 
 def answer_logits(model: Vlm, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -18,8 +60,13 @@ def answer_logits(model: Vlm, batch: Batch, features: Tensor) -> tuple[Tensor, T
     image = model.image_embeddings(features)
     embeddings = model.text_embeddings(batch.ids)
     embeddings = embeddings.masked_scatter(batch.images[..., None], image.to(embeddings.dtype))
+    seen, positions, past = batch.mask, batch.positions, None
+    if soft_prompt(model.language):
+        embeddings, seen, positions, past = _behind_soft_prompt(
+            model.language, embeddings, seen, positions
+        )
     blocked = torch.finfo(embeddings.dtype).min
-    bias = torch.zeros_like(batch.mask, dtype=embeddings.dtype).masked_fill(~batch.mask, blocked)
+    bias = torch.zeros_like(seen, dtype=embeddings.dtype).masked_fill(~seen, blocked)
     mask: Tensor | dict[str, Tensor] = bias
     if getattr(model.language.config, "layer_types", None):
         # No question is longer than a sliding window, so one mask serves both kinds of layer.
@@ -27,12 +74,36 @@ def answer_logits(model: Vlm, batch: Batch, features: Tensor) -> tuple[Tensor, T
     hidden = model.language.get_decoder()(
         inputs_embeds=embeddings,
         attention_mask=mask,
-        position_ids=batch.positions,
-        use_cache=False,
-    ).last_hidden_state
+        position_ids=positions,
+        past_key_values=past,
+        use_cache=past is not None,
+    ).last_hidden_state[:, -batch.labels.shape[1] :]
     supervised = batch.labels != IGNORED
     logits = model.language.get_output_embeddings()(hidden[supervised])
     return logits, batch.labels[supervised], image
+
+
+def _behind_soft_prompt(
+    language: PeftModel, embeddings: Tensor, seen: Tensor, positions: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Any]:
+    """The soft prompt goes first, and everything sees all of it.
+
+    Returns embeddings, mask, positions and the keys and values that come before them, if any.
+    """
+    rows, length = positions.shape
+    first = language.active_peft_config.num_virtual_tokens
+    prompt = language.get_prompt(rows)
+    seen = torch.cat([seen.new_ones(rows, 1, length, first), seen], dim=-1)
+    if language.peft_type == PeftType.PREFIX_TUNING:
+        return embeddings, seen, positions + first, prompt
+    own = seen.new_ones(first, first + length).tril().expand(rows, 1, -1, -1)
+    places = torch.arange(first, device=positions.device).expand(rows, -1)
+    return (
+        torch.cat([prompt.to(embeddings.dtype), embeddings], dim=1),
+        torch.cat([own, seen], dim=2),
+        torch.cat([places, positions + first], dim=1),
+        None,
+    )
 
 
 class Reconstructor(nn.Module):
@@ -48,8 +119,9 @@ class Reconstructor(nn.Module):
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, vision_dim))
 
     def forward(self, tokens: Tensor, positions: Tensor, features: Tensor) -> Tensor:
-        """Mean of 1 - cosine over patches: 0 where all is kept, 1 where nothing is."""
+        """[images]: mean of 1 - cosine over patches: 0 where all is kept, 1 where nothing is."""
         key, value = self.key_value(functional.layer_norm(tokens, tokens.shape[-1:])).chunk(2, -1)
         query = self.query(fourier(positions)).expand(len(tokens), -1, -1).to(key.dtype)
         rebuilt = self.out(functional.scaled_dot_product_attention(query, key, value))
-        return (1 - functional.cosine_similarity(rebuilt.float(), features.float(), dim=-1)).mean()
+        alike = functional.cosine_similarity(rebuilt.float(), features.float(), dim=-1)
+        return (1 - alike).mean(-1)

@@ -8,7 +8,7 @@ gradients are those of a row of its own, and the images' tokens are paid for onc
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -40,6 +40,14 @@ class Batch:
     images: Tensor  # [b, length], True where an image's embedding goes
     mask: Tensor  # [b, 1, length, length], True where a token (row) sees another (column)
     labels: Tensor  # [b, length]
+
+    def to(self, device: torch.device) -> "Batch":
+        moved = {
+            field.name: getattr(self, field.name).to(device)
+            for field in fields(self)
+            if field.name != "rows"
+        }
+        return replace(self, **moved)
 
 
 def pack(

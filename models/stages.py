@@ -49,6 +49,8 @@ class Source(_Strict):
     set: str  # a dataset of models.data.datasets
     split: str
     languages: tuple[str, ...]
+    # So many folds by image: validation takes the recipe's fold of them, a stage all the others.
+    folds: int | None = Field(default=None, ge=2)
 
     @field_validator("set")
     @classmethod
@@ -61,12 +63,20 @@ class Source(_Strict):
 class Stage(_Strict):
     name: str = Field(pattern=r"^[a-z0-9_-]+$")
     parent: str | None = None  # the stage whose last checkpoint it starts from
+    tower: Literal["frozen", "lora", "full"] = "frozen"
     connector: Literal["frozen", "full"]
-    language: Literal["frozen", "lora"]
-    lora: Lora | None = None
-    data: tuple[Source, ...]
+    language: Literal["frozen", "full", "lora", "prefix", "p_tuning", "prompt"]
+    lora: Lora | None = None  # of the language model
+    tower_lora: Lora | None = None
+    virtual_tokens: int = Field(default=16, ge=1)  # of prefix, p_tuning and prompt
+    data: tuple[Source, ...] = Field(min_length=1)
+    validation: tuple[Source, ...] = ()  # where it is not the recipe's
+    augment: bool = False  # images are shifted, turned, scaled, dimmed a little, anew each time
     epochs: int = Field(ge=1)
     rows_per_step: int = Field(default=4, ge=1)  # a row is an image with its questions
+    accumulate: int = Field(default=1, ge=1)  # parts of a step that are in memory one by one
+    checkpoint_activations: bool = False  # slower, in less memory: layers are computed twice
+    tower_lr: float = Field(default=1e-4, gt=0)
     connector_lr: float = Field(default=1e-3, gt=0)
     language_lr: float = Field(default=6e-4, gt=0)
     warmup_steps: int = Field(default=40, ge=1)
@@ -74,16 +84,28 @@ class Stage(_Strict):
 
     @model_validator(mode="after")
     def _something_trains(self) -> "Stage":
-        if (self.language == "lora") != (self.lora is not None):
-            raise ValueError('a [stage.lora] table goes with language = "lora", and only with it')
-        if self.connector == "frozen" and self.language == "frozen":
-            raise ValueError("nothing trains: set connector or language to other than frozen")
+        for part, key in ((self.language, "lora"), (self.tower, "tower_lora")):
+            if (part == "lora") != (getattr(self, key) is not None):
+                owner = "language" if key == "lora" else "tower"
+                raise ValueError(
+                    f'a [stage.{key}] table goes with {owner} = "lora", and only with it'
+                )
+        if (self.tower, self.connector, self.language) == ("frozen",) * 3:
+            raise ValueError(
+                "nothing trains: set tower, connector or language to other than frozen"
+            )
+        if self.language == "prefix" and self.checkpoint_activations:
+            raise ValueError(
+                "checkpoint_activations: a prefix is lost where layers are computed twice; leave "
+                'it out, or take language = "prompt"'
+            )
         return self
 
 
 class Recipe(_Strict):
     name: str = Field(pattern=r"^[a-z0-9_-]+$")
     seed: int = 0
+    fold: int = Field(default=0, ge=0)  # which of a source's folds is held out
     prompt: str  # what the worker is asked with; panel.toml repeats it
     tower: TowerPart
     connector: dict[str, Any]
@@ -102,7 +124,29 @@ class Recipe(_Strict):
             if stage.name in seen:
                 raise ValueError(f"two stages are called {stage.name!r}")
             seen.add(stage.name)
+        for source in (*self.held_out, *(each for stage in self.stage for each in stage.data)):
+            if source.folds is not None and self.fold >= source.folds:
+                raise ValueError(f"fold {self.fold} of {source.folds}: they are counted from 0")
         return self
+
+    def of_fold(self, fold: int) -> "Recipe":
+        """The same recipe with another fold held out, under a name of its own.
+
+        Raises:
+            RecipeError: nothing of it is in folds, or in fewer.
+        """
+        changed = self.model_dump() | {"fold": fold, "name": f"{self.name}-fold{fold}"}
+        if not any(source.folds for source in self.held_out):
+            raise RecipeError(f"recipe {self.name}: no validation data is in folds.")
+        try:
+            return Recipe.model_validate(changed)
+        except ValidationError as error:
+            raise RecipeError(f"recipe {self.name}: {error.errors()[0]['msg']}.") from error
+
+    @property
+    def held_out(self) -> tuple[Source, ...]:
+        """Everything that some stage is validated on."""
+        return (*self.validation, *(each for stage in self.stage for each in stage.validation))
 
     @property
     def languages(self) -> tuple[str, ...]:

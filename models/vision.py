@@ -65,7 +65,19 @@ class Tower(nn.Module):
 
     def train(self, mode: bool = True) -> "Tower":
         """Batch statistics of a handful of images are noise: BatchNorm stays in eval mode."""
-        return super().train(False)
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+    def pointwise(self) -> list[str]:
+        """The names of the 1 x 1 convolutions, where most weights are: what a LoRA adapts."""
+        return [
+            name
+            for name, module in self.net.named_modules()
+            if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1
+        ]
 
     def describe(self) -> dict[str, object]:
         return asdict(self.config)

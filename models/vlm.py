@@ -12,13 +12,17 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from models import connectors
+from models.language import load_language
 from models.positions import grid_positions
-from models.vision import Tower
+from models.stages import Recipe, RecipeError
+from models.vision import Tower, TowerConfig
 
 
 class Vlm(nn.Module):
     """`language` is a causal model of transformers, `tokenizer` its tokenizer, `bos` says whether
-    a prompt starts with the tokenizer's bos token. `image_tokens` counts one image's tokens.
+    a prompt starts with the tokenizer's bos token. `image_tokens` counts one image's tokens,
+    `whole` names what has trained whole: "tower", "language" (see models.tuning).
     """
 
     positions: Tensor
@@ -32,6 +36,7 @@ class Vlm(nn.Module):
         self.tokenizer = tokenizer
         self.register_buffer("positions", grid_positions(tower.side), persistent=False)
         self.image_tokens: int = connector.num_tokens(tower.patches)  # type: ignore[operator]
+        self.whole: set[str] = set()
         self.bos: list[int] = [tokenizer.bos_token_id] if bos else []
 
     def image_embeddings(self, features: Tensor) -> Tensor:
@@ -66,3 +71,43 @@ class Vlm(nn.Module):
             do_sample=False,
         )
         return ids[0].tolist()
+
+
+def build_model(recipe: Recipe, dtype: torch.dtype = torch.bfloat16) -> Vlm:
+    """The recipe's base model, its language model in `dtype`, its connector freshly initialised
+    from the recipe's seed.
+
+    Raises:
+        RecipeError: a connector, a setting of it, or a token that does not exist.
+        AssetError: base weights that cannot be had.
+    """
+    torch.manual_seed(recipe.seed)
+    tower = Tower(TowerConfig(**recipe.tower.model_dump()))
+    language, tokenizer = load_language(recipe.language.model, dtype)
+    _check_tokens(recipe, tokenizer)
+    connector = build_connector(recipe, tower, language)
+    return Vlm(tower, connector, language, tokenizer, recipe.language.bos)
+
+
+def build_connector(recipe: Recipe, tower: Tower, language: Any) -> nn.Module:
+    """Raises RecipeError where there is no such connector, or none that fits the tower."""
+    text_dim = language.get_input_embeddings().weight.shape[1]
+    try:
+        return connectors.build(recipe.connector, tower.dim, text_dim)
+    except ValueError as error:
+        raise RecipeError(f"recipe {recipe.name}: connector: {error}") from error
+
+
+def _check_tokens(recipe: Recipe, tokenizer: Any) -> None:
+    """Now, not at the export hours later."""
+    token = recipe.language.image_token
+    if token not in tokenizer.all_special_tokens and token not in tokenizer.get_added_vocab():
+        raise RecipeError(
+            f"recipe {recipe.name}: language.image_token: {token!r} is no special token of "
+            f"{recipe.language.model}. Take one that no text uses."
+        )
+    if recipe.language.bos and tokenizer.bos_token_id is None:
+        raise RecipeError(
+            f"recipe {recipe.name}: language.bos: the tokenizer of {recipe.language.model} has "
+            "no bos token. Leave it out."
+        )

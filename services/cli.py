@@ -120,19 +120,37 @@ def compose(
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe's name in models/recipes, or its file.")],
-    data: Data,
+    data: OptionalData = None,
     runs: Annotated[Path, typer.Option(help="Where checkpoints go; a stopped run resumes.")] = Path(
         "runs"
     ),
+    fold: Annotated[
+        int | None, typer.Option(min=0, help="Which fold is held out, where data is in folds.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would train and take, and stop.")
+    ] = False,
 ) -> None:
     """Run a recipe's stages that are not done yet."""
+    from models.checkpoints import CheckpointError
     from models.data.example import DataError
+    from models.dry_run import plan
     from models.stages import RecipeError, load_recipe
     from models.training import TrainingError
     from models.training import train as run
+    from models.tuning import TuningError
 
-    with _failures(DataError, RecipeError, TrainingError):
-        console.print(f"trained: {run(load_recipe(recipe), data, runs)}")
+    with _failures(CheckpointError, DataError, RecipeError, TrainingError, TuningError):
+        read = load_recipe(recipe)
+        if fold is not None:
+            read = read.of_fold(fold)
+        if dry_run:
+            for stage in plan(read):
+                console.print(str(stage))
+            return
+        if data is None:
+            raise typer.BadParameter("needs --data, or CONSILIUM_DATA", param_hint="train")
+        console.print(f"trained: {run(read, data, runs)}")
 
 
 @app.command()
@@ -150,13 +168,14 @@ def export(
     """Keep what was trained, as a folder of the zoo."""
     if verify and data is None:
         raise typer.BadParameter("needs --data, or CONSILIUM_DATA", param_hint="--verify")
+    from models.checkpoints import CheckpointError
     from models.data.example import DataError
     from models.export import ExportError
     from models.export import export as run
     from models.parity import ParityError
     from models.stages import RecipeError
 
-    with _failures(DataError, ExportError, ParityError, RecipeError):
+    with _failures(CheckpointError, DataError, ExportError, ParityError, RecipeError):
         console.print(f"exported: {run(recipe, checkpoint, out)}")
         if data and verify and not _verified(out, data):
             raise SystemExit(1)

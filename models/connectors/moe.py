@@ -77,10 +77,10 @@ class Connector(nn.Module):
         return chosen, (taken / taken.sum(-1, keepdim=True)).to(normal.dtype)
 
     @torch.no_grad()
-    def balance(self) -> None:
-        """After a step: whoever had more than the mean load is a little less wanted."""
-        load = self.load.sum(0).float()
-        self.bias += BIAS_STEP * (load.mean() - load).sign()
+    def balance(self, load: Tensor) -> None:
+        """After a step, in which each expert got `load` [experts] patches: whoever had more than
+        the mean is a little less wanted."""
+        self.bias += BIAS_STEP * (load.float().mean() - load).sign()
 
 
 def _expert(vision_dim: int, hidden: int, text_dim: int) -> nn.Module:

@@ -5,7 +5,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from models.data import mediqa_m3g, path_vqa, slake, vqa_med_2019, vqa_rad
+from models.data import (
+    captions,
+    mediqa_m3g,
+    path_vqa,
+    scenes,
+    slake,
+    slake_captions,
+    vqa_med_2019,
+    vqa_rad,
+)
 from models.data.example import DataError, Example
 
 LOADERS: dict[str, Callable[[Path, str, str], list[Example]]] = {
@@ -14,6 +23,9 @@ LOADERS: dict[str, Callable[[Path, str, str], list[Example]]] = {
     "vqa_med_2019": vqa_med_2019.load,
     "path_vqa": path_vqa.load,
     "mediqa_m3g": mediqa_m3g.load,
+    "captions": captions.load,
+    "slake_captions": slake_captions.load,
+    "scenes": scenes.load,
 }
 
 

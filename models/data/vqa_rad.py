@@ -1,14 +1,15 @@
 """VQA-RAD (Lau et al. 2018, CC0 1.0): `trainset.json`, `testset.json`, `images/`.
 
 Every test image is also a training image, so a score on this test split says nothing of images that
-were not seen; `models.data.splits.folds` makes splits that do.
+were not seen; folds of "all" (a recipe's `folds`, `models.data.splits.folds`) do.
 """
 
 from pathlib import Path
 
 from models.data.example import DataError, Example, read_json, require_images, require_known
 
-SPLITS = {"train": "trainset.json", "test": "testset.json"}
+FILES = {"train": "trainset.json", "test": "testset.json"}
+SPLITS = {"train": ["train"], "test": ["test"], "all": ["train", "test"]}
 LANGUAGES = ("en",)
 
 
@@ -19,8 +20,10 @@ def load(root: Path, split: str, language: str) -> list[Example]:
         DataError: an unknown split or language, a missing or broken file, a missing image.
     """
     require_known("VQA-RAD", split, SPLITS, language, LANGUAGES)
-    path = root / SPLITS[split]
-    examples = [_example(root, row, split, path) for row in read_json(path)]
+    examples = []
+    for part in SPLITS[split]:
+        path = root / FILES[part]
+        examples += [_example(root, row, part, path) for row in read_json(path)]
     require_images(examples, "download VQA-RAD's images again")
     return examples
 

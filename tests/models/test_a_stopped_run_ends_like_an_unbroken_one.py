@@ -2,18 +2,23 @@
 
 import json
 import os
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from models.checkpoints import Checkpoint, CheckpointError, newest, save
 from models.connectors.moe import BIAS_STEP
 from models.data.example import DataError
+from models.losses import Losses
 from models.stages import Recipe, RecipeError
-from models.training import Proof, StageRun, TrainingError, build_model, train
+from models.training import StageRun, TrainingError, train
+from models.tuning import Proof, TuningError
+from models.vlm import build_model
 
 
 class Killed(Exception):
@@ -38,7 +43,7 @@ def test_a_killed_run_resumes_to_the_same_weights_and_log(
     recipe = tiny_recipe(more=[{"name": "again", "epochs": 1}])
     unbroken = train(recipe, drawn_slake, tmp_path / "unbroken")
     with monkeypatch.context() as patch:
-        patch.setattr("models.training.os.rename", killed_at(kill_at_save))
+        patch.setattr("models.checkpoints.os.rename", killed_at(kill_at_save))
         with pytest.raises(Killed):
             train(recipe, drawn_slake, tmp_path / "broken")
 
@@ -78,7 +83,7 @@ def test_an_adapter_of_another_rank_is_not_trained_on(
     """The recipe would say one thing and the weights another."""
     second = {"name": "more", "parent": "vqa", "lora": {"rank": 4, "dropout": 0.1}}
 
-    with pytest.raises(TrainingError, match=r"stage more: its parent's adapter has .*rank=2"):
+    with pytest.raises(TuningError, match=r"stage more: its parent's adapter has r 2, the recipe"):
         train(tiny_recipe(epochs=1, more=[second]), drawn_slake, tmp_path)
 
 
@@ -140,7 +145,7 @@ def test_the_proof_notices_what_moved_and_should_not_have(
     proof = Proof(model)
     model.get_parameter("tower.net.conv_stem.weight").data.add_(1)
 
-    with pytest.raises(TrainingError, match=r"frozen, yet moved: \['tower.net.conv_stem.weight'\]"):
+    with pytest.raises(TuningError, match=r"frozen, yet moved: \['tower.net.conv_stem.weight'\]"):
         proof.check(recipe.stage[0])
 
 
@@ -151,7 +156,7 @@ def test_the_proof_notices_what_should_have_moved_and_did_not(
     model = build_model(recipe).requires_grad_(False)
     model.connector.requires_grad_(True)
 
-    with pytest.raises(TrainingError, match=r"declared to train, yet still: .*connector"):
+    with pytest.raises(TuningError, match=r"declared to train, yet still: .*connector"):
         Proof(model).check(recipe.stage[0])
 
 
@@ -160,8 +165,49 @@ def test_a_run_of_another_recipe_is_not_overwritten(
 ) -> None:
     train(tiny_recipe(epochs=1), drawn_slake, tmp_path)
 
-    with pytest.raises(TrainingError, match="holds a run of another recipe called 'tiny'"):
+    with pytest.raises(CheckpointError, match="holds a run of another recipe called 'tiny'"):
         train(tiny_recipe(epochs=2), drawn_slake, tmp_path)
+
+
+def test_a_recipe_may_grow_a_stage_when_the_others_are_done(
+    tiny_recipe: Callable[..., Recipe], drawn_slake: Path, tmp_path: Path
+) -> None:
+    """The first stage is not run again."""
+    first = train(tiny_recipe(epochs=1), drawn_slake, tmp_path)
+    saved = (first / "state.json").stat().st_mtime_ns
+
+    last = train(
+        tiny_recipe(epochs=1, more=[{"name": "more", "parent": "vqa"}]), drawn_slake, tmp_path
+    )
+
+    assert last.parent.name == "more"
+    assert (first / "state.json").stat().st_mtime_ns == saved
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda folder: save_file({"a": torch.zeros(9999)}, folder / "connector.safetensors"),
+        lambda folder: torch.save(torch.zeros(9999), folder / "optimiser.pt"),
+        lambda folder: (folder / "validation.json").write_text("0" * 9999) and None,
+    ],
+    ids=["safetensors", "torch", "text"],
+)
+def test_a_full_disk_in_the_middle_of_a_save_is_told_and_costs_nothing(
+    tmp_path: Path, write: Callable[[Path], None]
+) -> None:
+    """A limit on the size of a file stands for the disk: writing fails half-way, for real."""
+    save(tmp_path, 1, False, lambda folder: (folder / "a").write_text("whole") and None)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+    try:
+        with pytest.raises(CheckpointError, match=r"step-2 could not be written .*Make room"):
+            save(tmp_path, 2, True, write)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert newest(tmp_path) == Checkpoint(tmp_path / "step-1", 1, False)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-1"]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(
@@ -170,9 +216,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(StageRun, "loss", lambda *_: torch.tensor(float("nan"), requires_grad=True))
+    nothing = torch.tensor(float("nan"), requires_grad=True)
+    nowhere = Losses(nothing, nothing, torch.tensor([False]))
+    monkeypatch.setattr(StageRun, "losses", lambda *_: nowhere)
 
-    with pytest.raises(TrainingError, match=r"the loss is nan. Lower connector_lr"):
+    with pytest.raises(TrainingError, match=r"the loss is nan. Lower tower_lr"):
         train(tiny_recipe(), drawn_slake, tmp_path)
 
 

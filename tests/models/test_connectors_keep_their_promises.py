@@ -129,7 +129,7 @@ def test_a_mixture_learns_to_share_the_load() -> None:
 
     for _ in range(500):
         connector(FEATURES, POSITIONS)
-        connector.balance()
+        connector.balance(connector.load.sum(0))
 
     spread = connector.load.sum(0).float().std() / before.float().std()
     assert spread < 0.5

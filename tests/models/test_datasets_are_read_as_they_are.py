@@ -25,6 +25,7 @@ def draw(path: Path) -> None:
     [
         (vqa_rad.load, "vqa_rad", "train", 3064, 314, 1823),
         (vqa_rad.load, "vqa_rad", "test", 451, 203, 272),
+        (vqa_rad.load, "vqa_rad", "all", 3515, 314, 2095),
         (vqa_med_2019.load, "vqa_med_2019", "train", 12792, 3200, 1294),
         (vqa_med_2019.load, "vqa_med_2019", "validate", 2000, 500, 202),
     ],

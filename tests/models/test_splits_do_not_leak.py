@@ -1,5 +1,6 @@
 """No image and no near-duplicate on both sides of a split."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ from PIL import Image, ImageDraw
 
 from models.data import slake, splits, vqa_rad
 from models.data.example import DataError, Example
+from models.stages import Recipe, RecipeError
+from models.training import examples_of
 
 
 def example(*images: Path, id: str = "1") -> Example:
@@ -54,6 +57,29 @@ def test_folds_hold_everything_once_and_keep_together_what_is_alike(dataset: Pat
     assert parts == splits.folds(examples, 5, seed=0) != splits.folds(examples, 5, seed=1)
     with pytest.raises(DataError, match="2 groups of images cannot be split into 3 folds"):
         splits.folds([example(*_first(examples, 0)), example(*_first(examples, -1))], 3, seed=0)
+
+
+def test_a_recipes_fold_is_held_out_and_all_others_are_learned(
+    dataset: Path, tiny_recipe: Callable[..., Recipe]
+) -> None:
+    """Every question of VQA-RAD is validated on in one fold and trained on in the others."""
+    rad = {"set": "vqa_rad", "split": "all", "languages": ["en"], "folds": 5}
+    recipe = (
+        tiny_recipe(data=[rad], validation=[rad]).model_copy(update={"validation": ()}).of_fold(2)
+    )
+    whole = {e.id for e in vqa_rad.load(dataset / "vqa_rad", "all", "en") if e.answer}
+
+    held_out = examples_of(recipe.held_out, dataset, recipe.fold, held_out=True)
+    learned = examples_of(recipe.stage[0].data, dataset, recipe.fold)
+
+    assert {e.id for e in held_out} | {e.id for e in learned} == whole
+    assert len(held_out) + len(learned) == len(whole)
+    splits.refuse_shared_images(learned, held_out)
+    assert recipe.name == "tiny-fold2"
+    with pytest.raises(RecipeError, match="fold 5 of 5: they are counted from 0"):
+        recipe.of_fold(5)
+    with pytest.raises(RecipeError, match="no validation data is in folds"):
+        tiny_recipe().of_fold(0)
 
 
 def _first(examples: list[Example], place: int) -> tuple[Path, ...]:

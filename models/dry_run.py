@@ -1,0 +1,112 @@
+"""What a recipe would take, without loading a weight: parameters, what trains, memory per stage.
+
+Everything is built on torch's meta device, which knows shapes and holds no numbers.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+import models.cpu_torch  # noqa: F401  before transformers, which imports torchvision
+
+# isort: split
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from models import assets, tuning
+from models.losses import Objective
+from models.stages import Recipe, Stage
+from models.vision import Tower, TowerConfig
+from models.vlm import Vlm, build_connector
+
+TEXT_TOKENS = 256  # of a row: sixteen questions and answers
+ANSWER_TOKENS = 64  # of them, those with a loss
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """`trains` and `frozen` count parameters by part; the rest is in bytes."""
+
+    name: str
+    trains: dict[str, int]
+    frozen: dict[str, int]
+    weights: int
+    gradients_and_optimiser: int
+    activations: int  # at least: see `_activations`
+
+    def __str__(self) -> str:
+        parts = [f"{count:,} of the {name}" for name, count in self.trains.items()]
+        sizes = (self.weights, self.gradients_and_optimiser, self.activations)
+        weights, gradients, activations, all_ = (f"{n / 1e9:.1f} GB" for n in (*sizes, sum(sizes)))
+        return (
+            f"{self.name}: {sum(self.trains.values()):,} parameters train "
+            f"({', '.join(parts)}), {sum(self.frozen.values()):,} do not\n"
+            f"  at least {all_}: weights {weights}, gradients and optimiser {gradients}, "
+            f"activations {activations}"
+        )
+
+
+def plan(recipe: Recipe) -> list[StagePlan]:
+    """One plan per stage, each with the adapters that its parents hand on.
+
+    Raises:
+        RecipeError: a connector that does not exist or does not fit.
+        TuningError: a parent's adapter that does not fit.
+        AssetError: a base model whose settings cannot be had.
+    """
+    folder = assets.resolve(recipe.language.model, report=print)
+    settings, tokenizer = AutoConfig.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    by_name = {stage.name: stage for stage in recipe.stage}
+    plans = []
+    for stage in recipe.stage:
+        with torch.device("meta"):
+            language = AutoModelForCausalLM.from_config(settings, dtype=torch.bfloat16)
+            tower = Tower(TowerConfig(**recipe.tower.model_dump()), load_weights=False)
+            connector = build_connector(recipe, tower, language)
+            model = Vlm(tower, connector, language, tokenizer, recipe.language.bos)
+            lineage: list[Stage] = [stage]
+            while parent := lineage[0].parent:
+                lineage.insert(0, by_name[parent])
+            for each in lineage:
+                tuning.prepare(model, each)
+            plans.append(_plan(model, stage, settings))
+    return plans
+
+
+def _plan(model: Vlm, stage: Stage, language: Any) -> StagePlan:
+    objective = Objective(model)
+    parts: dict[str, nn.Module] = {
+        name: model.get_submodule(name) for name in ("tower", "connector", "language")
+    }
+    parts["reconstructor"] = objective.reconstructor
+    trains = {name: _count(part, trained=True) for name, part in parts.items()}
+    return StagePlan(
+        name=stage.name,
+        trains={name: count for name, count in trains.items() if count},
+        frozen={name: _count(part, trained=False) for name, part in parts.items()},
+        weights=sum(p.numel() * p.element_size() for p in objective.parameters()),
+        gradients_and_optimiser=sum(trains.values()) * 3 * 4,  # gradient, and two moments of Adam
+        activations=_activations(model, stage, language),
+    )
+
+
+def _count(part: nn.Module, trained: bool) -> int:
+    return sum(p.numel() for p in part.parameters() if p.requires_grad == trained)
+
+
+def _activations(model: Vlm, stage: Stage, language: Any) -> int:
+    """What one part of a step keeps at least for the backward pass, in bytes: the language model's
+    layers (34 bytes per token and width, 5 per head and pair of tokens: Korthikanti et al. 2022,
+    section 4.1) and its logits. With checkpoint_activations a layer keeps its input alone, and one
+    layer at a time is whole.
+    """
+    rows = -(-stage.rows_per_step // stage.accumulate)
+    tokens = model.image_tokens + TEXT_TOKENS
+    width, heads = language.hidden_size, language.num_attention_heads
+    layer = rows * tokens * (34 * width + 5 * heads * tokens)
+    if stage.checkpoint_activations:
+        layers = layer + language.num_hidden_layers * rows * tokens * width * 2
+    else:
+        layers = layer * language.num_hidden_layers
+    return int(layers + rows * ANSWER_TOKENS * language.vocab_size * 2 * 2)  # and their gradient

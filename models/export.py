@@ -29,12 +29,11 @@ from models import assets, connectors
 from models.card import model_card
 from models.checkpoints import recipe_of
 from models.served_config import ARCHITECTURE, ServedConfig
-from models.stages import Recipe, load_recipe
+from models.stages import ZOO, Recipe, load_recipe
 from models.tuning import SOFT_PROMPTS, load_trained
 from models.vision import Tower, TowerConfig
 from models.vlm import Vlm, build_model
 
-ZOO = Path(__file__).parent / "zoo"
 FORMAT = 1  # of the served folder; raise it when what `_serve` writes changes
 
 

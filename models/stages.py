@@ -16,6 +16,7 @@ from pydantic import (
 from models.data.datasets import LOADERS
 
 RECIPES = Path(__file__).parent / "recipes"
+ZOO = Path(__file__).parent / "zoo"
 
 
 class RecipeError(Exception):
@@ -106,6 +107,7 @@ class Recipe(_Strict):
     name: str = Field(pattern=r"^[a-z0-9_-]+$")
     seed: int = 0
     fold: int = Field(default=0, ge=0)  # which of a source's folds is held out
+    start: str | None = None  # "zoo:NAME" or an exported worker's folder, that it trains on
     prompt: str  # what the worker is asked with; panel.toml repeats it
     tower: TowerPart
     connector: dict[str, Any]
@@ -142,6 +144,21 @@ class Recipe(_Strict):
             return Recipe.model_validate(changed)
         except ValidationError as error:
             raise RecipeError(f"recipe {self.name}: {error.errors()[0]['msg']}.") from error
+
+    @property
+    def start_folder(self) -> Path | None:
+        """Where stages without a parent begin; None for the base weights.
+
+        Raises:
+            RecipeError: no worker lies there.
+        """
+        if self.start is None:
+            return None
+        name = self.start.removeprefix("zoo:")
+        folder = ZOO / name if name != self.start else Path(name)
+        if not (folder / "connector.safetensors").is_file():
+            raise RecipeError(f"recipe {self.name}: start: no exported worker in {folder}.")
+        return folder
 
     @property
     def held_out(self) -> tuple[Source, ...]:

@@ -28,7 +28,7 @@ from models.connectors import moe
 from models.data.datasets import load, one_spelling
 from models.data.example import Example
 from models.data.pixels import open_rgb
-from models.data.splits import folds, refuse_shared_images
+from models.data.splits import folds, near_duplicates_between, refuse_shared_images
 from models.features import cached_features
 from models.losses import Losses, Objective
 from models.packing import IGNORED, Row, collate, pack
@@ -61,16 +61,30 @@ def train(recipe: Recipe, data: Path, runs: Path) -> Path:
         state = checkpoints.newest(run / stage.name)
         if state is None or not state.finished:
             if not checked:
-                held_out = examples_of(recipe.held_out, data, recipe.fold, held_out=True)
-                learned = [
-                    e for each in recipe.stage for e in examples_of(each.data, data, recipe.fold)
-                ]
-                refuse_shared_images(learned, held_out)
+                check_data(recipe, data, run)
                 checked = True
-            parent = done[stage.parent] if stage.parent else None
+            parent = done[stage.parent] if stage.parent else recipe.start_folder
             state = StageRun(recipe, stage, run, data, parent).run()
         done[stage.name] = state.folder
     return done[recipe.stage[-1].name]
+
+
+def check_data(recipe: Recipe, data: Path, run: Path) -> None:
+    """Lists near-duplicates of training images among the held-out ones in
+    `run/near_duplicates.json`.
+
+    Raises:
+        DataError: an image is on both sides.
+    """
+    held_out = examples_of(recipe.held_out, data, recipe.fold, held_out=True)
+    learned = [e for each in recipe.stage for e in examples_of(each.data, data, recipe.fold)]
+    refuse_shared_images(learned, held_out)
+    alike = near_duplicates_between(learned, held_out)
+    listed = [{"train": str(a), "held_out": str(b), "bits": bits} for a, b, bits in alike]
+    path = run / "near_duplicates.json"
+    path.write_text(json.dumps(listed, indent=1))
+    held = len({b for _, b, _ in alike})
+    print(f"{held} held-out images look like a training image, by a 64-bit hash: {path}")
 
 
 def examples_of(

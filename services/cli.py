@@ -194,6 +194,9 @@ def evaluate(
     shuffle_images: Annotated[
         int | None, typer.Option(help="Seed: give every question another image.")
     ] = None,
+    blank_images: Annotated[
+        bool, typer.Option("--blank-images", help="Give every question a grey image.")
+    ] = False,
     workers: Annotated[str | None, typer.Option(help="Ask only these, such as a,b.")] = None,
     summarise: Annotated[
         Summarise, typer.Option(help="Other than never scores what the summariser makes of it.")
@@ -215,6 +218,7 @@ def evaluate(
             concurrency=concurrency,
             limit=limit,
             shuffle_images=shuffle_images,
+            blank_images=blank_images,
             workers=workers.split(",") if workers else None,
             summarise=summarise,
         )

@@ -101,15 +101,20 @@ def model_folder(settings: Settings, name: str, report: Callable[[str], None] = 
         models.assets.AssetError: base weights that cannot be had or are not what they should be.
     """
     reference = _seat(settings, name).model
-    if not reference.startswith("zoo:"):
-        from models.assets import resolve
+    if reference.startswith("zoo:"):
+        zoo = HERE.parent / "models" / "zoo"
+        folder = zoo / reference.removeprefix("zoo:")
+        if folder.parent != zoo or not folder.is_dir():
+            there = ", ".join(sorted(path.name for path in zoo.glob("*/"))) or "nothing"
+            raise EngineError(
+                f"panel.toml: {name}: model: no {reference}; models/zoo holds {there}."
+            )
+    else:
+        folder = Path(reference)
+        if not (folder / "recipe.toml").is_file():  # then it is no worker that was exported
+            from models.assets import resolve
 
-        return resolve(reference, report)
-    zoo = HERE.parent / "models" / "zoo"
-    folder = zoo / reference.removeprefix("zoo:")
-    if folder.parent != zoo or not folder.is_dir():
-        there = ", ".join(sorted(path.name for path in zoo.glob("*/"))) or "nothing"
-        raise EngineError(f"panel.toml: {name}: model: no {reference}; models/zoo holds {there}.")
+            return resolve(reference, report)
     from models.export import ExportError, served_folder
 
     try:

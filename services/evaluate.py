@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 import httpx
 from httpx_aiohttp import AiohttpTransport
+from PIL import Image
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -42,6 +43,7 @@ class Run:
     split: str
     language: str
     shuffle_images: int | None
+    blank_images: bool
     workers: list[str] | None
     summarise: Summarise
     panel: str
@@ -59,13 +61,15 @@ def evaluate(
     concurrency: int = 4,
     limit: int | None = None,
     shuffle_images: int | None = None,
+    blank_images: bool = False,
     workers: list[str] | None = None,
     summarise: Summarise = "never",
 ) -> dict[str, Any]:
     """Ask what has not been answered yet, print every accuracy, return them as a JSON object.
 
     `data` is the folder that holds the dataset's own folder. `limit` takes a fixed sample.
-    `shuffle_images` is the seed by which every question gets another image than its own.
+    `shuffle_images` is the seed by which every question gets another image than its own;
+    `blank_images` gives all of them the same grey one.
     `summarise` other than never scores the panel by what the summariser made of its vote.
 
     Raises EvaluationError, and models.data's DataError for a dataset that is not as it should be.
@@ -77,7 +81,19 @@ def evaluate(
     report = _panel(gateway_url)
     models = _models(report, language, workers)
     out.mkdir(parents=True, exist_ok=True)
-    run = Run(dataset, split, language, shuffle_images, workers, summarise, report.panel, models)
+    if blank_images:
+        shown = _with_blank_images(shown, out / "blank.png")
+    run = Run(
+        dataset=dataset,
+        split=split,
+        language=language,
+        shuffle_images=shuffle_images,
+        blank_images=blank_images,
+        workers=workers,
+        summarise=summarise,
+        panel=report.panel,
+        models=models,
+    )
     _open_run(out / "run.json", run)
     outcomes = _read_outcomes(out / "verdicts.jsonl")
     open_cases = [e for e in shown if e.id not in outcomes or not outcomes[e.id].settled]
@@ -89,8 +105,9 @@ def evaluate(
             f"0 of {len(examples)} cases scored; verdicts.jsonl holds the gateway's reasons."
         )
     (out / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
-    shuffled = "" if shuffle_images is None else f", images shuffled by seed {shuffle_images}"
-    print(f"{dataset} {split} {language}, exact match{shuffled}, panel {report.panel[:12]}")
+    changed = "" if shuffle_images is None else f", images shuffled by seed {shuffle_images}"
+    changed += ", images blank" if blank_images else ""
+    print(f"{dataset} {split} {language}, exact match{changed}, panel {report.panel[:12]}")
     show(summary)
     print("again:", _command(run))
     print(json.dumps(summary))
@@ -104,6 +121,7 @@ def _command(run: Run) -> str:
         for key in ("dataset", "split", "language", "shuffle_images", "workers", "summarise")
         if (value := getattr(run, key)) is not None
     ]
+    options += ["--blank-images"] * run.blank_images
     return " ".join(["consilium evaluate", *options, "--out DIR"])
 
 
@@ -121,6 +139,12 @@ def _with_other_images(examples: list[Example], seed: int) -> list[Example]:
     # One cycle through all of them, so that none stays where it was.
     other = dict(zip(images, images[1:] + images[:1], strict=True))
     return [replace(example, images=other[example.images]) for example in examples]
+
+
+def _with_blank_images(examples: list[Example], blank: Path) -> list[Example]:
+    """Each image replaced by one that shows nothing, `blank`, which is written."""
+    Image.new("L", (384, 384), 128).save(blank)
+    return [replace(e, images=(blank,) * len(e.images)) for e in examples]
 
 
 def _panel(url: str) -> PanelReport:

@@ -6,12 +6,21 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import combinations
 from typing import Any
 
 from gateway.contract import Answer, ErrorKind, Verdict
 from models.data.example import Example
-from models.metrics import bleu, calibration_error, closed_accuracy, llava_med, token_overlap
-from models.metrics.exact_match import matches
+from models.metrics import (
+    bert_score,
+    bleu,
+    calibration_error,
+    closed_accuracy,
+    delta_bleu,
+    llava_med,
+    token_overlap,
+)
+from models.metrics.exact_match import matches, normalise
 from models.metrics.score import Score, mean
 
 BOOTSTRAP_SEED = 0
@@ -64,9 +73,9 @@ def score(examples: list[Example], outcomes: dict[str, Outcome], language: str) 
 
     Accuracies are those of the panel and of each worker that was heard, over all, closed and open
     questions; of whichever worker is right, case by case (`any_worker`); and of the panel where it
-    agreed so much (`by_agreement`). `scorers` are the field's other scores, with the calibration
-    error of each worker's raw confidence. Who was heard and gave no answer was wrong; a case in
-    which someone was not heard is open.
+    agreed so much (`by_agreement`). `disagreement` is how often two workers differ. `scorers` are
+    the field's other scores, with the calibration error of each worker's raw confidence. Who was
+    heard and gave no answer was wrong; a case in which someone was not heard is open.
     """
     said = _said(outcomes)
     groups = {
@@ -92,6 +101,7 @@ def score(examples: list[Example], outcomes: dict[str, Outcome], language: str) 
             if texts
         },
         "any_worker": _rate_of(examples, _best(examples, said)),
+        "disagreement": _disagreement(examples, said),
         "by_agreement": {
             f"{agreement:.2f}": _rate_of(
                 [e for e in examples if agreements.get(e.id) == agreement], said[PANEL]
@@ -109,6 +119,8 @@ def show(scored: dict[str, Any]) -> None:
             _show_rate(f"{who:14} {group}", found)
     if len(scored["scores"]) > 2:  # the panel, and more than one worker
         _show_rate("any worker     all", scored["any_worker"])
+        for pair, share in scored["disagreement"].items():
+            print(f"{pair} differ in {share['value']:.1%} ({share['low']:.1%}–{share['high']:.1%})")
         for agreement, found in scored["by_agreement"].items():
             _show_rate(f"agreement {agreement}", found)
     _show_table("scorer", scored["scorers"])
@@ -145,10 +157,24 @@ def _best(examples: Collection[Example], said: dict[str, Texts]) -> Texts:
     return best
 
 
+def _disagreement(examples: list[Example], said: dict[str, Texts]) -> dict[str, dict[str, Any]]:
+    """Of every two workers: in what share of the cases they say different things."""
+    found = {}
+    for one, other in combinations([who for who in said if who != PANEL], 2):
+        both = [e for e in examples if e.id in said[one] and e.id in said[other]]
+        if both:
+            differ = [
+                normalise(said[one][e.id] or "") != normalise(said[other][e.id] or "") for e in both
+            ]
+            found[f"{one} and {other}"] = asdict(
+                mean(differ, [e.images for e in both], BOOTSTRAP_SEED)
+            )
+    return found
+
+
 def is_right(text: str | None, example: Example) -> bool:
     """Whether it is the reference, or another answer that the dataset takes."""
-    references = (example.answer, *example.alternatives)
-    return text is not None and any(matches(text, each) for each in references)
+    return text is not None and any(matches(text, each) for each in _references(example))
 
 
 def _rate_of(group: list[Example], texts: Texts) -> dict[str, Any]:
@@ -176,7 +202,39 @@ def _scorers_of(groups: dict[str, list[Example]], texts: Texts, language: str) -
             found[name] = None
             continue
         found[name] = asdict(scored)
+    weighed = [example for example in groups["all"] if example.weights and example.id in texts]
+    if weighed:
+        found["deltaBLEU"] = asdict(_delta_bleu(weighed, texts, language))
+        found["BERTScore"] = _bert_score(weighed, texts, language)
     return found
+
+
+def _delta_bleu(examples: list[Example], texts: Texts, language: str) -> Score:
+    """Over those that were heard; its ids are checked, as MEDIQA-M3G's own script does not."""
+    references = {
+        example.id: [
+            delta_bleu.Reference(text, weight)
+            for text, weight in zip(_references(example), example.weights, strict=True)
+        ]
+        for example in examples
+    }
+    said = {example.id: texts[example.id] or "" for example in examples}
+    return delta_bleu.score(said, references, language=language)
+
+
+def _bert_score(examples: list[Example], texts: Texts, language: str) -> dict[str, Any] | None:
+    said = [texts[example.id] or "" for example in examples]
+    images = [example.images for example in examples]
+    try:
+        found = bert_score.score(said, [_references(e) for e in examples], images, language)
+    except bert_score.Unavailable as error:
+        print(error)
+        return None
+    return asdict(found)
+
+
+def _references(example: Example) -> tuple[str, ...]:
+    return (example.answer, *example.alternatives)
 
 
 def _calibration(

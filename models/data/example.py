@@ -22,6 +22,7 @@ class Example:
     modality: str | None = None
     kind: str | None = None  # the dataset's own kind of question, where it has one
     alternatives: tuple[str, ...] = ()  # other answers that are as right
+    weights: tuple[float, ...] = ()  # of answer and alternatives, where the dataset weighs them
 
 
 def require_known(

@@ -19,6 +19,7 @@ from models.data.example import (
     require_images,
     require_known,
 )
+from models.metrics import delta_bleu
 
 SPLITS = {
     "train": ("train.json", "images_train"),
@@ -30,13 +31,23 @@ LANGUAGES = ("en", "es", "zh")
 
 @dataclass(frozen=True)
 class Response:
-    """One author's answer, with what MEDIQA-M3G weighs it by (`metrics.delta_bleu.weight`)."""
+    """One author's answer, with what MEDIQA-M3G weighs it by."""
 
     text: str
     validated: bool  # a validated physician
     rank: int  # the author's level
     frequent: bool  # holds the most frequent answer; false where nobody marked it (train)
     complete: bool  # likewise
+
+    @property
+    def weight(self) -> float:
+        """As a reference of deltaBLEU."""
+        return delta_bleu.weight(
+            validated=self.validated,
+            rank=self.rank,
+            frequent=self.frequent,
+            complete=self.complete,
+        )
 
 
 def load(root: Path, split: str, language: str) -> list[Example]:
@@ -46,10 +57,11 @@ def load(root: Path, split: str, language: str) -> list[Example]:
         DataError: an unknown split or language, a missing or broken file, a missing image.
     """
     encounters = _encounters(root, split, language)
+    given = responses(root, split, language)
     folder = root / SPLITS[split][1]
     examples = []
     for each in encounters:
-        first, *others = (response[f"content_{language}"].strip() for response in each["responses"])
+        first, *others = (response.text.strip() for response in given[each["encounter_id"]])
         title, content = (each[f"query_{part}_{language}"].strip() for part in ("title", "content"))
         examples.append(
             Example(
@@ -61,6 +73,7 @@ def load(root: Path, split: str, language: str) -> list[Example]:
                 closed=False,
                 modality="photograph",
                 alternatives=tuple(others),
+                weights=tuple(response.weight for response in given[each["encounter_id"]]),
             )
         )
     require_images(examples, "get MEDIQA-M3G's images from its authors")

@@ -7,6 +7,7 @@ two bits: slices of one scan, one film with two crops.
 
 import random
 from collections.abc import Iterable, Sequence
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -29,17 +30,17 @@ def refuse_shared_images(train: Iterable[Example], test: Iterable[Example]) -> N
             )
 
 
-def near_duplicates(images: Iterable[Path]) -> list[tuple[Path, Path, int]]:
-    """Every pair that looks alike, and in how many bits it differs, the most alike first."""
-    paths = sorted(set(images))
-    hashes = [_difference_hash(path) for path in paths]
-    pairs = [
-        (paths[i], paths[j], distance)
-        for i in range(len(paths))
-        for j in range(i + 1, len(paths))
-        if (distance := (hashes[i] ^ hashes[j]).bit_count()) <= NEAR
-    ]
-    return sorted(pairs, key=lambda pair: pair[2])
+Pair = tuple[Path, Path, int]  # two images that look alike, and in how many bits they differ
+
+
+def near_duplicates(images: Iterable[Path]) -> list[Pair]:
+    """Every pair of `images` that looks alike, the most alike first."""
+    return _alike(combinations(_hashed(images), 2))
+
+
+def near_duplicates_between(train: Iterable[Example], test: Iterable[Example]) -> list[Pair]:
+    """Every training image with a test image that looks like it, the most alike first."""
+    return _alike(product(_hashed(_images(train)), _hashed(_images(test))))
 
 
 def folds(examples: Sequence[Example], k: int, seed: int) -> list[list[Example]]:
@@ -76,6 +77,22 @@ def folds(examples: Sequence[Example], k: int, seed: int) -> list[list[Example]]
 
 def _images(examples: Iterable[Example]) -> list[Path]:
     return sorted({image for example in examples for image in example.images})
+
+
+Hashed = tuple[Path, int]
+
+
+def _hashed(images: Iterable[Path]) -> list[Hashed]:
+    return [(path, _difference_hash(path)) for path in sorted(set(images))]
+
+
+def _alike(pairs: Iterable[tuple[Hashed, Hashed]]) -> list[Pair]:
+    found = [
+        (one, other, distance)
+        for (one, hash_), (other, other_hash) in pairs
+        if (distance := (hash_ ^ other_hash).bit_count()) <= NEAR
+    ]
+    return sorted(found, key=lambda pair: pair[2])
 
 
 def _difference_hash(path: Path) -> int:

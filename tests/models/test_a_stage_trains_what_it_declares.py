@@ -1,6 +1,5 @@
 """Every way of tuning tower and language model: what moves, what is kept, what can be served."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,11 @@ from models.checkpoints import newest
 from models.export import ExportError, export, load_served, served_folder
 from models.losses import answer_logits
 from models.packing import collate, pack
-from models.stages import Recipe, load_recipe
+from models.stages import Recipe
 from models.training import examples_of, train
 from models.tuning import TuningError
 from models.vlm import Vlm, build_model
+from tests.tiny import write_toml
 
 RecipeMaker = Callable[..., Recipe]
 LORA = {"rank": 2, "alpha": 2}
@@ -66,8 +66,7 @@ def test_what_is_handed_on_to_a_child_goes_on_training(
     tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path, stage: dict[str, Any]
 ) -> None:
     """The second stage starts where the first one stopped, not anew."""
-    child = stage | {"name": "more", "parent": "vqa", "epochs": 1}
-    recipe = tiny_recipe(**stage, epochs=1, more=[child])
+    recipe = tiny_recipe(**stage, epochs=1, more=[{"name": "more", "parent": "vqa"}])
 
     last = train(recipe, drawn_slake, tmp_path)
 
@@ -90,7 +89,9 @@ def test_what_was_trained_is_what_is_served(
     recipe = tiny_recipe(**STAGES[mode], epochs=1, tower_lr=1e-2)
     checkpoint = train(recipe, drawn_slake, tmp_path / "runs")
 
-    zoo = export(written(recipe, tmp_path), checkpoint, tmp_path / "zoo")
+    zoo = export(
+        write_toml(recipe.model_dump(), tmp_path / "recipe.toml"), checkpoint, tmp_path / "zoo"
+    )
     served = load_served(served_folder(zoo))
 
     trained, base = build_model(recipe), build_model(recipe)
@@ -105,16 +106,6 @@ def test_what_was_trained_is_what_is_served(
     assert (here - there).norm() < 0.1 * (there - before).norm()
 
 
-def written(recipe: Recipe, folder: Path) -> Path:
-    """The recipe as a file; an inline table of TOML is an object of JSON with other signs."""
-    path = folder / "recipe.toml"
-    known = recipe.model_dump(mode="json", exclude_none=True)
-    lines = (f"{key} = {json.dumps(value).replace(': ', ' = ')}" for key, value in known.items())
-    path.write_text("\n".join(lines))
-    assert load_recipe(path) == recipe
-    return path
-
-
 @pytest.mark.parametrize("mode", ["prefix", "p_tuning", "prompt"])
 def test_what_vllm_cannot_serve_is_not_exported(
     tiny_recipe: RecipeMaker, tmp_path: Path, mode: str
@@ -122,7 +113,9 @@ def test_what_vllm_cannot_serve_is_not_exported(
     recipe = tiny_recipe(**STAGES[mode])
 
     with pytest.raises(ExportError, match=f"by '{mode}': vLLM has no place for learned"):
-        export(written(recipe, tmp_path), tmp_path, tmp_path / "zoo")
+        export(
+            write_toml(recipe.model_dump(), tmp_path / "recipe.toml"), tmp_path, tmp_path / "zoo"
+        )
 
 
 def test_a_part_that_a_parent_adapted_does_not_train_whole(

@@ -19,7 +19,8 @@ from models.progress import Tally
 from models.stages import Recipe
 from models.training import StageRun, train
 from models.vlm import build_model
-from tests.models.test_a_stage_trains_what_it_declares import STAGES, written
+from tests.models.test_a_stage_trains_what_it_declares import STAGES
+from tests.tiny import write_toml
 
 RecipeMaker = Callable[..., Recipe]
 NO_DROPOUT = {"rank": 2, "dropout": 0.0}
@@ -37,6 +38,7 @@ def gradients(recipe: Recipe, data: Path, runs: Path) -> torch.Tensor:
 def optimiser_held(run: StageRun) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run.optimiser, "step", lambda: None)
+        patch.setattr(run.schedule, "step", lambda: None)
         patch.setattr(run.optimiser, "zero_grad", lambda **_: None)
         yield
 
@@ -66,7 +68,12 @@ def test_two_processes_train_as_one(
     alone = train(recipe, drawn_slake, tmp_path / "alone")
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1"]
     launch += ["--num_processes", "2", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    command = ["-m", "services.cli", "train", str(written(recipe, tmp_path))]
+    command = [
+        "-m",
+        "services.cli",
+        "train",
+        str(write_toml(recipe.model_dump(), tmp_path / "recipe.toml")),
+    ]
     where = ["--data", str(drawn_slake), "--runs", str(tmp_path / "two")]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
 

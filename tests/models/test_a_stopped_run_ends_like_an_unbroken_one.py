@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from models.checkpoints import Checkpoint, CheckpointError, newest, save
@@ -239,6 +240,41 @@ def test_a_mixture_is_balanced_and_its_load_logged(
     experts = [row["load"] for row in logged(checkpoint) if row["part"] == "experts"]
     assert len(experts) == 2 and all(set(load) == {"drawing"} for load in experts)
     assert sum(experts[-1]["drawing"]) == pytest.approx(1, abs=0.01)
+
+
+def test_a_worker_can_be_trained_on_from_where_it_was_exported(
+    tiny_recipe: Callable[..., Recipe], drawn_slake: Path, tmp_path: Path
+) -> None:
+    """Its adapter goes on; where there is no worker, the recipe is what is wrong."""
+    zoo = train(tiny_recipe(epochs=1), drawn_slake, tmp_path / "first")
+    recipe = tiny_recipe(name="more", epochs=1).model_copy(update={"start": str(zoo)})
+
+    more = train(recipe, drawn_slake, tmp_path / "second")
+
+    before, after = weights(zoo), weights(more)
+    assert before.keys() == after.keys()
+    assert all((after[n] - before[n]).norm() < before[n].norm() for n in before if "lora_A" in n)
+    with pytest.raises(RecipeError, match=r"start: no exported worker in .*zoo/nobody"):
+        train(
+            recipe.model_copy(update={"start": "zoo:nobody", "name": "none"}), drawn_slake, tmp_path
+        )
+
+
+def test_what_looks_like_a_training_image_is_listed(
+    tiny_recipe: Callable[..., Recipe], drawn_slake: Path, tmp_path: Path
+) -> None:
+    """A held-out film that is a training film, saved again with other pixels."""
+    data = tmp_path / "data"
+    shutil.copytree(drawn_slake, data)
+    films = data / "slake" / "imgs"
+    with Image.open(films / "xmlab3" / "source.jpg") as image:
+        image.save(films / "xmlab8" / "source.jpg", quality=60)
+
+    train(tiny_recipe(epochs=1), data, tmp_path / "runs")
+
+    (pair,) = json.loads((tmp_path / "runs" / "tiny" / "near_duplicates.json").read_text())
+    assert ("xmlab3" in pair["train"], "xmlab8" in pair["held_out"]) == (True, True)
+    assert pair["bits"] <= 2
 
 
 def test_training_on_a_validation_image_is_refused(

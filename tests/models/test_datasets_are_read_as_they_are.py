@@ -12,7 +12,6 @@ from PIL import Image
 
 from models.data import mediqa_m3g, path_vqa, vqa_med_2019, vqa_rad
 from models.data.example import DataError
-from models.metrics import delta_bleu
 
 
 def draw(path: Path) -> None:
@@ -81,16 +80,7 @@ def test_mediqa_answers_are_whole(
 
 def test_mediqa_weights_lie_where_the_task_puts_them(dataset: Path) -> None:
     responses = mediqa_m3g.responses(dataset / "mediqa_m3g", "test", "zh")
-    weights = {
-        round(
-            delta_bleu.weight(
-                validated=r.validated, rank=r.rank, frequent=r.frequent, complete=r.complete
-            ),
-            1,
-        )
-        for each in responses.values()
-        for r in each
-    }
+    weights = {round(r.weight, 1) for each in responses.values() for r in each}
 
     assert weights == {0.6, 0.7, 0.8, 0.9, 1.0}
 
@@ -107,6 +97,9 @@ def test_a_mediqa_case_has_all_its_images(tmp_path: Path) -> None:
         ],
     }
     (tmp_path / "train.json").write_text(json.dumps([encounter]))
+    (tmp_path / "df_userinfo.csv").write_text(
+        "author_id,validation_level,rank_level\nU1,md,level_5\nU2,unk,unk\n"
+    )
     with pytest.raises(DataError, match=r"a\.jpg is missing: get MEDIQA-M3G's images"):
         mediqa_m3g.load(tmp_path, "train", "es")
     for name in ("a.jpg", "b.jpg"):
@@ -116,6 +109,7 @@ def test_a_mediqa_case_has_all_its_images(tmp_path: Path) -> None:
 
     assert [image.name for image in case.images] == ["a.jpg", "b.jpg"]
     assert (case.question, case.answer, case.alternatives) == ("¿Vitíligo? Mano.", "Sí", ("No",))
+    assert case.weights == pytest.approx((0.8, 0.6))
     with pytest.raises(DataError, match=r"ENC1 has no 'query_content_zh'"):
         mediqa_m3g.load(tmp_path, "train", "zh")
 

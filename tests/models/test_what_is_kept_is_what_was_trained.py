@@ -1,6 +1,5 @@
 """Export: only a finished run of just this recipe, with scores of just these weights."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from models.export import ExportError, export, load_served, served_folder
 from models.stages import RECIPES, load_recipe
 from models.training import train
 from models.vision import Tower, TowerConfig
+from tests import tiny
 
 ZOO = Path(__file__).parents[2] / "models" / "zoo"
 
@@ -35,25 +35,7 @@ def trained(
 ) -> tuple[Path, Path]:
     """A recipe's file, and the checkpoint that it makes."""
     folder = tmp_path_factory.mktemp("trained")
-    data = {"set": "slake", "split": "train", "languages": ["en"]}
-    stage = {"name": "vqa", "connector": "full", "language": "lora", "lora": {"rank": 2},
-             "data": [data], "epochs": 2}  # fmt: skip
-    tower = {"name": "mobilenetv2_100", "weights": "base:mobilenetv2-imagenet", "image_size": 64}
-    language = {"model": str(tiny_language), "family": "tiny", "image_token": "<image>"}
-    recipe = {
-        "name": "tiny",
-        "prompt": "{question} Answer:",
-        "validation": [data | {"split": "validate"}],
-        "tower": tower,
-        "connector": {"name": "mlp", "hidden": 16},
-        "language": language,
-        "stage": [stage],
-    }
-    file = folder / "tiny.toml"
-    # An inline table of TOML is an object of JSON with other signs.
-    file.write_text(
-        "".join(f"{k} = {json.dumps(v).replace(': ', ' = ')}\n" for k, v in recipe.items())
-    )
+    file = tiny.write_toml(tiny.recipe(tiny_language), folder / "tiny.toml")
     return file, train(load_recipe(file), drawn_slake, folder / "runs")
 
 
@@ -73,7 +55,7 @@ def test_an_unfinished_or_foreign_checkpoint_is_refused(
 ) -> None:
     recipe, checkpoint = trained
     other = tmp_path / "other.toml"
-    other.write_text(recipe.read_text().replace('"rank" = 2', '"rank" = 4'))
+    other.write_text(recipe.read_text().replace("rank = 2", "rank = 4"))
     (first_epoch,) = set(checkpoint.parent.glob("step-*")) - {checkpoint}
 
     with pytest.raises(ExportError, match="was not trained by this recipe"):

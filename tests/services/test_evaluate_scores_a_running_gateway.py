@@ -1,13 +1,22 @@
 """The batch evaluation asks a real gateway over HTTP; only the model servers are mocks."""
 
+import base64
 import json
+import sys
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from gateway.contract import Answer
+from models.data.example import Example
+from models.metrics import delta_bleu
+from models.metrics.delta_bleu import Reference
 from services.evaluate import EvaluationError, evaluate
+from services.score import Outcome, score
 from tests.conftest import picture
 
 QUESTIONS = ["Is the lung healthy?", "Is the liver healthy?", "Where is it?", "Which organ is it?"]
@@ -102,6 +111,8 @@ def test_it_says_what_agreement_was_worth(vllm, gateway, run):
     found = {agreed: (r["correct"], r["scored"]) for agreed, r in summary["by_agreement"].items()}
     assert found == {"1.00": (3, 3), "0.67": (3, 9)}
     assert summary["any_worker"]["accuracy"] == 1
+    apart = {pair: share["value"] for pair, share in summary["disagreement"].items()}
+    assert apart == {"w0 and w1": 0.5, "w0 and w2": 0.5, "w1 and w2": 0.5}
     assert summary["worded_by"] == {"vote": 12}
 
 
@@ -247,6 +258,16 @@ def test_no_question_keeps_its_image_when_they_are_shuffled(vllm, gateway, run):
     assert all(plain[0] != shuffled[0] for plain, shuffled in asked)
 
 
+def test_every_question_gets_the_same_grey_image_when_they_are_blank(vllm, gateway, run):
+    worker = vllm("Yes")
+    run(gateway([worker]), "blank", blank_images=True)
+
+    (shown,) = {json.dumps(parts(request)[0]) for request in worker.requests}
+    encoded = json.loads(shown)["image_url"]["url"].split(",")[1]
+    with Image.open(BytesIO(base64.b64decode(encoded))) as image:
+        assert image.convert("L").getextrema() == (128, 128)
+
+
 def test_one_worker_can_be_measured_alone(vllm, gateway, run):
     asked, spared, summariser = vllm("Yes"), vllm("Yes"), vllm("Yes")
     url = gateway([asked, spared], summariser=summariser.url)
@@ -258,3 +279,19 @@ def test_one_worker_can_be_measured_alone(vllm, gateway, run):
 def test_an_absent_gateway_is_named_at_once(run, free_url):
     with pytest.raises(EvaluationError, match="No gateway answers at http"):
         run(free_url)
+
+
+def test_free_text_is_scored_against_every_reference_by_its_weight(monkeypatch, capsys):
+    """MEDIQA-M3G's way; without a model for BERTScore it says what that would take."""
+    monkeypatch.setitem(sys.modules, "bert_score", None)
+    case = Example("ENC1", (Path("a.jpg"),), "?", "psoriasis vulgaris", "en", False,
+                   alternatives=("contact eczema",), weights=(1.0, 0.6))  # fmt: skip
+    said = Answer(worker="a", text="psoriasis eczema", confidence=0.5, weight=1, seconds=1)
+
+    found = score([case], {"ENC1": Outcome(None, (said,))}, "en")["scorers"]["a"]
+
+    references = [Reference("psoriasis vulgaris", 1.0), Reference("contact eczema", 0.6)]
+    expected = delta_bleu.score({"ENC1": "psoriasis eczema"}, {"ENC1": references}, language="en")
+    assert found["deltaBLEU"]["value"] == expected.value > 0
+    assert found["BERTScore"] is None
+    assert "BERTScore is not run: pip install bert-score" in capsys.readouterr().out

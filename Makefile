@@ -71,5 +71,5 @@ endif
 clean:
 	rm -rf .venv build consilium.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
-	rm -rf $(addprefix $(CACHE)/,base served features logs vllm)
+	rm -rf $(addprefix $(CACHE)/,base served features scenes logs vllm)
 	[ ! -d $(CACHE) ] || rmdir --ignore-fail-on-non-empty $(CACHE)

@@ -28,6 +28,7 @@ def model_card(recipe: Recipe, log: Path, scores: Path) -> str:
     data = sorted(
         {f"{_DATASETS[s.set]}: split `{s.split}`, {' and '.join(s.languages)}" for s in sources}
     )
+    tower, language = recipe.tower, recipe.language
     lines = [
         f"# {recipe.name}",
         "",
@@ -36,15 +37,18 @@ def model_card(recipe: Recipe, log: Path, scores: Path) -> str:
         "",
         "| part | what |",
         "| --- | --- |",
-        f"| tower, frozen | {recipe.tower.name} at {recipe.tower.image_size} px, "
-        f"{recipe.tower.weights} ({_licence(recipe.tower.weights)}) |",
-        f"| connector, trained | {_settings(recipe.connector)} |",
-        f"| language model, LoRA | {recipe.language.model} ({_licence(recipe.language.model)}) |",
+        f"| tower, {_trained(recipe, 'tower')} | {tower.name} at {tower.image_size} px, "
+        f"{tower.weights} ({_licence(tower.weights)}) |",
+        f"| connector, {_trained(recipe, 'connector')} | {_settings(recipe.connector)} |",
+        f"| language model, {_trained(recipe, 'language')} | {language.model} "
+        f"({_licence(language.model)}) |",
+        *([f"| trained on from | {recipe.start} |"] if recipe.start else []),
+        f"| stages | {', '.join(stage.name for stage in recipe.stage)} |",
         f"| answers in | {', '.join(recipe.languages)} |",
         f"| asked with | `{recipe.prompt!r}` |",
         f"| data | {'; '.join(data)} |",
         f"| seed | {recipe.seed} |",
-        f"| licence of these weights | {_licence(recipe.language.model)} |",
+        f"| licence of these weights | {_licence(language.model)} |",
         f"| made by | `consilium train {recipe.name}`, then `consilium export` |",
         "",
         "`recipe.toml` holds every setting, `base.json` the base weights' hashes.",
@@ -61,8 +65,8 @@ def model_card(recipe: Recipe, log: Path, scores: Path) -> str:
         rows = [json.loads(line) for line in log.read_text().splitlines()]
         checks = [row for row in rows if row["part"] == "validation"]
         lines += [
-            "After each epoch of the last stage, on SLAKE's validation split, read with the "
-            "reference (no generation):",
+            "After each epoch of the last stage, on its validation data, read with the reference "
+            "(no generation):",
             "",
             "| step | exact match | answer loss | reconstruction loss |",
             "| --- | --- | --- | --- |",
@@ -74,6 +78,13 @@ def model_card(recipe: Recipe, log: Path, scores: Path) -> str:
             "",
         ]
     return "\n".join(lines)
+
+
+def _trained(recipe: Recipe, part: str) -> str:
+    """How that part has trained in any stage."""
+    ways = dict.fromkeys(getattr(stage, part) for stage in recipe.stage)
+    words = {"full": "trained", "lora": "LoRA"}
+    return " and ".join(words.get(way, way) for way in ways if way != "frozen") or "frozen"
 
 
 def _licence(reference: str) -> str:

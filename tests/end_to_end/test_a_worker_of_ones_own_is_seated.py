@@ -1,0 +1,117 @@
+"""What docs/training.md tells: train, export, seat, ask. Every connector goes that way."""
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.client import ask
+from gateway.contract import Options
+from gateway.settings import load_settings
+from models import connectors
+from models.data import slake
+from models.export import load_served, served_folder
+from models.parity import compare
+from services.stack import Stack, running, whole_panel
+from tests import tiny
+
+ROOT = Path(__file__).parents[2]
+# vLLM's attention wants heads of at least 32.
+WIDTH = {"hidden_size": 64, "head_dim": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "expand": {"tokens": 2, "hidden": 16},
+    "dual": {"processed": {"name": "resampler", "queries": 4, "width": 32, "heads": 2}},
+    "mapper": {"length": 3, "width": 32, "heads": 2, "depth": 1},
+    "mlp": {"hidden": 16},
+    "moe": {"experts": 4, "hidden": 16},
+    "qformer": {"queries": 4, "width": 32, "heads": 2, "depth": 1},
+    "resampler": {"queries": 4, "width": 32, "heads": 2},
+}
+NAMES = connectors.names()
+PANELS = [NAMES[i : i + 3] for i in range(0, len(NAMES), 3)]  # as many at once as a panel has
+QUESTIONS = 4
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One exported worker for each connector, each made at the command line."""
+    folder = tmp_path_factory.mktemp("own")
+    language = tiny.save_llama(folder / "language", **WIDTH)
+    data = tiny.draw_slake(folder / "data")
+    exported = {}
+    for name in NAMES:
+        content = tiny.recipe(language, name, epochs=1)
+        content["connector"] = {"name": name} | SETTINGS.get(name, {})
+        recipe = tiny.write_toml(content, folder / f"{name}.toml")
+        consilium("train", str(recipe), "--data", str(data), "--runs", str(folder / "runs"))
+        checkpoint = folder / "runs" / name / "vqa" / "step-4"
+        exported[name] = folder / "workers" / name
+        consilium("export", str(recipe), str(checkpoint), "--out", str(exported[name]))
+    return exported
+
+
+def consilium(*arguments: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "services.cli", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.fixture(scope="module", params=PANELS, ids=" ".join)
+def panel(
+    request: pytest.FixtureRequest,
+    trained: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[list[str], Stack]]:
+    """A panel.toml of three of them, served."""
+    names: list[str] = request.param
+    folder = tmp_path_factory.mktemp("panel")
+    seats = [
+        {
+            "name": name,
+            "family": name,
+            "model": str(trained[name]),
+            "languages": ["en"],
+            "prompt": "{question} Answer:",
+            "engine": {"max-model-len": 512},
+        }
+        for name in names
+    ]
+    path = tiny.write_toml({"panel": {"quorum": 1}, "worker": seats}, folder / "panel.toml")
+    launches = whole_panel(load_settings(path, os.environ), path, 8000, folder, print)
+    with running(launches, folder, print) as stack:
+        yield names, stack
+
+
+def test_every_worker_answers_through_the_gateway(
+    panel: tuple[list[str], Stack], trained: dict[str, Path]
+) -> None:
+    names, stack = panel
+    image = trained[names[0]].parents[1] / "data" / "slake" / "imgs" / "xmlab1" / "source.jpg"
+
+    verdict = ask(
+        [image], "Which colour?", url=stack.services[-1].launch.url, options=Options(deadline_s=60)
+    )
+
+    assert [answer.worker for answer in verdict.answers] == names
+    assert all(answer.error is None or answer.error.kind == "empty" for answer in verdict.answers)
+
+
+def test_vllm_says_what_transformers_says(
+    panel: tuple[list[str], Stack], trained: dict[str, Path]
+) -> None:
+    names, stack = panel
+    data = trained[names[0]].parents[1] / "data"
+    examples = random.Random(0).sample(slake.load(data / "slake", "validate", "en"), QUESTIONS)
+    urls = {service.name: service.launch.url for service in stack.services}
+
+    for name in names:
+        model = load_served(served_folder(trained[name]))
+        parity = compare(model, urls[name], name, "{question} Answer:", examples)
+        assert parity.holds, (name, parity.differing)
+        assert any(c.transformers for c in parity.comparisons)

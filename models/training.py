@@ -33,7 +33,7 @@ from models.features import cached_features
 from models.losses import Losses, Objective
 from models.packing import IGNORED, Row, collate, pack
 from models.progress import Log, Tally
-from models.stages import Recipe, Source, Stage
+from models.stages import Recipe, Source, Stage, load_recipe
 from models.vlm import build_model
 
 REPORT_EVERY = 20  # steps
@@ -71,13 +71,16 @@ def train(recipe: Recipe, data: Path, runs: Path) -> Path:
 
 def check_data(recipe: Recipe, data: Path, run: Path) -> None:
     """Lists near-duplicates of training images among the held-out ones in
-    `run/near_duplicates.json`.
+    `run/near_duplicates.json`. What the worker that the recipe starts from has seen counts too.
 
     Raises:
         DataError: an image is on both sides.
     """
     held_out = examples_of(recipe.held_out, data, recipe.fold, held_out=True)
-    learned = [e for each in recipe.stage for e in examples_of(each.data, data, recipe.fold)]
+    stages = list(recipe.stage)
+    if start := recipe.start_folder:
+        stages += load_recipe(start / "recipe.toml").stage
+    learned = [e for each in stages for e in examples_of(each.data, data, recipe.fold)]
     refuse_shared_images(learned, held_out)
     alike = near_duplicates_between(learned, held_out)
     listed = [{"train": str(a), "held_out": str(b), "bits": bits} for a, b, bits in alike]

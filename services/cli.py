@@ -132,15 +132,11 @@ def train(
     ] = False,
 ) -> None:
     """Run a recipe's stages that are not done yet."""
-    from models.checkpoints import CheckpointError
-    from models.data.example import DataError
     from models.dry_run import plan
-    from models.stages import RecipeError, load_recipe
-    from models.training import TrainingError
+    from models.stages import load_recipe
     from models.training import train as run
-    from models.tuning import TuningError
 
-    with _failures(CheckpointError, DataError, RecipeError, TrainingError, TuningError):
+    with _training_failures():
         read = load_recipe(recipe)
         if fold is not None:
             read = read.of_fold(fold)
@@ -151,6 +147,24 @@ def train(
         if data is None:
             raise typer.BadParameter("needs --data, or CONSILIUM_DATA", param_hint="train")
         console.print(f"trained: {run(read, data, runs)}")
+
+
+@app.command()
+def crossval(
+    recipe: Annotated[str, typer.Argument(help="A recipe whose data is in folds.")],
+    data: Data,
+    runs: Annotated[Path, typer.Option(help="Where checkpoints go; a stopped run resumes.")] = Path(
+        "runs"
+    ),
+) -> None:
+    """Train a recipe once for each fold; score each question by the run that did not see it."""
+    from models.crossval import crossval as run
+    from models.stages import load_recipe
+
+    with _training_failures():
+        for group, found in run(load_recipe(recipe), data, runs).items():
+            interval = f"{found.low:.1%} to {found.high:.1%}"
+            console.print(f"{group:6} {found.value:6.1%}  ({interval})  {found.cases} questions")
 
 
 @app.command()
@@ -282,6 +296,18 @@ def _failures(*more: type[Exception]) -> Iterator[None]:
         _fail(error)
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
+
+
+@contextmanager
+def _training_failures() -> Iterator[None]:
+    from models.checkpoints import CheckpointError
+    from models.data.example import DataError
+    from models.stages import RecipeError
+    from models.training import TrainingError
+    from models.tuning import TuningError
+
+    with _failures(CheckpointError, DataError, RecipeError, TrainingError, TuningError):
+        yield
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:

@@ -20,6 +20,7 @@ from models.stages import Recipe, RecipeError
 from models.training import StageRun, TrainingError, train
 from models.tuning import Proof, TuningError
 from models.vlm import build_model
+from tests.tiny import write_toml
 
 
 class Killed(Exception):
@@ -247,6 +248,7 @@ def test_a_worker_can_be_trained_on_from_where_it_was_exported(
 ) -> None:
     """Its adapter goes on; where there is no worker, the recipe is what is wrong."""
     zoo = train(tiny_recipe(epochs=1), drawn_slake, tmp_path / "first")
+    write_toml(tiny_recipe(epochs=1).model_dump(), zoo / "recipe.toml")
     recipe = tiny_recipe(name="more", epochs=1).model_copy(update={"start": str(zoo)})
 
     more = train(recipe, drawn_slake, tmp_path / "second")
@@ -258,6 +260,10 @@ def test_a_worker_can_be_trained_on_from_where_it_was_exported(
         train(
             recipe.model_copy(update={"start": "zoo:nobody", "name": "none"}), drawn_slake, tmp_path
         )
+    other = tiny_recipe(name="seen", data=recipe.validation)
+    seen = other.model_copy(update={"start": str(zoo), "validation": recipe.stage[0].data})
+    with pytest.raises(DataError, match="is also a training image"):
+        train(seen, drawn_slake, tmp_path)
 
 
 def test_what_looks_like_a_training_image_is_listed(

@@ -1,15 +1,18 @@
 """No image and no near-duplicate on both sides of a split."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
 
+from models.crossval import crossval
 from models.data import slake, splits, vqa_rad
 from models.data.example import DataError, Example
 from models.stages import Recipe, RecipeError
 from models.training import examples_of
+from tests import tiny
 
 
 def example(*images: Path, id: str = "1") -> Example:
@@ -80,6 +83,25 @@ def test_a_recipes_fold_is_held_out_and_all_others_are_learned(
         recipe.of_fold(5)
     with pytest.raises(RecipeError, match="no validation data is in folds"):
         tiny_recipe().of_fold(0)
+
+
+def test_in_cross_validation_every_question_is_answered_once_by_a_run_that_did_not_see_it(
+    drawn_slake: Path, tiny_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    drawn = tiny.DATA | {"folds": 2}
+    recipe = tiny_recipe(data=[drawn], epochs=1)
+    with pytest.raises(RecipeError, match="must all be in one number of folds"):
+        crossval(recipe, drawn_slake, tmp_path)
+
+    recipe = Recipe.model_validate(recipe.model_dump() | {"validation": [drawn]})
+    scores = crossval(recipe, drawn_slake, tmp_path)
+
+    checked = [
+        set(json.loads(path.read_text()))
+        for path in sorted(tmp_path.glob("tiny-fold*/vqa/step-*/validation.json"))
+    ]
+    assert len(checked) == 2 and not checked[0] & checked[1]
+    assert len(checked[0] | checked[1]) == scores["all"].cases == scores["open"].cases == 16
 
 
 def _first(examples: list[Example], place: int) -> tuple[Path, ...]:

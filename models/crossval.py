@@ -1,0 +1,48 @@
+"""Cross-validation: every fold of a recipe is trained on all others and scored on itself."""
+
+import json
+from pathlib import Path
+
+from models.data.example import Example
+from models.metrics.score import Score, mean
+from models.stages import Recipe, RecipeError
+from models.training import examples_of, train
+
+
+def crossval(recipe: Recipe, data: Path, runs: Path) -> dict[str, Score]:
+    """Exact match over all questions, each answered by the run that has not seen its image:
+    `all`, `closed`, `open`, and `unlike`: those on images that look like no training image, be it
+    one of the worker that the recipe starts from. Intervals draw whole images. Folds that are done
+    are not trained again.
+
+    Raises:
+        RecipeError: the validation data is in no folds, or in several numbers of them.
+        Whatever `models.training.train` raises.
+    """
+    counts = {source.folds for source in recipe.validation}
+    (count,) = counts if len(counts) == 1 else (None,)
+    if count is None:
+        raise RecipeError(
+            f"recipe {recipe.name}: its validation data must all be in one number of folds."
+        )
+    right: dict[str, bool] = {}
+    asked: list[Example] = []
+    alike: set[str] = set()
+    for fold in range(count):
+        one = recipe.of_fold(fold)
+        checkpoint = train(one, data, runs)
+        listed = json.loads((runs / one.name / "near_duplicates.json").read_text())
+        alike |= {pair["held_out"] for pair in listed}
+        right |= json.loads((checkpoint / "validation.json").read_text())
+        asked += examples_of(one.validation, data, fold, held_out=True)
+    groups = {
+        "all": asked,
+        "closed": [example for example in asked if example.closed],
+        "open": [example for example in asked if not example.closed],
+        "unlike": [e for e in asked if not any(str(image) in alike for image in e.images)],
+    }
+    return {
+        name: mean([right[e.id] for e in group], [e.images for e in group])
+        for name, group in groups.items()
+        if group
+    }

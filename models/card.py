@@ -18,11 +18,11 @@ _DATASETS = {
 }
 
 
-def model_card(recipe: Recipe, log: Path, scores: Path) -> str:
+def model_card(recipe: Recipe, run: Path, scores: Path) -> str:
     """Markdown: parts, data and its licence, recipe, seed, command, scores.
 
-    `log` is the training log of the last stage, `scores` what `consilium evaluate` measured
-    through vLLM: a list of {"on", "score", "command"}; either may be missing.
+    `run` is the folder of its training, with a log of each stage; `scores` what `consilium
+    evaluate` measured through vLLM: a list of {"on", "score", "command"}. Either may be missing.
     """
     sources = [source for stage in recipe.stage for source in stage.data]
     data = sorted(
@@ -61,19 +61,25 @@ def model_card(recipe: Recipe, log: Path, scores: Path) -> str:
         for row in json.loads(scores.read_text()):
             lines.append(f"| {row['on']} | {row['score']} | `{row['command']}` |")
         lines.append("")
-    if log.exists():
-        rows = [json.loads(line) for line in log.read_text().splitlines()]
-        checks = [row for row in rows if row["part"] == "validation"]
+    rows = [
+        (stage.name, json.loads(line))
+        for stage in recipe.stage
+        for log in [run / stage.name / "log.jsonl"]
+        if log.exists()
+        for line in log.read_text().splitlines()
+    ]
+    if rows:
         lines += [
-            "After each epoch of the last stage, on its validation data, read with the reference "
-            "(no generation):",
+            "After each epoch, on the stage's validation data, read with the reference (no "
+            "generation):",
             "",
-            "| step | exact match | answer loss | reconstruction loss |",
-            "| --- | --- | --- | --- |",
+            "| stage | step | exact match | answer loss | reconstruction loss |",
+            "| --- | --- | --- | --- | --- |",
             *(
-                f"| {row['step']} | {row['exact_match']:.1%} | {row['answer_loss']:.3f} "
-                f"| {row['reconstruction_loss']:.3f} |"
-                for row in checks
+                f"| {stage} | {row['step']} | {row['exact_match']:.1%} "
+                f"| {row['answer_loss']:.3f} | {row['reconstruction_loss']:.3f} |"
+                for stage, row in rows
+                if row["part"] == "validation"
             ),
             "",
         ]

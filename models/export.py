@@ -67,8 +67,8 @@ def export(recipe_file: Path, checkpoint: Path, out: Path) -> Path:
     (out / "base.json").write_text(json.dumps(_bases(recipe), indent=2) + "\n")
     if _hash_of(out) != before:
         (out / "scores.json").unlink(missing_ok=True)  # they were another model's
-    log = checkpoint.parent / "log.jsonl"
-    (out / "README.md").write_text(model_card(recipe, log, out / "scores.json"))
+    card = model_card(recipe, checkpoint.parent.parent, out / "scores.json")
+    (out / "README.md").write_text(card)
     return out
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import models.cpu_torch  # noqa: F401  before accelerate, which imports torchvision
@@ -37,6 +38,7 @@ from models.stages import Recipe, Source, Stage, load_recipe
 from models.vlm import build_model
 
 REPORT_EVERY = 20  # steps
+RECONSTRUCTOR = "reconstructor.safetensors"  # beside what is exported: only training needs it
 
 
 class TrainingError(Exception):
@@ -157,7 +159,11 @@ class StageRun:
             rows = self.validation if stage.augment else self.validation + self.rows
             images = (image for row in rows for image in row.images)
             self.features = cached_features(model.tower, images)
-        self.objective = Objective(model).to(self.accelerator.device)
+        self.objective = Objective(model)
+        # A fresh one would first have to learn what the parent's knew, and pull the tokens about.
+        if origin and (kept := origin / RECONSTRUCTOR).exists():
+            self.objective.reconstructor.load_state_dict(load_file(kept))
+        self.objective.to(self.accelerator.device)
         rates = {
             "tower": stage.tower_lr,
             "connector": stage.connector_lr,
@@ -177,7 +183,6 @@ class StageRun:
             saved = torch.load(self.start.folder / "optimiser.pt", weights_only=True)
             self.optimiser.load_state_dict(saved["optimiser"])
             self.schedule.load_state_dict(saved["schedule"])
-            self.objective.reconstructor.load_state_dict(saved["reconstructor"])
             torch.set_rng_state(saved["rng"])
         self.shared = self.accelerator.prepare_model(self.objective)
 
@@ -297,15 +302,13 @@ class StageRun:
     def save(self, step: int, validated: Tally) -> Checkpoint:
         def write(folder: Path) -> None:
             tuning.save_trained(self.model, folder)
-            torch.save(
-                {
-                    "optimiser": self.optimiser.state_dict(),
-                    "schedule": self.schedule.state_dict(),
-                    "reconstructor": self.objective.reconstructor.state_dict(),
-                    "rng": torch.get_rng_state(),
-                },
-                folder / "optimiser.pt",
-            )
+            save_file(self.objective.reconstructor.state_dict(), folder / RECONSTRUCTOR)
+            state = {
+                "optimiser": self.optimiser.state_dict(),
+                "schedule": self.schedule.state_dict(),
+                "rng": torch.get_rng_state(),
+            }
+            torch.save(state, folder / "optimiser.pt")
             outcome = {question.id: right for question, right in validated.right.items()}
             (folder / "validation.json").write_text(json.dumps(outcome))
 

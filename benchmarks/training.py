@@ -4,7 +4,7 @@ The same questions about the same images go through forward and backward twice, 
 all questions about an image in one row; and plainly, one row per question. Beside them stands the
 floor: the packed rows through the language model's layers forward alone. Prints questions per
 second, their ratio, and how far the two gradients are apart. Exit status 1 where packing is less
-than three times as fast.
+than three times as fast, or the gradients are not the same but for bfloat16's last digits.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from models.training import examples_of
 from models.vlm import build_model
 
 BAR = 3.0
+APART = 0.02  # of the gradient's norm: bfloat16 adds up in another order
 ROUNDS = 4  # the first one warms everything up
 PLAIN_ROWS = 16  # in memory at a time
 
@@ -41,7 +42,8 @@ def main() -> None:
     arguments.add_argument("--data", type=Path, default=os.environ.get("CONSILIUM_DATA"))
     options = arguments.parse_args()
     recipe = load_recipe(options.recipe)
-    stage = recipe.stage[-1]
+    # A tower that moves would want more than the cached features.
+    stage = next(each for each in recipe.stage if each.tower == "frozen" and each.lora)
     torch.manual_seed(recipe.seed)
     model = build_model(recipe)
     tuning.prepare(model, stage)
@@ -97,7 +99,7 @@ def main() -> None:
         f"{max(apart):.1e} of their norm, in bfloat16"
     )
     print(json.dumps(typical | {"ratio": ratio, "apart": max(apart)}))
-    raise SystemExit(ratio < BAR)
+    raise SystemExit(ratio < BAR or max(apart) > APART)
 
 
 def timed(work: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from models import assets
+from models.progress import read_log
 from models.stages import Recipe
 
 _DATASETS = {
@@ -62,11 +63,11 @@ def model_card(recipe: Recipe, run: Path, scores: Path) -> str:
             lines.append(f"| {row['on']} | {row['score']} | `{row['command']}` |")
         lines.append("")
     rows = [
-        (stage.name, json.loads(line))
+        (stage.name, line)
         for stage in recipe.stage
         for log in [run / stage.name / "log.jsonl"]
         if log.exists()
-        for line in log.read_text().splitlines()
+        for line in read_log(log)
     ]
     if rows:
         lines += [

@@ -5,10 +5,12 @@ runs/RECIPE/STAGE/step-N/   what was trained (models.tuning), optimiser.pt, vali
                             state.json (last)
 """
 
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from safetensors import SafetensorError
 
 from models.stages import Recipe
 
+START = "start.sha256"  # of the weights that a run started from, where it was a worker's
 KEPT = 2  # checkpoints of a stage, the newest
 
 
@@ -35,11 +38,11 @@ class Checkpoint:
 
 def newest(stage_folder: Path) -> Checkpoint | None:
     # state.json is written last, so a folder without one was cut off and does not count.
-    found = [
-        Checkpoint(path.parent, state["step"], state["finished"])
-        for path in stage_folder.glob("step-*/state.json")
-        for state in [json.loads(path.read_text())]
-    ]
+    found = []
+    for path in stage_folder.glob("step-*/state.json"):
+        with suppress(ValueError):  # half a line is no better than none
+            state = json.loads(path.read_text())
+            found.append(Checkpoint(path.parent, state["step"], state["finished"]))
     return max(found, key=lambda checkpoint: checkpoint.step, default=None)
 
 
@@ -55,8 +58,10 @@ def save(stage_folder: Path, step: int, finished: bool, write: Callable[[Path], 
         scratch.mkdir()
         write(scratch)
         (scratch / "state.json").write_text(json.dumps({"step": step, "finished": finished}))
-    except (OSError, SafetensorError, RuntimeError) as error:  # torch.save's is a RuntimeError
+    except (OSError, SafetensorError, RuntimeError) as error:
         shutil.rmtree(scratch, ignore_errors=True)
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error):
+            raise  # torch.save's own is the only one of these that means the disk
         raise CheckpointError(
             f"{folder} could not be written ({error}). Make room and run the same command again: "
             "it goes on from the last checkpoint."
@@ -69,25 +74,43 @@ def save(stage_folder: Path, step: int, finished: bool, write: Callable[[Path], 
 
 
 def claim(run: Path, recipe: Recipe) -> Path:
-    """Makes `run` the folder of `recipe`; a recipe may have grown stages at its end since.
+    """Makes `run` the folder of `recipe`. Stages after the last one that has a folder there
+    may have changed.
 
     Raises:
-        CheckpointError: it holds a run of another recipe.
+        CheckpointError: it holds a run of another recipe, or of one that starts from other weights.
     """
     run.mkdir(parents=True, exist_ok=True)
     path = run / "recipe.json"
     if path.exists():
         found = recipe_of(run)
-        grown = found.model_copy(update={"stage": recipe.stage})
-        if grown != recipe or recipe.stage[: len(found.stage)] != found.stage:
+        begun = [n for n, stage in enumerate(found.stage, 1) if (run / stage.name).exists()]
+        fixed = max(begun, default=0)
+        same = found.model_copy(update={"stage": recipe.stage}) == recipe
+        if not same or recipe.stage[:fixed] != found.stage[:fixed]:
             raise CheckpointError(
                 f"{run} holds a run of another recipe called {recipe.name!r}. Delete that folder, "
                 "or give this recipe another name."
             )
+    if start := recipe.start_folder:
+        _claim_start(run / START, start)
     scratch = path.with_suffix(f".{os.getpid()}")
     scratch.write_text(recipe.model_dump_json(indent=1))
     scratch.rename(path)
     return run
+
+
+def _claim_start(path: Path, start: Path) -> None:
+    """An exported worker may be exported anew; half a run on each would be a run of neither."""
+    digest = hashlib.sha256()
+    for weights in sorted(start.rglob("*.safetensors")):
+        digest.update(weights.read_bytes())
+    if path.exists() and path.read_text() != digest.hexdigest():
+        raise CheckpointError(
+            f"{path.parent} was started from other weights than {start} holds now. Delete that "
+            "folder, and it is trained from these."
+        )
+    path.write_text(digest.hexdigest())
 
 
 def recipe_of(run: Path) -> Recipe:

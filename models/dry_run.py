@@ -1,6 +1,7 @@
-"""What a recipe would take, without loading a weight: parameters, what trains, memory per stage.
+"""What a recipe would take: parameters, what trains, memory per stage.
 
-Everything is built on torch's meta device, which knows shapes and holds no numbers.
+Everything is built on torch's meta device, which knows shapes and holds no numbers. Of the language
+model only its settings and tokenizer are read, once it is there: a packaged one is fetched whole.
 """
 
 from dataclasses import dataclass
@@ -17,8 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from models import assets, tuning
 from models.losses import Objective
 from models.stages import Recipe, Stage
-from models.vision import Tower, TowerConfig
-from models.vlm import Vlm, build_connector
+from models.vlm import Vlm, assemble
 
 TEXT_TOKENS = 256  # of a row: sixteen questions and answers
 ANSWER_TOKENS = 64  # of them, those with a loss
@@ -51,27 +51,31 @@ def plan(recipe: Recipe) -> list[StagePlan]:
     """One plan per stage, each with the adapters that its parents hand on.
 
     Raises:
-        RecipeError: a connector that does not exist or does not fit.
+        RecipeError: a part that does not exist or does not fit.
         TuningError: a parent's adapter that does not fit.
         AssetError: a base model whose settings cannot be had.
     """
     folder = assets.resolve(recipe.language.model, report=print)
     settings, tokenizer = AutoConfig.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    by_name = {stage.name: stage for stage in recipe.stage}
     plans = []
     for stage in recipe.stage:
         with torch.device("meta"):
             language = AutoModelForCausalLM.from_config(settings, dtype=torch.bfloat16)
-            tower = Tower(TowerConfig(**recipe.tower.model_dump()), load_weights=False)
-            connector = build_connector(recipe, tower, language)
-            model = Vlm(tower, connector, language, tokenizer, recipe.language.bos)
-            lineage: list[Stage] = [stage]
-            while parent := lineage[0].parent:
-                lineage.insert(0, by_name[parent])
-            for each in lineage:
+            model = assemble(recipe, language, tokenizer, load_weights=False)
+            for each in _lineage(recipe, stage):
                 tuning.prepare(model, each)
             plans.append(_plan(model, stage, settings))
     return plans
+
+
+def _lineage(recipe: Recipe, stage: Stage) -> list[Stage]:
+    """The stages whose adapters `stage` trains on, the worker's that the recipe starts from first,
+    and itself."""
+    if stage.parent:
+        (parent,) = (each for each in recipe.stage if each.name == stage.parent)
+        return [*_lineage(recipe, parent), stage]
+    started = recipe.started
+    return [*(_lineage(started, started.stage[-1]) if started else []), stage]
 
 
 def _plan(model: Vlm, stage: Stage, language: Any) -> StagePlan:

@@ -10,14 +10,13 @@ vLLM and the parity check read the same one.
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 import models.cpu_torch  # noqa: F401  before transformers, which imports torchvision
@@ -30,6 +29,7 @@ from models.card import model_card
 from models.checkpoints import recipe_of
 from models.served_config import ARCHITECTURE, ServedConfig
 from models.stages import ZOO, Recipe, load_recipe
+from models.tensors import save_whole
 from models.tuning import SOFT_PROMPTS, load_trained
 from models.vision import Tower, TowerConfig
 from models.vlm import Vlm, build_model
@@ -140,7 +140,7 @@ def _serve(zoo: Path, folder: Path) -> None:
         if part is not language or key not in language.all_tied_weights_keys
     }
     folder.mkdir()
-    save_file({k: v.contiguous() for k, v in weights.items()}, folder / "model.safetensors")
+    save_whole(weights, folder / "model.safetensors")
     config = ServedConfig(
         tower=recipe.tower.model_dump(),
         connector=recipe.connector,
@@ -183,6 +183,12 @@ def _check_checkpoint(recipe: Recipe, checkpoint: Path) -> None:
         raise ExportError(
             f"{checkpoint} is not a stage's last checkpoint: let `consilium train {recipe.name}` "
             "run to its end first."
+        )
+    if checkpoint.parent.name != recipe.stage[-1].name:
+        raise ExportError(
+            f"{checkpoint} is of stage {checkpoint.parent.name!r}, and the recipe goes on to "
+            f"{recipe.stage[-1].name!r}. Give that stage's last checkpoint, or a recipe that ends "
+            "sooner."
         )
     run = checkpoint.parent.parent
     if recipe_of(run) != recipe:
@@ -233,6 +239,4 @@ def _keep(source: Path, target: Path, name: str) -> None:
         key: value.to(torch.bfloat16) if value.is_floating_point() else value
         for key, value in load_file(source / name).items()
     }
-    scratch = target / f".{name}"
-    save_file(halved, scratch)
-    os.replace(scratch, target / name)
+    save_whole(halved, target / name)

@@ -6,18 +6,18 @@ file an image is named by the hash of its decoded pixels.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from PIL import Image
 from rich.progress import track
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from models.assets import cache_dir
 from models.data.pixels import open_rgb, pixel_hash
+from models.tensors import save_whole
 from models.vision import Tower
 
 DTYPE = torch.bfloat16
@@ -39,9 +39,7 @@ def cached_features(tower: Tower, images: Iterable[Path], batch: int = 8) -> dic
         }
     if missing:
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_suffix(f".{os.getpid()}")
-        save_file(kept, scratch)
-        scratch.rename(path)
+        save_whole(kept, path)
     return {image: kept[key] for image, key in key_of.items()}
 
 

@@ -67,6 +67,12 @@ def all_right(wrong: Tensor, labels: Tensor, end: int) -> list[bool]:
     return (torch.diff(at_end, prepend=at_end.new_zeros(1)) == 0).tolist()
 
 
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """A log's lines, without a last one that was cut short."""
+    whole, _, _ = path.read_text().rpartition("\n")
+    return [json.loads(line) for line in whole.splitlines()]
+
+
 class Log:
     """`log.jsonl`: a line per report; a silent one (`shown` false) writes nothing anywhere."""
 
@@ -76,9 +82,8 @@ class Log:
     def forget_after(self, step: int) -> None:
         """Drops what was logged of steps that the last stop does not hold: they are run again."""
         if self.shown and self.path.exists():
-            lines = self.path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if json.loads(line)["step"] <= step]
-            self.path.write_text("".join(kept))
+            kept = [line for line in read_log(self.path) if line["step"] <= step]
+            self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
     def say(self, line: str) -> None:
         if self.shown:

@@ -117,7 +117,11 @@ class Recipe(_Strict):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":
-        if "{question}" not in self.prompt:
+        try:
+            asked = self.prompt.format(question="\0")
+        except (KeyError, IndexError, ValueError):
+            raise ValueError("prompt may hold no braces but {question}") from None
+        if "\0" not in asked:
             raise ValueError("prompt must hold {question}")
         seen: set[str] = set()
         for stage in self.stage:
@@ -147,18 +151,31 @@ class Recipe(_Strict):
 
     @property
     def start_folder(self) -> Path | None:
-        """Where stages without a parent begin; None for the base weights.
-
-        Raises:
-            RecipeError: no worker lies there.
-        """
+        """Where stages without a parent begin; None for the base weights."""
         if self.start is None:
             return None
         name = self.start.removeprefix("zoo:")
-        folder = ZOO / name if name != self.start else Path(name)
-        if not (folder / "connector.safetensors").is_file():
+        return ZOO / name if name != self.start else Path(name)
+
+    @property
+    def started(self) -> "Recipe | None":
+        """The recipe of the worker that this one trains on.
+
+        Raises:
+            RecipeError: no worker lies there, or one of other parts.
+        """
+        if (folder := self.start_folder) is None:
+            return None
+        if not (folder / "recipe.toml").is_file():
             raise RecipeError(f"recipe {self.name}: start: no exported worker in {folder}.")
-        return folder
+        found = load_recipe(folder / "recipe.toml")
+        for part in ("tower", "connector", "language"):
+            if getattr(found, part) != getattr(self, part):
+                raise RecipeError(
+                    f"recipe {self.name}: start: {self.start} has another {part}: copy "
+                    f"[{part}] from {folder / 'recipe.toml'}."
+                )
+        return found
 
     @property
     def held_out(self) -> tuple[Source, ...]:
@@ -186,7 +203,7 @@ def load_recipe(reference: str | Path) -> Recipe:
     except FileNotFoundError:
         known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
         raise RecipeError(f"No recipe at {path}. Give a file, or one of: {known}.") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not TOML: {error}.") from error
     except ValidationError as error:
         first = error.errors()[0]

@@ -7,9 +7,11 @@ On several GPUs (`accelerate launch`) a step's rows are shared among them.
 
 import json
 import math
+import os
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +22,26 @@ from torch import Tensor, nn
 import models.cpu_torch  # noqa: F401  before accelerate, which imports torchvision
 
 # isort: split
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, PartialState
 
 from models import checkpoints, tuning
 from models.augment import augmented
 from models.checkpoints import Checkpoint
 from models.connectors import moe
 from models.data.datasets import load, one_spelling
-from models.data.example import Example
+from models.data.example import DataError, Example
 from models.data.pixels import open_rgb
 from models.data.splits import folds, near_duplicates_between, refuse_shared_images
 from models.features import cached_features
 from models.losses import Losses, Objective
 from models.packing import IGNORED, Row, collate, pack
 from models.progress import Log, Tally
-from models.stages import Recipe, Source, Stage, load_recipe
+from models.stages import Recipe, Source, Stage
 from models.vlm import build_model
 
 REPORT_EVERY = 20  # steps
 RECONSTRUCTOR = "reconstructor.safetensors"  # beside what is exported: only training needs it
+NEAR_DUPLICATES = "near_duplicates.json"
 
 
 class TrainingError(Exception):
@@ -57,14 +60,13 @@ def train(recipe: Recipe, data: Path, runs: Path) -> Path:
         DataError, AssetError, RecipeError: what the recipe names cannot be read or built.
     """
     run = checkpoints.claim(runs / recipe.name, recipe)
+    stops = [checkpoints.newest(run / stage.name) for stage in recipe.stage]
+    if not all(stop and stop.finished for stop in stops) or not (run / NEAR_DUPLICATES).exists():
+        check_data(recipe, data, run)
     done: dict[str, Path] = {}
-    checked = False
     for stage in recipe.stage:
         state = checkpoints.newest(run / stage.name)
         if state is None or not state.finished:
-            if not checked:
-                check_data(recipe, data, run)
-                checked = True
             parent = done[stage.parent] if stage.parent else recipe.start_folder
             state = StageRun(recipe, stage, run, data, parent).run()
         done[stage.name] = state.folder
@@ -73,41 +75,64 @@ def train(recipe: Recipe, data: Path, runs: Path) -> Path:
 
 def check_data(recipe: Recipe, data: Path, run: Path) -> None:
     """Lists near-duplicates of training images among the held-out ones in
-    `run/near_duplicates.json`. What the worker that the recipe starts from has seen counts too.
+    `run/near_duplicates.json`, by their paths from `data`.
 
     Raises:
         DataError: an image is on both sides.
     """
     held_out = examples_of(recipe.held_out, data, recipe.fold, held_out=True)
-    stages = list(recipe.stage)
-    if start := recipe.start_folder:
-        stages += load_recipe(start / "recipe.toml").stage
-    learned = [e for each in stages for e in examples_of(each.data, data, recipe.fold)]
+    learned = learned_by(recipe, data)
     refuse_shared_images(learned, held_out)
     alike = near_duplicates_between(learned, held_out)
-    listed = [{"train": str(a), "held_out": str(b), "bits": bits} for a, b, bits in alike]
-    path = run / "near_duplicates.json"
-    path.write_text(json.dumps(listed, indent=1))
-    held = len({b for _, b, _ in alike})
-    print(f"{held} held-out images look like a training image, by a 64-bit hash: {path}")
+    named = [(os.path.relpath(a, data), os.path.relpath(b, data), bits) for a, b, bits in alike]
+    listed = [{"train": a, "held_out": b, "bits": bits} for a, b, bits in named]
+    if PartialState(cpu=not torch.cuda.is_available()).is_main_process:
+        path = run / NEAR_DUPLICATES
+        path.write_text(json.dumps(listed, indent=1))
+        held = len({b for _, b, _ in alike})
+        print(f"{held} held-out images look like a training image, by a 64-bit hash: {path}")
+
+
+def learned_by(recipe: Recipe, data: Path) -> list[Example]:
+    """What a worker of this recipe has trained on, the worker that it starts from included.
+
+    Raises:
+        RecipeError, DataError
+    """
+    sources = [source for stage in recipe.stage for source in stage.data]
+    before = learned_by(recipe.started, data) if recipe.started else []
+    return before + examples_of(sources, data, recipe.fold)
 
 
 def examples_of(
     sources: Sequence[Source], data: Path, fold: int = 0, held_out: bool = False
 ) -> list[Example]:
-    """What the sources hold; of one in folds, fold number `fold`, or all others to train on."""
+    """What the sources hold; of one in folds, fold number `fold`, or all others to train on.
+
+    An id begins with its dataset's name: it is unique among all of them.
+
+    Raises:
+        DataError: a source cannot be read, or none of them holds a question with an answer.
+    """
     found: list[Example] = []
     for source in sources:
         examples: list[Example] = []
         for language in source.languages:
             examples += one_spelling(load(source.set, data, source.split, language))
         # A few of SLAKE's questions have no answer: nothing can be learned from those.
-        examples = [example for example in examples if example.answer]
+        examples = [
+            replace(example, id=f"{source.set}/{example.id}")
+            for example in examples
+            if example.answer
+        ]
         if source.folds:
             parts = folds(examples, source.folds, seed=0)
             one = parts.pop(fold)
             examples = one if held_out else [example for part in parts for example in part]
         found += examples
+    if sources and not found:
+        named = ", ".join(f"{source.set} {source.split}" for source in sources)
+        raise DataError(f"No question with an answer in {named}: there is nothing to learn.")
     return found
 
 
@@ -126,14 +151,8 @@ class StageRun:
         self.steps_per_epoch = math.ceil(len(self.rows) / stage.rows_per_step)
         self.steps = self.steps_per_epoch * stage.epochs
         self.start = checkpoints.newest(self.folder)
-        self.accelerator = Accelerator(
-            cpu=not torch.cuda.is_available(),
-            # A mixture's expert may get no patch, and then no gradient.
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-        )
-        self.log = Log(
-            self.folder / "log.jsonl", self.steps, self.accelerator.is_local_main_process
-        )
+        self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        self.log = Log(self.folder / "log.jsonl", self.steps, self.accelerator.is_main_process)
         torch.manual_seed(recipe.seed + 1)
         self.prepare(parent)
 
@@ -161,8 +180,8 @@ class StageRun:
             self.features = cached_features(model.tower, images)
         self.objective = Objective(model)
         # A fresh one would first have to learn what the parent's knew, and pull the tokens about.
-        if origin and (kept := origin / RECONSTRUCTOR).exists():
-            self.objective.reconstructor.load_state_dict(load_file(kept))
+        if origin and (self.start or (origin / RECONSTRUCTOR).exists()):
+            self.objective.reconstructor.load_state_dict(load_file(origin / RECONSTRUCTOR))
         self.objective.to(self.accelerator.device)
         rates = {
             "tower": stage.tower_lr,
@@ -180,10 +199,13 @@ class StageRun:
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, self.rate)
         if self.start:
-            saved = torch.load(self.start.folder / "optimiser.pt", weights_only=True)
+            kept = self.start.folder / "optimiser.pt"
+            saved = torch.load(kept, map_location="cpu", weights_only=True)
             self.optimiser.load_state_dict(saved["optimiser"])
             self.schedule.load_state_dict(saved["schedule"])
             torch.set_rng_state(saved["rng"])
+            if torch.cuda.is_available() and saved["cuda_rng"]:
+                torch.cuda.set_rng_state_all(saved["cuda_rng"])
         self.shared = self.accelerator.prepare_model(self.objective)
 
     def rate(self, step: int) -> float:
@@ -249,21 +271,25 @@ class StageRun:
                 losses = self.losses(self.shared, part, tally)
                 loss = losses.answer / tokens
                 loss = loss + self.stage.reconstruction * losses.reconstruction / images
-                if not torch.isfinite(loss):
-                    raise TrainingError(
-                        f"{self.folder}: the loss is {loss.item()}. Lower tower_lr, connector_lr "
-                        "or language_lr in the recipe, and start this stage anew (delete its "
-                        "folder)."
-                    )
+                self.require_finite(loss, "loss")
                 self.accelerator.backward(loss * share)
             for sum_, mixture in zip(load, self.mixtures(), strict=True):
-                sum_ += mixture.load.sum(0)
-        nn.utils.clip_grad_norm_(self.objective.parameters(), 1.0)
+                sum_ += mixture.load.sum(0) * bool(mine)
+        norm = nn.utils.clip_grad_norm_(self.objective.parameters(), 1.0)
+        self.require_finite(norm, "gradient")
         self.optimiser.step()
         self.schedule.step()
         self.optimiser.zero_grad(set_to_none=True)
-        for sum_, mixture in zip(load, self.mixtures(), strict=True):
-            mixture.balance(self.accelerator.reduce(sum_))
+        if self.stage.connector == "full":
+            for sum_, mixture in zip(load, self.mixtures(), strict=True):
+                mixture.balance(self.accelerator.reduce(sum_))
+
+    def require_finite(self, value: Tensor, name: str) -> None:
+        if not torch.isfinite(value):
+            raise TrainingError(
+                f"{self.folder}: the {name} is {value.item()}. Lower tower_lr, connector_lr or "
+                "language_lr in the recipe, delete that folder and train again."
+            )
 
     def mixtures(self) -> list[moe.Connector]:
         return [m for m in self.model.connector.modules() if isinstance(m, moe.Connector)]
@@ -307,6 +333,7 @@ class StageRun:
                 "optimiser": self.optimiser.state_dict(),
                 "schedule": self.schedule.state_dict(),
                 "rng": torch.get_rng_state(),
+                "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             }
             torch.save(state, folder / "optimiser.pt")
             outcome = {question.id: right for question, right in validated.right.items()}

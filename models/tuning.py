@@ -10,6 +10,7 @@ A folder of the zoo has the same layout.
 
 import hashlib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,12 @@ def prepare(model: Vlm, stage: Stage) -> None:
     model.requires_grad_(False)
     model.connector.requires_grad_(stage.connector == "full")
     if stage.tower_lora:
+        _refuse_whole(model, "tower", stage)
         model.tower.net = _adapt(model.tower.net, _lora(stage.tower_lora, model), stage)
     elif stage.tower == "full":
         _train_whole(model, "tower", stage)
+    if stage.language not in ("frozen", "full"):
+        _refuse_whole(model, "language", stage)
     if stage.lora:
         model.language = _adapt(model.language, _lora(stage.lora), stage)
     elif kind := SOFT_PROMPTS.get(stage.language):
@@ -98,9 +102,14 @@ def load_trained(model: Vlm, folder: Path, merge: bool = False) -> None:
     `merge` folds the adapters into the weights; else they can be trained on.
 
     Raises:
-        TuningError: a file is of another tower or language model.
+        TuningError: a file is of another tower, connector or language model.
     """
-    model.connector.load_state_dict(load_file(folder / "connector.safetensors"))
+    try:
+        model.connector.load_state_dict(load_file(folder / "connector.safetensors"))
+    except RuntimeError as error:
+        raise TuningError(
+            f"{folder} holds another connector than the recipe's: take the recipe that made it."
+        ) from error
     for name in ("tower", "language"):
         if (path := folder / f"{name}.safetensors").exists():
             part = model.get_submodule(name).float()  # nothing is rounded on the way
@@ -134,7 +143,11 @@ class Proof:
         self.before = dict(self.fingerprints())
 
     def fingerprints(self) -> Iterator[tuple[str, str]]:
-        for name, value in self.model.named_parameters():
+        # A mixture's bias is a buffer that moves with its connector.
+        buffers = (
+            (f"connector.{name}", value) for name, value in self.model.connector.named_buffers()
+        )
+        for name, value in chain(self.model.named_parameters(), buffers):
             flat = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
             yield name, hashlib.blake2b(flat.numpy().data, digest_size=16).hexdigest()
 
@@ -142,7 +155,11 @@ class Proof:
         """Raises TuningError where something frozen moved, or something declared did not."""
         moved = {name for name, value in self.fingerprints() if self.before[name] != value}
         trains = {name for name, p in self.model.named_parameters() if p.requires_grad}
-        if loose := moved - trains:
+        may_move = trains
+        if stage.connector == "full":
+            names = {name for name, _ in self.model.connector.named_buffers()}
+            may_move = trains | {f"connector.{name}" for name in names}
+        if loose := moved - may_move:
             raise TuningError(f"stage {stage.name}: frozen, yet moved: {sorted(loose)[:3]}")
         # A LoRA's first matrix gets no gradient while its second is still zero.
         if stuck := {name for name in trains - moved if ".lora_A." not in name}:
@@ -186,6 +203,15 @@ def _adapt(part: Any, config: PeftConfig, stage: Stage) -> PeftModel:
     for name, parameter in part.named_parameters():
         parameter.requires_grad_(any(mark in name for mark in ("lora_", "prompt_encoder")))
     return part
+
+
+def _refuse_whole(model: Vlm, name: str, stage: Stage) -> None:
+    """An adapter beside whole weights would be kept in two places that must fit each other."""
+    if name in model.whole:
+        raise TuningError(
+            f"stage {stage.name}: its parent has trained the {name} whole: go on with "
+            f'{name} = "full", or leave it frozen.'
+        )
 
 
 def _train_whole(model: Vlm, name: str, stage: Stage) -> None:

@@ -36,10 +36,16 @@ class Tower(nn.Module):
     Attributes:
         dim: width of one patch's features.
         side: patches per side of the square grid.
+
+    Raises:
+        ValueError: timm has no such network, or it makes no square grid of features.
+        AssetError: its weights cannot be had or are another network's.
     """
 
     def __init__(self, config: TowerConfig, load_weights: bool = True):
         super().__init__()
+        if not timm.is_model(config.name):
+            raise ValueError(f"timm has no tower {config.name!r}: timm.list_models() names them")
         self.config = config
         self.net = timm.create_model(
             config.name, pretrained=load_weights and config.weights == "timm", num_classes=0
@@ -50,7 +56,13 @@ class Tower(nn.Module):
         self.dim = int(self.net.num_features)
         size = config.image_size
         with torch.no_grad():
-            self.side = self.net.forward_features(torch.zeros(1, 3, size, size)).shape[-1]
+            shape = self.net.forward_features(torch.zeros(1, 3, size, size)).shape
+        if len(shape) != 4 or shape[1] != self.dim or shape[2] != shape[3]:
+            raise ValueError(
+                f"{config.name} gives features {list(shape)}, no square grid: take a convolutional "
+                "tower"
+            )
+        self.side = int(shape[-1])
 
     @property
     def patches(self) -> int:

@@ -78,24 +78,31 @@ def build_model(recipe: Recipe, dtype: torch.dtype = torch.bfloat16) -> Vlm:
     from the recipe's seed.
 
     Raises:
-        RecipeError: a connector, a setting of it, or a token that does not exist.
+        RecipeError: a tower, a connector, a setting of it, or a token that does not exist.
         AssetError: base weights that cannot be had.
     """
     torch.manual_seed(recipe.seed)
-    tower = Tower(TowerConfig(**recipe.tower.model_dump()))
     language, tokenizer = load_language(recipe.language.model, dtype)
+    return assemble(recipe, language, tokenizer)
+
+
+def assemble(recipe: Recipe, language: Any, tokenizer: Any, load_weights: bool = True) -> Vlm:
+    """The recipe's tower and connector, joined to a language model that is there already.
+
+    Raises:
+        RecipeError: a tower, a connector, a setting of it, or a token that does not exist.
+        AssetError: the tower's weights cannot be had.
+    """
     _check_tokens(recipe, tokenizer)
-    connector = build_connector(recipe, tower, language)
-    return Vlm(tower, connector, language, tokenizer, recipe.language.bos)
-
-
-def build_connector(recipe: Recipe, tower: Tower, language: Any) -> nn.Module:
-    """Raises RecipeError where there is no such connector, or none that fits the tower."""
-    text_dim = language.get_input_embeddings().weight.shape[1]
+    part = "tower"
     try:
-        return connectors.build(recipe.connector, tower.dim, text_dim)
+        tower = Tower(TowerConfig(**recipe.tower.model_dump()), load_weights)
+        part = "connector"
+        text_dim = language.get_input_embeddings().weight.shape[1]
+        connector = connectors.build(recipe.connector, tower.dim, text_dim)
     except ValueError as error:
-        raise RecipeError(f"recipe {recipe.name}: connector: {error}") from error
+        raise RecipeError(f"recipe {recipe.name}: {part}: {error}.") from error
+    return Vlm(tower, connector, language, tokenizer, recipe.language.bos)
 
 
 def _check_tokens(recipe: Recipe, tokenizer: Any) -> None:

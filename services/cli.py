@@ -182,14 +182,11 @@ def export(
     """Keep what was trained, as a folder of the zoo."""
     if verify and data is None:
         raise typer.BadParameter("needs --data, or CONSILIUM_DATA", param_hint="--verify")
-    from models.checkpoints import CheckpointError
-    from models.data.example import DataError
     from models.export import ExportError
     from models.export import export as run
     from models.parity import ParityError
-    from models.stages import RecipeError
 
-    with _failures(CheckpointError, DataError, ExportError, ParityError, RecipeError):
+    with _training_failures(ExportError, ParityError):
         console.print(f"exported: {run(recipe, checkpoint, out)}")
         if data and verify and not _verified(out, data):
             raise SystemExit(1)
@@ -299,14 +296,14 @@ def _failures(*more: type[Exception]) -> Iterator[None]:
 
 
 @contextmanager
-def _training_failures() -> Iterator[None]:
+def _training_failures(*more: type[Exception]) -> Iterator[None]:
     from models.checkpoints import CheckpointError
     from models.data.example import DataError
     from models.stages import RecipeError
     from models.training import TrainingError
     from models.tuning import TuningError
 
-    with _failures(CheckpointError, DataError, RecipeError, TrainingError, TuningError):
+    with _failures(CheckpointError, DataError, RecipeError, TrainingError, TuningError, *more):
         yield
 
 

@@ -116,10 +116,12 @@ def model_folder(settings: Settings, name: str, report: Callable[[str], None] = 
 
             return resolve(reference, report)
     from models.export import ExportError, served_folder
+    from models.stages import RecipeError
+    from models.tuning import TuningError
 
     try:
         return served_folder(folder, report)
-    except ExportError as error:
+    except (ExportError, RecipeError, TuningError) as error:
         raise EngineError(f"panel.toml: {name}: model: {error}") from error
 
 

@@ -35,8 +35,10 @@ def verify(zoo: Path, data: Path) -> Parity:
 
 
 def questions(recipe: Recipe, data: Path) -> list[Example]:
-    """Always the same 20 of a recipe's validation questions."""
-    return random.Random(recipe.seed).sample(examples_of(recipe.validation, data), QUESTIONS)
+    """Always the same 20 of a recipe's validation questions, or all where there are fewer."""
+    sources = recipe.stage[-1].validation or recipe.validation
+    examples = examples_of(sources, data, recipe.fold, held_out=True)
+    return random.Random(recipe.seed).sample(examples, min(QUESTIONS, len(examples)))
 
 
 def _server(name: str, prompt: str, folder: Path) -> Launch:

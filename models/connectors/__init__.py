@@ -13,6 +13,7 @@ import pkgutil
 from dataclasses import fields
 from typing import Any, Protocol, cast
 
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 
@@ -29,7 +30,7 @@ def build(settings: dict[str, Any], vision_dim: int, text_dim: int) -> nn.Module
     """The connector that `settings["name"]` names, freshly initialised.
 
     Raises:
-        ValueError: no such connector, or a setting it does not have.
+        ValueError: no such connector, a setting that it does not have, or a wrong value of one.
     """
     settings = dict(settings)
     name = settings.pop("name", None)
@@ -42,4 +43,9 @@ def build(settings: dict[str, Any], vision_dim: int, text_dim: int) -> nn.Module
             f"Connector {name!r} has no setting {', '.join(sorted(unknown))}. "
             f"It has: {', '.join(known)}."
         )
-    return cast(nn.Module, module.Connector(module.Config(**settings), vision_dim, text_dim))
+    try:
+        config = TypeAdapter(module.Config).validate_python(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{name}: {first['loc'][-1]}: {first['msg']}") from error
+    return cast(nn.Module, module.Connector(config, vision_dim, text_dim))

@@ -7,13 +7,14 @@ drop more than half of it. A patch's tokens stand beside each other.
 from dataclasses import dataclass
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class Config:
-    tokens: int = 2  # of each patch
-    hidden: int = 576
+    tokens: PositiveInt = 2  # of each patch
+    hidden: PositiveInt = 576
     gain: float = 0.1  # first scale of the output: about that of the text's own embeddings
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from models.positions import FOURIER_DIM, fourier
@@ -18,18 +19,16 @@ from models.positions import FOURIER_DIM, fourier
 @dataclass(frozen=True)
 class Config:
     kind: Literal["mlp", "transformer"] = "transformer"
-    length: int = 8  # of the prefix, in tokens
-    width: int = 384  # the mlp's hidden layer has half as much for each token of the prefix
-    heads: int = 6
-    depth: int = 4
+    length: PositiveInt = 8  # of the prefix, in tokens
+    width: PositiveInt = 384  # the mlp's hidden layer has half as much for each token of the prefix
+    heads: PositiveInt = 6
+    depth: PositiveInt = 4
     gain: float = 0.1  # first scale of the output: about that of the text's own embeddings
 
 
 class Connector(nn.Module):
     def __init__(self, config: Config, vision_dim: int, text_dim: int):
         super().__init__()
-        if config.kind not in ("mlp", "transformer"):
-            raise ValueError(f"mapper: kind ({config.kind}) must be mlp or transformer")
         if config.width % config.heads:
             raise ValueError(
                 f"mapper: width ({config.width}) must be a multiple of heads ({config.heads})"

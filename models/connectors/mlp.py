@@ -6,12 +6,13 @@ Keeps the whole grid, at the price of one token per patch.
 from dataclasses import dataclass
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class Config:
-    hidden: int = 576
+    hidden: PositiveInt = 576
     gain: float = 0.1  # first scale of the output: about that of the text's own embeddings
 
 

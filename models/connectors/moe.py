@@ -10,6 +10,7 @@ starves and no loss has to say so.
 from dataclasses import dataclass
 
 import torch
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,16 +19,15 @@ BIAS_STEP = 0.001  # DeepSeek-V3's γ
 
 @dataclass(frozen=True)
 class Config:
-    experts: int = 8  # routed ones
-    active: int = 2  # of them, for each patch
-    shared: int = 1
-    hidden: int = 256  # width of each expert
+    experts: PositiveInt = 8  # routed ones
+    active: PositiveInt = 2  # of them, for each patch
+    shared: NonNegativeInt = 1
+    hidden: PositiveInt = 256  # width of each expert
     gain: float = 0.1  # first scale of the output: about that of the text's own embeddings
 
 
 class Connector(nn.Module):
     bias: Tensor
-    load: Tensor
 
     def __init__(self, config: Config, vision_dim: int, text_dim: int):
         super().__init__()
@@ -48,8 +48,9 @@ class Connector(nn.Module):
         self.out = nn.LayerNorm(text_dim, elementwise_affine=False)
         self.gain = nn.Parameter(torch.full((text_dim,), config.gain))
         self.register_buffer("bias", torch.zeros(config.experts))
-        # How many patches of each image went to each expert, in the last call; not saved.
-        self.register_buffer("load", torch.zeros(0, config.experts), persistent=False)
+        # How many patches of each image went to each expert, in the last call [images, experts]. No
+        # buffer: those are made the same on all processes, and each has images of its own.
+        self.load = torch.zeros(0, config.experts)
 
     def num_tokens(self, patches: int, images: int = 1) -> int:
         return patches * images

@@ -9,6 +9,7 @@ convolution do not), and there is no pretrained BERT to start from.
 from dataclasses import dataclass
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from models.positions import FOURIER_DIM, fourier
@@ -16,11 +17,11 @@ from models.positions import FOURIER_DIM, fourier
 
 @dataclass(frozen=True)
 class Config:
-    queries: int = 32
-    width: int = 384
-    heads: int = 6
-    depth: int = 4
-    expansion: int = 2  # width of the feed-forward layer, in widths
+    queries: PositiveInt = 32
+    width: PositiveInt = 384
+    heads: PositiveInt = 6
+    depth: PositiveInt = 4
+    expansion: PositiveInt = 2  # width of the feed-forward layer, in widths
     gain: float = 0.1  # first scale of the output: about that of the text's own embeddings
 
 

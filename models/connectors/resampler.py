@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,11 +24,11 @@ NARROW, WIDE = 80.0, 2.0
 
 @dataclass(frozen=True)
 class Config:
-    queries: int = 36  # a square number: they start on a grid
-    width: int = 384
-    heads: int = 6
-    depth: int = 2
-    expansion: int = 2  # width of the feed-forward layer, in widths
+    queries: PositiveInt = 36  # a square number: they start on a grid
+    width: PositiveInt = 384
+    heads: PositiveInt = 6
+    depth: PositiveInt = 2
+    expansion: PositiveInt = 2  # width of the feed-forward layer, in widths
     gain: float = 0.1  # first scale of the output: about that of the text's own embeddings
 
 

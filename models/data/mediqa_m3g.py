@@ -7,6 +7,7 @@ images, which cannot be had here; the texts are the real ones.
 """
 
 import csv
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,8 @@ def responses(root: Path, split: str, language: str) -> dict[str, list[Response]
     Raises:
         DataError: an unknown split or language, or a missing or broken file.
     """
-    authors = _authors(root / "df_userinfo.csv")
+    known = _authors(root / "df_userinfo.csv")
+    authors = defaultdict(lambda: (False, 0), known)  # whom the task's list leaves out
     found = {}
     for each in _encounters(root, split, language):
         found[each["encounter_id"]] = [
@@ -116,6 +118,11 @@ def _encounters(root: Path, split: str, language: str) -> list[dict[str, Any]]:
             )
         if not each["responses"]:
             raise DataError(f"{path}: encounter {each['encounter_id']} has no response.")
+        if any({"author_id", f"content_{language}"} - given.keys() for given in each["responses"]):
+            raise DataError(
+                f"{path}: a response to {each['encounter_id']} has no author or no text in "
+                f"{language}: download it again."
+            )
     return encounters
 
 

@@ -5,11 +5,20 @@ from pathlib import Path
 
 from PIL import Image
 
+from models.data.example import DataError
+
 
 def open_rgb(path: Path) -> Image.Image:
-    """The decoded image; the file is closed again."""
-    with Image.open(path) as image:
-        return image.convert("RGB")
+    """The decoded image; the file is closed again.
+
+    Raises:
+        DataError: it cannot be decoded.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except OSError as error:  # what Pillow raises for a truncated image, or for none at all
+        raise DataError(f"{path} is no readable image ({error}): download it again.") from error
 
 
 def pixel_hash(path: Path) -> str:

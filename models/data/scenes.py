@@ -37,8 +37,11 @@ def load(root: Path, split: str, language: str) -> list[Example]:
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             made = Path(scratch) / "scenes"
             write(made)
-            if not folder.exists():
+            try:
                 made.rename(folder)
+            except OSError:  # another process drew the same first
+                if not folder.exists():
+                    raise
     return captions.load(folder, split, language)
 
 

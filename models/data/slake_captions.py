@@ -4,7 +4,6 @@ Made for the medical alignment of a connector; the words are ours, the facts SLA
 """
 
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -25,10 +24,10 @@ def load(root: Path, split: str, language: str) -> list[Example]:
     if language not in LANGUAGES:
         raise DataError(f"SLAKE's captions are in en, not in {language!r}.")
     folder = root.with_name("slake")
-    parts = {row["img_name"]: row["location"] for row in read_json(folder / f"{split}.json")}
     seen: dict[Path, Example] = {}
     for example in slake.load(folder, split, "en"):
         seen.setdefault(example.images[0], example)
+    parts = {row["img_name"]: row.get("location") for row in read_json(folder / f"{split}.json")}
     return [
         Example(
             id=f"{split}-{image.parent.name}",
@@ -36,8 +35,8 @@ def load(root: Path, split: str, language: str) -> list[Example]:
             question="Describe the image.",
             answer=caption(
                 str(example.modality),
-                parts[f"{image.parent.name}/{image.name}"],
-                read_json(image.with_name("detection.json")),
+                parts[f"{image.parent.name}/{image.name}"] or "body",
+                _boxes(image.with_name("detection.json")),
                 _side_of(image),
             ),
             language="en",
@@ -49,7 +48,7 @@ def load(root: Path, split: str, language: str) -> list[Example]:
     ]
 
 
-def caption(modality: str, part: str, boxes: list[dict[str, Any]], side: int) -> str:
+def caption(modality: str, part: str, boxes: list[dict[str, list[float]]], side: int) -> str:
     """In words. A box is {organ: [x, y, width, height]} in pixels of a square of `side`."""
     told = f"{modality} of the {part.lower().replace('_', ' ')}"
     organs = [pair for each in boxes for pair in each.items()]
@@ -73,6 +72,13 @@ def _place(box: list[float], side: int) -> str:
     x, y, width, height = box
     column, row = (min(2, int(3 * at / side)) for at in (x + width / 2, y + height / 2))
     return PLACES[row][column]
+
+
+def _boxes(path: Path) -> list[dict[str, list[float]]]:
+    boxes = read_json(path)
+    if not all(len(box) == 4 for each in boxes for box in each.values()):
+        raise DataError(f"{path}: a box is not [x, y, width, height]: download it again.")
+    return boxes
 
 
 def _side_of(image: Path) -> int:

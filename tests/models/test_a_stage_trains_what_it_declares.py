@@ -4,17 +4,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from models import tuning
-from models.checkpoints import newest
+from models.augment import augmented
+from models.checkpoints import claim, newest
+from models.data.pixels import open_rgb
+from models.dry_run import plan
 from models.export import ExportError, export, load_served, served_folder
 from models.losses import answer_logits
 from models.packing import collate, pack
 from models.stages import Recipe
-from models.training import examples_of, train
+from models.training import StageRun, examples_of, train
 from models.tuning import TuningError
 from models.vlm import Vlm, build_model
 from tests.tiny import write_toml
@@ -62,23 +67,40 @@ def test_a_stopped_stage_ends_with_the_weights_of_an_unbroken_one(
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-def test_what_is_handed_on_to_a_child_goes_on_training(
+STILL = {
+    "tower_lr": 1e-5,
+    "connector_lr": 1e-5,
+    "language_lr": 1e-5,
+    "epochs": 1,
+    "warmup_steps": 1,
+}
+
+
+def test_a_child_starts_where_its_parent_stopped(
     tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path, stage: dict[str, Any]
 ) -> None:
-    """The second stage starts where the first one stopped, not anew."""
-    recipe = tiny_recipe(**stage, epochs=1, more=[{"name": "more", "parent": "vqa"}])
+    """A child that hardly learns ends with its parent's weights, and not with fresh ones."""
+    child = STILL | {"name": "more", "parent": "vqa"}
+    recipe = tiny_recipe(**stage, tower_lr=1e-3, warmup_steps=1, more=[child])
+    fresh = train(tiny_recipe(name="fresh", **stage | STILL), drawn_slake, tmp_path)
 
     last = train(recipe, drawn_slake, tmp_path)
 
     first = newest(tmp_path / "tiny" / "vqa")
     assert first is not None
-    before, after = kept(first.folder), kept(last)
-    assert before.keys() == after.keys()
-    moved = [n for n in before if not torch.equal(before[n], after[n])]
-    assert moved
-    # A step of the optimiser is small beside what a fresh start would change.
-    name = max(moved, key=lambda n: before[n].numel())
-    assert (after[name] - before[name]).norm() < before[name].norm()
+    before, after, unlearned = kept(first.folder), kept(last), kept(fresh)
+    assert before.keys() == after.keys() == unlearned.keys()
+    assert apart(before, after) < 0.1 * apart(unlearned, after)
+
+
+def apart(some: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> float:
+    """The norm of the difference, but for the reconstructor, which is no part of the model."""
+    differences = [
+        (some[name].double() - others[name].double()).flatten()
+        for name in some
+        if not name.startswith("reconstructor")
+    ]
+    return float(torch.cat(differences).norm())
 
 
 @pytest.mark.parametrize("mode", ["tower lora", "tower full", "language full"])
@@ -118,15 +140,35 @@ def test_what_vllm_cannot_serve_is_not_exported(
         )
 
 
-def test_a_part_that_a_parent_adapted_does_not_train_whole(
-    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
-) -> None:
-    recipe = tiny_recipe(
-        epochs=1, more=[{"name": "more", "parent": "vqa", "language": "full", "lora": None}]
-    )
+WHOLE = {"language": "full", "lora": None}
 
-    with pytest.raises(TuningError, match="stage more: its parent has adapted the language"):
+
+@pytest.mark.parametrize(
+    ("first", "second", "complaint"),
+    [
+        ({}, WHOLE, "its parent has adapted the language, which cannot train whole"),
+        (WHOLE, {"language": "lora", "lora": LORA}, "its parent has trained the language whole"),
+        (
+            {"tower": "full"},
+            {"tower": "lora", "tower_lora": LORA},
+            "its parent has trained the tower whole",
+        ),
+    ],
+)
+def test_whole_weights_and_an_adapter_are_not_mixed(
+    tiny_recipe: RecipeMaker,
+    drawn_slake: Path,
+    tmp_path: Path,
+    first: dict[str, Any],
+    second: dict[str, Any],
+    complaint: str,
+) -> None:
+    recipe = tiny_recipe(**first, epochs=1, more=[second | {"name": "more", "parent": "vqa"}])
+
+    with pytest.raises(TuningError, match=f"stage more: {complaint}"):
         train(recipe, drawn_slake, tmp_path)
+    with pytest.raises(TuningError, match=f"stage more: {complaint}"):
+        plan(recipe)
 
 
 @pytest.mark.parametrize("gemma", [False, True], ids=["llama", "gemma"])
@@ -171,3 +213,39 @@ def packed_rows(model: Vlm, recipe: Recipe, examples: list[Any]) -> list[Any]:
         model.bos,
         model.image_tokens,
     )
+
+
+def test_a_mixture_that_is_frozen_keeps_its_balance(
+    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(connector="frozen", epochs=1)
+    recipe = recipe.model_copy(update={"connector": {"name": "moe", "experts": 4, "hidden": 8}})
+
+    checkpoint = train(recipe, drawn_slake, tmp_path)
+
+    assert not load_file(checkpoint / "connector.safetensors")["bias"].any()
+
+
+def test_what_is_augmented_keeps_its_sides() -> None:
+    """However often: what is white on the left stays there."""
+    half = Image.new("L", (64, 64))
+    half.paste(255, (0, 0, 32, 64))
+    torch.manual_seed(0)
+
+    seen = [np.asarray(augmented(half.convert("RGB"))).mean(-1) for _ in range(50)]
+
+    assert all(one[16:48, 8:24].mean() > 150 > 50 > one[16:48, 40:56].mean() for one in seen)
+    assert len({one.tobytes() for one in seen}) == 50
+
+
+def test_only_training_images_are_augmented(
+    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(**STAGES["tower full"], augment=True)
+    run = StageRun(recipe, recipe.stage[0], claim(tmp_path / "run", recipe), drawn_slake, None)
+    as_it_is = run.model.tower.preprocess(open_rgb(run.rows[0].images[0]))
+
+    run.objective.eval()
+    assert torch.equal(run.seen(run.rows[:1])[0], as_it_is)
+    run.objective.train()
+    assert not torch.equal(run.seen(run.rows[:1])[0], as_it_is)

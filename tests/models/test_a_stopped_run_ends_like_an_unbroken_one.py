@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from models.checkpoints import Checkpoint, CheckpointError, newest, save
 from models.connectors.moe import BIAS_STEP
 from models.data.example import DataError
+from models.export import export
 from models.losses import Losses
 from models.stages import Recipe, RecipeError
 from models.training import StageRun, TrainingError, train
@@ -171,6 +172,33 @@ def test_a_run_of_another_recipe_is_not_overwritten(
         train(tiny_recipe(epochs=2), drawn_slake, tmp_path)
 
 
+def test_a_stage_may_change_as_long_as_it_has_no_folder(
+    tiny_recipe: Callable[..., Recipe], drawn_slake: Path, tmp_path: Path
+) -> None:
+    """As the advice for a loss that is not finite says: lower the rate, delete that folder."""
+    more = {"name": "more", "parent": "vqa"}
+    train(tiny_recipe(epochs=1, more=[more]), drawn_slake, tmp_path)
+    changed = tiny_recipe(epochs=1, more=[more | {"connector_lr": 1e-4}])
+    with pytest.raises(CheckpointError, match="holds a run of another recipe"):
+        train(changed, drawn_slake, tmp_path)
+
+    shutil.rmtree(tmp_path / "tiny" / "more")
+
+    assert train(changed, drawn_slake, tmp_path).parent.name == "more"
+
+
+def test_a_line_of_the_log_that_was_cut_short_is_left_out(
+    tiny_recipe: Callable[..., Recipe], drawn_slake: Path, tmp_path: Path
+) -> None:
+    last = train(tiny_recipe(), drawn_slake, tmp_path)
+    whole = logged(last)
+    (last / "state.json").write_text('{"step": ')
+    with (last.parent / "log.jsonl").open("a") as log:
+        log.write('{"step": 9, "par')
+
+    assert logged(train(tiny_recipe(), drawn_slake, tmp_path)) == whole
+
+
 def test_a_recipe_may_grow_a_stage_when_the_others_are_done(
     tiny_recipe: Callable[..., Recipe], drawn_slake: Path, tmp_path: Path
 ) -> None:
@@ -226,6 +254,19 @@ def test_a_loss_that_is_not_finite_stops_the_run(
         train(tiny_recipe(), drawn_slake, tmp_path)
 
 
+def test_data_without_an_answer_is_told(
+    tiny_recipe: Callable[..., Recipe], drawn_slake: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(drawn_slake, data)
+    rows = json.loads((data / "slake" / "train.json").read_text())
+    silent = [row | {"answer": ""} for row in rows]
+    (data / "slake" / "train.json").write_text(json.dumps(silent))
+
+    with pytest.raises(DataError, match="No question with an answer in slake train"):
+        train(tiny_recipe(), data, tmp_path / "runs")
+
+
 def test_a_mixture_is_balanced_and_its_load_logged(
     tiny_recipe: Callable[..., Recipe], drawn_slake: Path, tmp_path: Path
 ) -> None:
@@ -243,27 +284,51 @@ def test_a_mixture_is_balanced_and_its_load_logged(
     assert sum(experts[-1]["drawing"]) == pytest.approx(1, abs=0.01)
 
 
-def test_a_worker_can_be_trained_on_from_where_it_was_exported(
-    tiny_recipe: Callable[..., Recipe], drawn_slake: Path, tmp_path: Path
+@pytest.fixture
+def exported(tiny_recipe: Callable[..., Recipe], drawn_slake: Path, tmp_path: Path) -> Path:
+    recipe = tiny_recipe(warmup_steps=1)
+    checkpoint = train(recipe, drawn_slake, tmp_path / "first")
+    file = write_toml(recipe.model_dump(), tmp_path / "recipe.toml")
+    return export(file, checkpoint, tmp_path / "zoo")
+
+
+def test_a_worker_is_trained_on_from_where_it_was_exported(
+    tiny_recipe: Callable[..., Recipe], drawn_slake: Path, tmp_path: Path, exported: Path
 ) -> None:
-    """Its adapter goes on; where there is no worker, the recipe is what is wrong."""
-    zoo = train(tiny_recipe(epochs=1), drawn_slake, tmp_path / "first")
-    write_toml(tiny_recipe(epochs=1).model_dump(), zoo / "recipe.toml")
-    recipe = tiny_recipe(name="more", epochs=1).model_copy(update={"start": str(zoo)})
+    """A run that hardly learns ends where it was started from, and not with fresh weights."""
+    still = {"epochs": 1, "connector_lr": 1e-5, "language_lr": 1e-5, "warmup_steps": 1}
+    recipe = tiny_recipe(name="more", **still).model_copy(update={"start": str(exported)})
 
-    more = train(recipe, drawn_slake, tmp_path / "second")
+    more = weights(train(recipe, drawn_slake, tmp_path / "second"))
+    fresh = weights(train(tiny_recipe(name="fresh", **still), drawn_slake, tmp_path / "third"))
 
-    before, after = weights(zoo), weights(more)
-    assert before.keys() == after.keys()
-    assert all((after[n] - before[n]).norm() < before[n].norm() for n in before if "lora_A" in n)
+    before = weights(exported)
+    assert before.keys() == more.keys()
+    for name in before:
+        assert torch.allclose(more[name], before[name].float(), atol=1e-4)
+    assert any((more[name] - fresh[name]).abs().max() > 1e-3 for name in before)
+
+
+def test_a_run_is_started_from_one_worker_only(
+    tiny_recipe: Callable[..., Recipe], drawn_slake: Path, tmp_path: Path, exported: Path
+) -> None:
+    """One that is there, has the recipe's parts, saw no validation image, and stays the same."""
+    recipe = tiny_recipe(name="more", epochs=1).model_copy(update={"start": str(exported)})
     with pytest.raises(RecipeError, match=r"start: no exported worker in .*zoo/nobody"):
-        train(
-            recipe.model_copy(update={"start": "zoo:nobody", "name": "none"}), drawn_slake, tmp_path
-        )
-    other = tiny_recipe(name="seen", data=recipe.validation)
-    seen = other.model_copy(update={"start": str(zoo), "validation": recipe.stage[0].data})
+        train(recipe.model_copy(update={"start": "zoo:nobody"}), drawn_slake, tmp_path / "a")
+    other = recipe.model_copy(update={"connector": {"name": "mlp", "hidden": 8}})
+    with pytest.raises(RecipeError, match=r"has another connector: copy \[connector\] from"):
+        train(other, drawn_slake, tmp_path / "b")
+    seen = tiny_recipe(name="seen", data=recipe.validation)
+    seen = seen.model_copy(update={"start": str(exported), "validation": recipe.stage[0].data})
     with pytest.raises(DataError, match="is also a training image"):
-        train(seen, drawn_slake, tmp_path)
+        train(seen, drawn_slake, tmp_path / "c")
+
+    train(recipe, drawn_slake, tmp_path / "d")
+    changed = {name: w + 1 for name, w in load_file(exported / "connector.safetensors").items()}
+    save_file(changed, exported / "connector.safetensors")
+    with pytest.raises(CheckpointError, match=r"more was started from other weights than"):
+        train(recipe, drawn_slake, tmp_path / "d")
 
 
 def test_what_looks_like_a_training_image_is_listed(

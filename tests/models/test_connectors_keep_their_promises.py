@@ -141,7 +141,10 @@ def test_a_mixture_learns_to_share_the_load() -> None:
     [
         ({"name": "moe", "active": 9}, r"active \(9\) must be .* at most experts \(8\)"),
         ({"name": "qformer", "heads": 5}, r"width \(384\) must be a multiple of heads \(5\)"),
-        ({"name": "mapper", "kind": "lstm"}, r"kind \(lstm\) must be mlp or transformer"),
+        ({"name": "mapper", "kind": "lstm"}, r"mapper: kind: Input should be 'mlp' or"),
+        ({"name": "mlp", "hidden": -3}, r"mlp: hidden: Input should be greater than 0"),
+        ({"name": "expand", "tokens": 0}, r"expand: tokens: Input should be greater than 0"),
+        ({"name": "resampler", "queries": "four"}, r"resampler: queries: Input should be a valid"),
         ({"name": "dual", "processed": {"name": "x"}}, r"Unknown connector 'x'"),
     ],
 )

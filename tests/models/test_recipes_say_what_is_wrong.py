@@ -1,12 +1,14 @@
 """Recipes: one line that names file, key and mend; the shipped ones agree with panel.toml."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from gateway.settings import load_settings
 from models import connectors
-from models.stages import RECIPES, RecipeError, load_recipe
+from models.dry_run import plan
+from models.stages import RECIPES, Recipe, RecipeError, load_recipe
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted(path.stem for path in RECIPES.glob("*.toml"))
@@ -45,11 +47,18 @@ def test_a_worker_is_asked_as_it_was_trained() -> None:
             r"parent 'x' is no earlier stage",
         ),
         ("[tower]", "[tower", r"is not TOML"),
+        ("Answer:", "{hint}", r"prompt may hold no braces but \{question\}"),
+        ("Answer:", "{", r"prompt may hold no braces but \{question\}"),
+        (
+            'connector = "full"',
+            'connector = "full"\ntower_lora = { rank = 2 }',
+            r"stage\.tower_lora\] table goes with",
+        ),
     ],
 )
 def test_a_wrong_recipe_is_one_line(old: str, new: str, complaint: str, tmp_path: Path) -> None:
     path = tmp_path / "wrong.toml"
-    path.write_text(GOOD.replace(old, new))
+    path.write_text(GOOD.replace(old, new, 1))
 
     with pytest.raises(RecipeError, match=complaint) as caught:
         load_recipe(path)
@@ -60,3 +69,25 @@ def test_a_wrong_recipe_is_one_line(old: str, new: str, complaint: str, tmp_path
 def test_an_unknown_recipe_lists_those_there_are() -> None:
     with pytest.raises(RecipeError, match=r"No recipe at .*nope.toml.*mobilenet"):
         load_recipe("nope")
+
+
+@pytest.mark.parametrize(
+    ("part", "settings", "complaint"),
+    [
+        ("tower", {"name": "mobilenet_v9"}, "tower: timm has no tower 'mobilenet_v9'"),
+        (
+            "tower",
+            {"name": "vit_tiny_patch16_224", "image_size": 224},
+            r"tower: .* gives features \[1, 197, 192\], no square grid",
+        ),
+        ("connector", {"name": "mlp", "hidden": 0}, "connector: mlp: hidden: Input should be"),
+    ],
+)
+def test_parts_that_do_not_fit_are_told_before_anything_is_trained(
+    tiny_recipe: Callable[..., Recipe], part: str, settings: dict[str, object], complaint: str
+) -> None:
+    content = tiny_recipe().model_dump()
+    recipe = Recipe.model_validate(content | {part: content[part] | settings})
+
+    with pytest.raises(RecipeError, match=f"recipe tiny: {complaint}"):
+        plan(recipe)

@@ -64,6 +64,19 @@ def test_an_unfinished_or_foreign_checkpoint_is_refused(
         export(recipe, first_epoch, tmp_path / "tiny")
 
 
+def test_a_stage_that_is_not_the_last_is_refused(
+    trained: tuple[Path, Path], tiny_language: Path, tmp_path: Path
+) -> None:
+    """The card would tell of stages that these weights never saw."""
+    _, checkpoint = trained
+    content = tiny.recipe(tiny_language)
+    content["stage"] += [tiny.STAGE | {"name": "more", "parent": "vqa"}]
+    longer = tiny.write_toml(content, tmp_path / "longer.toml")
+
+    with pytest.raises(ExportError, match=r"is of stage 'vqa', and the recipe goes on to 'more'"):
+        export(longer, checkpoint, tmp_path / "tiny")
+
+
 def test_scores_go_with_the_weights_that_they_were_measured_of(
     trained: tuple[Path, Path], tmp_path: Path
 ) -> None:

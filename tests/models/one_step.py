@@ -1,0 +1,41 @@
+"""One step of a recipe's first stage, on however many processes: python -m tests.models.one_step
+RECIPE DATA RUNS OUT. What the optimiser would see is saved as OUT: the gradient before it is
+clipped, and a mixture's bias after it is balanced.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from models.checkpoints import claim
+from models.progress import Tally
+from models.stages import Recipe, load_recipe
+from models.training import StageRun
+
+
+def one_step(recipe: Recipe, data: Path, runs: Path) -> dict[str, Tensor]:
+    run = StageRun(recipe, recipe.stage[0], claim(runs / recipe.name, recipe), data, None)
+    clip, nn.utils.clip_grad_norm_ = nn.utils.clip_grad_norm_, lambda *_: torch.tensor(1.0)
+    run.optimiser.step = run.schedule.step = lambda: None  # type: ignore[method-assign,assignment]
+    run.optimiser.zero_grad = lambda **_: None  # type: ignore[method-assign]
+    try:
+        run.step(run.rows_of(0), Tally())
+    finally:
+        nn.utils.clip_grad_norm_ = clip
+    gradients = [p.grad.flatten() for p in run.objective.parameters() if p.grad is not None]
+    biases = [mixture.bias for mixture in run.mixtures()]
+    return {"gradient": torch.cat(gradients), "bias": torch.cat([*biases, torch.zeros(1)])}
+
+
+def main() -> None:
+    recipe, data, runs, out = map(Path, sys.argv[1:])
+    found = one_step(load_recipe(recipe), data, runs)
+    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+        save_file(found, out)
+
+
+if __name__ == "__main__":
+    main()

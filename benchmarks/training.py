@@ -22,11 +22,11 @@ from torch import Tensor
 
 from models import tuning
 from models.data.example import Example
+from models.examples import examples_of
 from models.features import cached_features
 from models.losses import Losses, Objective
 from models.packing import IGNORED, Row, collate, pack
 from models.stages import load_recipe
-from models.training import examples_of
 from models.vlm import build_model
 
 BAR = 3.0

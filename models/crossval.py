@@ -6,9 +6,10 @@ from pathlib import Path
 
 from models.checkpoints import START, CheckpointError
 from models.data.example import Example
+from models.examples import NEAR_DUPLICATES, examples_of
 from models.metrics.score import Score, mean
 from models.stages import Recipe, RecipeError
-from models.training import NEAR_DUPLICATES, examples_of, train
+from models.training import train
 
 
 def crossval(recipe: Recipe, data: Path, runs: Path) -> dict[str, Score]:

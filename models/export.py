@@ -8,7 +8,6 @@ The zoo holds only what was trained, in bfloat16. The served folder can be made 
 vLLM and the parity check read the same one.
 """
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -27,14 +26,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from models import assets, connectors
 from models.card import model_card
 from models.checkpoints import recipe_of
+from models.exported import ZOO, served_name
 from models.served_config import ARCHITECTURE, ServedConfig
-from models.stages import ZOO, Recipe, load_recipe
+from models.stages import Recipe, load_recipe
 from models.tensors import save_whole
 from models.tuning import SOFT_PROMPTS, load_trained
 from models.vision import Tower, TowerConfig
 from models.vlm import Vlm, build_model
-
-FORMAT = 1  # of the served folder; raise it when what `_serve` writes changes
 
 
 class ExportError(Exception):
@@ -52,7 +50,7 @@ def export(recipe_file: Path, checkpoint: Path, out: Path) -> Path:
     _refuse_soft_prompts(recipe)
     _check_checkpoint(recipe, checkpoint)
     out.mkdir(parents=True, exist_ok=True)
-    before = _hash_of(out)
+    before = served_name(out)
     for name in ("connector", "tower", "language"):
         _keep(checkpoint, out, f"{name}.safetensors")
     for name, base in (("tower", recipe.tower.weights), ("adapter", recipe.language.model)):
@@ -65,7 +63,7 @@ def export(recipe_file: Path, checkpoint: Path, out: Path) -> Path:
             (out / name / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n")
     shutil.copyfile(recipe_file, out / "recipe.toml")
     (out / "base.json").write_text(json.dumps(_bases(recipe), indent=2) + "\n")
-    if _hash_of(out) != before:
+    if served_name(out) != before:
         (out / "scores.json").unlink(missing_ok=True)  # they were another model's
     card = model_card(recipe, checkpoint.parent.parent, out / "scores.json")
     (out / "README.md").write_text(card)
@@ -82,7 +80,7 @@ def served_folder(zoo: Path, report: Callable[[str], None] = lambda line: None) 
     if not (zoo / "recipe.toml").exists():
         known = ", ".join(sorted(path.parent.name for path in ZOO.glob("*/recipe.toml")))
         raise ExportError(f"{zoo} is no exported worker. The zoo holds: {known or 'nothing yet'}.")
-    folder = assets.cache_dir() / "served" / _hash_of(zoo)
+    folder = assets.cache_dir() / "served" / served_name(zoo)
     if not folder.exists():
         report(f"merging {zoo.name} for serving")
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -219,15 +217,6 @@ def _bases(recipe: Recipe) -> dict[str, dict[str, str]]:
             weights = assets.resolve(reference) / "model.safetensors"
             found[part]["sha256"] = assets.sha256_of(weights)
     return found
-
-
-def _hash_of(zoo: Path) -> str:
-    digest = hashlib.sha256(str(FORMAT).encode())
-    for path in sorted(zoo.rglob("*")):
-        if path.is_file() and path.name not in ("README.md", "LICENSE", "scores.json"):
-            digest.update(str(path.relative_to(zoo)).encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _keep(source: Path, target: Path, name: str) -> None:

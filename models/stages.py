@@ -14,9 +14,9 @@ from pydantic import (
 )
 
 from models.data.datasets import LOADERS
+from models.exported import ZOO
 
 RECIPES = Path(__file__).parent / "recipes"
-ZOO = Path(__file__).parent / "zoo"
 
 
 class RecipeError(Exception):

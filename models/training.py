@@ -7,11 +7,9 @@ On several GPUs (`accelerate launch`) a step's rows are shared among them.
 
 import json
 import math
-import os
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +20,24 @@ from torch import Tensor, nn
 import models.cpu_torch  # noqa: F401  before accelerate, which imports torchvision
 
 # isort: split
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 
 from models import checkpoints, tuning
 from models.augment import augmented
 from models.checkpoints import Checkpoint
 from models.connectors import moe
-from models.data.datasets import load, one_spelling
-from models.data.example import DataError, Example
+from models.data.example import Example
 from models.data.pixels import open_rgb
-from models.data.splits import folds, near_duplicates_between, refuse_shared_images
+from models.examples import NEAR_DUPLICATES, check_data, examples_of
 from models.features import cached_features
 from models.losses import Losses, Objective
 from models.packing import IGNORED, Row, collate, pack
 from models.progress import Log, Tally
-from models.stages import Recipe, Source, Stage
+from models.stages import Recipe, Stage
 from models.vlm import build_model
 
 REPORT_EVERY = 20  # steps
 RECONSTRUCTOR = "reconstructor.safetensors"  # beside what is exported: only training needs it
-NEAR_DUPLICATES = "near_duplicates.json"
 
 
 class TrainingError(Exception):
@@ -62,7 +58,8 @@ def train(recipe: Recipe, data: Path, runs: Path) -> Path:
     run = checkpoints.claim(runs / recipe.name, recipe)
     stops = [checkpoints.newest(run / stage.name) for stage in recipe.stage]
     if not all(stop and stop.finished for stop in stops) or not (run / NEAR_DUPLICATES).exists():
-        check_data(recipe, data, run)
+        alike = check_data(recipe, data, run)
+        print(f"{alike} held-out images look like a training image: {run / NEAR_DUPLICATES}")
     done: dict[str, Path] = {}
     for stage in recipe.stage:
         state = checkpoints.newest(run / stage.name)
@@ -71,69 +68,6 @@ def train(recipe: Recipe, data: Path, runs: Path) -> Path:
             state = StageRun(recipe, stage, run, data, parent).run()
         done[stage.name] = state.folder
     return done[recipe.stage[-1].name]
-
-
-def check_data(recipe: Recipe, data: Path, run: Path) -> None:
-    """Lists near-duplicates of training images among the held-out ones in
-    `run/near_duplicates.json`, by their paths from `data`.
-
-    Raises:
-        DataError: an image is on both sides.
-    """
-    held_out = examples_of(recipe.held_out, data, recipe.fold, held_out=True)
-    learned = learned_by(recipe, data)
-    refuse_shared_images(learned, held_out)
-    alike = near_duplicates_between(learned, held_out)
-    named = [(os.path.relpath(a, data), os.path.relpath(b, data), bits) for a, b, bits in alike]
-    listed = [{"train": a, "held_out": b, "bits": bits} for a, b, bits in named]
-    if PartialState(cpu=not torch.cuda.is_available()).is_main_process:
-        path = run / NEAR_DUPLICATES
-        path.write_text(json.dumps(listed, indent=1))
-        held = len({b for _, b, _ in alike})
-        print(f"{held} held-out images look like a training image, by a 64-bit hash: {path}")
-
-
-def learned_by(recipe: Recipe, data: Path) -> list[Example]:
-    """What a worker of this recipe has trained on, the worker that it starts from included.
-
-    Raises:
-        RecipeError, DataError
-    """
-    sources = [source for stage in recipe.stage for source in stage.data]
-    before = learned_by(recipe.started, data) if recipe.started else []
-    return before + examples_of(sources, data, recipe.fold)
-
-
-def examples_of(
-    sources: Sequence[Source], data: Path, fold: int = 0, held_out: bool = False
-) -> list[Example]:
-    """What the sources hold; of one in folds, fold number `fold`, or all others to train on.
-
-    An id begins with its dataset's name: it is unique among all of them.
-
-    Raises:
-        DataError: a source cannot be read, or none of them holds a question with an answer.
-    """
-    found: list[Example] = []
-    for source in sources:
-        examples: list[Example] = []
-        for language in source.languages:
-            examples += one_spelling(load(source.set, data, source.split, language))
-        # A few of SLAKE's questions have no answer: nothing can be learned from those.
-        examples = [
-            replace(example, id=f"{source.set}/{example.id}")
-            for example in examples
-            if example.answer
-        ]
-        if source.folds:
-            parts = folds(examples, source.folds, seed=0)
-            one = parts.pop(fold)
-            examples = one if held_out else [example for part in parts for example in part]
-        found += examples
-    if sources and not found:
-        named = ", ".join(f"{source.set} {source.split}" for source in sources)
-        raise DataError(f"No question with an answer in {named}: there is nothing to learn.")
-    return found
 
 
 class StageRun:

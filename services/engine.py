@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.settings import Settings, SummariserSettings, WorkerSettings
+from models.exported import ZOO
 
 Seat = WorkerSettings | SummariserSettings
 SUMMARISER = "summariser"
@@ -102,10 +103,9 @@ def model_folder(settings: Settings, name: str, report: Callable[[str], None] = 
     """
     reference = _seat(settings, name).model
     if reference.startswith("zoo:"):
-        zoo = HERE.parent / "models" / "zoo"
-        folder = zoo / reference.removeprefix("zoo:")
-        if folder.parent != zoo or not folder.is_dir():
-            there = ", ".join(sorted(path.name for path in zoo.glob("*/"))) or "nothing"
+        folder = ZOO / reference.removeprefix("zoo:")
+        if folder.parent != ZOO or not folder.is_dir():
+            there = ", ".join(sorted(path.name for path in ZOO.glob("*/"))) or "nothing"
             raise EngineError(
                 f"panel.toml: {name}: model: no {reference}; models/zoo holds {there}."
             )

@@ -23,8 +23,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from gateway.client import GatewayRefused, GatewayUnreachable, encode, read_verdict
 from gateway.contract import PanelReport, Problem, Summarise, Verdict
+from models import exported
 from models.data import datasets
-from models.data.example import Example
+from models.data.example import DataError, Example
+from models.data.splits import refuse_shared_images
+from models.examples import learned_by
+from models.stages import load_recipe
 from services.score import BOOTSTRAP_SEED, Outcome, score, show
 
 # A busy machine may be slow; what is measured here is what is said, not how fast.
@@ -80,6 +84,7 @@ def evaluate(
     examples, shown = examples[:limit], shown[:limit]
     report = _panel(gateway_url)
     models = _models(report, language, workers)
+    _refuse_what_was_learned(models, examples, data)
     out.mkdir(parents=True, exist_ok=True)
     if blank_images:
         shown = _with_blank_images(shown, out / "blank.png")
@@ -168,6 +173,21 @@ def _models(report: PanelReport, language: str, workers: list[str] | None) -> di
             remedy = f", or leave it out: --workers {others}" if others else ""
             raise EvaluationError(f"{seat.name} is down. Wait until it is up{remedy}.")
     return {seat.name: seat.model for seat in asked}
+
+
+def _refuse_what_was_learned(
+    models: dict[str, str | None], examples: list[Example], data: Path
+) -> None:
+    """Raises DataError where a worker of the zoo was trained on an image that it is scored on."""
+    for worker, name in models.items():
+        if name is None or (folder := exported.in_zoo(name)) is None:
+            continue  # somebody else's model: what it has seen is not known
+        try:
+            learned = learned_by(load_recipe(folder / "recipe.toml"), data)
+        except DataError as error:
+            print(f"whether {worker} was trained on these images is not known: {error}")
+            continue
+        refuse_shared_images(learned, examples)
 
 
 def _open_run(path: Path, run: Run) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 from gateway.settings import Settings
 from models.assets import cache_dir
 from models.data.example import Example
+from models.examples import examples_of
 from models.export import load_served, served_folder
 from models.parity import Parity, compare
 from models.stages import Recipe, load_recipe
-from models.training import examples_of
 from services.engine import Launch, launch
 from services.stack import running
 

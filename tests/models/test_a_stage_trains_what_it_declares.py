@@ -15,11 +15,12 @@ from models.augment import augmented
 from models.checkpoints import claim, newest
 from models.data.pixels import open_rgb
 from models.dry_run import plan
+from models.examples import examples_of
 from models.export import ExportError, export, load_served, served_folder
 from models.losses import answer_logits
 from models.packing import collate, pack
 from models.stages import Recipe
-from models.training import StageRun, examples_of, train
+from models.training import StageRun, train
 from models.tuning import TuningError
 from models.vlm import Vlm, build_model
 from tests.tiny import write_toml

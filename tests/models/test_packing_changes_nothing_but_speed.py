@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.data.example import Example
+from models.examples import examples_of
 from models.losses import answer_logits
 from models.packing import IGNORED, Row, collate, pack
 from models.progress import all_right
 from models.stages import Recipe
-from models.training import examples_of
 from models.vlm import Vlm, build_model
 
 RecipeMaker = Callable[..., Recipe]

@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw
 from models.crossval import crossval
 from models.data import slake, splits, vqa_rad
 from models.data.example import DataError, Example
+from models.examples import examples_of
 from models.stages import Recipe, RecipeError
-from models.training import examples_of
 from tests import tiny
 
 

@@ -12,11 +12,13 @@ import pytest
 from PIL import Image
 
 from gateway.contract import Answer
-from models.data.example import Example
+from models import exported
+from models.data.example import DataError, Example
 from models.metrics import delta_bleu
 from models.metrics.delta_bleu import Reference
 from services.evaluate import EvaluationError, evaluate
 from services.score import Outcome, score
+from tests import tiny
 from tests.conftest import picture
 
 QUESTIONS = ["Is the lung healthy?", "Is the liver healthy?", "Where is it?", "Which organ is it?"]
@@ -230,6 +232,21 @@ def test_a_worker_that_is_down_is_named_before_anything_is_asked(vllm, gateway, 
         run(url)
     assert not worker.requests
     assert run(url, "alone", workers=["w1"])["scores"]["w1"]["all"]["scored"] == 12
+
+
+def test_a_worker_is_not_scored_on_an_image_that_it_was_trained_on(
+    vllm, gateway, run, data, tmp_path, monkeypatch
+):
+    """vLLM says which weights it serves, and those weights' recipe says what they have seen."""
+    monkeypatch.setattr(exported, "ZOO", tmp_path / "zoo")
+    (tmp_path / "zoo" / "leaky").mkdir(parents=True)
+    recipe = tiny.recipe(Path("base"), "leaky", data=[tiny.DATA | {"split": "test"}])
+    tiny.write_toml(recipe, tmp_path / "zoo" / "leaky" / "recipe.toml")
+    worker = vllm("Yes", root=f"/served/{exported.served_name(tmp_path / 'zoo' / 'leaky')}")
+
+    with pytest.raises(DataError, match="is also a training image"):
+        run(gateway([worker]))
+    assert not worker.requests
 
 
 def test_a_limited_run_shuffles_as_its_completion_does(vllm, gateway, run):

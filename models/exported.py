@@ -1,0 +1,25 @@
+"""Exported workers: the folders of the zoo, and the name that each is served under."""
+
+import hashlib
+from pathlib import Path
+
+ZOO = Path(__file__).parent / "zoo"
+FORMAT = 1  # of the served folder; raise it when what models.export writes there changes
+TOLD = ("README.md", "LICENSE", "scores.json")  # of the worker, and no part of it
+
+
+def served_name(folder: Path) -> str:
+    """A hash over all that an exported worker is: its served folder is called so, and vLLM says
+    which folder it serves."""
+    digest = hashlib.sha256(str(FORMAT).encode())
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name not in TOLD:
+            digest.update(str(path.relative_to(folder)).encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def in_zoo(name: str) -> Path | None:
+    """The worker of the zoo that is served under `name`."""
+    workers = (path.parent for path in ZOO.glob("*/recipe.toml"))
+    return next((folder for folder in workers if served_name(folder) == name), None)

@@ -100,6 +100,13 @@ class Log:
             self.say(f"step {step}/{self.steps}  experts of {modality}: {share}")
 
     def _keep(self, line: dict[str, Any]) -> None:
-        if self.shown:
+        if not self.shown:
+            return
+        try:
             with self.path.open("a") as stream:
                 stream.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise OSError(
+                f"{self.path} could not be written ({error}). Make room, and run the same command "
+                "again."
+            ) from error

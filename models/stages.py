@@ -28,7 +28,7 @@ class _Strict(BaseModel):
 
 
 class TowerPart(_Strict):
-    name: str  # a timm architecture
+    name: str  # a convolutional network of timm
     weights: str  # a reference of models.assets, or "timm"
     image_size: int = Field(default=224, ge=32, le=1024)
 

@@ -15,8 +15,10 @@ from gateway.contract import Options
 from gateway.settings import load_settings
 from models import connectors
 from models.data import slake
-from models.export import load_served, served_folder
+from models.export import export, load_served, served_folder
 from models.parity import compare
+from models.stages import load_recipe
+from models.training import train
 from services.stack import Stack, running, whole_panel
 from tests import tiny
 
@@ -32,6 +34,16 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "qformer": {"queries": 4, "width": 32, "heads": 2, "depth": 1},
     "resampler": {"queries": 4, "width": 32, "heads": 2},
 }
+# Enough to learn four colours, so that no answer hangs on bfloat16's last digits.
+STAGE: dict[str, Any] = {
+    "language": "full",
+    "lora": None,
+    "language_lr": 3e-3,
+    "connector_lr": 3e-3,
+    "warmup_steps": 1,
+    "rows_per_step": 4,
+    "epochs": 30,
+}
 NAMES = connectors.names()
 PANELS = [NAMES[i : i + 3] for i in range(0, len(NAMES), 3)]  # as many at once as a panel has
 QUESTIONS = 4
@@ -39,26 +51,26 @@ QUESTIONS = 4
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One exported worker for each connector, each made at the command line."""
+    """One exported worker for each connector, the first one made at the command line."""
     folder = tmp_path_factory.mktemp("own")
     language = tiny.save_llama(folder / "language", **WIDTH)
     data = tiny.draw_slake(folder / "data")
-    exported = {}
-    for name in NAMES:
-        content = tiny.recipe(language, name, epochs=1)
+    runs, exported = folder / "runs", {name: folder / "workers" / name for name in NAMES}
+    for name, out in exported.items():
+        content = tiny.recipe(language, name, **STAGE)
         content["connector"] = {"name": name} | SETTINGS.get(name, {})
         recipe = tiny.write_toml(content, folder / f"{name}.toml")
-        consilium("train", str(recipe), "--data", str(data), "--runs", str(folder / "runs"))
-        checkpoint = folder / "runs" / name / "vqa" / "step-4"
-        exported[name] = folder / "workers" / name
-        consilium("export", str(recipe), str(checkpoint), "--out", str(exported[name]))
+        if name == NAMES[0]:
+            consilium("train", recipe, "--data", data, "--runs", runs)
+            consilium("export", recipe, runs / name / "vqa" / "step-60", "--out", out)
+        else:
+            export(recipe, train(load_recipe(recipe), data, runs), out)
     return exported
 
 
-def consilium(*arguments: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "services.cli", *arguments], cwd=ROOT, capture_output=True, text=True
-    )
+def consilium(*arguments: object) -> None:
+    command = [sys.executable, "-m", "services.cli", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -99,7 +111,7 @@ def test_every_worker_answers_through_the_gateway(
     )
 
     assert [answer.worker for answer in verdict.answers] == names
-    assert all(answer.error is None or answer.error.kind == "empty" for answer in verdict.answers)
+    assert verdict.answer == "green", verdict.answers
 
 
 def test_vllm_says_what_transformers_says(
@@ -114,4 +126,3 @@ def test_vllm_says_what_transformers_says(
         model = load_served(served_folder(trained[name]))
         parity = compare(model, urls[name], name, "{question} Answer:", examples)
         assert parity.holds, (name, parity.differing)
-        assert any(c.transformers for c in parity.comparisons)

@@ -1,8 +1,10 @@
 """A run's folder: who it belongs to, and where it can go on.
 
-runs/RECIPE/recipe.json     the recipe with every default: a run resumes only under the same
-runs/RECIPE/STAGE/step-N/   what was trained (models.tuning), optimiser.pt, validation.json,
-                            state.json (last)
+    runs/RECIPE/recipe.json     the recipe with every default: a run resumes only under the same
+    runs/RECIPE/STAGE/step-N/   what was trained (models.tuning), reconstructor.safetensors,
+                                optimiser.pt, validation.json, state.json (last)
+
+A folder without a state.json was cut off, and does not count.
 """
 
 import hashlib
@@ -37,7 +39,6 @@ class Checkpoint:
 
 
 def newest(stage_folder: Path) -> Checkpoint | None:
-    # state.json is written last, so a folder without one was cut off and does not count.
     found = []
     for path in stage_folder.glob("step-*/state.json"):
         with suppress(ValueError):  # half a line is no better than none

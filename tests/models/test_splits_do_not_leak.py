@@ -70,7 +70,8 @@ def test_a_recipes_fold_is_held_out_and_all_others_are_learned(
     recipe = (
         tiny_recipe(data=[rad], validation=[rad]).model_copy(update={"validation": ()}).of_fold(2)
     )
-    whole = {e.id for e in vqa_rad.load(dataset / "vqa_rad", "all", "en") if e.answer}
+    official = vqa_rad.load(dataset / "vqa_rad", "all", "en")
+    whole = {f"vqa_rad/{e.id}" for e in official if e.answer}
 
     held_out = examples_of(recipe.held_out, dataset, recipe.fold, held_out=True)
     learned = examples_of(recipe.stage[0].data, dataset, recipe.fold)

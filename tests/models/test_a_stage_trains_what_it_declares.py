@@ -18,11 +18,12 @@ from models.dry_run import plan
 from models.examples import examples_of
 from models.export import ExportError, export, load_served, served_folder
 from models.losses import answer_logits
-from models.packing import collate, pack
+from models.packing import collate
 from models.stages import Recipe
 from models.training import StageRun, train
 from models.tuning import TuningError
-from models.vlm import Vlm, build_model
+from models.vlm import build_model
+from tests.models.test_packing_changes_nothing_but_speed import rows_of
 from tests.tiny import write_toml
 
 RecipeMaker = Callable[..., Recipe]
@@ -187,7 +188,7 @@ def test_a_soft_prompt_stands_before_every_question(
 
     packed = 0.0
     plain = 0.0
-    for number, row in enumerate(packed_rows(model, recipe, examples)):
+    for number, row in enumerate(rows_of(model, recipe, examples)):
         features = seen[number][None]
         logits, labels, image = answer_logits(model, collate([row], 0), features)
         packed += torch.nn.functional.cross_entropy(logits, labels, reduction="sum").item()
@@ -203,17 +204,6 @@ def test_a_soft_prompt_stands_before_every_question(
             plain += loss.item() * len(answered)
 
     assert packed == pytest.approx(plain, rel=1e-4)
-
-
-def packed_rows(model: Vlm, recipe: Recipe, examples: list[Any]) -> list[Any]:
-    return pack(
-        examples,
-        model.text_ids,
-        recipe.prompt,
-        model.tokenizer.eos_token_id,
-        model.bos,
-        model.image_tokens,
-    )
 
 
 def test_a_mixture_that_is_frozen_keeps_its_balance(

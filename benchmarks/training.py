@@ -21,11 +21,10 @@ import torch
 from torch import Tensor
 
 from models import tuning
-from models.data.example import Example
 from models.examples import examples_of
 from models.features import cached_features
 from models.losses import Losses, Objective
-from models.packing import IGNORED, Row, collate, pack
+from models.packing import IGNORED, Row, collate
 from models.stages import load_recipe
 from models.vlm import build_model
 
@@ -52,17 +51,6 @@ def main() -> None:
     cases = list(islice(dict.fromkeys(e.images for e in examples), options.images * ROUNDS))
     features = cached_features(model.tower, (image for case in cases for image in case))
 
-    def rows_of(asked: Sequence[Example], most: int) -> list[Row]:
-        return pack(
-            asked,
-            model.text_ids,
-            recipe.prompt,
-            model.tokenizer.eos_token_id,
-            model.bos,
-            model.image_tokens,
-            max_questions=most,
-        )
-
     def losses(rows: Sequence[Row]) -> Losses:
         seen = torch.stack([features[image] for row in rows for image in row.images])
         found: Losses = objective(collate(rows, model.tokenizer.pad_token_id), seen)
@@ -80,7 +68,8 @@ def main() -> None:
     for number in range(ROUNDS):
         step = cases[number * options.images : (number + 1) * options.images]
         asked = [example for example in examples if example.images in step]
-        packed, plain = rows_of(asked, len(asked)), rows_of(asked, 1)
+        packed = model.packed(asked, recipe.prompt, max_questions=len(asked))
+        plain = model.packed(asked, recipe.prompt, max_questions=1)
         seconds, ours = timed(gradient, packed, len(packed))
         speed["packed"].append(len(asked) / seconds)
         seconds, theirs = timed(gradient, plain, PLAIN_ROWS)

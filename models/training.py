@@ -26,12 +26,11 @@ from models import checkpoints, tuning
 from models.augment import augmented
 from models.checkpoints import Checkpoint
 from models.connectors import moe
-from models.data.example import Example
 from models.data.pixels import open_rgb
 from models.examples import NEAR_DUPLICATES, check_data, examples_of
 from models.features import cached_features
 from models.losses import Losses, Objective
-from models.packing import IGNORED, Row, collate, pack
+from models.packing import IGNORED, Row, collate
 from models.progress import Log, Tally
 from models.stages import Recipe, Stage
 from models.vlm import build_model
@@ -78,10 +77,10 @@ class StageRun:
         self.folder = run / stage.name
         self.folder.mkdir(exist_ok=True)
         self.model = build_model(recipe)
-        self.rows = self.packed(examples_of(stage.data, data, recipe.fold))
-        self.validation = self.packed(
-            examples_of(stage.validation or recipe.validation, data, recipe.fold, held_out=True)
-        )
+        self.rows = self.model.packed(examples_of(stage.data, data, recipe.fold), recipe.prompt)
+        sources = stage.validation or recipe.validation
+        held_out = examples_of(sources, data, recipe.fold, held_out=True)
+        self.validation = self.model.packed(held_out, recipe.prompt)
         self.steps_per_epoch = math.ceil(len(self.rows) / stage.rows_per_step)
         self.steps = self.steps_per_epoch * stage.epochs
         self.start = checkpoints.newest(self.folder)
@@ -89,17 +88,6 @@ class StageRun:
         self.log = Log(self.folder / "log.jsonl", self.steps, self.accelerator.is_main_process)
         torch.manual_seed(recipe.seed + 1)
         self.prepare(parent)
-
-    def packed(self, examples: list[Example]) -> list[Row]:
-        model = self.model
-        return pack(
-            examples,
-            model.text_ids,
-            self.recipe.prompt,
-            model.tokenizer.eos_token_id,
-            model.bos,
-            model.image_tokens,
-        )
 
     def prepare(self, parent: Path | None) -> None:
         """Loads what was trained before, freezes and unfreezes, restores the optimiser."""

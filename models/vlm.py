@@ -13,7 +13,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from models import connectors
+from models.data.example import Example
 from models.language import load_language
+from models.packing import Row, pack
 from models.positions import grid_positions
 from models.stages import Recipe, RecipeError
 from models.vision import Tower, TowerConfig
@@ -49,6 +51,15 @@ class Vlm(nn.Module):
 
     def text_ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False).input_ids
+
+    def packed(
+        self, examples: Sequence[Example], prompt: str, max_questions: int = 16
+    ) -> list[Row]:
+        """The examples in rows, asked with `prompt`: see `models.packing.pack`."""
+        end = self.tokenizer.eos_token_id
+        return pack(
+            examples, self.text_ids, prompt, end, self.bos, self.image_tokens, max_questions
+        )
 
     @torch.no_grad()
     def answer(self, images: Sequence[Image.Image], prompt: str, max_tokens: int = 32) -> list[int]:

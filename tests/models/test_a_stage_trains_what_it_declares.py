@@ -23,7 +23,6 @@ from models.stages import Recipe
 from models.training import StageRun, train
 from models.tuning import TuningError
 from models.vlm import build_model
-from tests.models.test_packing_changes_nothing_but_speed import rows_of
 from tests.tiny import write_toml
 
 RecipeMaker = Callable[..., Recipe]
@@ -188,7 +187,7 @@ def test_a_soft_prompt_stands_before_every_question(
 
     packed = 0.0
     plain = 0.0
-    for number, row in enumerate(rows_of(model, recipe, examples)):
+    for number, row in enumerate(model.packed(examples, recipe.prompt)):
         features = seen[number][None]
         logits, labels, image = answer_logits(model, collate([row], 0), features)
         packed += torch.nn.functional.cross_entropy(logits, labels, reduction="sum").item()

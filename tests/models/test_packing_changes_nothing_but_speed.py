@@ -13,7 +13,7 @@ from torch.nn import functional
 from models.data.example import Example
 from models.examples import examples_of
 from models.losses import answer_logits
-from models.packing import IGNORED, Row, collate, pack
+from models.packing import IGNORED, collate
 from models.progress import all_right
 from models.stages import Recipe
 from models.vlm import Vlm, build_model
@@ -26,17 +26,6 @@ def recipe(request: pytest.FixtureRequest, tiny_recipe: RecipeMaker, tiny_gemma:
     """Gemma brings a <bos> before the image, and two kinds of attention layer."""
     gemma: dict[str, Any] = {"model": str(tiny_gemma), "bos": True}
     return tiny_recipe(language_part=gemma if request.param == "gemma" else None)
-
-
-def rows_of(model: Vlm, recipe: Recipe, examples: Sequence[Example]) -> list[Row]:
-    return pack(
-        examples,
-        model.text_ids,
-        recipe.prompt,
-        model.tokenizer.eos_token_id,
-        model.bos,
-        model.image_tokens,
-    )
 
 
 def features_of(model: Vlm, images: Sequence[Path]) -> Tensor:
@@ -79,7 +68,7 @@ def test_packed_rows_have_the_loss_and_every_gradient_of_plain_questions(
     examples = examples_of(recipe.stage[0].data, drawn_slake)
     first, second = examples[0].images[0], examples[2].images[0]
     examples += [replace(example, images=(first, second)) for example in examples[:3]]
-    rows = rows_of(model, recipe, examples)
+    rows = model.packed(examples, recipe.prompt)
     assert (len(rows), len(examples)) == (9, 19)
 
     features = torch.cat([features_of(model, row.images) for row in rows])
@@ -103,7 +92,7 @@ def test_only_answers_are_learned_and_each_ends(recipe: Recipe, drawn_slake: Pat
     """The labels of a row, read together, are its answers, each closed by the end token."""
     model = build_model(recipe)
 
-    row = rows_of(model, recipe, examples_of(recipe.stage[0].data, drawn_slake))[0]
+    row = model.packed(examples_of(recipe.stage[0].data, drawn_slake), recipe.prompt)[0]
 
     assert model.tokenizer.decode(row.labels[row.labels != IGNORED]) == " red<end> True<end>"
 

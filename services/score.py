@@ -73,9 +73,10 @@ def score(examples: list[Example], outcomes: dict[str, Outcome], language: str) 
 
     Accuracies are those of the panel and of each worker that was heard, over all, closed and open
     questions; of whichever worker is right, case by case (`any_worker`); and of the panel where it
-    agreed so much (`by_agreement`). `disagreement` is how often two workers differ. `scorers` are
-    the field's other scores, with the calibration error of each worker's raw confidence. Who was
-    heard and gave no answer was wrong; a case in which someone was not heard is open.
+    agreed so much (`by_agreement`). `headroom` is how far `any_worker` is above the best one, and
+    `disagreement` how often two differ. `scorers` are the field's other scores, with the
+    calibration error of each worker's raw confidence. Who was heard and gave no answer was wrong; a
+    case in which someone was not heard is open.
     """
     said = _said(outcomes)
     groups = {
@@ -101,6 +102,7 @@ def score(examples: list[Example], outcomes: dict[str, Outcome], language: str) 
             if texts
         },
         "any_worker": _rate_of(examples, _best(examples, said)),
+        "headroom": _headroom(examples, said),
         "disagreement": _disagreement(examples, said),
         "by_agreement": {
             f"{agreement:.2f}": _rate_of(
@@ -119,6 +121,11 @@ def show(scored: dict[str, Any]) -> None:
             _show_rate(f"{who:14} {group}", found)
     if len(scored["scores"]) > 2:  # the panel, and more than one worker
         _show_rate("any worker     all", scored["any_worker"])
+        if gain := scored["headroom"]:
+            print(
+                f"{'':14} over the best worker by {gain['value']:.1%} "
+                f"({gain['low']:.1%} to {gain['high']:.1%})"
+            )
         for pair, share in scored["disagreement"].items():
             print(f"{pair} differ in {share['value']:.1%} ({share['low']:.1%}–{share['high']:.1%})")
         for agreement, found in scored["by_agreement"].items():
@@ -155,6 +162,19 @@ def _best(examples: Collection[Example], said: dict[str, Texts]) -> Texts:
         if given := [texts[example.id] for texts in workers if example.id in texts]:
             best[example.id] = max(given, key=lambda text: is_right(text, example))
     return best
+
+
+def _headroom(examples: list[Example], said: dict[str, Texts]) -> dict[str, Any] | None:
+    """What a perfect choice among the workers would gain over always taking the best of them, on
+    the cases in which all were heard."""
+    workers = [texts for who, texts in said.items() if who != PANEL]
+    heard = [example for example in examples if all(example.id in texts for texts in workers)]
+    if not workers or not heard:
+        return None
+    rights = [[is_right(texts[example.id], example) for example in heard] for texts in workers]
+    best = max(rights, key=sum)
+    gains = [any(right) - one for right, one in zip(zip(*rights, strict=True), best, strict=True)]
+    return asdict(mean(gains, [example.images for example in heard], BOOTSTRAP_SEED))
 
 
 def _disagreement(examples: list[Example], said: dict[str, Texts]) -> dict[str, dict[str, Any]]:

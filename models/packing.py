@@ -109,6 +109,20 @@ def _row(
     )
 
 
+def in_steps(rows: Sequence[Row], rows_per_step: int, seed: int) -> list[list[Row]]:
+    """All rows in a random order, so many to a step, the last of them to a shorter one.
+
+    Rows of like length share a step, so that little of it is padding.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(rows), generator=generator).tolist()
+    pools = [order[i : i + 8 * rows_per_step] for i in range(0, len(order), 8 * rows_per_step)]
+    alike = [i for pool in pools for i in sorted(pool, key=lambda i: len(rows[i].ids))]
+    steps = [alike[i : i + rows_per_step] for i in range(0, len(alike), rows_per_step)]
+    shuffled = torch.randperm(len(steps), generator=generator).tolist()
+    return [[rows[i] for i in steps[place]] for place in shuffled]
+
+
 def collate(rows: Sequence[Row], pad: int) -> Batch:
     """Rows padded to the longest. Padding sees only itself, and nothing sees padding."""
     length = max(len(row.ids) for row in rows)

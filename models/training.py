@@ -30,7 +30,7 @@ from models.data.pixels import open_rgb
 from models.examples import NEAR_DUPLICATES, check_data, examples_of
 from models.features import cached_features
 from models.losses import Losses, Objective
-from models.packing import IGNORED, Row, collate
+from models.packing import IGNORED, Row, collate, in_steps
 from models.progress import Log, Tally
 from models.stages import Recipe, Stage
 from models.vlm import build_model
@@ -164,15 +164,8 @@ class StageRun:
     def rows_of(self, step: int) -> list[Row]:
         """The step's rows: a function of seed and step alone, so a resumed run sees the same."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        generator = torch.Generator().manual_seed(self.recipe.seed * 1000 + epoch)
-        order = torch.randperm(len(self.rows), generator=generator).tolist()
-        # Rows of like length share a step, so that little of it is padding.
-        size = self.stage.rows_per_step
-        pools = [order[i : i + 8 * size] for i in range(0, len(order), 8 * size)]
-        by_length = [i for pool in pools for i in sorted(pool, key=lambda i: len(self.rows[i].ids))]
-        steps = [by_length[i : i + size] for i in range(0, len(order), size)]
-        shuffled = torch.randperm(len(steps), generator=generator).tolist()
-        return [self.rows[i] for i in steps[shuffled[place]]]
+        order = self.recipe.seed * 1000 + epoch
+        return in_steps(self.rows, self.stage.rows_per_step, order)[place]
 
     def step(self, rows: list[Row], tally: Tally) -> None:
         """One step of the optimiser. Its gradient is that of all rows together, in however many

@@ -5,6 +5,7 @@ step. The base weights stay in bfloat16; what trains is kept in float32 and comp
 On several GPUs (`accelerate launch`) a step's rows are shared among them.
 """
 
+import gc
 import json
 import math
 import time
@@ -65,6 +66,7 @@ def train(recipe: Recipe, data: Path, runs: Path) -> Path:
         if state is None or not state.finished:
             parent = done[stage.parent] if stage.parent else recipe.start_folder
             state = StageRun(recipe, stage, run, data, parent).run()
+            gc.collect()  # its model lies in reference cycles, and the next one wants the memory
         done[stage.name] = state.folder
     return done[recipe.stage[-1].name]
 

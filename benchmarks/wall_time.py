@@ -20,7 +20,8 @@ from pydicom.data import get_testdata_file
 from gateway.client import GATEWAY_URL, encode
 from gateway.contract import CaseImage, Verdict
 from gateway.intake import to_png
-from gateway.panel import MAX_ANSWER_TOKENS, complete, new_http_client
+from gateway.model_server import complete, new_http_client
+from gateway.panel import MAX_ANSWER_TOKENS
 from gateway.settings import WorkerSettings, load_settings
 
 BAR = 1.1

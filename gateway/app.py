@@ -16,7 +16,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from gateway import intake, panel, summariser
+from gateway import intake, model_server, panel, summariser
 from gateway.contract import (
     Case,
     CaseFields,
@@ -46,7 +46,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with panel.new_http_client() as http:
+        async with model_server.new_http_client() as http:
             app.state.http, app.state.store = http, open_store(settings.panel.store)
             yield
             await app.state.store.close()
@@ -170,7 +170,7 @@ async def _report(settings: Settings, http: httpx.AsyncClient) -> PanelReport:
     urls = [worker.url for worker in settings.workers]
     if settings.summariser:
         urls.append(settings.summariser.url)
-    found = await asyncio.gather(*(panel.probe(http, url) for url in urls))
+    found = await asyncio.gather(*(model_server.probe(http, url) for url in urls))
     return PanelReport(
         panel=settings.panel_hash,
         quorum=settings.panel.quorum,

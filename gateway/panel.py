@@ -5,98 +5,24 @@ fails the case by itself.
 """
 
 import asyncio
-import math
-import re
 import time
-from collections.abc import Awaitable
-from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
-import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
-from pydantic import BaseModel, Field, ValidationError
 
 from gateway.contract import (
     Answer,
     AnswerError,
     Case,
-    ErrorKind,
     InvalidCase,
     TooFewAnswers,
     UnreadableImage,
 )
+from gateway.model_server import UNREADABLE, CallFailed, answer_bounds, complete
 from gateway.settings import Settings, WorkerSettings
 from gateway.verdict import meaning
 
-MAX_REPLY_BYTES = 1_000_000
-MAX_ANSWER_CHARS = 2_000
 MAX_ANSWER_TOKENS = 32
-PROBE_S = 1.0
-
-UNREADABLE = AnswerError(kind="refused", detail="It cannot read the image.")
-
-
-class CallFailed(Exception):
-    """A model server gave no usable reply. Its own words stay out: they may quote the caller."""
-
-    def __init__(self, error: AnswerError):
-        super().__init__(error.detail)
-        self.error = error
-
-
-def _failed(kind: ErrorKind, detail: str) -> CallFailed:
-    return CallFailed(AnswerError(kind=kind, detail=detail))
-
-
-@dataclass(frozen=True)
-class Completion:
-    text: str
-    confidence: float | None
-    finished: bool
-
-
-class _TokenLogprob(BaseModel):
-    logprob: float
-
-
-class _Logprobs(BaseModel):
-    content: list[_TokenLogprob] | None = None
-
-
-class _Message(BaseModel):
-    content: str | None
-
-
-class _Choice(BaseModel):
-    message: _Message
-    logprobs: _Logprobs | None = None
-    finish_reason: str | None = None
-
-
-class _Reply(BaseModel):
-    choices: list[_Choice] = Field(min_length=1)
-
-
-class _Model(BaseModel):
-    root: str
-
-
-class _Models(BaseModel):
-    data: list[_Model] = Field(min_length=1)
-
-
-def new_http_client() -> httpx.AsyncClient:
-    """For calls to model servers: no proxies, no redirects, no limit but the caller's deadline."""
-    limits = httpx.Limits(max_connections=1_000, max_keepalive_connections=100)
-    transport = AiohttpTransport(limits=limits, trust_env=False)
-    return httpx.AsyncClient(
-        transport=transport,
-        trust_env=False,
-        timeout=None,
-        headers={"Accept-Encoding": "identity"},
-    )
 
 
 async def consult(case: Case, settings: Settings, http: httpx.AsyncClient) -> tuple[Answer, ...]:
@@ -114,55 +40,6 @@ async def consult(case: Case, settings: Settings, http: httpx.AsyncClient) -> tu
     )
     _check_quorum(answers, needed=min(settings.panel.quorum, len(eligible)))
     return answers
-
-
-async def complete(http: httpx.AsyncClient, url: str, body: dict[str, Any]) -> Completion:
-    """One call to a vLLM server, without a deadline of its own; raises CallFailed."""
-    raw = await _send(http, "POST", f"{url}/v1/chat/completions", body)
-    try:
-        choice = _Reply.model_validate_json(raw).choices[0]
-    except ValidationError as error:
-        raise _failed("garbage", "Its reply is not a chat completion.") from error
-    text = (choice.message.content or "").strip()
-    if not meaning(text):
-        raise _failed("empty", "It answered nothing.")
-    if len(text) > MAX_ANSWER_CHARS:
-        raise _failed("garbage", f"Its answer is longer than {MAX_ANSWER_CHARS} characters.")
-    return Completion(text, _confidence(choice.logprobs), choice.finish_reason != "length")
-
-
-def answer_bounds(case: Case, max_tokens: int) -> dict[str, Any]:
-    """How long a reply may be and, where the caller named the choices, which they are."""
-    if case.choices is None:
-        return {"max_tokens": max_tokens}
-    # No token is shorter than a byte; one more ends the answer.
-    longest = 1 + max(len(choice.encode()) for choice in case.choices)
-    choices = {"choice": list(case.choices)}
-    return {"max_tokens": max(max_tokens, longest), "structured_outputs": choices}
-
-
-async def probe(http: httpx.AsyncClient, url: str) -> tuple[bool, str | None]:
-    """Whether the server at `url` calls itself healthy, and what model it loaded; in a second."""
-    health, models = await asyncio.gather(
-        _within_a_second(_send(http, "GET", f"{url}/health")),
-        _within_a_second(_send(http, "GET", f"{url}/v1/models")),
-    )
-    if health is None:
-        return False, None
-    try:
-        root = _Models.model_validate_json(models or b"").data[0].root
-    except ValidationError:
-        return True, None
-    # The folder's own name tells one set of weights from another; where it lies is nobody's matter.
-    return True, PurePath(root).name
-
-
-async def _within_a_second(call: Awaitable[bytes]) -> bytes | None:
-    try:
-        async with asyncio.timeout(PROBE_S):
-            return await call
-    except (TimeoutError, CallFailed):
-        return None
 
 
 def _chosen(case: Case, settings: Settings) -> list[WorkerSettings]:
@@ -241,50 +118,7 @@ def _allowed(text: str, case: Case) -> str:
     for choice in case.choices:
         if meaning(choice) == meaning(text):
             return choice
-    raise _failed("garbage", "Its answer is not one of the choices.")
-
-
-async def _send(
-    http: httpx.AsyncClient, method: str, url: str, body: dict[str, Any] | None = None
-) -> bytes:
-    try:
-        async with http.stream(method, url, json=body) as response:
-            raw = bytearray()
-            async for chunk in response.aiter_bytes():
-                raw += chunk
-                if len(raw) > MAX_REPLY_BYTES:
-                    raise _failed("garbage", f"Its reply is over {MAX_REPLY_BYTES} bytes.")
-    except httpx.DecodingError as error:
-        raise _failed("garbage", "Its reply cannot be decoded.") from error
-    except httpx.TransportError as error:
-        raise _failed("unreachable", "No connection, or it broke off.") from error
-    except aiohttp.ClientError as error:
-        raise _failed("garbage", "It does not speak HTTP.") from error
-    if response.is_client_error:
-        if response.status_code == 400 and _blames_the_image(raw):
-            raise CallFailed(UNREADABLE)
-        raise _failed("refused", f"It refused the request (HTTP {response.status_code}).")
-    if response.is_server_error:
-        raise _failed("unreachable", f"It failed (HTTP {response.status_code}).")
-    if not response.is_success:
-        raise _failed("garbage", f"It answered HTTP {response.status_code}.")
-    return bytes(raw)
-
-
-def _blames_the_image(reply: bytearray) -> bool:
-    """vLLM has no error code for an image that it cannot load, only these words."""
-    words = reply.decode("utf-8", "replace").lower()
-    return bool(
-        re.search(r"(load|identify|decode|open|read) (the )?image|image.{0,40}truncated", words)
-    )
-
-
-def _confidence(logprobs: _Logprobs | None) -> float | None:
-    if logprobs is None or not logprobs.content:
-        return None
-    mean = sum(token.logprob for token in logprobs.content) / len(logprobs.content)
-    # Rounding can leave a sure token a hair above probability 1.
-    return None if math.isnan(mean) else math.exp(min(mean, 0.0))
+    raise CallFailed(AnswerError(kind="garbage", detail="Its answer is not one of the choices."))
 
 
 def _check_quorum(answers: tuple[Answer, ...], needed: int) -> None:

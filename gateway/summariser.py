@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 from gateway.contract import Case, Language, Summary
-from gateway.panel import CallFailed, Completion, answer_bounds, complete
+from gateway.model_server import CallFailed, Completion, answer_bounds, complete
 from gateway.settings import SummariserSettings
 from gateway.verdict import Opinion, meaning
 

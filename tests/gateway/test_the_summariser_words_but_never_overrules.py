@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from gateway.contract import Answer, Case, CaseImage, Options
-from gateway.panel import Completion
+from gateway.model_server import Completion
 from gateway.settings import load_settings
 from gateway.summariser import is_faithful, request
 from gateway.verdict import Opinion, weigh

@@ -16,7 +16,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from gateway import intake, model_server, panel, summariser
+from gateway import intake, model_server, summariser
 from gateway.contract import (
     Case,
     CaseFields,
@@ -29,6 +29,7 @@ from gateway.contract import (
     TooLarge,
     Verdict,
 )
+from gateway.panel import Panel
 from gateway.settings import Settings, load_settings
 from gateway.store import Store, key_of, open_store
 from gateway.verdict import weigh
@@ -47,7 +48,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with model_server.new_http_client() as http:
-            app.state.http, app.state.store = http, open_store(settings.panel.store)
+            app.state.http, app.state.panel = http, Panel(settings, http)
+            app.state.store = open_store(settings.panel.store)
             yield
             await app.state.store.close()
 
@@ -63,7 +65,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         """Ask the panel a question about one or more images."""
         began = time.perf_counter()
         case = await intake.read(request, settings.limits)
-        work = _answer(case, settings, app.state.http, app.state.store, began)
+        work = _answer(case, app.state.panel, app.state.store, began)
         verdict = await _unless_caller_leaves(request, work)
         _log_case(case, verdict)
         return Response(verdict.model_dump_json(), media_type="application/json")
@@ -118,19 +120,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
-async def _answer(
-    case: Case, settings: Settings, http: httpx.AsyncClient, store: Store, began: float
-) -> Verdict:
+async def _answer(case: Case, panel: Panel, store: Store, began: float) -> Verdict:
     """From a case to its verdict: stored, or asked for and then stored if it is whole."""
+    settings = panel.settings
     key = key_of(case, settings)
     if known := await store.get(key):
         seconds = time.perf_counter() - began
         return known.model_copy(
             update={"id": case.id, "cached": True, "cached_from": known.id, "seconds": seconds}
         )
-    answers = await panel.consult(case, settings, http)
+    answers = await panel.consult(case)
     opinion = weigh(answers)
-    wording = await summariser.summarise(case, opinion, settings.summariser, http)
+    wording = await summariser.summarise(case, opinion, settings.summariser, panel.http)
     verdict = Verdict(
         id=case.id,
         answer=wording.answer,

@@ -36,9 +36,13 @@ class Options(_Frozen):
         default="auto", description="auto: only when the panel is not of one mind."
     )
     rounds: Literal[1] = Field(default=1, description="Served: 1.")
-    wait: Literal["all"] = Field(default="all", description="Served: all, up to the deadline.")
+    wait: Literal["all", "enough"] = Field(
+        default="all",
+        description="all: to the deadline; enough: until the missing voices cannot change the "
+        "winner.",
+    )
     deadline_s: float | None = Field(
-        default=None, gt=0, le=600, description="Seconds for each worker; null: the panel's own."
+        default=None, gt=0, le=600, description="Seconds for the workers; null: the panel's own."
     )
     max_risk: None = Field(default=None, description="Served: null, never abstain.")
 

@@ -23,6 +23,7 @@ from gateway.verdict import meaning
 MAX_REPLY_BYTES = 1_000_000
 MAX_ANSWER_CHARS = 2_000
 PROBE_S = 1.0
+RECONNECT_S = 0.1
 
 UNREADABLE = AnswerError(kind="refused", detail="It cannot read the image.")
 
@@ -141,12 +142,12 @@ async def _send(
     http: httpx.AsyncClient, method: str, url: str, body: dict[str, Any] | None = None
 ) -> bytes:
     try:
-        async with http.stream(method, url, json=body) as response:
-            raw = bytearray()
-            async for chunk in response.aiter_bytes():
-                raw += chunk
-                if len(raw) > MAX_REPLY_BYTES:
-                    raise _failed("garbage", f"Its reply is over {MAX_REPLY_BYTES} bytes.")
+        try:
+            response, raw = await _exchange(http, method, url, body)
+        except httpx.ConnectError:
+            # It has heard nothing yet, so nothing is asked twice.
+            await asyncio.sleep(RECONNECT_S)
+            response, raw = await _exchange(http, method, url, body)
     except httpx.DecodingError as error:
         raise _failed("garbage", "Its reply cannot be decoded.") from error
     except httpx.TransportError as error:
@@ -162,6 +163,18 @@ async def _send(
     if not response.is_success:
         raise _failed("garbage", f"It answered HTTP {response.status_code}.")
     return bytes(raw)
+
+
+async def _exchange(
+    http: httpx.AsyncClient, method: str, url: str, body: dict[str, Any] | None
+) -> tuple[httpx.Response, bytearray]:
+    async with http.stream(method, url, json=body) as response:
+        raw = bytearray()
+        async for chunk in response.aiter_bytes():
+            raw += chunk
+            if len(raw) > MAX_REPLY_BYTES:
+                raise _failed("garbage", f"Its reply is over {MAX_REPLY_BYTES} bytes.")
+    return response, raw
 
 
 def _blames_the_image(reply: bytearray) -> bool:

@@ -1,11 +1,16 @@
-"""Ask the workers of a case, in parallel: the one place that knows deadlines and the quorum.
+"""Ask the workers of a case, in parallel: the one place that knows deadlines, the quorum, who rests
+after failing, and when enough has been heard.
 
 A worker's failure is a typed value in its answer. It never reads like an answer, and it never
 fails the case by itself.
 """
 
 import asyncio
+import math
 import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -14,32 +19,150 @@ from gateway.contract import (
     Answer,
     AnswerError,
     Case,
+    ErrorKind,
     InvalidCase,
     TooFewAnswers,
     UnreadableImage,
 )
 from gateway.model_server import UNREADABLE, CallFailed, answer_bounds, complete
 from gateway.settings import Settings, WorkerSettings
-from gateway.verdict import meaning
+from gateway.verdict import is_decided, meaning
 
 MAX_ANSWER_TOKENS = 32
+GRACE_S = 0.05  # for those who are about to answer when the others have decided
+FAILURES_BEFORE_REST = 3
+REST_S = 10.0
 
 
-async def consult(case: Case, settings: Settings, http: httpx.AsyncClient) -> tuple[Answer, ...]:
-    """Ask every chosen worker; return one answer or failure each, in the panel's order.
+class Panel:
+    """The workers of `settings`, and how each has fared in the cases so far."""
 
-    Raises InvalidCase when nobody on the panel can take the case, UnreadableImage when all who
-    were asked say so, TooFewAnswers below the quorum.
-    """
-    chosen = _chosen(case, settings)
-    eligible = [worker for worker in chosen if _why_not(worker, case) is None]
-    if not eligible:
-        raise InvalidCase(_nobody_can_take_it(case, chosen))
-    answers = tuple(
-        await asyncio.gather(*(_ask(worker, case, settings, http) for worker in chosen))
-    )
-    _check_quorum(answers, needed=min(settings.panel.quorum, len(eligible)))
-    return answers
+    def __init__(self, settings: Settings, http: httpx.AsyncClient):
+        self.settings, self.http = settings, http
+        self._breakers = {worker.name: Breaker() for worker in settings.workers}
+
+    async def consult(self, case: Case) -> tuple[Answer, ...]:
+        """One answer or failure from every chosen worker, in the panel's order.
+
+        Raises InvalidCase when nobody on the panel can take the case, UnreadableImage when all who
+        were asked say so, TooFewAnswers below the quorum.
+        """
+        async with aclosing(self.hear(case)) as arriving:
+            found = {answer.worker: answer async for answer in arriving}
+        answers = tuple(found[worker.name] for worker in _chosen(case, self.settings))
+        _check_quorum(answers, self._needed(case))
+        return answers
+
+    async def hear(self, case: Case) -> AsyncGenerator[Answer, None]:
+        """The same answers and failures as they come in; closed early, it cancels every open call.
+
+        Raises InvalidCase when nobody on the panel can take the case.
+        """
+        eligible = self._eligible(case)
+        for worker in _chosen(case, self.settings):
+            if reason := _why_not(worker, case):
+                yield _failure(worker, "not_eligible", reason)
+        calls = {asyncio.create_task(self._ask(worker, case)): worker for worker in eligible}
+        heard: list[Answer] = []
+        open_calls = set(calls)
+        give_up_at = math.inf
+        try:
+            while open_calls:
+                patience = None if math.isinf(give_up_at) else give_up_at - time.monotonic()
+                done, open_calls = await asyncio.wait(
+                    open_calls, timeout=patience, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not done:
+                    break
+                for call in done:
+                    heard.append(call.result())
+                    yield heard[-1]
+                if self._is_enough(case, heard, len(open_calls)):
+                    give_up_at = min(give_up_at, time.monotonic() + GRACE_S)
+            for call in open_calls:
+                yield _failure(calls[call], "not_needed", "The others had decided.")
+        finally:
+            for call in calls:
+                call.cancel()
+
+    def _is_enough(self, case: Case, heard: list[Answer], missing: int) -> bool:
+        """Whether nobody needs to be waited for: the quorum is there, and its mind made up."""
+        answered = [answer for answer in heard if answer.text is not None]
+        return (
+            case.options.wait == "enough"
+            and len(answered) >= self._needed(case)
+            and is_decided(answered, missing)
+        )
+
+    def _needed(self, case: Case) -> int:
+        return min(self.settings.panel.quorum, len(self._eligible(case)))
+
+    def _eligible(self, case: Case) -> list[WorkerSettings]:
+        chosen = _chosen(case, self.settings)
+        eligible = [worker for worker in chosen if _why_not(worker, case) is None]
+        if not eligible:
+            raise InvalidCase(_nobody_can_take_it(case, chosen))
+        return eligible
+
+    async def _ask(self, worker: WorkerSettings, case: Case) -> Answer:
+        breaker = self._breakers[worker.name]
+        if seconds := breaker.rests_for(time.monotonic()):
+            detail = f"It kept failing, and rests for {seconds:.0f} s."
+            return _failure(worker, "unreachable", detail)
+        whole_s = case.options.deadline_s or self.settings.panel.deadline_s
+        deadline_s = min(whole_s, worker.deadline_s or whole_s)
+        began = time.perf_counter()
+        try:
+            async with asyncio.timeout(deadline_s):
+                completion = await complete(self.http, worker.url, _request(worker, case))
+            text = _allowed(completion.text, case)
+        except TimeoutError:
+            # A caller who gives it no time must not take it from everybody else.
+            if deadline_s >= min(self.settings.panel.deadline_s, worker.deadline_s or math.inf):
+                breaker.failed(time.monotonic())
+            detail = f"No answer within {deadline_s:g} s."
+            return _failure(worker, "timeout", detail, time.perf_counter() - began)
+        except CallFailed as failure:
+            kind, detail = failure.error.kind, failure.error.detail
+            if kind != "refused":  # that may be the caller's doing
+                breaker.failed(time.monotonic())
+            return _failure(worker, kind, detail, time.perf_counter() - began)
+        breaker.answered()
+        return Answer(
+            worker=worker.name,
+            text=text,
+            confidence=completion.confidence,
+            seconds=time.perf_counter() - began,
+        )
+
+
+@dataclass
+class Breaker:
+    """Lets a worker rest that failed again and again; then one case at a time may try it."""
+
+    failures: int = 0
+    asked_again_at: float = -math.inf
+
+    def rests_for(self, now: float) -> float:
+        """Seconds until it may be asked; 0 is now, and whoever hears that is to ask it."""
+        if self.failures < FAILURES_BEFORE_REST:
+            return 0.0
+        if now < self.asked_again_at:
+            return self.asked_again_at - now
+        self.asked_again_at = now + REST_S
+        return 0.0
+
+    def failed(self, now: float) -> None:
+        self.failures += 1
+        self.asked_again_at = now + REST_S
+
+    def answered(self) -> None:
+        self.failures = 0
+
+
+def _failure(worker: WorkerSettings, kind: ErrorKind, detail: str, seconds: float = 0) -> Answer:
+    error = AnswerError(kind=kind, detail=detail)
+    return Answer(worker=worker.name, seconds=seconds, error=error)
 
 
 def _chosen(case: Case, settings: Settings) -> list[WorkerSettings]:
@@ -66,34 +189,6 @@ def _nobody_can_take_it(case: Case, chosen: list[WorkerSettings]) -> str:
         for worker in chosen
     )
     return f"No worker takes {len(case.images)} image(s) in {case.language}. Served: {serves}."
-
-
-async def _ask(
-    worker: WorkerSettings, case: Case, settings: Settings, http: httpx.AsyncClient
-) -> Answer:
-    if reason := _why_not(worker, case):
-        error = AnswerError(kind="not_eligible", detail=reason)
-        return Answer(worker=worker.name, seconds=0, error=error)
-    deadline_s = case.options.deadline_s or settings.panel.deadline_s
-    began = time.perf_counter()
-    text: str | None = None
-    confidence: float | None = None
-    problem: AnswerError | None = None
-    try:
-        async with asyncio.timeout(deadline_s):
-            completion = await complete(http, worker.url, _request(worker, case))
-        text, confidence = _allowed(completion.text, case), completion.confidence
-    except TimeoutError:
-        problem = AnswerError(kind="timeout", detail=f"No answer within {deadline_s:g} s.")
-    except CallFailed as failure:
-        problem = failure.error
-    return Answer(
-        worker=worker.name,
-        text=text,
-        confidence=confidence,
-        seconds=time.perf_counter() - began,
-        error=problem,
-    )
 
 
 def _request(worker: WorkerSettings, case: Case) -> dict[str, Any]:

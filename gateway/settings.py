@@ -96,6 +96,9 @@ class WorkerSettings(_Frozen):
     model: str = Field(min_length=1)
     languages: Languages = ("en",)
     max_images: int = Field(default=1, ge=1)
+    deadline_s: float | None = Field(
+        default=None, gt=0, le=600, description="Its own, where that is shorter than the panel's."
+    )
     prompt: Annotated[str, _template("question")]
     url: Url
     external: bool = Field(description="The file itself gives the url: not ours to start.")

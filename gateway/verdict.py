@@ -6,6 +6,7 @@ errors has not been measured yet, so no voice is discounted for it.
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -58,6 +59,13 @@ def meaning(text: str) -> tuple[str, ...]:
     plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
     plain = plain.removesuffix(".").removesuffix("。")
     return tuple(sorted({part.strip() for part in re.split("[,、]", plain)} - {""}))
+
+
+def is_decided(answers: Iterable[Answer], missing: int) -> bool:
+    """Whether `missing` more voices could not change who wins. Every answer has a text."""
+    groups = Counter(meaning(answer.text or "") for answer in answers)
+    first, second, *_ = sorted([*groups.values(), 0, 0], reverse=True)
+    return first - second > missing
 
 
 def weigh(answers: Iterable[Answer]) -> Opinion:

@@ -15,7 +15,8 @@ class MockVllm:
     """Says one thing (or what `says` makes of the request) to every question.
 
     `root` is the folder of the model that it claims to have loaded.
-    `raw` replaces the whole reply body, `status` its code; `delay_s` passes before it is sent.
+    `raw` replaces the whole reply body, `status` its code; `delay_s` (or what it returns) passes
+    before it is sent.
     `requests` holds what was asked, `dropped` counts callers that hung up while waiting.
     """
 
@@ -24,7 +25,7 @@ class MockVllm:
         says: Reply = "yes",
         *,
         confidence: float | None = 0.9,
-        delay_s: float = 0,
+        delay_s: float | Callable[[], float] = 0,
         status: int = 200,
         raw: bytes | None = None,
         finish_reason: str = "stop",
@@ -72,7 +73,7 @@ class MockVllm:
         body = await request.json()
         self.requests.append(body)
         try:
-            await asyncio.sleep(self.delay_s)
+            await asyncio.sleep(self.delay_s() if callable(self.delay_s) else self.delay_s)
         except asyncio.CancelledError:
             self.dropped += 1
             raise

@@ -1,0 +1,145 @@
+"""What wait = "enough" saves where one worker is now and then very late:
+python -m benchmarks.early_stop [--cases N] [--divided SHARE]
+
+Three mock workers over real HTTP: two take 100 ms, the third a log-normal time with the same median
+and a 99th percentile 20 times that. In SHARE of the cases the first two disagree, so that the third
+decides and must be waited for. The same cases go through the gateway with wait = "all" and with
+"enough", in turns. Beside them stands the floor: the slower of the first two, asked straight. Exit
+status 1 where the 99th percentile of "enough" is over 0.35 of that of "all".
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import math
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from pydicom.data import get_testdata_file
+
+from gateway.client import encode
+from gateway.model_server import complete, new_http_client
+from tests.mock_vllm import MockVllm
+
+BAR = 0.35
+MEDIAN_S = 0.1
+SIGMA = math.log(20) / 2.3263  # the 99th percentile of a standard normal
+PORT = 8099
+URL = f"http://127.0.0.1:{PORT}"
+AT_ONCE = 8
+SCAN = Path(str(get_testdata_file("CT_small.dcm", download=False)))
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--cases", type=int, default=600)
+    arguments.add_argument("--divided", type=float, default=0.0)
+    options = arguments.parse_args()
+    late = random.Random(0)
+
+    def second(request: dict[str, Any]) -> str:
+        number = int(re.findall(r"[0-9]+", json.dumps(request["messages"][0]["content"][-1]))[0])
+        return "no" if random.Random(number).random() < options.divided else "yes"
+
+    workers = [
+        MockVllm("yes", delay_s=MEDIAN_S),
+        MockVllm(second, delay_s=MEDIAN_S),
+        MockVllm("yes", delay_s=lambda: late.lognormvariate(math.log(MEDIAN_S), SIGMA)),
+    ]
+    for worker in workers:
+        worker.start()
+    with tempfile.TemporaryDirectory() as folder:
+        panel = Path(folder) / "panel.toml"
+        panel.write_text(panel_of(workers))
+        command = ["uvicorn", "--factory", "gateway.app:create_app", f"--port={PORT}"]
+        gateway = subprocess.Popen(
+            [sys.executable, "-m", *command, "--log-level=warning"],
+            env=os.environ | {"CONSILIUM_PANEL": str(panel)},
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            seconds = asyncio.run(ask_in_turns(workers, options.cases))
+        finally:
+            gateway.terminate()
+            gateway.wait()
+    for worker in workers:
+        worker.stop()
+    tail = {name: float(np.quantile(found, 0.99)) for name, found in seconds.items()}
+    middle = {name: float(np.median(found)) for name, found in seconds.items()}
+    for name in seconds:
+        print(f"{name:9} median {middle[name]:6.3f} s   p99 {tail[name]:6.3f} s")
+    ratio = tail["enough"] / tail["all"]
+    print(
+        f"p99 of enough over that of all: {ratio:.2f} (at most {BAR:g}); {options.cases} cases "
+        f"each, the first two divided in {options.divided:.0%}"
+    )
+    print(json.dumps({"p99_s": tail, "median_s": middle, "ratio": ratio}))
+    raise SystemExit(ratio > BAR)
+
+
+def panel_of(workers: list[MockVllm]) -> str:
+    seats = [
+        f'[[worker]]\nname = "w{seat}"\nfamily = "f{seat}"\nmodel = "mock"\nurl = "{worker.url}"\n'
+        'prompt = "{question}"\n'
+        for seat, worker in enumerate(workers)
+    ]
+    return "[panel]\nquorum = 2\ndeadline_s = 60\n" + "".join(seats)
+
+
+async def ask_in_turns(workers: list[MockVllm], cases: int) -> dict[str, list[float]]:
+    """Seconds of every case, by how it was asked. Its number is in its question: none is cached."""
+    image = encode(SCAN)
+    seconds: dict[str, list[float]] = {"all": [], "enough": [], "floor": []}
+    at_once = asyncio.Semaphore(AT_ONCE)
+
+    async def verdict(number: int, wait: str) -> None:
+        body = {
+            "question": f"Case {number}, {wait}?",
+            "images": [image],
+            "options": {"wait": wait, "summarise": "never"},
+        }
+        (await http.post(f"{URL}/vqa", json=body)).raise_for_status()
+
+    async def straight(number: int) -> None:
+        question = {"role": "user", "content": [{"type": "text", "text": f"Case {number}"}]}
+        calls = (complete(http, worker.url, {"messages": [question]}) for worker in workers[:2])
+        await asyncio.gather(*calls)
+
+    async def one(number: int) -> None:
+        async with at_once:
+            for name, call in (
+                ("all", verdict(number, "all")),
+                ("enough", verdict(number, "enough")),
+                ("floor", straight(number)),
+            ):
+                began = time.perf_counter()
+                await call
+                seconds[name].append(time.perf_counter() - began)
+
+    async with new_http_client() as http:
+        await until_up(http)
+        await asyncio.gather(*(one(number) for number in range(cases)))
+    return seconds
+
+
+async def until_up(http: httpx.AsyncClient) -> None:
+    for _ in range(200):
+        with contextlib.suppress(httpx.TransportError):
+            if (await http.get(f"{URL}/health/live")).is_success:
+                return
+        await asyncio.sleep(0.1)
+    raise SystemExit(f"The gateway did not come up on port {PORT}; is the port taken?")
+
+
+if __name__ == "__main__":
+    main()

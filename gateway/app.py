@@ -31,7 +31,7 @@ from gateway.contract import (
 )
 from gateway.panel import Panel
 from gateway.settings import Settings, load_settings
-from gateway.store import Store, key_of, open_store
+from gateway.store import Flights, Store, key_of, open_store
 from gateway.verdict import weigh
 
 T = TypeVar("T")
@@ -49,7 +49,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with model_server.new_http_client() as http:
             app.state.http, app.state.panel = http, Panel(settings, http)
-            app.state.store = open_store(settings.panel.store)
+            app.state.store, app.state.flights = open_store(settings.panel.store), Flights()
             yield
             await app.state.store.close()
 
@@ -65,7 +65,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         """Ask the panel a question about one or more images."""
         began = time.perf_counter()
         case = await intake.read(request, settings.limits)
-        work = _answer(case, app.state.panel, app.state.store, began)
+        work = _answer(case, app.state.panel, app.state.store, app.state.flights, began)
         verdict = await _unless_caller_leaves(request, work)
         _log_case(case, verdict)
         return Response(verdict.model_dump_json(), media_type="application/json")
@@ -120,17 +120,36 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
-async def _answer(case: Case, panel: Panel, store: Store, began: float) -> Verdict:
-    """From a case to its verdict: stored, or asked for and then stored if it is whole."""
-    settings = panel.settings
-    key = key_of(case, settings)
+async def _answer(
+    case: Case, panel: Panel, store: Store, flights: Flights, began: float
+) -> Verdict:
+    """From a case to its verdict: stored, shared with who asks the same just now, or asked for."""
+    key = key_of(case, panel.settings)
+    verdict, own = await flights.join(key, lambda: _stored_or_asked(case, key, panel, store, began))
+    if own:
+        return verdict
+    return _again(verdict, case, began)
+
+
+async def _stored_or_asked(
+    case: Case, key: str, panel: Panel, store: Store, began: float
+) -> Verdict:
     if known := await store.get(key):
-        seconds = time.perf_counter() - began
-        return known.model_copy(
-            update={"id": case.id, "cached": True, "cached_from": known.id, "seconds": seconds}
-        )
-    answers = await panel.consult(case)
-    opinion = weigh(answers)
+        return _again(known, case, began)
+    async with store.alone(key):
+        # Another gateway may have been at it.
+        if known := await store.get(key):
+            return _again(known, case, began)
+        verdict, whole = await _asked(case, panel, began)
+        if whole:
+            await store.put(key, verdict)
+    return verdict
+
+
+async def _asked(case: Case, panel: Panel, began: float) -> tuple[Verdict, bool]:
+    """A new verdict, and whether it is whole: nobody failed, nobody was left out, no fall-back."""
+    settings = panel.settings
+    opinion = weigh(await panel.consult(case))
     wording = await summariser.summarise(case, opinion, settings.summariser, panel.http)
     verdict = Verdict(
         id=case.id,
@@ -144,9 +163,19 @@ async def _answer(case: Case, panel: Panel, store: Store, began: float) -> Verdi
         seconds=time.perf_counter() - began,
     )
     failed = any(a.error and a.error.kind != "not_eligible" for a in verdict.answers)
-    if not failed and not wording.fell_back:
-        await store.put(key, verdict)
-    return verdict
+    return verdict, not failed and not wording.fell_back
+
+
+def _again(verdict: Verdict, case: Case, began: float) -> Verdict:
+    """The same verdict for another caller."""
+    return verdict.model_copy(
+        update={
+            "id": case.id,
+            "cached": True,
+            "cached_from": verdict.cached_from or verdict.id,
+            "seconds": time.perf_counter() - began,
+        }
+    )
 
 
 async def _unless_caller_leaves(request: Request, work: Coroutine[Any, Any, T]) -> T:

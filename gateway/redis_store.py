@@ -2,6 +2,8 @@
 
 import json
 import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 
 from pydantic import ValidationError
 from redis.asyncio import ConnectionPool, Redis
@@ -13,6 +15,9 @@ from gateway.contract import Verdict
 
 # A cache that is slower than this is worth less than nothing.
 TIMEOUT_S = 0.25
+# As long as a panel of twenty seconds and its summariser take. A gateway that dies in the middle of
+# a case holds up the same case elsewhere for so long.
+ALONE_S = 30
 
 log = logging.getLogger("consilium.gateway")
 
@@ -56,6 +61,21 @@ class RedisStore:
             )
         except (RedisError, OSError) as error:
             self._warn(error)
+
+    @asynccontextmanager
+    async def alone(self, key: str) -> AsyncGenerator[None, None]:
+        lock = self._redis.lock(f"consilium:alone:{key}", timeout=ALONE_S, sleep=0.05)
+        held = False
+        try:
+            held = await lock.acquire(blocking_timeout=ALONE_S)
+        except (RedisError, OSError) as error:
+            self._warn(error)
+        try:
+            yield
+        finally:
+            if held:
+                with suppress(RedisError, OSError):  # it has run out, or Redis has gone
+                    await lock.release()
 
     async def close(self) -> None:
         await self._redis.aclose()

@@ -1,16 +1,19 @@
-"""Verdicts that were given before: `memory://` or `redis://`, for an hour.
+"""Verdicts that were given before, and those that are being worked on: `memory://` or `redis://`.
 
 Only whole verdicts are kept: the caller decides (`app.py`) that no worker failed and that the
 summariser did not fall back. A key is an HMAC, so the store learns nothing from it, and nobody
 without the secret can ask it whether a case was seen.
 """
 
+import asyncio
 import hashlib
 import hmac
 import json
 import time
 from collections import OrderedDict
-from typing import Protocol
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol
 
 from gateway.contract import Case, Verdict
 from gateway.settings import Settings
@@ -23,6 +26,10 @@ class Store(Protocol):
     async def get(self, key: str) -> Verdict | None: ...
 
     async def put(self, key: str, verdict: Verdict) -> None: ...
+
+    def alone(self, key: str) -> AbstractAsyncContextManager[None]:
+        """Keeps other gateways that share this store from working on the same case meanwhile."""
+        ...
 
     async def close(self) -> None: ...
 
@@ -73,5 +80,46 @@ class MemoryStore:
         while len(self._entries) > MEMORY_ENTRIES:
             self._entries.popitem(last=False)
 
+    @asynccontextmanager
+    async def alone(self, key: str) -> AsyncGenerator[None, None]:
+        yield  # no other gateway has this memory
+
     async def close(self) -> None:
         self._entries.clear()
+
+
+class Flights:
+    """Callers with the same case share one verdict while it is worked on (single-flight)."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, _Flight] = {}
+
+    async def join(
+        self, key: str, work: Callable[[], Coroutine[Any, Any, Verdict]]
+    ) -> tuple[Verdict, bool]:
+        """The verdict, and whether this caller's own work made it. What that raises, all raise.
+
+        Who leaves does not disturb the others; when the last one has left, the work is dropped.
+        """
+        flight = self._open.get(key)
+        own = flight is None
+        if flight is None:
+            flight = self._open[key] = _Flight(asyncio.create_task(work()))
+            flight.task.add_done_callback(lambda done: self._land(key, done))
+        flight.callers += 1
+        try:
+            return await asyncio.shield(flight.task), own
+        finally:
+            flight.callers -= 1
+            if not flight.callers and not flight.task.done():
+                flight.task.cancel()
+                self._land(key, flight.task)  # whoever comes now starts anew
+
+    def _land(self, key: str, task: asyncio.Task[Verdict]) -> None:
+        if key in self._open and self._open[key].task is task:
+            del self._open[key]
+
+
+class _Flight:
+    def __init__(self, task: asyncio.Task[Verdict]) -> None:
+        self.task, self.callers = task, 0

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +105,11 @@ def gateway(
 ) -> Callable[..., str]:
     """A gateway for a panel of workers at the given addresses: `gateway([url, …], quorum…)`."""
 
-    def start(workers: Sequence[MockVllm | str], **kwargs: Any) -> str:
+    def start(
+        workers: Sequence[MockVllm | str], environ: Mapping[str, str] | None = None, **kwargs: Any
+    ) -> str:
         urls = [worker if isinstance(worker, str) else worker.url for worker in workers]
-        return serve(load_settings(panel_file(urls, **kwargs), environ={}))
+        return serve(load_settings(panel_file(urls, **kwargs), environ=environ or {}))
 
     return start
 

@@ -6,17 +6,19 @@ import logging
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from http import HTTPStatus
 from typing import Any, TypeVar
 
 import httpx
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
+from fastapi.responses import StreamingResponse
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from gateway import intake, model_server, summariser
+from gateway import intake, model_server, stream, summariser
 from gateway.contract import (
     Case,
     CaseFields,
@@ -31,7 +33,7 @@ from gateway.contract import (
 )
 from gateway.panel import Panel
 from gateway.settings import Settings, load_settings
-from gateway.store import Flights, Store, key_of, open_store
+from gateway.store import Flights, Store, Tell, key_of, open_store
 from gateway.verdict import weigh
 
 T = TypeVar("T")
@@ -60,14 +62,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
 
-    @app.post("/vqa", response_model=Verdict, openapi_extra=_request_body(), responses=_refusals())
+    @app.post("/vqa", response_model=Verdict, openapi_extra=_request_body(), responses=_replies())
     async def vqa(request: Request) -> Response:
         """Ask the panel a question about one or more images."""
         began = time.perf_counter()
         case = await intake.read(request, settings.limits)
-        work = _answer(case, app.state.panel, app.state.store, app.state.flights, began)
-        verdict = await _unless_caller_leaves(request, work)
-        _log_case(case, verdict)
+        if "text/event-stream" in request.headers.get("accept", ""):
+            opening = stream.opened(case, settings, partial(_answer, app, case, began))
+            events = await _unless_caller_leaves(request, opening)
+            # A proxy that gathers them, or keeps them, takes the point away.
+            headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+            return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+        verdict = await _unless_caller_leaves(request, _answer(app, case, began))
         return Response(verdict.model_dump_json(), media_type="application/json")
 
     @app.get("/panel")
@@ -120,19 +126,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
-async def _answer(
-    case: Case, panel: Panel, store: Store, flights: Flights, began: float
-) -> Verdict:
+async def _answer(app: FastAPI, case: Case, began: float, tell: Tell = lambda _: None) -> Verdict:
     """From a case to its verdict: stored, shared with who asks the same just now, or asked for."""
+    panel, store, flights = app.state.panel, app.state.store, app.state.flights
     key = key_of(case, panel.settings)
-    verdict, own = await flights.join(key, lambda: _stored_or_asked(case, key, panel, store, began))
-    if own:
-        return verdict
-    return _again(verdict, case, began)
+    work = partial(_stored_or_asked, case, key, panel, store, began)
+    verdict, own = await flights.join(key, work, tell)
+    verdict = verdict if own else _again(verdict, case, began)
+    _log_case(case, verdict)
+    return verdict
 
 
 async def _stored_or_asked(
-    case: Case, key: str, panel: Panel, store: Store, began: float
+    case: Case, key: str, panel: Panel, store: Store, began: float, tell: Tell
 ) -> Verdict:
     if known := await store.get(key):
         return _again(known, case, began)
@@ -140,16 +146,16 @@ async def _stored_or_asked(
         # Another gateway may have been at it.
         if known := await store.get(key):
             return _again(known, case, began)
-        verdict, whole = await _asked(case, panel, began)
+        verdict, whole = await _asked(case, panel, began, tell)
         if whole:
             await store.put(key, verdict)
     return verdict
 
 
-async def _asked(case: Case, panel: Panel, began: float) -> tuple[Verdict, bool]:
+async def _asked(case: Case, panel: Panel, began: float, tell: Tell) -> tuple[Verdict, bool]:
     """A new verdict, and whether it is whole: nobody failed, nobody was left out, no fall-back."""
     settings = panel.settings
-    opinion = weigh(await panel.consult(case))
+    opinion = weigh(await panel.consult(case, tell))
     wording = await summariser.summarise(case, opinion, settings.summariser, panel.http)
     verdict = Verdict(
         id=case.id,
@@ -272,11 +278,16 @@ def _request_body() -> dict[str, Any]:
     }
 
 
-def _refusals() -> dict[int | str, dict[str, Any]]:
+def _replies() -> dict[int | str, dict[str, Any]]:
+    """What `POST /vqa` says beside the verdict as JSON, for /docs."""
     titles: dict[int, list[str]] = {}
     for error in Refused.__subclasses__():
         titles.setdefault(error.status, []).append(error.title)
-    return {status: _problem_response(" or ".join(names)) for status, names in titles.items()}
+    replies: dict[int | str, dict[str, Any]] = {
+        status: _problem_response(" or ".join(names)) for status, names in titles.items()
+    }
+    events = "As events, where they are accepted: answer, failure, provisional; verdict or problem."
+    return replies | {200: {"content": {"text/event-stream": {}}, "description": events}}
 
 
 def _problem_response(description: str) -> dict[str, Any]:

@@ -145,6 +145,15 @@ class Verdict(_Frozen):
     cached_from: str | None = Field(default=None, description="The id of the first such verdict.")
 
 
+class Provisional(_Frozen):
+    """How the vote stands while workers are still being waited for. It may turn."""
+
+    answer: str
+    agreement: float | None
+    heard: int
+    asked: int
+
+
 MODEL = Field(description="What its server says it loaded; null where that is not known.")
 
 

@@ -8,7 +8,7 @@ fails the case by itself.
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -41,23 +41,24 @@ class Panel:
         self.settings, self.http = settings, http
         self._breakers = {worker.name: Breaker() for worker in settings.workers}
 
-    async def consult(self, case: Case) -> tuple[Answer, ...]:
-        """One answer or failure from every chosen worker, in the panel's order.
+    async def consult(self, case: Case, tell: Callable[[Answer], None]) -> tuple[Answer, ...]:
+        """One answer or failure from every chosen worker, in the panel's order; `tell` is called
+        with each as it comes in.
 
         Raises InvalidCase when nobody on the panel can take the case, UnreadableImage when all who
         were asked say so, TooFewAnswers below the quorum.
         """
-        async with aclosing(self.hear(case)) as arriving:
-            found = {answer.worker: answer async for answer in arriving}
+        found: dict[str, Answer] = {}
+        async with aclosing(self._hear(case)) as arriving:
+            async for answer in arriving:
+                found[answer.worker] = answer
+                tell(answer)
         answers = tuple(found[worker.name] for worker in _chosen(case, self.settings))
         _check_quorum(answers, self._needed(case))
         return answers
 
-    async def hear(self, case: Case) -> AsyncGenerator[Answer, None]:
-        """The same answers and failures as they come in; closed early, it cancels every open call.
-
-        Raises InvalidCase when nobody on the panel can take the case.
-        """
+    async def _hear(self, case: Case) -> AsyncGenerator[Answer, None]:
+        """Answers and failures as they come in; closed early, it cancels every open call."""
         eligible = self._eligible(case)
         for worker in _chosen(case, self.settings):
             if reason := _why_not(worker, case):

@@ -15,8 +15,10 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
-from gateway.contract import Case, Verdict
+from gateway.contract import Answer, Case, Verdict
 from gateway.settings import Settings
+
+Tell = Callable[[Answer], None]  # called for each answer as it comes in; must not block
 
 KEEP_S = 3600
 MEMORY_ENTRIES = 1_000
@@ -95,22 +97,27 @@ class Flights:
         self._open: dict[str, _Flight] = {}
 
     async def join(
-        self, key: str, work: Callable[[], Coroutine[Any, Any, Verdict]]
+        self, key: str, work: Callable[[Tell], Coroutine[Any, Any, Verdict]], tell: Tell
     ) -> tuple[Verdict, bool]:
         """The verdict, and whether this caller's own work made it. What that raises, all raise.
 
-        Who leaves does not disturb the others; when the last one has left, the work is dropped.
+        Every caller is told every answer that the work tells of, those before he came included. Who
+        leaves does not disturb the others; when the last one has left, the work is dropped.
         """
         flight = self._open.get(key)
         own = flight is None
         if flight is None:
-            flight = self._open[key] = _Flight(asyncio.create_task(work()))
+            flight = self._open[key] = _Flight(work)
             flight.task.add_done_callback(lambda done: self._land(key, done))
         flight.callers += 1
+        flight.listeners.append(tell)
+        for answer in flight.heard:
+            tell(answer)
         try:
             return await asyncio.shield(flight.task), own
         finally:
             flight.callers -= 1
+            flight.listeners.remove(tell)
             if not flight.callers and not flight.task.done():
                 flight.task.cancel()
                 self._land(key, flight.task)  # whoever comes now starts anew
@@ -121,5 +128,11 @@ class Flights:
 
 
 class _Flight:
-    def __init__(self, task: asyncio.Task[Verdict]) -> None:
-        self.task, self.callers = task, 0
+    def __init__(self, work: Callable[[Tell], Coroutine[Any, Any, Verdict]]) -> None:
+        self.callers, self.heard, self.listeners = 0, list[Answer](), list[Tell]()
+        self.task = asyncio.create_task(work(self._tell))
+
+    def _tell(self, answer: Answer) -> None:
+        self.heard.append(answer)
+        for tell in self.listeners:
+            tell(answer)

@@ -52,14 +52,14 @@ def test_on_two_gateways_that_share_a_redis(vllm, gateway, redis_server):
 
 def test_without_its_redis_a_gateway_still_asks_once(vllm, gateway, redis_server):
     redis_server.stop()
-    worker = vllm("yes", delay_s=1)
+    worker = vllm("yes", delay_s=5)  # nothing is stored: all must have come before it speaks
     ask_at_once(gateway([worker], panel=f'quorum = 1\nstore = "{redis_server.url}"'))
 
     assert len(worker.requests) == 1
 
 
 def test_what_failed_is_told_to_all_and_asked_anew_by_the_next(vllm, gateway):
-    worker = vllm(status=500, raw=b"", delay_s=1)
+    worker = vllm(status=500, raw=b"", delay_s=3)
     url = gateway([worker])
     with ThreadPoolExecutor(5) as pool:
         assert [r.status_code for r in pool.map(ask, [url] * 5)] == [503] * 5

@@ -1,0 +1,74 @@
+"""One case as server-sent events: `answer` and `failure` as they come in, each followed by how the
+vote stands (`provisional`), and at last `verdict`, or `problem` where there is none.
+
+A reader's pace is his own: what he has not read yet waits here, and the panel does not.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any
+
+from pydantic import BaseModel
+
+from gateway.contract import Answer, Case, Provisional, Refused, Verdict
+from gateway.settings import Settings
+from gateway.verdict import weigh
+
+Ask = Callable[[Callable[[Answer], None]], Coroutine[Any, Any, Verdict]]
+
+
+async def opened(case: Case, settings: Settings, ask: Ask) -> AsyncGenerator[bytes, None]:
+    """The events of `ask`, which is called at once. Its work ends with the stream.
+
+    Raises Refused where there is nothing to stream: until the first event a refusal is a plain
+    response, with its own status.
+    """
+    arriving: asyncio.Queue[Answer | None] = asyncio.Queue()
+    asking = asyncio.create_task(ask(arriving.put_nowait))
+    asking.add_done_callback(lambda _: arriving.put_nowait(None))
+    try:
+        first = await arriving.get()
+    except asyncio.CancelledError:
+        asking.cancel()
+        raise
+    if first is None:
+        await asking  # it has ended without a word: refused, or answered out of the store
+    return _events(case, settings, first, arriving, asking)
+
+
+async def _events(
+    case: Case,
+    settings: Settings,
+    first: Answer | None,
+    arriving: asyncio.Queue[Answer | None],
+    asking: asyncio.Task[Verdict],
+) -> AsyncGenerator[bytes, None]:
+    seats = [worker.name for worker in settings.workers]
+    heard: list[Answer] = []
+    asked = len(case.options.workers or seats)
+    answer = first
+    try:
+        while answer is not None:
+            heard.append(answer)
+            yield _event("answer" if answer.error is None else "failure", answer)
+            if any(each.text is not None for each in heard):
+                # In the panel's order, as the verdict will weigh them.
+                opinion = weigh(sorted(heard, key=lambda each: seats.index(each.worker)))
+                stands = Provisional(
+                    answer=opinion.winner.text,
+                    agreement=opinion.agreement,
+                    heard=len(heard),
+                    asked=asked,
+                )
+                yield _event("provisional", stands)
+            answer = await arriving.get()
+        try:
+            yield _event("verdict", await asking)
+        except Refused as refused:
+            yield _event("problem", refused.problem())
+    finally:
+        asking.cancel()
+
+
+def _event(name: str, content: BaseModel) -> bytes:
+    return f"event: {name}\ndata: {content.model_dump_json()}\n\n".encode()

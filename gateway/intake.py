@@ -40,8 +40,8 @@ from gateway.contract import (
     UnreadableImage,
     UnsupportedMedia,
 )
+from gateway.meaning import meaning
 from gateway.settings import Limits
-from gateway.verdict import meaning
 
 MEGABYTE = 1_000_000
 # Far above any radiograph (a mammogram has 28 million), far below what would exhaust memory.

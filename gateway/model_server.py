@@ -18,7 +18,7 @@ from httpx_aiohttp import AiohttpTransport
 from pydantic import BaseModel, Field, ValidationError
 
 from gateway.contract import AnswerError, Case, ErrorKind
-from gateway.verdict import meaning
+from gateway.meaning import meaning
 
 MAX_REPLY_BYTES = 1_000_000
 MAX_ANSWER_CHARS = 2_000

@@ -24,9 +24,10 @@ from gateway.contract import (
     TooFewAnswers,
     UnreadableImage,
 )
+from gateway.meaning import meaning
 from gateway.model_server import UNREADABLE, CallFailed, answer_bounds, complete
 from gateway.settings import Settings, WorkerSettings
-from gateway.verdict import is_decided, meaning
+from gateway.verdict import is_decided
 
 MAX_ANSWER_TOKENS = 32
 GRACE_S = 0.05  # for those who are about to answer when the others have decided

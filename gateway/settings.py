@@ -32,7 +32,7 @@ SUMMARISER_PORT = 8100
 FIRST_WORKER_PORT = 8101
 
 # Part of the panel's hash: whoever changes how answers are weighed, changes this line.
-POLICY = "one worker, one voice; ties to the more confident"
+POLICY = "one worker, one voice; synonyms count together; ties to the more confident"
 
 
 class SettingsError(Exception):

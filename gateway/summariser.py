@@ -17,9 +17,10 @@ from typing import Any
 import httpx
 
 from gateway.contract import Case, Language, Summary
+from gateway.meaning import meaning
 from gateway.model_server import CallFailed, Completion, answer_bounds, complete
 from gateway.settings import SummariserSettings
-from gateway.verdict import Opinion, meaning
+from gateway.verdict import Opinion
 
 DEADLINE_S = 10.0
 MAX_TOKENS = 48

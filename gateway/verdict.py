@@ -4,13 +4,12 @@ Every worker that answered has one voice. How much two members of a family repea
 errors has not been measured yet, so no voice is discounted for it.
 """
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gateway.contract import Answer, Dissent
+from gateway.meaning import meaning
 
 
 @dataclass(frozen=True)
@@ -49,16 +48,6 @@ class Opinion:
             Dissent(text=cluster.text, workers=cluster.workers, weight=cluster.weight)
             for cluster in self.clusters[1:]
         )
-
-
-def meaning(text: str) -> tuple[str, ...]:
-    """What makes two answers equal: case, spacing, a final full stop and list order do not count.
-
-    "Right lung, left lung." and "left lung, right lung" are equal; "yes" and "yes, left" are not.
-    """
-    plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    plain = plain.removesuffix(".").removesuffix("。")
-    return tuple(sorted({part.strip() for part in re.split("[,、]", plain)} - {""}))
 
 
 def is_decided(answers: Iterable[Answer], missing: int) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import httpx
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -79,7 +79,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @app.get("/panel")
     async def who_sits_there() -> PanelReport:
         """Who sits on the panel, how well they are, and what a case may hold."""
-        return await _report(settings, app.state.http)
+        return await _report(settings, app.state.http, app.state.store)
 
     @app.get("/health/live")
     async def live() -> dict[str, bool]:
@@ -89,10 +89,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @app.get("/health/ready", responses={503: _problem_response("Below the quorum")})
     async def ready() -> Response:
         """Enough workers are up for a quorum."""
-        report = await _report(settings, app.state.http)
+        report = await _report(settings, app.state.http, app.state.store)
         up = sum(worker.reachable for worker in report.workers)
         if up >= report.quorum:
-            return Response('{"ready":true}', media_type="application/json")
+            return JSONResponse({"ready": True, "store_reachable": report.store_reachable})
         detail = f"{up} of {len(report.workers)} workers are up; the quorum is {report.quorum}."
         return _as_response(Problem.of(503, "Not ready", detail))
 
@@ -202,11 +202,13 @@ async def _unless_caller_leaves(request: Request, work: Coroutine[Any, Any, T]) 
         leaving.cancel()
 
 
-async def _report(settings: Settings, http: httpx.AsyncClient) -> PanelReport:
+async def _report(settings: Settings, http: httpx.AsyncClient, store: Store) -> PanelReport:
     urls = [worker.url for worker in settings.workers]
     if settings.summariser:
         urls.append(settings.summariser.url)
-    found = await asyncio.gather(*(model_server.probe(http, url) for url in urls))
+    store_reachable, found = await asyncio.gather(
+        store.reachable(), asyncio.gather(*(model_server.probe(http, url) for url in urls))
+    )
     return PanelReport(
         panel=settings.panel_hash,
         quorum=settings.panel.quorum,
@@ -227,6 +229,7 @@ async def _report(settings: Settings, http: httpx.AsyncClient) -> PanelReport:
         else SummariserSeat(
             languages=settings.summariser.languages, reachable=found[-1][0], model=found[-1][1]
         ),
+        store_reachable=store_reachable,
         **settings.limits.model_dump(),
     )
 

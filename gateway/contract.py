@@ -182,6 +182,9 @@ class PanelReport(_Frozen):
     deadline_s: float
     workers: tuple[Seat, ...]
     summariser: SummariserSeat | None
+    store_reachable: bool = Field(
+        description="Without it cases are answered all the same, and nothing is kept."
+    )
     max_images: int
     max_image_mb: float
     max_body_mb: float

@@ -77,6 +77,12 @@ class RedisStore:
                 with suppress(RedisError, OSError):  # it has run out, or Redis has gone
                     await lock.release()
 
+    async def reachable(self) -> bool:
+        try:
+            return bool(await self._redis.ping())
+        except (RedisError, OSError):
+            return False
+
     async def close(self) -> None:
         await self._redis.aclose()
 

@@ -33,6 +33,8 @@ class Store(Protocol):
         """Keeps other gateways that share this store from working on the same case meanwhile."""
         ...
 
+    async def reachable(self) -> bool: ...
+
     async def close(self) -> None: ...
 
 
@@ -85,6 +87,9 @@ class MemoryStore:
     @asynccontextmanager
     async def alone(self, key: str) -> AsyncGenerator[None, None]:
         yield  # no other gateway has this memory
+
+    async def reachable(self) -> bool:
+        return True
 
     async def close(self) -> None:
         self._entries.clear()

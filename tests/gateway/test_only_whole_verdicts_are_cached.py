@@ -95,6 +95,16 @@ def test_redis_may_come_and_go(vllm, gateway, redis_server):
     assert [ask(url)["cached"] for _ in range(2)] == [False, True]
 
 
+def test_whether_redis_is_there_is_told(vllm, gateway, redis_server):
+    """Being without it is no reason not to be ready."""
+    url = gateway([vllm()], panel=f'quorum = 1\nstore = "{redis_server.url}"')
+    for change, there in ((None, True), (redis_server.stop, False), (redis_server.start, True)):
+        if change:
+            change()
+        assert httpx.get(f"{url}/health/ready").json() == {"ready": True, "store_reachable": there}
+        assert httpx.get(f"{url}/panel").json()["store_reachable"] is there
+
+
 def test_a_redis_that_hangs_does_not_hold_up_a_case(vllm, gateway, redis_server):
     redis_server.pause()
     url = gateway([vllm()], panel=f'quorum = 1\nstore = "{redis_server.url}"')

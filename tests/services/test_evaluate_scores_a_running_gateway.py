@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from gateway import panel
 from gateway.contract import Answer
 from models import exported
 from models.data.example import DataError, Example
@@ -52,6 +53,12 @@ def data(tmp_path: Path) -> Path:
             )
     (tmp_path / "data" / "slake" / "test.json").write_text(json.dumps(rows), "utf-8")
     return tmp_path / "data"
+
+
+@pytest.fixture(autouse=True)
+def nobody_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that has failed is asked again at once, not in ten seconds."""
+    monkeypatch.setattr(panel, "REST_S", 0.0)
 
 
 @pytest.fixture

@@ -114,15 +114,13 @@ class Flights:
         if flight is None:
             flight = self._open[key] = _Flight(work)
             flight.task.add_done_callback(lambda done: self._land(key, done))
-        flight.callers += 1
-        flight.listeners.append(tell)
+        flight.callers.append(tell)
         for answer in flight.heard:
             tell(answer)
         try:
             return await asyncio.shield(flight.task), own
         finally:
-            flight.callers -= 1
-            flight.listeners.remove(tell)
+            flight.callers.remove(tell)
             if not flight.callers and not flight.task.done():
                 flight.task.cancel()
                 self._land(key, flight.task)  # whoever comes now starts anew
@@ -134,10 +132,10 @@ class Flights:
 
 class _Flight:
     def __init__(self, work: Callable[[Tell], Coroutine[Any, Any, Verdict]]) -> None:
-        self.callers, self.heard, self.listeners = 0, list[Answer](), list[Tell]()
+        self.callers, self.heard = list[Tell](), list[Answer]()
         self.task = asyncio.create_task(work(self._tell))
 
     def _tell(self, answer: Answer) -> None:
         self.heard.append(answer)
-        for tell in self.listeners:
+        for tell in self.callers:
             tell(answer)

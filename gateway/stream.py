@@ -12,9 +12,10 @@ from pydantic import BaseModel
 
 from gateway.contract import Answer, Case, Provisional, Refused, Verdict
 from gateway.settings import Settings
+from gateway.store import Tell
 from gateway.verdict import weigh
 
-Ask = Callable[[Callable[[Answer], None]], Coroutine[Any, Any, Verdict]]
+Ask = Callable[[Tell], Coroutine[Any, Any, Verdict]]
 
 
 async def opened(case: Case, settings: Settings, ask: Ask) -> AsyncGenerator[bytes, None]:

@@ -18,15 +18,15 @@ import httpx
 from pydicom.data import get_testdata_file
 
 from gateway.client import GATEWAY_URL, encode
-from gateway.contract import CaseImage, Verdict
-from gateway.intake import to_png
+from gateway.contract import Verdict
+from gateway.intake import only_pixels
 from gateway.model_server import complete, new_http_client
 from gateway.panel import MAX_ANSWER_TOKENS
 from gateway.settings import WorkerSettings, load_settings
 
 BAR = 1.1
 SCAN = Path(str(get_testdata_file("CT_small.dcm", download=False)))
-IMAGE = CaseImage(to_png(SCAN.read_bytes(), "Image 1"), identity="")
+IMAGE = only_pixels(SCAN.read_bytes(), "Image 1")
 
 
 async def main() -> None:

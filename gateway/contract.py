@@ -68,14 +68,15 @@ class CaseRequest(CaseFields):
 
 @dataclass(frozen=True)
 class CaseImage:
-    """One image as the workers get it: a PNG without metadata, and the SHA-256 of those bytes."""
+    """One image as the workers get it: a PNG or JPEG of pixels alone, and its bytes' SHA-256."""
 
-    png: bytes
+    data: bytes
     identity: str
 
     @property
     def data_uri(self) -> str:
-        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+        kind = "jpeg" if self.data.startswith(b"\xff\xd8") else "png"
+        return f"data:image/{kind};base64," + base64.b64encode(self.data).decode()
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,14 @@ class AnswerError(_Frozen):
     detail: str
 
 
+class Alternative(_Frozen):
+    """How another answer of the same worker would have begun, and how likely that was to it."""
+
+    begins: str
+    whole: bool = Field(description="It would have been no more than that.")
+    probability: float
+
+
 class Answer(_Frozen):
     """What one worker said, or (with `error`) why it said nothing."""
 
@@ -104,6 +113,9 @@ class Answer(_Frozen):
     text: str | None = None
     confidence: float | None = Field(
         default=None, description="Raw: exp(mean token log-probability). Not calibrated."
+    )
+    alternatives: tuple[Alternative, ...] = Field(
+        default=(), description="What else it came near to saying, the likeliest first."
     )
     weight: float | None = Field(default=None, description="Share of the vote; they sum to 1.")
     seconds: float

@@ -1,8 +1,9 @@
-"""HTTP request → Case: read within limits, checked, and every image stripped and re-encoded.
+"""HTTP request → Case: read within limits, checked, and every image stripped of all but pixels.
 
-Workers get 8-bit PNGs (grey or RGB) that hold pixels and nothing else: no DICOM header, no EXIF,
-no file name. Text burned into the pixels stays. An image's identity is the SHA-256 of that PNG.
-Of several frames or pages the first is taken.
+Workers get an 8-bit JPEG or PNG (grey or colour) without anything else: no DICOM header, no EXIF,
+no file name. Such a file is passed on undecoded (`stripping.py`), every other one is decoded and
+becomes a PNG. Text burned into the pixels stays. An image's identity is the SHA-256 of what the
+workers get. Of several pages the first is taken, of several DICOM frames the representative one.
 """
 
 import asyncio
@@ -42,6 +43,7 @@ from gateway.contract import (
 )
 from gateway.meaning import meaning
 from gateway.settings import Limits
+from gateway.stripping import strip_jpeg, strip_png
 
 MEGABYTE = 1_000_000
 # Far above any radiograph (a mammogram has 28 million), far below what would exhaust memory.
@@ -82,16 +84,16 @@ async def read(request: Request, limits: Limits) -> Case:
     else:
         raise UnsupportedMedia("Send Content-Type application/json or multipart/form-data.")
     _check_fields(fields, limits)
-    pngs = await asyncio.gather(
+    pictures = await asyncio.gather(
         *(
-            loop.run_in_executor(_DECODERS, to_png, data, _place(position, len(images)))
+            loop.run_in_executor(_DECODERS, only_pixels, data, _place(position, len(images)))
             for position, data in enumerate(images)
         )
     )
     return Case(
         id=uuid.uuid4().hex,
         question=fields.question.strip(),
-        images=tuple(CaseImage(png, hashlib.sha256(png).hexdigest()) for png in pngs),
+        images=tuple(pictures),
         language=fields.language,
         context=(fields.context or "").strip() or None,
         choices=fields.choices,
@@ -99,8 +101,24 @@ async def read(request: Request, limits: Limits) -> Case:
     )
 
 
-def to_png(data: bytes, place: str) -> bytes:
-    """One image file → its pixels as a grey or RGB PNG. `place` is "Image 2 of 3", for errors."""
+def only_pixels(data: bytes, place: str) -> CaseImage:
+    """One image file → what the workers get of it. `place` is "Image 2 of 3", for errors."""
+    picture = _undecoded(data, place) or _as_png(data, place)
+    return CaseImage(picture, hashlib.sha256(picture).hexdigest())
+
+
+def _undecoded(data: bytes, place: str) -> bytes | None:
+    kind = _picture_format(data)
+    strip = {"PNG": strip_png, "JPEG": strip_jpeg}.get(kind or "")
+    stripped = strip(data) if strip else None
+    if stripped is None:
+        return None
+    picture, width, height = stripped
+    _check_pixels(width, height, place)
+    return picture
+
+
+def _as_png(data: bytes, place: str) -> bytes:
     try:
         image = _dicom(data, place) if data[128:132] == b"DICM" else _picture(data, place)
         # A fresh image carries no metadata that an encoder could copy.
@@ -321,7 +339,7 @@ def _picture_format(data: bytes) -> str | None:
 
 
 def _dicom(data: bytes, place: str) -> Image.Image:
-    """The first frame as a viewer would show it: modality LUT, window, MONOCHROME1 inverted."""
+    """One frame as a viewer would show it: modality LUT, window, MONOCHROME1 inverted."""
     # Imported at the first DICOM: it would double the gateway's start-up.
     import pydicom
     from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, pixel_array
@@ -338,7 +356,10 @@ def _dicom(data: bytes, place: str) -> Image.Image:
         raise UnreadableImage(f"{place} is a DICOM without pixels. Send one that holds an image.")
     _check_pixels(int(header.Columns), int(header.Rows), place)
     _check_transfer_syntax(header, place)
-    pixels = pixel_array(header, index=0)
+    # Frames are counted from 1; a number beyond them is a slip.
+    frame = int(header.get("RepresentativeFrameNumber") or 1)
+    there = 1 <= frame <= int(header.get("NumberOfFrames") or 1)
+    pixels = pixel_array(header, index=frame - 1 if there else 0)
     photometric = header.PhotometricInterpretation
     if photometric == "PALETTE COLOR":
         pixels = apply_color_lut(pixels, header)

@@ -17,13 +17,14 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 from pydantic import BaseModel, Field, ValidationError
 
-from gateway.contract import AnswerError, Case, ErrorKind
+from gateway.contract import Alternative, AnswerError, Case, ErrorKind
 from gateway.meaning import meaning
 
 MAX_REPLY_BYTES = 1_000_000
 MAX_ANSWER_CHARS = 2_000
 PROBE_S = 1.0
 RECONNECT_S = 0.1
+MIN_PROBABILITY = 0.005  # of an alternative that is worth telling
 
 UNREADABLE = AnswerError(kind="refused", detail="It cannot read the image.")
 
@@ -45,10 +46,16 @@ class Completion:
     text: str
     confidence: float | None
     finished: bool
+    alternatives: tuple[Alternative, ...] = ()
 
 
-class _TokenLogprob(BaseModel):
+class _Token(BaseModel):
+    token: str
     logprob: float
+
+
+class _TokenLogprob(_Token):
+    top_logprobs: list[_Token] = []
 
 
 class _Logprobs(BaseModel):
@@ -101,7 +108,9 @@ async def complete(http: httpx.AsyncClient, url: str, body: dict[str, Any]) -> C
         raise _failed("empty", "It answered nothing.")
     if len(text) > MAX_ANSWER_CHARS:
         raise _failed("garbage", f"Its answer is longer than {MAX_ANSWER_CHARS} characters.")
-    return Completion(text, _confidence(choice.logprobs), choice.finish_reason != "length")
+    tokens = (choice.logprobs and choice.logprobs.content) or []
+    finished = choice.finish_reason != "length"
+    return Completion(text, _confidence(tokens), finished, _alternatives(text, tokens))
 
 
 def answer_bounds(case: Case, max_tokens: int) -> dict[str, Any]:
@@ -185,9 +194,28 @@ def _blames_the_image(reply: bytearray) -> bool:
     )
 
 
-def _confidence(logprobs: _Logprobs | None) -> float | None:
-    if logprobs is None or not logprobs.content:
+def _confidence(tokens: list[_TokenLogprob]) -> float | None:
+    """exp(mean token log-probability)"""
+    if not tokens:
         return None
-    mean = sum(token.logprob for token in logprobs.content) / len(logprobs.content)
+    mean = sum(token.logprob for token in tokens) / len(tokens)
     # Rounding can leave a sure token a hair above probability 1.
     return None if math.isnan(mean) else math.exp(min(mean, 0.0))
+
+
+def _alternatives(text: str, tokens: list[_TokenLogprob]) -> tuple[Alternative, ...]:
+    """Every likely way to leave the greedy answer for another token, or to end it there."""
+    # Servers tell the token that ends an answer too, by a name of the model's own.
+    end = tokens[-1].token if tokens and not text.endswith(tokens[-1].token.strip()) else None
+    found: list[Alternative] = []
+    said, so_far = "", 0.0
+    for token in tokens:
+        for other in token.top_logprobs:
+            probability = math.exp(min(so_far + other.logprob, 0.0))
+            whole = other.token == end
+            begins = (said if whole else said + other.token).strip()
+            is_text = begins and "\ufffd" not in begins  # else a part of a character
+            if other.token != token.token and is_text and probability >= MIN_PROBABILITY:
+                found.append(Alternative(begins=begins, whole=whole, probability=probability))
+        said, so_far = said + token.token, so_far + token.logprob
+    return tuple(sorted(found, key=lambda other: -other.probability))

@@ -30,6 +30,7 @@ from gateway.settings import Settings, WorkerSettings
 from gateway.verdict import is_decided
 
 MAX_ANSWER_TOKENS = 32
+TOP_LOGPROBS = 10
 GRACE_S = 0.05  # for those who are about to answer when the others have decided
 FAILURES_BEFORE_REST = 3
 REST_S = 10.0
@@ -134,6 +135,7 @@ class Panel:
             worker=worker.name,
             text=text,
             confidence=completion.confidence,
+            alternatives=completion.alternatives,
             seconds=time.perf_counter() - began,
         )
 
@@ -204,6 +206,7 @@ def _request(worker: WorkerSettings, case: Case) -> dict[str, Any]:
         "messages": [{"role": "user", "content": parts}],
         "temperature": 0,
         "logprobs": True,
+        "top_logprobs": TOP_LOGPROBS,
         **answer_bounds(case, MAX_ANSWER_TOKENS),
     }
 

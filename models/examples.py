@@ -39,7 +39,20 @@ def learned_by(recipe: Recipe, data: Path) -> list[Example]:
     """
     sources = [source for stage in recipe.stage for source in stage.data]
     before = learned_by(recipe.started, data) if recipe.started else []
-    return before + examples_of(sources, data, recipe.fold)
+    return before + examples_to_learn(sources, recipe, data)
+
+
+def examples_to_learn(sources: Sequence[Source], recipe: Recipe, data: Path) -> list[Example]:
+    """What a stage with these sources trains on. Captions, say, show the same images as the
+    questions of the fold that is held out: those are left out.
+
+    Raises:
+        DataError: a source cannot be read, or nothing is left.
+    """
+    in_folds = [source for source in recipe.held_out if source.folds]
+    held_out = examples_of(in_folds, data, recipe.fold, held_out=True)
+    shown = {image for example in held_out for image in example.images}
+    return [e for e in examples_of(sources, data, recipe.fold) if shown.isdisjoint(e.images)]
 
 
 def examples_of(

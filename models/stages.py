@@ -149,6 +149,21 @@ class Recipe(_Strict):
         except ValidationError as error:
             raise RecipeError(f"recipe {self.name}: {error.errors()[0]['msg']}.") from error
 
+    def in_folds(self, count: int) -> "Recipe":
+        """The same programme by cross-validation: what the last stage learns from is in `count`
+        folds, wherever a stage learns from it, and each worker is validated on its fold of that.
+        """
+        asked = self.stage[-1].data
+
+        def folded(sources: tuple[Source, ...]) -> tuple[Source, ...]:
+            return tuple(
+                source.model_copy(update={"folds": count}) if source in asked else source
+                for source in sources
+            )
+
+        stages = [stage.model_copy(update={"data": folded(stage.data)}) for stage in self.stage]
+        return self.model_copy(update={"stage": tuple(stages), "validation": folded(asked)})
+
     @property
     def start_folder(self) -> Path | None:
         """Where stages without a parent begin; None for the base weights."""

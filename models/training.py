@@ -28,7 +28,7 @@ from models.augment import augmented
 from models.checkpoints import Checkpoint
 from models.connectors import moe
 from models.data.pixels import open_rgb
-from models.examples import NEAR_DUPLICATES, check_data, examples_of
+from models.examples import NEAR_DUPLICATES, check_data, examples_of, examples_to_learn
 from models.features import cached_features
 from models.losses import Losses, Objective
 from models.packing import IGNORED, Row, collate, in_steps
@@ -79,7 +79,7 @@ class StageRun:
         self.folder = run / stage.name
         self.folder.mkdir(exist_ok=True)
         self.model = build_model(recipe)
-        self.rows = self.model.packed(examples_of(stage.data, data, recipe.fold), recipe.prompt)
+        self.rows = self.model.packed(examples_to_learn(stage.data, recipe, data), recipe.prompt)
         sources = stage.validation or recipe.validation
         held_out = examples_of(sources, data, recipe.fold, held_out=True)
         self.validation = self.model.packed(held_out, recipe.prompt)

@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw
 from models.crossval import crossval
 from models.data import slake, splits, vqa_rad
 from models.data.example import DataError, Example
-from models.examples import examples_of
-from models.stages import Recipe, RecipeError
+from models.examples import examples_of, examples_to_learn
+from models.stages import Recipe, RecipeError, load_recipe
 from tests import tiny
 
 
@@ -84,6 +84,21 @@ def test_a_recipes_fold_is_held_out_and_all_others_are_learned(
         recipe.of_fold(5)
     with pytest.raises(RecipeError, match="no validation data is in folds"):
         tiny_recipe().of_fold(0)
+
+
+def test_a_worker_in_folds_never_learns_from_a_held_out_image(dataset: Path) -> None:
+    """Not in an earlier stage either: captions show the same images as the questions."""
+    recipe = load_recipe("efficientnet").in_folds(3).of_fold(1)
+    held_out = examples_of(recipe.validation, dataset, recipe.fold, held_out=True)
+    shown = {image for e in held_out for image in e.images}
+    captions, asked = recipe.stage[1].data[:1], recipe.stage[-1].data
+    everything = {e.id: e.images for e in examples_of(captions, dataset)}
+    learned = {e.id for e in examples_to_learn(captions, recipe, dataset)}
+    assert learned == {id for id, images in everything.items() if shown.isdisjoint(images)}
+    answered = examples_to_learn(asked, recipe, dataset)
+    assert len(answered) + len(held_out) == len(
+        examples_of(load_recipe("mobilenet").stage[0].data, dataset)
+    )
 
 
 def test_in_cross_validation_every_question_is_answered_once_by_a_run_that_did_not_see_it(

@@ -1,0 +1,109 @@
+"""An image that needs no decoding: the bytes of its pixels, without what could name a patient.
+
+A file is walked from its first byte to its last mark; only what a decoder needs for the pixels is
+copied. Whatever is not plainly an upright 8-bit grey or colour picture gives None, and is decoded.
+Sources: ITU-T T.81 annex B (JPEG), the W3C PNG specification, third edition.
+"""
+
+import re
+import struct
+import zlib
+
+from PIL import Image
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# What a PNG may hold besides pixels without its pixels meaning something else for it.
+SKIPPED_CHUNKS = {b"tEXt", b"zTXt", b"iTXt", b"tIME", b"pHYs", b"gAMA", b"cHRM", b"sRGB", b"iCCP"}
+SKIPPED_CHUNKS |= {b"bKGD", b"hIST", b"sPLT", b"sBIT", b"PLTE"}
+HOLD_EXIF = (b"Raw profile type", b"XML:com.adobe.xmp")  # texts that may say how it was held
+
+BASELINE, EXTENDED, PROGRESSIVE = 0xC0, 0xC1, 0xC2
+TABLES = {0xC4, 0xDB, 0xDD}  # Huffman, quantisation, restart interval
+SCAN, END = 0xDA, 0xD9
+EXIF, ADOBE, COMMENT = 0xE1, 0xEE, 0xFE
+APPLICATION = range(0xE0, 0xF0)
+AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # any mark but those within a scan
+MAX_SCANS = 64  # a scan costs a decoder the whole picture again
+
+
+def strip_png(data: bytes) -> tuple[bytes, int, int] | None:
+    """The file without what is not pixels, its width and its height."""
+    kept, size, at = [PNG_SIGNATURE], None, len(PNG_SIGNATURE)
+    has_pixels = False
+    while at + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        name, end = data[at + 4 : at + 8], at + 12 + length
+        if end > len(data) or (size is None) != (name == b"IHDR"):
+            return None
+        chunk = data[at:end]
+        if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
+            return None
+        at = end
+        if name in SKIPPED_CHUNKS and not chunk[8:].startswith(HOLD_EXIF):
+            continue
+        kept.append(chunk)
+        if name == b"IHDR" and length == 13:
+            width, height, depth, colours, *_ = struct.unpack_from(">IIBBBBB", chunk, 8)
+            if depth != 8 or colours not in (0, 2):
+                return None
+            size = width, height
+        elif name == b"IDAT":
+            has_pixels = True
+        elif name == b"IEND" and has_pixels and size:
+            return b"".join(kept), *size
+        else:
+            return None  # transparency, how it was held, an animation
+    return None
+
+
+def strip_jpeg(data: bytes) -> tuple[bytes, int, int] | None:
+    """The file without what is not pixels, its width and its height."""
+    kept, size, scans, at = [data[:2]], None, 0, 2
+    while at + 2 <= len(data) and data[at] == 0xFF:
+        mark = data[at + 1]
+        if mark == END:
+            return (b"".join([*kept, data[at : at + 2]]), *size) if size and scans else None
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        body = data[at + 4 : end]
+        if mark in (BASELINE, EXTENDED, PROGRESSIVE):
+            size = _plain_frame(body) if size is None else None
+            if size is None:
+                return None
+        elif mark == SCAN and size and scans < MAX_SCANS:
+            found = AFTER_SCAN.search(data, end)
+            if found is None:
+                return None
+            scans, end = scans + 1, found.start()
+        elif mark in APPLICATION or mark == COMMENT:
+            if mark == EXIF and not _is_upright(body):
+                return None
+            if mark == ADOBE and body.startswith(b"Adobe"):
+                return None  # it can mean that the colours are others
+            at = end
+            continue
+        elif mark not in TABLES:
+            return None
+        kept.append(data[at:end])
+        at = end
+    return None
+
+
+def _plain_frame(body: bytes) -> tuple[int, int] | None:
+    """Width and height of 8-bit grey, or of colours that every decoder takes for YCbCr."""
+    if len(body) < 6:
+        return None
+    depth, height, width, components = struct.unpack_from(">BHHB", body)
+    plain = components == 1 or (components == 3 and body[6::3] == b"\1\2\3")
+    return (width, height) if plain and depth == 8 and width and height else None
+
+
+def _is_upright(metadata: bytes) -> bool:
+    """Whether EXIF or XMP says nothing of a turned image."""
+    if not metadata.startswith(b"Exif"):
+        return b"Orientation" not in metadata
+    exif = Image.Exif()
+    try:
+        exif.load(metadata)
+        return bool(exif.get(0x0112, 1) == 1)
+    except (ValueError, LookupError, TypeError, OSError, SyntaxError, struct.error):
+        return False  # the decoder may make something of it

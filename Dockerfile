@@ -16,6 +16,7 @@ RUN pip install --constraint constraints/gpu.txt .
 COPY gateway gateway
 RUN pip install --no-deps --force-reinstall . && rm -rf build consilium.egg-info
 COPY panel.toml ./
+COPY models/zoo/competence.json models/zoo/
 USER consilium
 EXPOSE 8000
 CMD ["uvicorn", "--factory", "gateway.app:create_app", "--host", "0.0.0.0", "--port", "8000", "--no-access-log"]

@@ -23,6 +23,7 @@ from gateway.contract import (
     Case,
     CaseFields,
     CaseRequest,
+    InvalidCase,
     PanelReport,
     Problem,
     Refused,
@@ -33,8 +34,8 @@ from gateway.contract import (
 )
 from gateway.panel import Panel
 from gateway.settings import Settings, load_settings
-from gateway.store import Flights, Store, Tell, key_of, open_store
-from gateway.verdict import weigh
+from gateway.store import Flights, Store, Tell, keep, key_of, open_store, recall
+from gateway.verdict import Judge
 
 T = TypeVar("T")
 log = logging.getLogger("consilium.gateway")
@@ -50,8 +51,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with model_server.new_http_client() as http:
-            app.state.http, app.state.panel = http, Panel(settings, http)
-            app.state.store, app.state.flights = open_store(settings.panel.store), Flights()
+            app.state.http, app.state.store = http, open_store(settings.panel.store)
+            app.state.panel = Panel(settings, http, app.state.store)
+            app.state.flights = Flights()
             yield
             await app.state.store.close()
 
@@ -129,6 +131,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _answer(app: FastAPI, case: Case, began: float, tell: Tell = lambda _: None) -> Verdict:
     """From a case to its verdict: stored, shared with who asks the same just now, or asked for."""
     panel, store, flights = app.state.panel, app.state.store, app.state.flights
+    if case.options.max_risk is not None and not Judge.of(case, panel.settings).knows_risk:
+        raise InvalidCase(
+            f"options.max_risk: how often this panel is wrong in {case.language} has not been "
+            "learned. Send null."
+        )
     key = key_of(case, panel.settings)
     work = partial(_stored_or_asked, case, key, panel, store, began)
     verdict, own = await flights.join(key, work, tell)
@@ -140,28 +147,32 @@ async def _answer(app: FastAPI, case: Case, began: float, tell: Tell = lambda _:
 async def _stored_or_asked(
     case: Case, key: str, panel: Panel, store: Store, began: float, tell: Tell
 ) -> Verdict:
-    if known := await store.get(key):
+    if known := await recall(store, key, Verdict):
         return _again(known, case, began)
     async with store.alone(key):
         # Another gateway may have been at it.
-        if known := await store.get(key):
+        if known := await recall(store, key, Verdict):
             return _again(known, case, began)
         verdict, whole = await _asked(case, panel, began, tell)
         if whole:
-            await store.put(key, verdict)
+            await keep(store, key, verdict)
     return verdict
 
 
 async def _asked(case: Case, panel: Panel, began: float, tell: Tell) -> tuple[Verdict, bool]:
     """A new verdict, and whether it is whole: nobody failed, nobody was left out, no fall-back."""
     settings = panel.settings
-    opinion = weigh(await panel.consult(case, tell))
+    opinion = Judge.of(case, settings).weigh(await panel.consult(case, tell))
     wording = await summariser.summarise(case, opinion, settings.summariser, panel.http)
+    abstains = opinion.is_riskier_than(case.options.max_risk)
     verdict = Verdict(
         id=case.id,
-        answer=wording.answer,
+        status="abstained" if abstains else "answered",
+        answer=None if abstains else wording.answer,
+        best_guess=wording.answer if abstains else None,
         language=case.language,
         agreement=opinion.agreement,
+        confidence=opinion.confidence,
         answers=opinion.answers,
         dissent=opinion.dissent,
         summary=wording.summary,

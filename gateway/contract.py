@@ -16,6 +16,18 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Language = Literal["en", "es", "zh"]
+# How an image was made, as far as workers' competence may depend on it.
+Modality = Literal[
+    "ct",
+    "mri",
+    "xray",
+    "ultrasound",
+    "nuclear",
+    "photograph",
+    "fundus",
+    "endoscopy",
+    "microscopy",
+]
 Summarise = Literal["auto", "always", "never"]
 ErrorKind = Literal[
     "timeout", "refused", "unreachable", "garbage", "empty", "not_needed", "not_eligible"
@@ -35,7 +47,10 @@ class Options(_Frozen):
     summarise: Summarise = Field(
         default="auto", description="auto: only when the panel is not of one mind."
     )
-    rounds: Literal[1] = Field(default=1, description="Served: 1.")
+    rounds: Literal[1, 2] = Field(
+        default=1,
+        description="2: where they differ, each worker reads the others' answers and may revise.",
+    )
     wait: Literal["all", "enough"] = Field(
         default="all",
         description="all: to the deadline; enough: until the missing voices cannot change the "
@@ -44,7 +59,12 @@ class Options(_Frozen):
     deadline_s: float | None = Field(
         default=None, gt=0, le=600, description="Seconds for the workers; null: the panel's own."
     )
-    max_risk: None = Field(default=None, description="Served: null, never abstain.")
+    max_risk: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Abstain where the answer is likelier than this to be wrong; null: never.",
+    )
 
 
 class CaseFields(_Frozen):
@@ -53,7 +73,11 @@ class CaseFields(_Frozen):
     question: str = Field(min_length=1, description="In the language that `language` names.")
     language: Language = "en"
     context: str | None = Field(default=None, description="Clinical context, read by the workers.")
-    modality: None = Field(default=None, description="Served: null.")
+    modality: Modality | None = Field(
+        default=None,
+        description="How the images were made, if that is known; null: what a DICOM says. Answers "
+        "are weighed by it; no worker is told.",
+    )
     choices: tuple[str, ...] | None = Field(
         default=None, min_length=2, max_length=64, description="The only answers allowed."
     )
@@ -72,6 +96,7 @@ class CaseImage:
 
     data: bytes
     identity: str
+    modality: Modality | None = None  # what its DICOM header said
 
     @property
     def data_uri(self) -> str:
@@ -90,6 +115,7 @@ class Case:
     context: str | None
     choices: tuple[str, ...] | None
     options: Options
+    modality: Modality | None = None
 
 
 class AnswerError(_Frozen):
@@ -112,7 +138,7 @@ class Answer(_Frozen):
     round: int = 1
     text: str | None = None
     confidence: float | None = Field(
-        default=None, description="Raw: exp(mean token log-probability). Not calibrated."
+        default=None, description="Raw: the answer's probability, token by token. Not calibrated."
     )
     alternatives: tuple[Alternative, ...] = Field(
         default=(), description="What else it came near to saying, the likeliest first."
@@ -145,9 +171,13 @@ class Verdict(_Frozen):
     best_guess: str | None = None
     language: Language
     agreement: float | None = Field(
-        description="The winner's weight over that of all who answered; null for a single voice."
+        description="The weight of those who gave the answer; null for a single voice."
     )
-    confidence: float | None = Field(default=None, description="Calibrated; null until it is.")
+    confidence: float | None = Field(
+        default=None,
+        description="The probability that the answer is right, as learned on questions the workers "
+        "had not seen; null for a panel or a language for which that was not learned.",
+    )
     answers: tuple[Answer, ...]
     dissent: tuple[Dissent, ...]
     summary: Summary

@@ -37,6 +37,7 @@ from gateway.contract import (
     CaseRequest,
     InvalidCase,
     MalformedRequest,
+    Modality,
     TooLarge,
     UnreadableImage,
     UnsupportedMedia,
@@ -49,7 +50,20 @@ MEGABYTE = 1_000_000
 # Far above any radiograph (a mammogram has 28 million), far below what would exhaust memory.
 MAX_PIXELS = 50_000_000
 FORMATS = "PNG, JPEG, WebP, TIFF or DICOM"
-SINGLE_FIELDS = {"question", "language", "context", "options"}
+SINGLE_FIELDS = {"question", "language", "context", "modality", "options"}
+
+# The defined terms of (0008,0060), PS3.3 C.7.3.1.1.1, that say enough.
+DICOM_MODALITIES: dict[str, Modality] = {
+    "CT": "ct",
+    "MR": "mri",
+    **dict.fromkeys(("CR", "DX", "MG", "RF", "RG", "XA", "IO", "PX"), "xray"),
+    **dict.fromkeys(("US", "IVUS"), "ultrasound"),
+    **dict.fromkeys(("NM", "PT"), "nuclear"),
+    **dict.fromkeys(("XC", "DMS"), "photograph"),
+    **dict.fromkeys(("OP", "OPT", "OCT"), "fundus"),
+    "ES": "endoscopy",
+    **dict.fromkeys(("GM", "SM"), "microscopy"),
+}
 
 # As many images at a time as there are cores: more would only take memory.
 _DECODERS = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="intake")
@@ -98,13 +112,25 @@ async def read(request: Request, limits: Limits) -> Case:
         context=(fields.context or "").strip() or None,
         choices=fields.choices,
         options=fields.options,
+        modality=fields.modality or next((p.modality for p in pictures if p.modality), None),
     )
 
 
 def only_pixels(data: bytes, place: str) -> CaseImage:
     """One image file → what the workers get of it. `place` is "Image 2 of 3", for errors."""
-    picture = _undecoded(data, place) or _as_png(data, place)
-    return CaseImage(picture, hashlib.sha256(picture).hexdigest())
+    picture, modality = _undecoded(data, place), None
+    try:
+        if data[128:132] == b"DICM":
+            image, modality = _dicom(data, place)
+            picture = _as_png(image)
+        elif picture is None:
+            picture = _as_png(_picture(data, place))
+    except _CODEC_ERRORS as error:
+        raise UnreadableImage(
+            f"{place} cannot be decoded: it is damaged, cut short or of a rare kind. "
+            "Export it again, best as an 8-bit PNG."
+        ) from error
+    return CaseImage(picture, hashlib.sha256(picture).hexdigest(), modality)
 
 
 def _undecoded(data: bytes, place: str) -> bytes | None:
@@ -118,19 +144,12 @@ def _undecoded(data: bytes, place: str) -> bytes | None:
     return picture
 
 
-def _as_png(data: bytes, place: str) -> bytes:
-    try:
-        image = _dicom(data, place) if data[128:132] == b"DICM" else _picture(data, place)
-        # A fresh image carries no metadata that an encoder could copy.
-        bare = Image.new(image.mode, image.size)
-        bare.paste(image)
-        png = io.BytesIO()
-        bare.save(png, "PNG", compress_level=1)
-    except _CODEC_ERRORS as error:
-        raise UnreadableImage(
-            f"{place} cannot be decoded: it is damaged, cut short or of a rare kind. "
-            "Export it again, best as an 8-bit PNG."
-        ) from error
+def _as_png(image: Image.Image) -> bytes:
+    # A fresh image carries no metadata that an encoder could copy.
+    bare = Image.new(image.mode, image.size)
+    bare.paste(image)
+    png = io.BytesIO()
+    bare.save(png, "PNG", compress_level=1)
     return png.getvalue()
 
 
@@ -338,8 +357,9 @@ def _picture_format(data: bytes) -> str | None:
     return None
 
 
-def _dicom(data: bytes, place: str) -> Image.Image:
-    """One frame as a viewer would show it: modality LUT, window, MONOCHROME1 inverted."""
+def _dicom(data: bytes, place: str) -> tuple[Image.Image, Modality | None]:
+    """One frame as a viewer would show it (modality LUT, window, MONOCHROME1 inverted), and how it
+    was made."""
     # Imported at the first DICOM: it would double the gateway's start-up.
     import pydicom
     from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, pixel_array
@@ -367,7 +387,8 @@ def _dicom(data: bytes, place: str) -> Image.Image:
         pixels = apply_voi_lut(apply_modality_lut(pixels, header), header)
     if pixels.dtype != np.uint8 or pixels.ndim == 2:
         pixels = _to_8_bits(pixels.astype(np.float64))
-    return Image.fromarray(255 - pixels if photometric == "MONOCHROME1" else pixels)
+    shown = Image.fromarray(255 - pixels if photometric == "MONOCHROME1" else pixels)
+    return shown, DICOM_MODALITIES.get(str(header.get("Modality")))
 
 
 def _check_transfer_syntax(header: Any, place: str) -> None:

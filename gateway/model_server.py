@@ -195,12 +195,12 @@ def _blames_the_image(reply: bytearray) -> bool:
 
 
 def _confidence(tokens: list[_TokenLogprob]) -> float | None:
-    """exp(mean token log-probability)"""
+    """exp(sum of the tokens' log-probabilities)"""
     if not tokens:
         return None
-    mean = sum(token.logprob for token in tokens) / len(tokens)
+    whole = sum(token.logprob for token in tokens)
     # Rounding can leave a sure token a hair above probability 1.
-    return None if math.isnan(mean) else math.exp(min(mean, 0.0))
+    return None if math.isnan(whole) else math.exp(min(whole, 0.0))
 
 
 def _alternatives(text: str, tokens: list[_TokenLogprob]) -> tuple[Alternative, ...]:

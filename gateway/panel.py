@@ -1,5 +1,5 @@
-"""Ask the workers of a case, in parallel: the one place that knows deadlines, the quorum, who rests
-after failing, and when enough has been heard.
+"""Ask the workers of a case, in parallel: the one place that knows who is asked, deadlines, the
+quorum, who rests after failing, when enough has been heard, and the second round.
 
 A worker's failure is a typed value in its answer. It never reads like an answer, and it never
 fails the case by itself.
@@ -8,27 +8,34 @@ fails the case by itself.
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
 
+from gateway.competence import Cell
 from gateway.contract import (
     Answer,
     AnswerError,
     Case,
     ErrorKind,
     InvalidCase,
+    Language,
     TooFewAnswers,
     UnreadableImage,
 )
 from gateway.meaning import meaning
 from gateway.model_server import UNREADABLE, CallFailed, answer_bounds, complete
 from gateway.settings import Settings, WorkerSettings
-from gateway.verdict import is_decided
+from gateway.store import Store, answer_key, keep, recall
+from gateway.verdict import Judge, in_case_order
 
+OTHERS_SAID: dict[Language, str] = {
+    "en": "{question} Other readers said: {others}.",
+    "es": "{question} Otros lectores dijeron: {others}.",
+    "zh": "{question} 其他医生的回答：{others}。",
+}
 MAX_ANSWER_TOKENS = 32
 TOP_LOGPROBS = 10
 GRACE_S = 0.05  # for those who are about to answer when the others have decided
@@ -39,33 +46,39 @@ REST_S = 10.0
 class Panel:
     """The workers of `settings`, and how each has fared in the cases so far."""
 
-    def __init__(self, settings: Settings, http: httpx.AsyncClient):
-        self.settings, self.http = settings, http
+    def __init__(self, settings: Settings, http: httpx.AsyncClient, store: Store):
+        self.settings, self.http, self.store = settings, http, store
         self._breakers = {worker.name: Breaker() for worker in settings.workers}
 
     async def consult(self, case: Case, tell: Callable[[Answer], None]) -> tuple[Answer, ...]:
-        """One answer or failure from every chosen worker, in the panel's order; `tell` is called
-        with each as it comes in.
+        """One answer or failure from every chosen worker, in the panel's order, and then those of
+        the second round, if there was one; `tell` is called with each as it comes in.
 
         Raises InvalidCase when nobody on the panel can take the case, UnreadableImage when all who
         were asked say so, TooFewAnswers below the quorum.
         """
-        found: dict[str, Answer] = {}
-        async with aclosing(self._hear(case)) as arriving:
-            async for answer in arriving:
-                found[answer.worker] = answer
-                tell(answer)
-        answers = tuple(found[worker.name] for worker in _chosen(case, self.settings))
-        _check_quorum(answers, self._needed(case))
+        began = time.monotonic()
+        asked, left_out = self._eligible(case)
+        for answer in left_out:
+            tell(answer)
+        needed = min(self.settings.panel.quorum, len(asked))
+        answers = self._in_order([*left_out, *await self._first_round(case, asked, needed, tell)])
+        _check_quorum(answers, needed)
+        said = [answer for answer in answers if answer.text is not None]
+        if case.options.rounds == 2 and len({meaning(a.text or "") for a in said}) > 1:
+            left_s = self._deadline_s(case) - (time.monotonic() - began)
+            answers += await self._second_round(case, said, left_s, tell)
         return answers
 
-    async def _hear(self, case: Case) -> AsyncGenerator[Answer, None]:
-        """Answers and failures as they come in; closed early, it cancels every open call."""
-        eligible = self._eligible(case)
-        for worker in _chosen(case, self.settings):
-            if reason := _why_not(worker, case):
-                yield _failure(worker, "not_eligible", reason)
-        calls = {asyncio.create_task(self._ask(worker, case)): worker for worker in eligible}
+    async def _first_round(
+        self,
+        case: Case,
+        asked: Sequence[WorkerSettings],
+        needed: int,
+        tell: Callable[[Answer], None],
+    ) -> list[Answer]:
+        """Everybody at once; stops early where the case does not wait for all."""
+        calls = {asyncio.create_task(self._ask(worker, case)): worker for worker in asked}
         heard: list[Answer] = []
         open_calls = set(calls)
         give_up_at = math.inf
@@ -79,40 +92,91 @@ class Panel:
                     break
                 for call in done:
                     heard.append(call.result())
-                    yield heard[-1]
-                if self._is_enough(case, heard, len(open_calls)):
+                    tell(heard[-1])
+                missing = [calls[call].name for call in open_calls]
+                if case.options.wait == "enough" and self._is_enough(case, heard, needed, missing):
                     give_up_at = min(give_up_at, time.monotonic() + GRACE_S)
             for call in open_calls:
-                yield _failure(calls[call], "not_needed", "The others had decided.")
+                heard.append(_failure(calls[call], "not_needed", "The others had decided."))
+                tell(heard[-1])
         finally:
             for call in calls:
                 call.cancel()
+        return heard
 
-    def _is_enough(self, case: Case, heard: list[Answer], missing: int) -> bool:
+    async def _second_round(
+        self,
+        case: Case,
+        said: Sequence[Answer],
+        left_s: float,
+        tell: Callable[[Answer], None],
+    ) -> tuple[Answer, ...]:
+        """Everybody who answered reads what the others said, and may think again (after Du et al.
+        2023, arXiv 2305.14325). Who fails now is taken at the first word."""
+
+        async def ask_again(own: Answer) -> Answer:
+            others = in_case_order(case, [a.text or "" for a in said if a is not own])
+            discussed = replace(case, question=_with_others(case, others))
+            answer = await self._ask(seats[own.worker], discussed, left_s)
+            answer = answer.model_copy(update={"round": 2})
+            tell(answer)
+            return answer
+
+        seats = {worker.name: worker for worker in self.settings.workers}
+        async with asyncio.TaskGroup() as group:
+            calls = [group.create_task(ask_again(answer)) for answer in said]
+        return tuple(call.result() for call in calls)
+
+    def _in_order(self, answers: Sequence[Answer]) -> tuple[Answer, ...]:
+        seats = [worker.name for worker in self.settings.workers]
+        return tuple(sorted(answers, key=lambda answer: seats.index(answer.worker)))
+
+    def _is_enough(
+        self, case: Case, heard: list[Answer], needed: int, missing: Sequence[str]
+    ) -> bool:
         """Whether nobody needs to be waited for: the quorum is there, and its mind made up."""
         answered = [answer for answer in heard if answer.text is not None]
-        return (
-            case.options.wait == "enough"
-            and len(answered) >= self._needed(case)
-            and is_decided(answered, missing)
-        )
+        judge = Judge.of(case, self.settings)
+        return len(answered) >= max(needed, 1) and judge.is_decided(answered, missing)
 
-    def _needed(self, case: Case) -> int:
-        return min(self.settings.panel.quorum, len(self._eligible(case)))
-
-    def _eligible(self, case: Case) -> list[WorkerSettings]:
+    def _eligible(self, case: Case) -> tuple[list[WorkerSettings], list[Answer]]:
+        """Who is asked; and of the others that were chosen, why they are not."""
         chosen = _chosen(case, self.settings)
-        eligible = [worker for worker in chosen if _why_not(worker, case) is None]
-        if not eligible:
+        reasons = {w.name: reason for w in chosen if (reason := _why_not(w, case))}
+        able = [worker for worker in chosen if worker.name not in reasons]
+        if not able:
             raise InvalidCase(_nobody_can_take_it(case, chosen))
-        return eligible
+        if case.options.workers is None:
+            reasons |= _outranked(case, able, self.settings)
+        asked = [worker for worker in chosen if worker.name not in reasons]
+        left_out = [
+            _failure(worker, "not_eligible", reasons[worker.name])
+            for worker in chosen
+            if worker.name in reasons
+        ]
+        return asked, left_out
 
-    async def _ask(self, worker: WorkerSettings, case: Case) -> Answer:
+    def _deadline_s(self, case: Case) -> float:
+        return case.options.deadline_s or self.settings.panel.deadline_s
+
+    async def _ask(self, worker: WorkerSettings, case: Case, left_s: float | None = None) -> Answer:
+        """What the worker says, or said not long ago to the very same."""
+        key = answer_key(case, worker, self.settings)
+        began = time.perf_counter()
+        known = await recall(self.store, key, Answer)
+        if known is not None:
+            return known.model_copy(update={"seconds": time.perf_counter() - began})
+        answer = await self._ask_anew(worker, case, left_s)
+        if answer.error is None:
+            await keep(self.store, key, answer)
+        return answer
+
+    async def _ask_anew(self, worker: WorkerSettings, case: Case, left_s: float | None) -> Answer:
         breaker = self._breakers[worker.name]
         if seconds := breaker.rests_for(time.monotonic()):
             detail = f"It kept failing, and rests for {seconds:.0f} s."
             return _failure(worker, "unreachable", detail)
-        whole_s = case.options.deadline_s or self.settings.panel.deadline_s
+        whole_s = max(self._deadline_s(case) if left_s is None else left_s, 0.0)
         deadline_s = min(whole_s, worker.deadline_s or whole_s)
         began = time.perf_counter()
         try:
@@ -185,6 +249,29 @@ def _why_not(worker: WorkerSettings, case: Case) -> str | None:
     if len(case.images) > worker.max_images:
         return f"It takes {worker.max_images} image(s) at most."
     return None
+
+
+def _outranked(case: Case, able: Sequence[WorkerSettings], settings: Settings) -> dict[str, str]:
+    """Of more than `k`, those who are right less often in such cases than the best `k`; never the
+    generalist, who sits beside them (routed and shared experts: DeepSeekMoE, arXiv 2401.06066)."""
+    competence, k = settings.competence, settings.panel.k
+    if competence is None or k == "all":
+        return {}
+    cell = Cell.of(case)
+    routed = [worker for worker in able if worker.name != settings.panel.generalist]
+    accuracy = {w.name: competence.workers[w.name].skill(cell).accuracy for w in routed}
+    ranked = sorted(accuracy, key=lambda name: -accuracy[name])
+    return {
+        name: f"In such cases it is right in {accuracy[name]:.0%}, and {k} others "
+        f"in {accuracy[ranked[k - 1]]:.0%} or more."
+        for name in ranked[k:]
+    }
+
+
+def _with_others(case: Case, others: Sequence[str]) -> str:
+    return OTHERS_SAID[case.language].format(
+        question=case.question, others="; ".join(" ".join(text.split()) for text in others)
+    )
 
 
 def _nobody_can_take_it(case: Case, chosen: list[WorkerSettings]) -> str:

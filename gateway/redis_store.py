@@ -1,17 +1,14 @@
-"""Verdicts shared by gateways. A Redis that is down or slow costs the cache, never the case."""
+"""What gateways share. A Redis that is down or slow costs the cache, never the case."""
 
 import json
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
-from pydantic import ValidationError
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-
-from gateway.contract import Verdict
 
 # A cache that is slower than this is worth less than nothing.
 TIMEOUT_S = 0.25
@@ -44,21 +41,17 @@ class RedisStore:
             retry=Retry(NoBackoff(), retries=0),
         )
 
-    async def get(self, key: str) -> Verdict | None:
+    async def get(self, key: str) -> bytes | None:
         try:
-            found = await self._redis.get(f"consilium:verdict:{key}")
-            return None if found is None else Verdict.model_validate_json(found)
+            found = await self._redis.get(f"consilium:kept:{key}")
         except (RedisError, OSError) as error:
             self._warn(error)
-        except ValidationError:
-            log.warning(json.dumps({"event": "stored_verdict_unreadable"}))
-        return None
+            return None
+        return found if isinstance(found, bytes) else None
 
-    async def put(self, key: str, verdict: Verdict) -> None:
+    async def put(self, key: str, value: bytes) -> None:
         try:
-            await self._redis.set(
-                f"consilium:verdict:{key}", verdict.model_dump_json(), ex=self._keep_s
-            )
+            await self._redis.set(f"consilium:kept:{key}", value, ex=self._keep_s)
         except (RedisError, OSError) as error:
             self._warn(error)
 

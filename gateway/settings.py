@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from string import Formatter
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -26,13 +26,14 @@ from pydantic import (
     model_validator,
 )
 
+from gateway.competence import Competence, CompetenceError, load_competence
 from gateway.contract import Language
 
 SUMMARISER_PORT = 8100
 FIRST_WORKER_PORT = 8101
 
 # Part of the panel's hash: whoever changes how answers are weighed, changes this line.
-POLICY = "one worker, one voice; synonyms count together; ties to the more confident"
+POLICY = "a linear pool of calibrated beliefs by family, else a vote; synonyms count together"
 
 
 class SettingsError(Exception):
@@ -86,6 +87,14 @@ class PanelSettings(_Frozen):
     quorum: int = Field(default=2, ge=1)
     deadline_s: float = Field(default=20, gt=0, le=600)
     store: Store = "memory://"
+    competence: str | None = Field(
+        default=None,
+        description="What `consilium calibrate` wrote; a path from panel.toml's folder.",
+    )
+    k: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+        default="all", description="So many are asked, those who are best in such cases."
+    )
+    generalist: str | None = Field(default=None, description="Who is always asked beside those.")
 
 
 class WorkerSettings(_Frozen):
@@ -141,6 +150,7 @@ class Settings(_Frozen):
     workers: tuple[WorkerSettings, ...] = Field(min_length=1)
     summariser: SummariserSettings | None = None
     limits: Limits = Limits()
+    competence: Competence | None = None
     panel_hash: str
     secret: SecretBytes
 
@@ -157,6 +167,11 @@ class Settings(_Frozen):
 
     @model_validator(mode="after")
     def _quorum_can_be_reached(self) -> "Settings":
+        if self.panel.k != "all" and self.panel.competence is None:
+            raise ValueError("panel.k needs panel.competence, which says who is best at what")
+        generalist = self.panel.generalist
+        if generalist is not None and generalist not in {w.name for w in self.workers}:
+            raise ValueError(f"panel.generalist: no worker is called {generalist}")
         if self.panel.quorum > len(self.workers):
             raise ValueError(
                 f"panel.quorum is {self.panel.quorum} but {len(self.workers)} workers are seated; "
@@ -164,17 +179,49 @@ class Settings(_Frozen):
             )
         return self
 
+    @model_validator(mode="after")
+    def _competence_is_of_these_workers(self) -> "Settings":
+        for worker in self.workers if self.competence else ():
+            known = self.competence.workers.get(worker.name) if self.competence else None
+            if known is None or (known.model, known.prompt) != (worker.model, worker.prompt):
+                raise ValueError(
+                    f"panel.competence: it was not learned from {worker.name} as it is seated "
+                    "now; run consilium calibrate, or remove the key and all voices are equal"
+                )
+        return self
 
-def load_settings(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read the panel file (default: $CONSILIUM_PANEL, else ./panel.toml); raises SettingsError."""
+
+def load_settings(
+    path: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+    with_competence: bool = True,
+) -> Settings:
+    """Read the panel file (default: $CONSILIUM_PANEL, else ./panel.toml); raises SettingsError.
+
+    Without its competence file all voices are equal, and who is seated may have changed.
+    """
     path = path or Path(environ.get("CONSILIUM_PANEL", "panel.toml"))
     content = _read(path)
     content["workers"] = content.pop("worker", [])
+    content["competence"] = _competence(path, content) if with_competence else None
     content["panel_hash"] = _panel_hash(content)
     try:
         return Settings.model_validate(_with_environment(content, environ))
     except ValidationError as error:
         raise SettingsError(_one_line(path, error, content["workers"])) from error
+
+
+def _competence(path: Path, content: dict[str, Any]) -> Competence | None:
+    panel = content.get("panel")
+    named = panel.get("competence") if isinstance(panel, dict) else None
+    if not isinstance(named, str):
+        return None
+    try:
+        return load_competence(path.parent / named)
+    except CompetenceError as error:
+        raise SettingsError(
+            f"{path}: panel.competence: {error}; run consilium calibrate"
+        ) from error
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -205,8 +252,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _panel_hash(content: dict[str, Any]) -> str:
     """What could change a verdict, and nothing else: limits, deadline and store cannot."""
-    quorum = content.get("panel", {}).get("quorum")
-    decisive = [POLICY, quorum, content["workers"], content.get("summariser")]
+    panel = content.get("panel", {})
+    chosen = {key: panel.get(key) for key in ("quorum", "k", "generalist")}
+    competence = content["competence"] and content["competence"].model_dump()
+    decisive = [POLICY, chosen, content["workers"], content.get("summariser"), competence]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()
 
 

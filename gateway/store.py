@@ -1,33 +1,40 @@
-"""Verdicts that were given before, and those that are being worked on: `memory://` or `redis://`.
+"""What was said before, and what is being worked on: `memory://` or `redis://`.
 
-Only whole verdicts are kept: the caller decides (`app.py`) that no worker failed and that the
-summariser did not fall back. A key is an HMAC, so the store learns nothing from it, and nobody
-without the secret can ask it whether a case was seen.
+Whole verdicts are kept, and each worker's answers: `app.py` sees to it that no worker failed and
+that the summariser did not fall back, `panel.py` that an answer is one. A key is an HMAC, so the
+store learns nothing from it, and nobody without the secret can ask it whether a case was seen.
 """
 
 import asyncio
 import hashlib
 import hmac
 import json
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+from pydantic import ValidationError
 
 from gateway.contract import Answer, Case, Verdict
-from gateway.settings import Settings
+from gateway.settings import Settings, WorkerSettings
 
 Tell = Callable[[Answer], None]  # called for each answer as it comes in; must not block
 
+log = logging.getLogger("consilium.gateway")
+
 KEEP_S = 3600
-MEMORY_ENTRIES = 1_000
+MEMORY_ENTRIES = 5_000  # of a kilobyte or two
+
+Kept = TypeVar("Kept", Verdict, Answer)
 
 
 class Store(Protocol):
-    async def get(self, key: str) -> Verdict | None: ...
+    async def get(self, key: str) -> bytes | None: ...
 
-    async def put(self, key: str, verdict: Verdict) -> None: ...
+    async def put(self, key: str, value: bytes) -> None: ...
 
     def alone(self, key: str) -> AbstractAsyncContextManager[None]:
         """Keeps other gateways that share this store from working on the same case meanwhile."""
@@ -48,38 +55,65 @@ def open_store(url: str) -> Store:
     return RedisStore(url, KEEP_S)
 
 
+async def recall(store: Store, key: str, kind: type[Kept]) -> Kept | None:
+    """What was kept under `key`; None where that is nothing, or nothing that is understood."""
+    found = await store.get(key)
+    if found is None:
+        return None
+    try:
+        return kind.model_validate_json(found)
+    except ValidationError:
+        log.warning(json.dumps({"event": "stored_entry_unreadable", "kind": kind.__name__}))
+        return None
+
+
+async def keep(store: Store, key: str, what: Kept) -> None:
+    await store.put(key, what.model_dump_json().encode())
+
+
 def key_of(case: Case, settings: Settings, tenant: str = "public") -> str:
     """Everything that a verdict depends on, under the gateway's secret."""
-    parts = [
-        tenant,
-        [image.identity for image in case.images],
-        case.question,
-        case.context,
-        case.choices,
-        case.language,
-        case.options.model_dump(),
+    return _hmac(
+        settings,
+        ["verdict", tenant, *_told(case), case.modality, case.options.model_dump()],
         settings.panel_hash,
-    ]
+    )
+
+
+def answer_key(
+    case: Case, worker: WorkerSettings, settings: Settings, tenant: str = "public"
+) -> str:
+    """Everything that a worker's answer depends on."""
+    return _hmac(settings, ["answer", tenant, *_told(case)], worker.model_dump_json())
+
+
+def _told(case: Case) -> list[Any]:
+    """What workers are told of a case."""
+    identities = [image.identity for image in case.images]
+    return [identities, case.question, case.context, case.choices, case.language]
+
+
+def _hmac(settings: Settings, parts: list[Any], who: str) -> str:
     secret = settings.secret.get_secret_value()
-    return hmac.new(secret, json.dumps(parts).encode(), hashlib.sha256).hexdigest()
+    return hmac.new(secret, json.dumps([*parts, who]).encode(), hashlib.sha256).hexdigest()
 
 
 class MemoryStore:
-    """The most recently used verdicts of this process."""
+    """The most recently used entries of this process."""
 
     def __init__(self) -> None:
-        self._entries: OrderedDict[str, tuple[float, Verdict]] = OrderedDict()
+        self._entries: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
 
-    async def get(self, key: str) -> Verdict | None:
-        expires, verdict = self._entries.get(key, (0.0, None))
-        if verdict is None or expires <= time.monotonic():
+    async def get(self, key: str) -> bytes | None:
+        expires, value = self._entries.get(key, (0.0, None))
+        if value is None or expires <= time.monotonic():
             self._entries.pop(key, None)
             return None
         self._entries.move_to_end(key)
-        return verdict
+        return value
 
-    async def put(self, key: str, verdict: Verdict) -> None:
-        self._entries[key] = (time.monotonic() + KEEP_S, verdict)
+    async def put(self, key: str, value: bytes) -> None:
+        self._entries[key] = (time.monotonic() + KEEP_S, value)
         self._entries.move_to_end(key)
         while len(self._entries) > MEMORY_ENTRIES:
             self._entries.popitem(last=False)

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from gateway.contract import Answer, Case, Provisional, Refused, Verdict
 from gateway.settings import Settings
 from gateway.store import Tell
-from gateway.verdict import weigh
+from gateway.verdict import Judge
 
 Ask = Callable[[Tell], Coroutine[Any, Any, Verdict]]
 
@@ -44,6 +44,7 @@ async def _events(
     arriving: asyncio.Queue[Answer | None],
     asking: asyncio.Task[Verdict],
 ) -> AsyncGenerator[bytes, None]:
+    judge = Judge.of(case, settings)
     seats = [worker.name for worker in settings.workers]
     heard: list[Answer] = []
     asked = len(case.options.workers or seats)
@@ -54,11 +55,12 @@ async def _events(
             yield _event("answer" if answer.error is None else "failure", answer)
             if any(each.text is not None for each in heard):
                 # In the panel's order, as the verdict will weigh them.
-                opinion = weigh(sorted(heard, key=lambda each: seats.index(each.worker)))
+                ordered = sorted(heard, key=lambda each: (each.round, seats.index(each.worker)))
+                opinion = judge.weigh(ordered)
                 stands = Provisional(
                     answer=opinion.winner.text,
                     agreement=opinion.agreement,
-                    heard=len(heard),
+                    heard=len({each.worker for each in heard}),
                     asked=asked,
                 )
                 yield _event("provisional", stands)

@@ -7,8 +7,6 @@ it fails, is late or does not speak the language, the vote itself answers and sa
 """
 
 import asyncio
-import hashlib
-import random
 import re
 import time
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from gateway.contract import Case, Language, Summary
 from gateway.meaning import meaning
 from gateway.model_server import CallFailed, Completion, answer_bounds, complete
 from gateway.settings import SummariserSettings
-from gateway.verdict import Opinion
+from gateway.verdict import Opinion, in_case_order
 
 DEADLINE_S = 10.0
 MAX_TOKENS = 48
@@ -78,10 +76,7 @@ async def summarise(
 
 def request(case: Case, opinion: Opinion, summariser: SummariserSettings) -> dict[str, Any]:
     """Every answer's text, without a name, in an order fixed by case, and which of them won."""
-    texts = [" ".join(answer.text.split()) for answer in opinion.answers if answer.text]
-    # By case, not by arrival or seat: a summariser may favour whichever answer it reads first.
-    identity = "".join([case.question, *(image.identity for image in case.images)])
-    random.Random(hashlib.sha256(identity.encode()).digest()).shuffle(texts)
+    texts = in_case_order(case, [" ".join((a.text or "").split()) for a in opinion.voices])
     prompt = summariser.prompt[case.language].format(
         question=" ".join(case.question.split()),
         answers="\n".join(f"- {text}" for text in texts),
@@ -104,7 +99,7 @@ def request(case: Case, opinion: Opinion, summariser: SummariserSettings) -> dic
 
 def is_faithful(reply: Completion, opinion: Opinion, language: Language) -> bool:
     """Whether the reply was finished and says no more and no less than the winning answers."""
-    winning = [a.text for a in opinion.answers if a.text and a.worker in opinion.winner.workers]
+    winning = [a.text or "" for a in opinion.voices if a.worker in opinion.winner.workers]
     if meaning(reply.text) in map(meaning, winning):
         return reply.finished
     said = _bare(reply.text, language)

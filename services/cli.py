@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from gateway.contract import Summarise
+from gateway.contract import Language, Summarise
 from gateway.settings import Settings, SettingsError, load_settings
 
 app = typer.Typer(
@@ -196,7 +196,7 @@ def export(
 def evaluate(
     dataset: Annotated[str, typer.Option(help="Its folder's name, such as slake or vqa_rad.")],
     split: Annotated[str, typer.Option(help="train, validate or test.")],
-    language: Annotated[str, typer.Option(help="en, es or zh.")],
+    language: Annotated[Language, typer.Option(help="en, es or zh.")],
     out: Annotated[Path, typer.Option(help="Where verdicts are kept; a stopped run resumes.")],
     data: Data,
     gateway: Gateway = GATEWAY_URL,
@@ -215,8 +215,8 @@ def evaluate(
 ) -> None:
     """Ask a running gateway every question of a data set, and print the accuracies."""
     from models.data.example import DataError
-    from services.evaluate import EvaluationError
     from services.evaluate import evaluate as run
+    from services.stored_run import EvaluationError
 
     with _failures(DataError, EvaluationError):
         run(
@@ -235,13 +235,50 @@ def evaluate(
         )
 
 
+@app.command()
+def calibrate(
+    runs: Annotated[list[Path], typer.Argument(help="Stored runs of consilium evaluate.")],
+    out: Annotated[Path, typer.Option(help="Where panel.toml's competence key points to.")],
+    data: Data,
+    panel: Panel = PANEL_FILE,
+) -> None:
+    """Learn how far each worker is to be believed, from questions it was not trained on."""
+    from gateway.competence import save_competence
+    from models.data.example import DataError
+    from services.fit import calibrate as run
+    from services.stored_run import EvaluationError
+
+    with _failures(DataError, EvaluationError):
+        competence = run(runs, _settings(panel, with_competence=False), data)
+        save_competence(competence, out)
+        console.print(f"learned from {competence.learned_from}: {out}")
+
+
+@app.command()
+def replay(
+    run: Annotated[Path, typer.Argument(help="A stored run of consilium evaluate.")],
+    data: Data,
+    out: Annotated[Path | None, typer.Option(help="A folder for the pictures.")] = None,
+    panel: Panel = PANEL_FILE,
+) -> None:
+    """Weigh a stored run's answers again under every policy, and compare."""
+    from models.data.example import DataError
+    from services.replay import replay as program
+    from services.stored_run import EvaluationError
+
+    with _failures(DataError, EvaluationError):
+        program(run, _settings(panel), data, out)
+
+
 def main() -> None:
     app()
 
 
-def _settings(panel: Path, environ: Mapping[str, str] = os.environ) -> Settings:
+def _settings(
+    panel: Path, environ: Mapping[str, str] = os.environ, with_competence: bool = True
+) -> Settings:
     try:
-        return load_settings(panel, environ)
+        return load_settings(panel, environ, with_competence)
     except SettingsError as error:
         _fail(error)
 
@@ -250,7 +287,7 @@ def _become_engine(name: str, panel: Path, host: str) -> None:
     from services.engine import launch, model_folder
 
     with _failures():
-        settings = _settings(panel)
+        settings = _settings(panel, with_competence=False)
         server = launch(settings, name, model_folder(settings, name), host)
         # Replaced, not started: whoever stops this process stops the server.
         os.execve(server.command[0], server.command, server.environment)

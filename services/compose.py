@@ -24,7 +24,6 @@ CONFINED: dict[str, Any] = {
     "cap_drop": ["ALL"],
     "security_opt": ["no-new-privileges:true"],
 }
-PANEL_FILE = "./panel.toml:/app/panel.toml:ro"
 ONE_GPU = {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
 
 
@@ -38,7 +37,8 @@ class _Plain(yaml.SafeDumper):
 def compose(settings: Settings) -> str:
     """The compose file, as text. Seats that panel.toml places elsewhere are left out."""
     urls = local_urls(settings)
-    services: dict[str, Any] = {"gateway": _gateway(urls), "redis": _redis()}
+    files = ["panel.toml", *filter(None, [settings.panel.competence])]
+    services: dict[str, Any] = {"gateway": _gateway(urls, files), "redis": _redis()}
     services |= {host_of(name): _engine(name, url) for name, url in urls.items()}
     document = {"name": "consilium", "services": services, "volumes": {"models": {}}}
     return HEADER + yaml.dump(document, Dumper=_Plain, sort_keys=False, width=100)
@@ -59,7 +59,7 @@ def write(settings: Settings, path: Path) -> None:
     path.write_text(compose(settings), encoding="utf-8")
 
 
-def _gateway(urls: dict[str, str]) -> dict[str, Any]:
+def _gateway(urls: dict[str, str], files: list[str]) -> dict[str, Any]:
     environment = {
         "CONSILIUM_STORE": "redis://redis:6379/0",
         # Set it to share the cache with gateways elsewhere; empty means one of its own per start.
@@ -74,7 +74,7 @@ def _gateway(urls: dict[str, str]) -> dict[str, Any]:
         "image": "consilium-gateway",
         "build": {"context": ".", "target": "gateway"},
         "environment": environment,
-        "volumes": [PANEL_FILE],
+        "volumes": [_mounted(file) for file in files],
         "ports": [f"127.0.0.1:{GATEWAY_PORT}:{GATEWAY_PORT}"],
         # Waited for, but not needed: one sick worker costs its vote, not the panel.
         "depends_on": {
@@ -83,6 +83,10 @@ def _gateway(urls: dict[str, str]) -> dict[str, Any]:
         "healthcheck": _answers(f"http://127.0.0.1:{GATEWAY_PORT}/health/ready", "1m"),
         **CONFINED,
     }
+
+
+def _mounted(file: str) -> str:
+    return f"./{file}:/app/{file}:ro"
 
 
 def _redis() -> dict[str, Any]:
@@ -101,7 +105,7 @@ def _engine(name: str, url: str) -> dict[str, Any]:
         "image": "consilium-engine",
         "build": {"context": ".", "target": "engine"},
         "command": command_of(name),
-        "volumes": [PANEL_FILE, "models:/cache"],
+        "volumes": [_mounted("panel.toml"), "models:/cache"],
         "shm_size": "1gb",
         "deploy": {"resources": {"reservations": {"devices": [dict(ONE_GPU)]}}},
         "healthcheck": _answers(f"http://127.0.0.1:{urlsplit(url).port}/health", "15m"),

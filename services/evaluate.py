@@ -7,10 +7,9 @@ where it was; OUT/run.json says what the run is, and OUT/summary.json what came 
 import asyncio
 import contextlib
 import json
-import os
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,43 +21,25 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gateway.client import GatewayRefused, GatewayUnreachable, encode, read_verdict
-from gateway.contract import PanelReport, Problem, Summarise, Verdict
+from gateway.contract import Language, PanelReport, Summarise, Verdict
 from models import exported
 from models.data import datasets
 from models.data.example import DataError, Example
 from models.data.splits import refuse_shared_images
 from models.examples import learned_by
 from models.stages import load_recipe
-from services.score import BOOTSTRAP_SEED, Outcome, score, show
+from services.score import BOOTSTRAP_SEED, is_settled, score, show
+from services.stored_run import EvaluationError, Outcome, Run, claim, note, read_outcomes
 
 # A busy machine may be slow; what is measured here is what is said, not how fast.
 DEADLINE_S = 300.0
-
-
-class EvaluationError(Exception):
-    """The run cannot begin, go on or be scored; one sentence says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What must be the same for two sets of verdicts to be one run."""
-
-    dataset: str
-    split: str
-    language: str
-    shuffle_images: int | None
-    blank_images: bool
-    workers: list[str] | None
-    summarise: Summarise
-    panel: str
-    models: dict[str, str | None]  # what the asked workers' servers loaded
 
 
 def evaluate(
     *,
     dataset: str,
     split: str,
-    language: str,
+    language: Language,
     out: Path,
     data: Path,
     gateway_url: str = "http://127.0.0.1:8000",
@@ -85,8 +66,8 @@ def evaluate(
     report = _panel(gateway_url)
     models = _models(report, language, workers)
     _refuse_what_was_learned(models, examples, data)
-    out.mkdir(parents=True, exist_ok=True)
     if blank_images:
+        out.mkdir(parents=True, exist_ok=True)
         shown = _with_blank_images(shown, out / "blank.png")
     run = Run(
         dataset=dataset,
@@ -99,9 +80,9 @@ def evaluate(
         panel=report.panel,
         models=models,
     )
-    _open_run(out / "run.json", run)
-    outcomes = _read_outcomes(out / "verdicts.jsonl")
-    open_cases = [e for e in shown if e.id not in outcomes or not outcomes[e.id].settled]
+    claim(out, run)
+    outcomes = read_outcomes(out)
+    open_cases = [e for e in shown if e.id not in outcomes or not is_settled(outcomes[e.id])]
     with (out / "verdicts.jsonl").open("a", encoding="utf-8") as lines:
         asyncio.run(_ask_all(open_cases, run, gateway_url, concurrency, lines, outcomes))
     summary = asdict(run) | {"seed": BOOTSTRAP_SEED} | score(examples, outcomes, language)
@@ -190,43 +171,6 @@ def _refuse_what_was_learned(
         refuse_shared_images(learned, examples)
 
 
-def _open_run(path: Path, run: Run) -> None:
-    if not path.exists():
-        path.write_text(json.dumps(asdict(run), indent=1), encoding="utf-8")
-        return
-    earlier = json.loads(path.read_text("utf-8"))
-    differing = [key for key, value in asdict(run).items() if earlier.get(key) != value]
-    if differing:
-        raise EvaluationError(
-            f"{path.parent} holds another run, with other {' and '.join(differing)}; "
-            "take a new folder for this one."
-        )
-
-
-def _read_outcomes(path: Path) -> dict[str, Outcome]:
-    """What earlier runs were told. A last line that was cut short is cut off."""
-    if not path.exists():
-        return {}
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    os.truncate(path, len(whole))
-    outcomes: dict[str, Outcome] = {}
-    for record in map(json.loads, whole.splitlines()):
-        if "verdict" in record:
-            verdict = Verdict.model_validate(record["verdict"])
-            outcome = Outcome(verdict, verdict.answers)
-        else:
-            outcome = Outcome(None, Problem.model_validate(record["problem"]).answers or ())
-        _note(outcomes, record["id"], outcome)
-    return outcomes
-
-
-def _note(outcomes: dict[str, Outcome], case: str, outcome: Outcome) -> None:
-    """The latest, but an answer is not given up for a later refusal."""
-    if outcome.answer is not None or outcomes.get(case, outcome).answer is None:
-        outcomes[case] = outcome
-
-
 async def _ask_all(
     examples: list[Example],
     run: Run,
@@ -248,7 +192,7 @@ async def _ask_all(
             except GatewayRefused as error:
                 outcome = Outcome(None, error.problem.answers or ())
                 record["problem"] = error.problem.model_dump()
-            _note(outcomes, example.id, outcome)
+            note(outcomes, example.id, outcome)
             lines.write(json.dumps(record, ensure_ascii=False) + "\n")
             lines.flush()
             done()

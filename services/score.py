@@ -4,12 +4,12 @@ worth, and who worded the verdicts.
 
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from itertools import combinations
 from typing import Any
 
-from gateway.contract import Answer, ErrorKind, Verdict
+from gateway.contract import ErrorKind
 from models.data.example import Example
 from models.metrics import (
     bert_score,
@@ -22,6 +22,7 @@ from models.metrics import (
 )
 from models.metrics.exact_match import matches, normalise
 from models.metrics.score import Score, mean
+from services.stored_run import Outcome
 
 BOOTSTRAP_SEED = 0
 PANEL = "panel"
@@ -50,22 +51,10 @@ def scorers(language: str) -> dict[str, tuple[str, Scorer]]:
     return found
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What came of one case: the verdict, and every worker's answer, which is there without it."""
-
-    verdict: Verdict | None
-    answers: tuple[Answer, ...]
-
-    @property
-    def answer(self) -> str | None:
-        return self.verdict.answer if self.verdict else None
-
-    @property
-    def settled(self) -> bool:
-        """Asking again would change nothing."""
-        kinds = {answer.error.kind for answer in self.answers if answer.error}
-        return bool(self.answers) and not kinds & UNHEARD
+def is_settled(outcome: Outcome) -> bool:
+    """Whether asking again would change nothing."""
+    kinds = {answer.error.kind for answer in outcome.answers if answer.error}
+    return bool(outcome.answers) and not kinds & UNHEARD
 
 
 def score(examples: list[Example], outcomes: dict[str, Outcome], language: str) -> dict[str, Any]:
@@ -84,7 +73,7 @@ def score(examples: list[Example], outcomes: dict[str, Outcome], language: str) 
         "closed": [example for example in examples if example.closed],
         "open": [example for example in examples if not example.closed],
     }
-    settled = sum(e.id in outcomes and outcomes[e.id].settled for e in examples)
+    settled = sum(e.id in outcomes and is_settled(outcomes[e.id]) for e in examples)
     verdicts = {id: each.verdict for id, each in outcomes.items() if each.verdict}
     agreements = {id: v.agreement for id, v in verdicts.items() if v.agreement is not None}
     return {
@@ -145,7 +134,7 @@ def _said(outcomes: dict[str, Outcome]) -> dict[str, Texts]:
     """What the panel said, and each worker that was asked and heard, in the panel's order."""
     said: dict[str, Texts] = {PANEL: {}}
     for case, outcome in outcomes.items():
-        if outcome.answer is not None or outcome.settled:
+        if outcome.answer is not None or is_settled(outcome):
             said[PANEL][case] = outcome.answer
         for answer in outcome.answers:
             texts = said.setdefault(answer.worker, {})

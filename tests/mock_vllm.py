@@ -82,7 +82,8 @@ class MockVllm:
         text = self.says(body) if callable(self.says) else self.says
         logprobs = None
         if self.confidence is not None:
-            logprobs = {"content": [{"token": "t", "logprob": math.log(self.confidence)}] * 2}
+            # Two tokens, whose product is the answer's.
+            logprobs = {"content": [{"token": "t", "logprob": math.log(self.confidence) / 2}] * 2}
         choice = {
             "index": 0,
             "message": {"role": "assistant", "content": text},

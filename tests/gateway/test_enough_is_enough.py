@@ -5,8 +5,9 @@ import time
 import pytest
 
 from gateway import panel
+from gateway.competence import Cell
 from gateway.contract import Answer
-from gateway.verdict import is_decided
+from gateway.verdict import Judge
 from tests.gateway.test_the_panel_survives_its_workers import ask, failures
 
 ENOUGH = {"wait": "enough"}
@@ -27,7 +28,10 @@ ENOUGH = {"wait": "enough"}
 )
 def test_when_a_mind_is_made_up(texts, missing, decided):
     answers = [Answer(worker=f"w{i}", text=text, seconds=0) for i, text in enumerate(texts)]
-    assert is_decided(answers, missing) is decided
+    late = [f"w{len(texts) + i}" for i in range(missing)]
+    families = {f"w{i}": "one" for i in range(len(texts) + missing)}
+    judge = Judge(families, Cell("en", "other", None), None)
+    assert judge.is_decided(answers, late) is decided
 
 
 def test_the_last_one_is_not_waited_for_and_its_call_is_cancelled(vllm, gateway):

@@ -7,11 +7,12 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.competence import Cell
 from gateway.contract import Answer, Case, CaseImage, Options
 from gateway.model_server import Completion
 from gateway.settings import load_settings
 from gateway.summariser import is_faithful, request
-from gateway.verdict import Opinion, weigh
+from gateway.verdict import Judge, Opinion
 from tests.conftest import picture
 
 CASE = {"question": "Where is it?", "images": [base64.b64encode(picture()).decode()]}
@@ -25,7 +26,8 @@ def ask(url: str, **changes: Any) -> dict[str, Any]:
 
 
 def opinion_of(*texts: str) -> Opinion:
-    return weigh(
+    families = {f"w{seat}": "one" for seat in range(len(texts))}
+    return Judge(families, Cell("en", "other", None), None).weigh(
         Answer(worker=f"w{seat}", text=text, confidence=0.5, seconds=0.1)
         for seat, text in enumerate(texts)
     )

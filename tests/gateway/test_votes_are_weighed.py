@@ -1,13 +1,19 @@
-"""weigh: who agrees with whom, who wins, and how clearly."""
+"""Without a competence file each worker has one voice: who wins, and how clearly."""
 
 import pytest
 
+from gateway.competence import Cell
 from gateway.contract import Answer, AnswerError
-from gateway.verdict import weigh
+from gateway.verdict import Judge, Opinion
 
 
 def said(worker: str, text: str, confidence: float | None = 0.5) -> Answer:
     return Answer(worker=worker, text=text, confidence=confidence, seconds=0.1)
+
+
+def weigh(answers: list[Answer]) -> Opinion:
+    families = {answer.worker: "one" for answer in answers}
+    return Judge(families, Cell("en", "other", None), None).weigh(answers)
 
 
 def silent(worker: str) -> Answer:
@@ -28,7 +34,7 @@ def test_the_majority_wins_and_the_dissent_is_listed():
 def test_a_silent_worker_has_no_weight_and_takes_none():
     opinion = weigh([said("a", "no"), silent("b"), said("c", "no")])
     assert [answer.weight for answer in opinion.answers] == [0.5, None, 0.5]
-    assert opinion.unanimous and opinion.agreement == 1
+    assert opinion.unanimous and opinion.agreement == 1 and opinion.confidence is None
 
 
 def test_a_tie_goes_to_the_surer_then_to_the_earlier_seat():

@@ -17,8 +17,9 @@ from models import exported
 from models.data.example import DataError, Example
 from models.metrics import delta_bleu
 from models.metrics.delta_bleu import Reference
-from services.evaluate import EvaluationError, evaluate
-from services.score import Outcome, score
+from services.evaluate import evaluate
+from services.score import score
+from services.stored_run import EvaluationError, Outcome
 from tests import tiny
 from tests.conftest import picture
 

@@ -1,0 +1,216 @@
+"""Verdicts of a stored evaluation, weighed again under other policies, on identical answers.
+
+`compare` scores every policy, pairs each with the best single worker, and draws what is worth
+seeing: what agreement is worth, how calibrated a confidence is, what abstaining buys.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gateway.competence import Cell, Competence, Line, Skill, Worker
+from gateway.contract import Answer
+from gateway.questions import kind_of
+from gateway.settings import Settings
+from gateway.verdict import Judge, Opinion
+from models.data.example import Example
+from models.metrics import calibration_error
+from models.metrics.score import Score, mean
+from services import stored_run
+from services.score import BOOTSTRAP_SEED, is_right
+from services.stored_run import EvaluationError, Outcome, Run
+
+COVERAGE = 0.8  # of the cases, the most confident ones
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a policy said to each case, null where it had nothing to say, and how sure it was."""
+
+    texts: list[str | None]
+    confidences: list[float | None]
+
+
+Case = tuple[Example, Outcome]
+
+
+def replay(folder: Path, settings: Settings, data: Path, out: Path | None = None) -> dict[str, Any]:
+    """Print and return what each policy makes of the answers in `folder`, with pictures in `out`.
+
+    The policies: `vote` (one voice each), `confidence` (voices by raw confidence), `calibrated`
+    (by what panel.toml's competence file says), `panel` (the same, families discounted: what the
+    gateway does), `as answered` (what was answered then, a summariser's wording included), each
+    worker alone, and `any worker`, which is right where one of them is.
+
+    Raises:
+        EvaluationError: no such run, or not one of its cases was answered.
+        models.data's DataError
+    """
+    run, cases = stored_run.load(folder, data)
+    cases = [(example, outcome) for example, outcome in cases if _heard(outcome)]
+    if not cases:
+        raise EvaluationError(f"{folder}: nobody has answered any of its questions yet.")
+    policies = _policies(run, cases, settings)
+    rights = {
+        name: [is_right(t, example) for t, (example, _) in zip(each.texts, cases, strict=True)]
+        for name, each in policies.items()
+    }
+    workers = [w.name for w in settings.workers if w.name in rights]
+    best = max(workers, key=lambda name: sum(rights[name]))
+    images = [example.images for example, _ in cases]
+
+    def scored(values: Sequence[float]) -> dict[str, Any]:
+        return asdict(mean(values, images, BOOTSTRAP_SEED))
+
+    summary: dict[str, Any] = {
+        "run": asdict(run) | {"cases": len(cases)},
+        "best_worker": best,
+        "policies": {
+            name: {
+                "accuracy": scored(right),
+                "over_best_worker": scored(_minus(right, rights[best])),
+                **_of_confidence(policies[name].confidences, right, images),
+            }
+            for name, right in rights.items()
+        },
+    }
+    _show(summary)
+    if out is not None:
+        from services import pictures
+
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "replay.json").write_text(json.dumps(summary, indent=1), "utf-8")
+        sure = {name: each.confidences for name, each in policies.items()}
+        pictures.draw(summary, _by_agreement(cases, run, settings), sure, rights, out)
+        print(f"pictures: {out}")
+    print(f"95 % intervals clustered by image, bootstrap seed {BOOTSTRAP_SEED}")
+    return summary
+
+
+def _policies(run: Run, cases: Sequence[Case], settings: Settings) -> dict[str, Replayed]:
+    known = settings.competence
+    competences: dict[str, Competence | None] = {"vote": None, "confidence": _as_told(settings)}
+    if known:
+        competences |= {
+            "calibrated": known.model_copy(update={"correlation": {}}),
+            "panel": known,
+        }
+    found = {
+        name: _weighed(run, cases, settings, competence) for name, competence in competences.items()
+    }
+    if run.summarise != "never":
+        answered = [outcome.answer for _, outcome in cases]
+        found["as answered"] = Replayed(answered, [None] * len(cases))
+    for seat in settings.workers:
+        given = [_by(seat.name, outcome) for _, outcome in cases]
+        if any(given):
+            found[seat.name] = Replayed([a.text if a else None for a in given], _sure(given))
+    found["any worker"] = Replayed([_rightest(*case) for case in cases], [None] * len(cases))
+    return found
+
+
+def _weighed(
+    run: Run, cases: Sequence[Case], settings: Settings, competence: Competence | None
+) -> Replayed:
+    opinions = [_opinion(run, case, settings, competence) for case in cases]
+    return Replayed([o.winner.text for o in opinions], [o.confidence for o in opinions])
+
+
+def _opinion(run: Run, case: Case, settings: Settings, competence: Competence | None) -> Opinion:
+    example, outcome = case
+    families = {worker.name: worker.family for worker in settings.workers}
+    cell = Cell(run.language, kind_of(example.question, run.language), None)
+    return Judge(families, cell, competence).weigh(outcome.answers)
+
+
+def _as_told(settings: Settings) -> Competence:
+    """Every raw confidence believed as it is."""
+    plain = {"": Skill(cases=0, accuracy=0.5, offset=0.0)}
+    workers = {
+        seat.name: Worker(model=seat.model, prompt=seat.prompt, slope=1.0, skills=plain)
+        for seat in settings.workers
+    }
+    as_it_is = Line()
+    return Competence(
+        learned_from="nothing",
+        workers=workers,
+        correlation={},
+        verdict={"en": as_it_is, "es": as_it_is, "zh": as_it_is},
+    )
+
+
+def _heard(outcome: Outcome) -> bool:
+    return any(answer.text is not None for answer in outcome.answers)
+
+
+def _by(worker: str, outcome: Outcome) -> Answer | None:
+    return next((a for a in outcome.answers if a.worker == worker and a.text is not None), None)
+
+
+def _sure(answers: Sequence[Answer | None]) -> list[float | None]:
+    return [answer.confidence if answer else None for answer in answers]
+
+
+def _rightest(example: Example, outcome: Outcome) -> str | None:
+    texts = [answer.text for answer in outcome.answers if answer.text is not None]
+    return max(texts, key=lambda text: is_right(text, example))
+
+
+def _minus(one: Sequence[bool], other: Sequence[bool]) -> list[int]:
+    return [a - b for a, b in zip(one, other, strict=True)]
+
+
+def _of_confidence(
+    confidences: Sequence[float | None], right: Sequence[bool], images: Sequence[Any]
+) -> dict[str, Any]:
+    """Calibration error, and how much better the surest cases are than all."""
+    told = [confidence for confidence in confidences if confidence is not None]
+    if len(told) < len(confidences):
+        return {"calibration_error": None, "at_coverage": None}
+    error = calibration_error.score(told, right, images, BOOTSTRAP_SEED)
+    kept = np.argsort(-np.array(told), kind="stable")[: round(COVERAGE * len(told))]
+    return {
+        "calibration_error": asdict(error),
+        "at_coverage": asdict(
+            mean([right[i] for i in kept], [images[i] for i in kept], BOOTSTRAP_SEED)
+        ),
+    }
+
+
+def _by_agreement(cases: Sequence[Case], run: Run, settings: Settings) -> dict[str, Score]:
+    """How often the panel is right, by how many of its workers gave the answer."""
+    groups: dict[str, list[tuple[bool, Any]]] = defaultdict(list)
+    for case in cases:
+        opinion = _opinion(run, case, settings, settings.competence)
+        said = sum(len(cluster.workers) for cluster in opinion.clusters)
+        name = f"{len(opinion.winner.workers)} of {said}"
+        groups[name].append((is_right(opinion.winner.text, case[0]), case[0].images))
+    return {
+        name: mean([right for right, _ in group], [image for _, image in group], BOOTSTRAP_SEED)
+        for name, group in sorted(groups.items(), reverse=True)
+    }
+
+
+def _show(summary: dict[str, Any]) -> None:
+    run = summary["run"]
+    print(f"{run['dataset']} {run['split']} {run['language']}: {run['cases']} cases, exact match")
+    print(f"{'policy':14} {'right':>20} {'over ' + summary['best_worker']:>22}", end="")
+    print(f"{'calibration error':>20} {f'surest {COVERAGE:.0%}':>14}")
+    for name, each in summary["policies"].items():
+        error, covered = each["calibration_error"], each["at_coverage"]
+        print(
+            f"{name:14} {_percent(each['accuracy'], ''):>20} "
+            f"{_percent(each['over_best_worker'], '+'):>22}"
+            f"{error['value'] if error else float('nan'):20.3f}"
+            f"{covered['value'] * 100 if covered else float('nan'):14.1f}"
+        )
+
+
+def _percent(score: dict[str, Any], sign: str) -> str:
+    value, low, high = (format(100 * score[key], f"{sign}.1f") for key in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"

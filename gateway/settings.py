@@ -203,25 +203,28 @@ def load_settings(
     path = path or Path(environ.get("CONSILIUM_PANEL", "panel.toml"))
     content = _read(path)
     content["workers"] = content.pop("worker", [])
-    content["competence"] = _competence(path, content) if with_competence else None
-    content["panel_hash"] = _panel_hash(content)
+    content["competence"] = None
+    settings = _validated(path, content, environ)
+    if with_competence and settings.panel.competence:
+        content["competence"] = _competence(path, settings.panel.competence)
+        settings = _validated(path, content, environ)
+    return settings
+
+
+def _validated(path: Path, content: dict[str, Any], environ: Mapping[str, str]) -> Settings:
+    content = content | {"panel_hash": _panel_hash(content)}
     try:
         return Settings.model_validate(_with_environment(content, environ))
     except ValidationError as error:
         raise SettingsError(_one_line(path, error, content["workers"])) from error
 
 
-def _competence(path: Path, content: dict[str, Any]) -> Competence | None:
-    panel = content.get("panel")
-    named = panel.get("competence") if isinstance(panel, dict) else None
-    if not isinstance(named, str):
-        return None
+def _competence(path: Path, named: str) -> Competence:
     try:
         return load_competence(path.parent / named)
     except CompetenceError as error:
-        raise SettingsError(
-            f"{path}: panel.competence: {error}; run consilium calibrate"
-        ) from error
+        mend = "run consilium calibrate, or remove the key and all voices are equal"
+        raise SettingsError(f"{path}: panel.competence: {error}; {mend}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -252,7 +255,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _panel_hash(content: dict[str, Any]) -> str:
     """What could change a verdict, and nothing else: limits, deadline and store cannot."""
-    panel = content.get("panel", {})
+    panel = content.get("panel")
+    panel = panel if isinstance(panel, dict) else {}
     chosen = {key: panel.get(key) for key in ("quorum", "k", "generalist")}
     competence = content["competence"] and content["competence"].model_dump()
     decisive = [POLICY, chosen, content["workers"], content.get("summariser"), competence]

@@ -19,7 +19,7 @@ def served_name(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def in_zoo(name: str) -> Path | None:
-    """The worker of the zoo that is served under `name`."""
-    workers = (path.parent for path in ZOO.glob("*/recipe.toml"))
-    return next((folder for folder in workers if served_name(folder) == name), None)
+def find(name: str, folder: Path | None = None) -> Path | None:
+    """The worker among those exported into `folder` (the zoo) that is served under `name`."""
+    workers = (path.parent for path in (folder or ZOO).glob("*/recipe.toml"))
+    return next((worker for worker in workers if served_name(worker) == name), None)

@@ -212,6 +212,16 @@ def evaluate(
     summarise: Annotated[
         Summarise, typer.Option(help="Other than never scores what the summariser makes of it.")
     ] = "never",
+    rounds: Annotated[
+        int, typer.Option(min=1, max=2, help="2: workers that differ read each other's answers.")
+    ] = 1,
+    fold: Annotated[
+        str | None, typer.Option(help="Ask one fold by image, counted from 0: 0/3.")
+    ] = None,
+    exports: Annotated[
+        Path | None,
+        typer.Option(help="Workers of your own: refuse images that they were trained on."),
+    ] = None,
 ) -> None:
     """Ask a running gateway every question of a data set, and print the accuracies."""
     from models.data.example import DataError
@@ -232,6 +242,9 @@ def evaluate(
             blank_images=blank_images,
             workers=workers.split(",") if workers else None,
             summarise=summarise,
+            rounds=2 if rounds == 2 else 1,
+            fold=_fold(fold) if fold else None,
+            exports=exports,
         )
 
 
@@ -281,6 +294,13 @@ def _settings(
         return load_settings(panel, environ, with_competence)
     except SettingsError as error:
         _fail(error)
+
+
+def _fold(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    if number.isdecimal() and count.isdecimal() and int(number) < int(count) >= 2:
+        return int(number), int(count)
+    raise typer.BadParameter(f"--fold {text}: give a number and how many there are, such as 0/3")
 
 
 def _become_engine(name: str, panel: Path, host: str) -> None:

@@ -41,10 +41,14 @@ def show(verdict: Verdict, put: Callable[[object], None]) -> None:
             _figure(answer.seconds),
         )
     put(table)
-    put(f"Verdict: {verdict.answer}")
+    if verdict.status == "abstained":
+        put(f"Abstained; the best guess is: {verdict.best_guess}")
+    else:
+        put(f"Verdict: {verdict.answer}")
     put(
-        f"Agreement {_figure(verdict.agreement)}, worded by {verdict.summary.by}, "
-        f"{verdict.seconds:.2f} s{', from the cache' if verdict.cached else ''}"
+        f"Agreement {_figure(verdict.agreement)}, confidence {_figure(verdict.confidence)}, "
+        f"worded by {verdict.summary.by}, {verdict.seconds:.2f} s"
+        f"{', from the cache' if verdict.cached else ''}"
     )
     for other in verdict.dissent:
         put(f"Dissent: {other.text} ({', '.join(other.workers)}, weight {other.weight:.2f})")

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import httpx
 from httpx_aiohttp import AiohttpTransport
@@ -26,8 +26,8 @@ from models import exported
 from models.data import datasets
 from models.data.example import DataError, Example
 from models.data.splits import refuse_shared_images
-from models.examples import learned_by
-from models.stages import load_recipe
+from models.examples import examples_of, learned_by
+from models.stages import Source, load_recipe
 from services.score import BOOTSTRAP_SEED, is_settled, score, show
 from services.stored_run import EvaluationError, Outcome, Run, claim, note, read_outcomes
 
@@ -49,23 +49,33 @@ def evaluate(
     blank_images: bool = False,
     workers: list[str] | None = None,
     summarise: Summarise = "never",
+    rounds: Literal[1, 2] = 1,
+    fold: tuple[int, int] | None = None,
+    exports: Path | None = None,
 ) -> dict[str, Any]:
     """Ask what has not been answered yet, print every accuracy, return them as a JSON object.
 
     `data` is the folder that holds the dataset's own folder. `limit` takes a fixed sample.
     `shuffle_images` is the seed by which every question gets another image than its own;
     `blank_images` gives all of them the same grey one.
-    `summarise` other than never scores the panel by what the summariser made of its vote.
+    `fold` (0, 3) asks the first of three folds only, as a recipe divides the split. `exports` is
+    the folder of workers of one's own, where it is looked up what they were trained on.
+    `summarise` other than never scores the panel by what the summariser made of its vote, `rounds`
+    by what came of a discussion.
 
     Raises EvaluationError, and models.data's DataError for a dataset that is not as it should be.
     """
     examples = _in_sample_order(datasets.load(dataset, data, split, language))
+    if fold:
+        source = Source(set=dataset, split=split, languages=(language,), folds=fold[1])
+        held_out = {e.id for e in examples_of([source], data, fold[0], held_out=True)}
+        examples = [each for each in examples if f"{dataset}/{each.id}" in held_out]
     # Before the limit: a limited run and its completion show a question the same other image.
     shown = examples if shuffle_images is None else _with_other_images(examples, shuffle_images)
     examples, shown = examples[:limit], shown[:limit]
     report = _panel(gateway_url)
     models = _models(report, language, workers)
-    _refuse_what_was_learned(models, examples, data)
+    _refuse_what_was_learned(models, examples, data, exports)
     if blank_images:
         out.mkdir(parents=True, exist_ok=True)
         shown = _with_blank_images(shown, out / "blank.png")
@@ -77,6 +87,8 @@ def evaluate(
         blank_images=blank_images,
         workers=workers,
         summarise=summarise,
+        rounds=rounds,
+        fold=fold and list(fold),
         panel=report.panel,
         models=models,
     )
@@ -108,6 +120,8 @@ def _command(run: Run) -> str:
         if (value := getattr(run, key)) is not None
     ]
     options += ["--blank-images"] * run.blank_images
+    options += [f"--rounds {run.rounds}"] * (run.rounds > 1)
+    options += [f"--fold {run.fold[0]}/{run.fold[1]}"] if run.fold else []
     return " ".join(["consilium evaluate", *options, "--out DIR"])
 
 
@@ -157,11 +171,13 @@ def _models(report: PanelReport, language: str, workers: list[str] | None) -> di
 
 
 def _refuse_what_was_learned(
-    models: dict[str, str | None], examples: list[Example], data: Path
+    models: dict[str, str | None], examples: list[Example], data: Path, exports: Path | None
 ) -> None:
-    """Raises DataError where a worker of the zoo was trained on an image that it is scored on."""
+    """Raises DataError where a worker of the zoo, or of `exports`, was trained on an image that it
+    is scored on."""
     for worker, name in models.items():
-        if name is None or (folder := exported.in_zoo(name)) is None:
+        folder = name and (exported.find(name) or (exports and exported.find(name, exports)))
+        if not folder:
             continue  # somebody else's model: what it has seen is not known
         try:
             learned = learned_by(load_recipe(folder / "recipe.toml"), data)
@@ -213,7 +229,12 @@ async def _ask_all(
 
 
 async def _ask(http: httpx.AsyncClient, example: Example, run: Run) -> Verdict:
-    options = {"deadline_s": DEADLINE_S, "workers": run.workers, "summarise": run.summarise}
+    options = {
+        "deadline_s": DEADLINE_S,
+        "workers": run.workers,
+        "summarise": run.summarise,
+        "rounds": run.rounds,
+    }
     case = {
         "question": example.question,
         "images": [await asyncio.to_thread(encode, image) for image in example.images],

@@ -37,7 +37,7 @@ MODALITIES: dict[str, Modality] = {"CT": "ct", "MRI": "mri", "X-Ray": "xray"}
 
 @dataclass(frozen=True)
 class Heard:
-    """One case of a stored run, and what each worker said to it."""
+    """One case of a stored run, and what each worker said to it at first."""
 
     example: Example
     cell: Cell
@@ -88,7 +88,8 @@ def hear(runs: Sequence[Path], data: Path) -> tuple[list[Heard], list[str]]:
                 language: Language = run.language
                 kind = kind_of(example.question, language)
                 cell = Cell(language, kind, MODALITIES.get(example.modality or ""))
-                cases.append(Heard(example, cell, outcome.answers))
+                first = tuple(answer for answer in outcome.answers if answer.round == 1)
+                cases.append(Heard(example, cell, first))
         sources.append(f"{run.dataset} {run.split} {run.language}, {len(outcomes)} questions")
     return cases, sources
 

@@ -10,15 +10,12 @@ import numpy as np
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from models.metrics.score import Score
-
 BINS = 8
 STYLE: Any = {"figure.figsize": (5.2, 3.6), "figure.dpi": 120, "axes.grid": True, "grid.alpha": 0.3}
 
 
 def draw(
     summary: dict[str, Any],
-    by_agreement: Mapping[str, Score],
     confidences: Mapping[str, Sequence[float | None]],
     rights: Mapping[str, Sequence[bool]],
     out: Path,
@@ -32,7 +29,7 @@ def draw(
     }
     with plt.rc_context(STYLE):
         _policies(summary, out / "policies.png")
-        _agreement(by_agreement, out / "agreement.png")
+        _agreement(summary["by_agreement"], out / "agreement.png")
         if sure:
             _reliability(sure, rights, out / "reliability.png")
             _coverage(sure, rights, out / "coverage.png")
@@ -52,13 +49,14 @@ def _policies(summary: dict[str, Any], path: Path) -> None:
     _save(figure, path)
 
 
-def _agreement(by_agreement: Mapping[str, Score], path: Path) -> None:
+def _agreement(by_agreement: Mapping[str, dict[str, Any]], path: Path) -> None:
     figure, axes = plt.subplots()
     for place, each in enumerate(by_agreement.values()):
-        axes.bar(place, 100 * each.value, color="C0", alpha=0.8)
-        error = [[100 * (each.value - each.low)], [100 * (each.high - each.value)]]
-        axes.errorbar(place, 100 * each.value, yerr=error, color="black", capsize=3)
-        axes.annotate(f"n = {each.cases}", (place, 2), ha="center", color="white")
+        value, low, high = (100 * each[key] for key in ("value", "low", "high"))
+        axes.bar(place, value, color="C0", alpha=0.8)
+        error = [[value - low], [high - value]]
+        axes.errorbar(place, value, yerr=error, color="black", capsize=3)
+        axes.annotate(f"n = {each['cases']}", (place, 2), ha="center", color="white")
     axes.set_xticks(range(len(by_agreement)), list(by_agreement))
     axes.set_xlabel("workers who gave the answer")
     axes.set_ylabel("right, %")

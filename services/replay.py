@@ -44,8 +44,10 @@ def replay(folder: Path, settings: Settings, data: Path, out: Path | None = None
 
     The policies: `vote` (one voice each), `confidence` (voices by raw confidence), `calibrated`
     (by what panel.toml's competence file says), `panel` (the same, families discounted: what the
-    gateway does), `as answered` (what was answered then, a summariser's wording included), each
-    worker alone, and `any worker`, which is right where one of them is.
+    gateway does), `as answered` (what was answered then, by a summariser or after a discussion),
+    each worker alone, and `any worker`, which is right where one of them is.
+
+    All but `as answered` take each worker at its first word.
 
     Raises:
         EvaluationError: no such run, or not one of its cases was answered.
@@ -78,6 +80,9 @@ def replay(folder: Path, settings: Settings, data: Path, out: Path | None = None
             }
             for name, right in rights.items()
         },
+        "by_agreement": {
+            name: asdict(each) for name, each in _by_agreement(cases, run, settings).items()
+        },
     }
     _show(summary)
     if out is not None:
@@ -86,7 +91,7 @@ def replay(folder: Path, settings: Settings, data: Path, out: Path | None = None
         out.mkdir(parents=True, exist_ok=True)
         (out / "replay.json").write_text(json.dumps(summary, indent=1), "utf-8")
         sure = {name: each.confidences for name, each in policies.items()}
-        pictures.draw(summary, _by_agreement(cases, run, settings), sure, rights, out)
+        pictures.draw(summary, sure, rights, out)
         print(f"pictures: {out}")
     print(f"95 % intervals clustered by image, bootstrap seed {BOOTSTRAP_SEED}")
     return summary
@@ -103,7 +108,7 @@ def _policies(run: Run, cases: Sequence[Case], settings: Settings) -> dict[str, 
     found = {
         name: _weighed(run, cases, settings, competence) for name, competence in competences.items()
     }
-    if run.summarise != "never":
+    if run.summarise != "never" or run.rounds > 1:
         answered = [outcome.answer for _, outcome in cases]
         found["as answered"] = Replayed(answered, [None] * len(cases))
     for seat in settings.workers:
@@ -125,7 +130,7 @@ def _opinion(run: Run, case: Case, settings: Settings, competence: Competence | 
     example, outcome = case
     families = {worker.name: worker.family for worker in settings.workers}
     cell = Cell(run.language, kind_of(example.question, run.language), None)
-    return Judge(families, cell, competence).weigh(outcome.answers)
+    return Judge(families, cell, competence).weigh(a for a in outcome.answers if a.round == 1)
 
 
 def _as_told(settings: Settings) -> Competence:
@@ -209,6 +214,8 @@ def _show(summary: dict[str, Any]) -> None:
             f"{error['value'] if error else float('nan'):20.3f}"
             f"{covered['value'] * 100 if covered else float('nan'):14.1f}"
         )
+    for agreement, each in summary["by_agreement"].items():
+        print(f"said by {agreement}: right in {_percent(each, '')} of {each['cases']} cases")
 
 
 def _percent(score: dict[str, Any], sign: str) -> str:

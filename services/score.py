@@ -9,7 +9,7 @@ from functools import partial
 from itertools import combinations
 from typing import Any
 
-from gateway.contract import ErrorKind
+from gateway.contract import ErrorKind, Verdict
 from models.data.example import Example
 from models.metrics import (
     bert_score,
@@ -61,11 +61,11 @@ def score(examples: list[Example], outcomes: dict[str, Outcome], language: str) 
     """Everything that is scored, as a JSON object; `scores` is empty where nothing could be.
 
     Accuracies are those of the panel and of each worker that was heard, over all, closed and open
-    questions; of whichever worker is right, case by case (`any_worker`); and of the panel where it
-    agreed so much (`by_agreement`). `headroom` is how far `any_worker` is above the best one, and
-    `disagreement` how often two differ. `scorers` are the field's other scores, with the
-    calibration error of each worker's raw confidence. Who was heard and gave no answer was wrong; a
-    case in which someone was not heard is open.
+    questions; of whichever worker is right, case by case (`any_worker`); and of the panel where so
+    many of its workers gave the answer (`by_agreement`). `headroom` is how far `any_worker` is
+    above the best one, and `disagreement` how often two differ. `scorers` are the field's other
+    scores, with the calibration error of the panel's confidence and of each worker's raw one. Who
+    was heard and gave no answer was wrong; a case in which someone was not heard is open.
     """
     said = _said(outcomes)
     groups = {
@@ -75,7 +75,7 @@ def score(examples: list[Example], outcomes: dict[str, Outcome], language: str) 
     }
     settled = sum(e.id in outcomes and is_settled(outcomes[e.id]) for e in examples)
     verdicts = {id: each.verdict for id, each in outcomes.items() if each.verdict}
-    agreements = {id: v.agreement for id, v in verdicts.items() if v.agreement is not None}
+    backing = {id: _backing(v) for id, v in verdicts.items() if v.agreement is not None}
     return {
         "cases": len(examples),
         "open_cases": len(examples) - settled,
@@ -94,10 +94,8 @@ def score(examples: list[Example], outcomes: dict[str, Outcome], language: str) 
         "headroom": _headroom(examples, said),
         "disagreement": _disagreement(examples, said),
         "by_agreement": {
-            f"{agreement:.2f}": _rate_of(
-                [e for e in examples if agreements.get(e.id) == agreement], said[PANEL]
-            )
-            for agreement in sorted(set(agreements.values()), reverse=True)
+            backed: _rate_of([e for e in examples if backing.get(e.id) == backed], said[PANEL])
+            for backed in sorted(set(backing.values()), reverse=True)
         },
         "worded_by": dict(Counter(verdict.summary.by for verdict in verdicts.values())),
     }
@@ -139,8 +137,16 @@ def _said(outcomes: dict[str, Outcome]) -> dict[str, Texts]:
         for answer in outcome.answers:
             texts = said.setdefault(answer.worker, {})
             if answer.error is None or answer.error.kind not in {*UNHEARD, "not_eligible"}:
-                texts[case] = answer.text
+                # Who failed in a second round is taken at the first word.
+                texts[case] = answer.text or texts.get(case)
     return said
+
+
+def _backing(verdict: Verdict) -> str:
+    """By how many of those who answered the answer was given: "2 of 3"."""
+    voices = sum(answer.weight is not None for answer in verdict.answers)
+    against = sum(len(dissent.workers) for dissent in verdict.dissent)
+    return f"{voices - against} of {voices}"
 
 
 def _best(examples: Collection[Example], said: dict[str, Texts]) -> Texts:
@@ -249,15 +255,24 @@ def _references(example: Example) -> tuple[str, ...]:
 def _calibration(
     examples: list[Example], outcomes: dict[str, Outcome], who: str
 ) -> dict[str, Any] | None:
-    """How far a worker's raw confidence is from how often it is right; the panel gives none."""
+    """How far a voice's confidence is from how often it is right; null where it gave none."""
     sure, hits, images = [], [], []
     for example in examples:
-        for answer in outcomes[example.id].answers if example.id in outcomes else ():
-            if answer.worker == who and answer.confidence is not None:
-                sure.append(answer.confidence)
-                hits.append(is_right(answer.text, example))
-                images.append(example.images)
+        for said in _with_confidence(outcomes[example.id], who) if example.id in outcomes else ():
+            sure.append(said[1])
+            hits.append(is_right(said[0], example))
+            images.append(example.images)
     return asdict(calibration_error.score(sure, hits, images)) if sure else None
+
+
+def _with_confidence(outcome: Outcome, who: str) -> list[tuple[str | None, float]]:
+    """What the voice said, where it said how sure it was."""
+    verdict = outcome.verdict
+    if who == PANEL:
+        sure = verdict.confidence if verdict else None
+        return [] if sure is None else [(outcome.answer, sure)]
+    last = [a for a in outcome.answers if a.worker == who and a.text is not None][-1:]
+    return [(a.text, a.confidence) for a in last if a.confidence is not None]
 
 
 def _show_table(title: str, columns: dict[str, dict[str, Any]]) -> None:

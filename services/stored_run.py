@@ -27,6 +27,8 @@ class Run:
     summarise: Summarise
     panel: str
     models: dict[str, str | None]  # what the asked workers' servers loaded
+    fold: list[int] | None = None  # which one, of how many
+    rounds: int = 1
 
 
 @dataclass(frozen=True)

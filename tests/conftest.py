@@ -72,31 +72,30 @@ def panel_file(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-@pytest.fixture
-def serve() -> Iterator[Callable[[Settings], str]]:
-    """Runs a gateway on a loopback port, gives its address; it is gone after the test."""
-    with contextlib.ExitStack() as running:
-
-        def start(settings: Settings) -> str:
-            config = uvicorn.Config(create_app(settings), log_level="warning", lifespan="on")
-            server = uvicorn.Server(config)
-            listener = socket.create_server(("127.0.0.1", 0))
-            thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-            thread.start()
-
-            def stop() -> None:
-                server.should_exit = True
-                thread.join(timeout=10)
-                listener.close()
-
-            running.callback(stop)
+@contextlib.contextmanager
+def serving(settings: Settings) -> Iterator[str]:
+    """Runs a gateway on a loopback port, gives its address; it is gone afterwards."""
+    config = uvicorn.Config(create_app(settings), log_level="warning", lifespan="on")
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        thread.start()
+        try:
             give_up_at = time.monotonic() + 20
             while not server.started:
                 assert thread.is_alive() and time.monotonic() < give_up_at
                 time.sleep(0.01)
-            return f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(timeout=10)
 
-        yield start
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Settings], str]]:
+    """Runs gateways that are gone after the test."""
+    with contextlib.ExitStack() as running:
+        yield lambda settings: running.enter_context(serving(settings))
 
 
 @pytest.fixture

@@ -184,7 +184,9 @@ def test_a_competence_file_of_other_workers_is_refused(panel_file, competence_fi
 @pytest.mark.parametrize("content", ["", "[]", '{"workers": {}}'])
 def test_a_broken_competence_file_is_one_line(panel_file, competence_file, content):
     competence_file.write_text(content)
-    with pytest.raises(SettingsError, match=r"panel.competence: .*competence.json.*calibrate$"):
+    with pytest.raises(
+        SettingsError, match=r"panel.competence: .*competence.json.*run consilium calibrate"
+    ):
         load_settings(panel_file(["http://127.0.0.1:1"], panel=COMPETENT), environ={})
     with pytest.raises(CompetenceError, match="cannot be read"):
         load_competence(competence_file.with_name("none.json"))

@@ -91,7 +91,7 @@ def test_a_seat_that_is_served_elsewhere_gets_no_container(tmp_path: Path) -> No
     panel = tmp_path / "panel.toml"
     panel.write_text(elsewhere, "utf-8")
 
-    services = yaml.safe_load(compose(load_settings(panel, {})))["services"]
+    services = yaml.safe_load(compose(load_settings(panel, {}, with_competence=False)))["services"]
 
     assert "worker-mobilenet" not in services
     assert "CONSILIUM_WORKER_MOBILENET_URL" not in services["gateway"]["environment"]

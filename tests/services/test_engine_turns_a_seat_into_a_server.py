@@ -42,7 +42,7 @@ def edited(tmp_path: Path) -> Callable[[str, str], Settings]:
         assert old in text
         panel = tmp_path / "panel.toml"
         panel.write_text(text.replace(old, new, 1), "utf-8")
-        return load_settings(panel, {})
+        return load_settings(panel, {}, with_competence=False)
 
     return edit
 

@@ -119,7 +119,7 @@ def test_it_says_what_agreement_was_worth(vllm, gateway, run):
     summary = run(gateway(workers))
 
     found = {agreed: (r["correct"], r["scored"]) for agreed, r in summary["by_agreement"].items()}
-    assert found == {"1.00": (3, 3), "0.67": (3, 9)}
+    assert found == {"3 of 3": (3, 3), "2 of 3": (3, 9)}
     assert summary["any_worker"]["accuracy"] == 1
     assert summary["headroom"]["value"] == 0.25  # over the first, which is wrong on one of four
     apart = {pair: share["value"] for pair, share in summary["disagreement"].items()}

@@ -1,0 +1,159 @@
+"""calibrate and replay, on stored answers of workers whose habits we know."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from gateway.competence import Cell
+from gateway.contract import Answer, Summary, Verdict
+from gateway.settings import Settings, load_settings
+from services.fit import calibrate, cross_fitted, hear
+from services.replay import replay
+from services.stored_run import EvaluationError, Run, claim
+
+IMAGES, EACH = 60, 8
+YES_NO, PLACE = "Is the lung healthy?", "Where is the lung?"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """SLAKE's layout: of each image four yes/no questions and four about a place."""
+    rows = []
+    for number in range(IMAGES):
+        folder = tmp_path / "data" / "slake" / "imgs" / f"xmlab{number}"
+        folder.mkdir(parents=True)
+        Image.new("L", (8, 8), number).save(folder / "source.jpg")
+        for asked in range(EACH):
+            row = {"img_name": f"xmlab{number}/source.jpg", "qid": len(rows), "q_lang": "en"}
+            row |= {"question": YES_NO, "answer": "Yes", "answer_type": "CLOSED"}
+            if asked % 2:
+                row |= {"question": PLACE, "answer": "Left", "answer_type": "OPEN"}
+            rows.append(row | {"modality": "CT" if number % 2 else "MRI", "content_type": "Organ"})
+    (tmp_path / "data" / "slake" / "validate.json").write_text(json.dumps(rows), "utf-8")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def settings(panel_file: Callable[..., Path]) -> Settings:
+    """w0 and w2 are of one family."""
+    path = panel_file(["http://127.0.0.1:1"] * 3)
+    two = path.read_text().split("[[worker]]")[2]
+    other = two.replace('family = "mock"', 'family = "other"')
+    path.write_text(path.read_text().replace(two, other))
+    return load_settings(path, environ={})
+
+
+@pytest.fixture
+def stored(data: Path, tmp_path: Path) -> Path:
+    """w0 is good at yes and no, w1 at places; w2 is w0's twin, errors and all. All are as sure of
+    themselves when they are wrong."""
+    dice = random.Random(0)
+    folder = tmp_path / "run"
+    claim(folder, Run("slake", "validate", "en", None, False, None, "never", "hash", {}))
+    lines = []
+    for row in json.loads((data / "slake" / "validate.json").read_text()):
+        closed = row["question"] == YES_NO
+        chances = {"w0": 0.9 if closed else 0.3, "w1": 0.5 if closed else 0.9}
+        right = {worker: dice.random() < chance for worker, chance in chances.items()}
+        right["w2"] = right["w0"]
+        wrong = {"w0": "No" if closed else "Right", "w1": "No" if closed else "Middle"}
+        wrong["w2"] = wrong["w0"]
+        answers = tuple(
+            Answer(
+                worker=worker,
+                text=row["answer"] if right[worker] else wrong[worker],
+                confidence=dice.uniform(0.6, 0.9),
+                seconds=0,
+            )
+            for worker in ("w0", "w1", "w2")
+        )
+        verdict = Verdict(
+            id="x",
+            answer=answers[0].text,
+            language="en",
+            agreement=1,
+            answers=answers,
+            dissent=(),
+            summary=Summary(by="vote", faithful=None, seconds=0),
+            panel="hash",
+            seconds=0,
+        )
+        record = {"id": f"validate-{row['qid']}", "verdict": verdict.model_dump()}
+        lines.append(json.dumps(record))
+    (folder / "verdicts.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_it_learns_who_knows_what(stored, settings, data):
+    learned = calibrate([stored], settings, data)
+    yes_no, place = Cell("en", "yes_no", None), Cell("en", "place", None)
+
+    def believed(worker: str, cell: Cell) -> float:
+        return learned.believed(worker, 0.75, cell)
+
+    assert believed("w0", yes_no) > 0.8 > 0.5 > believed("w0", place)
+    assert believed("w1", place) > 0.8 > 0.65 > believed("w1", yes_no)
+    # Said as well where it was never asked: mostly what it is in general.
+    assert believed("w1", Cell("es", "count", "xray")) == pytest.approx(0.7, abs=0.08)
+    assert learned.workers["w0"].skills["en/place"].accuracy == pytest.approx(0.3, abs=0.1)
+    assert learned.workers["w0"].skills["en/place/ct"].cases == IMAGES * EACH / 4
+    assert learned.learned_from == f"slake validate en, {IMAGES * EACH} questions"
+
+
+def test_it_finds_out_who_errs_together(stored, settings, data):
+    assert calibrate([stored], settings, data).correlation == {"mock": 1.0}
+
+
+def test_the_verdict_is_as_often_right_as_it_says(stored, settings, data):
+    """Judged on images that were left out, by bins of its confidence."""
+    cases, _ = hear([stored], data)
+    line = calibrate([stored], settings, data).verdict["en"]
+    told = sorted((line(share), right) for _, share, right in cross_fitted(cases, settings))
+    for part in (told[: len(told) // 2], told[len(told) // 2 :]):
+        sure = sum(confidence for confidence, _ in part) / len(part)
+        assert sum(right for _, right in part) / len(part) == pytest.approx(sure, abs=0.08)
+
+
+def test_policies_are_compared_on_the_same_answers(stored, settings, data, tmp_path, capsys):
+    learned = calibrate([stored], settings, data)
+    seated = settings.model_copy(update={"competence": learned})
+    summary = replay(stored, seated, data, tmp_path / "pictures")
+    right = {name: each["accuracy"]["value"] for name, each in summary["policies"].items()}
+    assert right["vote"] == right["w0"] == right["w2"]  # the twins outvote w1
+    assert right["panel"] > right["vote"] + 0.1 and right["panel"] > right["w1"]
+    assert right["any worker"] >= max(right.values())
+    best = summary["best_worker"]
+    assert summary["policies"][best]["over_best_worker"]["value"] == 0
+    error = {name: each["calibration_error"] for name, each in summary["policies"].items()}
+    assert error["vote"] is None
+    assert error["panel"]["value"] < 0.1 < error["confidence"]["value"]
+    found = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    pictures = ["agreement.png", "coverage.png", "policies.png", "reliability.png"]
+    assert found == sorted([*pictures, "replay.json"])
+    for name in pictures:
+        with Image.open(tmp_path / "pictures" / name) as picture:
+            assert picture.width > 400 and len(set(picture.convert("L").getdata())) > 10
+    assert "over " + best in capsys.readouterr().out
+
+
+def test_without_a_competence_file_there_is_only_the_vote(stored, settings, data):
+    assert "panel" not in replay(stored, settings, data)["policies"]
+
+
+def test_runs_that_teach_nothing_are_refused(stored, settings, data, tmp_path):
+    with pytest.raises(EvaluationError, match="holds no evaluation of this version"):
+        calibrate([tmp_path / "none"], settings, data)
+    few = (stored / "verdicts.jsonl").read_text().splitlines(keepends=True)[:20]
+    (stored / "verdicts.jsonl").write_text("".join(few))
+    with pytest.raises(EvaluationError, match="20 answers of w0 with a confidence; at least 50"):
+        calibrate([stored], settings, data)
+    shuffled = tmp_path / "shuffled"
+    claim(shuffled, Run("slake", "validate", "en", 0, False, None, "never", "hash", {}))
+    with pytest.raises(EvaluationError, match="its images were changed"):
+        calibrate([shuffled], settings, data)
+    with pytest.raises(EvaluationError, match="nobody has answered"):
+        replay(shuffled, settings, data)

@@ -269,9 +269,12 @@ def calibrate(
 
 @app.command()
 def replay(
-    run: Annotated[Path, typer.Argument(help="A stored run of consilium evaluate.")],
+    runs: Annotated[list[Path], typer.Argument(help="A stored run; or one for each fold.")],
     data: Data,
     out: Annotated[Path | None, typer.Option(help="A folder for the pictures.")] = None,
+    cross_fit: Annotated[
+        bool, typer.Option("--cross-fit", help="Learn competence from these answers too.")
+    ] = False,
     panel: Panel = PANEL_FILE,
 ) -> None:
     """Weigh a stored run's answers again under every policy, and compare."""
@@ -280,7 +283,7 @@ def replay(
     from services.stored_run import EvaluationError
 
     with _failures(DataError, EvaluationError):
-        program(run, _settings(panel), data, out)
+        program(runs, _settings(panel), data, out, cross_fit)
 
 
 def main() -> None:

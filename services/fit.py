@@ -20,11 +20,11 @@ from gateway.competence import Cell, Competence, Line, Skill, Worker, logit
 from gateway.contract import Answer, Language, Modality
 from gateway.questions import kind_of
 from gateway.settings import Settings
-from gateway.verdict import Judge
+from gateway.verdict import Judge, Opinion
 from models.data.example import Example
 from services import stored_run
 from services.score import is_right
-from services.stored_run import EvaluationError
+from services.stored_run import EvaluationError, Outcome
 
 FOLDS = 5
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)  # of the ridge, the inverse; chosen on left-out images
@@ -57,23 +57,21 @@ def calibrate(runs: Sequence[Path], settings: Settings, data: Path) -> Competenc
     """
     cases, sources = hear(runs, data)
     competence = _workers_of(cases, settings)
-    shares = cross_fitted(cases, settings)
+    shares: dict[Language, list[tuple[float, bool]]] = defaultdict(list)
+    for case, opinion in zip(cases, cross_fitted(cases, settings), strict=True):
+        winner = opinion.winner
+        shares[case.cell.language].append((winner.share, is_right(winner.text, case.example)))
     return competence.model_copy(
         update={
             "learned_from": "; ".join(sources),
             "correlation": _correlations(cases, settings),
-            "verdict": {
-                language: _line_of(
-                    [(s, r) for case, s, r in shares if case.cell.language == language]
-                )
-                for language in sorted({case.cell.language for case, _, _ in shares})
-            },
+            "verdict": {language: _line_of(each) for language, each in sorted(shares.items())},
         }
     )
 
 
 def hear(runs: Sequence[Path], data: Path) -> tuple[list[Heard], list[str]]:
-    """Every case of the runs, and a phrase for each run.
+    """Every case of the runs that somebody answered, and a phrase for each run.
 
     Raises:
         EvaluationError, models.data's DataError
@@ -83,32 +81,35 @@ def hear(runs: Sequence[Path], data: Path) -> tuple[list[Heard], list[str]]:
         run, outcomes = stored_run.load(folder, data)
         if run.shuffle_images is not None or run.blank_images:
             raise EvaluationError(f"{folder}: its images were changed; take a run without that.")
-        for example, outcome in outcomes:
-            if example.answer:
-                language: Language = run.language
-                kind = kind_of(example.question, language)
-                cell = Cell(language, kind, MODALITIES.get(example.modality or ""))
-                first = tuple(answer for answer in outcome.answers if answer.round == 1)
-                cases.append(Heard(example, cell, first))
+        known = [(example, outcome) for example, outcome in outcomes if example.answer]
+        cases += [heard(run.language, *each) for each in known if each[1].was_answered]
         sources.append(f"{run.dataset} {run.split} {run.language}, {len(outcomes)} questions")
     return cases, sources
 
 
-def cross_fitted(cases: Sequence[Heard], settings: Settings) -> list[tuple[Heard, float, bool]]:
-    """Each case with its winner's share and whether that was right, weighed by what was learned
-    from the other images. No modality is told: a caller may not know it either."""
-    found = []
+def heard(language: Language, example: Example, outcome: Outcome) -> Heard:
+    kind = kind_of(example.question, language)
+    cell = Cell(language, kind, MODALITIES.get(example.modality or ""))
+    return Heard(example, cell, tuple(answer for answer in outcome.answers if answer.round == 1))
+
+
+def cross_fitted(cases: Sequence[Heard], settings: Settings) -> list[Opinion]:
+    """The panel's opinion of each case, weighed by what was learned from the other images. No
+    modality is told: a caller may not know it either. Every case has an answer.
+
+    Raises:
+        EvaluationError: too few answers.
+    """
+    found: dict[int, Opinion] = {}
     for learned, left_out in _image_folds(cases):
         part = [cases[index] for index in learned]
         competence = _workers_of(part, settings).model_copy(
             update={"correlation": _correlations(part, settings)}
         )
-        for case in (cases[index] for index in left_out):
-            if any(answer.text is not None for answer in case.answers):
-                cell = Cell(case.cell.language, case.cell.kind, None)
-                winner = judge(settings, cell, competence).weigh(case.answers).winner
-                found.append((case, winner.share, is_right(winner.text, case.example)))
-    return found
+        for index in left_out:
+            cell = Cell(cases[index].cell.language, cases[index].cell.kind, None)
+            found[index] = judge(settings, cell, competence).weigh(cases[index].answers)
+    return [found[index] for index in range(len(cases))]
 
 
 def judge(settings: Settings, cell: Cell, competence: Competence | None) -> Judge:

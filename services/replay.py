@@ -7,7 +7,7 @@ seeing: what agreement is worth, how calibrated a confidence is, what abstaining
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from gateway.verdict import Judge, Opinion
 from models.data.example import Example
 from models.metrics import calibration_error
 from models.metrics.score import Score, mean
-from services import stored_run
+from services import fit, stored_run
 from services.score import BOOTSTRAP_SEED, is_right
 from services.stored_run import EvaluationError, Outcome, Run
 
@@ -39,25 +39,35 @@ class Replayed:
 Case = tuple[Example, Outcome]
 
 
-def replay(folder: Path, settings: Settings, data: Path, out: Path | None = None) -> dict[str, Any]:
-    """Print and return what each policy makes of the answers in `folder`, with pictures in `out`.
+def replay(
+    folders: Sequence[Path],
+    settings: Settings,
+    data: Path,
+    out: Path | None = None,
+    cross_fit: bool = False,
+) -> dict[str, Any]:
+    """Print and return what each policy makes of the answers in `folders` (several parts of one
+    evaluation), with pictures in `out`.
 
     The policies: `vote` (one voice each), `confidence` (voices by raw confidence), `calibrated`
     (by what panel.toml's competence file says), `panel` (the same, families discounted: what the
     gateway does), `as answered` (what was answered then, by a summariser or after a discussion),
-    each worker alone, and `any worker`, which is right where one of them is.
+    each worker alone, and `any worker`, which is right where one of them is. `cross_fit` adds
+    `cross-fitted`: by what the other images of these very answers teach.
 
     All but `as answered` take each worker at its first word.
 
     Raises:
-        EvaluationError: no such run, or not one of its cases was answered.
+        EvaluationError: no such run, parts of different ones, or nobody has answered anything.
         models.data's DataError
     """
-    run, cases = stored_run.load(folder, data)
-    cases = [(example, outcome) for example, outcome in cases if _heard(outcome)]
-    if not cases:
-        raise EvaluationError(f"{folder}: nobody has answered any of its questions yet.")
+    run, cases = _read(folders, data)
     policies = _policies(run, cases, settings)
+    if cross_fit:
+        heard = [fit.heard(run.language, *case) for case in cases]
+        opinions = fit.cross_fitted(heard, settings)
+        texts = [opinion.winner.text for opinion in opinions]
+        policies["cross-fitted"] = Replayed([*texts], [None] * len(cases))
     rights = {
         name: [is_right(t, example) for t, (example, _) in zip(each.texts, cases, strict=True)]
         for name, each in policies.items()
@@ -95,6 +105,20 @@ def replay(folder: Path, settings: Settings, data: Path, out: Path | None = None
         print(f"pictures: {out}")
     print(f"95 % intervals clustered by image, bootstrap seed {BOOTSTRAP_SEED}")
     return summary
+
+
+def _read(folders: Sequence[Path], data: Path) -> tuple[Run, list[Case]]:
+    parts = [stored_run.load(folder, data) for folder in folders]
+    first = parts[0][0]
+    for folder, (run, _) in zip(folders, parts, strict=True):
+        if replace(run, fold=None, panel="", models={}) != replace(
+            first, fold=None, panel="", models={}
+        ):
+            raise EvaluationError(f"{folder} is no part of the same evaluation as {folders[0]}.")
+    cases = [case for _, part in parts for case in part if case[1].was_answered]
+    if not cases:
+        raise EvaluationError(f"{folders[0]}: nobody has answered any of its questions yet.")
+    return first, cases
 
 
 def _policies(run: Run, cases: Sequence[Case], settings: Settings) -> dict[str, Replayed]:
@@ -147,10 +171,6 @@ def _as_told(settings: Settings) -> Competence:
         correlation={},
         verdict={"en": as_it_is, "es": as_it_is, "zh": as_it_is},
     )
-
-
-def _heard(outcome: Outcome) -> bool:
-    return any(answer.text is not None for answer in outcome.answers)
 
 
 def _by(worker: str, outcome: Outcome) -> Answer | None:

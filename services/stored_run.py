@@ -39,6 +39,10 @@ class Outcome:
     answers: tuple[Answer, ...]
 
     @property
+    def was_answered(self) -> bool:
+        return any(answer.text is not None for answer in self.answers)
+
+    @property
     def answer(self) -> str | None:
         return (self.verdict.answer or self.verdict.best_guess) if self.verdict else None
 

@@ -1,14 +1,14 @@
 """A worker is killed, hangs or turns to nonsense while hundreds of cases are under way."""
 
 import itertools
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
+from gateway import panel
 from tests.gateway.test_the_panel_survives_its_workers import CASE
+from tests.mock_vllm import MockVllm
 
 CALLERS, CASES = 8, 240
 
@@ -30,25 +30,21 @@ def answering_nothing(worker):
 
 
 @pytest.mark.parametrize("fault", [killed, hung, speaking_nonsense, answering_nothing])
-def test_no_request_fails_at_a_quorum_of_two_of_three(vllm, gateway, fault):
-    """And soon nobody waits for it any more: it rests."""
-    from tests.mock_vllm import MockVllm
-
+def test_no_request_fails_at_a_quorum_of_two_of_three(vllm, gateway, monkeypatch, fault):
+    """And soon it is not asked any more: it rests."""
+    monkeypatch.setattr(panel, "REST_S", 1_000.0)
     lost = MockVllm("yes", delay_s=0.02).start()
     url = gateway(
         [vllm("yes", delay_s=0.02), lost, vllm("yes")], panel="quorum = 2\ndeadline_s = 2"
     )
-    numbers, half = itertools.count(), threading.Event()
+    numbers = itertools.count()
 
-    def ask(http: httpx.Client) -> list[tuple[int, float]]:
+    def ask(http: httpx.Client) -> list[httpx.Response]:
         found = []
         while (number := next(numbers)) < CASES:
             if number == CASES // 2:
                 fault(lost)
-                half.set()
-            began = time.monotonic()
-            response = http.post(f"{url}/vqa", json=CASE | {"question": f"Is it {number}?"})
-            found.append((response.status_code, time.monotonic() - began))
+            found.append(http.post(f"{url}/vqa", json=CASE | {"question": f"Is it {number}?"}))
         return found
 
     limits = httpx.Limits(max_connections=CALLERS)
@@ -56,7 +52,8 @@ def test_no_request_fails_at_a_quorum_of_two_of_three(vllm, gateway, fault):
         found = [each for part in pool.map(ask, [http] * CALLERS) for each in part]
     if fault is not killed:
         lost.stop()
-    assert half.is_set() and len(found) == CASES
-    assert {status for status, _ in found} == {200}
-    # Three times, by as many callers at once as there are: then it is left alone.
-    assert sum(seconds > 1.5 for _, seconds in found) <= 3 * CALLERS
+    assert [response.status_code for response in found] == [200] * CASES
+    details = [(response.json()["answers"][1]["error"] or {}).get("detail") for response in found]
+    tried = [detail for detail in details if detail and "rests for" not in detail]
+    # Three times, and who was under way just then.
+    assert 3 <= len(tried) <= 3 * CALLERS

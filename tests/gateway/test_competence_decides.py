@@ -158,7 +158,7 @@ COMPETENT = 'quorum = 1\ncompetence = "competence.json"'
 
 
 def test_the_gateway_weighs_by_its_competence_file(vllm, gateway, competence_file):
-    workers = [vllm("1", confidence=0.5), vllm("1", confidence=0.5), vllm("2", confidence=0.999)]
+    workers = [vllm("1", confidence=0.4), vllm("1", confidence=0.4), vllm("2", confidence=0.999)]
     by_vote = ask(gateway(workers)).json()
     assert by_vote["answer"] == "1" and by_vote["confidence"] is None
     verdict = ask(gateway(workers, panel=COMPETENT)).json()

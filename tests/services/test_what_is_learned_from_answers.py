@@ -112,7 +112,10 @@ def test_the_verdict_is_as_often_right_as_it_says(stored, settings, data):
     """Judged on images that were left out, by bins of its confidence."""
     cases, _ = hear([stored], data)
     line = calibrate([stored], settings, data).verdict["en"]
-    told = sorted((line(share), right) for _, share, right in cross_fitted(cases, settings))
+    told = sorted(
+        (line(opinion.winner.share), opinion.winner.text == case.example.answer)
+        for case, opinion in zip(cases, cross_fitted(cases, settings), strict=True)
+    )
     for part in (told[: len(told) // 2], told[len(told) // 2 :]):
         sure = sum(confidence for confidence, _ in part) / len(part)
         assert sum(right for _, right in part) / len(part) == pytest.approx(sure, abs=0.08)
@@ -121,10 +124,11 @@ def test_the_verdict_is_as_often_right_as_it_says(stored, settings, data):
 def test_policies_are_compared_on_the_same_answers(stored, settings, data, tmp_path, capsys):
     learned = calibrate([stored], settings, data)
     seated = settings.model_copy(update={"competence": learned})
-    summary = replay(stored, seated, data, tmp_path / "pictures")
+    summary = replay([stored], seated, data, tmp_path / "pictures", cross_fit=True)
     right = {name: each["accuracy"]["value"] for name, each in summary["policies"].items()}
     assert right["vote"] == right["w0"] == right["w2"]  # the twins outvote w1
     assert right["panel"] > right["vote"] + 0.1 and right["panel"] > right["w1"]
+    assert right["cross-fitted"] == pytest.approx(right["panel"], abs=0.05)
     assert right["any worker"] >= max(right.values())
     best = summary["best_worker"]
     assert summary["policies"][best]["over_best_worker"]["value"] == 0
@@ -141,7 +145,7 @@ def test_policies_are_compared_on_the_same_answers(stored, settings, data, tmp_p
 
 
 def test_without_a_competence_file_there_is_only_the_vote(stored, settings, data):
-    assert "panel" not in replay(stored, settings, data)["policies"]
+    assert "panel" not in replay([stored], settings, data)["policies"]
 
 
 def test_runs_that_teach_nothing_are_refused(stored, settings, data, tmp_path):
@@ -156,4 +160,6 @@ def test_runs_that_teach_nothing_are_refused(stored, settings, data, tmp_path):
     with pytest.raises(EvaluationError, match="its images were changed"):
         calibrate([shuffled], settings, data)
     with pytest.raises(EvaluationError, match="nobody has answered"):
-        replay(shuffled, settings, data)
+        replay([shuffled], settings, data)
+    with pytest.raises(EvaluationError, match="shuffled is no part of the same evaluation"):
+        replay([stored, shuffled], settings, data)

@@ -240,6 +240,7 @@ async def _report(settings: Settings, http: httpx.AsyncClient, store: Store) -> 
         else SummariserSeat(
             languages=settings.summariser.languages, reachable=found[-1][0], model=found[-1][1]
         ),
+        learned_from=settings.competence.learned_from if settings.competence else None,
         store_reachable=store_reachable,
         **settings.limits.model_dump(),
     )

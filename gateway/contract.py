@@ -224,6 +224,9 @@ class PanelReport(_Frozen):
     deadline_s: float
     workers: tuple[Seat, ...]
     summariser: SummariserSeat | None
+    learned_from: str | None = Field(
+        description="The questions on which voices were calibrated; null: all are equal."
+    )
     store_reachable: bool = Field(
         description="Without it cases are answered all the same, and nothing is kept."
     )

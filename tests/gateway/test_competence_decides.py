@@ -5,6 +5,7 @@ import json
 import random
 from pathlib import Path
 
+import httpx
 import pytest
 
 from gateway.competence import (
@@ -159,9 +160,11 @@ COMPETENT = 'quorum = 1\ncompetence = "competence.json"'
 
 def test_the_gateway_weighs_by_its_competence_file(vllm, gateway, competence_file):
     workers = [vllm("1", confidence=0.4), vllm("1", confidence=0.4), vllm("2", confidence=0.999)]
-    by_vote = ask(gateway(workers)).json()
+    plain, url = gateway(workers), gateway(workers, panel=COMPETENT)
+    by_vote, verdict = ask(plain).json(), ask(url).json()
     assert by_vote["answer"] == "1" and by_vote["confidence"] is None
-    verdict = ask(gateway(workers, panel=COMPETENT)).json()
+    told = [httpx.get(f"{each}/panel").json()["learned_from"] for each in (plain, url)]
+    assert told == [None, "a test"]
     assert verdict["answer"] == "2" and 0 < verdict["confidence"] < 1
     assert verdict["panel"] != by_vote["panel"]
     assert sum(answer["weight"] for answer in verdict["answers"]) == pytest.approx(1)

@@ -65,10 +65,12 @@ class Skill(_Frozen):
 
 
 class Worker(_Frozen):
-    """`model` and `prompt` are those that panel.toml seated when this was learned."""
+    """`model` and `prompt` are those that panel.toml seated when this was learned, `weights` the
+    folder that was served then; null where it was not one alone, as with folds."""
 
     model: str
     prompt: str
+    weights: str | None = None
     slope: float
     skills: dict[str, Skill]  # by a cell's names; "" is there always
 

@@ -57,6 +57,7 @@ def calibrate(runs: Sequence[Path], settings: Settings, data: Path) -> Competenc
     """
     cases, sources = hear(runs, data)
     competence = _workers_of(cases, settings)
+    served = _served(runs)
     shares: dict[Language, list[tuple[float, bool]]] = defaultdict(list)
     for case, opinion in zip(cases, cross_fitted(cases, settings), strict=True):
         winner = opinion.winner
@@ -64,6 +65,10 @@ def calibrate(runs: Sequence[Path], settings: Settings, data: Path) -> Competenc
     return competence.model_copy(
         update={
             "learned_from": "; ".join(sources),
+            "workers": {
+                name: worker.model_copy(update={"weights": served.get(name)})
+                for name, worker in competence.workers.items()
+            },
             "correlation": _correlations(cases, settings),
             "verdict": {language: _line_of(each) for language, each in sorted(shares.items())},
         }
@@ -85,6 +90,15 @@ def hear(runs: Sequence[Path], data: Path) -> tuple[list[Heard], list[str]]:
         cases += [heard(run.language, *each) for each in known if each[1].was_answered]
         sources.append(f"{run.dataset} {run.split} {run.language}, {len(outcomes)} questions")
     return cases, sources
+
+
+def _served(runs: Sequence[Path]) -> dict[str, str | None]:
+    """By worker: the weights that gave its answers, where those were the same in all runs."""
+    found: dict[str, set[str | None]] = defaultdict(set)
+    for folder in runs:
+        for name, weights in stored_run.read_run(folder).models.items():
+            found[name].add(weights)
+    return {name: weights.pop() for name, weights in found.items() if len(weights) == 1}
 
 
 def heard(language: Language, example: Example, outcome: Outcome) -> Heard:

@@ -92,6 +92,20 @@ def note(outcomes: dict[str, Outcome], case: str, outcome: Outcome) -> None:
         outcomes[case] = outcome
 
 
+def read_run(folder: Path) -> Run:
+    """What the evaluation in `folder` is.
+
+    Raises:
+        EvaluationError: none is there, or one of before this version.
+    """
+    try:
+        return Run(**json.loads((folder / "run.json").read_text("utf-8")))
+    except (OSError, TypeError, ValueError) as error:
+        raise EvaluationError(
+            f"{folder} holds no evaluation of this version; run consilium evaluate --out {folder}."
+        ) from error
+
+
 def load(folder: Path, data: Path) -> tuple[Run, list[tuple[Example, Outcome]]]:
     """A run and what came of each of its cases, the questions read from `data` again.
 
@@ -99,12 +113,7 @@ def load(folder: Path, data: Path) -> tuple[Run, list[tuple[Example, Outcome]]]:
         EvaluationError: no run is there, or one of before this version.
         models.data's DataError
     """
-    try:
-        run = Run(**json.loads((folder / "run.json").read_text("utf-8")))
-    except (OSError, TypeError, ValueError) as error:
-        raise EvaluationError(
-            f"{folder} holds no evaluation of this version; run consilium evaluate --out {folder}."
-        ) from error
+    run = read_run(folder)
     examples = datasets.load(run.dataset, data, run.split, run.language)
     outcomes = read_outcomes(folder)
     return run, [(each, outcomes[each.id]) for each in examples if each.id in outcomes]

@@ -8,6 +8,7 @@ import pytest
 from gateway.settings import load_settings
 from models import connectors
 from models.dry_run import plan
+from models.exported import ZOO, served_name
 from models.stages import RECIPES, Recipe, RecipeError, load_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +33,16 @@ def test_a_worker_is_asked_as_it_was_trained() -> None:
         recipe = load_recipe(worker.model.removeprefix("zoo:"))
         seat = (worker.prompt, worker.family, tuple(sorted(worker.languages)))
         assert seat == (recipe.prompt, recipe.language.family, recipe.languages)
+
+
+def test_the_shipped_workers_are_those_that_competence_was_learned_from() -> None:
+    """Whoever exports a worker anew calibrates anew."""
+    settings = load_settings(ROOT / "panel.toml")
+
+    assert settings.competence
+    for worker in settings.workers:
+        weights = settings.competence.workers[worker.name].weights
+        assert weights == served_name(ZOO / worker.model.removeprefix("zoo:"))
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,7 @@ def _sure(answers: Sequence[Answer | None]) -> list[float | None]:
 
 
 def _rightest(example: Example, outcome: Outcome) -> str | None:
-    texts = [answer.text for answer in outcome.answers if answer.text is not None]
+    texts = [a.text for a in outcome.answers if a.text is not None and a.round == 1]
     return max(texts, key=lambda text: is_right(text, example))
 
 

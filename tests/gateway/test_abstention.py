@@ -5,7 +5,7 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from gateway.competence import Competence, Line, Skill, Worker, save_competence
-from gateway.intake import only_pixels
+from gateway.pixels import only_pixels
 from tests.gateway.test_the_panel_survives_its_workers import ask
 
 COMPETENT = 'quorum = 1\ncompetence = "competence.json"'

@@ -17,7 +17,7 @@ from PIL import Image, PngImagePlugin
 from pydicom.data import get_testdata_file
 
 from gateway.contract import Refused, TooLarge
-from gateway.intake import only_pixels
+from gateway.pixels import only_pixels
 from gateway.stripping import strip_jpeg, strip_png
 from tests.conftest import picture
 
@@ -233,7 +233,7 @@ def test_no_header_value_reaches_the_log():
     script = """if True:
         import io, pydicom
         from pydicom.data import get_testdata_file
-        from gateway.intake import only_pixels
+        from gateway.pixels import only_pixels
         data = open(get_testdata_file("CT_small.dcm"), "rb").read()
         only_pixels(data.replace(b"ISO_IR 100", b"DOE^JANE  "), "Image 1 of 1")
     """

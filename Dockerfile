@@ -19,7 +19,8 @@ COPY panel.toml ./
 COPY models/zoo/competence.json models/zoo/
 USER consilium
 EXPOSE 8000
-CMD ["uvicorn", "--factory", "gateway.app:create_app", "--host", "0.0.0.0", "--port", "8000", "--no-access-log"]
+# Only the compose network reaches it, and 127.0.0.1 where the port is published there.
+CMD ["python", "-m", "gateway", "--host", "0.0.0.0", "--without-keys"]
 
 FROM base AS engine
 # Triton compiles small kernels when a server starts.

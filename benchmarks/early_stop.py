@@ -61,9 +61,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         panel = Path(folder) / "panel.toml"
         panel.write_text(panel_of(workers))
-        command = ["uvicorn", "--factory", "gateway.app:create_app", f"--port={PORT}"]
         gateway = subprocess.Popen(
-            [sys.executable, "-m", *command, "--log-level=warning"],
+            [sys.executable, "-m", "gateway", f"--port={PORT}"],
             env=os.environ | {"CONSILIUM_PANEL": str(panel)},
             stderr=subprocess.DEVNULL,
         )
@@ -112,7 +111,10 @@ async def ask_in_turns(workers: list[MockVllm], cases: int) -> dict[str, list[fl
 
     async def straight(number: int) -> None:
         question = {"role": "user", "content": [{"type": "text", "text": f"Case {number}"}]}
-        calls = (complete(http, worker.url, {"messages": [question]}) for worker in workers[:2])
+        calls = (
+            complete(http, worker.url, json.dumps({"messages": [question]}).encode())
+            for worker in workers[:2]
+        )
         await asyncio.gather(*calls)
 
     async def one(number: int) -> None:

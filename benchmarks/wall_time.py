@@ -12,7 +12,6 @@ import json
 import statistics
 import time
 from pathlib import Path
-from typing import Any
 
 import httpx
 from pydicom.data import get_testdata_file
@@ -82,17 +81,18 @@ async def main() -> None:
 
 async def straight(http: httpx.AsyncClient, workers: list[WorkerSettings], question: str) -> None:
     """The same worker calls, in parallel, with nothing around them."""
-    picture = {"type": "image_url", "image_url": {"url": IMAGE.data_uri}}
+    picture = json.loads(IMAGE.part)
 
-    def body(worker: WorkerSettings) -> dict[str, Any]:
+    def body(worker: WorkerSettings) -> bytes:
         text = {"type": "text", "text": worker.prompt.format(question=question)}
-        return {
+        content = {
             "model": worker.name,
             "messages": [{"role": "user", "content": [picture, text]}],
             "temperature": 0,
             "max_tokens": MAX_ANSWER_TOKENS,
             "logprobs": True,
         }
+        return json.dumps(content).encode()
 
     await asyncio.gather(*(complete(http, worker.url, body(worker)) for worker in workers))
 

@@ -1,97 +1,175 @@
-"""The routes: `uvicorn --factory gateway.app:create_app` serves the panel of $CONSILIUM_PANEL."""
+"""The routes: `python -m gateway` serves the panel of $CONSILIUM_PANEL."""
 
 import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-import httpx
-from fastapi import FastAPI, Request, Response
-from fastapi.openapi.utils import get_openapi
-from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic.json_schema import models_json_schema
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from gateway import intake, model_server, stream, summariser
-from gateway.contract import (
-    Case,
-    CaseFields,
-    CaseRequest,
-    InvalidCase,
-    PanelReport,
-    Problem,
-    Refused,
-    Seat,
-    SummariserSeat,
-    TooLarge,
-    Verdict,
-)
-from gateway.panel import Panel
-from gateway.settings import Settings, load_settings
-from gateway.store import Flights, Store, Tell, keep, key_of, open_store, recall
-from gateway.verdict import Judge
+from gateway import documentation, intake, model_server, openai_api, stream, tracing
+from gateway.admission import Admission
+from gateway.audit import Audit
+from gateway.contract import Case, PanelReport, Problem, Refused, Verdict
+from gateway.keys import Key, Keys
+from gateway.metrics import Metrics
+from gateway.service import Service
+from gateway.settings import Settings, SettingsError, load_settings
+from gateway.store import Tell, open_store
+from gateway.telemetry import VERSION, Telemetry
 
 T = TypeVar("T")
+KEYED: dict[int | str, dict[str, Any]] = {401: documentation.problem("No key, or none known here")}
 log = logging.getLogger("consilium.gateway")
+
+# A proxy that gathers events, or keeps them, takes the point away.
+AS_THEY_COME = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The gateway as an ASGI application; without settings it reads the panel file."""
+    """The gateway as an ASGI application; without settings it reads the panel file.
+
+    Raises:
+        SettingsError, KeysError: a file that cannot be used.
+    """
     settings = settings or load_settings()
     # To stderr, unless the program around us has already said where.
     logging.basicConfig(format="%(message)s")
     log.setLevel(logging.INFO)
+    tracing.start()
+    admission = Admission(Keys(settings.keys), settings.panel.store)
+    audit = Audit(settings.audit_folder, settings.audit.days)
+    http, metrics = model_server.new_http_client(), Metrics(VERSION)
+    service = Service(settings, http, open_store(settings.panel.store), metrics)
+    metrics.inside.set_function(lambda: admission.inside)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with model_server.new_http_client() as http:
-            app.state.http, app.state.store = http, open_store(settings.panel.store)
-            app.state.panel = Panel(settings, http, app.state.store)
-            app.state.flights = Flights()
+        async with http:
             yield
-            await app.state.store.close()
+            await service.store.close()
 
     app = FastAPI(
         title="Consilium",
+        version=VERSION,
         description="A panel of visual-question-answering models reads medical images together. "
         "Research software, not a medical device.",
         lifespan=lifespan,
     )
+    app.state.service, app.state.draining = service, False
+    app.add_middleware(Telemetry)
 
-    @app.post("/vqa", response_model=Verdict, openapi_extra=_request_body(), responses=_replies())
-    async def vqa(request: Request) -> Response:
+    async def admitted(request: Request) -> AsyncGenerator[Key, None]:
+        async with admission.admitted(request, service.settings.load) as key:
+            yield key
+
+    Asking = Annotated[Key, Depends(admitted)]
+
+    async def answer(
+        request: Request, case: Case, key: Key, began: float, tell: Tell = lambda _: None
+    ) -> Verdict:
+        verdict = await service.answer(case, began, tell)
+        request.state.asked = not verdict.cached
+        metrics.decided(verdict)
+        audit.note(case, verdict, key, service.settings)
+        _log_case(case, verdict)
+        return verdict
+
+    @app.post(
+        "/vqa",
+        response_model=Verdict,
+        openapi_extra=documentation.case_body(),
+        responses=documentation.replies(),
+    )
+    async def vqa(request: Request, key: Asking) -> Response:
         """Ask the panel a question about one or more images."""
         began = time.perf_counter()
-        case = await intake.read(request, settings.limits)
+        case = await intake.read(request, service.settings, key.tenant)
+        ask = partial(answer, request, case, key, began)
         if "text/event-stream" in request.headers.get("accept", ""):
-            opening = stream.opened(case, settings, partial(_answer, app, case, began))
-            events = await _unless_caller_leaves(request, opening)
-            # A proxy that gathers them, or keeps them, takes the point away.
-            headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-            return StreamingResponse(events, media_type="text/event-stream", headers=headers)
-        verdict = await _unless_caller_leaves(request, _answer(app, case, began))
+            opening = stream.opened(case, service.settings, ask)
+            events = stream.as_sse(await _unless_caller_leaves(request, opening))
+            return StreamingResponse(events, media_type="text/event-stream", headers=AS_THEY_COME)
+        verdict = await _unless_caller_leaves(request, ask())
         return Response(verdict.model_dump_json(), media_type="application/json")
 
-    @app.get("/panel")
+    @app.post(
+        "/v1/chat/completions",
+        openapi_extra=documentation.chat_body(),
+        responses=documentation.chat_replies(),
+    )
+    async def chat_completions(request: Request, key: Asking) -> Response:
+        """The same, as a chat: for OpenAI's clients, and whatever speaks to them."""
+        began = time.perf_counter()
+        content = await intake.json_of(request, service.settings)
+        chat, fields = openai_api.read(content, service.settings)
+        case = await intake.case_of(fields, service.settings.limits, key.tenant)
+        ask = partial(answer, request, case, key, began)
+        if chat.stream:
+            opening = stream.opened(case, service.settings, ask)
+            events = await _unless_caller_leaves(request, opening)
+            told = openai_api.chunks(events, chat, case.id)
+            return StreamingResponse(told, media_type="text/event-stream", headers=AS_THEY_COME)
+        verdict = await _unless_caller_leaves(request, ask())
+        return JSONResponse(openai_api.reply(verdict, chat))
+
+    @app.get("/v1/models", dependencies=[Depends(admission.known)], responses=KEYED)
+    async def models() -> dict[str, Any]:
+        """The names by which a chat asks the panel."""
+        return openai_api.models(service.settings)
+
+    @app.get("/panel", dependencies=[Depends(admission.known)], responses=KEYED)
     async def who_sits_there() -> PanelReport:
         """Who sits on the panel, how well they are, and what a case may hold."""
-        return await _report(settings, app.state.http, app.state.store)
+        return await service.report()
+
+    @app.post(
+        "/panel/reload",
+        dependencies=[Depends(admission.admin)],
+        responses=KEYED
+        | {
+            403: documentation.problem("No admin's key"),
+            409: documentation.problem("The file cannot be used; the old panel stays"),
+        },
+    )
+    async def reload() -> Response:
+        """Seat the panel that panel.toml names now; an admin's key only."""
+        try:
+            service.reload()
+        except SettingsError as error:
+            return _as_response(Problem.of(409, "Panel file not taken up", str(error)))
+        return JSONResponse({"panel": service.settings.panel_hash})
+
+    @app.get(
+        "/metrics",
+        dependencies=[Depends(admission.known)],
+        response_class=PlainTextResponse,
+        responses=KEYED,
+    )
+    async def metrics_page() -> Response:
+        """What Prometheus scrapes."""
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/health/live")
     async def live() -> dict[str, bool]:
         """The gateway itself is up."""
         return {"live": True}
 
-    @app.get("/health/ready", responses={503: _problem_response("Below the quorum")})
+    @app.get("/health/ready", responses={503: documentation.problem("Below the quorum")})
     async def ready() -> Response:
-        """Enough workers are up for a quorum."""
-        report = await _report(settings, app.state.http, app.state.store)
+        """Enough workers are up for a quorum, and the gateway is not about to stop."""
+        if app.state.draining:
+            return _as_response(Problem.of(503, "Not ready", "The gateway is about to stop."))
+        report = await service.report()
         up = sum(worker.reachable for worker in report.workers)
         if up >= report.quorum:
             return JSONResponse({"ready": True, "store_reachable": report.store_reachable})
@@ -100,12 +178,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @app.exception_handler(Refused)
     async def refuse(request: Request, error: Refused) -> Response:
-        log.info(json.dumps({"event": "case_refused", "status": error.status, "why": error.title}))
-        response = _as_response(error.problem())
-        if isinstance(error, TooLarge):
-            # The rest of the body may still be coming, without end.
-            response.headers["connection"] = "close"
-        return response
+        metrics.refused.labels(error.status).inc()
+        if error.status != 401:  # a flood of wrong keys fills no disk
+            line = {"event": "case_refused", "status": error.status, "why": error.title}
+            log.info(json.dumps(line))
+        return _as_response(error.problem(), request, error.headers)
 
     @app.exception_handler(ClientDisconnect)
     async def hang_up(request: Request, error: ClientDisconnect) -> Response:
@@ -115,84 +192,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @app.exception_handler(HTTPException)
     async def wrong_address(request: Request, error: HTTPException) -> Response:
         title = HTTPStatus(error.status_code).phrase
-        answer = _as_response(Problem.of(error.status_code, title, f"{title}. See /docs."))
-        answer.headers.update(error.headers or {})
-        return answer
+        problem = Problem.of(error.status_code, title, f"{title}. See /docs.")
+        return _as_response(problem, request, error.headers or {})
 
     @app.exception_handler(Exception)
     async def bug(request: Request, error: Exception) -> Response:
         detail = "The gateway failed. This is a bug; its log says where."
-        return _as_response(Problem.of(500, "Internal error", detail))
+        return _as_response(Problem.of(500, "Internal error", detail), request)
 
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.openapi = partial(documentation.openapi, app)  # type: ignore[method-assign]
     return app
-
-
-async def _answer(app: FastAPI, case: Case, began: float, tell: Tell = lambda _: None) -> Verdict:
-    """From a case to its verdict: stored, shared with who asks the same just now, or asked for."""
-    panel, store, flights = app.state.panel, app.state.store, app.state.flights
-    if case.options.max_risk is not None and not Judge.of(case, panel.settings).knows_risk:
-        raise InvalidCase(
-            f"options.max_risk: how often this panel is wrong in {case.language} has not been "
-            "learned. Send null."
-        )
-    key = key_of(case, panel.settings)
-    work = partial(_stored_or_asked, case, key, panel, store, began)
-    verdict, own = await flights.join(key, work, tell)
-    verdict = verdict if own else _again(verdict, case, began)
-    _log_case(case, verdict)
-    return verdict
-
-
-async def _stored_or_asked(
-    case: Case, key: str, panel: Panel, store: Store, began: float, tell: Tell
-) -> Verdict:
-    if known := await recall(store, key, Verdict):
-        return _again(known, case, began)
-    async with store.alone(key):
-        # Another gateway may have been at it.
-        if known := await recall(store, key, Verdict):
-            return _again(known, case, began)
-        verdict, whole = await _asked(case, panel, began, tell)
-        if whole:
-            await keep(store, key, verdict)
-    return verdict
-
-
-async def _asked(case: Case, panel: Panel, began: float, tell: Tell) -> tuple[Verdict, bool]:
-    """A new verdict, and whether it is whole: nobody failed, nobody was left out, no fall-back."""
-    settings = panel.settings
-    opinion = Judge.of(case, settings).weigh(await panel.consult(case, tell))
-    wording = await summariser.summarise(case, opinion, settings.summariser, panel.http)
-    abstains = opinion.is_riskier_than(case.options.max_risk)
-    verdict = Verdict(
-        id=case.id,
-        status="abstained" if abstains else "answered",
-        answer=None if abstains else wording.answer,
-        best_guess=wording.answer if abstains else None,
-        language=case.language,
-        agreement=opinion.agreement,
-        confidence=opinion.confidence,
-        answers=opinion.answers,
-        dissent=opinion.dissent,
-        summary=wording.summary,
-        panel=settings.panel_hash,
-        seconds=time.perf_counter() - began,
-    )
-    failed = any(a.error and a.error.kind != "not_eligible" for a in verdict.answers)
-    return verdict, not failed and not wording.fell_back
-
-
-def _again(verdict: Verdict, case: Case, began: float) -> Verdict:
-    """The same verdict for another caller."""
-    return verdict.model_copy(
-        update={
-            "id": case.id,
-            "cached": True,
-            "cached_from": verdict.cached_from or verdict.id,
-            "seconds": time.perf_counter() - began,
-        }
-    )
 
 
 async def _unless_caller_leaves(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -213,39 +222,6 @@ async def _unless_caller_leaves(request: Request, work: Coroutine[Any, Any, T]) 
         leaving.cancel()
 
 
-async def _report(settings: Settings, http: httpx.AsyncClient, store: Store) -> PanelReport:
-    urls = [worker.url for worker in settings.workers]
-    if settings.summariser:
-        urls.append(settings.summariser.url)
-    store_reachable, found = await asyncio.gather(
-        store.reachable(), asyncio.gather(*(model_server.probe(http, url) for url in urls))
-    )
-    return PanelReport(
-        panel=settings.panel_hash,
-        quorum=settings.panel.quorum,
-        deadline_s=settings.panel.deadline_s,
-        workers=tuple(
-            Seat(
-                name=worker.name,
-                family=worker.family,
-                languages=worker.languages,
-                max_images=worker.max_images,
-                reachable=reachable,
-                model=model,
-            )
-            for worker, (reachable, model) in zip(settings.workers, found, strict=False)
-        ),
-        summariser=None
-        if settings.summariser is None
-        else SummariserSeat(
-            languages=settings.summariser.languages, reachable=found[-1][0], model=found[-1][1]
-        ),
-        learned_from=settings.competence.learned_from if settings.competence else None,
-        store_reachable=store_reachable,
-        **settings.limits.model_dump(),
-    )
-
-
 def _log_case(case: Case, verdict: Verdict) -> None:
     """One line per case, and none of its words."""
     line = {
@@ -264,59 +240,15 @@ def _log_case(case: Case, verdict: Verdict) -> None:
     log.info(json.dumps(line))
 
 
-def _as_response(problem: Problem) -> Response:
+def _as_response(
+    problem: Problem, request: Request | None = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    if request and request.url.path.startswith("/v1/"):
+        content = openai_api.error(problem)
+        return JSONResponse(content, status_code=problem.status, headers=headers)
     return Response(
         problem.model_dump_json(exclude_none=problem.answers is None),
         status_code=problem.status,
         media_type="application/problem+json",
+        headers=headers,
     )
-
-
-def _request_body() -> dict[str, Any]:
-    """Both ways to send a case, for /docs: the route reads the body itself, within limits."""
-    form = {
-        name: schema
-        for name, schema in CaseFields.model_json_schema()["properties"].items()
-        if name in intake.SINGLE_FIELDS | {"choices"}
-    }
-    form["options"] = {"type": "string", "description": "Options as a JSON object."}
-    form["images"] = {"type": "array", "items": {"type": "string", "format": "binary"}}
-    form_schema = {"type": "object", "properties": form, "required": ["question", "images"]}
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {"schema": {"$ref": "#/components/schemas/CaseRequest"}},
-                "multipart/form-data": {"schema": form_schema},
-            },
-        }
-    }
-
-
-def _replies() -> dict[int | str, dict[str, Any]]:
-    """What `POST /vqa` says beside the verdict as JSON, for /docs."""
-    titles: dict[int, list[str]] = {}
-    for error in Refused.__subclasses__():
-        titles.setdefault(error.status, []).append(error.title)
-    replies: dict[int | str, dict[str, Any]] = {
-        status: _problem_response(" or ".join(names)) for status, names in titles.items()
-    }
-    events = "As events, where they are accepted: answer, failure, provisional; verdict or problem."
-    return replies | {200: {"content": {"text/event-stream": {}}, "description": events}}
-
-
-def _problem_response(description: str) -> dict[str, Any]:
-    schema = {"$ref": "#/components/schemas/Problem"}
-    return {"description": description, "content": {"application/problem+json": {"schema": schema}}}
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    schema = get_openapi(
-        title=app.title, version="1", description=app.description, routes=app.routes
-    )
-    _, models = models_json_schema(
-        [(CaseRequest, "validation"), (Problem, "serialization")],
-        ref_template="#/components/schemas/{model}",
-    )
-    schema["components"]["schemas"] |= models["$defs"]
-    return schema

@@ -5,6 +5,7 @@ print(verdict.answer, verdict.agreement)
 """
 
 import base64
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,9 +42,12 @@ def ask(
     choices: list[str] | None = None,
     options: Options | None = None,
     url: str = GATEWAY_URL,
+    key: str | None = None,
     timeout_s: float = 120,
 ) -> Verdict:
     """The panel's verdict on a question about one or more image files (or their bytes).
+
+    `key` is an API key, where the gateway wants one; without it $CONSILIUM_KEY is sent.
 
     Raises GatewayRefused with the gateway's own words, GatewayUnreachable, or OSError for a file
     that cannot be read.
@@ -58,7 +62,7 @@ def ask(
     }
     with httpx.Client(timeout=timeout_s, trust_env=trusts_env(url)) as http:
         try:
-            response = http.post(f"{url.rstrip('/')}/vqa", json=case)
+            response = http.post(f"{url.rstrip('/')}/vqa", json=case, headers=bearer(key))
         except httpx.HTTPError as error:
             raise GatewayUnreachable(
                 f"No verdict from {url} ({type(error).__name__}); is the gateway up?"
@@ -70,6 +74,12 @@ def encode(image: Path | bytes) -> str:
     """An image file as base64, the way a JSON case carries it."""
     data = image.read_bytes() if isinstance(image, Path) else image
     return base64.b64encode(data).decode()
+
+
+def bearer(key: str | None = None) -> dict[str, str]:
+    """The header that carries `key`, else $CONSILIUM_KEY, else nothing."""
+    key = key or os.environ.get("CONSILIUM_KEY")
+    return {"authorization": f"Bearer {key}"} if key else {}
 
 
 def trusts_env(url: str) -> bool:

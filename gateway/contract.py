@@ -3,14 +3,22 @@
 Refused                  the case ends here; the caller reads a Problem
   MalformedRequest  400  the body cannot be read as what it claims to be
   UnreadableImage   400  an image, or its pixels, cannot be decoded
+  Unauthorized      401  no key, or none that is known here
+  Forbidden         403  a key that may not do this
+  UnknownModel      404  a chat with a model that is not here
+  TooSlow           408  the body did not come in time
   TooLarge          413  the body, an image or their number is over a limit
   UnsupportedMedia  415  not an image format, or not a body type, that is served
   InvalidCase       422  readable, but not a case this panel can take
+  TooMany           429  more than the key may ask in a minute
   TooFewAnswers     503  fewer workers than the quorum answered
+  Busy              503  as many cases are under way, and waiting, as the gateway takes
 """
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -98,15 +106,20 @@ class CaseImage:
     identity: str
     modality: Modality | None = None  # what its DICOM header said
 
-    @property
-    def data_uri(self) -> str:
-        kind = "jpeg" if self.data.startswith(b"\xff\xd8") else "png"
-        return f"data:image/{kind};base64," + base64.b64encode(self.data).decode()
+    @cached_property
+    def part(self) -> bytes:
+        """How a chat request carries it, as JSON: made once, however many workers read it."""
+        kind = b"jpeg" if self.data.startswith(b"\xff\xd8") else b"png"
+        uri = b"data:image/" + kind + b";base64," + base64.b64encode(self.data)
+        return b'{"type": "image_url", "image_url": {"url": "' + uri + b'"}}'
 
 
 @dataclass(frozen=True)
 class Case:
-    """A question and its images after intake: checked, stripped and ready to be asked."""
+    """A question and its images after intake: checked, stripped and ready to be asked.
+
+    What was said to one tenant is never said again to another.
+    """
 
     id: str
     question: str
@@ -116,6 +129,7 @@ class Case:
     choices: tuple[str, ...] | None
     options: Options
     modality: Modality | None = None
+    tenant: str = "public"
 
 
 class AnswerError(_Frozen):
@@ -227,6 +241,9 @@ class PanelReport(_Frozen):
     learned_from: str | None = Field(
         description="The questions on which voices were calibrated; null: all are equal."
     )
+    reload_error: str | None = Field(
+        default=None, description="Why the panel file as it is now was not taken up."
+    )
     store_reachable: bool = Field(
         description="Without it cases are answered all the same, and nothing is kept."
     )
@@ -260,6 +277,12 @@ class Refused(Exception):
     status: int
     title: str
     answers: tuple[Answer, ...] | None = None
+    headers: Mapping[str, str] = {}
+
+    def __init__(self, detail: str, retry_after_s: int | None = None):
+        super().__init__(detail)
+        if retry_after_s is not None:
+            self.headers = {"retry-after": str(retry_after_s)}
 
     def problem(self) -> Problem:
         return Problem.of(self.status, self.title, str(self), self.answers)
@@ -273,8 +296,28 @@ class UnreadableImage(Refused):
     status, title = 400, "Unreadable image"
 
 
+class Unauthorized(Refused):
+    status, title = 401, "Unauthorized"
+    headers: Mapping[str, str] = {"www-authenticate": "Bearer"}
+
+
+class Forbidden(Refused):
+    status, title = 403, "Forbidden"
+
+
+class UnknownModel(Refused):
+    status, title = 404, "Model not found"
+
+
+class TooSlow(Refused):
+    status, title = 408, "Too slow"
+    headers: Mapping[str, str] = {"connection": "close"}
+
+
 class TooLarge(Refused):
     status, title = 413, "Too large"
+    # The rest of the body may still be coming, without end.
+    headers: Mapping[str, str] = {"connection": "close"}
 
 
 class UnsupportedMedia(Refused):
@@ -283,6 +326,14 @@ class UnsupportedMedia(Refused):
 
 class InvalidCase(Refused):
     status, title = 422, "Invalid case"
+
+
+class TooMany(Refused):
+    status, title = 429, "Too many requests"
+
+
+class Busy(Refused):
+    status, title = 503, "Busy"
 
 
 class TooFewAnswers(Refused):

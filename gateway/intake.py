@@ -22,12 +22,13 @@ from gateway.contract import (
     InvalidCase,
     MalformedRequest,
     TooLarge,
+    TooSlow,
     UnreadableImage,
     UnsupportedMedia,
 )
 from gateway.meaning import meaning
 from gateway.pixels import only_pixels
-from gateway.settings import Limits
+from gateway.settings import Limits, Settings
 
 MEGABYTE = 1_000_000
 SINGLE_FIELDS = {"question", "language", "context", "modality", "options"}
@@ -36,18 +37,28 @@ SINGLE_FIELDS = {"question", "language", "context", "modality", "options"}
 _DECODERS = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="intake")
 
 
-async def read(request: Request, limits: Limits) -> Case:
+async def read(request: Request, settings: Settings, tenant: str) -> Case:
     """The case that a request asks; raises a `Refused` that says what to send instead."""
+    limits = settings.limits
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    loop = asyncio.get_running_loop()
     if kind == "application/json":
-        body = await _body(request, limits)
-        fields, images = await loop.run_in_executor(_DECODERS, _from_json, body, limits)
-    elif kind == "multipart/form-data":
-        fields, images = await _from_multipart(request, await _body(request, limits), limits)
-    else:
+        return await case_of(await json_of(request, settings), limits, tenant)
+    if kind != "multipart/form-data":
         raise UnsupportedMedia("Send Content-Type application/json or multipart/form-data.")
+    fields, images = await _from_multipart(request, await _in_time(request, settings), limits)
+    return await _case(fields, images, limits, tenant)
+
+
+async def case_of(content: dict[str, Any], limits: Limits, tenant: str) -> Case:
+    """The case in a JSON object like `CaseRequest`; raises a `Refused`."""
+    loop = asyncio.get_running_loop()
+    fields, images = await loop.run_in_executor(_DECODERS, _from_json, content, limits)
+    return await _case(fields, images, limits, tenant)
+
+
+async def _case(fields: CaseFields, images: list[bytes], limits: Limits, tenant: str) -> Case:
     _check_fields(fields, limits)
+    loop = asyncio.get_running_loop()
     pictures = await asyncio.gather(
         *(
             loop.run_in_executor(_DECODERS, only_pixels, data, _place(position, len(images)))
@@ -63,7 +74,25 @@ async def read(request: Request, limits: Limits) -> Case:
         choices=fields.choices,
         options=fields.options,
         modality=fields.modality or next((p.modality for p in pictures if p.modality), None),
+        tenant=tenant,
     )
+
+
+async def json_of(request: Request, settings: Settings) -> dict[str, Any]:
+    """The JSON object in a request's body; raises a `Refused`."""
+    body = await _in_time(request, settings)
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_DECODERS, _json_object, body, "The body")
+
+
+async def _in_time(request: Request, settings: Settings) -> bytes:
+    try:
+        async with asyncio.timeout(settings.load.body_s):
+            return await _body(request, settings.limits)
+    except TimeoutError as error:
+        raise TooSlow(
+            f"The body was not there within {settings.load.body_s:g} s. Send smaller images."
+        ) from error
 
 
 async def _body(request: Request, limits: Limits) -> bytes:
@@ -86,12 +115,11 @@ async def _body(request: Request, limits: Limits) -> bytes:
     return bytes(body)
 
 
-def _from_json(body: bytes, limits: Limits) -> tuple[CaseFields, list[bytes]]:
-    content = _json_object(body, "The body")
+def _from_json(content: dict[str, Any], limits: Limits) -> tuple[CaseFields, list[bytes]]:
     try:
         case = CaseRequest.model_validate(content)
     except ValidationError as error:
-        _refuse_fields(error)
+        refuse_fields(error)
     _check_number(len(case.images), limits)
     images = [
         _from_base64(image, _place(position, len(case.images)), limits)
@@ -145,7 +173,7 @@ async def _from_multipart(
     try:
         fields = CaseFields.model_validate(content)
     except ValidationError as error:
-        _refuse_fields(error)
+        refuse_fields(error)
     _check_number(len(images), limits)
     for position, image in enumerate(images):
         _check_size(len(image), _place(position, len(images)), limits)
@@ -173,8 +201,8 @@ def _json_object(body: bytes, what: str) -> dict[str, Any]:
     return content
 
 
-def _refuse_fields(error: ValidationError) -> NoReturn:
-    """Name the first wrong field, and never what was in it."""
+def refuse_fields(error: ValidationError) -> NoReturn:
+    """Raises InvalidCase: names the first wrong field, and never what was in it."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     field = ".".join(_shown(str(part)) for part in first["loc"])
     reason = first["msg"].removeprefix("Value error, ")

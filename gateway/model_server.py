@@ -7,7 +7,9 @@ server's own words never leave this file, since they may quote the caller.
 import asyncio
 import math
 import re
+import time
 from collections.abc import Awaitable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -17,6 +19,7 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 from pydantic import BaseModel, Field, ValidationError
 
+from gateway import tracing
 from gateway.contract import Alternative, AnswerError, Case, ErrorKind
 from gateway.meaning import meaning
 
@@ -27,6 +30,28 @@ RECONNECT_S = 0.1
 MIN_PROBABILITY = 0.005  # of an alternative that is worth telling
 
 UNREADABLE = AnswerError(kind="refused", detail="It cannot read the image.")
+
+
+class Stopwatch:
+    """How long at least one model server was at work on a request of ours."""
+
+    def __init__(self) -> None:
+        self.seconds, self.calls, self._open, self._since = 0.0, 0, 0, 0.0
+
+    def __enter__(self) -> None:
+        if self._open == 0:
+            self._since = time.perf_counter()
+        self._open += 1
+        self.calls += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._open -= 1
+        if self._open == 0:
+            self.seconds += time.perf_counter() - self._since
+
+
+# Of the request that the running task belongs to.
+stopwatch = ContextVar("stopwatch", default=Stopwatch())  # noqa: B039
 
 
 class CallFailed(Exception):
@@ -96,8 +121,8 @@ def new_http_client() -> httpx.AsyncClient:
     )
 
 
-async def complete(http: httpx.AsyncClient, url: str, body: dict[str, Any]) -> Completion:
-    """One call to a vLLM server, without a deadline of its own; raises CallFailed."""
+async def complete(http: httpx.AsyncClient, url: str, body: bytes) -> Completion:
+    """One call to a vLLM server, its body in JSON, without a deadline; raises CallFailed."""
     raw = await _send(http, "POST", f"{url}/v1/chat/completions", body)
     try:
         choice = _Reply.model_validate_json(raw).choices[0]
@@ -147,9 +172,7 @@ async def _within_a_second(call: Awaitable[bytes]) -> bytes | None:
         return None
 
 
-async def _send(
-    http: httpx.AsyncClient, method: str, url: str, body: dict[str, Any] | None = None
-) -> bytes:
+async def _send(http: httpx.AsyncClient, method: str, url: str, body: bytes | None = None) -> bytes:
     try:
         try:
             response, raw = await _exchange(http, method, url, body)
@@ -175,14 +198,18 @@ async def _send(
 
 
 async def _exchange(
-    http: httpx.AsyncClient, method: str, url: str, body: dict[str, Any] | None
+    http: httpx.AsyncClient, method: str, url: str, body: bytes | None
 ) -> tuple[httpx.Response, bytearray]:
-    async with http.stream(method, url, json=body) as response:
-        raw = bytearray()
-        async for chunk in response.aiter_bytes():
-            raw += chunk
-            if len(raw) > MAX_REPLY_BYTES:
-                raise _failed("garbage", f"Its reply is over {MAX_REPLY_BYTES} bytes.")
+    headers = tracing.outgoing()
+    if body is not None:
+        headers["content-type"] = "application/json"
+    with stopwatch.get():
+        async with http.stream(method, url, content=body, headers=headers) as response:
+            raw = bytearray()
+            async for chunk in response.aiter_bytes():
+                raw += chunk
+                if len(raw) > MAX_REPLY_BYTES:
+                    raise _failed("garbage", f"Its reply is over {MAX_REPLY_BYTES} bytes.")
     return response, raw
 
 

@@ -6,11 +6,11 @@ fails the case by itself.
 """
 
 import asyncio
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import httpx
 
@@ -26,9 +26,11 @@ from gateway.contract import (
     UnreadableImage,
 )
 from gateway.meaning import meaning
+from gateway.metrics import Metrics
 from gateway.model_server import UNREADABLE, CallFailed, answer_bounds, complete
 from gateway.settings import Settings, WorkerSettings
-from gateway.store import Store, answer_key, keep, recall
+from gateway.store import Store, answer_key, keep, recall, salt_of
+from gateway.tracing import span
 from gateway.verdict import Judge, in_case_order
 
 OTHERS_SAID: dict[Language, str] = {
@@ -46,8 +48,8 @@ REST_S = 10.0
 class Panel:
     """The workers of `settings`, and how each has fared in the cases so far."""
 
-    def __init__(self, settings: Settings, http: httpx.AsyncClient, store: Store):
-        self.settings, self.http, self.store = settings, http, store
+    def __init__(self, settings: Settings, http: httpx.AsyncClient, store: Store, metrics: Metrics):
+        self.settings, self.http, self.store, self.metrics = settings, http, store, metrics
         self._breakers = {worker.name: Breaker() for worker in settings.workers}
 
     async def consult(self, case: Case, tell: Callable[[Answer], None]) -> tuple[Answer, ...]:
@@ -165,8 +167,12 @@ class Panel:
         began = time.perf_counter()
         known = await recall(self.store, key, Answer)
         if known is not None:
+            self.metrics.recalled.labels("answer").inc()
             return known.model_copy(update={"seconds": time.perf_counter() - began})
-        answer = await self._ask_anew(worker, case, left_s)
+        with span("ask", worker=worker.name) as asking:
+            answer = await self._ask_anew(worker, case, left_s)
+            asking.set_attribute("outcome", answer.error.kind if answer.error else "answered")
+        self.metrics.heard(answer)
         if answer.error is None:
             await keep(self.store, key, answer)
         return answer
@@ -176,12 +182,13 @@ class Panel:
         if seconds := breaker.rests_for(time.monotonic()):
             detail = f"It kept failing, and rests for {seconds:.0f} s."
             return _failure(worker, "unreachable", detail)
+        body = _request(worker, case, self.settings)
         whole_s = max(self._deadline_s(case) if left_s is None else left_s, 0.0)
         deadline_s = min(whole_s, worker.deadline_s or whole_s)
         began = time.perf_counter()
         try:
             async with asyncio.timeout(deadline_s):
-                completion = await complete(self.http, worker.url, _request(worker, case))
+                completion = await complete(self.http, worker.url, body)
             text = _allowed(completion.text, case)
         except TimeoutError:
             # A caller who gives it no time must not take it from everybody else.
@@ -282,20 +289,21 @@ def _nobody_can_take_it(case: Case, chosen: list[WorkerSettings]) -> str:
     return f"No worker takes {len(case.images)} image(s) in {case.language}. Served: {serves}."
 
 
-def _request(worker: WorkerSettings, case: Case) -> dict[str, Any]:
+def _request(worker: WorkerSettings, case: Case, settings: Settings) -> bytes:
     question = f"{case.context}\n{case.question}" if case.context else case.question
-    parts: list[dict[str, Any]] = [
-        {"type": "image_url", "image_url": {"url": image.data_uri}} for image in case.images
-    ]
-    parts.append({"type": "text", "text": worker.prompt.format(question=question)})
-    return {
+    text = {"type": "text", "text": worker.prompt.format(question=question)}
+    fields = {
         "model": worker.name,
-        "messages": [{"role": "user", "content": parts}],
         "temperature": 0,
         "logprobs": True,
         "top_logprobs": TOP_LOGPROBS,
+        "cache_salt": salt_of(case, settings),
         **answer_bounds(case, MAX_ANSWER_TOKENS),
     }
+    # Put together by hand: an encoder would read each image again for each worker.
+    parts = b", ".join([*(image.part for image in case.images), json.dumps(text).encode()])
+    messages = b'"messages": [{"role": "user", "content": [' + parts + b"]}]"
+    return json.dumps(fields).encode()[:-1] + b", " + messages + b"}"
 
 
 def _allowed(text: str, case: Case) -> str:

@@ -1,8 +1,9 @@
 """panel.toml and the environment, read once into one frozen object.
 
 The file says who sits on the panel. The environment overrides URLs and secrets only:
-CONSILIUM_WORKER_<NAME>_URL, CONSILIUM_SUMMARISER_URL, CONSILIUM_STORE and CONSILIUM_SECRET;
-CONSILIUM_PANEL names the file.
+CONSILIUM_WORKER_<NAME>_URL, CONSILIUM_SUMMARISER_URL, CONSILIUM_STORE, CONSILIUM_SECRET (or
+CONSILIUM_SECRET_FILE, which holds it) and CONSILIUM_KEYS, the file of API keys; CONSILIUM_PANEL
+names the panel file.
 """
 
 import hashlib
@@ -145,14 +146,39 @@ class Limits(_Frozen):
     max_context_chars: int = Field(default=8_000, ge=0)
 
 
+class Load(_Frozen):
+    """What the gateway takes on at a time, and from one key."""
+
+    max_at_work: int = Field(default=64, ge=1, description="Cases that workers are asked about.")
+    max_waiting: int = Field(default=256, ge=0, description="Beyond those: 503, try again.")
+    max_per_minute: int | None = Field(default=None, ge=1, description="Of one key; null: any.")
+    body_s: float = Field(default=30, gt=0, description="A request's body must be there by then.")
+    drain_s: float = Field(
+        default=5, ge=0, description="After SIGTERM: not ready, but still answering, for so long."
+    )
+
+
+class AuditSettings(_Frozen):
+    folder: str | None = Field(default=None, description="null: none is kept.")
+    days: int = Field(default=90, ge=1, description="Older files are deleted.")
+
+
 class Settings(_Frozen):
+    file: Path
+    keys: Path | None = None
     panel: PanelSettings = PanelSettings()
     workers: tuple[WorkerSettings, ...] = Field(min_length=1)
     summariser: SummariserSettings | None = None
     limits: Limits = Limits()
+    load: Load = Load()
+    audit: AuditSettings = AuditSettings()
     competence: Competence | None = None
     panel_hash: str
     secret: SecretBytes
+
+    @property
+    def audit_folder(self) -> Path | None:
+        return self.file.parent / self.audit.folder if self.audit.folder else None
 
     @field_validator("workers")
     @classmethod
@@ -166,7 +192,7 @@ class Settings(_Frozen):
         return workers
 
     @model_validator(mode="after")
-    def _quorum_can_be_reached(self) -> "Settings":
+    def _seats_fit_the_panel(self) -> "Settings":
         if self.panel.k != "all" and self.panel.competence is None:
             raise ValueError("panel.k needs panel.competence, which says who is best at what")
         generalist = self.panel.generalist
@@ -181,8 +207,10 @@ class Settings(_Frozen):
 
     @model_validator(mode="after")
     def _competence_is_of_these_workers(self) -> "Settings":
-        for worker in self.workers if self.competence else ():
-            known = self.competence.workers.get(worker.name) if self.competence else None
+        if self.competence is None:
+            return self
+        for worker in self.workers:
+            known = self.competence.workers.get(worker.name)
             if known is None or (known.model, known.prompt) != (worker.model, worker.prompt):
                 raise ValueError(
                     f"panel.competence: it was not learned from {worker.name} as it is seated "
@@ -212,7 +240,7 @@ def load_settings(
 
 
 def _validated(path: Path, content: dict[str, Any], environ: Mapping[str, str]) -> Settings:
-    content = content | {"panel_hash": _panel_hash(content)}
+    content = content | {"file": path, "panel_hash": _panel_hash(content)}
     try:
         return Settings.model_validate(_with_environment(content, environ))
     except ValidationError as error:
@@ -236,13 +264,14 @@ def _read(path: Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise SettingsError(f"{path}: not TOML: {error}; mend that line") from error
+    tables = ("panel", "summariser", "limits", "load", "audit")
     for key in content:
-        if key not in {"panel", "worker", "summariser", "limits"}:
+        if key not in {*tables, "worker"}:
             raise SettingsError(
-                f"{path}: unknown section [{key}]; the sections are [panel], [[worker]], "
-                "[summariser] and [limits]"
+                f"{path}: unknown section [{key}]; the sections are [[worker]], "
+                f"{', '.join(f'[{table}]' for table in tables)}"
             )
-    for key in ("panel", "summariser", "limits"):
+    for key in tables:
         if not isinstance(content.get(key, {}), dict):
             raise SettingsError(f"{path}: {key} must be a table; write it as [{key}]")
     seats = content.get("worker", [])
@@ -286,9 +315,22 @@ def _with_environment(content: dict[str, Any], environ: Mapping[str, str]) -> di
         )
     if store := environ.get("CONSILIUM_STORE"):
         filled["panel"] = content.get("panel", {}) | {"store": store}
-    # A random secret is safe: other processes then merely cannot share the cache.
-    secret = environ.get("CONSILIUM_SECRET", "").encode() or secrets.token_bytes(32)
-    return filled | {"secret": secret}
+    if keys := environ.get("CONSILIUM_KEYS"):
+        filled["keys"] = keys
+    return filled | {"secret": _secret(environ)}
+
+
+def _secret(environ: Mapping[str, str]) -> bytes:
+    """A random one is safe: other processes then merely cannot share the cache."""
+    if file := environ.get("CONSILIUM_SECRET_FILE"):
+        try:
+            found = Path(file).read_bytes().strip()
+        except OSError as error:
+            raise SettingsError(f"CONSILIUM_SECRET_FILE: {file}: {error.strerror}") from error
+        if not found:
+            raise SettingsError(f"CONSILIUM_SECRET_FILE: {file} is empty; write 32 random bytes")
+        return found
+    return environ.get("CONSILIUM_SECRET", "").encode() or secrets.token_bytes(32)
 
 
 def _one_line(path: Path, error: ValidationError, workers: list[dict[str, Any]]) -> str:

@@ -71,31 +71,36 @@ async def keep(store: Store, key: str, what: Kept) -> None:
     await store.put(key, what.model_dump_json().encode())
 
 
-def key_of(case: Case, settings: Settings, tenant: str = "public") -> str:
+def key_of(case: Case, settings: Settings) -> str:
     """Everything that a verdict depends on, under the gateway's secret."""
-    return _hmac(
-        settings,
-        ["verdict", tenant, *_told(case), case.modality, case.options.model_dump()],
-        settings.panel_hash,
-    )
+    options = case.options.model_dump()
+    return _hmac(settings, ["verdict", *_told(case), case.modality, options, settings.panel_hash])
 
 
-def answer_key(
-    case: Case, worker: WorkerSettings, settings: Settings, tenant: str = "public"
-) -> str:
+def answer_key(case: Case, worker: WorkerSettings, settings: Settings) -> str:
     """Everything that a worker's answer depends on."""
-    return _hmac(settings, ["answer", tenant, *_told(case)], worker.model_dump_json())
+    return _hmac(settings, ["answer", *_told(case), worker.model_dump_json()])
+
+
+def asked_of(case: Case, settings: Settings) -> str:
+    """What was asked, whoever answers it: for the audit."""
+    return _hmac(settings, ["case", *_told(case)])
+
+
+def salt_of(case: Case, settings: Settings) -> str:
+    """What keeps a model server's own cache from serving one tenant with another's prompts."""
+    return _hmac(settings, ["salt", case.tenant])
 
 
 def _told(case: Case) -> list[Any]:
-    """What workers are told of a case."""
+    """Who asks, and what workers are told."""
     identities = [image.identity for image in case.images]
-    return [identities, case.question, case.context, case.choices, case.language]
+    return [case.tenant, identities, case.question, case.context, case.choices, case.language]
 
 
-def _hmac(settings: Settings, parts: list[Any], who: str) -> str:
+def _hmac(settings: Settings, parts: list[Any]) -> str:
     secret = settings.secret.get_secret_value()
-    return hmac.new(secret, json.dumps([*parts, who]).encode(), hashlib.sha256).hexdigest()
+    return hmac.new(secret, json.dumps(parts).encode(), hashlib.sha256).hexdigest()
 
 
 class MemoryStore:

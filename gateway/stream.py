@@ -1,4 +1,4 @@
-"""One case as server-sent events: `answer` and `failure` as they come in, each followed by how the
+"""One case as events: `answer` and `failure` as they come in, each followed by how the
 vote stands (`provisional`), and at last `verdict`, or `problem` where there is none.
 
 A reader's pace is his own: what he has not read yet waits here, and the panel does not.
@@ -6,11 +6,10 @@ A reader's pace is his own: what he has not read yet waits here, and the panel d
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from pydantic import BaseModel
-
-from gateway.contract import Answer, Case, Provisional, Refused, Verdict
+from gateway.contract import Answer, Case, Problem, Provisional, Refused, Verdict
 from gateway.settings import Settings
 from gateway.store import Tell
 from gateway.verdict import Judge
@@ -18,7 +17,13 @@ from gateway.verdict import Judge
 Ask = Callable[[Tell], Coroutine[Any, Any, Verdict]]
 
 
-async def opened(case: Case, settings: Settings, ask: Ask) -> AsyncGenerator[bytes, None]:
+@dataclass(frozen=True)
+class Event:
+    name: Literal["answer", "failure", "provisional", "verdict", "problem"]
+    content: Answer | Provisional | Verdict | Problem
+
+
+async def opened(case: Case, settings: Settings, ask: Ask) -> AsyncGenerator[Event, None]:
     """The events of `ask`, which is called at once. Its work ends with the stream.
 
     Raises Refused where there is nothing to stream: until the first event a refusal is a plain
@@ -43,7 +48,7 @@ async def _events(
     first: Answer | None,
     arriving: asyncio.Queue[Answer | None],
     asking: asyncio.Task[Verdict],
-) -> AsyncGenerator[bytes, None]:
+) -> AsyncGenerator[Event, None]:
     judge = Judge.of(case, settings)
     seats = [worker.name for worker in settings.workers]
     heard: list[Answer] = []
@@ -52,7 +57,7 @@ async def _events(
     try:
         while answer is not None:
             heard.append(answer)
-            yield _event("answer" if answer.error is None else "failure", answer)
+            yield Event("answer" if answer.error is None else "failure", answer)
             if any(each.text is not None for each in heard):
                 # In the panel's order, as the verdict will weigh them.
                 ordered = sorted(heard, key=lambda each: (each.round, seats.index(each.worker)))
@@ -63,15 +68,17 @@ async def _events(
                     heard=len({each.worker for each in heard}),
                     asked=asked,
                 )
-                yield _event("provisional", stands)
+                yield Event("provisional", stands)
             answer = await arriving.get()
         try:
-            yield _event("verdict", await asking)
+            yield Event("verdict", await asking)
         except Refused as refused:
-            yield _event("problem", refused.problem())
+            yield Event("problem", refused.problem())
     finally:
         asking.cancel()
 
 
-def _event(name: str, content: BaseModel) -> bytes:
-    return f"event: {name}\ndata: {content.model_dump_json()}\n\n".encode()
+async def as_sse(events: AsyncGenerator[Event, None]) -> AsyncGenerator[bytes, None]:
+    """The events as `text/event-stream`."""
+    async for event in events:
+        yield f"event: {event.name}\ndata: {event.content.model_dump_json()}\n\n".encode()

@@ -7,6 +7,7 @@ it fails, is late or does not speak the language, the vote itself answers and sa
 """
 
 import asyncio
+import json
 import re
 import time
 from dataclasses import dataclass
@@ -63,7 +64,8 @@ async def summarise(
     began = time.perf_counter()
     try:
         async with asyncio.timeout(DEADLINE_S):
-            reply = await complete(http, summariser.url, request(case, opinion, summariser))
+            body = json.dumps(request(case, opinion, summariser)).encode()
+            reply = await complete(http, summariser.url, body)
         faithful = is_faithful(reply, opinion, case.language)
     except (TimeoutError, CallFailed):
         failed = Summary(by="vote", faithful=None, seconds=time.perf_counter() - began)

@@ -69,6 +69,53 @@ def serve(panel: Panel = PANEL_FILE, port: Port = 8000) -> None:
                 time.sleep(POLL_S)
 
 
+key = typer.Typer(help="API keys of the gateway.", no_args_is_help=True)
+app.add_typer(key, name="key")
+KeysFile = Annotated[
+    Path, typer.Option("--keys", envvar="CONSILIUM_KEYS", help="The file that holds their hashes.")
+]
+
+
+@key.command("add")
+def key_add(
+    keys: KeysFile,
+    tenant: Annotated[str, typer.Option(help="Whose: tenants never share an answer.")],
+    per_minute: Annotated[int | None, typer.Option(min=1, help="Cases in a minute.")] = None,
+    admin: Annotated[bool, typer.Option("--admin", help="It may change the panel.")] = False,
+) -> None:
+    """Make a key and print it, this once."""
+    from gateway import keys as file
+
+    with _failures():
+        print(file.add(keys, tenant, per_minute, admin))
+
+
+@key.command("list")
+def key_list(keys: KeysFile) -> None:
+    """Who has a key, and which were revoked."""
+    from rich.table import Table
+
+    from gateway import keys as file
+
+    with _failures():
+        table = Table("id", "tenant", "per minute", "admin", "created", "revoked", box=None)
+        for each in file.read(keys):
+            often = str(each.per_minute or "")
+            revoked = f"{each.revoked:%Y-%m-%d %H:%M}" if each.revoked else ""
+            made = f"{each.created:%Y-%m-%d %H:%M}"
+            table.add_row(each.id, each.tenant, often, "yes" * each.admin, made, revoked)
+        console.print(table)
+
+
+@key.command("revoke")
+def key_revoke(keys: KeysFile, identity: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+    """Refuse a key from now on; running gateways notice at once."""
+    from gateway import keys as file
+
+    with _failures():
+        file.revoke(keys, identity)
+
+
 @app.command()
 def ask(
     images: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, readable=True)],
@@ -342,11 +389,19 @@ def _failures(*more: type[Exception]) -> Iterator[None]:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
     from gateway.client import GatewayError
+    from gateway.keys import KeysError
     from models.assets import AssetError
     from services.engine import EngineError
     from services.stack import StackError
 
-    ours: tuple[type[Exception], ...] = (GatewayError, AssetError, EngineError, StackError, OSError)
+    ours: tuple[type[Exception], ...] = (
+        GatewayError,
+        KeysError,
+        AssetError,
+        EngineError,
+        StackError,
+        OSError,
+    )
     try:
         yield
     except (*ours, *more) as error:

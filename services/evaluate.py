@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gateway.client import GatewayRefused, GatewayUnreachable, encode, read_verdict
+from gateway.client import GatewayRefused, GatewayUnreachable, bearer, encode, read_verdict
 from gateway.contract import Language, PanelReport, Summarise, Verdict
 from models import exported
 from models.data import datasets
@@ -149,7 +149,9 @@ def _with_blank_images(examples: list[Example], blank: Path) -> list[Example]:
 
 def _panel(url: str) -> PanelReport:
     try:
-        response = httpx.get(f"{url.rstrip('/')}/panel", timeout=30, trust_env=False)
+        response = httpx.get(
+            f"{url.rstrip('/')}/panel", timeout=30, trust_env=False, headers=bearer()
+        )
         return PanelReport.model_validate_json(response.content)
     except (httpx.HTTPError, ValidationError) as error:
         raise EvaluationError(f"No gateway answers at {url}; start one: make serve.") from error
@@ -215,7 +217,11 @@ async def _ask_all(
 
     transport = AiohttpTransport(trust_env=False)
     async with httpx.AsyncClient(
-        transport=transport, base_url=url, timeout=2 * DEADLINE_S, trust_env=False
+        transport=transport,
+        base_url=url,
+        timeout=2 * DEADLINE_S,
+        trust_env=False,
+        headers=bearer(),
     ) as http:
         with _progress(len(examples)) as done:
             try:

@@ -322,8 +322,7 @@ def _end_with_parent() -> None:
 
 def _gateway(panel_file: Path, port: int) -> Launch:
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "uvicorn", "--factory", "gateway.app:create_app"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--no-access-log"]
+    command = [sys.executable, "-m", "gateway", "--port", str(port)]
     environment = dict(os.environ) | {"CONSILIUM_PANEL": str(panel_file.resolve())}
     return Launch("gateway", tuple(command), environment, url, "/health/ready")
 

@@ -2,6 +2,7 @@
 
 import base64
 import time
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -138,7 +139,7 @@ def test_a_key_covers_the_tenant_the_secret_and_the_panel(panel_file):
     assert key_of(case, settings) == key_of(case, again)
     path.write_text(path.read_text().replace("Question:", "Q:"))
     others = [
-        key_of(case, settings, tenant="clinic"),
+        key_of(replace(case, tenant="clinic"), settings),
         key_of(case, load_settings(path, environ={"CONSILIUM_SECRET": "s"})),
         key_of(case, settings.model_copy(update={"secret": load_settings(path).secret})),
     ]

@@ -77,7 +77,9 @@ def test_the_schema_is_true_and_whole(vllm, gateway):
         assert reference.split('"')[0] in models
     vqa = schema["paths"]["/vqa"]["post"]
     assert set(vqa["requestBody"]["content"]) == {"application/json", "multipart/form-data"}
-    assert set(vqa["responses"]) == {"200", "400", "413", "415", "422", "503"}
+    assert set(vqa["responses"]) == set(
+        ["200", "400", "401", "408", "413", "415", "422", "429", "503"]
+    )
     assert models["Options"]["properties"]["rounds"]["enum"] == [1, 2]
 
 

@@ -1,0 +1,107 @@
+"""What Prometheus is told: counts and times, by names that are fixed or stand in panel.toml. No
+label ever holds a word of a caller's."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from gateway.contract import Answer, Verdict
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 60)
+OWN_SECONDS = (0.001, 0.0015, 0.002, 0.0025, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 1)
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
+
+
+class Metrics:
+    """The instruments of one gateway, in a registry of their own."""
+
+    def __init__(self, version: str) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.requests = Histogram(
+            "consilium_request_duration_seconds",
+            "From a request's headers to the end of its response.",
+            ["route", "status"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.overhead = Histogram(
+            "consilium_gateway_overhead_seconds",
+            "What of a newly answered case no model server was at work on.",
+            buckets=OWN_SECONDS,
+            registry=registry,
+        )
+        self.worker = Histogram(
+            "consilium_worker_duration_seconds",
+            "How long a worker took to answer.",
+            ["worker"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.failures = Counter(
+            "consilium_worker_failures",
+            "Calls of a worker without an answer, by kind.",
+            ["worker", "kind"],
+            registry=registry,
+        )
+        self.verdicts = Counter(
+            "consilium_verdicts",
+            "Verdicts, by language, by whose words they are, and whether the panel abstained.",
+            ["language", "summary_by", "status"],
+            registry=registry,
+        )
+        self.agreement = Histogram(
+            "consilium_agreement_ratio",
+            "The weight of those who gave the winning answer.",
+            buckets=SHARES,
+            registry=registry,
+        )
+        self.confidence = Histogram(
+            "consilium_confidence_ratio",
+            "How likely the verdict is to be right, by the panel's calibration.",
+            buckets=SHARES,
+            registry=registry,
+        )
+        self.recalled = Counter(
+            "consilium_recalled",
+            "What was not asked again because it was kept: whole verdicts, single answers.",
+            ["what"],
+            registry=registry,
+        )
+        self.shared = Counter(
+            "consilium_shared",
+            "Callers who got the verdict that another one was waiting for (single-flight).",
+            registry=registry,
+        )
+        self.refused = Counter(
+            "consilium_refused", "Requests refused, by status.", ["status"], registry=registry
+        )
+        self.inside = Gauge(
+            "consilium_cases_inside", "Cases under way or waiting.", registry=registry
+        )
+        self._version, self._panel = (
+            version,
+            Gauge(
+                "consilium_panel_info",
+                "The panel at work.",
+                ["panel", "version"],
+                registry=registry,
+            ),
+        )
+
+    def seated(self, panel: str) -> None:
+        """Another panel is at work."""
+        self._panel.clear()
+        self._panel.labels(panel, self._version).set(1)
+
+    def heard(self, answer: Answer) -> None:
+        """One call of a worker is over."""
+        if answer.error is None:
+            self.worker.labels(answer.worker).observe(answer.seconds)
+        else:
+            self.failures.labels(answer.worker, answer.error.kind).inc()
+
+    def decided(self, verdict: Verdict) -> None:
+        """A caller gets this verdict."""
+        self.verdicts.labels(verdict.language, verdict.summary.by, verdict.status).inc()
+        if verdict.agreement is not None:
+            self.agreement.observe(verdict.agreement)
+        if verdict.confidence is not None:
+            self.confidence.observe(verdict.confidence)

@@ -1,0 +1,160 @@
+"""One panel at work: from a case to its verdict. Another panel may take its place meanwhile."""
+
+import asyncio
+import time
+from functools import partial
+from typing import Any
+
+import httpx
+
+from gateway import model_server, summariser
+from gateway.contract import Case, InvalidCase, PanelReport, Seat, SummariserSeat, Verdict
+from gateway.metrics import Metrics
+from gateway.panel import Panel
+from gateway.settings import Settings, SettingsError, load_settings
+from gateway.store import Flights, Store, Tell, keep, key_of, recall
+from gateway.tracing import span
+from gateway.verdict import Judge
+
+
+class Service:
+    """Answers cases by the panel of its settings."""
+
+    def __init__(self, settings: Settings, http: httpx.AsyncClient, store: Store, metrics: Metrics):
+        self.http, self.store, self.metrics = http, store, metrics
+        self.reload_error: str | None = None
+        self._flights = Flights()
+        self._seat(settings)
+
+    def _seat(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics.seated(settings.panel_hash)
+        self._panel = Panel(settings, self.http, self.store, self.metrics)
+        self._at_work = asyncio.Semaphore(settings.load.max_at_work)
+
+    def reload(self) -> None:
+        """Seats the panel that the file names now; open cases are answered by the old one.
+
+        Raises:
+            SettingsError: the file is not to be used; the old panel stays, and `report` says why.
+        """
+        try:
+            settings = load_settings(self.settings.file)
+            if settings.panel.store != self.settings.panel.store:
+                raise SettingsError(f"{settings.file}: panel.store: another one needs a restart")
+        except SettingsError as error:
+            self.reload_error = str(error)
+            raise
+        self.reload_error = None
+        # The same secret, so that what was kept is found again.
+        self._seat(settings.model_copy(update={"secret": self.settings.secret}))
+
+    async def answer(self, case: Case, began: float, tell: Tell = lambda _: None) -> Verdict:
+        """Stored, shared with who asks the same just now, or asked for.
+
+        Raises InvalidCase where the case asks for what this panel has not learned, and what
+        Panel.consult raises.
+        """
+        panel = self._panel
+        if case.options.max_risk is not None and not Judge.of(case, panel.settings).knows_risk:
+            raise InvalidCase(
+                f"options.max_risk: how often this panel is wrong in {case.language} has not been "
+                "learned. Send null."
+            )
+        key = key_of(case, panel.settings)
+        work = partial(self._stored_or_asked, case, key, panel, began)
+        verdict, own = await self._flights.join(key, work, tell)
+        if not own:
+            self.metrics.shared.inc()
+        return verdict if own else _again(verdict, case, began)
+
+    async def _stored_or_asked(
+        self, case: Case, key: str, panel: Panel, began: float, tell: Tell
+    ) -> Verdict:
+        if known := await recall(self.store, key, Verdict):
+            return self._recalled(known, case, began)
+        async with self.store.alone(key):
+            # Another gateway may have been at it.
+            if known := await recall(self.store, key, Verdict):
+                return self._recalled(known, case, began)
+            async with self._at_work:
+                verdict, whole = await _asked(case, panel, began, tell)
+            if whole:
+                await keep(self.store, key, verdict)
+        return verdict
+
+    def _recalled(self, known: Verdict, case: Case, began: float) -> Verdict:
+        self.metrics.recalled.labels("verdict").inc()
+        return _again(known, case, began)
+
+    async def report(self) -> PanelReport:
+        """Who sits there, and how well they are."""
+        settings = self.settings
+        urls = [worker.url for worker in settings.workers]
+        if settings.summariser:
+            urls.append(settings.summariser.url)
+        store_reachable, found = await asyncio.gather(
+            self.store.reachable(),
+            asyncio.gather(*(model_server.probe(self.http, url) for url in urls)),
+        )
+        return PanelReport(
+            panel=settings.panel_hash,
+            quorum=settings.panel.quorum,
+            deadline_s=settings.panel.deadline_s,
+            workers=tuple(
+                Seat(
+                    name=worker.name,
+                    family=worker.family,
+                    languages=worker.languages,
+                    max_images=worker.max_images,
+                    reachable=reachable,
+                    model=model,
+                )
+                for worker, (reachable, model) in zip(settings.workers, found, strict=False)
+            ),
+            summariser=None
+            if settings.summariser is None
+            else SummariserSeat(
+                languages=settings.summariser.languages, reachable=found[-1][0], model=found[-1][1]
+            ),
+            learned_from=settings.competence.learned_from if settings.competence else None,
+            reload_error=self.reload_error,
+            store_reachable=store_reachable,
+            **settings.limits.model_dump(),
+        )
+
+
+async def _asked(case: Case, panel: Panel, began: float, tell: Tell) -> tuple[Verdict, bool]:
+    """A new verdict, and whether it is whole: nobody failed, nobody was left out, no fall-back."""
+    settings = panel.settings
+    opinion = Judge.of(case, settings).weigh(await panel.consult(case, tell))
+    with span("summarise"):
+        wording = await summariser.summarise(case, opinion, settings.summariser, panel.http)
+    abstains = opinion.is_riskier_than(case.options.max_risk)
+    verdict = Verdict(
+        id=case.id,
+        status="abstained" if abstains else "answered",
+        answer=None if abstains else wording.answer,
+        best_guess=wording.answer if abstains else None,
+        language=case.language,
+        agreement=opinion.agreement,
+        confidence=opinion.confidence,
+        answers=opinion.answers,
+        dissent=opinion.dissent,
+        summary=wording.summary,
+        panel=settings.panel_hash,
+        seconds=time.perf_counter() - began,
+    )
+    failed = any(a.error and a.error.kind != "not_eligible" for a in verdict.answers)
+    return verdict, not failed and not wording.fell_back
+
+
+def _again(verdict: Verdict, case: Case, began: float) -> Verdict:
+    """The same verdict for another caller."""
+    changed: dict[str, Any] = {
+        "id": case.id,
+        "cached": True,
+        "cached_from": verdict.cached_from or verdict.id,
+        "seconds": time.perf_counter() - began,
+    }
+    return verdict.model_copy(update=changed)

@@ -23,12 +23,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx
+import aiohttp
 import numpy as np
 from pydicom.data import get_testdata_file
 
 from gateway.client import encode
-from gateway.model_server import complete, new_http_client
+from gateway.model_server import Http, complete, new_http_client
 from tests.mock_vllm import MockVllm
 
 BAR = 0.35
@@ -107,7 +107,9 @@ async def ask_in_turns(workers: list[MockVllm], cases: int) -> dict[str, list[fl
             "images": [image],
             "options": {"wait": wait, "summarise": "never"},
         }
-        (await http.post(f"{URL}/vqa", json=body)).raise_for_status()
+        async with http.post(f"{URL}/vqa", json=body) as response:
+            response.raise_for_status()
+            await response.read()
 
     async def straight(number: int) -> None:
         question = {"role": "user", "content": [{"type": "text", "text": f"Case {number}"}]}
@@ -134,11 +136,12 @@ async def ask_in_turns(workers: list[MockVllm], cases: int) -> dict[str, list[fl
     return seconds
 
 
-async def until_up(http: httpx.AsyncClient) -> None:
+async def until_up(http: Http) -> None:
     for _ in range(200):
-        with contextlib.suppress(httpx.TransportError):
-            if (await http.get(f"{URL}/health/live")).is_success:
-                return
+        with contextlib.suppress(aiohttp.ClientError):
+            async with http.get(f"{URL}/health/live") as response:
+                if response.ok:
+                    return
         await asyncio.sleep(0.1)
     raise SystemExit(f"The gateway did not come up on port {PORT}; is the port taken?")
 

@@ -13,12 +13,11 @@ import statistics
 import time
 from pathlib import Path
 
-import httpx
 from pydicom.data import get_testdata_file
 
 from gateway.client import GATEWAY_URL, encode
 from gateway.contract import Verdict
-from gateway.model_server import complete, new_http_client
+from gateway.model_server import Http, complete, new_http_client
 from gateway.panel import MAX_ANSWER_TOKENS
 from gateway.pixels import only_pixels
 from gateway.settings import WorkerSettings, load_settings
@@ -46,11 +45,12 @@ async def main() -> None:
                     await straight(http, workers, question)
                     slowest.append(time.perf_counter() - began)
                     continue
-                response = await http.post(
-                    f"{options.gateway}/vqa", json=body | {"question": question}
-                )
+                asked = body | {"question": question}
+                async with http.post(f"{options.gateway}/vqa", json=asked) as response:
+                    response.raise_for_status()
+                    content = await response.read()
                 walls.append(time.perf_counter() - began)
-                verdict = Verdict.model_validate_json(response.raise_for_status().content)
+                verdict = Verdict.model_validate_json(content)
                 summarisers.append(verdict.summary.seconds)
                 reported.append(max(answer.seconds for answer in verdict.answers))
     # The first of each warms everything up.
@@ -79,7 +79,7 @@ async def main() -> None:
     raise SystemExit(figures["wall_over_floor"] > BAR)
 
 
-async def straight(http: httpx.AsyncClient, workers: list[WorkerSettings], question: str) -> None:
+async def straight(http: Http, workers: list[WorkerSettings], question: str) -> None:
     """The same worker calls, in parallel, with nothing around them."""
     picture = json.loads(IMAGE.part)
 

@@ -16,15 +16,16 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from gateway import documentation, intake, model_server, openai_api, stream, tracing
+from gateway import documentation, intake, openai_api, stream, tracing
 from gateway.admission import Admission
 from gateway.audit import Audit
-from gateway.contract import Case, PanelReport, Problem, Refused, Verdict
+from gateway.case import Case
+from gateway.contract import PanelReport, Problem, Refused, Verdict
 from gateway.keys import Key, Keys
 from gateway.metrics import Metrics
 from gateway.service import Service
 from gateway.settings import Settings, SettingsError, load_settings
-from gateway.store import Tell, open_store
+from gateway.store import Tell
 from gateway.telemetry import VERSION, Telemetry
 
 T = TypeVar("T")
@@ -48,15 +49,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     tracing.start()
     admission = Admission(Keys(settings.keys), settings.panel.store)
     audit = Audit(settings.audit_folder, settings.audit.days)
-    http, metrics = model_server.new_http_client(), Metrics(VERSION)
-    service = Service(settings, http, open_store(settings.panel.store), metrics)
+    metrics = Metrics(VERSION)
+    service = Service(settings, metrics)
     metrics.inside.set_function(lambda: admission.inside)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with http:
+        async with service:
             yield
-            await service.store.close()
 
     app = FastAPI(
         title="Consilium",

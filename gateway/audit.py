@@ -15,7 +15,8 @@ import socket
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from gateway.contract import Case, Verdict
+from gateway.case import Case
+from gateway.contract import Verdict
 from gateway.keys import Key
 from gateway.settings import Settings
 from gateway.store import asked_of

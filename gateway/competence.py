@@ -12,7 +12,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gateway.contract import Case, Language, Modality
+from gateway.case import Case
+from gateway.contract import Language, Modality
 from gateway.questions import Kind, kind_of
 
 EDGE = 0.002  # a probability is kept so far from 0 and 1: nobody is that sure

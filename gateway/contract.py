@@ -15,10 +15,7 @@ Refused                  the case ends here; the caller reads a Problem
   Busy              503  as many cases are under way, and waiting, as the gateway takes
 """
 
-import base64
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -96,40 +93,6 @@ class CaseRequest(CaseFields):
     """The JSON body of `POST /vqa`. GET /panel states the limits on sizes and numbers."""
 
     images: tuple[str, ...] = Field(description="base64 or data URI; PNG, JPEG, WebP, TIFF, DICOM.")
-
-
-@dataclass(frozen=True)
-class CaseImage:
-    """One image as the workers get it: a PNG or JPEG of pixels alone, and its bytes' SHA-256."""
-
-    data: bytes
-    identity: str
-    modality: Modality | None = None  # what its DICOM header said
-
-    @cached_property
-    def part(self) -> bytes:
-        """How a chat request carries it, as JSON: made once, however many workers read it."""
-        kind = b"jpeg" if self.data.startswith(b"\xff\xd8") else b"png"
-        uri = b"data:image/" + kind + b";base64," + base64.b64encode(self.data)
-        return b'{"type": "image_url", "image_url": {"url": "' + uri + b'"}}'
-
-
-@dataclass(frozen=True)
-class Case:
-    """A question and its images after intake: checked, stripped and ready to be asked.
-
-    What was said to one tenant is never said again to another.
-    """
-
-    id: str
-    question: str
-    images: tuple[CaseImage, ...]
-    language: Language
-    context: str | None
-    choices: tuple[str, ...] | None
-    options: Options
-    modality: Modality | None = None
-    tenant: str = "public"
 
 
 class AnswerError(_Frozen):

@@ -15,13 +15,15 @@ from pathlib import PurePath
 from typing import Any
 
 import aiohttp
-import httpx
-from httpx_aiohttp import AiohttpTransport
 from pydantic import BaseModel, Field, ValidationError
 
 from gateway import tracing
-from gateway.contract import Alternative, AnswerError, Case, ErrorKind
+from gateway.case import Case
+from gateway.contract import Alternative, AnswerError, ErrorKind
 from gateway.meaning import meaning
+
+# Straight, without httpx around it, which would double what a call costs.
+Http = aiohttp.ClientSession
 
 MAX_REPLY_BYTES = 1_000_000
 MAX_ANSWER_CHARS = 2_000
@@ -109,19 +111,19 @@ class _Models(BaseModel):
     data: list[_Model] = Field(min_length=1)
 
 
-def new_http_client() -> httpx.AsyncClient:
-    """For calls to model servers: no proxies, no redirects, no limit but the caller's deadline."""
-    limits = httpx.Limits(max_connections=1_000, max_keepalive_connections=100)
-    transport = AiohttpTransport(limits=limits, trust_env=False)
-    return httpx.AsyncClient(
-        transport=transport,
-        trust_env=False,
-        timeout=None,
+def new_http_client() -> Http:
+    """For calls to model servers: no proxies, redirects or cookies, and no limit but the caller's
+    deadline. Only a running event loop can make one."""
+    return Http(
+        connector=aiohttp.TCPConnector(limit=1_000, keepalive_timeout=5),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
         headers={"Accept-Encoding": "identity"},
+        auto_decompress=False,
     )
 
 
-async def complete(http: httpx.AsyncClient, url: str, body: bytes) -> Completion:
+async def complete(http: Http, url: str, body: bytes) -> Completion:
     """One call to a vLLM server, its body in JSON, without a deadline; raises CallFailed."""
     raw = await _send(http, "POST", f"{url}/v1/chat/completions", body)
     try:
@@ -148,7 +150,7 @@ def answer_bounds(case: Case, max_tokens: int) -> dict[str, Any]:
     return {"max_tokens": max(max_tokens, longest), "structured_outputs": choices}
 
 
-async def probe(http: httpx.AsyncClient, url: str) -> tuple[bool, str | None]:
+async def probe(http: Http, url: str) -> tuple[bool, str | None]:
     """Whether the server at `url` calls itself healthy, and what model it loaded; in a second."""
     health, models = await asyncio.gather(
         _within_a_second(_send(http, "GET", f"{url}/health")),
@@ -172,45 +174,43 @@ async def _within_a_second(call: Awaitable[bytes]) -> bytes | None:
         return None
 
 
-async def _send(http: httpx.AsyncClient, method: str, url: str, body: bytes | None = None) -> bytes:
+async def _send(http: Http, method: str, url: str, body: bytes | None = None) -> bytes:
     try:
         try:
-            response, raw = await _exchange(http, method, url, body)
-        except httpx.ConnectError:
+            status, raw = await _exchange(http, method, url, body)
+        except aiohttp.ClientConnectorError:
             # It has heard nothing yet, so nothing is asked twice.
             await asyncio.sleep(RECONNECT_S)
-            response, raw = await _exchange(http, method, url, body)
-    except httpx.DecodingError as error:
-        raise _failed("garbage", "Its reply cannot be decoded.") from error
-    except httpx.TransportError as error:
-        raise _failed("unreachable", "No connection, or it broke off.") from error
-    except aiohttp.ClientError as error:
+            status, raw = await _exchange(http, method, url, body)
+    except (aiohttp.ClientResponseError, aiohttp.InvalidURL) as error:
         raise _failed("garbage", "It does not speak HTTP.") from error
-    if response.is_client_error:
-        if response.status_code == 400 and _blames_the_image(raw):
+    except (aiohttp.ClientError, OSError) as error:
+        raise _failed("unreachable", "No connection, or it broke off.") from error
+    if 400 <= status < 500:
+        if status == 400 and _blames_the_image(raw):
             raise CallFailed(UNREADABLE)
-        raise _failed("refused", f"It refused the request (HTTP {response.status_code}).")
-    if response.is_server_error:
-        raise _failed("unreachable", f"It failed (HTTP {response.status_code}).")
-    if not response.is_success:
-        raise _failed("garbage", f"It answered HTTP {response.status_code}.")
+        raise _failed("refused", f"It refused the request (HTTP {status}).")
+    if status >= 500:
+        raise _failed("unreachable", f"It failed (HTTP {status}).")
+    if not 200 <= status < 300:
+        raise _failed("garbage", f"It answered HTTP {status}.")
     return bytes(raw)
 
 
-async def _exchange(
-    http: httpx.AsyncClient, method: str, url: str, body: bytes | None
-) -> tuple[httpx.Response, bytearray]:
+async def _exchange(http: Http, method: str, url: str, body: bytes | None) -> tuple[int, bytearray]:
     headers = tracing.outgoing()
     if body is not None:
         headers["content-type"] = "application/json"
+    raw = bytearray()
     with stopwatch.get():
-        async with http.stream(method, url, content=body, headers=headers) as response:
-            raw = bytearray()
-            async for chunk in response.aiter_bytes():
+        async with http.request(
+            method, url, data=body, headers=headers, allow_redirects=False
+        ) as response:
+            async for chunk in response.content.iter_any():
                 raw += chunk
                 if len(raw) > MAX_REPLY_BYTES:
                     raise _failed("garbage", f"Its reply is over {MAX_REPLY_BYTES} bytes.")
-    return response, raw
+    return response.status, raw
 
 
 def _blames_the_image(reply: bytearray) -> bool:

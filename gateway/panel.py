@@ -12,13 +12,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import httpx
-
+from gateway.case import Case
 from gateway.competence import Cell
 from gateway.contract import (
     Answer,
     AnswerError,
-    Case,
     ErrorKind,
     InvalidCase,
     Language,
@@ -27,7 +25,7 @@ from gateway.contract import (
 )
 from gateway.meaning import meaning
 from gateway.metrics import Metrics
-from gateway.model_server import UNREADABLE, CallFailed, answer_bounds, complete
+from gateway.model_server import UNREADABLE, CallFailed, Http, answer_bounds, complete
 from gateway.settings import Settings, WorkerSettings
 from gateway.store import Store, answer_key, keep, recall, salt_of
 from gateway.tracing import span
@@ -48,7 +46,7 @@ REST_S = 10.0
 class Panel:
     """The workers of `settings`, and how each has fared in the cases so far."""
 
-    def __init__(self, settings: Settings, http: httpx.AsyncClient, store: Store, metrics: Metrics):
+    def __init__(self, settings: Settings, http: Http, store: Store, metrics: Metrics):
         self.settings, self.http, self.store, self.metrics = settings, http, store, metrics
         self._breakers = {worker.name: Breaker() for worker in settings.workers}
 

@@ -5,26 +5,34 @@ import time
 from functools import partial
 from typing import Any
 
-import httpx
-
 from gateway import model_server, summariser
-from gateway.contract import Case, InvalidCase, PanelReport, Seat, SummariserSeat, Verdict
+from gateway.case import Case
+from gateway.contract import InvalidCase, PanelReport, Seat, SummariserSeat, Verdict
 from gateway.metrics import Metrics
 from gateway.panel import Panel
 from gateway.settings import Settings, SettingsError, load_settings
-from gateway.store import Flights, Store, Tell, keep, key_of, recall
+from gateway.store import Flights, Tell, keep, key_of, open_store, recall
 from gateway.tracing import span
 from gateway.verdict import Judge
 
 
 class Service:
-    """Answers cases by the panel of its settings."""
+    """Answers cases by the panel of its settings, inside `async with`."""
 
-    def __init__(self, settings: Settings, http: httpx.AsyncClient, store: Store, metrics: Metrics):
-        self.http, self.store, self.metrics = http, store, metrics
+    def __init__(self, settings: Settings, metrics: Metrics):
+        self.settings, self.metrics = settings, metrics
+        self.store = open_store(settings.panel.store)
         self.reload_error: str | None = None
         self._flights = Flights()
-        self._seat(settings)
+
+    async def __aenter__(self) -> "Service":
+        self.http = model_server.new_http_client()
+        self._seat(self.settings)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.http.close()
+        await self.store.close()
 
     def _seat(self, settings: Settings) -> None:
         self.settings = settings

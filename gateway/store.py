@@ -18,7 +18,8 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import ValidationError
 
-from gateway.contract import Answer, Case, Verdict
+from gateway.case import Case
+from gateway.contract import Answer, Verdict
 from gateway.settings import Settings, WorkerSettings
 
 Tell = Callable[[Answer], None]  # called for each answer as it comes in; must not block

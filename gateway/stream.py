@@ -9,7 +9,8 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gateway.contract import Answer, Case, Problem, Provisional, Refused, Verdict
+from gateway.case import Case
+from gateway.contract import Answer, Problem, Provisional, Refused, Verdict
 from gateway.settings import Settings
 from gateway.store import Tell
 from gateway.verdict import Judge

@@ -13,11 +13,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
-
-from gateway.contract import Case, Language, Summary
+from gateway.case import Case
+from gateway.contract import Language, Summary
 from gateway.meaning import meaning
-from gateway.model_server import CallFailed, Completion, answer_bounds, complete
+from gateway.model_server import CallFailed, Completion, Http, answer_bounds, complete
 from gateway.settings import SummariserSettings
 from gateway.verdict import Opinion, in_case_order
 
@@ -52,7 +51,7 @@ class Wording:
 
 
 async def summarise(
-    case: Case, opinion: Opinion, summariser: SummariserSettings | None, http: httpx.AsyncClient
+    case: Case, opinion: Opinion, summariser: SummariserSettings | None, http: Http
 ) -> Wording:
     """Word the panel's opinion; never fails, the vote stands in for a summariser that does."""
     vote = opinion.winner.text

@@ -3,16 +3,17 @@ ours, never a word of a caller's. Without $OTEL_EXPORTER_OTLP_ENDPOINT nothing i
 
 import os
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 from opentelemetry import propagate, trace
 
 tracer = trace.get_tracer("consilium.gateway")
+TRACED = "OTEL_EXPORTER_OTLP_ENDPOINT" in os.environ
 
 
 def start() -> None:
     """Sends spans where the standard environment variables say, if they say so."""
-    if "OTEL_EXPORTER_OTLP_ENDPOINT" not in os.environ:
+    if not TRACED:
         return
     # Imported where it is used: most gateways are not traced.
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -33,6 +34,8 @@ def span(
 ) -> AbstractContextManager[trace.Span]:
     """One step. `caller` are the headers of a request, whose traceparent it continues; a malformed
     one begins a trace anew."""
+    if not TRACED:
+        return nullcontext(trace.INVALID_SPAN)
     context = propagate.extract(caller) if caller is not None else None
     # An error's words may quote a caller.
     return tracer.start_as_current_span(
@@ -47,5 +50,6 @@ def span(
 def outgoing() -> dict[str, str]:
     """The headers by which a model server continues the trace."""
     headers: dict[str, str] = {}
-    propagate.inject(headers)
+    if TRACED:
+        propagate.inject(headers)
     return headers

@@ -13,8 +13,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from gateway.case import Case
 from gateway.competence import EDGE, Cell, Competence, Line
-from gateway.contract import Answer, Case, Dissent
+from gateway.contract import Answer, Dissent
 from gateway.meaning import meaning
 from gateway.settings import Settings
 

@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.contract import Case, CaseImage, Options
+from gateway.case import Case, CaseImage
+from gateway.contract import Options
 from gateway.settings import load_settings
 from gateway.store import MEMORY_ENTRIES, MemoryStore, key_of
 from tests.conftest import picture

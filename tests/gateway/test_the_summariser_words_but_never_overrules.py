@@ -7,8 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.case import Case, CaseImage
 from gateway.competence import Cell
-from gateway.contract import Answer, Case, CaseImage, Options
+from gateway.contract import Answer, Options
 from gateway.model_server import Completion
 from gateway.settings import load_settings
 from gateway.summariser import is_faithful, request

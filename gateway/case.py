@@ -1,0 +1,42 @@
+"""A case as the gateway works on it: what intake made of a request."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import pybase64
+
+from gateway.contract import Language, Modality, Options
+
+
+@dataclass(frozen=True)
+class CaseImage:
+    """One image as the workers get it: a PNG or JPEG of pixels alone, and its bytes' SHA-256."""
+
+    data: bytes
+    identity: str
+    modality: Modality | None = None  # what its DICOM header said
+
+    @cached_property
+    def part(self) -> bytes:
+        """How a chat request carries it, as JSON: made once, however many workers read it."""
+        kind = b"jpeg" if self.data.startswith(b"\xff\xd8") else b"png"
+        uri = b"data:image/" + kind + b";base64," + pybase64.b64encode(self.data)
+        return b'{"type": "image_url", "image_url": {"url": "' + uri + b'"}}'
+
+
+@dataclass(frozen=True)
+class Case:
+    """A question and its images after intake: checked, stripped and ready to be asked.
+
+    What was said to one tenant is never said again to another.
+    """
+
+    id: str
+    question: str
+    images: tuple[CaseImage, ...]
+    language: Language
+    context: str | None
+    choices: tuple[str, ...] | None
+    options: Options
+    modality: Modality | None = None
+    tenant: str = "public"

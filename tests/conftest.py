@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,10 +54,12 @@ def panel_file(tmp_path: Path) -> Callable[..., Path]:
         summariser: str | None = None,
         panel: str = "quorum = 1",
         limits: str = "",
+        load: str = "",
+        audit: str = "",
         seats: Sequence[str] = (),
         languages: str = '["en"]',
     ) -> Path:
-        text = f"[panel]\n{panel}\n[limits]\n{limits}\n"
+        text = f"[panel]\n{panel}\n[limits]\n{limits}\n[load]\n{load}\n[audit]\n{audit}\n"
         for seat, url in enumerate(urls):
             own = seats[seat] if seat < len(seats) else 'languages = ["en"]\nmax_images = 4'
             text += f'[[worker]]\nname = "w{seat}"\nfamily = "mock"\nmodel = "mock"\n'
@@ -111,6 +114,56 @@ def gateway(
         return serve(load_settings(panel_file(urls, **kwargs), environ=environ or {}))
 
     return start
+
+
+class GatewayProcess:
+    """`python -m gateway`, as it runs outside of tests; signals reach it."""
+
+    def __init__(self, panel: Path, log: Path, environ: Mapping[str, str]):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url, self._log = f"http://127.0.0.1:{self.port}", log
+        self._command = [sys.executable, "-m", "gateway", "--port", str(self.port)]
+        self._environ = os.environ | {"CONSILIUM_PANEL": str(panel)} | environ
+        self.start()
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text("utf-8")
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(self._command, env=self._environ, stderr=log)
+        give_up_at = time.monotonic() + 30
+        while time.monotonic() < give_up_at and self.process.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+                return
+            time.sleep(0.02)
+        raise AssertionError(f"the gateway did not start: {self.log}")
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait(timeout=10)
+
+
+@pytest.fixture
+def gateway_process(
+    panel_file: Callable[..., Path], tmp_path: Path
+) -> Iterator[Callable[..., GatewayProcess]]:
+    """Starts gateways in processes of their own: `gateway_process([worker, …], quorum…)`."""
+    with contextlib.ExitStack() as running:
+
+        def start(
+            workers: Sequence[MockVllm], environ: Mapping[str, str] | None = None, **kwargs: Any
+        ) -> GatewayProcess:
+            panel = panel_file([worker.url for worker in workers], **kwargs)
+            log = tmp_path / f"gateway-{time.monotonic_ns()}.log"
+            process = GatewayProcess(panel, log, environ or {})
+            running.callback(process.stop)
+            return process
+
+        yield start
 
 
 @pytest.fixture

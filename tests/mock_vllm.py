@@ -17,7 +17,8 @@ class MockVllm:
     `root` is the folder of the model that it claims to have loaded.
     `raw` replaces the whole reply body, `status` its code; `delay_s` (or what it returns) passes
     before it is sent.
-    `requests` holds what was asked, `dropped` counts callers that hung up while waiting.
+    `requests` holds what was asked, `headers` how, `dropped` counts callers that hung up while
+    waiting.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class MockVllm:
         self.says, self.confidence, self.finish_reason = says, confidence, finish_reason
         self.delay_s, self.status, self.raw = delay_s, status, raw
         self.requests: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
         self.dropped = 0
         self.url = ""
         self._loop = asyncio.new_event_loop()
@@ -72,6 +74,7 @@ class MockVllm:
     async def _chat(self, request: web.Request) -> web.Response:
         body = await request.json()
         self.requests.append(body)
+        self.headers.append({name.lower(): value for name, value in request.headers.items()})
         try:
             await asyncio.sleep(self.delay_s() if callable(self.delay_s) else self.delay_s)
         except asyncio.CancelledError:

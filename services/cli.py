@@ -39,6 +39,10 @@ Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="The gateway
 Host = Annotated[
     str, typer.Option("--host", help="Where to listen. A vLLM port has no key: keep it private.")
 ]
+GpuShare = Annotated[
+    float | None,
+    typer.Option("--gpu-share", min=0.01, max=1, help="Of a GPU, if not what panel.toml gives."),
+]
 Gateway = Annotated[str, typer.Option("--gateway", help="The running gateway's URL.")]
 DATA = typer.Option("--data", envvar="CONSILIUM_DATA", help="The folder of the data sets.")
 Data = Annotated[Path, DATA]
@@ -95,15 +99,22 @@ def ask(
 
 
 @app.command()
-def worker(name: str, panel: Panel = PANEL_FILE, host: Host = "127.0.0.1") -> None:
+def worker(
+    name: str,
+    panel: Panel = PANEL_FILE,
+    host: Host = "127.0.0.1",
+    gpu_share: GpuShare = None,
+) -> None:
     """Become the vLLM server of one worker."""
-    _become_engine(name, panel, host)
+    _become_engine(name, panel, host, gpu_share)
 
 
 @app.command()
-def summariser(panel: Panel = PANEL_FILE, host: Host = "127.0.0.1") -> None:
+def summariser(
+    panel: Panel = PANEL_FILE, host: Host = "127.0.0.1", gpu_share: GpuShare = None
+) -> None:
     """Become the vLLM server of the summariser."""
-    _become_engine("summariser", panel, host)
+    _become_engine("summariser", panel, host, gpu_share)
 
 
 @app.command()
@@ -111,12 +122,12 @@ def compose(
     panel: Panel = PANEL_FILE,
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("docker-compose.yml"),
 ) -> None:
-    """Write docker-compose.yml for a GPU box from the panel file."""
+    """Write docker-compose.yml from the panel file: with GPUs, with one, or without."""
     from services.compose import write
 
     with _failures():
         # The file alone decides: where servers are reached from this machine is no matter here.
-        write(_settings(panel, {}), out)
+        write(_settings(panel, {}), panel, out)
         console.print(f"written: {out}")
 
 
@@ -309,12 +320,12 @@ def _fold(text: str) -> tuple[int, int]:
     raise typer.BadParameter(f"--fold {text}: give a number and how many there are, such as 0/3")
 
 
-def _become_engine(name: str, panel: Path, host: str) -> None:
+def _become_engine(name: str, panel: Path, host: str, gpu_share: float | None) -> None:
     from services.engine import launch, model_folder
 
     with _failures():
         settings = _settings(panel, with_competence=False)
-        server = launch(settings, name, model_folder(settings, name), host)
+        server = launch(settings, name, model_folder(settings, name), host, gpu_share)
         # Replaced, not started: whoever stops this process stops the server.
         os.execve(server.command[0], server.command, server.environment)
 

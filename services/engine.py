@@ -5,6 +5,7 @@ Every server is the same program with other arguments, on a GPU and without one.
 """
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -24,7 +25,7 @@ HERE = Path(__file__).parent
 # The gateway finds a server by these, so a seat may not change them.
 FIXED = ("model", "served-model-name", "host", "port")
 
-# Most of a GPU, shared equally by the servers of one machine; the rest is left for their contexts.
+# Most of a GPU; the rest is left for what vLLM does not count, such as CUDA's contexts.
 SHARE_OF_GPU = 0.9
 
 COMMON: dict[str, Any] = {
@@ -59,17 +60,31 @@ class Launch:
     probe: str
 
 
-def local_urls(settings: Settings) -> dict[str, str]:
-    """Who is to be served on this machine, and where: every seat that is not placed elsewhere."""
+def local_seats(settings: Settings) -> dict[str, Seat]:
+    """Who is to be served on this machine: every seat that is not placed elsewhere."""
     return {
-        name: seat.url
+        name: seat
         for name, seat in _seats(settings).items()
         if not seat.external and urlsplit(seat.url).hostname in {"127.0.0.1", "localhost"}
     }
 
 
-def launch(settings: Settings, name: str, model: Path, host: str = "127.0.0.1") -> Launch:
+def local_urls(settings: Settings) -> dict[str, str]:
+    """And where each is served."""
+    return {name: seat.url for name, seat in local_seats(settings).items()}
+
+
+def launch(
+    settings: Settings,
+    name: str,
+    model: Path,
+    host: str = "127.0.0.1",
+    gpu_share: float | None = None,
+) -> Launch:
     """The server for seat `name` (a worker's name, or "summariser") on the folder `model`.
+
+    It takes `gpu_share` of a GPU's memory; without it, its part of a GPU that all the machine's
+    servers share.
 
     Raises:
         EngineError: no such seat, a seat that is served elsewhere, or a fixed argument in `engine`.
@@ -80,7 +95,7 @@ def launch(settings: Settings, name: str, model: Path, host: str = "127.0.0.1") 
         raise EngineError(
             f"{name} is served at {seat.url}, says panel.toml; remove its url to serve it here."
         )
-    arguments = _arguments(settings, seat) | {
+    arguments = _arguments(settings, name, gpu_share) | {
         "model": str(model),
         "served-model-name": name,
         "host": host,
@@ -146,13 +161,29 @@ def _seat(settings: Settings, name: str) -> Seat:
     return seats[name]
 
 
-def _arguments(settings: Settings, seat: Seat) -> dict[str, Any]:
+def gpu_shares(settings: Settings) -> dict[str, float]:
+    """How the servers of this machine share one GPU: by their memory_gb, or equally where a seat
+    gives none."""
+    sizes = {name: seat.memory_gb for name, seat in local_seats(settings).items()}
+    parts = {name: size for name, size in sizes.items() if size is not None}
+    if len(parts) < len(sizes):
+        parts = dict.fromkeys(sizes, 1.0)
+    # Rounded down: together they must not ask for more than there is.
+    return {
+        name: math.floor(1000 * SHARE_OF_GPU * part / sum(parts.values())) / 1000
+        for name, part in parts.items()
+    }
+
+
+def _arguments(settings: Settings, name: str, gpu_share: float | None) -> dict[str, Any]:
+    seat = _seat(settings, name)
     arguments = dict(COMMON)
     if is_cpu_build():
         arguments |= CPU
     else:
-        share = SHARE_OF_GPU / len(local_urls(settings))
-        arguments["gpu-memory-utilization"] = round(share, 2)
+        arguments["gpu-memory-utilization"] = gpu_share or gpu_shares(settings).get(
+            name, SHARE_OF_GPU
+        )
     if isinstance(seat, WorkerSettings):
         arguments["limit-mm-per-prompt"] = {"image": seat.max_images}
     else:

@@ -118,16 +118,60 @@ def summariser(
 
 
 @app.command()
+def check(
+    panel: Annotated[Path, typer.Argument(help="Who sits on the panel.")] = PANEL_FILE,
+) -> None:
+    """Say whether a panel file can be served, seat by seat; nothing is fetched or started."""
+    from services.check import check as program
+
+    with _failures():
+        if not program(_settings(panel), console.print):
+            raise SystemExit(1)
+
+
+@app.command()
+def plan(
+    gpus: Annotated[str, typer.Option(help="How many and their GB: 1x80, or 2x80,1x24.")],
+    panel: Panel = PANEL_FILE,
+) -> None:
+    """Say which seat fits on which GPU, before anything is started."""
+    from services.plan import PlanError, read_gpus
+    from services.plan import plan as program
+
+    with _failures(PlanError):
+        for line in program(_settings(panel, {}, with_competence=False), read_gpus(gpus)):
+            console.print(line)
+
+
+@app.command()
+def fetch(
+    to: Annotated[Path, typer.Option(help="The folder to fill.")], panel: Panel = PANEL_FILE
+) -> None:
+    """Gather what the panel needs from a network, for a machine without one."""
+    from services.fetch import fetch as program
+
+    with _failures():
+        size = program(_settings(panel, {}, with_competence=False), to, console.print)
+        console.print(f"{to}: {size / 1e6:,.0f} MB; there, set CONSILIUM_WEIGHTS to this folder")
+
+
+@app.command()
 def compose(
     panel: Panel = PANEL_FILE,
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("docker-compose.yml"),
+    gpus: Annotated[
+        str | None, typer.Option(help="For profile gpu: place seats on these, such as 2x80.")
+    ] = None,
 ) -> None:
     """Write docker-compose.yml from the panel file: with GPUs, with one, or without."""
     from services.compose import write
+    from services.plan import PlanError, needs, place, read_gpus
 
-    with _failures():
+    with _failures(PlanError):
         # The file alone decides: where servers are reached from this machine is no matter here.
-        write(_settings(panel, {}), panel, out)
+        settings = _settings(panel, {})
+        places = place(needs(settings), read_gpus(gpus)) if gpus else None
+        write(settings, panel, out, places)
         console.print(f"written: {out}")
 
 

@@ -1,7 +1,7 @@
 """panel.toml → docker-compose.yml: the same programs as `consilium serve` starts, in containers.
 
 The gateway and Redis always run; profiles say what else:
-    gpu            one vLLM server per seat, each on a GPU of its own
+    gpu            one vLLM server per seat, each on a GPU of its own or where `plan` puts it
     one-gpu        the same on one GPU, which they share by what panel.toml's memory_gb says
     cpu            the same without a GPU
     observability  Prometheus and Grafana
@@ -9,14 +9,15 @@ The gateway and Redis always run; profiles say what else:
 Nothing but the gateway and the proxy is published, and those on this machine only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from gateway.settings import Settings
-from services.engine import SHARE_OF_GPU, SUMMARISER, local_seats
+from services.engine import SHARE_OF_GPU, SUMMARISER, gpu_shares, local_seats
+from services.plan import Place
 
 HEADER = "# Written by `consilium compose` from panel.toml; change that, and run it again.\n"
 GATEWAY_PORT = 8000
@@ -40,16 +41,21 @@ class _Plain(yaml.SafeDumper):
         return True
 
 
-def compose(settings: Settings, panel: str = "panel.toml") -> str:
+def compose(
+    settings: Settings, panel: str = "panel.toml", places: Mapping[str, Place] | None = None
+) -> str:
     """The compose file for the panel file `panel` (its path from the compose file), as text.
 
-    Seats that the panel places elsewhere are left out.
+    Seats that the panel places elsewhere are left out. `places` says who is on which GPU in profile
+    gpu; without it each has one of its own.
     """
     names = tuple(local_seats(settings))
     files = [_read_only(panel, "/app/panel.toml"), *_folders(settings)]
+    each = {name: Place(gpu, SHARE_OF_GPU) for gpu, name in enumerate(names)}
+    one = {name: Place(0, share) for name, share in gpu_shares(settings).items()}
     engines = {
-        **{f"{host_of(name)}-gpu": _on_gpu(files, names, name) for name in names},
-        **{f"{host_of(name)}-one-gpu": _on_one_gpu(files, names, name) for name in names},
+        **_on_gpus("gpu", files, places or each),
+        **_on_gpus("one-gpu", files, one),
         **{f"{host_of(name)}-cpu": _engine("cpu", files, name) for name in names},
     }
     services = {
@@ -86,8 +92,10 @@ def command_of(name: str) -> list[str]:
     return ["consilium", *verb, "--host", "0.0.0.0"]
 
 
-def write(settings: Settings, panel: Path, path: Path) -> None:
-    path.write_text(compose(settings, _from_here(panel, path)), encoding="utf-8")
+def write(
+    settings: Settings, panel: Path, path: Path, places: Mapping[str, Place] | None = None
+) -> None:
+    path.write_text(compose(settings, _from_here(panel, path), places), encoding="utf-8")
 
 
 def _from_here(panel: Path, path: Path) -> str:
@@ -138,17 +146,21 @@ def _redis() -> dict[str, Any]:
     }
 
 
-def _on_gpu(files: list[str], names: tuple[str, ...], name: str) -> dict[str, Any]:
-    alone = ["--gpu-share", str(SHARE_OF_GPU)]
-    return _engine("gpu", files, name, alone) | _gpu(names.index(name))
-
-
-def _on_one_gpu(files: list[str], names: tuple[str, ...], name: str) -> dict[str, Any]:
-    # One after another: vLLM measures a GPU while it starts, and takes what another one allocates
-    # meanwhile for its own.
-    before = names[: names.index(name)][-1:]
-    waits = {f"{host_of(other)}-one-gpu": _healthy() for other in before}
-    return _engine("one-gpu", files, name) | {"depends_on": waits} | _gpu(0)
+def _on_gpus(profile: str, files: list[str], places: Mapping[str, Place]) -> dict[str, Any]:
+    services: dict[str, Any] = {}
+    last: dict[int, str] = {}  # by GPU
+    for name, place in places.items():
+        # One after another: vLLM measures a GPU while it starts, and takes what another server
+        # allocates meanwhile for its own.
+        waits = {last[place.gpu]: _healthy()} if place.gpu in last else {}
+        device = {"driver": "nvidia", "device_ids": [str(place.gpu)], "capabilities": ["gpu"]}
+        last[place.gpu] = f"{host_of(name)}-{profile}"
+        services[last[place.gpu]] = {
+            **_engine(profile, files, name, ["--gpu-share", f"{place.share:g}"]),
+            "depends_on": waits,
+            "deploy": {"resources": {"reservations": {"devices": [device]}}},
+        }
+    return services
 
 
 def _engine(
@@ -178,11 +190,6 @@ def _engine(
         "healthcheck": _answers(f"http://127.0.0.1:{ENGINE_PORT}/health", "15m"),
         **CONFINED,
     }
-
-
-def _gpu(number: int) -> dict[str, Any]:
-    device = {"driver": "nvidia", "device_ids": [str(number)], "capabilities": ["gpu"]}
-    return {"deploy": {"resources": {"reservations": {"devices": [device]}}}}
 
 
 def _prometheus() -> dict[str, Any]:

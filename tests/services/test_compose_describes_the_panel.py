@@ -13,6 +13,7 @@ import yaml
 from gateway.settings import Settings, load_settings
 from services.compose import compose
 from services.engine import local_urls
+from services.plan import Place
 
 ROOT = Path(__file__).parents[2]
 
@@ -116,6 +117,8 @@ def test_a_gpu_for_each_or_one_for_all_or_none(services: dict[str, Any]) -> None
     assert devices == {name: ["0"] for name in one}
     waits = [list(each["depends_on"]) for each in one.values()]
     assert waits == [[], *([name] for name in one)][: len(one)]
+    assert sum(float(each["command"][-1]) for each in one.values()) <= 0.9
+    assert {each["command"][-1] for each in of_profile(services, "gpu").values()} == {"0.9"}
     assert {each["build"]["args"]["BUILD"] for each in cpu.values()} == {"cpu"}
 
 
@@ -163,6 +166,26 @@ def test_every_file_that_is_mounted_is_there(services: dict[str, Any]) -> None:
             here = volume.replace("${CONSILIUM_WEIGHTS:-./deploy/weights}", "./deploy/weights")
             if here.startswith("./"):
                 assert (ROOT / here.split(":")[0]).exists(), name
+
+
+def test_seats_go_where_the_plan_puts_them(settings: Settings) -> None:
+    """Two on a GPU start one after the other; the third waits for nobody."""
+    places = {
+        "mobilenet": Place(1, 0.5),
+        "efficientnet": Place(0, 0.9),
+        "polyglot": Place(1, 0.4),
+        "summariser": Place(2, 0.1),
+    }
+
+    services = yaml.safe_load(compose(settings, places=places))["services"]
+
+    found = of_profile(services, "gpu").values()
+    devices = [each["deploy"]["resources"]["reservations"]["devices"][0] for each in found]
+    assert [device["device_ids"] for device in devices] == [["1"], ["0"], ["1"], ["2"]]
+    assert [each["command"][-2:] for each in found] == [
+        ["--gpu-share", share] for share in ("0.5", "0.9", "0.4", "0.1")
+    ]
+    assert [list(each["depends_on"]) for each in found] == [[], [], ["worker-mobilenet-gpu"], []]
 
 
 def test_another_panel_file_is_mounted_where_the_programs_look(tmp_path: Path) -> None:

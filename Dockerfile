@@ -1,20 +1,29 @@
-# Two images: `gateway` (no torch) and `engine` (vLLM's CUDA build; a worker or the summariser).
-# docker compose builds both; `consilium compose` writes the compose file.
+# Two images: `gateway` (no torch, no command line) and `engine` (vLLM; a worker or the summariser),
+# the latter with BUILD=gpu or BUILD=cpu. docker compose builds them; `consilium compose` writes the
+# compose file.
 
 FROM python:3.11-slim-bookworm AS base
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /app
-RUN python3 -m venv /opt/venv \
-    && useradd --uid 10001 --create-home --home-dir /cache consilium
+RUN useradd --uid 10001 --create-home --home-dir /cache consilium
 # NOTICE too: the engine's image holds adapters to weights under licences of their own.
-COPY pyproject.toml LICENSE NOTICE ./
+COPY LICENSE NOTICE ./
+
+# What is needed to install, and not to run: it stays behind.
+FROM base AS builder
+RUN python3 -m venv /opt/venv
+COPY pyproject.toml ./
 COPY constraints constraints
 
-# Dependencies before the code: a changed line of ours costs no second download of theirs.
+# Dependencies alone, no installer beside them, and uncompiled: a start takes 0.3 s longer for 34 MB.
+FROM builder AS gateway-environment
+RUN pip install --no-compile --constraint constraints/gpu.txt . \
+    && pip uninstall --yes setuptools pip \
+    && rm /opt/venv/bin/consilium
+
 FROM base AS gateway
-RUN pip install --constraint constraints/gpu.txt .
+COPY --from=gateway-environment /opt/venv /opt/venv
 COPY gateway gateway
-RUN pip install --no-deps --force-reinstall . && rm -rf build consilium.egg-info
 COPY panel.toml ./
 COPY models/zoo/competence.json models/zoo/
 USER consilium
@@ -22,13 +31,20 @@ EXPOSE 8000
 # Only the compose network reaches it, and 127.0.0.1 where the port is published there.
 CMD ["python", "-m", "gateway", "--host", "0.0.0.0", "--without-keys"]
 
-FROM base AS engine
+FROM builder AS engine
+ARG BUILD=gpu
+# Only the CPU build needs it: the package index that carries torch's CPU wheel.
+ARG TORCH_INDEX
 # Triton compiles small kernels when a server starts.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*
-RUN pip install --constraint constraints/gpu.txt '.[gpu]' \
-    && pip install --no-deps --constraint constraints/gpu.txt vllm-bnb-plugin
+# Dependencies before the code: a changed line of ours costs no second download of theirs.
+RUN if [ "$BUILD" = cpu ]; then \
+        pip install --no-deps ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} torch==2.13.0+cpu; \
+    fi \
+    && pip install --constraint "constraints/$BUILD.txt" ".[$BUILD]" \
+    && pip install --no-deps --constraint "constraints/$BUILD.txt" vllm-bnb-plugin
 COPY gateway gateway
 COPY services services
 COPY models models

@@ -112,6 +112,9 @@ class WorkerSettings(_Frozen):
     prompt: Annotated[str, _template("question")]
     url: Url
     external: bool = Field(description="The file itself gives the url: not ours to start.")
+    memory_gb: float | None = Field(
+        default=None, gt=0, description="Of a GPU, for its server: weights, cache and all."
+    )
     engine: dict[str, Any] = {}
 
 
@@ -128,6 +131,9 @@ class SummariserSettings(_Frozen):
     )
     url: Url
     external: bool = Field(description="The file itself gives the url: not ours to start.")
+    memory_gb: float | None = Field(
+        default=None, gt=0, description="Of a GPU, for its server: weights, cache and all."
+    )
     engine: dict[str, Any] = {}
 
     @model_validator(mode="after")

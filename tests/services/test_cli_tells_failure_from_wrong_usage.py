@@ -36,7 +36,10 @@ def test_wrong_usage_is_2(arguments: tuple[str, ...]) -> None:
     assert "Error" in done.stderr or "Usage" in done.stderr
 
 
-@pytest.mark.parametrize("verb", [("demo",), ("serve",), ("worker", "mobilenet"), ("compose",)])
+@pytest.mark.parametrize(
+    "verb",
+    [("demo",), ("serve",), ("worker", "mobilenet"), ("compose",), ("plan", "--gpus", "1x80")],
+)
 @pytest.mark.parametrize(
     ("content", "named"),
     [

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.settings import Settings, load_settings
 from services import engine
-from services.compose import command_of
+from services.compose import command_of, url_variable
 from services.engine import EngineError, launch, local_urls, model_folder
 
 ROOT = Path(__file__).parents[2]
@@ -92,6 +92,7 @@ def test_a_container_runs_the_same_server_for_the_whole_compose_network(
     monkeypatch.setattr(engine, "is_cpu_build", lambda: False)
     monkeypatch.setattr(engine, "model_folder", lambda settings, name: tmp_path)
     monkeypatch.setattr(cli.os, "execve", lambda path, command, environment: became.append(command))
+    monkeypatch.setenv(url_variable(name), "http://127.0.0.1:8100")
     program, *arguments = command_of(name)
 
     result = CliRunner().invoke(cli.app, [*arguments, "--panel", str(ROOT / "panel.toml")])
@@ -100,7 +101,7 @@ def test_a_container_runs_the_same_server_for_the_whole_compose_network(
     assert result.exit_code == 0, result.output
     parsed = vllm_parse(became[0])
     assert parsed.host == "0.0.0.0"
-    assert f"http://127.0.0.1:{parsed.port}" == local_urls(settings)[name]
+    assert parsed.port == 8100
 
 
 def test_servers_on_one_gpu_share_it(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +110,34 @@ def test_servers_on_one_gpu_share_it(settings: Settings, monkeypatch: pytest.Mon
 
     shares = [share_of(launch(settings, name, Path("m")).command) for name in local_urls(settings)]
 
-    assert 0.8 < sum(shares) <= 0.92
+    assert 0.8 < sum(shares) <= 0.9
+
+
+def test_servers_on_one_gpu_share_it_by_their_memory(
+    edited: Callable[[str, str], Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model of seven billion parameters does not fit into a small one's part."""
+    monkeypatch.setattr(engine, "is_cpu_build", lambda: False)
+    text = (ROOT / "panel.toml").read_text("utf-8")
+    start = text.index("[[worker]]")
+    sized = text[start:].replace("\nengine =", "\nmemory_gb = 1\nengine =")
+    settings = edited(text[start:], sized.replace("memory_gb = 1\n", "memory_gb = 6\n", 1))
+
+    shares = {
+        name: share_of(launch(settings, name, Path("m")).command) for name in local_urls(settings)
+    }
+
+    assert shares.pop("mobilenet") == pytest.approx(0.6, abs=0.01)
+    assert list(shares.values()) == [pytest.approx(0.1, abs=0.01)] * 3
+
+
+def test_a_server_with_a_gpu_of_its_own_takes_what_it_is_given(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the containers of profile `gpu` are told."""
+    monkeypatch.setattr(engine, "is_cpu_build", lambda: False)
+
+    assert share_of(launch(settings, "mobilenet", Path("m"), gpu_share=0.9).command) == 0.9
 
 
 def share_of(command: tuple[str, ...]) -> float:

@@ -189,7 +189,7 @@ class Judge:
         return self.competence.believed(answer.worker, answer.confidence, self.cell)
 
     def _belief(self, answer: Answer, own: float, group: Sequence[Answer]) -> float:
-        """How far the giver of `answer`, who believes `own` of it, believes in what `group` said."""
+        """How far the giver of `answer` believes in what `group` said; in its own, `own`."""
         if answer in group:
             return own
         if self.competence is None:

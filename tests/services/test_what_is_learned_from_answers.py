@@ -148,6 +148,14 @@ def test_without_a_competence_file_there_is_only_the_vote(stored, settings, data
     assert "panel" not in replay([stored], settings, data)["policies"]
 
 
+@pytest.mark.parametrize("program", [calibrate, replay])
+def test_a_run_of_another_panel_is_told_how_to_name_it(program, stored, settings, data):
+    """Its verdicts cannot be weighed by seats that nobody knows."""
+    elsewhere = settings.model_copy(update={"workers": settings.workers[:1]})
+    with pytest.raises(EvaluationError, match=r"are of w1, w2 too, and .* w0 only; .* --panel"):
+        program([stored], elsewhere, data)
+
+
 def test_runs_that_teach_nothing_are_refused(stored, settings, data, tmp_path):
     with pytest.raises(EvaluationError, match="holds no evaluation of this version"):
         calibrate([tmp_path / "none"], settings, data)

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.settings import Settings, SummariserSettings, WorkerSettings
-from models.exported import ZOO
+from models.exported import ADAPTER, ZOO
 
 Seat = WorkerSettings | SummariserSettings
 SUMMARISER = "summariser"
@@ -111,7 +111,8 @@ def model_folder(settings: Settings, name: str, report: Callable[[str], None] = 
             )
     else:
         folder = Path(reference)
-        if not (folder / "recipe.toml").is_file():  # then it is no worker that was exported
+        if not any((folder / name).is_file() for name in ("recipe.toml", ADAPTER)):
+            # Nothing of ours: a base model.
             from models.assets import resolve
 
             return resolve(reference, report)

@@ -17,7 +17,8 @@ from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.model_selection import GroupKFold
 
 from gateway.competence import Cell, Competence, Line, Skill, Worker, logit
-from gateway.contract import Answer, Language, Modality
+from gateway.contract import Answer, Case, Language, Modality, Options
+from gateway.pixels import only_pixels
 from gateway.questions import kind_of
 from gateway.settings import Settings
 from gateway.verdict import Judge, Opinion
@@ -42,6 +43,13 @@ class Heard:
     example: Example
     cell: Cell
     answers: tuple[Answer, ...]
+
+    @property
+    def case(self) -> Case:
+        """What the gateway made of it, from the same files."""
+        images = tuple(only_pixels(path.read_bytes(), path.name) for path in self.example.images)
+        asked = self.example.question
+        return Case(self.example.id, asked, images, self.cell.language, None, None, Options())
 
     def by(self, worker: str) -> Answer | None:
         return next((a for a in self.answers if a.worker == worker and a.text is not None), None)

@@ -21,6 +21,7 @@ from models.metrics import calibration_error
 from models.metrics.score import Score, mean
 from services import fit, stored_run
 from services.fit import Heard
+from services.rewording import reworded
 from services.score import BOOTSTRAP_SEED, is_right
 from services.stored_run import EvaluationError, Outcome, Run
 
@@ -31,8 +32,8 @@ COVERAGE = 0.8  # of the cases, the most confident ones
 class Replayed:
     """What a policy said to each case, null where it had nothing to say, and how sure it was."""
 
-    texts: list[str | None]
-    confidences: list[float | None]
+    texts: Sequence[str | None]
+    confidences: Sequence[float | None]
 
     @classmethod
     def of(cls, opinions: Sequence[Opinion]) -> "Replayed":
@@ -48,6 +49,7 @@ def replay(
     data: Path,
     out: Path | None = None,
     cross_fit: bool = False,
+    summariser: bool = False,
 ) -> dict[str, Any]:
     """Print and return what each policy makes of the answers in `folders` (several parts of one
     evaluation), with pictures in `out`.
@@ -56,13 +58,16 @@ def replay(
     (by what panel.toml's competence file says), `panel` (the same, families discounted: what the
     gateway does), `as answered` (what was answered then, by a summariser or after a discussion),
     each worker alone, and `any worker`, which is right where one of them is. `cross_fit` adds
-    `cross-fitted`: by what the other images of these very answers teach.
+    `cross-fitted`: by what the other images of these very answers teach. `summariser` asks the one
+    that is running to word what the gateway would, and adds two: `summariser` (its reply where it
+    is faithful, else the vote: what the gateway does) and `summariser, free` (its reply where it
+    says what any worker said), which shows what it would be worth if it might overrule.
 
     All but `as answered` take each worker at its first word.
 
     Raises:
         EvaluationError: no such run, parts of different ones, nobody has answered anything, or
-            somebody who is not seated.
+            somebody who is not seated; or no summariser is running.
         models.data's DataError
     """
     run, cases = _read(folders, data)
@@ -72,6 +77,11 @@ def replay(
     policies = _policies(run, cases, opinions, settings)
     if cross_fit:
         policies["cross-fitted"] = Replayed.of(fit.cross_fitted(heard, settings))
+    shipped = opinions.get("panel", opinions["vote"])
+    worded = reworded(heard, shipped, settings) if summariser else None
+    if worded:
+        policies["summariser"] = Replayed(worded.bound, [None] * len(cases))
+        policies["summariser, free"] = Replayed(worded.free, [None] * len(cases))
     rights = {
         name: [is_right(t, case.example) for t, case in zip(each.texts, heard, strict=True)]
         for name, each in policies.items()
@@ -95,9 +105,9 @@ def replay(
             for name, right in rights.items()
         },
         "by_agreement": {
-            name: asdict(each)
-            for name, each in _by_agreement(heard, opinions.get("panel", opinions["vote"])).items()
+            name: asdict(each) for name, each in _by_agreement(heard, shipped).items()
         },
+        "worded_by": worded and worded.by,
     }
     _show(summary)
     if out is not None:
@@ -224,18 +234,20 @@ def _by_agreement(cases: Sequence[Heard], opinions: Sequence[Opinion]) -> dict[s
 def _show(summary: dict[str, Any]) -> None:
     run = summary["run"]
     print(f"{run['dataset']} {run['split']} {run['language']}: {run['cases']} cases, exact match")
-    print(f"{'policy':14} {'right':>20} {'over ' + summary['best_worker']:>22}", end="")
+    print(f"{'policy':16} {'right':>20} {'over ' + summary['best_worker']:>22}", end="")
     print(f"{'calibration error':>20} {f'surest {COVERAGE:.0%}':>14}")
     for name, each in summary["policies"].items():
         error, covered = each["calibration_error"], each["at_coverage"]
         print(
-            f"{name:14} {_percent(each['accuracy'], ''):>20} "
+            f"{name:16} {_percent(each['accuracy'], ''):>20} "
             f"{_percent(each['over_best_worker'], '+'):>22}"
             f"{error['value'] if error else float('nan'):20.3f}"
             f"{covered['value'] * 100 if covered else float('nan'):14.1f}"
         )
     for agreement, each in summary["by_agreement"].items():
         print(f"said by {agreement}: right in {_percent(each, '')} of {each['cases']} cases")
+    for who, count in (summary["worded_by"] or {}).items():
+        print(f"worded by {who}: {count} cases, {count / run['cases']:.1%}")
 
 
 def _percent(score: dict[str, Any], sign: str) -> str:

@@ -9,7 +9,7 @@ it fails, is late or does not speak the language, the vote itself answers and sa
 import asyncio
 import re
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -17,7 +17,6 @@ import httpx
 from gateway.contract import Case, Language, Summary
 from gateway.meaning import meaning
 from gateway.model_server import CallFailed, Completion, answer_bounds, complete
-from gateway.questions import kind_of
 from gateway.settings import SummariserSettings
 from gateway.verdict import Opinion, in_case_order
 
@@ -94,16 +93,8 @@ def request(case: Case, opinion: Opinion, summariser: SummariserSettings) -> dic
         "add_generation_prompt": not opening,
         "temperature": 0,
         "stop": ["\n"],  # one sentence: what a small model adds below it is its own
-        **answer_bounds(replace(case, choices=_choices(case, opinion)), MAX_TOKENS),
+        **answer_bounds(case, MAX_TOKENS),
     }
-
-
-def _choices(case: Case, opinion: Opinion) -> tuple[str, ...] | None:
-    """The caller's; or, to a question of yes or no, what was said where that is yes or no only."""
-    said = tuple(dict.fromkeys(answer.text or "" for answer in opinion.voices))
-    plain = {meaning(text) for text in said} <= {("yes",), ("no",)}
-    is_closed = plain and kind_of(case.question, case.language) == "yes_no"
-    return said if case.choices is None and is_closed else case.choices
 
 
 def is_faithful(reply: Completion, opinion: Opinion, language: Language) -> bool:

@@ -1,7 +1,6 @@
 """The summariser reads every answer; its reply counts only if it says what the winners say."""
 
 import base64
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -181,25 +180,6 @@ def test_a_language_that_it_does_not_speak_is_left_to_the_vote(vllm, gateway):
     verdict = ask(url, language="zh")
     assert verdict["answer"] == "是" and verdict["summary"]["by"] == "vote"
     assert not summariser.requests
-
-
-@pytest.mark.parametrize(
-    ("language", "question", "texts", "bound"),
-    [
-        ("en", "Is the lung healthy?", ["Yes", "No", "Yes"], ["Yes", "No"]),
-        ("zh", "肺部健康吗？", ["是", "否", "不是"], ["是", "否", "不是"]),
-        ("en", "Is the lung healthy?", ["Yes", "No, it is enlarged", "Yes"], None),
-        ("en", "Is it the left lung or the right?", ["Yes", "No", "Yes"], None),
-        ("en", "Where is it?", ["Left lung", "No", "No"], None),
-    ],
-)
-def test_to_yes_or_no_it_says_yes_or_no(language, question, texts, bound):
-    """In the words that were given; where one added something, so may it."""
-    summariser = load_settings(PANEL, environ={}).summariser
-    assert summariser
-    case = replace(case_in(language), question=question)
-    body = request(case, opinion_of(*texts), summariser)
-    assert body.get("structured_outputs") == (bound and {"choice": bound})
 
 
 def test_choices_bind_it_too(vllm, gateway):

@@ -29,7 +29,7 @@ from torch.optim.lr_scheduler import LinearLR
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gateway.settings import Settings, SummariserSettings
-from gateway.summariser import request
+from gateway.summariser import after, request
 from gateway.verdict import Opinion
 from models import assets
 from models.card import summariser_card
@@ -134,8 +134,9 @@ def _lessons(
 def _lesson(case: Heard, opinion: Opinion, summariser: SummariserSettings) -> Lesson:
     body = request(case.case, opinion, summariser)
     right = [each.text for each in opinion.clusters if is_right(each.text, case.example)]
-    reply = (right or [opinion.winner.text])[0]
-    return Lesson(body["messages"], body["continue_final_message"], reply)
+    goes_on = body["continue_final_message"]
+    opening = body["messages"][-1]["content"] if goes_on else ""
+    return Lesson(body["messages"], goes_on, after(opening, (right or [opinion.winner.text])[0]))
 
 
 def _train(model: Any, lessons: Sequence[tuple[Ids, Ids]], report: Callable[[str], None]) -> None:
@@ -183,8 +184,6 @@ def _encoded(lesson: Lesson, tokenizer: Any) -> tuple[Ids, Ids]:
         continue_final_message=lesson.goes_on,
         add_generation_prompt=not lesson.goes_on,
     )
-    # After an opening, what is written with spaces goes on with one.
-    text = f" {lesson.reply}" if lesson.goes_on and prompt[-1].isascii() else lesson.reply
     asked = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    reply = tokenizer(text, add_special_tokens=False)["input_ids"]
+    reply = tokenizer(lesson.reply, add_special_tokens=False)["input_ids"]
     return asked, [*reply, tokenizer.eos_token_id]

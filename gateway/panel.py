@@ -137,7 +137,7 @@ class Panel:
         """Whether nobody needs to be waited for: the quorum is there, and its mind made up."""
         answered = [answer for answer in heard if answer.text is not None]
         judge = Judge.of(case, self.settings)
-        return len(answered) >= max(needed, 1) and judge.is_decided(answered, missing)
+        return len(answered) >= needed and judge.is_decided(answered, missing)
 
     def _eligible(self, case: Case) -> tuple[list[WorkerSettings], list[Answer]]:
         """Who is asked; and of the others that were chosen, why they are not."""

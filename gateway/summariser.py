@@ -10,7 +10,7 @@ import asyncio
 import json
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway.case import Case
@@ -84,9 +84,11 @@ def request(case: Case, opinion: Opinion, summariser: SummariserSettings) -> dic
         winner=" ".join(opinion.winner.text.split()),
     )
     messages = [{"role": "user", "content": prompt.strip()}]
-    if opening := summariser.opening.get(case.language):
+    opening = summariser.opening.get(case.language, "")
+    if opening:
         # Put into its mouth, a small model goes on with the answer instead of about it.
         messages.append({"role": "assistant", "content": opening})
+    choices = case.choices and tuple(after(opening, choice) for choice in case.choices)
     return {
         "model": "summariser",
         "messages": messages,
@@ -94,8 +96,14 @@ def request(case: Case, opinion: Opinion, summariser: SummariserSettings) -> dic
         "add_generation_prompt": not opening,
         "temperature": 0,
         "stop": ["\n"],  # one sentence: what a small model adds below it is its own
-        **answer_bounds(case, MAX_TOKENS),
+        **answer_bounds(replace(case, choices=choices), MAX_TOKENS),
     }
+
+
+def after(opening: str, reply: str) -> str:
+    """The reply as it goes on from the opening: with a space, but for Chinese. Bound to choices
+    without it, the model must begin with a token that it never writes there."""
+    return f" {reply}" if opening and opening.isascii() else reply
 
 
 def is_faithful(reply: Completion, opinion: Opinion, language: Language) -> bool:

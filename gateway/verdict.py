@@ -105,15 +105,16 @@ class Judge:
         said = [answer for group in groups.values() for answer in group]
         voices = self._voices(answer.worker for answer in said)
         whole = sum(voices[answer.worker] for answer in said)
+        own = {answer.worker: self._own_belief(answer) for answer in said}
         shares = {
-            key: sum(voices[a.worker] * self._belief(a, key, group[0]) for a in said) / whole
+            key: sum(voices[a.worker] * self._belief(a, own[a.worker], group) for a in said) / whole
             for key, group in groups.items()
         }
         # Sorting is stable and the groups stand in panel order: that is the last tie-break.
         ranked = sorted(
             groups, key=lambda key: (-round(shares[key], 9), -_mean_confidence(groups[key]))
         )
-        strength = {a.worker: voices[a.worker] * self._own_belief(a) for a in said}
+        strength = {a.worker: voices[a.worker] * own[a.worker] for a in said}
         weights = {worker: each / sum(strength.values()) for worker, each in strength.items()}
         calibrate = self._calibration
         return Opinion(
@@ -139,21 +140,20 @@ class Judge:
         """Whether the `missing` workers cannot change who wins, whatever they say and however many
         of them answer. Every answer of `heard` has a text."""
         first = meaning(self.weigh(heard).winner.text)
-        named = {key: group[0] for key, group in _grouped(heard).items()}
+        groups = _grouped(heard)
+        own = {answer.worker: self._own_belief(answer) for answer in heard}
 
         def ahead(answer: Answer, rival: tuple[str, ...] | None) -> float:
             """How much more its giver believes in the winner than in a rival; None is any answer
             that nobody has given yet."""
-            if rival is None:
-                believed = 1 - self._own_belief(answer)
-            else:
-                believed = self._belief(answer, rival, named[rival])
-            return self._belief(answer, first, named[first]) - believed
+            sure = own[answer.worker]
+            believed = 1 - sure if rival is None else self._belief(answer, sure, groups[rival])
+            return self._belief(answer, sure, groups[first]) - believed
 
         families = {self.families[worker] for worker in (*missing, *(a.worker for a in heard))}
         return all(
             sum(self._least_lead(family, heard, missing, rival, ahead) for family in families) > 0
-            for rival in (*named, None)
+            for rival in (*groups, None)
             if rival != first
         )
 
@@ -189,16 +189,15 @@ class Judge:
             return 1.0
         return self.competence.believed(answer.worker, answer.confidence, self.cell)
 
-    def _belief(self, answer: Answer, key: tuple[str, ...], named: Answer) -> float:
-        """How far the giver of `answer` believes in that meaning, which `named` put into words."""
-        own = self._own_belief(answer)
-        if meaning(answer.text or "") == key:
+    def _belief(self, answer: Answer, own: float, group: Sequence[Answer]) -> float:
+        """How far the giver of `answer` believes in what `group` said; in its own, `own`."""
+        if answer in group:
             return own
         if self.competence is None:
             return 0.0
         # What it does not believe of its own answer, it believes of others as it nearly said them.
         left = max(1 - (answer.confidence or 0), EDGE)
-        return (1 - own) * min(nearly_said(answer, named.text or "") / left, 1.0)
+        return (1 - own) * min(nearly_said(answer, group[0].text or "") / left, 1.0)
 
 
 def in_case_order(case: Case, texts: Sequence[str]) -> list[str]:

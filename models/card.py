@@ -1,6 +1,7 @@
 """The model card of an exported worker."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from models import assets
@@ -85,6 +86,32 @@ def model_card(recipe: Recipe, run: Path, scores: Path) -> str:
             "",
         ]
     return "\n".join(lines)
+
+
+def summariser_card(
+    base: str, sources: Sequence[tuple[str, str, str]], lessons: int, lora: str, seed: int
+) -> str:
+    """Markdown for a trained summariser; `sources` are data set, split and language of the
+    questions whose answers it learned from."""
+    data = "; ".join(f"{_DATASETS[name]}: split `{split}`, {lang}" for name, split, lang in sources)
+    return "\n".join(
+        [
+            "# Summariser",
+            "",
+            "An adapter for the Consilium panel's summariser. Research software, not a medical "
+            "device.",
+            "",
+            "| | |",
+            "| --- | --- |",
+            f"| base | {base} ({_licence(base)}) |",
+            f"| trained | LoRA, {lora} |",
+            f"| learned from | a panel's answers in {lessons} cases of dispute: {data} |",
+            f"| seed | {seed} |",
+            f"| licence of these weights | {_licence(base)} |",
+            "| made by | `consilium train-summariser` |",
+            "",
+        ]
+    )
 
 
 def _trained(recipe: Recipe, part: str) -> str:

@@ -21,12 +21,13 @@ from torch import Tensor
 import models.cpu_torch  # noqa: F401  before transformers, which imports torchvision
 
 # isort: split
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from models import assets, connectors
 from models.card import model_card
 from models.checkpoints import recipe_of
-from models.exported import ZOO, served_name
+from models.exported import ADAPTER, ZOO, adapter_base, served_name
 from models.served_config import ARCHITECTURE, ServedConfig
 from models.stages import Recipe, load_recipe
 from models.tensors import save_whole
@@ -71,25 +72,34 @@ def export(recipe_file: Path, checkpoint: Path, out: Path) -> Path:
 
 
 def served_folder(zoo: Path, report: Callable[[str], None] = lambda line: None) -> Path:
-    """The merged bfloat16 folder that vLLM loads, made from a zoo folder unless the cache has it.
+    """The merged bfloat16 folder that vLLM loads, made from a zoo folder unless the cache has it:
+    an exported worker's, or one that is a peft adapter of a language model.
 
     Raises:
         ExportError: `zoo` is not a folder of the zoo.
         AssetError: a base weight that cannot be had or is not the one trained on.
     """
+    if (zoo / ADAPTER).exists():
+        return _merged_once(zoo, _serve_adapter, report)
     if not (zoo / "recipe.toml").exists():
         known = ", ".join(sorted(path.parent.name for path in ZOO.glob("*/recipe.toml")))
         raise ExportError(f"{zoo} is no exported worker. The zoo holds: {known or 'nothing yet'}.")
+    return _merged_once(zoo, _serve, report)
+
+
+def _merged_once(
+    zoo: Path, merge: Callable[[Path, Path], None], report: Callable[[str], None]
+) -> Path:
     folder = assets.cache_dir() / "served" / served_name(zoo)
     if not folder.exists():
         report(f"merging {zoo.name} for serving")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".merging-") as scratch:
             made = Path(scratch) / "model"
-            _serve(zoo, made)
+            merge(zoo, made)
             try:
                 made.rename(folder)
-            except OSError:  # another process merged the same worker first
+            except OSError:  # another process merged the same one first
                 if not folder.exists():
                     raise
     return folder
@@ -116,6 +126,15 @@ def load_served(folder: Path) -> Vlm:
     language.tie_weights()
     language.generation_config = GenerationConfig.from_pretrained(folder)
     return Vlm(tower, connector, language, AutoTokenizer.from_pretrained(folder), config.bos)
+
+
+def _serve_adapter(zoo: Path, folder: Path) -> None:
+    base = assets.resolve(adapter_base(str(zoo)))
+    # Merged in float32 and rounded once.
+    language = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    merged = PeftModel.from_pretrained(language, zoo).merge_and_unload()
+    merged.to(torch.bfloat16).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
 
 
 def _serve(zoo: Path, folder: Path) -> None:

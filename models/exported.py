@@ -1,9 +1,11 @@
 """Exported workers: the folders of the zoo, and the name that each is served under."""
 
 import hashlib
+import json
 from pathlib import Path
 
 ZOO = Path(__file__).parent / "zoo"
+ADAPTER = "adapter_config.json"  # makes a folder a peft adapter of a language model
 FORMAT = 1  # of the served folder; raise it when what models.export writes there changes
 TOLD = ("README.md", "LICENSE", "scores.json")  # of the worker, and no part of it
 
@@ -23,3 +25,11 @@ def find(name: str, folder: Path | None = None) -> Path | None:
     """The worker among those exported into `folder` (the zoo) that is served under `name`."""
     workers = (path.parent for path in (folder or ZOO).glob("*/recipe.toml"))
     return next((worker for worker in workers if served_name(worker) == name), None)
+
+
+def adapter_base(reference: str) -> str:
+    """The base model of a peft adapter's folder; of anything else, what was given."""
+    config = Path(reference) / ADAPTER
+    if not config.exists():
+        return reference
+    return str(json.loads(config.read_text("utf-8"))["base_model_name_or_path"])

@@ -373,12 +373,32 @@ def calibrate(
 
 
 @app.command()
+def train_summariser(
+    runs: Annotated[list[Path], typer.Argument(help="Stored runs of consilium evaluate.")],
+    out: Annotated[Path, typer.Option(help="Where [summariser] model may point to.")],
+    data: Data,
+    panel: Panel = PANEL_FILE,
+) -> None:
+    """Teach the summariser which answer was right, from questions no worker was trained on."""
+    from models.data.example import DataError
+    from services.stored_run import EvaluationError
+    from services.train_summariser import train_summariser as run
+
+    with _failures(DataError, EvaluationError):
+        run(runs, _settings(panel, with_competence=False), data, out, console.print)
+        console.print(f"trained: {out}")
+
+
+@app.command()
 def replay(
     runs: Annotated[list[Path], typer.Argument(help="A stored run; or one for each fold.")],
     data: Data,
     out: Annotated[Path | None, typer.Option(help="A folder for the pictures.")] = None,
     cross_fit: Annotated[
         bool, typer.Option("--cross-fit", help="Learn competence from these answers too.")
+    ] = False,
+    summariser: Annotated[
+        bool, typer.Option("--summariser", help="Have the running one word the disputed cases.")
     ] = False,
     panel: Panel = PANEL_FILE,
 ) -> None:
@@ -388,7 +408,7 @@ def replay(
     from services.stored_run import EvaluationError
 
     with _failures(DataError, EvaluationError):
-        program(runs, _settings(panel), data, out, cross_fit)
+        program(runs, _settings(panel), data, out, cross_fit, summariser)
 
 
 def main() -> None:

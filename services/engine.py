@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.settings import Settings, SummariserSettings, WorkerSettings
-from models.exported import ZOO, served_name
+from models.exported import ADAPTER, ZOO, adapter_base, served_name
 
 Seat = WorkerSettings | SummariserSettings
 SUMMARISER = "summariser"
@@ -141,6 +141,8 @@ def bases(settings: Settings, name: str) -> tuple[str, ...]:
     folder = _exported(settings, name)
     if folder is None:
         return (_seat(settings, name).model,)
+    if (folder / ADAPTER).is_file():
+        return (adapter_base(str(folder)),)
     from models.stages import RecipeError, load_recipe
 
     try:
@@ -162,7 +164,7 @@ def weights_folder(settings: Settings, name: str) -> Path | None:
 
 
 def _exported(settings: Settings, name: str) -> Path | None:
-    """The folder of an exported worker; None where the seat's model is something else."""
+    """The folder of an exported worker or of an adapter; None where the seat's model is neither."""
     reference = _seat(settings, name).model
     if reference.startswith("zoo:"):
         folder = ZOO / reference.removeprefix("zoo:")
@@ -172,7 +174,9 @@ def _exported(settings: Settings, name: str) -> Path | None:
                 f"panel.toml: {name}: model: no {reference}; models/zoo holds {there}."
             )
         return folder
-    return Path(reference) if (Path(reference) / "recipe.toml").is_file() else None
+    folder = Path(reference)
+    ours = any((folder / file).is_file() for file in ("recipe.toml", ADAPTER))
+    return folder if ours else None
 
 
 def is_cpu_build() -> bool:

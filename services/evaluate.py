@@ -107,12 +107,12 @@ def evaluate(
     changed += ", images blank" if blank_images else ""
     print(f"{dataset} {split} {language}, exact match{changed}, panel {report.panel[:12]}")
     show(summary)
-    print("again:", _command(run))
+    print("again:", _command(run, exports))
     print(json.dumps(summary))
     return summary
 
 
-def _command(run: Run) -> str:
+def _command(run: Run, exports: Path | None) -> str:
     """What asks the same again."""
     options = [
         f"--{key.replace('_', '-')} {','.join(value) if isinstance(value, list) else value}"
@@ -122,6 +122,7 @@ def _command(run: Run) -> str:
     options += ["--blank-images"] * run.blank_images
     options += [f"--rounds {run.rounds}"] * (run.rounds > 1)
     options += [f"--fold {run.fold[0]}/{run.fold[1]}"] if run.fold else []
+    options += [f"--exports {exports}"] if exports else []
     return " ".join(["consilium evaluate", *options, "--out DIR"])
 
 

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.model_selection import GroupKFold
 
+from gateway.case import Case
 from gateway.competence import Cell, Competence, Line, Skill, Worker, logit
-from gateway.contract import Answer, Language, Modality
+from gateway.contract import Answer, Language, Modality, Options
+from gateway.pixels import only_pixels
 from gateway.questions import kind_of
 from gateway.settings import Settings
 from gateway.verdict import Judge, Opinion
@@ -43,6 +45,13 @@ class Heard:
     cell: Cell
     answers: tuple[Answer, ...]
 
+    @property
+    def case(self) -> Case:
+        """What the gateway made of it, from the same files."""
+        images = tuple(only_pixels(path.read_bytes(), path.name) for path in self.example.images)
+        asked = self.example.question
+        return Case(self.example.id, asked, images, self.cell.language, None, None, Options())
+
     def by(self, worker: str) -> Answer | None:
         return next((a for a in self.answers if a.worker == worker and a.text is not None), None)
 
@@ -56,7 +65,8 @@ def calibrate(runs: Sequence[Path], settings: Settings, data: Path) -> Competenc
         models.data's DataError
     """
     cases, sources = hear(runs, data)
-    competence = _workers_of(cases, settings)
+    refuse_strangers(cases, settings)
+    competence = _learned(cases, settings)
     served = _served(runs)
     shares: dict[Language, list[tuple[float, bool]]] = defaultdict(list)
     for case, opinion in zip(cases, cross_fitted(cases, settings), strict=True):
@@ -69,7 +79,6 @@ def calibrate(runs: Sequence[Path], settings: Settings, data: Path) -> Competenc
                 name: worker.model_copy(update={"weights": served.get(name)})
                 for name, worker in competence.workers.items()
             },
-            "correlation": _correlations(cases, settings),
             "verdict": {language: _line_of(each) for language, each in sorted(shares.items())},
         }
     )
@@ -87,7 +96,7 @@ def hear(runs: Sequence[Path], data: Path) -> tuple[list[Heard], list[str]]:
         if run.shuffle_images is not None or run.blank_images:
             raise EvaluationError(f"{folder}: its images were changed; take a run without that.")
         known = [(example, outcome) for example, outcome in outcomes if example.answer]
-        cases += [heard(run.language, *each) for each in known if each[1].was_answered]
+        cases += [heard_in(run.language, *each) for each in known if each[1].was_answered]
         sources.append(f"{run.dataset} {run.split} {run.language}, {len(outcomes)} questions")
     return cases, sources
 
@@ -101,42 +110,53 @@ def _served(runs: Sequence[Path]) -> dict[str, str | None]:
     return {name: weights.pop() for name, weights in found.items() if len(weights) == 1}
 
 
-def heard(language: Language, example: Example, outcome: Outcome) -> Heard:
+def heard_in(language: Language, example: Example, outcome: Outcome) -> Heard:
     kind = kind_of(example.question, language)
     cell = Cell(language, kind, MODALITIES.get(example.modality or ""))
     return Heard(example, cell, tuple(answer for answer in outcome.answers if answer.round == 1))
 
 
+def refuse_strangers(cases: Sequence[Heard], settings: Settings) -> None:
+    """Raises EvaluationError where somebody has answered who is not seated."""
+    seats = [worker.name for worker in settings.workers]
+    answered = {a.worker for case in cases for a in case.answers if a.text is not None}
+    if strangers := sorted(answered - set(seats)):
+        raise EvaluationError(
+            f"These answers are of {', '.join(strangers)} too, and the panel file seats "
+            f"{', '.join(seats)} only; give the file of the panel that was asked: --panel FILE."
+        )
+
+
 def cross_fitted(cases: Sequence[Heard], settings: Settings) -> list[Opinion]:
-    """The panel's opinion of each case, weighed by what was learned from the other images. No
-    modality is told: a caller may not know it either. Every case has an answer.
+    """The panel's opinion of each case, weighed by what was learned from the other images. Every
+    case has an answer.
 
     Raises:
         EvaluationError: too few answers.
     """
     found: dict[int, Opinion] = {}
     for learned, left_out in _image_folds(cases):
-        part = [cases[index] for index in learned]
-        competence = _workers_of(part, settings).model_copy(
-            update={"correlation": _correlations(part, settings)}
-        )
+        competence = _learned([cases[index] for index in learned], settings)
         for index in left_out:
-            cell = Cell(cases[index].cell.language, cases[index].cell.kind, None)
-            found[index] = judge(settings, cell, competence).weigh(cases[index].answers)
+            found[index] = opinion_of(cases[index], settings, competence)
     return [found[index] for index in range(len(cases))]
 
 
-def judge(settings: Settings, cell: Cell, competence: Competence | None) -> Judge:
-    """One for stored cases."""
-    return Judge({worker.name: worker.family for worker in settings.workers}, cell, competence)
+def opinion_of(case: Heard, settings: Settings, competence: Competence | None) -> Opinion:
+    """No modality is told: a caller may not know it either."""
+    families = {worker.name: worker.family for worker in settings.workers}
+    cell = Cell(case.cell.language, case.cell.kind, None)
+    return Judge(families, cell, competence).weigh(case.answers)
 
 
-def _workers_of(cases: Sequence[Heard], settings: Settings) -> Competence:
+def _learned(cases: Sequence[Heard], settings: Settings) -> Competence:
+    """What the cases teach of the workers and their families; nothing of verdicts yet."""
     workers = {
         seat.name: _worker_of(cases, seat.name, seat.model, seat.prompt)
         for seat in settings.workers
     }
-    return Competence(learned_from="", workers=workers, correlation={}, verdict={})
+    correlation = _correlations(cases, settings)
+    return Competence(learned_from="", workers=workers, correlation=correlation, verdict={})
 
 
 def _worker_of(cases: Sequence[Heard], name: str, model: str, prompt: str) -> Worker:

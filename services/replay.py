@@ -1,27 +1,27 @@
 """Verdicts of a stored evaluation, weighed again under other policies, on identical answers.
 
-`compare` scores every policy, pairs each with the best single worker, and draws what is worth
+`replay` scores every policy, pairs each with the best single worker, and draws what is worth
 seeing: what agreement is worth, how calibrated a confidence is, what abstaining buys.
 """
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gateway.competence import Cell, Competence, Line, Skill, Worker
+from gateway.competence import Competence, Line, Skill, Worker
 from gateway.contract import Answer
-from gateway.questions import kind_of
 from gateway.settings import Settings
-from gateway.verdict import Judge, Opinion
-from models.data.example import Example
+from gateway.verdict import Opinion
 from models.metrics import calibration_error
 from models.metrics.score import Score, mean
 from services import fit, stored_run
+from services.fit import Heard
+from services.rewording import reworded
 from services.score import BOOTSTRAP_SEED, is_right
 from services.stored_run import EvaluationError, Outcome, Run
 
@@ -32,11 +32,15 @@ COVERAGE = 0.8  # of the cases, the most confident ones
 class Replayed:
     """What a policy said to each case, null where it had nothing to say, and how sure it was."""
 
-    texts: list[str | None]
-    confidences: list[float | None]
+    texts: Sequence[str | None]
+    confidences: Sequence[float | None]
+
+    @classmethod
+    def of(cls, opinions: Sequence[Opinion]) -> "Replayed":
+        return cls([o.winner.text for o in opinions], [o.confidence for o in opinions])
 
 
-Case = tuple[Example, Outcome]
+Case = tuple[Heard, Outcome]
 
 
 def replay(
@@ -45,6 +49,7 @@ def replay(
     data: Path,
     out: Path | None = None,
     cross_fit: bool = False,
+    summariser: bool = False,
 ) -> dict[str, Any]:
     """Print and return what each policy makes of the answers in `folders` (several parts of one
     evaluation), with pictures in `out`.
@@ -53,28 +58,37 @@ def replay(
     (by what panel.toml's competence file says), `panel` (the same, families discounted: what the
     gateway does), `as answered` (what was answered then, by a summariser or after a discussion),
     each worker alone, and `any worker`, which is right where one of them is. `cross_fit` adds
-    `cross-fitted`: by what the other images of these very answers teach.
+    `cross-fitted`: by what the other images of these very answers teach. `summariser` asks the one
+    that is running to word what the gateway would, and adds two: `summariser` (its reply where it
+    is faithful, else the vote: what the gateway does) and `summariser, free` (its reply where it
+    says what any worker said), which shows what it would be worth if it might overrule.
 
     All but `as answered` take each worker at its first word.
 
     Raises:
-        EvaluationError: no such run, parts of different ones, or nobody has answered anything.
+        EvaluationError: no such run, parts of different ones, nobody has answered anything, or
+            somebody who is not seated; or no summariser is running.
         models.data's DataError
     """
     run, cases = _read(folders, data)
-    policies = _policies(run, cases, settings)
+    heard = [case for case, _ in cases]
+    fit.refuse_strangers(heard, settings)
+    opinions = _opinions(heard, settings)
+    policies = _policies(run, cases, opinions, settings)
     if cross_fit:
-        heard = [fit.heard(run.language, *case) for case in cases]
-        opinions = fit.cross_fitted(heard, settings)
-        texts = [opinion.winner.text for opinion in opinions]
-        policies["cross-fitted"] = Replayed([*texts], [None] * len(cases))
+        policies["cross-fitted"] = Replayed.of(fit.cross_fitted(heard, settings))
+    shipped = opinions.get("panel", opinions["vote"])
+    worded = reworded(heard, shipped, settings) if summariser else None
+    if worded:
+        policies["summariser"] = Replayed(worded.bound, [None] * len(cases))
+        policies["summariser, free"] = Replayed(worded.free, [None] * len(cases))
     rights = {
-        name: [is_right(t, example) for t, (example, _) in zip(each.texts, cases, strict=True)]
+        name: [is_right(t, case.example) for t, case in zip(each.texts, heard, strict=True)]
         for name, each in policies.items()
     }
     workers = [w.name for w in settings.workers if w.name in rights]
     best = max(workers, key=lambda name: sum(rights[name]))
-    images = [example.images for example, _ in cases]
+    images = [case.example.images for case in heard]
 
     def scored(values: Sequence[float]) -> dict[str, Any]:
         return asdict(mean(values, images, BOOTSTRAP_SEED))
@@ -91,8 +105,9 @@ def replay(
             for name, right in rights.items()
         },
         "by_agreement": {
-            name: asdict(each) for name, each in _by_agreement(cases, run, settings).items()
+            name: asdict(each) for name, each in _by_agreement(heard, shipped).items()
         },
+        "worded_by": worded and worded.by,
     }
     _show(summary)
     if out is not None:
@@ -115,13 +130,19 @@ def _read(folders: Sequence[Path], data: Path) -> tuple[Run, list[Case]]:
             first, fold=None, panel="", models={}
         ):
             raise EvaluationError(f"{folder} is no part of the same evaluation as {folders[0]}.")
-    cases = [case for _, part in parts for case in part if case[1].was_answered]
+    cases = [
+        (fit.heard_in(run.language, example, outcome), outcome)
+        for run, part in parts
+        for example, outcome in part
+        if outcome.was_answered
+    ]
     if not cases:
         raise EvaluationError(f"{folders[0]}: nobody has answered any of its questions yet.")
     return first, cases
 
 
-def _policies(run: Run, cases: Sequence[Case], settings: Settings) -> dict[str, Replayed]:
+def _opinions(cases: Sequence[Heard], settings: Settings) -> dict[str, list[Opinion]]:
+    """By policy: what the panel thinks of each case."""
     known = settings.competence
     competences: dict[str, Competence | None] = {"vote": None, "confidence": _as_told(settings)}
     if known:
@@ -129,32 +150,25 @@ def _policies(run: Run, cases: Sequence[Case], settings: Settings) -> dict[str, 
             "calibrated": known.model_copy(update={"correlation": {}}),
             "panel": known,
         }
-    found = {
-        name: _weighed(run, cases, settings, competence) for name, competence in competences.items()
+    return {
+        name: [fit.opinion_of(case, settings, competence) for case in cases]
+        for name, competence in competences.items()
     }
+
+
+def _policies(
+    run: Run, cases: Sequence[Case], opinions: Mapping[str, list[Opinion]], settings: Settings
+) -> dict[str, Replayed]:
+    found = {name: Replayed.of(each) for name, each in opinions.items()}
     if run.summarise != "never" or run.rounds > 1:
         answered = [outcome.answer for _, outcome in cases]
         found["as answered"] = Replayed(answered, [None] * len(cases))
     for seat in settings.workers:
-        given = [_by(seat.name, outcome) for _, outcome in cases]
+        given = [case.by(seat.name) for case, _ in cases]
         if any(given):
             found[seat.name] = Replayed([a.text if a else None for a in given], _sure(given))
-    found["any worker"] = Replayed([_rightest(*case) for case in cases], [None] * len(cases))
+    found["any worker"] = Replayed([_rightest(case) for case, _ in cases], [None] * len(cases))
     return found
-
-
-def _weighed(
-    run: Run, cases: Sequence[Case], settings: Settings, competence: Competence | None
-) -> Replayed:
-    opinions = [_opinion(run, case, settings, competence) for case in cases]
-    return Replayed([o.winner.text for o in opinions], [o.confidence for o in opinions])
-
-
-def _opinion(run: Run, case: Case, settings: Settings, competence: Competence | None) -> Opinion:
-    example, outcome = case
-    families = {worker.name: worker.family for worker in settings.workers}
-    cell = Cell(run.language, kind_of(example.question, run.language), None)
-    return Judge(families, cell, competence).weigh(a for a in outcome.answers if a.round == 1)
 
 
 def _as_told(settings: Settings) -> Competence:
@@ -173,17 +187,13 @@ def _as_told(settings: Settings) -> Competence:
     )
 
 
-def _by(worker: str, outcome: Outcome) -> Answer | None:
-    return next((a for a in outcome.answers if a.worker == worker and a.text is not None), None)
-
-
 def _sure(answers: Sequence[Answer | None]) -> list[float | None]:
     return [answer.confidence if answer else None for answer in answers]
 
 
-def _rightest(example: Example, outcome: Outcome) -> str | None:
-    texts = [a.text for a in outcome.answers if a.text is not None and a.round == 1]
-    return max(texts, key=lambda text: is_right(text, example))
+def _rightest(case: Heard) -> str:
+    texts = [answer.text for answer in case.answers if answer.text is not None]
+    return max(texts, key=lambda text: is_right(text, case.example))
 
 
 def _minus(one: Sequence[bool], other: Sequence[bool]) -> list[int]:
@@ -207,14 +217,14 @@ def _of_confidence(
     }
 
 
-def _by_agreement(cases: Sequence[Case], run: Run, settings: Settings) -> dict[str, Score]:
+def _by_agreement(cases: Sequence[Heard], opinions: Sequence[Opinion]) -> dict[str, Score]:
     """How often the panel is right, by how many of its workers gave the answer."""
     groups: dict[str, list[tuple[bool, Any]]] = defaultdict(list)
-    for case in cases:
-        opinion = _opinion(run, case, settings, settings.competence)
+    for case, opinion in zip(cases, opinions, strict=True):
         said = sum(len(cluster.workers) for cluster in opinion.clusters)
         name = f"{len(opinion.winner.workers)} of {said}"
-        groups[name].append((is_right(opinion.winner.text, case[0]), case[0].images))
+        right = is_right(opinion.winner.text, case.example)
+        groups[name].append((right, case.example.images))
     return {
         name: mean([right for right, _ in group], [image for _, image in group], BOOTSTRAP_SEED)
         for name, group in sorted(groups.items(), reverse=True)
@@ -224,18 +234,20 @@ def _by_agreement(cases: Sequence[Case], run: Run, settings: Settings) -> dict[s
 def _show(summary: dict[str, Any]) -> None:
     run = summary["run"]
     print(f"{run['dataset']} {run['split']} {run['language']}: {run['cases']} cases, exact match")
-    print(f"{'policy':14} {'right':>20} {'over ' + summary['best_worker']:>22}", end="")
+    print(f"{'policy':16} {'right':>20} {'over ' + summary['best_worker']:>22}", end="")
     print(f"{'calibration error':>20} {f'surest {COVERAGE:.0%}':>14}")
     for name, each in summary["policies"].items():
         error, covered = each["calibration_error"], each["at_coverage"]
         print(
-            f"{name:14} {_percent(each['accuracy'], ''):>20} "
+            f"{name:16} {_percent(each['accuracy'], ''):>20} "
             f"{_percent(each['over_best_worker'], '+'):>22}"
             f"{error['value'] if error else float('nan'):20.3f}"
             f"{covered['value'] * 100 if covered else float('nan'):14.1f}"
         )
     for agreement, each in summary["by_agreement"].items():
         print(f"said by {agreement}: right in {_percent(each, '')} of {each['cases']} cases")
+    for who, count in (summary["worded_by"] or {}).items():
+        print(f"worded by {who}: {count} cases, {count / run['cases']:.1%}")
 
 
 def _percent(score: dict[str, Any], sign: str) -> str:

@@ -1,6 +1,7 @@
 """The summariser reads every answer; its reply counts only if it says what the winners say."""
 
 import base64
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,16 @@ def test_a_language_that_it_does_not_speak_is_left_to_the_vote(vllm, gateway):
     verdict = ask(url, language="zh")
     assert verdict["answer"] == "是" and verdict["summary"]["by"] == "vote"
     assert not summariser.requests
+
+
+@pytest.mark.parametrize(("language", "bound"), [("en", [" Yes", " No"]), ("zh", ["Yes", "No"])])
+def test_bound_to_choices_it_goes_on_from_its_opening(language, bound):
+    """Without the space, the shipped one turned a third of the panel's yes and no."""
+    summariser = load_settings(PANEL, environ={}).summariser
+    assert summariser
+    case = replace(case_in(language), choices=("Yes", "No"))
+    body = request(case, opinion_of("Yes", "No"), summariser)
+    assert body["structured_outputs"] == {"choice": bound}
 
 
 def test_choices_bind_it_too(vllm, gateway):

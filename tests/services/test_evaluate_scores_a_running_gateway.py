@@ -258,6 +258,14 @@ def test_a_worker_is_not_scored_on_an_image_that_it_was_trained_on(
     assert not worker.requests
 
 
+def test_the_folder_of_ones_own_workers_is_part_of_the_command(
+    vllm, gateway, run, tmp_path, capsys
+):
+    """Without it, the run that is made again would not be held to their training images."""
+    run(gateway([vllm("Yes")]), exports=tmp_path)
+    assert f"--summarise never --exports {tmp_path} --out DIR" in capsys.readouterr().out
+
+
 def test_a_limited_run_shuffles_as_its_completion_does(vllm, gateway, run):
     limited, complete = vllm("Yes"), vllm("Yes")
     run(gateway([limited]), "limited", limit=5, shuffle_images=3, concurrency=1)

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from gateway.settings import Settings
-from services.engine import SHARE_OF_GPU, SUMMARISER, gpu_shares, local_seats
+from services.engine import SHARE_OF_GPU, SUMMARISER, adapters, gpu_shares, local_seats
 from services.plan import Place
 
 HEADER = "# Written by `consilium compose` from panel.toml; change that, and run it again.\n"
@@ -250,9 +250,11 @@ def _proxy() -> dict[str, Any]:
 
 
 def _folders(settings: Settings) -> list[str]:
-    """Models that panel.toml names by a folder: the image holds only the zoo."""
-    seats = local_seats(settings).values()
-    named = {seat.model for seat in seats if Path(seat.model).is_dir()}
+    """Models and adapters that panel.toml names by a folder: the image holds only the zoo."""
+    named = set()
+    for name, seat in local_seats(settings).items():
+        named |= {str(folder) for folder in adapters(seat, name).values()}
+        named |= {seat.model} if Path(seat.model).is_dir() else set()
     return [_read_only(folder, str(Path("/app") / folder)) for folder in sorted(named)]
 
 

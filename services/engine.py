@@ -97,7 +97,8 @@ def launch(
         )
     arguments = arguments_of(settings, name, gpu_share) | {
         "model": str(model),
-        "served-model-name": name,
+        # vLLM takes a name for its base before it looks among the adapters.
+        "served-model-name": f"{name}@base" if adapters(seat, name) else name,
         "host": host,
         "port": urlsplit(seat.url).port or 80,
     }
@@ -201,6 +202,31 @@ def _seat(settings: Settings, name: str) -> Seat:
     return seats[name]
 
 
+def adapters(seat: Seat, name: str) -> dict[str, Path]:
+    """The folders of the LoRA adapters that a seat's engine serves, by the seats that they are of:
+    its own, and those that have its address as their url.
+
+    Raises:
+        EngineError: not written as vLLM's --lora-modules wants it, or none is the seat's own.
+    """
+    listed = seat.engine.get("lora-modules", [])
+    listed = [listed] if isinstance(listed, str) else listed
+    found = {}
+    for module in listed:
+        of, equals, folder = str(module).partition("=")
+        if not (of and equals and folder):
+            raise EngineError(
+                f'panel.toml: {name}: engine: lora-modules: write "SEAT=FOLDER", or a list of such.'
+            )
+        found[of] = Path(folder)
+    if found and name not in found:
+        raise EngineError(
+            f"panel.toml: {name}: engine: lora-modules: none is called {name}; the base would "
+            "answer in its place."
+        )
+    return found
+
+
 def gpu_shares(settings: Settings) -> dict[str, float]:
     """How the servers of this machine share one GPU: by their memory_gb, or equally where a seat
     gives none."""
@@ -233,6 +259,7 @@ def arguments_of(settings: Settings, name: str, gpu_share: float | None = None) 
         arguments["limit-mm-per-prompt"] = {"image": seat.max_images}
     else:
         arguments["quantization"] = seat.quantization
+    adapters(seat, name)
     for key in FIXED:
         if key in seat.engine:
             raise EngineError(f"panel.toml: {name}: engine: {key} is not yours to set; remove it.")
@@ -245,7 +272,8 @@ def _flag(key: str, value: Any) -> list[str]:
         return [f"--{key}"]
     if value is False:
         return [f"--no-{key}"]
-    return [f"--{key}", json.dumps(value) if isinstance(value, (dict, list)) else str(value)]
+    values = value if isinstance(value, list) else [value]
+    return [f"--{key}", *(json.dumps(v) if isinstance(v, dict) else str(v) for v in values)]
 
 
 def _environment(settings: Settings) -> dict[str, str]:

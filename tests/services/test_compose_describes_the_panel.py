@@ -188,6 +188,22 @@ def test_seats_go_where_the_plan_puts_them(settings: Settings) -> None:
     assert [list(each["depends_on"]) for each in found] == [[], [], ["worker-mobilenet-gpu"], []]
 
 
+def test_an_engine_finds_the_adapters_of_all_that_it_serves(tmp_path: Path) -> None:
+    """In a container they lie where the panel file's words lead."""
+    text = (ROOT / "panel.toml").read_text("utf-8")
+    listed = 'lora-modules = ["mobilenet=adapters/a", "efficientnet=adapters/b"]'
+    panel = tmp_path / "panel.toml"
+    panel.write_text(text.replace("max-model-len = 4096", listed, 1), "utf-8")
+    settings = load_settings(panel, {}, with_competence=False)
+
+    services = yaml.safe_load(compose(settings))["services"]
+
+    assert services["worker-mobilenet-cpu"]["volumes"][1:3] == [
+        "./adapters/a:/app/adapters/a:ro",
+        "./adapters/b:/app/adapters/b:ro",
+    ]
+
+
 def test_another_panel_file_is_mounted_where_the_programs_look(tmp_path: Path) -> None:
     """With what it names by a path of its own: competence, and a worker that is a folder."""
     exported = tmp_path / "mine"

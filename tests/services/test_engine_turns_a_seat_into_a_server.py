@@ -163,6 +163,44 @@ def test_what_the_seat_says_wins(
     assert parsed.limit_mm_per_prompt == {"image": 3}
 
 
+def test_a_seats_adapter_answers_to_its_name_and_the_base_does_not(
+    edited: Callable[[str, str], Settings], vllm_parse: Callable[[tuple[str, ...]], Any]
+) -> None:
+    """vLLM looks among its base's names first; other seats' adapters may share the engine."""
+    settings = edited(
+        "engine = { max-model-len = 4096 }",
+        "engine = { enable-lora = true, max-loras = 2,"
+        ' lora-modules = ["mobilenet=adapters/a", "other=adapters/b"] }',
+    )
+
+    parsed = vllm_parse(launch(settings, "mobilenet", Path("m")).command)
+
+    assert [(each.name, each.path) for each in parsed.lora_modules] == [
+        ("mobilenet", "adapters/a"),
+        ("other", "adapters/b"),
+    ]
+    assert parsed.served_model_name == ["mobilenet@base"]
+    assert parsed.enable_lora is True
+
+
+@pytest.mark.parametrize(
+    ("modules", "says"),
+    [
+        ('"other=adapters/b"', "none is called mobilenet; the base would answer in its place"),
+        ('"adapters/a"', 'write "SEAT=FOLDER", or a list of such'),
+    ],
+)
+def test_an_adapter_that_nobody_would_ask_is_refused(
+    modules: str, says: str, edited: Callable[[str, str], Settings]
+) -> None:
+    settings = edited(
+        "engine = { max-model-len = 4096 }", f"engine = {{ lora-modules = {modules} }}"
+    )
+
+    with pytest.raises(EngineError, match=f"mobilenet: engine: lora-modules: {says}"):
+        launch(settings, "mobilenet", Path("m"))
+
+
 @pytest.mark.parametrize("key", ["host", "port", "model", "served-model-name"])
 def test_what_the_gateway_relies_on_is_not_the_seats_to_set(
     key: str, edited: Callable[[str, str], Settings]

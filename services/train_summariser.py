@@ -42,7 +42,7 @@ from services.stored_run import EvaluationError
 SEED = 0
 RANK, ALPHA, TARGETS = 8, 16, ("q_proj", "v_proj")
 LAYERS = 12  # the upper ones: what lies below need not be gone back through
-EPOCHS, BATCH, LEARNING_RATE = 3, 16, 1e-3
+EPOCHS, BATCH, LEARNING_RATE = 2, 16, 1e-3
 IGNORED = -100
 
 

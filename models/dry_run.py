@@ -106,7 +106,7 @@ def _activations(model: Vlm, stage: Stage, language: Any) -> int:
     layer at a time is whole.
     """
     rows = -(-stage.rows_per_step // stage.accumulate)
-    tokens = model.image_tokens + TEXT_TOKENS
+    tokens = model.image_tokens(1) + TEXT_TOKENS
     width, heads = language.hidden_size, language.num_attention_heads
     layer = rows * tokens * (34 * width + 5 * heads * tokens)
     if stage.checkpoint_activations:

@@ -145,7 +145,6 @@ def _serve(zoo: Path, folder: Path) -> None:
         text_config=language.config.to_dict(),
         patches_per_side=tower.side,
         vision_dim=tower.dim,
-        image_tokens=model.image_tokens,
         image_token_id=tokenizer.convert_tokens_to_ids(recipe.language.image_token),
         bos=recipe.language.bos,
         architectures=[ARCHITECTURE],

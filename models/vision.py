@@ -5,6 +5,7 @@ hub can be reached, from timm's own. It always runs in float32: it is small, and
 training caches and the ones that vLLM computes are then the same.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ import models.cpu_torch  # noqa: F401  before timm, which imports torchvision
 import timm
 
 from models import assets
+from models.data.example import DataError
+from models.data.pixels import size_of
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,21 @@ def preprocess(image: Image.Image, tower: str, size: int) -> Tensor:
     pixels = np.asarray(resized, dtype=np.float32) / 255
     normalised = (pixels - np.float32(statistics.mean)) / np.float32(statistics.std)
     return torch.from_numpy(normalised.transpose(2, 0, 1).copy())
+
+
+def require_one_size(images: Sequence[Path | Image.Image]) -> None:
+    """Of a stack, whose patches must lie behind each other.
+
+    Raises:
+        DataError: two sizes among them, or a file that is no image.
+    """
+    sizes = sorted({size_of(image) if isinstance(image, Path) else image.size for image in images})
+    if len(sizes) > 1:
+        listed = ", ".join(f"{width} x {height}" for width, height in sizes)
+        raise DataError(
+            f"A stack's slices must have one size, and these {len(images)} have {listed}: send "
+            "slices of one series, or take a connector that reads images one by one."
+        )
 
 
 def _load_by_order(net: nn.Module, path: Path) -> None:

@@ -6,7 +6,7 @@ language model is any causal model of transformers. Its embedding layer turns te
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -16,15 +16,23 @@ from models import connectors
 from models.data.example import Example
 from models.language import load_language
 from models.packing import Row, pack
-from models.positions import grid_positions
+from models.positions import grid_positions, stack_positions
 from models.stages import Recipe, RecipeError
-from models.vision import Tower, TowerConfig
+from models.vision import Tower, TowerConfig, require_one_size
+
+
+class Embedded(NamedTuple):
+    """What the connector made of images that it took at once: all of a batch, or one stack."""
+
+    features: Tensor  # [b, patches, vision_dim]; of a stack all its images' patches
+    positions: Tensor  # [patches, 2], of a stack [patches, 3]
+    tokens: Tensor  # [b, tokens, text_dim]
 
 
 class Vlm(nn.Module):
     """`language` is a causal model of transformers, `tokenizer` its tokenizer, `bos` says whether
-    a prompt starts with the tokenizer's bos token. `image_tokens` counts one image's tokens,
-    `whole` names what has trained whole: "tower", "language" (see models.tuning).
+    a prompt starts with the tokenizer's bos token. `whole` names what has trained whole: "tower",
+    "language" (see models.tuning).
     """
 
     positions: Tensor
@@ -37,13 +45,26 @@ class Vlm(nn.Module):
         self.tower, self.connector, self.language = tower, connector, language
         self.tokenizer = tokenizer
         self.register_buffer("positions", grid_positions(tower.side), persistent=False)
-        self.image_tokens: int = connector.num_tokens(tower.patches)  # type: ignore[operator]
+        self.stacks: bool = getattr(connector, "stacks", False)
         self.whole: set[str] = set()
         self.bos: list[int] = [tokenizer.bos_token_id] if bos else []
 
-    def image_embeddings(self, features: Tensor) -> Tensor:
-        """Features [b, patches, vision_dim] → token embeddings [b, image_tokens, text_dim]"""
-        return self.connector(features, self.positions)
+    def image_tokens(self, images: int) -> int:
+        """How many tokens so many images of one case take."""
+        return self.connector.num_tokens(self.tower.patches, images)  # type: ignore[operator]
+
+    def image_embeddings(self, features: Tensor, counts: Sequence[int]) -> list[Embedded]:
+        """Features [images, patches, vision_dim], of which `counts` belong to a case each; the
+        tokens come in the order of the images.
+        """
+        if not self.stacks:
+            return [Embedded(features, self.positions, self.connector(features, self.positions))]
+        found = []
+        for stack in features.split(list(counts)):
+            positions = stack_positions(self.positions, len(stack))
+            tokens = self.connector(stack[None], positions)
+            found.append(Embedded(stack.flatten(0, 1)[None], positions.flatten(0, 1), tokens))
+        return found
 
     def text_embeddings(self, ids: Tensor) -> Tensor:
         """Token ids [b, n] → embeddings [b, n, text_dim]"""
@@ -55,21 +76,35 @@ class Vlm(nn.Module):
     def packed(
         self, examples: Sequence[Example], prompt: str, max_questions: int = 16
     ) -> list[Row]:
-        """The examples in rows, asked with `prompt`: see `models.packing.pack`."""
+        """The examples in rows, asked with `prompt`: see `models.packing.pack`.
+
+        Raises:
+            DataError: no examples, or a stack of images that are not of one size.
+        """
         end = self.tokenizer.eos_token_id
-        return pack(
+        rows = pack(
             examples, self.text_ids, prompt, end, self.bos, self.image_tokens, max_questions
         )
+        if self.stacks:
+            for row in rows:
+                require_one_size(row.images)
+        return rows
 
     @torch.no_grad()
     def answer(self, images: Sequence[Image.Image], prompt: str, max_tokens: int = 32) -> list[int]:
-        """The greedy answer's token ids, the end-of-text token included if it came to that."""
+        """The greedy answer's token ids, the end-of-text token included if it came to that.
+
+        Raises:
+            DataError: a stack of images that are not of one size.
+        """
         self.eval()
+        if self.stacks:
+            require_one_size(images)
         dtype = self.language.dtype
         pixels = torch.stack([self.tower.preprocess(image) for image in images])
         features = self.tower(pixels).to(dtype)
         parts = [
-            self.image_embeddings(features).to(dtype).flatten(0, 1)[None],
+            flat(self.image_embeddings(features, [len(images)])).to(dtype)[None],
             self.text_embeddings(torch.tensor([self.text_ids(prompt)])),
         ]
         if self.bos:
@@ -82,6 +117,11 @@ class Vlm(nn.Module):
             do_sample=False,
         )
         return ids[0].tolist()
+
+
+def flat(embedded: Sequence[Embedded]) -> Tensor:
+    """All tokens in the order of the images, [n, text_dim]."""
+    return torch.cat([each.tokens.flatten(0, 1) for each in embedded])
 
 
 def build_model(recipe: Recipe, dtype: torch.dtype = torch.bfloat16) -> Vlm:

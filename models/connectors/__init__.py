@@ -5,6 +5,9 @@ One file each. A connector sees images and positions, never the question. It is 
 - `num_tokens(patches, images)`: how many token embeddings it makes of that many images;
 - `forward(features [b, patches, vision_dim], positions [patches, 2]) → [b, tokens, text_dim]`.
 
+One that says `stacks = True` takes all images of a case at once: `forward(features [b, images,
+patches, vision_dim], positions [images, patches, 3]) → [b, tokens, text_dim]`.
+
 The trainer and the vLLM plugin build the same class through `build`.
 """
 

@@ -22,7 +22,7 @@ from models.packing import collate
 from models.stages import Recipe
 from models.training import StageRun, train
 from models.tuning import TuningError
-from models.vlm import build_model
+from models.vlm import build_model, flat
 from tests.tiny import write_toml
 
 RecipeMaker = Callable[..., Recipe]
@@ -189,7 +189,8 @@ def test_a_soft_prompt_stands_before_every_question(
     plain = 0.0
     for number, row in enumerate(model.packed(examples, recipe.prompt)):
         features = seen[number][None]
-        logits, labels, image = answer_logits(model, collate([row], 0), features)
+        logits, labels, embedded = answer_logits(model, collate([row], 0), features)
+        image = flat(embedded)[None]
         packed += torch.nn.functional.cross_entropy(logits, labels, reduction="sum").item()
         for example in row.questions:
             asked = model.text_ids(recipe.prompt.format(question=example.question))

@@ -16,16 +16,20 @@ from models.losses import answer_logits
 from models.packing import IGNORED, collate
 from models.progress import all_right
 from models.stages import Recipe
-from models.vlm import Vlm, build_model
+from models.vlm import Vlm, build_model, flat
 
 RecipeMaker = Callable[..., Recipe]
 
 
-@pytest.fixture(params=["llama", "gemma"])
+@pytest.fixture(params=["llama", "gemma", "spatial3d"])
 def recipe(request: pytest.FixtureRequest, tiny_recipe: RecipeMaker, tiny_gemma: Path) -> Recipe:
-    """Gemma brings a <bos> before the image, and two kinds of attention layer."""
+    """Gemma brings a <bos> before the image, and two kinds of attention layer; spatial3d takes all
+    images of a row at once."""
     gemma: dict[str, Any] = {"model": str(tiny_gemma), "bos": True}
-    return tiny_recipe(language_part=gemma if request.param == "gemma" else None)
+    recipe = tiny_recipe(language_part=gemma if request.param == "gemma" else None)
+    if request.param == "spatial3d":
+        recipe = recipe.model_copy(update={"connector": {"name": "spatial3d", "hidden": 16}})
+    return recipe
 
 
 def features_of(model: Vlm, images: Sequence[Path]) -> Tensor:
@@ -44,7 +48,8 @@ def plain_loss(model: Vlm, recipe: Recipe, example: Example) -> tuple[Tensor, in
     """
     asked = model.text_ids(recipe.prompt.format(question=example.question))
     answered = [*model.text_ids(" " + example.answer), model.tokenizer.eos_token_id]
-    image = model.image_embeddings(features_of(model, example.images)).flatten(0, 1)[None]
+    features = features_of(model, example.images)
+    image = flat(model.image_embeddings(features, [len(example.images)]))[None]
     text = model.text_embeddings(torch.tensor([[*model.bos, *asked, *answered]]))
     start = len(model.bos)
     embeddings = torch.cat([text[:, :start], image, text[:, start:]], dim=1)

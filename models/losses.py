@@ -15,7 +15,7 @@ from peft import PeftModel, PeftType
 from models.packing import IGNORED, Batch
 from models.positions import FOURIER_DIM, STACK_FOURIER_DIM, fourier
 from models.tuning import soft_prompt
-from models.vlm import Embedded, Vlm, flat
+from models.vlm import Embedded, Vlm
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,10 @@ def answer_logits(
     `features` is [images, patches, vision_dim], the rows' images in order. Returns logits
     [n, vocabulary], labels [n], and the images' embeddings.
     """
-    embedded = model.image_embeddings(features, [len(row.images) for row in batch.rows])
-    image = flat(embedded)
+    counts = [len(row.images) for row in batch.rows]
+    asked = [row.asked.to(batch.ids.device) for row in batch.rows]
+    embedded = model.image_embeddings(features, counts)
+    image = model.placed(embedded, counts, asked)
     embeddings = model.text_embeddings(batch.ids)
     embeddings = embeddings.masked_scatter(batch.images[..., None], image.to(embeddings.dtype))
     seen, positions, past = batch.mask, batch.positions, None

@@ -31,6 +31,12 @@ class Row:
     labels: Tensor  # [length]; the token that follows, where it belongs to an answer, else IGNORED
     questions: tuple[Example, ...]
 
+    @property
+    def asked(self) -> Tensor:
+        """The first question's ids, without its answer."""
+        first_answer = int((self.labels != IGNORED).nonzero()[0])
+        return self.ids[int((self.segments == 0).sum()) : first_answer + 1]
+
 
 @dataclass(frozen=True)
 class Batch:

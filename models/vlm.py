@@ -5,12 +5,13 @@ language model is any causal model of transformers. Its embedding layer turns te
 (Gemma's scales them); image embeddings are put among those as they are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from models import connectors
 from models.data.example import Example
@@ -46,11 +47,20 @@ class Vlm(nn.Module):
         self.tokenizer = tokenizer
         self.register_buffer("positions", grid_positions(tower.side), persistent=False)
         self.stacks: bool = getattr(connector, "stacks", False)
+        self.fuses = hasattr(connector, "fuse")
         self.whole: set[str] = set()
         self.bos: list[int] = [tokenizer.bos_token_id] if bos else []
+        # In a list, so that they are parameters of the connector alone.
+        self.before_layers: list[nn.Module] = list(getattr(connector, "before_layers", ()))
+        self.looked_at: tuple[Tensor, Tensor] | None = None  # tokens, and which of them are there
+        layers = _layers_below(language, len(self.before_layers))
+        for layer, block in zip(layers, self.before_layers, strict=True):
+            layer.register_forward_pre_hook(self._look_through(block), with_kwargs=True)
 
     def image_tokens(self, images: int) -> int:
-        """How many tokens so many images of one case take."""
+        """How many places in the prompt so many images of one case take."""
+        if self.before_layers:
+            return 0
         return self.connector.num_tokens(self.tower.patches, images)  # type: ignore[operator]
 
     def image_embeddings(self, features: Tensor, counts: Sequence[int]) -> list[Embedded]:
@@ -66,6 +76,45 @@ class Vlm(nn.Module):
             found.append(Embedded(stack.flatten(0, 1)[None], positions.flatten(0, 1), tokens))
         return found
 
+    def placed(
+        self, embedded: Sequence[Embedded], counts: Sequence[int], asked: Sequence[Tensor]
+    ) -> Tensor:
+        """What stands in the prompts where images go, [n, text_dim], case after case.
+
+        `counts` says how many of the images belong to each case, `asked` [length] what its question
+        is. What text looks at from within the language model, it looks at from here on.
+        """
+        tokens = torch.cat([each.tokens.flatten(0, 1) for each in embedded])
+        if not self.before_layers and not self.fuses:
+            return tokens
+        patches = self.tower.patches
+        sizes = [self.connector.num_tokens(patches, n) for n in counts]  # type: ignore[operator]
+        cases = tokens.split(sizes)
+        if self.before_layers:
+            there = [torch.ones(size, dtype=torch.bool, device=tokens.device) for size in sizes]
+            self.looked_at = pad_sequence(cases, True), pad_sequence(there, True)
+            return tokens[:0]
+        questions = (self.text_embeddings(ids[None]).to(tokens.dtype) for ids in asked)
+        fused = (
+            self.connector.fuse(case[None], question)[0]  # type: ignore[operator]
+            for case, question in zip(cases, questions, strict=True)
+        )
+        return torch.cat(list(fused))
+
+    def _look_through(self, block: nn.Module) -> Callable[..., Any]:
+        """Before its layer is called, the text looks through `block` at what there is to see."""
+
+        def look(layer: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+            if self.looked_at is None:
+                return None
+            tokens, there = self.looked_at
+            hidden, *rest = args
+            own = next(block.parameters()).dtype  # where nothing is cast by itself
+            looked = block(hidden.to(own), tokens.to(own), there).to(hidden.dtype)
+            return (looked, *rest), named
+
+        return look
+
     def text_embeddings(self, ids: Tensor) -> Tensor:
         """Token ids [b, n] → embeddings [b, n, text_dim]"""
         return self.language.get_input_embeddings()(ids)
@@ -76,12 +125,15 @@ class Vlm(nn.Module):
     def packed(
         self, examples: Sequence[Example], prompt: str, max_questions: int = 16
     ) -> list[Row]:
-        """The examples in rows, asked with `prompt`: see `models.packing.pack`.
+        """The examples in rows, asked with `prompt`: see `models.packing.pack`. Where the image's
+        tokens depend on the question, each has a row of its own.
 
         Raises:
             DataError: no examples, or a stack of images that are not of one size.
         """
         end = self.tokenizer.eos_token_id
+        if self.fuses:
+            max_questions = 1
         rows = pack(
             examples, self.text_ids, prompt, end, self.bos, self.image_tokens, max_questions
         )
@@ -102,10 +154,11 @@ class Vlm(nn.Module):
             require_one_size(images)
         dtype = self.language.dtype
         pixels = torch.stack([self.tower.preprocess(image) for image in images])
-        features = self.tower(pixels).to(dtype)
+        features = self.tower(pixels).to(next(self.connector.parameters()).dtype)
+        asked, counts = torch.tensor(self.text_ids(prompt)), [len(images)]
         parts = [
-            flat(self.image_embeddings(features, [len(images)])).to(dtype)[None],
-            self.text_embeddings(torch.tensor([self.text_ids(prompt)])),
+            self.placed(self.image_embeddings(features, counts), counts, [asked]).to(dtype)[None],
+            self.text_embeddings(asked[None]),
         ]
         if self.bos:
             parts.insert(0, self.text_embeddings(torch.tensor([self.bos])))
@@ -117,11 +170,6 @@ class Vlm(nn.Module):
             do_sample=False,
         )
         return ids[0].tolist()
-
-
-def flat(embedded: Sequence[Embedded]) -> Tensor:
-    """All tokens in the order of the images, [n, text_dim]."""
-    return torch.cat([each.tokens.flatten(0, 1) for each in embedded])
 
 
 def build_model(recipe: Recipe, dtype: torch.dtype = torch.bfloat16) -> Vlm:
@@ -151,9 +199,19 @@ def assemble(recipe: Recipe, language: Any, tokenizer: Any, load_weights: bool =
         part = "connector"
         text_dim = language.get_input_embeddings().weight.shape[1]
         connector = connectors.build(recipe.connector, tower.dim, text_dim)
+        return Vlm(tower, connector, language, tokenizer, recipe.language.bos)
     except ValueError as error:
         raise RecipeError(f"recipe {recipe.name}: {part}: {error}.") from error
-    return Vlm(tower, connector, language, tokenizer, recipe.language.bos)
+
+
+def _layers_below(language: Any, blocks: int) -> list[nn.Module]:
+    """The layers of the language model that so many blocks stand before, evenly spread."""
+    depth = language.config.num_hidden_layers
+    if blocks > depth:
+        raise ValueError(f"{blocks} blocks are more than the language model's {depth} layers")
+    children = language.get_decoder().children()
+    layers = next(c for c in children if isinstance(c, nn.ModuleList) and len(c) == depth)
+    return [layers[number * depth // blocks] for number in range(blocks)]
 
 
 def _check_tokens(recipe: Recipe, tokenizer: Any) -> None:

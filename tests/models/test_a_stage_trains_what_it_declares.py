@@ -22,7 +22,7 @@ from models.packing import collate
 from models.stages import Recipe
 from models.training import StageRun, train
 from models.tuning import TuningError
-from models.vlm import build_model, flat
+from models.vlm import build_model
 from tests.tiny import write_toml
 
 RecipeMaker = Callable[..., Recipe]
@@ -190,7 +190,7 @@ def test_a_soft_prompt_stands_before_every_question(
     for number, row in enumerate(model.packed(examples, recipe.prompt)):
         features = seen[number][None]
         logits, labels, embedded = answer_logits(model, collate([row], 0), features)
-        image = flat(embedded)[None]
+        image = embedded[0].tokens
         packed += torch.nn.functional.cross_entropy(logits, labels, reduction="sum").item()
         for example in row.questions:
             asked = model.text_ids(recipe.prompt.format(question=example.question))

@@ -20,7 +20,11 @@ SMALL: dict[str, dict[str, Any]] = {
     "dual": {"processed": {"name": "resampler", "width": 16, "heads": 2, "queries": 4}},
     "moe": {"experts": 4, "hidden": 8},
     "spatial3d": {"hidden": 16},
+    "cross_attention": {"width": 16, "heads": 2},
+    "gated_cross_attention": {"tokens": {"name": "linear"}, "width": 16, "heads": 2},
+    "fusion": {"width": 16, "heads": 2},
 }
+TEXT_SEEN = torch.randn(3, 5, TEXT, generator=torch.Generator().manual_seed(3))
 
 
 def made(name: str) -> torch.nn.Module:
@@ -33,6 +37,23 @@ def tokens(connector: Any, features: torch.Tensor = FEATURES) -> torch.Tensor:
     if getattr(connector, "stacks", False):
         return connector(features[:, None], stack_positions(POSITIONS, 1))
     return connector(features, POSITIONS)
+
+
+def result(connector: Any, features: torch.Tensor = FEATURES) -> torch.Tensor:
+    """What the language model sees: tokens, fused tokens, or text that has looked at them."""
+    made = tokens(connector, features)
+    text = TEXT_SEEN[: len(features)]
+    if hasattr(connector, "fuse"):
+        return connector.fuse(made, text)
+    for block in getattr(connector, "before_layers", ()):
+        text = block(text, made, torch.ones(made.shape[:2], dtype=torch.bool))
+    return text if hasattr(connector, "before_layers") else made
+
+
+def open_gates(connector: torch.nn.Module) -> None:
+    for name, parameter in connector.named_parameters():
+        if name.endswith("_gate"):
+            torch.nn.init.constant_(parameter, 0.5)
 
 
 @pytest.mark.parametrize("name", connectors.names())
@@ -54,9 +75,10 @@ def test_it_makes_as_many_tokens_as_it_says(name: str) -> None:
 def test_every_weight_learns(name: str) -> None:
     """A weight that no gradient reaches is dead."""
     connector = made(name)
+    open_gates(connector)
     target = torch.randn(TEXT, generator=torch.Generator().manual_seed(2))
 
-    (tokens(connector) * target).square().sum().backward()
+    (result(connector) * target).square().sum().backward()
 
     assert [n for n, p in connector.named_parameters() if p.grad is None or not p.grad.any()] == []
 
@@ -65,10 +87,11 @@ def test_every_weight_learns(name: str) -> None:
 def test_it_sees_what_and_where(name: str) -> None:
     """Other features give other tokens, and so do the same features at other places."""
     connector = made(name)
+    open_gates(connector)
     moved = FEATURES.flip(1)
 
-    assert not torch.allclose(tokens(connector), tokens(connector, FEATURES * 2 - 1))
-    assert not torch.allclose(tokens(connector), tokens(connector, moved))
+    assert not torch.allclose(result(connector), result(connector, FEATURES * 2 - 1))
+    assert not torch.allclose(result(connector), result(connector, moved))
 
 
 @pytest.mark.parametrize("name", connectors.names())
@@ -79,7 +102,7 @@ def test_saved_and_loaded_it_is_the_same(name: str, tmp_path: Path) -> None:
 
     other.load_state_dict(load_file(tmp_path / "c.safetensors"))
 
-    assert torch.equal(tokens(connector), tokens(other))
+    assert torch.equal(result(connector), result(other))
 
 
 @pytest.mark.parametrize("name", connectors.names())
@@ -87,9 +110,11 @@ def test_an_image_does_not_depend_on_its_neighbours(name: str) -> None:
     """vLLM embeds images in whatever batch they arrive."""
     connector = made(name)
 
-    together = tokens(connector)[1:2]
+    open_gates(connector)
 
-    torch.testing.assert_close(together, tokens(connector, FEATURES[1:2]), rtol=1e-4, atol=1e-5)
+    together, alone = tokens(connector)[1:2], tokens(connector, FEATURES[1:2])
+
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
 def test_a_wrong_name_or_setting_says_what_there_is() -> None:
@@ -203,6 +228,12 @@ def test_a_mixture_learns_to_share_the_load() -> None:
         ({"name": "expand", "tokens": 0}, r"expand: tokens: Input should be greater than 0"),
         ({"name": "resampler", "queries": "four"}, r"resampler: queries: Input should be a valid"),
         ({"name": "dual", "processed": {"name": "x"}}, r"Unknown connector 'x'"),
+        (
+            {"name": "dual", "processed": {"name": "fusion"}},
+            r"'fusion' cannot be a part of another",
+        ),
+        ({"name": "cross_attention", "heads": 5}, r"cross_attention: width \(384\) must be"),
+        ({"name": "gated_cross_attention", "blocks": 0}, r"blocks: Input should be greater than 0"),
     ],
 )
 def test_settings_that_cannot_be_are_told(settings: dict[str, Any], message: str) -> None:

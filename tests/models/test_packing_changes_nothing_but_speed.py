@@ -16,19 +16,26 @@ from models.losses import answer_logits
 from models.packing import IGNORED, collate
 from models.progress import all_right
 from models.stages import Recipe
-from models.vlm import Vlm, build_model, flat
+from models.vlm import Vlm, build_model
 
 RecipeMaker = Callable[..., Recipe]
+SMALL = {"width": 16, "heads": 2}
+CONNECTORS: dict[str, dict[str, Any]] = {
+    "spatial3d": {"hidden": 16},
+    "cross_attention": SMALL,
+    "gated_cross_attention": {"tokens": {"name": "linear"}, "blocks": 2, **SMALL},
+    "fusion": {"depth": 2, **SMALL},
+}
 
 
-@pytest.fixture(params=["llama", "gemma", "spatial3d"])
+@pytest.fixture(params=["llama", "gemma", *CONNECTORS])
 def recipe(request: pytest.FixtureRequest, tiny_recipe: RecipeMaker, tiny_gemma: Path) -> Recipe:
     """Gemma brings a <bos> before the image, and two kinds of attention layer; spatial3d takes all
-    images of a row at once."""
+    images of a row at once; the last three read the question, or reach into the layers."""
     gemma: dict[str, Any] = {"model": str(tiny_gemma), "bos": True}
     recipe = tiny_recipe(language_part=gemma if request.param == "gemma" else None)
-    if request.param == "spatial3d":
-        recipe = recipe.model_copy(update={"connector": {"name": "spatial3d", "hidden": 16}})
+    if settings := CONNECTORS.get(request.param):
+        recipe = recipe.model_copy(update={"connector": {"name": request.param} | settings})
     return recipe
 
 
@@ -49,11 +56,12 @@ def plain_loss(model: Vlm, recipe: Recipe, example: Example) -> tuple[Tensor, in
     asked = model.text_ids(recipe.prompt.format(question=example.question))
     answered = [*model.text_ids(" " + example.answer), model.tokenizer.eos_token_id]
     features = features_of(model, example.images)
-    image = flat(model.image_embeddings(features, [len(example.images)]))[None]
+    counts = [len(example.images)]
+    image = model.placed(model.image_embeddings(features, counts), counts, [torch.tensor(asked)])
     text = model.text_embeddings(torch.tensor([[*model.bos, *asked, *answered]]))
     start = len(model.bos)
-    embeddings = torch.cat([text[:, :start], image, text[:, start:]], dim=1)
-    before = start + image.shape[1] + len(asked)
+    embeddings = torch.cat([text[:, :start], image[None], text[:, start:]], dim=1)
+    before = start + len(image) + len(asked)
     labels = torch.tensor([[IGNORED] * before + answered])
     mean = model.language(inputs_embeds=embeddings, labels=labels).loss
     return mean * len(answered), len(answered)
@@ -70,11 +78,14 @@ def test_packed_rows_have_the_loss_and_every_gradient_of_plain_questions(
 ) -> None:
     """Each question sees its image and itself, at the positions it would have had alone."""
     model = build_model(recipe).float()
+    for name, parameter in model.connector.named_parameters():
+        if name.endswith("_gate"):  # closed, they would hide all that is behind them
+            torch.nn.init.constant_(parameter, 0.5)
     examples = examples_of(recipe.stage[0].data, drawn_slake)
     first, second = examples[0].images[0], examples[2].images[0]
     examples += [replace(example, images=(first, second)) for example in examples[:3]]
     rows = model.packed(examples, recipe.prompt)
-    assert (len(rows), len(examples)) == (9, 19)
+    assert (len(rows), len(examples)) == (19 if model.fuses else 9, 19)
 
     features = torch.cat([features_of(model, row.images) for row in rows])
     logits, labels, _ = answer_logits(model, collate(rows, 0), features)
@@ -99,7 +110,9 @@ def test_only_answers_are_learned_and_each_ends(recipe: Recipe, drawn_slake: Pat
 
     row = model.packed(examples_of(recipe.stage[0].data, drawn_slake), recipe.prompt)[0]
 
-    assert model.tokenizer.decode(row.labels[row.labels != IGNORED]) == " red<end> True<end>"
+    assert model.tokenizer.decode(row.labels[row.labels != IGNORED]) == (
+        " red<end>" if model.fuses else " red<end> True<end>"
+    )
 
 
 def test_an_answer_is_right_where_every_token_and_its_end_are() -> None:

@@ -64,7 +64,7 @@ def plan(recipe: Recipe) -> list[StagePlan]:
             model = assemble(recipe, language, tokenizer, load_weights=False)
             for each in _lineage(recipe, stage):
                 tuning.prepare(model, each)
-            plans.append(_plan(model, stage, settings))
+            plans.append(_plan(model, stage, settings, recipe.max_images))
     return plans
 
 
@@ -78,7 +78,7 @@ def _lineage(recipe: Recipe, stage: Stage) -> list[Stage]:
     return [*(_lineage(started, started.stage[-1]) if started else []), stage]
 
 
-def _plan(model: Vlm, stage: Stage, language: Any) -> StagePlan:
+def _plan(model: Vlm, stage: Stage, language: Any, images: int) -> StagePlan:
     objective = Objective(model)
     parts: dict[str, nn.Module] = {
         name: model.get_submodule(name) for name in ("tower", "connector", "language")
@@ -91,7 +91,7 @@ def _plan(model: Vlm, stage: Stage, language: Any) -> StagePlan:
         frozen={name: _count(part, trained=False) for name, part in parts.items()},
         weights=sum(p.numel() * p.element_size() for p in objective.parameters()),
         gradients_and_optimiser=sum(trains.values()) * 3 * 4,  # gradient, and two moments of Adam
-        activations=_activations(model, stage, language),
+        activations=_activations(model, stage, language, images),
     )
 
 
@@ -99,14 +99,14 @@ def _count(part: nn.Module, trained: bool) -> int:
     return sum(p.numel() for p in part.parameters() if p.requires_grad == trained)
 
 
-def _activations(model: Vlm, stage: Stage, language: Any) -> int:
+def _activations(model: Vlm, stage: Stage, language: Any, images: int) -> int:
     """What one part of a step keeps at least for the backward pass, in bytes: the language model's
     layers (34 bytes per token and width, 5 per head and pair of tokens: Korthikanti et al. 2022,
     section 4.1) and its logits. With checkpoint_activations a layer keeps its input alone, and one
     layer at a time is whole.
     """
     rows = -(-stage.rows_per_step // stage.accumulate)
-    tokens = model.image_tokens(1) + TEXT_TOKENS
+    tokens = model.image_tokens(images) + TEXT_TOKENS
     width, heads = language.hidden_size, language.num_attention_heads
     layer = rows * tokens * (34 * width + 5 * heads * tokens)
     if stage.checkpoint_activations:

@@ -109,6 +109,7 @@ class Recipe(_Strict):
     fold: int = Field(default=0, ge=0)  # which of a source's folds is held out
     start: str | None = None  # "zoo:NAME" or an exported worker's folder, that it trains on
     prompt: str  # what the worker is asked with; panel.toml repeats it
+    max_images: int = Field(default=1, ge=1)  # of a case, in training and when served
     tower: TowerPart
     connector: dict[str, Any]
     language: LanguagePart

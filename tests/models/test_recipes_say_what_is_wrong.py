@@ -25,7 +25,7 @@ def test_a_shipped_recipe_loads_and_names_a_connector_there_is(name: str) -> Non
 
 
 def test_a_worker_is_asked_as_it_was_trained() -> None:
-    """panel.toml repeats each recipe's prompt, family, languages and number of images; they must not
+    """panel.toml repeats a recipe's prompt, family, languages and number of images; they must not
     drift apart."""
     workers = load_settings(ROOT / "panel.toml").workers
 

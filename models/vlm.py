@@ -174,14 +174,15 @@ class Vlm(nn.Module):
 
 def build_model(recipe: Recipe, dtype: torch.dtype = torch.bfloat16) -> Vlm:
     """The recipe's base model, its language model in `dtype`, its connector freshly initialised
-    from the recipe's seed.
+    from the recipe's seed. In float32, to which adapters are merged, nothing is in four bits.
 
     Raises:
         RecipeError: a tower, a connector, a setting of it, or a token that does not exist.
         AssetError: base weights that cannot be had.
     """
     torch.manual_seed(recipe.seed)
-    language, tokenizer = load_language(recipe.language.model, dtype)
+    four_bit = recipe.language.four_bit and dtype != torch.float32
+    language, tokenizer = load_language(recipe.language.model, dtype, four_bit)
     return assemble(recipe, language, tokenizer)
 
 

@@ -90,8 +90,8 @@ def test_an_unknown_recipe_lists_those_there_are() -> None:
         ("tower", {"name": "mobilenet_v9"}, "tower: timm has no tower 'mobilenet_v9'"),
         (
             "tower",
-            {"name": "vit_tiny_patch16_224", "image_size": 224},
-            r"tower: .* gives features \[1, 197, 192\], no square grid",
+            {"name": "swin_tiny_patch4_window7_224", "image_size": 224},
+            r"tower: .* gives features \[1, 7, 7, 768\], no square grid",
         ),
         ("connector", {"name": "mlp", "hidden": 0}, "connector: mlp: hidden: Input should be"),
     ],

@@ -207,6 +207,8 @@ def assemble(recipe: Recipe, language: Any, tokenizer: Any, load_weights: bool =
 
 def _layers_below(language: Any, blocks: int) -> list[nn.Module]:
     """The layers of the language model that so many blocks stand before, evenly spread."""
+    if not blocks:
+        return []
     depth = language.config.num_hidden_layers
     if blocks > depth:
         raise ValueError(f"{blocks} blocks are more than the language model's {depth} layers")

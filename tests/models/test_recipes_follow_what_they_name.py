@@ -98,6 +98,20 @@ def test_a_transformers_patches_are_its_grid_without_its_class_token() -> None:
     assert {"blocks.0.attn.qkv", "blocks.11.mlp.fc2"} <= set(tower.pointwise())
 
 
+@pytest.mark.parametrize(
+    "part", sorted({str(load_recipe(name).tower.name) for name in [*FOLLOWS, *HOUSE]})
+)
+def test_every_weight_of_a_tower_takes_part(part: str) -> None:
+    """Else a tower that trains whole would hold weights that cannot move: heads, pools."""
+    sizes = {recipe.tower.name: recipe.tower.image_size for recipe in map(load_recipe, FOLLOWS)}
+    size = sizes[part]
+    with torch.device("meta"):
+        tower = Tower(TowerConfig(part, "timm", size), load_weights=False)
+        tower(torch.zeros(1, 3, size, size)).sum().backward()
+
+    assert [name for name, weight in tower.named_parameters() if weight.grad is None] == []
+
+
 def quantised(recipe: Recipe) -> Recipe:
     language = recipe.language.model_copy(update={"four_bit": True})
     return recipe.model_copy(update={"language": language})

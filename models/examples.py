@@ -19,16 +19,27 @@ def check_data(recipe: Recipe, data: Path, run: Path) -> int:
     `run/near_duplicates.json`, by their paths from `data`; returns how many those are.
 
     Raises:
-        DataError: an image is on both sides.
+        DataError: an image is on both sides, or a case has more images than the recipe takes.
     """
     held_out = examples_of(recipe.held_out, data, recipe.fold, held_out=True)
     learned = learned_by(recipe, data)
+    _refuse_too_many_images(recipe, [*learned, *held_out])
     refuse_shared_images(learned, held_out)
     alike = near_duplicates_between(learned, held_out)
     named = [(os.path.relpath(a, data), os.path.relpath(b, data), bits) for a, b, bits in alike]
     listed = [{"train": a, "held_out": b, "bits": bits} for a, b, bits in named]
     (run / NEAR_DUPLICATES).write_text(json.dumps(listed, indent=1))
     return len({b for _, b, _ in alike})
+
+
+def _refuse_too_many_images(recipe: Recipe, examples: Sequence[Example]) -> None:
+    most = max(examples, key=lambda example: len(example.images), default=None)
+    if most and len(most.images) > recipe.max_images:
+        raise DataError(
+            f"{most.id} has {len(most.images)} images, and recipe {recipe.name} takes "
+            f"{recipe.max_images}: set max_images = {len(most.images)} in the recipe, and in the "
+            "worker's seat."
+        )
 
 
 def learned_by(recipe: Recipe, data: Path) -> list[Example]:

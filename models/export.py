@@ -44,10 +44,12 @@ def export(recipe_file: Path, checkpoint: Path, out: Path) -> Path:
     """Writes what was trained to `out` (a folder of the zoo), with its model card.
 
     Raises:
-        ExportError: the checkpoint is not the end of a run of this recipe.
+        ExportError: the checkpoint is not the end of a run of this recipe, or its worker cannot be
+            served.
         RecipeError: the recipe cannot be read.
     """
     recipe = load_recipe(recipe_file)
+    _refuse_unserved_connector(recipe)
     _refuse_soft_prompts(recipe)
     _check_checkpoint(recipe, checkpoint)
     out.mkdir(parents=True, exist_ok=True)
@@ -164,7 +166,6 @@ def _serve(zoo: Path, folder: Path) -> None:
         text_config=language.config.to_dict(),
         patches_per_side=tower.side,
         vision_dim=tower.dim,
-        image_tokens=model.image_tokens,
         image_token_id=tokenizer.convert_tokens_to_ids(recipe.language.image_token),
         bos=recipe.language.bos,
         architectures=[ARCHITECTURE],
@@ -212,6 +213,15 @@ def _check_checkpoint(recipe: Recipe, checkpoint: Path) -> None:
         raise ExportError(
             f"{checkpoint} was not trained by this recipe; {run / 'recipe.json'} says by which. "
             "Give that one."
+        )
+
+
+def _refuse_unserved_connector(recipe: Recipe) -> None:
+    name = recipe.connector["name"]
+    if reason := connectors.why_not_served(name):
+        raise ExportError(
+            f"connector {name!r}: {reason}, for which vLLM has no place: it trains and answers "
+            "under transformers only. Take a connector that docs/connectors.md calls served."
         )
 
 

@@ -13,9 +13,9 @@ import models.cpu_torch  # noqa: F401  before peft, which imports torchvision
 from peft import PeftModel, PeftType
 
 from models.packing import IGNORED, Batch
-from models.positions import FOURIER_DIM, fourier
+from models.positions import FOURIER_DIM, STACK_FOURIER_DIM, fourier
 from models.tuning import soft_prompt
-from models.vlm import Vlm
+from models.vlm import Embedded, Vlm
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Objective(nn.Module):
         super().__init__()
         self.model = model
         text_dim = model.text_embeddings(torch.zeros(1, dtype=torch.long)).shape[-1]
-        self.reconstructor = Reconstructor(text_dim, model.tower.dim)
+        place_dim = STACK_FOURIER_DIM if model.stacks else FOURIER_DIM
+        self.reconstructor = Reconstructor(text_dim, model.tower.dim, place_dim)
 
     def forward(self, batch: Batch, seen: Tensor) -> Losses:
         """`seen` holds the rows' images in order: pixels [images, 3, size, size], or the features
@@ -42,22 +43,31 @@ class Objective(nn.Module):
         """
         features = self.model.tower(seen) if seen.dim() == 4 else seen
         with torch.autocast(seen.device.type, torch.bfloat16):
-            logits, labels, image = answer_logits(self.model, batch, features)
+            logits, labels, embedded = answer_logits(self.model, batch, features)
             # Of a tower that moves only the answers say where to: else it would move to where it
-            # is easy to rebuild.
-            rebuilt = self.reconstructor(image, self.model.positions, features.detach())
+            # is easy to rebuild. A stack is rebuilt as one, and counts as its images.
+            rebuilt = [
+                self.reconstructor(each.tokens, each.positions, each.features.detach())
+                * (each.features.shape[1] / self.model.tower.patches)
+                for each in embedded
+            ]
         # In bfloat16 as they are: 262,144 words a token are too many to copy. Only the sum is not.
         answer = functional.cross_entropy(logits, labels, reduction="none").float().sum()
-        return Losses(answer, rebuilt.sum(), logits.argmax(-1) != labels)
+        return Losses(answer, torch.cat(rebuilt).sum(), logits.argmax(-1) != labels)
 
 
-def answer_logits(model: Vlm, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def answer_logits(
+    model: Vlm, batch: Batch, features: Tensor
+) -> tuple[Tensor, Tensor, list[Embedded]]:
     """Logits at the answers' positions only: with 262,144 words the others would cost the most.
 
     `features` is [images, patches, vision_dim], the rows' images in order. Returns logits
-    [n, vocabulary], labels [n], and token embeddings [images, image_tokens, text_dim].
+    [n, vocabulary], labels [n], and the images' embeddings.
     """
-    image = model.image_embeddings(features)
+    counts = [len(row.images) for row in batch.rows]
+    asked = [row.asked.to(batch.ids.device) for row in batch.rows]
+    embedded = model.image_embeddings(features, counts)
+    image = model.placed(embedded, counts, asked)
     embeddings = model.text_embeddings(batch.ids)
     embeddings = embeddings.masked_scatter(batch.images[..., None], image.to(embeddings.dtype))
     seen, positions, past = batch.mask, batch.positions, None
@@ -80,7 +90,7 @@ def answer_logits(model: Vlm, batch: Batch, features: Tensor) -> tuple[Tensor, T
     ).last_hidden_state[:, -batch.labels.shape[1] :]
     supervised = batch.labels != IGNORED
     logits = model.language.get_output_embeddings()(hidden[supervised])
-    return logits, batch.labels[supervised], image
+    return logits, batch.labels[supervised], embedded
 
 
 def _behind_soft_prompt(
@@ -112,14 +122,14 @@ class Reconstructor(nn.Module):
     Each patch's position asks the tokens by one cross-attention; it is used in training only.
     """
 
-    def __init__(self, text_dim: int, vision_dim: int, width: int = 256):
+    def __init__(self, text_dim: int, vision_dim: int, place_dim: int, width: int = 256):
         super().__init__()
-        self.query = nn.Linear(FOURIER_DIM, width)
+        self.query = nn.Linear(place_dim, width)
         self.key_value = nn.Linear(text_dim, 2 * width)
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, vision_dim))
 
     def forward(self, tokens: Tensor, positions: Tensor, features: Tensor) -> Tensor:
-        """[images]: mean of 1 - cosine over patches: 0 where all is kept, 1 where nothing is."""
+        """[b]: mean of 1 - cosine over patches: 0 where all is kept, 1 where nothing is."""
         key, value = self.key_value(functional.layer_norm(tokens, tokens.shape[-1:])).chunk(2, -1)
         query = self.query(fourier(positions)).expand(len(tokens), -1, -1).to(key.dtype)
         rebuilt = self.out(functional.scaled_dot_product_attention(query, key, value))

@@ -31,6 +31,12 @@ class Row:
     labels: Tensor  # [length]; the token that follows, where it belongs to an answer, else IGNORED
     questions: tuple[Example, ...]
 
+    @property
+    def asked(self) -> Tensor:
+        """The first question's ids, without its answer."""
+        first_answer = int((self.labels != IGNORED).nonzero()[0])
+        return self.ids[int((self.segments == 0).sum()) : first_answer + 1]
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -56,13 +62,13 @@ def pack(
     prompt: str,
     end: int,
     bos: list[int],
-    image_tokens: int,
+    image_tokens: Callable[[int], int],
     max_questions: int = 16,
 ) -> list[Row]:
     """Rows in the order in which images first appear; at most `max_questions` in each.
 
     `encode` turns text into ids, `prompt` holds `{question}`, `end` is the end-of-text id,
-    `image_tokens` counts one image's tokens.
+    `image_tokens` says how many tokens so many images take.
 
     Raises:
         DataError: no examples.
@@ -86,9 +92,9 @@ def _row(
     prompt: str,
     end: int,
     bos: list[int],
-    image_tokens: int,
+    image_tokens: Callable[[int], int],
 ) -> Row:
-    prefix = len(bos) + image_tokens * len(images)
+    prefix = len(bos) + image_tokens(len(images))
     ids = bos + [IMAGE] * (prefix - len(bos))
     positions, segments, labels = list(range(prefix)), [0] * prefix, [IGNORED] * prefix
     for number, example in enumerate(questions, start=1):

@@ -12,7 +12,7 @@ class ServedConfig(PretrainedConfig):
     tower: the settings of `models.vision.TowerConfig`.
     connector: the recipe's `[connector]`.
     text_config: the language model's own config.
-    patches_per_side, vision_dim, image_tokens: shapes of tower and connector, per image.
+    patches_per_side, vision_dim: shapes of the tower.
     image_token_id: stands in the prompt where an image's embeddings go.
     bos: whether a prompt starts with the tokenizer's bos token.
     """
@@ -27,7 +27,6 @@ class ServedConfig(PretrainedConfig):
         text_config: Any = None,
         patches_per_side: int = 0,
         vision_dim: int = 0,
-        image_tokens: int = 0,
         image_token_id: int = 0,
         bos: bool = False,
         **kwargs: Any,
@@ -37,8 +36,7 @@ class ServedConfig(PretrainedConfig):
             text_config = AutoConfig.for_model(**text_config)
         self.text_config = text_config
         self.patches_per_side, self.vision_dim = patches_per_side, vision_dim
-        self.image_tokens, self.image_token_id = image_tokens, image_token_id
-        self.bos = bos
+        self.image_token_id, self.bos = image_token_id, bos
         super().__init__(**kwargs)
 
     def get_text_config(self, *args: Any, **kwargs: Any) -> PretrainedConfig:

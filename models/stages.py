@@ -28,7 +28,7 @@ class _Strict(BaseModel):
 
 
 class TowerPart(_Strict):
-    name: str  # a convolutional network of timm
+    name: str  # a convolutional network of timm, or a vision transformer
     weights: str  # a reference of models.assets, or "timm"
     image_size: int = Field(default=224, ge=32, le=1024)
 
@@ -38,6 +38,8 @@ class LanguagePart(_Strict):
     family: str  # workers of one family err together
     bos: bool = False  # Gemma babbles without its <bos>
     image_token: str  # a special token of the tokenizer that no text uses
+    # QLoRA (Dettmers et al. 2023): its weights in 4-bit NormalFloat while an adapter trains.
+    four_bit: bool = False
 
 
 class Lora(_Strict):
@@ -109,6 +111,7 @@ class Recipe(_Strict):
     fold: int = Field(default=0, ge=0)  # which of a source's folds is held out
     start: str | None = None  # "zoo:NAME" or an exported worker's folder, that it trains on
     prompt: str  # what the worker is asked with; panel.toml repeats it
+    max_images: int = Field(default=1, ge=1)  # of a case, in training and when served
     tower: TowerPart
     connector: dict[str, Any]
     language: LanguagePart
@@ -130,6 +133,11 @@ class Recipe(_Strict):
             if stage.name in seen:
                 raise ValueError(f"two stages are called {stage.name!r}")
             seen.add(stage.name)
+            if self.language.four_bit and stage.language == "full":
+                raise ValueError(
+                    f"stage {stage.name}: four_bit weights do not train: take language = "
+                    '"lora", or leave four_bit out'
+                )
         for source in (*self.held_out, *(each for stage in self.stage for each in stage.data)):
             if source.folds is not None and self.fold >= source.folds:
                 raise ValueError(f"fold {self.fold} of {source.folds}: they are counted from 0")

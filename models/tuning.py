@@ -151,6 +151,14 @@ class Proof:
             flat = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
             yield name, hashlib.blake2b(flat.numpy().data, digest_size=16).hexdigest()
 
+    def waits(self, name: str) -> bool:
+        """Does what it feeds into start at zero, so that no gradient reaches it in the first step?
+        A LoRA's first matrix does, and everything behind a gate.
+        """
+        gated = any(key.endswith("_gate") for key, _ in self.model.connector.named_parameters())
+        behind = gated and name.startswith("connector.") and not name.endswith("_gate")
+        return behind or ".lora_A." in name
+
     def check(self, stage: Stage) -> None:
         """Raises TuningError where something frozen moved, or something declared did not."""
         moved = {name for name, value in self.fingerprints() if self.before[name] != value}
@@ -161,8 +169,7 @@ class Proof:
             may_move = trains | {f"connector.{name}" for name in names}
         if loose := moved - may_move:
             raise TuningError(f"stage {stage.name}: frozen, yet moved: {sorted(loose)[:3]}")
-        # A LoRA's first matrix gets no gradient while its second is still zero.
-        if stuck := {name for name in trains - moved if ".lora_A." not in name}:
+        if stuck := {name for name in trains - moved if not self.waits(name)}:
             raise TuningError(
                 f"stage {stage.name}: declared to train, yet still: {sorted(stuck)[:3]}"
             )

@@ -1,10 +1,13 @@
 """Vision towers: an image in, a grid of patch features out.
 
-A tower is any convolutional network of timm. Its weights come from `models.assets` or, where a
+A tower is any convolutional network of timm, or a vision transformer (CLIP's and SigLIP's among
+them), whose last layer's patches are taken. Its weights come from `models.assets` or, where a
 hub can be reached, from timm's own. It always runs in float32: it is small, and the features that
 training caches and the ones that vLLM computes are then the same.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,6 +22,10 @@ import models.cpu_torch  # noqa: F401  before timm, which imports torchvision
 import timm
 
 from models import assets
+from models.data.example import DataError
+from models.data.pixels import size_of
+
+UNUSED = ("head", "attn_pool")  # of a timm network, behind the features that are taken
 
 
 @dataclass(frozen=True)
@@ -50,19 +57,32 @@ class Tower(nn.Module):
         self.net = timm.create_model(
             config.name, pretrained=load_weights and config.weights == "timm", num_classes=0
         )
+        for name in UNUSED:
+            if hasattr(self.net, name):
+                setattr(self.net, name, nn.Identity())
         if load_weights and config.weights != "timm":
             _load_by_order(self.net, assets.resolve(config.weights))
-        self.eval()
         self.dim = int(self.net.num_features)
         size = config.image_size
+        # Of a transformer's tokens its class token comes before the patches.
+        self.before: int | None = None
+        if hasattr(self.net, "num_prefix_tokens") and hasattr(self.net, "set_input_size"):
+            self.before = self.net.num_prefix_tokens
+            self.net.set_input_size(img_size=size)  # its places are learned for one size
+        self.eval()
         with torch.no_grad():
             shape = self.net.forward_features(torch.zeros(1, 3, size, size)).shape
-        if len(shape) != 4 or shape[1] != self.dim or shape[2] != shape[3]:
+        if self.before is not None:
+            self.side = math.isqrt(shape[1] - self.before)
+            fits = len(shape) == 3 and self.side**2 == shape[1] - self.before
+        else:
+            self.side = int(shape[-1])
+            fits = len(shape) == 4 and shape[1] == self.dim and shape[2] == shape[3]
+        if not fits:
             raise ValueError(
                 f"{config.name} gives features {list(shape)}, no square grid: take a convolutional "
-                "tower"
+                "tower or a vision transformer"
             )
-        self.side = int(shape[-1])
 
     @property
     def patches(self) -> int:
@@ -73,7 +93,10 @@ class Tower(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels [b, 3, size, size] → features [b, patches, dim], rows first."""
-        return self.net.forward_features(pixels.float()).flatten(2).transpose(1, 2)
+        found = self.net.forward_features(pixels.float())
+        if self.before is not None:
+            return found[:, self.before :]
+        return found.flatten(2).transpose(1, 2)
 
     def train(self, mode: bool = True) -> "Tower":
         """Batch statistics of a handful of images are noise: BatchNorm stays in eval mode."""
@@ -84,11 +107,18 @@ class Tower(nn.Module):
         return self
 
     def pointwise(self) -> list[str]:
-        """The names of the 1 x 1 convolutions, where most weights are: what a LoRA adapts."""
+        """The names of the linear layers and 1 x 1 convolutions, where most weights are: what a
+        LoRA adapts.
+        """
         return [
             name
             for name, module in self.net.named_modules()
-            if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1
+            if isinstance(module, nn.Linear)
+            or (
+                isinstance(module, nn.Conv2d)
+                and module.kernel_size == (1, 1)
+                and module.groups == 1
+            )
         ]
 
     def describe(self) -> dict[str, object]:
@@ -105,6 +135,21 @@ def preprocess(image: Image.Image, tower: str, size: int) -> Tensor:
     pixels = np.asarray(resized, dtype=np.float32) / 255
     normalised = (pixels - np.float32(statistics.mean)) / np.float32(statistics.std)
     return torch.from_numpy(normalised.transpose(2, 0, 1).copy())
+
+
+def require_one_size(images: Sequence[Path | Image.Image]) -> None:
+    """Of a stack, whose patches must lie behind each other.
+
+    Raises:
+        DataError: two sizes among them, or a file that is no image.
+    """
+    sizes = sorted({size_of(image) if isinstance(image, Path) else image.size for image in images})
+    if len(sizes) > 1:
+        listed = ", ".join(f"{width} x {height}" for width, height in sizes)
+        raise DataError(
+            f"A stack's slices must have one size, and these {len(images)} have {listed}: send "
+            "slices of one series, or take a connector that reads images one by one."
+        )
 
 
 def _load_by_order(net: nn.Module, path: Path) -> None:

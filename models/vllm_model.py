@@ -4,6 +4,8 @@ Written against vLLM 0.32; these interfaces move between versions, so the pin is
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -18,17 +20,20 @@ from vllm.model_executor.models.utils import (
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.inputs import MultiModalFieldConfig
+from vllm.multimodal.parse import ImageProcessorItems, MultiModalDataItems
 from vllm.multimodal.processing import (
     BaseDummyInputsBuilder,
     BaseMultiModalProcessor,
     BaseProcessingInfo,
+    ProcessorInputs,
     PromptReplacement,
 )
 
 from models import connectors
-from models.positions import grid_positions
+from models.data.example import DataError
+from models.positions import grid_positions, stack_positions
 from models.served_config import ServedConfig
-from models.vision import Tower, TowerConfig, preprocess
+from models.vision import Tower, TowerConfig, preprocess, require_one_size
 
 CONNECTOR = "connector."  # how its weights are named in the served folder
 
@@ -43,31 +48,73 @@ class ProcessingInfo(BaseProcessingInfo):
     def get_mm_max_tokens_per_item(
         self, seq_len: int, mm_counts: Mapping[str, int]
     ) -> Mapping[str, int]:
-        return {"image": self.get_hf_config().image_tokens}
+        return {"image": self.image_tokens(self.most_images)}
+
+    @cached_property
+    def connector(self) -> Any:
+        """Its shapes alone: the weights are in another process."""
+        config = self.get_hf_config()
+        with torch.device("meta"):
+            return connectors.build(
+                config.connector, config.vision_dim, config.text_config.hidden_size
+            )
+
+    @property
+    def stacks(self) -> bool:
+        return getattr(self.connector, "stacks", False)
+
+    @property
+    def most_images(self) -> int:
+        """Of one item: a stack is one, however many images it has."""
+        return self.allowed_mm_limits["image"] if self.stacks else 1
+
+    def image_tokens(self, images: int) -> int:
+        return self.connector.num_tokens(self.get_hf_config().patches_per_side ** 2, images)
 
 
 class DummyInputs(BaseDummyInputsBuilder[ProcessingInfo]):
     def get_dummy_text(self, mm_counts: Mapping[str, int]) -> str:
         token = self.info.get_tokenizer().decode([self.info.get_hf_config().image_token_id])
-        return token * mm_counts.get("image", 0)
+        return token * mm_counts.get("image", 0) * self.info.most_images
 
     def get_dummy_mm_data(
         self, seq_len: int, mm_counts: Mapping[str, int], mm_options: Any
     ) -> dict[str, Any]:
         size = self.info.get_hf_config().tower["image_size"]
-        count = mm_counts.get("image", 0)
+        count = mm_counts.get("image", 0) * self.info.most_images
         return {"image": self._get_dummy_images(width=size, height=size, num_images=count)}
 
 
 class Processor(BaseMultiModalProcessor[ProcessingInfo]):
-    """Images → pixels, and each image's one token in the prompt → as many as it has embeddings."""
+    """Images → pixels, and each image's one token in the prompt → as many as it has embeddings.
+
+    For a connector that takes stacks, a prompt's images are one item: a tuple, in their order.
+    """
+
+    def apply(self, inputs: ProcessorInputs, timing_ctx: Any) -> Any:
+        if self.info.stacks and (images := inputs.mm_data_items.get("image")):
+            stack = ImageProcessorItems([tuple(images.data)])
+            items = MultiModalDataItems(inputs.mm_data_items | {"image": stack})
+            # Its images' own names would not tell their order: the pixels do.
+            inputs = replace(inputs, mm_data_items=items, mm_uuid_items=None)
+        return super().apply(inputs, timing_ctx)
 
     def _call_hf_processor(
         self, hf_data: Mapping[str, Any], hf_kwargs: Mapping[str, object]
     ) -> BatchFeature:
+        return BatchFeature({"pixel_values": [self._pixels(item) for item in hf_data["images"]]})
+
+    def _pixels(self, item: Any) -> Tensor:
+        """Of an image [3, size, size], of a stack [images, 3, size, size]."""
+        if isinstance(item, tuple):
+            images: list[Any] = [getattr(each, "media", each) for each in item]
+            try:
+                require_one_size(images)
+            except DataError as error:
+                raise ValueError(str(error)) from error  # vLLM makes a 400 of this one alone
+            return torch.stack([self._pixels(image) for image in images])
         tower = self.info.get_hf_config().tower
-        pixels = [preprocess(i, tower["name"], tower["image_size"]) for i in hf_data["images"]]
-        return BatchFeature({"pixel_values": torch.stack(pixels)})
+        return preprocess(item, tower["name"], tower["image_size"])
 
     def _get_mm_fields_config(
         self, hf_inputs: BatchFeature, hf_processor_mm_kwargs: Mapping[str, object]
@@ -77,9 +124,18 @@ class Processor(BaseMultiModalProcessor[ProcessingInfo]):
     def _get_prompt_updates(
         self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, object], out_mm_kwargs: Any
     ) -> Sequence[PromptReplacement]:
-        config = self.info.get_hf_config()
-        token = config.image_token_id
-        return [PromptReplacement("image", [token], [token] * config.image_tokens)]
+        token = self.info.get_hf_config().image_token_id
+
+        def images(item: int) -> int:
+            return len(mm_items["image"].get(item)) if self.info.stacks else 1
+
+        return [
+            PromptReplacement(
+                "image",
+                lambda item: [token] * images(item),
+                lambda item: [token] * self.info.image_tokens(images(item)),
+            )
+        ]
 
 
 @MULTIMODAL_REGISTRY.register_processor(Processor, info=ProcessingInfo, dummy_inputs=DummyInputs)
@@ -120,12 +176,21 @@ class ConsiliumForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsL
         self.make_empty_intermediate_tensors = self.language_model.make_empty_intermediate_tensors
 
     def embed_multimodal(self, **kwargs: object) -> Tensor | list[Tensor]:
-        """Pixels [images, 3, size, size] → embeddings [images, image_tokens, text_dim]"""
-        pixels = kwargs.get("pixel_values")
+        """Pixels [images, 3, size, size] → embeddings [images, tokens, text_dim]; of stacks, pixels
+        [images, 3, size, size] each → embeddings [tokens, text_dim] each.
+        """
+        pixels: Any = kwargs.get("pixel_values")
         if pixels is None:
             return []
         dtype = next(self.connector.parameters()).dtype
-        return self.connector(self.tower(pixels).to(dtype), self.grid)
+        if not getattr(self.connector, "stacks", False):
+            return self.connector(self.tower(pixels).to(dtype), self.grid)
+        return [
+            self.connector(
+                self.tower(stack).to(dtype)[None], stack_positions(self.grid, len(stack))
+            )[0]
+            for stack in pixels
+        ]
 
     def forward(
         self,

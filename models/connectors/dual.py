@@ -24,7 +24,7 @@ class Connector(nn.Module):
     def __init__(self, config: Config, vision_dim: int, text_dim: int):
         super().__init__()
         self.original = linear.Connector(linear.Config(config.gain), vision_dim, text_dim)
-        self.processed: Any = connectors.build(config.processed, vision_dim, text_dim)
+        self.processed: Any = connectors.build_plain(config.processed, vision_dim, text_dim)
 
     def num_tokens(self, patches: int, images: int = 1) -> int:
         return self.original.num_tokens(patches, images) + self.processed.num_tokens(

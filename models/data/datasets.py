@@ -12,6 +12,7 @@ from models.data import (
     scenes,
     slake,
     slake_captions,
+    slake_synthetic_stacks,
     vqa_med_2019,
     vqa_rad,
 )
@@ -25,6 +26,7 @@ LOADERS: dict[str, Callable[[Path, str, str], list[Example]]] = {
     "mediqa_m3g": mediqa_m3g.load,
     "captions": captions.load,
     "slake_captions": slake_captions.load,
+    "slake_synthetic_stacks": slake_synthetic_stacks.load,
     "scenes": scenes.load,
 }
 

@@ -21,6 +21,19 @@ def open_rgb(path: Path) -> Image.Image:
         raise DataError(f"{path} is no readable image ({error}): download it again.") from error
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height in pixels, read from the file's head.
+
+    Raises:
+        DataError: it is no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except OSError as error:
+        raise DataError(f"{path} is no readable image ({error}): download it again.") from error
+
+
 def pixel_hash(path: Path) -> str:
     """The same for two files exactly where they show the same pixels."""
     image = open_rgb(path)

@@ -36,7 +36,7 @@ def load(root: Path, split: str, language: str) -> list[Example]:
             answer=caption(
                 str(example.modality),
                 parts[f"{image.parent.name}/{image.name}"] or "body",
-                _boxes(image.with_name("detection.json")),
+                boxes(image),
                 _side_of(image),
             ),
             language="en",
@@ -74,11 +74,17 @@ def _place(box: list[float], side: int) -> str:
     return PLACES[row][column]
 
 
-def _boxes(path: Path) -> list[dict[str, list[float]]]:
-    boxes = read_json(path)
-    if not all(len(box) == 4 for each in boxes for box in each.values()):
+def boxes(image: Path) -> list[dict[str, list[float]]]:
+    """The organs of one of SLAKE's images, each {organ: [x, y, width, height]}.
+
+    Raises:
+        DataError: their file is missing or broken.
+    """
+    path = image.with_name("detection.json")
+    found = read_json(path)
+    if not all(len(box) == 4 for each in found for box in each.values()):
         raise DataError(f"{path}: a box is not [x, y, width, height]: download it again.")
-    return boxes
+    return found
 
 
 def _side_of(image: Path) -> int:

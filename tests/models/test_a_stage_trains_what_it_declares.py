@@ -189,7 +189,8 @@ def test_a_soft_prompt_stands_before_every_question(
     plain = 0.0
     for number, row in enumerate(model.packed(examples, recipe.prompt)):
         features = seen[number][None]
-        logits, labels, image = answer_logits(model, collate([row], 0), features)
+        logits, labels, embedded = answer_logits(model, collate([row], 0), features)
+        image = embedded[0].tokens
         packed += torch.nn.functional.cross_entropy(logits, labels, reduction="sum").item()
         for example in row.questions:
             asked = model.text_ids(recipe.prompt.format(question=example.question))

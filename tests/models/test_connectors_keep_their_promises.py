@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from models import connectors
-from models.positions import grid_positions
+from models.positions import grid_positions, stack_positions
 
 SIDE, VISION, TEXT = 4, 24, 32
 FEATURES = torch.randn(3, SIDE**2, VISION, generator=torch.Generator().manual_seed(0))
@@ -19,7 +19,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "mapper": {"width": 16, "heads": 2, "length": 4},
     "dual": {"processed": {"name": "resampler", "width": 16, "heads": 2, "queries": 4}},
     "moe": {"experts": 4, "hidden": 8},
+    "spatial3d": {"hidden": 16},
+    "cross_attention": {"width": 16, "heads": 2},
+    "gated_cross_attention": {"tokens": {"name": "linear"}, "width": 16, "heads": 2},
+    "fusion": {"width": 16, "heads": 2},
 }
+TEXT_SEEN = torch.randn(3, 5, TEXT, generator=torch.Generator().manual_seed(3))
 
 
 def made(name: str) -> torch.nn.Module:
@@ -27,22 +32,53 @@ def made(name: str) -> torch.nn.Module:
     return connectors.build({"name": name, **SMALL.get(name, {})}, VISION, TEXT)
 
 
+def tokens(connector: Any, features: torch.Tensor = FEATURES) -> torch.Tensor:
+    """Of images one by one; where the connector takes stacks, each is a stack of one."""
+    if getattr(connector, "stacks", False):
+        return connector(features[:, None], stack_positions(POSITIONS, 1))
+    return connector(features, POSITIONS)
+
+
+def result(connector: Any, features: torch.Tensor = FEATURES) -> torch.Tensor:
+    """What the language model sees: tokens, fused tokens, or text that has looked at them."""
+    made = tokens(connector, features)
+    text = TEXT_SEEN[: len(features)]
+    if hasattr(connector, "fuse"):
+        return connector.fuse(made, text)
+    for block in getattr(connector, "before_layers", ()):
+        text = block(text, made, torch.ones(made.shape[:2], dtype=torch.bool))
+    return text if hasattr(connector, "before_layers") else made
+
+
+def open_gates(connector: torch.nn.Module) -> None:
+    for name, parameter in connector.named_parameters():
+        if name.endswith("_gate"):
+            torch.nn.init.constant_(parameter, 0.5)
+
+
 @pytest.mark.parametrize("name", connectors.names())
 def test_it_makes_as_many_tokens_as_it_says(name: str) -> None:
     """vLLM reserves places in the prompt by `num_tokens` before the connector has run."""
     connector = made(name)
 
-    assert connector(FEATURES, POSITIONS).shape == (3, connector.num_tokens(SIDE**2), TEXT)
-    assert connector.num_tokens(SIDE**2, 2) == 2 * connector.num_tokens(SIDE**2)
+    assert tokens(connector).shape == (3, connector.num_tokens(SIDE**2), TEXT)
+    for images in range(1, 6):
+        if getattr(connector, "stacks", False):
+            stack = FEATURES[:1, None].expand(-1, images, -1, -1)
+            made_of_them = connector(stack, stack_positions(POSITIONS, images)).shape[1]
+        else:
+            made_of_them = images * tokens(connector).shape[1]
+        assert connector.num_tokens(SIDE**2, images) == made_of_them
 
 
 @pytest.mark.parametrize("name", connectors.names())
 def test_every_weight_learns(name: str) -> None:
     """A weight that no gradient reaches is dead."""
     connector = made(name)
+    open_gates(connector)
     target = torch.randn(TEXT, generator=torch.Generator().manual_seed(2))
 
-    (connector(FEATURES, POSITIONS) * target).square().sum().backward()
+    (result(connector) * target).square().sum().backward()
 
     assert [n for n, p in connector.named_parameters() if p.grad is None or not p.grad.any()] == []
 
@@ -51,12 +87,11 @@ def test_every_weight_learns(name: str) -> None:
 def test_it_sees_what_and_where(name: str) -> None:
     """Other features give other tokens, and so do the same features at other places."""
     connector = made(name)
+    open_gates(connector)
     moved = FEATURES.flip(1)
 
-    assert not torch.allclose(
-        connector(FEATURES, POSITIONS), connector(FEATURES * 2 - 1, POSITIONS)
-    )
-    assert not torch.allclose(connector(FEATURES, POSITIONS), connector(moved, POSITIONS))
+    assert not torch.allclose(result(connector), result(connector, FEATURES * 2 - 1))
+    assert not torch.allclose(result(connector), result(connector, moved))
 
 
 @pytest.mark.parametrize("name", connectors.names())
@@ -67,7 +102,7 @@ def test_saved_and_loaded_it_is_the_same(name: str, tmp_path: Path) -> None:
 
     other.load_state_dict(load_file(tmp_path / "c.safetensors"))
 
-    assert torch.equal(connector(FEATURES, POSITIONS), other(FEATURES, POSITIONS))
+    assert torch.equal(result(connector), result(other))
 
 
 @pytest.mark.parametrize("name", connectors.names())
@@ -75,9 +110,11 @@ def test_an_image_does_not_depend_on_its_neighbours(name: str) -> None:
     """vLLM embeds images in whatever batch they arrive."""
     connector = made(name)
 
-    together = connector(FEATURES, POSITIONS)[1:2]
+    open_gates(connector)
 
-    torch.testing.assert_close(together, connector(FEATURES[1:2], POSITIONS), rtol=1e-4, atol=1e-5)
+    together, alone = tokens(connector)[1:2], tokens(connector, FEATURES[1:2])
+
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
 def test_a_wrong_name_or_setting_says_what_there_is() -> None:
@@ -92,11 +129,56 @@ def test_the_mappers_mlp_knows_what_and_not_where() -> None:
     settings = {"name": "mapper", "kind": "mlp", "length": 4, "width": 16, "heads": 2}
     connector = connectors.build(settings, VISION, TEXT)
 
-    tokens = connector(FEATURES, POSITIONS)
+    prefix = tokens(connector)
 
-    assert tokens.shape == (3, 4, TEXT)
-    torch.testing.assert_close(tokens, connector(FEATURES.flip(1), POSITIONS))
-    assert not torch.allclose(tokens, connector(FEATURES * 2 - 1, POSITIONS))
+    assert prefix.shape == (3, 4, TEXT)
+    torch.testing.assert_close(prefix, tokens(connector, FEATURES.flip(1)))
+    assert not torch.allclose(prefix, tokens(connector, FEATURES * 2 - 1))
+
+
+def test_a_patch_is_concatenated_with_the_means_around_it() -> None:
+    """At two regions a side and one: its own feature, its quarter's mean, the image's mean."""
+    torch.manual_seed(1)
+    connector: Any = connectors.build({"name": "concat", "scales": (2, 1)}, VISION, TEXT)
+    grid = FEATURES.unflatten(1, (SIDE, SIDE))
+    quarters = grid.unflatten(1, (2, 2)).unflatten(3, (2, 2)).mean((2, 4), keepdim=True)
+    quarters = quarters.expand(-1, -1, 2, -1, 2, -1).flatten(3, 4).flatten(1, 3)
+    whole = FEATURES.mean(1, keepdim=True).expand_as(FEATURES)
+
+    expected = connector.layers(torch.cat([FEATURES, quarters, whole], -1)) * connector.gain
+
+    torch.testing.assert_close(tokens(connector), expected)
+
+
+def test_a_voxel_is_the_mean_of_its_patches_wherever_the_stack_ends() -> None:
+    """Three slices in voxels of two: the last voxels hold one slice."""
+    connector: Any = made("spatial3d")
+    positions = stack_positions(POSITIONS, 3)
+    placed = connector.project(FEATURES) + connector.place(positions)
+    placed = placed.unflatten(1, (2, 2, 2, 2)).mean((2, 4)).flatten(1, 2)  # [slices, 4, text_dim]
+    voxels = torch.cat([placed[:2].mean(0), placed[2]])
+
+    expected = connector.norm(voxels) * connector.gain
+
+    torch.testing.assert_close(connector(FEATURES[None], positions)[0], expected)
+
+
+def test_a_stack_knows_which_slice_is_which() -> None:
+    """Even within one voxel: the second slice before the first is another stack."""
+    connector: Any = connectors.build({"name": "spatial3d", "depth": 1}, VISION, TEXT)
+    positions = stack_positions(POSITIONS, 3)
+    alike = FEATURES[:1].expand(3, -1, -1)[None]
+
+    first, second, third = connector(alike, positions)[0].chunk(3)
+
+    assert not torch.allclose(first, second) and not torch.allclose(second, third)
+
+
+def test_a_stack_without_its_places_is_refused() -> None:
+    connector = made("spatial3d")
+
+    with pytest.raises(ValueError, match=r"3 images of 16 patches need places \[3, 16, 3\] .* not"):
+        connector(FEATURES[None], POSITIONS)
 
 
 def test_the_sparse_mixture_equals_a_dense_one() -> None:
@@ -146,6 +228,12 @@ def test_a_mixture_learns_to_share_the_load() -> None:
         ({"name": "expand", "tokens": 0}, r"expand: tokens: Input should be greater than 0"),
         ({"name": "resampler", "queries": "four"}, r"resampler: queries: Input should be a valid"),
         ({"name": "dual", "processed": {"name": "x"}}, r"Unknown connector 'x'"),
+        (
+            {"name": "dual", "processed": {"name": "fusion"}},
+            r"'fusion' cannot be a part of another",
+        ),
+        ({"name": "cross_attention", "heads": 5}, r"cross_attention: width \(384\) must be"),
+        ({"name": "gated_cross_attention", "blocks": 0}, r"blocks: Input should be greater than 0"),
     ],
 )
 def test_settings_that_cannot_be_are_told(settings: dict[str, Any], message: str) -> None:

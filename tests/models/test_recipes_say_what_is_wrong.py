@@ -25,7 +25,8 @@ def test_a_shipped_recipe_loads_and_names_a_connector_there_is(name: str) -> Non
 
 
 def test_a_worker_is_asked_as_it_was_trained() -> None:
-    """panel.toml repeats each recipe's prompt, family and languages; they must not drift apart."""
+    """panel.toml repeats a recipe's prompt, family, languages and number of images; they must not
+    drift apart."""
     workers = load_settings(ROOT / "panel.toml").workers
 
     assert len(workers) == 3
@@ -33,6 +34,7 @@ def test_a_worker_is_asked_as_it_was_trained() -> None:
         recipe = load_recipe(worker.model.removeprefix("zoo:"))
         seat = (worker.prompt, worker.family, tuple(sorted(worker.languages)))
         assert seat == (recipe.prompt, recipe.language.family, recipe.languages)
+        assert worker.max_images == recipe.max_images
 
 
 def test_the_shipped_workers_are_those_that_competence_was_learned_from() -> None:
@@ -88,8 +90,8 @@ def test_an_unknown_recipe_lists_those_there_are() -> None:
         ("tower", {"name": "mobilenet_v9"}, "tower: timm has no tower 'mobilenet_v9'"),
         (
             "tower",
-            {"name": "vit_tiny_patch16_224", "image_size": 224},
-            r"tower: .* gives features \[1, 197, 192\], no square grid",
+            {"name": "swin_tiny_patch4_window7_224", "image_size": 224},
+            r"tower: .* gives features \[1, 7, 7, 768\], no square grid",
         ),
         ("connector", {"name": "mlp", "hidden": 0}, "connector: mlp: hidden: Input should be"),
     ],

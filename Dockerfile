@@ -26,6 +26,8 @@ COPY --from=gateway-environment /opt/venv /opt/venv
 COPY gateway gateway
 COPY panel.toml ./
 COPY models/zoo/competence.json models/zoo/
+# A volume that is mounted here belongs to who owns this.
+RUN install --directory --owner consilium audit
 USER consilium
 EXPOSE 8000
 # Only the compose network reaches it, and 127.0.0.1 where the port is published there.

@@ -294,7 +294,9 @@ def _panel_hash(content: dict[str, Any]) -> str:
     panel = panel if isinstance(panel, dict) else {}
     chosen = {key: panel.get(key) for key in ("quorum", "k", "generalist")}
     competence = content["competence"] and content["competence"].model_dump()
-    decisive = [POLICY, chosen, content["workers"], content.get("summariser"), competence]
+    seats = [*content["workers"], content.get("summariser") or {}]
+    said = [{key: seat[key] for key in seat if key != "memory_gb"} for seat in seats]
+    decisive = [POLICY, chosen, said, competence]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -9,6 +9,7 @@ The gateway and Redis always run; profiles say what else:
 Nothing but the gateway and the proxy is published, and those on this machine only.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from services.plan import Place
 
 HEADER = "# Written by `consilium compose` from panel.toml; change that, and run it again.\n"
 GATEWAY_PORT = 8000
+LONGEST_CASE_S = 600  # the most that a caller may give a case
 ENGINE_PORT = 8100  # of every engine: each has an address of its own
 
 # Nobody needs more than a read-only system and a private /tmp.
@@ -69,7 +71,7 @@ def compose(
     document = {
         "name": "consilium",
         "services": services,
-        "volumes": {"models": {}, "prometheus": {}, "grafana": {}},
+        "volumes": {"models": {}, "audit": {}, "prometheus": {}, "grafana": {}},
         "secrets": {
             "cache_key": {"file": "./deploy/secrets/cache_key"},
             "metrics_key": {"file": "./deploy/secrets/metrics_key"},
@@ -119,6 +121,8 @@ def _gateway(
     volumes = [_read_only(panel, "/app/panel.toml")]
     if competence := settings.panel.competence:
         volumes.append(_read_only(str(Path(panel).parent / competence), f"/app/{competence}"))
+    if settings.audit.folder:
+        volumes.append(f"audit:/app/{settings.audit.folder}")
     return {
         "image": "consilium-gateway",
         "build": {"context": ".", "target": "gateway"},
@@ -127,6 +131,8 @@ def _gateway(
         "volumes": [*volumes, _read_only("deploy/keys", "/run/keys")],
         "secrets": ["cache_key"],
         "ports": [f"127.0.0.1:{GATEWAY_PORT}:{GATEWAY_PORT}"],
+        # It ends by itself, with its last open case.
+        "stop_grace_period": f"{math.ceil(settings.load.drain_s + LONGEST_CASE_S)}s",
         # Waited for where their profile runs, but not needed: one sick worker costs its vote, not
         # the panel.
         "depends_on": {name: _healthy() for name in ("redis", *engines)},

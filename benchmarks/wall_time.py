@@ -22,7 +22,7 @@ from gateway.panel import MAX_ANSWER_TOKENS
 from gateway.pixels import only_pixels
 from gateway.settings import WorkerSettings, load_settings
 
-BAR = 1.1
+BAR = 1.05
 SCAN = Path(str(get_testdata_file("CT_small.dcm", download=False)))
 IMAGE = only_pixels(SCAN.read_bytes(), "Image 1")
 

@@ -8,7 +8,7 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -123,8 +123,9 @@ def new_http_client() -> Http:
     )
 
 
-async def complete(http: Http, url: str, body: bytes) -> Completion:
-    """One call to a vLLM server, its body in JSON, without a deadline; raises CallFailed."""
+async def complete(http: Http, url: str, *body: bytes) -> Completion:
+    """One call to a vLLM server, its body in JSON (in parts, so that images need not be copied),
+    without a deadline; raises CallFailed."""
     raw = await _send(http, "POST", f"{url}/v1/chat/completions", body)
     try:
         choice = _Reply.model_validate_json(raw).choices[0]
@@ -174,7 +175,7 @@ async def _within_a_second(call: Awaitable[bytes]) -> bytes | None:
         return None
 
 
-async def _send(http: Http, method: str, url: str, body: bytes | None = None) -> bytes:
+async def _send(http: Http, method: str, url: str, body: Sequence[bytes] = ()) -> bytes:
     try:
         try:
             status, raw = await _exchange(http, method, url, body)
@@ -197,20 +198,29 @@ async def _send(http: Http, method: str, url: str, body: bytes | None = None) ->
     return bytes(raw)
 
 
-async def _exchange(http: Http, method: str, url: str, body: bytes | None) -> tuple[int, bytearray]:
+async def _exchange(
+    http: Http, method: str, url: str, body: Sequence[bytes]
+) -> tuple[int, bytearray]:
     headers = tracing.outgoing()
-    if body is not None:
+    if body:
         headers["content-type"] = "application/json"
+        headers["content-length"] = str(sum(map(len, body)))
+    sent = _in_parts(body) if body else None
     raw = bytearray()
     with stopwatch.get():
         async with http.request(
-            method, url, data=body, headers=headers, allow_redirects=False
+            method, url, data=sent, headers=headers, allow_redirects=False
         ) as response:
             async for chunk in response.content.iter_any():
                 raw += chunk
                 if len(raw) > MAX_REPLY_BYTES:
                     raise _failed("garbage", f"Its reply is over {MAX_REPLY_BYTES} bytes.")
     return response.status, raw
+
+
+async def _in_parts(body: Sequence[bytes]) -> AsyncGenerator[bytes, None]:
+    for part in body:
+        yield part
 
 
 def _blames_the_image(reply: bytearray) -> bool:

@@ -186,7 +186,7 @@ class Panel:
         began = time.perf_counter()
         try:
             async with asyncio.timeout(deadline_s):
-                completion = await complete(self.http, worker.url, body)
+                completion = await complete(self.http, worker.url, *body)
             text = _allowed(completion.text, case)
         except TimeoutError:
             # A caller who gives it no time must not take it from everybody else.
@@ -287,7 +287,8 @@ def _nobody_can_take_it(case: Case, chosen: list[WorkerSettings]) -> str:
     return f"No worker takes {len(case.images)} image(s) in {case.language}. Served: {serves}."
 
 
-def _request(worker: WorkerSettings, case: Case, settings: Settings) -> bytes:
+def _request(worker: WorkerSettings, case: Case, settings: Settings) -> tuple[bytes, ...]:
+    """The body in parts. An encoder would read, and a join copy, each image for each worker."""
     question = f"{case.context}\n{case.question}" if case.context else case.question
     text = {"type": "text", "text": worker.prompt.format(question=question)}
     fields = {
@@ -298,10 +299,9 @@ def _request(worker: WorkerSettings, case: Case, settings: Settings) -> bytes:
         "cache_salt": salt_of(case, settings),
         **answer_bounds(case, MAX_ANSWER_TOKENS),
     }
-    # Put together by hand: an encoder would read each image again for each worker.
-    parts = b", ".join([*(image.part for image in case.images), json.dumps(text).encode()])
-    messages = b'"messages": [{"role": "user", "content": [' + parts + b"]}]"
-    return json.dumps(fields).encode()[:-1] + b", " + messages + b"}"
+    head = json.dumps(fields)[:-1] + ', "messages": [{"role": "user", "content": ['
+    images = [piece for image in case.images for piece in (image.part, b", ")]
+    return head.encode(), *images, json.dumps(text).encode() + b"]}]}"
 
 
 def _allowed(text: str, case: Case) -> str:

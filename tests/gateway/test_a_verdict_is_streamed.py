@@ -49,7 +49,9 @@ def test_answers_come_as_they_are_given(vllm, gateway):
         assert read.wait(20)
         return "no"
 
-    url = gateway([vllm(waits), vllm("yes"), vllm(status=500, raw=b"")])
+    # What fails before anybody has answered is followed by no provisional verdict.
+    failing = vllm(status=500, raw=b"", delay_s=0.5)
+    url = gateway([vllm(waits), vllm("yes"), failing])
     with streamed(url) as events:
         early = [next(events) for _ in range(4)]
         read.set()

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -150,16 +151,20 @@ def revoke(path: Path, identity: str) -> None:
 
 @contextlib.contextmanager
 def _changing(path: Path) -> Iterator[dict[str, Key]]:
-    """The keys by id; what is made of them is written as one, and readable by its owner alone."""
+    """The keys by id; what is made of them is written as one. A new file is its owner's alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_name(path.name + ".lock"), "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two who change it at once lose nothing
-        keys = {key.id: key for key in read(path)} if path.exists() else {}
+        before = path.stat() if path.exists() else None
+        keys = {key.id: key for key in read(path)} if before else {}
         yield keys
         new = path.with_name(path.name + ".new")
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(_File(keys=tuple(keys.values())).model_dump_json(indent=1) + "\n")
+            if before:  # it may belong to the gateway's user, who must go on reading it
+                os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
+                os.fchown(descriptor, before.st_uid, before.st_gid)
         new.replace(path)
 
 

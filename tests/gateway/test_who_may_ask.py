@@ -108,6 +108,10 @@ def test_no_key_is_at_rest_and_the_file_is_its_owners(file):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: keys.add(file, "clinic", None, False), range(24)))
     assert len(keys.read(file)) == 25
+    # What the operator made of it stays: the gateway may be another user.
+    file.chmod(0o640)
+    keys.add(file, "clinic", None, False)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
 
 
 def test_the_command_line_makes_lists_and_revokes(file):

@@ -8,7 +8,6 @@ it. On SIGHUP it takes up panel.toml as it is now.
 import argparse
 import contextlib
 import ctypes
-import json
 import logging
 import math
 import signal
@@ -25,8 +24,6 @@ from gateway.keys import KeysError
 from gateway.settings import SettingsError, load_settings
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-
-log = logging.getLogger("consilium.gateway")
 
 
 class Server(uvicorn.Server):
@@ -72,15 +69,8 @@ def main() -> None:
     except (SettingsError, KeysError) as error:
         sys.exit(str(error))
 
-    def take_up(sig: int, frame: FrameType | None) -> None:
-        try:
-            app.state.service.reload()
-        except SettingsError as error:
-            log.error(json.dumps({"event": "panel_not_taken_up", "why": str(error)}))
-        else:
-            log.info(json.dumps({"event": "panel_taken_up"}))
-
-    signal.signal(signal.SIGHUP, take_up)
+    # It warns in plain words of every request that is none.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     config = uvicorn.Config(
         app, host=options.host, port=options.port, access_log=False, log_config=None
     )

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -28,7 +29,12 @@ class Admission:
 
     def __init__(self, keys: Keys, store_url: str):
         self._keys, self._rates = keys, Rates(store_url)
-        self.inside = 0  # admitted, and not yet gone
+        self._of_key: Counter[str] = Counter()
+
+    @property
+    def inside(self) -> int:
+        """How many were admitted and have not gone."""
+        return self._of_key.total()
 
     def known(self, request: Request) -> Key:
         """The key that a request carries; raises Unauthorized."""
@@ -54,11 +60,14 @@ class Admission:
         if self.inside >= load.max_at_work + load.max_waiting:
             detail = f"{self.inside} cases are under way or waiting. Send it again soon."
             raise Busy(detail, TRY_AGAIN_S)
-        self.inside += 1
+        if load.max_of_a_key and self._of_key[key.id] >= load.max_of_a_key:
+            detail = f"{load.max_of_a_key} cases of this key are under way. Send it again soon."
+            raise TooMany(detail, TRY_AGAIN_S)
+        self._of_key[key.id] += 1
         try:
             yield key
         finally:
-            self.inside -= 1
+            self._of_key[key.id] -= 1
 
 
 class Rates:

@@ -3,9 +3,10 @@
 import asyncio
 import json
 import logging
+import signal
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
@@ -21,16 +22,21 @@ from gateway.admission import Admission
 from gateway.audit import Audit
 from gateway.case import Case
 from gateway.contract import PanelReport, Problem, Refused, Verdict
+from gateway.flights import Tell
 from gateway.keys import Key, Keys
 from gateway.metrics import Metrics
+from gateway.panel import Panel
 from gateway.service import Service
 from gateway.settings import Settings, SettingsError, load_settings
-from gateway.store import Tell
-from gateway.telemetry import VERSION, Telemetry
+from gateway.telemetry import VERSION, Telemetry, marks
 
 T = TypeVar("T")
 KEYED: dict[int | str, dict[str, Any]] = {401: documentation.problem("No key, or none known here")}
 log = logging.getLogger("consilium.gateway")
+
+# Said before the body was read: the rest of it may be long, and nobody reads it.
+BODY_UNREAD = {401, 403, 415, 429, 503}
+SHORT_BODY = 1_000_000
 
 # A proxy that gathers events, or keeps them, takes the point away.
 AS_THEY_COME = {"cache-control": "no-store", "x-accel-buffering": "no"}
@@ -53,9 +59,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     service = Service(settings, metrics)
     metrics.inside.set_function(lambda: admission.inside)
 
+    def take_up() -> None:
+        try:
+            service.reload()
+        except SettingsError as error:
+            log.error(json.dumps({"event": "panel_not_taken_up", "why": str(error)}))
+        else:
+            log.info(json.dumps({"event": "panel_taken_up"}))
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with service:
+            # Where the loop is another thread's, or the system has no such signal, requests do it.
+            with suppress(NotImplementedError, RuntimeError, ValueError):
+                asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, take_up)
             yield
 
     app = FastAPI(
@@ -64,6 +81,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description="A panel of visual-question-answering models reads medical images together. "
         "Research software, not a medical device.",
         lifespan=lifespan,
+        redirect_slashes=False,
     )
     app.state.service, app.state.draining = service, False
     app.add_middleware(Telemetry)
@@ -74,13 +92,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     Asking = Annotated[Key, Depends(admitted)]
 
+    def seated(request: Request) -> Panel:
+        """The panel that this request is brought to, to its end."""
+        request.state.began = time.perf_counter()
+        request.state.panel = service.panel.settings.panel_hash
+        return service.panel
+
     async def answer(
-        request: Request, case: Case, key: Key, began: float, tell: Tell = lambda _: None
+        request: Request, case: Case, panel: Panel, key: Key, tell: Tell = lambda _: None
     ) -> Verdict:
-        verdict = await service.answer(case, began, tell)
+        verdict = await service.answer(case, panel, request.state.began, tell)
         request.state.asked = not verdict.cached
         metrics.decided(verdict)
-        audit.note(case, verdict, key, service.settings)
+        audit.note(case, verdict, key, panel.settings)
         _log_case(case, verdict)
         return verdict
 
@@ -92,11 +116,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     async def vqa(request: Request, key: Asking) -> Response:
         """Ask the panel a question about one or more images."""
-        began = time.perf_counter()
-        case = await intake.read(request, service.settings, key.tenant)
-        ask = partial(answer, request, case, key, began)
+        panel = seated(request)
+        case = await intake.read(request, panel.settings, key.tenant)
+        ask = partial(answer, request, case, panel, key)
         if "text/event-stream" in request.headers.get("accept", ""):
-            opening = stream.opened(case, service.settings, ask)
+            opening = stream.opened(case, panel.settings, ask)
             events = stream.as_sse(await _unless_caller_leaves(request, opening))
             return StreamingResponse(events, media_type="text/event-stream", headers=AS_THEY_COME)
         verdict = await _unless_caller_leaves(request, ask())
@@ -109,20 +133,24 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     async def chat_completions(request: Request, key: Asking) -> Response:
         """The same, as a chat: for OpenAI's clients, and whatever speaks to them."""
-        began = time.perf_counter()
-        content = await intake.json_of(request, service.settings)
-        chat, fields = openai_api.read(content, service.settings)
-        case = await intake.case_of(fields, service.settings.limits, key.tenant)
-        ask = partial(answer, request, case, key, began)
+        panel = seated(request)
+        content = await intake.json_of(request, panel.settings)
+        chat, fields = openai_api.read(content, panel.settings)
+        case = await intake.case_of(fields, panel.settings.limits, key.tenant)
+        ask = partial(answer, request, case, panel, key)
         if chat.stream:
-            opening = stream.opened(case, service.settings, ask)
+            opening = stream.opened(case, panel.settings, ask)
             events = await _unless_caller_leaves(request, opening)
             told = openai_api.chunks(events, chat, case.id)
             return StreamingResponse(told, media_type="text/event-stream", headers=AS_THEY_COME)
         verdict = await _unless_caller_leaves(request, ask())
         return JSONResponse(openai_api.reply(verdict, chat))
 
-    @app.get("/v1/models", dependencies=[Depends(admission.known)], responses=KEYED)
+    @app.get(
+        "/v1/models",
+        dependencies=[Depends(admission.known)],
+        responses={401: documentation.openai_error("No key, or none known here")},
+    )
     async def models() -> dict[str, Any]:
         """The names by which a chat asks the panel."""
         return openai_api.models(service.settings)
@@ -182,7 +210,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         if error.status != 401:  # a flood of wrong keys fills no disk
             line = {"event": "case_refused", "status": error.status, "why": error.title}
             log.info(json.dumps(line))
-        return _as_response(error.problem(), request, error.headers)
+        headers = dict(error.headers)
+        if error.status in BODY_UNREAD and _is_much_to_come(request):
+            headers["connection"] = "close"
+        return _as_response(error.problem(), request, headers)
 
     @app.exception_handler(ClientDisconnect)
     async def hang_up(request: Request, error: ClientDisconnect) -> Response:
@@ -198,7 +229,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @app.exception_handler(Exception)
     async def bug(request: Request, error: Exception) -> Response:
         detail = "The gateway failed. This is a bug; its log says where."
-        return _as_response(Problem.of(500, "Internal error", detail), request)
+        problem = Problem.of(500, "Internal error", detail)
+        return _as_response(problem, request, marks(request.scope, service))
 
     app.openapi = partial(documentation.openapi, app)  # type: ignore[method-assign]
     return app
@@ -220,6 +252,12 @@ async def _unless_caller_leaves(request: Request, work: Coroutine[Any, Any, T]) 
     finally:
         working.cancel()
         leaving.cancel()
+
+
+def _is_much_to_come(request: Request) -> bool:
+    """Whether the body is long, or does not say how long."""
+    stated = request.headers.get("content-length", "")
+    return not stated.isdecimal() or int(stated) > SHORT_BODY
 
 
 def _log_case(case: Case, verdict: Verdict) -> None:

@@ -2,10 +2,11 @@
 and the answer are HMACs, so whoever holds the case and the secret can show that it was asked, and
 nobody else learns anything.
 
-One JSON object a line, in a file for each day (UTC) and gateway; what is older than `days` is
+One JSON object a line, in a file for each day (UTC) and host; what is older than `days` is
 deleted with the first line of a day.
 """
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -42,8 +43,8 @@ class Audit:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file(folder).touch()
-        except OSError as error:
-            raise SettingsError(f"audit.folder: {folder}: {error.strerror}") from error
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"audit.folder: {folder}: cannot be used ({error})") from error
 
     def note(self, case: Case, verdict: Verdict, key: Key, settings: Settings) -> None:
         """One verdict that a caller gets. A disk that is full costs the line, never the case."""
@@ -79,7 +80,9 @@ class Audit:
             self._today = today
             oldest = today - timedelta(days=self._days)
             for path in folder.iterdir():
-                match = NAME.fullmatch(path.name)
-                if match and date.fromisoformat(match[1]) < oldest:
-                    path.unlink(missing_ok=True)
+                # What only looks like one of ours is left alone.
+                with contextlib.suppress(ValueError, OSError):
+                    match = NAME.fullmatch(path.name)
+                    if match and date.fromisoformat(match[1]) < oldest:
+                        path.unlink()
         return folder / f"audit-{today}-{HOST}.jsonl"

@@ -50,12 +50,17 @@ def replies() -> dict[int | str, dict[str, Any]]:
 
 def chat_replies() -> dict[int | str, dict[str, Any]]:
     """What `POST /v1/chat/completions` says beside the completion: OpenAI's form of an error."""
-    schema = {"type": "object", "required": ["error"]}
-    error = {"description": "An error", "content": {"application/json": {"schema": schema}}}
+    error = openai_error("An error")
     statuses = {error.status for error in Refused.__subclasses__() if error is not Forbidden}
     found: dict[int | str, dict[str, Any]] = {status: error for status in sorted(statuses)}
     events = "chat.completion, or chat.completion.chunk where it is streamed."
     return found | {200: {"content": {"text/event-stream": {}}, "description": events}}
+
+
+def openai_error(description: str) -> dict[str, Any]:
+    """A reply that is an error as OpenAI's clients read it."""
+    schema = {"type": "object", "required": ["error"]}
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
 def problem(description: str) -> dict[str, Any]:

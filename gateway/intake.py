@@ -31,6 +31,9 @@ from gateway.pixels import only_pixels, undecoded
 from gateway.settings import Limits, Settings
 
 MEGABYTE = 1_000_000
+MAX_MARKS = (
+    20_000  # brackets and commas in a JSON body: base64 has none, a long chat some thousands
+)
 HERE_BYTES = MEGABYTE  # a file of so much is stripped sooner than handed to a thread
 SINGLE_FIELDS = {"question", "language", "context", "modality", "options"}
 
@@ -41,7 +44,7 @@ _DECODERS = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_pref
 async def read(request: Request, settings: Settings, tenant: str) -> Case:
     """The case that a request asks; raises a `Refused` that says what to send instead."""
     limits = settings.limits
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = _kind_of(request)
     if kind == "application/json":
         return await case_of(await json_of(request, settings), limits, tenant)
     if kind != "multipart/form-data":
@@ -83,9 +86,15 @@ async def _pixels_of(data: bytes, place: str) -> CaseImage:
 
 async def json_of(request: Request, settings: Settings) -> dict[str, Any]:
     """The JSON object in a request's body; raises a `Refused`."""
+    if _kind_of(request) != "application/json":  # what no other site's page can send unasked
+        raise UnsupportedMedia("Send Content-Type application/json.")
     body = await _in_time(request, settings)
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(_DECODERS, _json_object, body, "The body")
+
+
+def _kind_of(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def _in_time(request: Request, settings: Settings) -> bytes:
@@ -184,6 +193,10 @@ async def _from_multipart(
 
 
 def _json_object(body: bytes, what: str) -> dict[str, Any]:
+    # Millions of small things would keep everybody waiting while they are read.
+    if sum(map(body.count, (b",", b"[", b"{"))) > MAX_MARKS:
+        raise TooLarge(f"{what} holds over {MAX_MARKS} items. Send a question and its images.")
+
     def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         content = dict(pairs)
         if len(content) < len(pairs):

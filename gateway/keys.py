@@ -152,6 +152,7 @@ def revoke(path: Path, identity: str) -> None:
 @contextlib.contextmanager
 def _changing(path: Path) -> Iterator[dict[str, Key]]:
     """The keys by id; what is made of them is written as one. A new file is its owner's alone."""
+    path = path.resolve()  # a link stays one
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_name(path.name + ".lock"), "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two who change it at once lose nothing
@@ -173,7 +174,8 @@ def _version(path: Path | None) -> tuple[int, int, int] | None:
         found = path.stat() if path else None
     except OSError:
         return None
-    return (found.st_ino, found.st_mtime_ns, found.st_size) if found else None
+    # The change time: another owner or mode may make it readable again.
+    return (found.st_ino, found.st_ctime_ns, found.st_size) if found else None
 
 
 def _hash(key: str) -> str:

@@ -76,14 +76,9 @@ class Metrics:
         self.inside = Gauge(
             "consilium_cases_inside", "Cases under way or waiting.", registry=registry
         )
-        self._version, self._panel = (
-            version,
-            Gauge(
-                "consilium_panel_info",
-                "The panel at work.",
-                ["panel", "version"],
-                registry=registry,
-            ),
+        self._version = version
+        self._panel = Gauge(
+            "consilium_panel_info", "The panel at work.", ["panel", "version"], registry=registry
         )
 
     def seated(self, panel: str) -> None:

@@ -94,10 +94,17 @@ def read(content: dict[str, Any], settings: Settings) -> tuple[ChatRequest, dict
         raise InvalidCase('messages: none is of the role "user"; send the question as one.')
     if own := chat.consilium.keys() & {"question", "images"}:
         raise InvalidCase(f"consilium.{min(own)}: it stands in the last user message.")
+    if strange := {part.type for part in asked[-1].parts} - {"text", "image_url"}:
+        raise InvalidCase(
+            f"messages: the last one has {len(strange)} kind(s) of part that nobody reads; send "
+            "text and image_url."
+        )
     question = "\n".join(part.text for part in asked[-1].parts if part.text)
     images = next((m.images for m in reversed(asked) if m.images), [])
     case = {"question": question, "images": images, **chat.consilium}
     if language := _language(chat.model, settings):
+        if chat.consilium.get("language", language) != language:
+            raise InvalidCase("consilium.language: another one than the model's name says.")
         case["language"] = language
     return chat, case
 
@@ -143,8 +150,8 @@ def _languages(settings: Settings) -> list[str]:
 
 def _language(model: str, settings: Settings) -> str | None:
     """That of the model's name, if it names one."""
-    name, _, language = model.partition("-")
-    if name != MODEL or (language and language not in _languages(settings)):
+    name, dash, language = model.partition("-")
+    if name != MODEL or (dash and language not in _languages(settings)):
         there = ", ".join(each["id"] for each in models(settings)["data"])
         raise UnknownModel(f"No such model here; there are {there}.")
     return language or None

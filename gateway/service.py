@@ -8,12 +8,16 @@ from typing import Any
 from gateway import model_server, summariser
 from gateway.case import Case
 from gateway.contract import InvalidCase, PanelReport, Seat, SummariserSeat, Verdict
+from gateway.flights import Flights, Tell
 from gateway.metrics import Metrics
 from gateway.panel import Panel
 from gateway.settings import Settings, SettingsError, load_settings
-from gateway.store import Flights, Tell, keep, key_of, open_store, recall
+from gateway.store import keep, key_of, open_store, recall
 from gateway.tracing import span
 from gateway.verdict import Judge
+
+REPORT_S = 0.5
+Probed = tuple[bool, str | None]
 
 
 class Service:
@@ -37,8 +41,10 @@ class Service:
     def _seat(self, settings: Settings) -> None:
         self.settings = settings
         self.metrics.seated(settings.panel_hash)
-        self._panel = Panel(settings, self.http, self.store, self.metrics)
+        self.panel = Panel(settings, self.http, self.store, self.metrics)
         self._at_work = asyncio.Semaphore(settings.load.max_at_work)
+        self._found: asyncio.Future[tuple[bool, list[Probed]]] | None = None
+        self._found_until = 0.0
 
     def reload(self) -> None:
         """Seats the panel that the file names now; open cases are answered by the old one.
@@ -51,19 +57,22 @@ class Service:
             if settings.panel.store != self.settings.panel.store:
                 raise SettingsError(f"{settings.file}: panel.store: another one needs a restart")
         except SettingsError as error:
-            self.reload_error = str(error)
+            file = self.settings.file
+            self.reload_error = str(error).replace(str(file), file.name)  # it is shown to callers
             raise
         self.reload_error = None
         # The same secret, so that what was kept is found again.
         self._seat(settings.model_copy(update={"secret": self.settings.secret}))
 
-    async def answer(self, case: Case, began: float, tell: Tell = lambda _: None) -> Verdict:
-        """Stored, shared with who asks the same just now, or asked for.
+    async def answer(
+        self, case: Case, panel: Panel, began: float, tell: Tell = lambda _: None
+    ) -> Verdict:
+        """Stored, shared with who asks the same just now, or asked for; by the `panel` that was at
+        work when the case came, whichever is now.
 
         Raises InvalidCase where the case asks for what this panel has not learned, and what
         Panel.consult raises.
         """
-        panel = self._panel
         if case.options.max_risk is not None and not Judge.of(case, panel.settings).knows_risk:
             raise InvalidCase(
                 f"options.max_risk: how often this panel is wrong in {case.language} has not been "
@@ -98,13 +107,11 @@ class Service:
     async def report(self) -> PanelReport:
         """Who sits there, and how well they are."""
         settings = self.settings
-        urls = [worker.url for worker in settings.workers]
-        if settings.summariser:
-            urls.append(settings.summariser.url)
-        store_reachable, found = await asyncio.gather(
-            self.store.reachable(),
-            asyncio.gather(*(model_server.probe(self.http, url) for url in urls)),
-        )
+        # Asked once in a while, however many want to know: a flood of that must reach no worker.
+        if self._found is None or time.monotonic() > self._found_until:
+            self._found = asyncio.ensure_future(self._probe())
+            self._found_until = time.monotonic() + REPORT_S
+        store_reachable, found = await asyncio.shield(self._found)
         return PanelReport(
             panel=settings.panel_hash,
             quorum=settings.panel.quorum,
@@ -130,6 +137,17 @@ class Service:
             store_reachable=store_reachable,
             **settings.limits.model_dump(),
         )
+
+    async def _probe(self) -> tuple[bool, list[Probed]]:
+        """Whether the store answers; of each server, the summariser last, whether and with what."""
+        urls = [worker.url for worker in self.settings.workers]
+        if self.settings.summariser:
+            urls.append(self.settings.summariser.url)
+        store_reachable, found = await asyncio.gather(
+            self.store.reachable(),
+            asyncio.gather(*(model_server.probe(self.http, url) for url in urls)),
+        )
+        return store_reachable, found
 
 
 async def _asked(case: Case, panel: Panel, began: float, tell: Tell) -> tuple[Verdict, bool]:

@@ -46,12 +46,14 @@ def _template(*fields: str, optional: frozenset[str] = frozenset()) -> AfterVali
 
     def check(text: str) -> str:
         try:
-            found = {name for _, name, _, _ in Formatter().parse(text) if name is not None}
+            fields_there = [each for each in Formatter().parse(text) if each[1] is not None]
         except ValueError as error:
             raise ValueError(f"is no template ({error}); write a literal brace twice") from error
-        if found - optional != set(fields):
-            wanted = " and ".join(f"{{{name}}}" for name in fields)
+        wanted = " and ".join(f"{{{name}}}" for name in fields)
+        if {name for _, name, _, _ in fields_there} - optional != set(fields):
             raise ValueError(f"must hold {wanted} and no other field in braces")
+        if any(form or conversion for _, _, form, conversion in fields_there):
+            raise ValueError(f"must hold {wanted} as it is, without : or ! behind the name")
         return text
 
     return AfterValidator(check)
@@ -157,6 +159,9 @@ class Load(_Frozen):
 
     max_at_work: int = Field(default=64, ge=1, description="Cases that workers are asked about.")
     max_waiting: int = Field(default=256, ge=0, description="Beyond those: 503, try again.")
+    max_of_a_key: int | None = Field(
+        default=None, ge=1, description="Cases of one key inside at a time; null: any."
+    )
     max_per_minute: int | None = Field(default=None, ge=1, description="Of one key; null: any.")
     body_s: float = Field(default=30, gt=0, description="A request's body must be there by then.")
     drain_s: float = Field(
@@ -256,7 +261,7 @@ def _validated(path: Path, content: dict[str, Any], environ: Mapping[str, str]) 
 def _competence(path: Path, named: str) -> Competence:
     try:
         return load_competence(path.parent / named)
-    except CompetenceError as error:
+    except (CompetenceError, ValueError) as error:
         mend = "run consilium calibrate, or remove the key and all voices are equal"
         raise SettingsError(f"{path}: panel.competence: {error}; {mend}") from error
 
@@ -268,7 +273,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise SettingsError(
             f"{path}: {error.strerror}; name the panel file with CONSILIUM_PANEL"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"{path}: not TOML: {error}; mend that line") from error
     tables = ("panel", "summariser", "limits", "load", "audit")
     for key in content:

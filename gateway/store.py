@@ -1,18 +1,17 @@
 """What was said before, and what is being worked on: `memory://` or `redis://`.
 
-Whole verdicts are kept, and each worker's answers: `app.py` sees to it that no worker failed and
-that the summariser did not fall back, `panel.py` that an answer is one. A key is an HMAC, so the
-store learns nothing from it, and nobody without the secret can ask it whether a case was seen.
+Whole verdicts are kept, and each worker's answers: `service.py` sees to it that no worker failed
+and that the summariser did not fall back, `panel.py` that an answer is one. A key is an HMAC, so
+the store learns nothing from it, and nobody without the secret can ask it whether a case was seen.
 """
 
-import asyncio
 import hashlib
 import hmac
 import json
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -21,8 +20,6 @@ from pydantic import ValidationError
 from gateway.case import Case
 from gateway.contract import Answer, Verdict
 from gateway.settings import Settings, WorkerSettings
-
-Tell = Callable[[Answer], None]  # called for each answer as it comes in; must not block
 
 log = logging.getLogger("consilium.gateway")
 
@@ -133,49 +130,3 @@ class MemoryStore:
 
     async def close(self) -> None:
         self._entries.clear()
-
-
-class Flights:
-    """Callers with the same case share one verdict while it is worked on (single-flight)."""
-
-    def __init__(self) -> None:
-        self._open: dict[str, _Flight] = {}
-
-    async def join(
-        self, key: str, work: Callable[[Tell], Coroutine[Any, Any, Verdict]], tell: Tell
-    ) -> tuple[Verdict, bool]:
-        """The verdict, and whether this caller's own work made it. What that raises, all raise.
-
-        Every caller is told every answer that the work tells of, those before he came included. Who
-        leaves does not disturb the others; when the last one has left, the work is dropped.
-        """
-        flight = self._open.get(key)
-        own = flight is None
-        if flight is None:
-            flight = self._open[key] = _Flight(work)
-            flight.task.add_done_callback(lambda done: self._land(key, done))
-        flight.callers.append(tell)
-        for answer in flight.heard:
-            tell(answer)
-        try:
-            return await asyncio.shield(flight.task), own
-        finally:
-            flight.callers.remove(tell)
-            if not flight.callers and not flight.task.done():
-                flight.task.cancel()
-                self._land(key, flight.task)  # whoever comes now starts anew
-
-    def _land(self, key: str, task: asyncio.Task[Verdict]) -> None:
-        if key in self._open and self._open[key].task is task:
-            del self._open[key]
-
-
-class _Flight:
-    def __init__(self, work: Callable[[Tell], Coroutine[Any, Any, Verdict]]) -> None:
-        self.callers, self.heard = list[Tell](), list[Answer]()
-        self.task = asyncio.create_task(work(self._tell))
-
-    def _tell(self, answer: Answer) -> None:
-        self.heard.append(answer)
-        for tell in self.callers:
-            tell(answer)

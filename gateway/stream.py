@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from gateway.case import Case
 from gateway.contract import Answer, Problem, Provisional, Refused, Verdict
+from gateway.flights import Tell
 from gateway.settings import Settings
-from gateway.store import Tell
 from gateway.verdict import Judge
 
 Ask = Callable[[Tell], Coroutine[Any, Any, Verdict]]
@@ -53,7 +53,7 @@ async def _events(
     judge = Judge.of(case, settings)
     seats = [worker.name for worker in settings.workers]
     heard: list[Answer] = []
-    asked = len(case.options.workers or seats)
+    asked = len(set(case.options.workers or seats))
     answer = first
     try:
         while answer is not None:

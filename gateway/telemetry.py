@@ -13,6 +13,12 @@ from gateway.tracing import span
 VERSION = metadata.version("consilium")
 
 
+def marks(scope: Scope, service: Service) -> dict[str, str]:
+    """The headers that name the gateway and the panel which the case was brought to."""
+    panel = scope.get("state", {}).get("panel") or service.settings.panel_hash
+    return {"consilium-version": VERSION, "consilium-panel": panel}
+
+
 class Telemetry:
     """ASGI middleware around the whole gateway."""
 
@@ -32,14 +38,15 @@ class Telemetry:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["consilium-version"] = VERSION
-                headers["consilium-panel"] = service.settings.panel_hash
+                MutableHeaders(scope=message).update(marks(scope, service))
             await send(message)
 
         with span("request", caller=Headers(scope=scope)) as request:
             try:
                 await self.app(scope, receive, send_marked)
+            except Exception:
+                status = 500  # what answers it stands around us
+                raise
             finally:
                 # The path as it was declared, never as it was sent.
                 route = getattr(scope.get("route"), "path", "unknown")

@@ -36,7 +36,9 @@ def span(
     one begins a trace anew."""
     if not TRACED:
         return nullcontext(trace.INVALID_SPAN)
-    context = propagate.extract(caller) if caller is not None else None
+    # Nothing else of the headers: a tracestate may hold any text.
+    told = {"traceparent": (caller or {}).get("traceparent", "")}
+    context = propagate.extract(told) if caller is not None else None
     # An error's words may quote a caller.
     return tracer.start_as_current_span(
         name,

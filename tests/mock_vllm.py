@@ -18,7 +18,7 @@ class MockVllm:
     `raw` replaces the whole reply body, `status` its code; `delay_s` (or what it returns) passes
     before it is sent.
     `requests` holds what was asked, `headers` how, `dropped` counts callers that hung up while
-    waiting.
+    waiting, `probed` those that asked for its health.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class MockVllm:
         self.delay_s, self.status, self.raw = delay_s, status, raw
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
-        self.dropped = 0
+        self.dropped = self.probed = 0
         self.url = ""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -65,6 +65,7 @@ class MockVllm:
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
 
     async def _health(self, request: web.Request) -> web.Response:
+        self.probed += 1
         return web.Response(status=200)
 
     async def _models(self, request: web.Request) -> web.Response:

@@ -60,6 +60,8 @@ def load(tmp_path: Path):
         (WORKER + 'url = "http://a:1/v1"', ["worker 1 (thorax): url", "without /v1"]),
         (WORKER.replace("{question}", ""), ["worker 1 (thorax): prompt", "{question}"]),
         (WORKER.replace("{question}", "{question} {x}"), ["prompt", "no other field"]),
+        (WORKER.replace("{question}", "{question!x}"), ["prompt", "as it is"]),
+        (WORKER.replace("{question}", "{question:>9}"), ["prompt", "as it is"]),
         (WORKER.replace("{question}", "{question"), ["prompt", "is no template"]),
         (WORKER.replace("thorax", "The Thorax"), ["worker 1 (The Thorax): name"]),
         (WORKER * 2, ["two workers are called thorax; rename one"]),

@@ -141,6 +141,55 @@ def test_a_body_that_says_it_is_too_large_is_not_read(vllm, gateway):
     assert reply.startswith("HTTP/1.1 413") and "connection: close" in reply.lower()
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/vqa", b'{"question": "?", "images": [' + b"[]," * 3_000_000 + b'""]}'),
+        (
+            "/v1/chat/completions",
+            b'{"model": "consilium", "messages": [' + b'{"role":"a"},' * 700_000 + b"{}]}",
+        ),
+    ],
+)
+def test_a_million_small_things_are_not_read(vllm, gateway, path, body):
+    """Reading them would keep everybody else waiting for half a minute."""
+    url = gateway([vllm()])
+    headers = {"content-type": "application/json"}
+    response = httpx.post(url + path, content=body, headers=headers, timeout=60)
+    assert response.status_code == 413 and "items" in response.text
+
+
+def test_a_key_cannot_take_every_place(vllm, gateway, tmp_path):
+    file = tmp_path / "keys.json"
+    greedy, other = (keys.add(file, tenant, None, False) for tenant in ("a", "b"))
+    url = gateway(
+        [vllm()], environ={"CONSILIUM_KEYS": str(file)}, load="max_of_a_key = 2\nmax_waiting = 0"
+    )
+    with contextlib.ExitStack() as lines:
+        for _ in range(2):
+            line = lines.enter_context(connected(url))
+            head = f"POST /vqa HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {greedy}\r\n"
+            head += "Content-Type: application/json\r\nContent-Length: 9\r\n\r\n"
+            line.sendall(head.encode())
+        time.sleep(0.5)
+
+        def asked(key: str) -> int:
+            headers = {"authorization": f"Bearer {key}"}
+            return httpx.post(f"{url}/vqa", json=case(), headers=headers).status_code
+
+        assert asked(greedy) == 429 and asked(other) == 200
+
+
+def test_health_is_asked_of_workers_twice_a_second_however_many_want_to_know(vllm, gateway):
+    worker = vllm()
+    url = gateway([worker])
+    with ThreadPoolExecutor(8) as pool:
+        began = time.monotonic()
+        list(pool.map(lambda _: httpx.get(f"{url}/health/ready"), range(80)))
+        seconds = time.monotonic() - began
+    assert worker.probed <= 2 * seconds + 2
+
+
 @pytest.mark.parametrize("path", ["/vqa", "/v1/chat/completions"])
 def test_nobody_without_a_key_gets_as_far_as_a_body(vllm, gateway, tmp_path, path):
     file = tmp_path / "keys.json"

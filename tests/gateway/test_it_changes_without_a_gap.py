@@ -99,12 +99,41 @@ def test_an_open_case_is_answered_by_the_panel_it_was_brought_to(vllm, gateway_p
         assert case.result().json()["answer"] == "yes"
 
 
+def test_streams_outlive_reloads(vllm, gateway_process, panel_file):
+    """Between two panels whose workers have other names, as fast as it goes."""
+    workers = [vllm("yes", delay_s=0.02), vllm("no", delay_s=0.05)]
+    gateway = gateway_process(workers)
+    good = panel_file([worker.url for worker in workers])
+    one = good.read_text()
+    two = one.replace('"w0"', '"v0"').replace('"w1"', '"v1"')
+    done = threading.Event()
+
+    def stream(number: int) -> int:
+        count = 0
+        while not done.is_set():
+            headers = {"accept": "text/event-stream"}
+            text = asked(gateway.url, f"{number} {count}?", headers=headers).text
+            assert "event: verdict" in text, text
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(4) as pool:
+        streams = [pool.submit(stream, number) for number in range(4)]
+        for turn in range(60):
+            good.write_text(two if turn % 2 else one)
+            gateway.process.send_signal(signal.SIGHUP)
+            time.sleep(0.05)
+        done.set()
+        assert sum(each.result() for each in streams) > 20
+
+
 @pytest.mark.parametrize(
     ("nonsense", "says"),
     [
         ("[panel", "not TOML"),
         ("[panel]\nquorum = 9\n", "worker: none is seated"),
         ("[[worker]]\nname = 7\n", "worker 1"),
+        ("a competence file without a name", "competence"),
         ("another store", "needs a restart"),
     ],
 )
@@ -116,6 +145,8 @@ def test_a_file_edited_into_nonsense_leaves_the_panel_at_work_and_it_says_so(
     gateway = gateway_process([worker])
     good = panel_file([worker.url])
     text = good.read_text()
+    if "competence" in nonsense:
+        nonsense = text.replace("[panel]", '[panel]\ncompetence = "\\u0000"')
     if nonsense == "another store":
         nonsense = text.replace("[panel]", '[panel]\nstore = "redis://127.0.0.1:1/0"')
     good.write_text(nonsense)

@@ -128,6 +128,17 @@ def test_a_model_for_every_language_of_the_panel(vllm, gateway):
             openai.APIStatusError,
             "not an image",
         ),
+        (
+            {"messages": [asks("x", URI), {"role": "user", "content": [{"type": "file"}]}]},
+            openai.APIStatusError,
+            "nobody reads",
+        ),
+        ({"model": "consilium-"}, openai.NotFoundError, "there are consilium"),
+        (
+            {"model": "consilium-en", "extra_body": {"consilium": {"language": "zh"}}},
+            openai.APIStatusError,
+            "another one",
+        ),
         ({"extra_body": {"consilium": {"question": "y"}}}, openai.APIStatusError, "last user"),
         ({"extra_body": {"consilium": {"colour": 1}}}, openai.APIStatusError, "not a known field"),
     ],

@@ -96,6 +96,19 @@ def test_every_response_names_its_gateway_and_panel(vllm, gateway):
         assert response.headers["consilium-version"]
 
 
+def test_a_bug_is_counted_as_one_and_names_its_gateway(vllm, gateway, monkeypatch):
+    def break_down(*_: object) -> None:
+        raise ZeroDivisionError(SECRET_WORDS)
+
+    monkeypatch.setattr("gateway.service.key_of", break_down)
+    url = gateway([vllm()])
+    response = asked(url)
+    assert response.status_code == 500 and "Zebedee" not in response.text
+    assert response.headers["consilium-panel"] and response.headers["consilium-version"]
+    counted = (("route", "/vqa"), ("status", "500"))
+    assert scraped(url)["consilium_request_duration_seconds_count"][counted] == 1
+
+
 @pytest.fixture
 def collector():
     """An OTLP collector: keeps what it is sent."""
@@ -124,7 +137,8 @@ def test_a_trace_goes_from_the_caller_through_to_the_workers(vllm, gateway_proce
     gateway = gateway_process([worker], environ=environ)
     trace = "0af7651916cd43dd8448eb211c80319c"
     sent = f"00-{trace}-b7ad6b7169203331-01"
-    assert asked(gateway.url, headers={"traceparent": sent}).status_code == 200
+    carried = {"traceparent": sent, "tracestate": "patient=Zebedee", "baggage": "p=Zebedee"}
+    assert asked(gateway.url, headers=carried).status_code == 200
     for malformed in ("00-xyz", "", "ff" * 40, f"00-{'0' * 32}-b7ad6b7169203331-01", "é" * 9):
         headers = {"traceparent": malformed.encode()}
         assert asked(gateway.url, f"{malformed}?", headers=headers).status_code == 200
@@ -144,6 +158,7 @@ def test_a_trace_goes_from_the_caller_through_to_the_workers(vllm, gateway_proce
     assert {"/vqa", "ask", "summarise"} <= ours.keys()
     assert ours["ask"].parent_span_id == ours["/vqa"].span_id
     assert b"Zebedee" not in b"".join(received)
+    assert not any("Zebedee" in str(headers) for headers in worker.headers)
 
 
 def test_the_audit_says_who_asked_and_what_was_decided_and_no_word_of_it(
@@ -154,8 +169,10 @@ def test_the_audit_says_who_asked_and_what_was_decided_and_no_word_of_it(
     old = tmp_path / "audit" / "audit-2020-01-01-there.jsonl"
     kept = tmp_path / "audit" / f"audit-{datetime.now(UTC).date() - timedelta(days=3)}-x.jsonl"
     old.parent.mkdir()
-    for path in (old, kept):
+    no_day = tmp_path / "audit" / "audit-2026-99-99-x.jsonl"
+    for path in (old, kept, no_day):
         path.write_text("{}\n")
+    (tmp_path / "audit" / "audit-2020-01-02-folder.jsonl").mkdir()
     url = gateway(
         [vllm("yes"), vllm(SECRET_WORDS, confidence=0.5)],
         environ={"CONSILIUM_KEYS": str(file), "CONSILIUM_SECRET": "s"},
@@ -166,7 +183,7 @@ def test_the_audit_says_who_asked_and_what_was_decided_and_no_word_of_it(
     asked(url, "Another?", headers=headers)
 
     assert not old.exists() and kept.exists()
-    (today,) = (path for path in old.parent.iterdir() if path != kept)
+    (today,) = old.parent.glob(f"audit-{datetime.now(UTC).date()}-*.jsonl")
     text = today.read_text()
     lines = [json.loads(line) for line in text.splitlines()]
     assert [line["id"] for line in lines[:2]] == [verdict["id"] for verdict in verdicts]

@@ -10,6 +10,7 @@ import pytest
 
 from gateway.case import Case, CaseImage
 from gateway.contract import Options
+from gateway.service import REPORT_S
 from gateway.settings import load_settings
 from gateway.store import MEMORY_ENTRIES, MemoryStore, key_of
 from tests.conftest import picture
@@ -105,6 +106,7 @@ def test_whether_redis_is_there_is_told(vllm, gateway, redis_server):
     for change, there in ((None, True), (redis_server.stop, False), (redis_server.start, True)):
         if change:
             change()
+            time.sleep(2 * REPORT_S)
         assert httpx.get(f"{url}/health/ready").json() == {"ready": True, "store_reachable": there}
         assert httpx.get(f"{url}/panel").json()["store_reachable"] is there
 

@@ -13,6 +13,7 @@ import pytest
 
 from gateway.client import GatewayRefused, GatewayUnreachable, ask
 from gateway.contract import Options
+from gateway.service import REPORT_S
 from tests.conftest import picture
 
 CASE = {"question": "Is it healthy?", "images": [base64.b64encode(picture()).decode()]}
@@ -63,6 +64,7 @@ def test_the_panel_shows_which_weights_are_served(vllm, gateway, free_url):
     assert [seat["model"] for seat in first.json()["workers"]] == ["aaaa", None, "0123abcd"]
     assert "jane" not in first.text
     trained.root = "/home/jane/served/bbbb"
+    time.sleep(2 * REPORT_S)
     assert httpx.get(f"{url}/panel").json()["workers"][0]["model"] == "bbbb"
 
 

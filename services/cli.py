@@ -273,6 +273,24 @@ def crossval(
 
 
 @app.command()
+def probe(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of consilium train.")],
+    out: Annotated[Path, typer.Option(help="A folder for projection.json and projection.png.")],
+    data: Data,
+) -> None:
+    """How much is read of an image before and after the connector, before and after each stage."""
+    from models.probe import ProbeError
+    from models.projection import compare
+    from models.projection_chart import draw, lines
+
+    with _training_failures(ProbeError):
+        found = compare(runs, data, out)
+        for line in lines(found):
+            console.print(line)
+        draw(found, out / "projection.png")
+
+
+@app.command()
 def export(
     recipe: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The recipe's file.")],
     checkpoint: Annotated[

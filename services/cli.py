@@ -291,6 +291,19 @@ def probe(
 
 
 @app.command()
+def report_training(
+    run: Annotated[Path, typer.Argument(help="A run folder of consilium train.")],
+    out: Annotated[Path, typer.Option(help="A folder for index.md and its pictures.")],
+    data: Data,
+) -> None:
+    """Show a run: its losses, what it answers right by kind of question, and some answers."""
+    from models.training_report import report
+
+    with _training_failures():
+        console.print(f"written: {report(run, data, out)}")
+
+
+@app.command()
 def export(
     recipe: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The recipe's file.")],
     checkpoint: Annotated[

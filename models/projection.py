@@ -57,6 +57,7 @@ class Reading:
     shuffled: dict[str, Floats] = field(default_factory=dict)  # where labels are drawn anew
     cosine: Floats = field(default_factory=lambda: np.zeros(0))  # [images], as the next
     blind: Floats = field(default_factory=lambda: np.zeros(0))
+    alike: Floats = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,17 @@ def _reading(
             )
     found.cosine = probe.rebuilt(table, features, known.groups, SEEDS[0])  # of the whole
     found.blind = probe.blind(features, known.groups, SEEDS[0])
+    found.alike = _alike(embeddings)
     return found
+
+
+def _alike(embeddings: Floats) -> Floats:
+    """The mean cosine of two patches or tokens of an image [images]: 1 where all say the same."""
+    lengths = np.linalg.norm(embeddings, axis=-1, keepdims=True)
+    summed = (embeddings / np.maximum(lengths, 1e-8)).sum(axis=1)
+    count = embeddings.shape[1]
+    pairs = (summed**2).sum(axis=-1) - count
+    return pairs / (count * (count - 1)) if count > 1 else np.ones(len(embeddings))
 
 
 def _content(
@@ -219,12 +230,14 @@ def _content(
             "shuffled": {name: scored(values, name) for name, values in reading.shuffled.items()},
             "cosine": cosine(reading.cosine),
             "blind": cosine(reading.blind),
+            "alike": cosine(reading.alike),
         }
 
     def change(new: Reading, old: Reading) -> dict[str, Any]:
         return {
             "read": {name: scored(new.read[name] - old.read[name], name) for name in new.read},
             "cosine": cosine(new.cosine - old.cosine),
+            "alike": cosine(new.alike - old.alike),
         }
 
     majority = {task.name: probe.majority(task, known.groups, SEEDS) for task in known.tasks}

@@ -16,19 +16,21 @@ def lines(content: dict[str, Any]) -> list[str]:
 
     `before > after` in percent for each stage; then what projection changes in the last stage, and
     what training has changed of the projected embeddings since the start, with 95 % intervals.
+    `cosine` is that of the reconstruction, `alike` that of two tokens of an image.
     """
     found = []
     for name, run in content["runs"].items():
         stages, last = run["stages"], run["stages"][-1]
         heads = [f"{each['stage']} {each['step']}" for each in stages]
         found += ["", _line(f"{name} ({run['connector']})", heads, ["projection", "training"])]
-        for read in last["after"]["read"]:
-            cells = [_passage(each, read) for each in stages]
-            changes = [_change(last[key]["read"][read]) for key in ("projection", "training")]
-            found.append(_line(read, cells, changes))
-        cosines = [_passage(each) for each in stages]
-        changes = [_change(last[key]["cosine"]) for key in ("projection", "training")]
-        found.append(_line("cosine x 100", cosines, changes))
+        reads = [(read, ("read", read)) for read in last["after"]["read"]]
+        cosines = [("cosine x 100", ("cosine",)), ("alike x 100", ("alike",))]
+        for named, path in [*reads, *cosines]:
+            cells = [
+                _passage(_at(each["before"], path), _at(each["after"], path)) for each in stages
+            ]
+            changes = [_change(_at(last[key], path)) for key in ("projection", "training")]
+            found.append(_line(named, cells, changes))
     return found
 
 
@@ -90,15 +92,17 @@ def _panel(axes: Any, content: dict[str, Any], stages: list[dict[str, Any]], wha
 
 
 def _line(first: str, cells: list[str], changes: list[str]) -> str:
-    told = [f"{first:24}", *(f"{cell:14}" for cell in cells), *(f"{c:24}" for c in changes)]
+    told = [f"{first:28}", *(f"{cell:14}" for cell in cells), *(f"{c:24}" for c in changes)]
     return "".join(told).rstrip()
 
 
-def _passage(stage: dict[str, Any], read: str | None = None) -> str:
-    """Of a task, or of the cosine."""
-    before, after = (
-        stage[side]["read"][read] if read else stage[side]["cosine"] for side in ("before", "after")
-    )
+def _at(content: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    for key in path:
+        content = content[key]
+    return content
+
+
+def _passage(before: dict[str, Any], after: dict[str, Any]) -> str:
     return f"{100 * before['value']:.1f} > {100 * after['value']:.1f}"
 
 

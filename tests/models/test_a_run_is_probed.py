@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from models.probe import Task, coordinates, right
-from models.projection import POOLINGS
+from models.projection import POOLINGS, _alike
 from models.stages import Recipe
 from models.training import train
 from services.cli import app
@@ -121,6 +121,16 @@ def test_only_all_tokens_beside_each_other_tell_where(pooling: str, expected: bo
     found = right(coordinates(POOLINGS[pooling](tokens)), task, np.arange(60), (0,))
 
     assert (found.mean() > 0.9) == expected
+
+
+def test_tokens_that_say_the_same_are_alike() -> None:
+    tokens = np.random.default_rng(0).normal(size=(2, 4, 256))
+    tokens[0] = tokens[0, 0] * np.arange(1, 5)[:, None]
+
+    same, different = _alike(tokens)
+
+    assert same == pytest.approx(1)
+    assert abs(different) < 0.1
 
 
 def test_a_run_of_an_older_version_is_refused(

@@ -174,6 +174,19 @@ def test_a_run_that_has_only_begun_is_refused(
     assert "no whole checkpoint" in said
 
 
+def test_a_connector_that_waits_for_the_question_is_refused(
+    probe: Callable[..., tuple[int, str]], tiny_language: Path, data: Path, tmp_path: Path
+) -> None:
+    content = tiny.recipe(tiny_language, "fused", epochs=1)
+    content["connector"] = {"name": "fusion", "heads": 4, "depth": 1}
+    train(Recipe.model_validate(content), data, tmp_path)
+
+    status, said = probe(tmp_path / "fused")
+
+    assert status == 1
+    assert "\nconsilium: connector 'fusion' makes an image's embeddings anew for each" in said
+
+
 def test_a_class_of_two_images_is_refused(
     probe: Callable[..., tuple[int, str]], run: Path, data: Path, tmp_path: Path
 ) -> None:

@@ -273,6 +273,37 @@ def crossval(
 
 
 @app.command()
+def probe(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of consilium train.")],
+    out: Annotated[Path, typer.Option(help="A folder for projection.json and projection.png.")],
+    data: Data,
+) -> None:
+    """How much is read of an image before and after the connector, before and after each stage."""
+    from models.probe import ProbeError
+    from models.projection import compare
+    from models.projection_chart import draw, lines
+
+    with _training_failures(ProbeError):
+        found = compare(runs, data, out)
+        for line in lines(found):
+            console.print(line)
+        draw(found, out / "projection.png")
+
+
+@app.command()
+def report_training(
+    run: Annotated[Path, typer.Argument(help="A run folder of consilium train.")],
+    out: Annotated[Path, typer.Option(help="A folder for index.md and its pictures.")],
+    data: Data,
+) -> None:
+    """Show a run: its losses, what it answers right by kind of question, and some answers."""
+    from models.training_report import report
+
+    with _training_failures():
+        console.print(f"written: {report(run, data, out)}")
+
+
+@app.command()
 def export(
     recipe: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The recipe's file.")],
     checkpoint: Annotated[

@@ -54,12 +54,12 @@ def caption(modality: str, part: str, boxes: list[dict[str, list[float]]], side:
     organs = [pair for each in boxes for pair in each.items()]
     if not organs:
         return f"{told}."
-    original = _original_side(side, [box for _, box in organs])
+    original = original_side(side, [box for _, box in organs])
     places = [f"{organ.lower()} at the {_place(box, original)}" for organ, box in organs]
     return f"{told}: {', '.join(places)}."
 
 
-def _original_side(side: int, boxes: list[list[float]]) -> int:
+def original_side(side: int, boxes: list[list[float]]) -> int:
     """Boxes are in the original's pixels, and copies of SLAKE are often reduced, to 384 pixels or
     less. Its originals of more than 320 pixels have 512 or 1024.
     """

@@ -1,4 +1,4 @@
-"""What a replay shows, as four pictures."""
+"""What a replay shows, as four pictures, and what an ablation does, as one."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,6 +6,8 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+
+from models.metrics.score import Score
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -33,6 +35,22 @@ def draw(
         if sure:
             _reliability(sure, rights, out / "reliability.png")
             _coverage(sure, rights, out / "coverage.png")
+
+
+def draw_ablation(name: str, differences: Mapping[str, Score], path: Path) -> None:
+    """Write the choices' differences as points with intervals, those without one at 0."""
+    height = 1.2 + 0.28 * len(differences)
+    with plt.rc_context(STYLE | {"figure.figsize": (5.6, height)}):
+        figure, axes = plt.subplots()
+        axes.axvline(0, color="grey", linestyle=":")
+        for place, each in enumerate(list(differences.values())[::-1]):
+            error = [[100 * (each.value - each.low)], [100 * (each.high - each.value)]]
+            colour = "C0" if each.cases else "C1"
+            axes.errorbar(100 * each.value, place, xerr=error, fmt="o", capsize=3, color=colour)
+        axes.set_yticks(range(len(differences)), list(differences)[::-1])
+        axes.set_title(name, fontsize="medium")
+        axes.set_xlabel("points more right (95 % interval, by image)")
+        _save(figure, path)
 
 
 def _policies(summary: dict[str, Any], path: Path) -> None:

@@ -167,7 +167,12 @@ class Screening:
 
     def compared(self, analysis: str, data: Path) -> list[Compared]:
         """Its choices, with 95 % intervals that draw whole images; seeds are averaged for each
-        question first, so the intervals are those of the questions and not of the seeds."""
+        question first, so the intervals are those of the questions and not of the seeds.
+
+        Raises:
+            DataError: the questions cannot be read.
+            AblationError: they are others than those that were asked.
+        """
         last = self.variants[BASELINE].stage[-1]
         held_out = examples_of(
             last.validation or self.variants[BASELINE].validation, data, held_out=True
@@ -188,24 +193,23 @@ class Screening:
         seeds = [s for s in self.seeds if {of_choice[s], against[s]} <= self.rows.keys()]
         if not seeds:
             return Compared(choice, (), None, None)
+        right = self._averaged([of_choice[seed] for seed in seeds], held_out)
+        other = self._averaged([against[seed] for seed in seeds], held_out)
         images = [example.images for example in held_out]
-        right = [self._outcome(of_choice[seed]) for seed in seeds]
-        other = [self._outcome(against[seed]) for seed in seeds]
-        is_reference = of_choice == against
-        return Compared(
-            choice,
-            tuple(self.rows[of_choice[seed]] for seed in seeds),
-            mean([fmean(one[e.id] for one in right) for e in held_out], images),
-            None
-            if is_reference
-            else mean(
-                [
-                    fmean(a[e.id] - b[e.id] for a, b in zip(right, other, strict=True))
-                    for e in held_out
-                ],
-                images,
-            ),
-        )
+        differences = [a - b for a, b in zip(right, other, strict=True)]
+        rows = tuple(self.rows[of_choice[seed]] for seed in seeds)
+        over = None if of_choice == against else mean(differences, images)
+        return Compared(choice, rows, mean(right, images), over)
+
+    def _averaged(self, cells: Sequence[Cell], held_out: Sequence[Example]) -> list[float]:
+        """How often each question was right, over these cells."""
+        outcomes = [json.loads(self._outcome(cell).read_text()) for cell in cells]
+        if any(outcome.keys() != {e.id for e in held_out} for outcome in outcomes):
+            raise AblationError(
+                f"{self.out} was scored on other questions than the data holds: name that folder "
+                "of data sets which it was run with, or give another --out."
+            )
+        return [fmean(outcome[e.id] for outcome in outcomes) for e in held_out]
 
     def _do(self, cell: Cell, data: Path, commit: str) -> tuple[Row, dict[str, bool]]:
         recipe, began = self.recipe_of(cell), time.monotonic()
@@ -229,15 +233,15 @@ class Screening:
         return row, right
 
     def _append(self, row: Row, right: dict[str, bool]) -> None:
-        outcomes = self.out / "outcomes"
-        outcomes.mkdir(exist_ok=True)
-        (outcomes / f"{row.cell.name}.json").write_text(json.dumps(right))
+        path = self._outcome(row.cell)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(right))
         with (self.out / "table.jsonl").open("a") as table:
             table.write(json.dumps(asdict(row)) + "\n")
         self.rows[row.cell] = row
 
-    def _outcome(self, cell: Cell) -> dict[str, bool]:
-        return json.loads((self.out / "outcomes" / f"{cell.name}.json").read_text())
+    def _outcome(self, cell: Cell) -> Path:
+        return self.out / "outcomes" / f"{cell.name}.json"
 
     def _seconds(self, cell: Cell) -> float:
         looks = cell.shown != "own"
@@ -251,7 +255,7 @@ class Screening:
         if not path.exists():
             if self.out.exists() and any(self.out.iterdir()):
                 raise AblationError(
-                    f"{self.out} holds something else than a screening: give another --out."
+                    f"{self.out} holds something else than an ablation: give another --out."
                 )
             return
         try:
@@ -405,7 +409,7 @@ def _look(
         with torch.no_grad():
             features = tower(pixels[None].to(run.accelerator.device))[0].to(DTYPE).cpu()
         run.features |= dict.fromkeys(images, features)
-    else:
+    elif shown == "other":
         random.Random(0).shuffle(images)
         # One cycle through all of them, so that none stays where it was.
         other = zip(images, images[1:] + images[:1], strict=True)

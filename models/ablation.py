@@ -11,6 +11,7 @@ A row is appended once everything else of its cell is kept: what has a row is ne
 
 import hashlib
 import json
+import os
 import random
 import subprocess
 import time
@@ -104,6 +105,7 @@ class Screening:
 
     Raises:
         AblationError: the folder is another screening's, or the recipe is none for screening.
+        RecipeError: a variant of it would be no recipe.
     """
 
     def __init__(self, recipe: Recipe, steps: int, seeds: int, out: Path):
@@ -156,9 +158,7 @@ class Screening:
         Raises:
             Whatever `models.training.train` raises.
         """
-        self.out.mkdir(parents=True, exist_ok=True)
-        plan = {"version": VERSION, "steps": self.steps, "recipe": self.recipe.model_dump()}
-        (self.out / "plan.json").write_text(json.dumps(plan, indent=1))
+        self._claim()
         commit = _commit()  # now: what runs is what was there when it was started
         for cell in (waiting := self.open(analyses)):
             left = self.seconds_left(analyses) / 60
@@ -180,7 +180,7 @@ class Screening:
         return [self._compared(choice, held_out) for choice in self.analyses[analysis]]
 
     def best(self, count: int = 3) -> list[str]:
-        """The variants that were right most often, over the seeds that they have run."""
+        """The variants that were right most often, each over the seeds that it has run."""
         found: dict[str, list[float]] = {}
         for row in self.rows.values():
             if row.shown == "own":
@@ -250,6 +250,14 @@ class Screening:
             return median(here)
         return SECONDS_A_LOOK + (0 if looks else SECONDS_A_STEP * self.steps)
 
+    def _claim(self) -> None:
+        plan = {"version": VERSION, "steps": self.steps, "recipe": self.recipe.model_dump()}
+        self.out.mkdir(parents=True, exist_ok=True)
+        _write_whole(self.out / "plan.json", json.dumps(plan, indent=1))
+        # A last line that was cut short would swallow the next one.
+        rows = "".join(json.dumps(asdict(row)) + "\n" for row in self.rows.values())
+        _write_whole(self.out / "table.jsonl", rows)
+
     def _refuse_another_plan(self) -> None:
         path = self.out / "plan.json"
         if not path.exists():
@@ -282,10 +290,7 @@ class Screening:
         path = self.out / "table.jsonl"
         if not path.exists():
             return {}
-        lines = read_log(path)
-        # A last line that was cut short would swallow the next one.
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        rows = [Row(**line) for line in lines]
+        rows = [Row(**line) for line in read_log(path)]
         for row in rows:
             if row.variant in self.variants and row.recipe != _hash(self.recipe_of(row.cell)):
                 raise AblationError(
@@ -293,6 +298,12 @@ class Screening:
                     f"{row.commit}): take that commit, or give another --out."
                 )
         return {row.cell: row for row in rows}
+
+
+def _write_whole(path: Path, text: str) -> None:
+    scratch = path.with_suffix(f".{os.getpid()}")
+    scratch.write_text(text)
+    scratch.rename(path)
 
 
 def _refuse_unfit(recipe: Recipe) -> None:

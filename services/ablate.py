@@ -40,13 +40,9 @@ def show(screening: Screening, analyses: Sequence[str], data: Path, say: Print) 
     for name in analyses or screening.analyses:
         compared = screening.compared(name, data)
         lines += [*_table(name, compared), ""]
-        shown = {
-            each.choice.label: each.over or Score(0.0, 0, 0.0, 0.0)
-            for each in compared
-            if each.rows
-        }
-        if shown:
-            pictures.draw_ablation(name, shown, screening.out / f"{name}.png")
+        differences = {each.choice.label: each.over for each in compared if each.rows}
+        if any(differences.values()):
+            pictures.draw_ablation(name, differences, screening.out / f"{name}.png")
     for line in lines:
         say(line)
     if screening.out.exists():
@@ -64,7 +60,6 @@ def _table(name: str, compared: Sequence[Compared]) -> list[str]:
     ]
     for each in compared:
         if each.exact_match is None:
-            lines.append(f"| {each.choice.label} | open | | | | | |")
             continue
         loss = fmean(row.answer_loss for row in each.rows)
         steps = "/".join(sorted({str(row.steps) for row in each.rows}))
@@ -75,6 +70,8 @@ def _table(name: str, compared: Sequence[Compared]) -> list[str]:
             f"| {each.choice.label} | {seeds} | {_percent(each.exact_match)} | {over} | {loss:.3f} "
             f"| {steps} | {commits} |"
         )
+    if open_ := [each.choice.label for each in compared if not each.rows]:
+        lines += ["", f"open: {'; '.join(open_)}"]
     return lines
 
 
@@ -92,10 +89,4 @@ def _say_what_is_left(screening: Screening, analyses: Sequence[str], say: Print)
     say(f"{len(cells) - len(left)} of {len(cells)} done")
     if left:
         hours = screening.seconds_left(analyses) / 3600
-        say(f"about {hours:.1f} hours left; go on: {_command(screening, analyses)}")
-
-
-def _command(screening: Screening, analyses: Sequence[str]) -> str:
-    """The same screening, from where it stopped."""
-    words = ["consilium ablate", *analyses, f"--steps {screening.steps}"]
-    return " ".join([*words, f"--seeds {len(screening.seeds)}", "--out DIR"])
+        say(f"about {hours:.1f} hours left; the same command, without --plan or --show, goes on")

@@ -51,6 +51,7 @@ def export(recipe_file: Path, checkpoint: Path, out: Path) -> Path:
     recipe = load_recipe(recipe_file)
     _refuse_unserved_connector(recipe)
     _refuse_soft_prompts(recipe)
+    _refuse_bidirectional_images(recipe)
     _check_checkpoint(recipe, checkpoint)
     out.mkdir(parents=True, exist_ok=True)
     before = served_name(out)
@@ -233,6 +234,14 @@ def _refuse_soft_prompts(recipe: Recipe) -> None:
                 "place for learned keys or embeddings before a prompt. Train that stage with "
                 '"lora" or "full", which are merged into the weights.'
             )
+
+
+def _refuse_bidirectional_images(recipe: Recipe) -> None:
+    if recipe.language.image_attention != "causal":
+        raise ExportError(
+            f"recipe {recipe.name}: language.image_attention: vLLM lets no token see later "
+            'ones. Train with "causal".'
+        )
 
 
 def _bases(recipe: Recipe) -> dict[str, dict[str, str]]:

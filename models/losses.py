@@ -71,6 +71,8 @@ def answer_logits(
     embeddings = model.text_embeddings(batch.ids)
     embeddings = embeddings.masked_scatter(batch.images[..., None], image.to(embeddings.dtype))
     seen, positions, past = batch.mask, batch.positions, None
+    if model.image_attention == "bidirectional":
+        seen = seen | (batch.images[:, None, :, None] & batch.images[:, None, None, :])
     if soft_prompt(model.language):
         embeddings, seen, positions, past = _behind_soft_prompt(
             model.language, embeddings, seen, positions

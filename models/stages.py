@@ -18,6 +18,8 @@ from models.exported import ZOO
 
 RECIPES = Path(__file__).parent / "recipes"
 
+ImageAttention = Literal["causal", "bidirectional"]
+
 
 class RecipeError(Exception):
     """A recipe that cannot be followed; one line that names the file, the key and the mend."""
@@ -40,6 +42,8 @@ class LanguagePart(_Strict):
     image_token: str  # a special token of the tokenizer that no text uses
     # QLoRA (Dettmers et al. 2023): its weights in 4-bit NormalFloat while an adapter trains.
     four_bit: bool = False
+    # Whether an image's tokens see those after them too; vLLM is told of no such thing.
+    image_attention: ImageAttention = "causal"
 
 
 class Lora(_Strict):
@@ -76,6 +80,7 @@ class Stage(_Strict):
     validation: tuple[Source, ...] = ()  # where it is not the recipe's
     augment: bool = False  # images are shifted, turned, scaled, dimmed a little, anew each time
     epochs: int = Field(ge=1)
+    steps: int | None = Field(default=None, ge=1)  # it ends after so many, if not before
     rows_per_step: int = Field(default=4, ge=1)  # a row is an image with its questions
     accumulate: int = Field(default=1, ge=1)  # parts of a step that are in memory one by one
     checkpoint_activations: bool = False  # slower, in less memory: layers are computed twice

@@ -84,7 +84,8 @@ class StageRun:
         held_out = examples_of(sources, data, recipe.fold, held_out=True)
         self.validation = self.model.packed(held_out, recipe.prompt)
         self.steps_per_epoch = math.ceil(len(self.rows) / stage.rows_per_step)
-        self.steps = self.steps_per_epoch * stage.epochs
+        whole = self.steps_per_epoch * stage.epochs
+        self.steps = min(whole, stage.steps or whole)
         self.start = checkpoints.newest(self.folder)
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
         self.log = Log(self.folder / "log.jsonl", self.steps, self.accelerator.is_main_process)
@@ -138,7 +139,8 @@ class StageRun:
         return warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps))))
 
     def run(self) -> Checkpoint:
-        """Trains from the last checkpoint to the end, saving and validating after every epoch."""
+        """Trains from the last checkpoint to the end, saving and validating after every epoch,
+        a last one that is cut short included."""
         first = self.start.step if self.start else 0
         trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         self.log.say(
@@ -157,7 +159,7 @@ class StageRun:
                 left = (time.monotonic() - began) / (step + 1 - first) * (self.steps - step - 1)
                 self.log.figures(step + 1, "train", tally.report(), f"{left / 60:.0f} min left")
                 tally = Tally()
-            if (step + 1) % self.steps_per_epoch == 0:
+            if (step + 1) % self.steps_per_epoch == 0 or step + 1 == self.steps:
                 stop = self.save(step + 1, self.validate(step + 1))
                 tally = Tally()
         assert stop is not None  # there is at least one step, and the last one saves

@@ -18,7 +18,7 @@ from models.data.example import Example
 from models.language import load_language
 from models.packing import Row, pack
 from models.positions import grid_positions, stack_positions
-from models.stages import Recipe, RecipeError
+from models.stages import ImageAttention, Recipe, RecipeError
 from models.vision import Tower, TowerConfig, require_one_size
 
 
@@ -40,9 +40,16 @@ class Vlm(nn.Module):
     language: Any
 
     def __init__(
-        self, tower: Tower, connector: nn.Module, language: Any, tokenizer: Any, bos: bool
+        self,
+        tower: Tower,
+        connector: nn.Module,
+        language: Any,
+        tokenizer: Any,
+        bos: bool,
+        image_attention: ImageAttention = "causal",
     ):
         super().__init__()
+        self.image_attention = image_attention
         self.tower, self.connector, self.language = tower, connector, language
         self.tokenizer = tokenizer
         self.register_buffer("positions", grid_positions(tower.side), persistent=False)
@@ -148,7 +155,12 @@ class Vlm(nn.Module):
 
         Raises:
             DataError: a stack of images that are not of one size.
+            ValueError: images are seen in both directions, for which `generate` has no mask.
         """
+        if self.image_attention != "causal":
+            raise ValueError(
+                'a model with image_attention = "bidirectional" trains and validates only'
+            )
         self.eval()
         if self.stacks:
             require_one_size(images)
@@ -200,7 +212,8 @@ def assemble(recipe: Recipe, language: Any, tokenizer: Any, load_weights: bool =
         part = "connector"
         text_dim = language.get_input_embeddings().weight.shape[1]
         connector = connectors.build(recipe.connector, tower.dim, text_dim)
-        return Vlm(tower, connector, language, tokenizer, recipe.language.bos)
+        part_of = recipe.language
+        return Vlm(tower, connector, language, tokenizer, part_of.bos, part_of.image_attention)
     except ValueError as error:
         raise RecipeError(f"recipe {recipe.name}: {part}: {error}.") from error
 

@@ -304,6 +304,41 @@ def report_training(
 
 
 @app.command()
+def ablate(
+    out: Annotated[Path, typer.Option(help="Where runs and table go; a stopped one goes on.")],
+    analyses: Annotated[
+        list[str] | None, typer.Argument(help="Only these, such as: connectors stages.")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="What one thing is changed of at a time.")] = (
+        "screening"
+    ),
+    steps: Annotated[int, typer.Option(min=4, help="The budget of each variant.")] = 60,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant.")] = 2,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="List what is done and what is open, and stop.")
+    ] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print and draw what is done, and stop.")
+    ] = False,
+    data: OptionalData = None,
+) -> None:
+    """Train design choices for the same few steps each, and compare them on validation."""
+    from models.ablation import AblationError, Screening
+    from models.stages import load_recipe
+    from services import ablate as program
+
+    with _training_failures(AblationError):
+        screening = Screening(load_recipe(recipe), steps, seeds, out)
+        if plan:
+            return program.list_plan(screening, analyses or (), console.print)
+        if data is None:
+            raise typer.BadParameter("needs --data, or CONSILIUM_DATA", param_hint="ablate")
+        if not show:
+            screening.run(data, analyses or (), console.print)
+        program.show(screening, analyses or (), data, console.print)
+
+
+@app.command()
 def export(
     recipe: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The recipe's file.")],
     checkpoint: Annotated[

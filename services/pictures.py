@@ -1,4 +1,4 @@
-"""What a replay shows, as four pictures."""
+"""What a replay shows, as four pictures, and what an ablation does, as one."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,6 +6,8 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+
+from models.metrics.score import Score
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -33,6 +35,26 @@ def draw(
         if sure:
             _reliability(sure, rights, out / "reliability.png")
             _coverage(sure, rights, out / "coverage.png")
+
+
+def draw_ablation(name: str, differences: Mapping[str, Score | None], path: Path) -> None:
+    """Write the choices' differences as points with intervals; None is the one at 0, which the
+    others are held against."""
+    height = 1.2 + 0.28 * len(differences)
+    with plt.rc_context(STYLE | {"figure.figsize": (5.6, height)}):
+        figure, axes = plt.subplots()
+        axes.axvline(0, color="grey", linestyle=":")
+        for place, each in enumerate(list(differences.values())[::-1]):
+            if each is None:
+                axes.plot(0, place, "o", color="C1")
+                continue
+            error = [[100 * (each.value - each.low)], [100 * (each.high - each.value)]]
+            axes.errorbar(100 * each.value, place, xerr=error, fmt="o", capsize=3, color="C0")
+        axes.set_ylim(-0.6, len(differences) - 0.4)
+        axes.set_yticks(range(len(differences)), list(differences)[::-1])
+        axes.set_title(name, fontsize="medium")
+        axes.set_xlabel("points more right (95 % interval, by image)")
+        _save(figure, path)
 
 
 def _policies(summary: dict[str, Any], path: Path) -> None:

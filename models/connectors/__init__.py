@@ -42,6 +42,11 @@ def why_not_served(name: str) -> str | None:
     return getattr(_module(name), "WHY_NOT_SERVED", None)
 
 
+def reads_question(name: str) -> bool:
+    """Whether its images' tokens are made anew for every question, which then stands alone."""
+    return hasattr(_module(name).Connector, "fuse")
+
+
 def build(settings: dict[str, Any], vision_dim: int, text_dim: int) -> nn.Module:
     """The connector that `settings["name"]` names, freshly initialised.
 

@@ -43,7 +43,7 @@ FOLLOWS = {
     "clip-gpt2-xl": [C | L],
     "clip-biogpt": [C | L],
 }
-HOUSE = {"mobilenet", "efficientnet", "polyglot"}
+HOUSE = {"mobilenet", "efficientnet", "polyglot", "screening"}
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.toml")))

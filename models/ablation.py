@@ -1,0 +1,453 @@
+"""Ablations: design choices, changed one at a time, trained for the same few steps and compared on
+the same validation questions.
+
+    DIR/plan.json       whose folder it is: version, steps, recipe
+    DIR/runs/           a run for each variant and seed (models.checkpoints)
+    DIR/table.jsonl     a row for each cell that is done, with its commit
+    DIR/outcomes/       which question was right, in a file for each row
+
+A row is appended once everything else of its cell is kept: what has a row is never done again.
+"""
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from PIL import Image
+from pydantic import ValidationError
+
+from models import checkpoints, connectors
+from models.data.example import Example
+from models.examples import examples_of
+from models.features import DTYPE
+from models.metrics.score import Score, mean
+from models.progress import read_log
+from models.stages import Recipe, RecipeError, Stage
+from models.training import StageRun, train
+
+VERSION = 1  # raise it when a row means something else
+BASELINE = "baseline"
+RECONSTRUCTION = (0.0, 0.1, 1.0, 3.0, 10.0)  # the λ that are compared
+ROWS_UNPACKED = 10  # rows with one question each in place of one: SLAKE has as many for an image
+# On one core of ours, of the recipe `screening`: until a folder has figures of its own.
+SECONDS_A_STEP, SECONDS_A_LOOK = 3.0, 50.0
+
+Shown = Literal["own", "blank", "other"]
+
+
+class AblationError(Exception):
+    """A screening that cannot be run or read; one sentence that says why and how to mend it."""
+
+
+class Cell(NamedTuple):
+    """A variant, trained with one seed, validated on the images that it is shown: a question's
+    own, a grey one, or another question's."""
+
+    variant: str
+    seed: int
+    shown: Shown = "own"
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant}-seed{self.seed}" + (f"-{self.shown}" if self.shown != "own" else "")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came of a cell. `recipe` is a hash of everything that it was trained by."""
+
+    variant: str
+    seed: int
+    shown: Shown
+    recipe: str
+    steps: int
+    commit: str
+    exact_match: float
+    questions: int
+    answer_loss: float  # nats for each token of the references
+    seconds: float
+
+    @property
+    def cell(self) -> Cell:
+        return Cell(self.variant, self.seed, self.shown)
+
+
+class Choice(NamedTuple):
+    """One line of an analysis: a variant as it is shown images, and what it is held against."""
+
+    label: str
+    variant: str
+    shown: Shown
+    against: tuple[str, Shown]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A choice so far, over the seeds that it and what it is held against have both run."""
+
+    choice: Choice
+    rows: tuple[Row, ...]
+    exact_match: Score | None  # None where nothing of it is done
+    over: Score | None  # the difference, paired by question; None for what others are held against
+
+
+class Screening:
+    """`recipe`, with one thing changed at a time, `steps` steps each, in folder `out`.
+
+    Raises:
+        AblationError: the folder is another screening's, or the recipe is none for screening.
+        RecipeError: a variant of it would be no recipe.
+    """
+
+    def __init__(self, recipe: Recipe, steps: int, seeds: int, out: Path):
+        _refuse_unfit(recipe)
+        self.recipe, self.steps, self.seeds, self.out = recipe, steps, range(seeds), out
+        self.variants = _variants(recipe, steps)
+        self.analyses = _analyses(recipe, self.variants)
+        self._refuse_another_plan()
+        self.rows = self._read()
+
+    def recipe_of(self, cell: Cell) -> Recipe:
+        trained = Cell(cell.variant, cell.seed)
+        changed = {"name": trained.name, "seed": cell.seed}
+        return self.variants[cell.variant].model_copy(update=changed)
+
+    def cells(self, analyses: Sequence[str] = ()) -> list[Cell]:
+        """What `analyses` (all, if none is named) take, in the order in which it is run: all of it
+        with one seed before any with two, and the baseline first, whose looks say whether so few
+        steps are enough to see anything.
+
+        Raises:
+            AblationError: an analysis that there is not.
+        """
+        if unknown := set(analyses) - set(self.analyses):
+            raise AblationError(
+                f"No analysis {', '.join(sorted(unknown))}. There are: {', '.join(self.analyses)}."
+            )
+        found: dict[Cell, None] = {}
+        for seed in self.seeds:
+            asked = [c for name in analyses or self.analyses for c in self.analyses[name]]
+            for choice in sorted(asked, key=lambda choice: choice.variant != BASELINE):
+                for cell in (
+                    choice.against,
+                    (choice.variant, "own"),
+                    (choice.variant, choice.shown),
+                ):
+                    found[Cell(cell[0], seed, cell[1])] = None
+        return list(found)
+
+    def open(self, analyses: Sequence[str] = ()) -> list[Cell]:
+        return [cell for cell in self.cells(analyses) if cell not in self.rows]
+
+    def seconds_left(self, analyses: Sequence[str] = ()) -> float:
+        """By what such cells have taken here, or else by what they took us."""
+        return sum(self._seconds(cell) for cell in self.open(analyses))
+
+    def run(self, data: Path, analyses: Sequence[str], report: Callable[[str], None]) -> None:
+        """Does everything that is open, one cell after the other.
+
+        Raises:
+            Whatever `models.training.train` raises.
+        """
+        self._claim()
+        commit = _commit()  # now: what runs is what was there when it was started
+        for cell in (waiting := self.open(analyses)):
+            left = self.seconds_left(analyses) / 60
+            report(f"{cell.name}: {waiting.index(cell) + 1} of {len(waiting)}, {left:.0f} min left")
+            self._append(*self._do(cell, data, commit))
+
+    def compared(self, analysis: str, data: Path) -> list[Compared]:
+        """Its choices, with 95 % intervals that draw whole images; seeds are averaged for each
+        question first, so the intervals are those of the questions and not of the seeds.
+
+        Raises:
+            DataError: the questions cannot be read.
+            AblationError: they are others than those that were asked.
+        """
+        last = self.variants[BASELINE].stage[-1]
+        held_out = examples_of(
+            last.validation or self.variants[BASELINE].validation, data, held_out=True
+        )
+        return [self._compared(choice, held_out) for choice in self.analyses[analysis]]
+
+    def best(self, count: int = 3) -> list[str]:
+        """The variants that were right most often, each over the seeds that it has run."""
+        found: dict[str, list[float]] = {}
+        for row in self.rows.values():
+            if row.shown == "own":
+                found.setdefault(row.variant, []).append(row.exact_match)
+        return sorted(found, key=lambda variant: -fmean(found[variant]))[:count]
+
+    def _compared(self, choice: Choice, held_out: Sequence[Example]) -> Compared:
+        of_choice = {seed: Cell(choice.variant, seed, choice.shown) for seed in self.seeds}
+        against = {seed: Cell(choice.against[0], seed, choice.against[1]) for seed in self.seeds}
+        seeds = [s for s in self.seeds if {of_choice[s], against[s]} <= self.rows.keys()]
+        if not seeds:
+            return Compared(choice, (), None, None)
+        right = self._averaged([of_choice[seed] for seed in seeds], held_out)
+        other = self._averaged([against[seed] for seed in seeds], held_out)
+        images = [example.images for example in held_out]
+        differences = [a - b for a, b in zip(right, other, strict=True)]
+        rows = tuple(self.rows[of_choice[seed]] for seed in seeds)
+        over = None if of_choice == against else mean(differences, images)
+        return Compared(choice, rows, mean(right, images), over)
+
+    def _averaged(self, cells: Sequence[Cell], held_out: Sequence[Example]) -> list[float]:
+        """How often each question was right, over these cells."""
+        outcomes = [json.loads(self._outcome(cell).read_text()) for cell in cells]
+        if any(outcome.keys() != {e.id for e in held_out} for outcome in outcomes):
+            raise AblationError(
+                f"{self.out} was scored on other questions than the data holds: name that folder "
+                "of data sets which it was run with, or give another --out."
+            )
+        return [fmean(outcome[e.id] for outcome in outcomes) for e in held_out]
+
+    def _do(self, cell: Cell, data: Path, commit: str) -> tuple[Row, dict[str, bool]]:
+        recipe, began = self.recipe_of(cell), time.monotonic()
+        checkpoint = train(recipe, data, self.out / "runs")
+        if cell.shown == "own":
+            right = json.loads((checkpoint / "validation.json").read_text())
+            log = read_log(checkpoint.parent / "log.jsonl")
+            figures = [line for line in log if line["part"] == "validation"][-1]
+        else:
+            right, figures = _look(recipe, self.out / "runs", data, cell.shown)
+        row = Row(
+            *cell,
+            recipe=_hash(recipe),
+            steps=sum(_steps(self.out / "runs" / recipe.name, recipe)),
+            commit=commit,
+            exact_match=figures["exact_match"],
+            questions=len(right),
+            answer_loss=figures["answer_loss"],
+            seconds=round(time.monotonic() - began, 1),
+        )
+        return row, right
+
+    def _append(self, row: Row, right: dict[str, bool]) -> None:
+        path = self._outcome(row.cell)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(right))
+        with (self.out / "table.jsonl").open("a") as table:
+            table.write(json.dumps(asdict(row)) + "\n")
+        self.rows[row.cell] = row
+
+    def _outcome(self, cell: Cell) -> Path:
+        return self.out / "outcomes" / f"{cell.name}.json"
+
+    def _seconds(self, cell: Cell) -> float:
+        looks = cell.shown != "own"
+        here = [row.seconds for row in self.rows.values() if (row.shown != "own") == looks]
+        if here:
+            return median(here)
+        return SECONDS_A_LOOK + (0 if looks else SECONDS_A_STEP * self.steps)
+
+    def _claim(self) -> None:
+        plan = {"version": VERSION, "steps": self.steps, "recipe": self.recipe.model_dump()}
+        self.out.mkdir(parents=True, exist_ok=True)
+        _write_whole(self.out / "plan.json", json.dumps(plan, indent=1))
+        # A last line that was cut short would swallow the next one.
+        rows = "".join(json.dumps(asdict(row)) + "\n" for row in self.rows.values())
+        _write_whole(self.out / "table.jsonl", rows)
+
+    def _refuse_another_plan(self) -> None:
+        path = self.out / "plan.json"
+        if not path.exists():
+            if self.out.exists() and any(self.out.iterdir()):
+                raise AblationError(
+                    f"{self.out} holds something else than an ablation: give another --out."
+                )
+            return
+        try:
+            found = json.loads(path.read_text())
+        except ValueError:
+            found = {}
+        if found.get("version") != VERSION:
+            raise AblationError(
+                f"{path} is of version {found.get('version')}, not {VERSION}: give another --out."
+            )
+        try:
+            theirs = Recipe.model_validate(found["recipe"])
+        except ValidationError as error:
+            raise AblationError(
+                f"{path} holds a recipe that is none any more: give another --out."
+            ) from error
+        if (theirs, found["steps"]) != (self.recipe, self.steps):
+            raise AblationError(
+                f"{self.out} holds another plan: recipe {theirs.name!r} as it was then, in "
+                f"{found['steps']} steps. Give these, or another --out."
+            )
+
+    def _read(self) -> dict[Cell, Row]:
+        path = self.out / "table.jsonl"
+        if not path.exists():
+            return {}
+        rows = [Row(**line) for line in read_log(path)]
+        for row in rows:
+            if row.variant in self.variants and row.recipe != _hash(self.recipe_of(row.cell)):
+                raise AblationError(
+                    f"{path}: {row.cell.name} was run by another recipe than it has now (commit "
+                    f"{row.commit}): take that commit, or give another --out."
+                )
+        return {row.cell: row for row in rows}
+
+
+def _write_whole(path: Path, text: str) -> None:
+    scratch = path.with_suffix(f".{os.getpid()}")
+    scratch.write_text(text)
+    scratch.rename(path)
+
+
+def _refuse_unfit(recipe: Recipe) -> None:
+    if any(stage.tower != "frozen" or stage.augment for stage in recipe.stage):
+        raise AblationError(
+            f"recipe {recipe.name}: a screening runs on cached features: take one whose tower is "
+            "frozen in every stage, without augment."
+        )
+    if tested := [source.set for source in recipe.held_out if source.split == "test"]:
+        raise AblationError(
+            f"recipe {recipe.name}: it is validated on the test split of {tested[0]}, and choices "
+            "are not made on that: take another split."
+        )
+
+
+def _variants(recipe: Recipe, steps: int) -> dict[str, Recipe]:
+    """Every variant by its name; each differs from the baseline in one thing."""
+    last = recipe.stage[-1:]
+    baseline = _changed(recipe, BASELINE, stage=_within(last, steps))
+    found = {BASELINE: baseline}
+    (stage,) = baseline.stage
+    for name in connectors.names():
+        if name != recipe.connector["name"]:
+            wide = stage
+            if connectors.reads_question(name):
+                rows = stage.rows_per_step * ROWS_UNPACKED
+                wide = stage.model_copy(update={"rows_per_step": rows})
+            found[f"connector-{name}"] = _changed(
+                baseline, f"connector-{name}", connector={"name": name}, stage=(wide,)
+            )
+    for weight in RECONSTRUCTION:
+        if weight != stage.reconstruction:
+            name = f"reconstruction-{weight:g}".replace(".", "_")
+            changed = stage.model_copy(update={"reconstruction": weight})
+            found[name] = _changed(baseline, name, stage=(changed,))
+    both = recipe.language.model_copy(update={"image_attention": "bidirectional"})
+    found["image-bidirectional"] = _changed(baseline, "image-bidirectional", language=both)
+    for first in range(len(recipe.stage) - 2, -1, -1):
+        stages = recipe.stage[first:]
+        name = "-".join(["stages", *(stage.name for stage in stages)])
+        found[name] = _changed(recipe, name, stage=_within(stages, steps))
+    return found
+
+
+def _within(stages: Sequence[Stage], steps: int) -> tuple[Stage, ...]:
+    """The stages, one after the other, in so many steps: two parts for the last, one for each that
+    comes before it. A sixth of each warms up."""
+    early = steps // (len(stages) + 1)
+    counts = [early] * (len(stages) - 1) + [steps - early * (len(stages) - 1)]
+    names = [stage.name for stage in stages]
+    return tuple(
+        stage.model_copy(
+            update={
+                "steps": count,
+                "epochs": max(count, 1),  # the steps end it, however small the data
+                "warmup_steps": max(count // 6, 1),
+                "parent": stage.parent if stage.parent in names else None,
+            }
+        )
+        for stage, count in zip(stages, counts, strict=True)
+    )
+
+
+def _changed(recipe: Recipe, name: str, **changes: Any) -> Recipe:
+    try:
+        return Recipe.model_validate(
+            recipe.model_copy(update={"name": name, **changes}).model_dump()
+        )
+    except ValidationError as error:
+        raise RecipeError(f"recipe {recipe.name}: {error.errors()[0]['msg']}.") from error
+
+
+def _analyses(recipe: Recipe, variants: dict[str, Recipe]) -> dict[str, list[Choice]]:
+    def held_against_baseline(named: dict[str, str]) -> list[Choice]:
+        return [
+            Choice(label, v if v in variants else BASELINE, "own", (BASELINE, "own"))
+            for label, v in named.items()
+        ]
+
+    # What reads the question cannot be packed, and takes by far the longest.
+    names = sorted(connectors.names(), key=connectors.reads_question)
+    stages = [stage.name for stage in recipe.stage]
+    weights = {f"{w:g}": f"reconstruction-{w:g}".replace(".", "_") for w in RECONSTRUCTION}
+    programmes = [stages[first:] for first in range(len(stages) - 1, -1, -1)]
+    found = {
+        "connectors": held_against_baseline({name: f"connector-{name}" for name in names}),
+        "reconstruction": held_against_baseline(weights),
+        "image-attention": held_against_baseline(
+            {"causal": BASELINE, "bidirectional": "image-bidirectional"}
+        ),
+        "stages": held_against_baseline(
+            {", ".join(p): "-".join(["stages", *p]) for p in programmes}
+        ),
+    }
+    found["images"] = [
+        Choice(f"{variant}, {shown}", variant, shown, (variant, "own"))
+        for variant in variants
+        for shown in get_args(Shown)
+        if shown != "own"
+    ]
+    return found
+
+
+def _look(
+    recipe: Recipe, runs: Path, data: Path, shown: Shown
+) -> tuple[dict[str, bool], dict[str, float]]:
+    """Which question a finished run has right, and its figures, where it sees what is `shown`."""
+    run = StageRun(recipe, recipe.stage[-1], runs / recipe.name, data, None)
+    run.log.shown = False  # the run's own log tells of its own images
+    images = sorted({image for row in run.validation for image in row.images})
+    if shown == "blank":
+        tower = run.model.tower
+        pixels = tower.preprocess(Image.new("RGB", (384, 384), (128, 128, 128)))
+        with torch.no_grad():
+            features = tower(pixels[None].to(run.accelerator.device))[0].to(DTYPE).cpu()
+        run.features |= dict.fromkeys(images, features)
+    elif shown == "other":
+        random.Random(0).shuffle(images)
+        # One cycle through all of them, so that none stays where it was.
+        other = zip(images, images[1:] + images[:1], strict=True)
+        run.features |= {image: run.features[its] for image, its in list(other)}
+    tally = run.validate(run.steps)
+    return {question.id: right for question, right in tally.right.items()}, tally.report()
+
+
+def _steps(run: Path, recipe: Recipe) -> Iterator[int]:
+    for stage in recipe.stage:
+        if stop := checkpoints.newest(run / stage.name):
+            yield stop.step
+
+
+def _hash(recipe: Recipe) -> str:
+    """Of what it says beyond the defaults: a key that recipes are given later changes none."""
+    content = json.dumps(recipe.model_dump(exclude_defaults=True), sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def _commit() -> str:
+    """Of the code that runs; "unknown" where it was installed without its repository."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()

@@ -25,7 +25,14 @@ def case(number: int = 0) -> dict:
     return {"question": f"Case {number}?", "images": [IMAGE]}
 
 
-def test_a_key_may_ask_so_often_in_a_minute(vllm, gateway, tmp_path):
+@pytest.fixture
+def a_quiet_minute() -> None:
+    """Early in one: across the turn of a minute a sliding window forgets a little."""
+    if (second := time.time() % 60) > 45:
+        time.sleep(60 - second)
+
+
+def test_a_key_may_ask_so_often_in_a_minute(vllm, gateway, tmp_path, a_quiet_minute):
     file = tmp_path / "keys.json"
     twice, often = keys.add(file, "clinic", 2, False), keys.add(file, "clinic", None, False)
     url = gateway([vllm()], environ={"CONSILIUM_KEYS": str(file)})
@@ -41,7 +48,7 @@ def test_a_key_may_ask_so_often_in_a_minute(vllm, gateway, tmp_path):
 
 
 def test_gateways_count_together_through_redis_and_alone_without(
-    vllm, gateway, tmp_path, redis_server
+    vllm, gateway, tmp_path, redis_server, a_quiet_minute
 ):
     file = tmp_path / "keys.json"
     key = keys.add(file, "clinic", 4, False)

@@ -33,7 +33,7 @@ def until(true: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def test_it_is_not_ready_before_it_stops_and_ends_with_the_last_open_case(vllm, gateway_process):
-    gateway = gateway_process([vllm(delay_s=3)], load="drain_s = 1")
+    gateway = gateway_process([vllm(delay_s=5)], load="drain_s = 3")
     assert httpx.get(f"{gateway.url}/health/ready").status_code == 200
     with ThreadPoolExecutor(2) as pool:
         streaming = {"accept": "text/event-stream"}

@@ -23,6 +23,8 @@ from gateway.app import create_app
 from gateway.keys import KeysError
 from gateway.settings import SettingsError, load_settings
 
+# Longer than proxies keep theirs (nginx: 60): who closes first must not be who is asked.
+KEEP_ALIVE_S = 75
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
@@ -72,7 +74,12 @@ def main() -> None:
     # It warns in plain words of every request that is none.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     config = uvicorn.Config(
-        app, host=options.host, port=options.port, access_log=False, log_config=None
+        app,
+        host=options.host,
+        port=options.port,
+        access_log=False,
+        log_config=None,
+        timeout_keep_alive=KEEP_ALIVE_S,
     )
     Server(app, config, settings.load.drain_s).run()
 

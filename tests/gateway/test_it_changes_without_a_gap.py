@@ -192,9 +192,7 @@ class Nginx:
     """A real reverse proxy before some gateways."""
 
     def __init__(self, folder: Path, port: int, urls: list[str]):
-        servers = "".join(
-            f"server {url.removeprefix('http://')} max_fails=1 fail_timeout=1s;" for url in urls
-        )
+        servers = "".join(f"server {url.removeprefix('http://')} max_fails=0;" for url in urls)
         config = folder / "nginx.conf"
         config.write_text(
             f"""

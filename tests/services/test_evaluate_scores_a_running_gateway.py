@@ -3,6 +3,7 @@
 import base64
 import json
 import sys
+import time
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 
 from gateway import panel
 from gateway.contract import Answer
+from gateway.service import REPORT_S
 from models import exported
 from models.data.example import DataError, Example
 from models.metrics import delta_bleu
@@ -229,6 +231,7 @@ def test_a_run_does_not_mix_two_models(vllm, gateway, run):
     spared.root = "/cache/served/elsewhere"
     run(url, workers=["w0"])
     worker.root = "/cache/served/retrained"
+    time.sleep(2 * REPORT_S)
     with pytest.raises(EvaluationError, match="another run, with other models"):
         run(url, workers=["w0"])
 

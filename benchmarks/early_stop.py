@@ -10,32 +10,25 @@ status 1 where the 99th percentile of "enough" is over 0.35 of that of "all".
 
 import argparse
 import asyncio
-import contextlib
 import json
 import math
-import os
 import random
 import re
-import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import numpy as np
 from pydicom.data import get_testdata_file
 
+from benchmarks.serving import URL, gateway
 from gateway.client import encode
-from gateway.model_server import Http, complete, new_http_client
+from gateway.model_server import complete, new_http_client
 from tests.mock_vllm import MockVllm
 
 BAR = 0.35
 MEDIAN_S = 0.1
 SIGMA = math.log(20) / 2.3263  # the 99th percentile of a standard normal
-PORT = 8099
-URL = f"http://127.0.0.1:{PORT}"
 AT_ONCE = 8
 SCAN = Path(str(get_testdata_file("CT_small.dcm", download=False)))
 
@@ -58,19 +51,8 @@ def main() -> None:
     ]
     for worker in workers:
         worker.start()
-    with tempfile.TemporaryDirectory() as folder:
-        panel = Path(folder) / "panel.toml"
-        panel.write_text(panel_of(workers))
-        gateway = subprocess.Popen(
-            [sys.executable, "-m", "gateway", f"--port={PORT}"],
-            env=os.environ | {"CONSILIUM_PANEL": str(panel)},
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            seconds = asyncio.run(ask_in_turns(workers, options.cases))
-        finally:
-            gateway.terminate()
-            gateway.wait()
+    with gateway([worker.url for worker in workers], "quorum = 2\ndeadline_s = 60"):
+        seconds = asyncio.run(ask_in_turns(workers, options.cases))
     for worker in workers:
         worker.stop()
     tail = {name: float(np.quantile(found, 0.99)) for name, found in seconds.items()}
@@ -84,15 +66,6 @@ def main() -> None:
     )
     print(json.dumps({"p99_s": tail, "median_s": middle, "ratio": ratio}))
     raise SystemExit(ratio > BAR)
-
-
-def panel_of(workers: list[MockVllm]) -> str:
-    seats = [
-        f'[[worker]]\nname = "w{seat}"\nfamily = "f{seat}"\nmodel = "mock"\nurl = "{worker.url}"\n'
-        'prompt = "{question}"\n'
-        for seat, worker in enumerate(workers)
-    ]
-    return "[panel]\nquorum = 2\ndeadline_s = 60\n" + "".join(seats)
 
 
 async def ask_in_turns(workers: list[MockVllm], cases: int) -> dict[str, list[float]]:
@@ -131,19 +104,8 @@ async def ask_in_turns(workers: list[MockVllm], cases: int) -> dict[str, list[fl
                 seconds[name].append(time.perf_counter() - began)
 
     async with new_http_client() as http:
-        await until_up(http)
         await asyncio.gather(*(one(number) for number in range(cases)))
     return seconds
-
-
-async def until_up(http: Http) -> None:
-    for _ in range(200):
-        with contextlib.suppress(aiohttp.ClientError):
-            async with http.get(f"{URL}/health/live") as response:
-                if response.ok:
-                    return
-        await asyncio.sleep(0.1)
-    raise SystemExit(f"The gateway did not come up on port {PORT}; is the port taken?")
 
 
 if __name__ == "__main__":

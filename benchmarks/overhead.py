@@ -10,32 +10,27 @@ histogram's median is more than 20 % away from the outside measurement.
 
 import argparse
 import asyncio
-import contextlib
 import io
 import json
 import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Awaitable
-from pathlib import Path
 
 import aiohttp
-import httpx
 import numpy as np
 import psutil
 from PIL import Image
 
+from benchmarks.serving import URL, gateway
 from gateway.client import encode
 from tests.mock_vllm import MockVllm
 
 BAR_MS = 3.0
 AGREE = 0.2
 IMAGE_BYTES = 500_000
-PORT = 8098
-URL = f"http://127.0.0.1:{PORT}"
 WARM_UP = 20
 BOUNDARY = "b0undary"
 NAMES = ("form", "json", "direct")
@@ -57,23 +52,13 @@ def main() -> None:
     )
     assert mocks.stdout is not None
     workers = json.loads(mocks.stdout.readline())
-    with tempfile.TemporaryDirectory() as folder:
-        panel = Path(folder) / "panel.toml"
-        panel.write_text(panel_of(workers))
-        gateway = subprocess.Popen(
-            [sys.executable, "-m", "gateway", f"--port={PORT}"],
-            env=os.environ | {"CONSILIUM_PANEL": str(panel)},
-            stderr=subprocess.DEVNULL,
-        )
-        os.sched_setaffinity(gateway.pid, own)
-        try:
-            wait_until_up()
-            seconds, buckets, spent = asyncio.run(measured(workers, options.cases, gateway.pid))
-        finally:
-            gateway.terminate()
-            mocks.terminate()
-            gateway.wait()
-            mocks.wait()
+    try:
+        with gateway(workers, "quorum = 2") as process:
+            os.sched_setaffinity(process, own)
+            seconds, buckets, spent = asyncio.run(measured(workers, options.cases, process))
+    finally:
+        mocks.terminate()
+        mocks.wait()
     raise SystemExit(report(seconds, buckets, spent, options.cases))
 
 
@@ -85,15 +70,6 @@ def serve_mocks() -> None:
         time.sleep(1)
         for mock in mocks:
             mock.requests.clear()
-
-
-def panel_of(workers: list[str]) -> str:
-    seats = [
-        f'[[worker]]\nname = "w{seat}"\nfamily = "f{seat}"\nmodel = "mock"\nurl = "{url}"\n'
-        'prompt = "{question}"\n'
-        for seat, url in enumerate(workers)
-    ]
-    return "[panel]\nquorum = 2\n[load]\ndrain_s = 0\n" + "".join(seats)
 
 
 def photograph() -> bytes:
@@ -108,7 +84,7 @@ def photograph() -> bytes:
 
 
 async def measured(
-    workers: list[str], cases: int, gateway: int
+    workers: list[str], cases: int, process: int
 ) -> tuple[dict[str, list[float]], dict[float, float], float]:
     """Seconds of every case by how it was asked; the histogram of the gateway's own overhead; the
     processor seconds that a case cost it."""
@@ -149,15 +125,15 @@ async def measured(
             for name in NAMES:
                 await prepared(name, -1 - number)
         before = await overhead_histogram(http)
-        process = psutil.Process(gateway)
-        spent = -sum(process.cpu_times()[:2])
+        spending = psutil.Process(process)
+        spent = -sum(spending.cpu_times()[:2])
         for number in range(cases):
             for name in NAMES:
                 call = prepared(name, number)
                 began = time.perf_counter()
                 await call
                 seconds[name].append(time.perf_counter() - began)
-        spent += sum(process.cpu_times()[:2])
+        spent += sum(spending.cpu_times()[:2])
         after = await overhead_histogram(http)
     buckets = {edge: after[edge] - before.get(edge, 0.0) for edge in after}
     return seconds, buckets, spent / (2 * cases)
@@ -194,15 +170,6 @@ def quantile(buckets: dict[float, float], share: float) -> float:
             return low + (edge - low) * (wanted - below) / (count - below)
         low, below = edge, count
     return low
-
-
-def wait_until_up() -> None:
-    for _ in range(200):
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{URL}/health/live").is_success:
-                return
-        time.sleep(0.1)
-    raise SystemExit("the gateway did not start")
 
 
 def report(

@@ -8,9 +8,6 @@ quiet.
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -20,7 +17,7 @@ import aiohttp
 import numpy as np
 from pydicom.data import get_testdata_file
 
-from benchmarks.overhead import wait_until_up
+from benchmarks.serving import URL, gateway
 from gateway import keys
 from gateway.client import encode
 from tests.mock_vllm import MockVllm
@@ -29,9 +26,7 @@ BAR = 1.1
 TURNS = 10
 A_TURN_S = 2.0
 WRONG_PER_S = 500
-PORT = 8098
 SCAN = Path(str(get_testdata_file("CT_small.dcm", download=False)))
-URL = f"http://127.0.0.1:{PORT}/vqa"
 
 
 def main() -> None:
@@ -39,22 +34,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "keys.json"
         key = keys.add(file, "clinic", None, admin=False)
-        panel = Path(folder) / "panel.toml"
-        panel.write_text(
-            '[panel]\nquorum = 1\n[load]\ndrain_s = 0\n[[worker]]\nname = "w0"\nfamily = "f"\n'
-            f'model = "mock"\nurl = "{worker.url}"\nprompt = "{{question}}"\n'
-        )
-        gateway = subprocess.Popen(
-            [sys.executable, "-m", "gateway", f"--port={PORT}"],
-            env=os.environ | {"CONSILIUM_PANEL": str(panel), "CONSILIUM_KEYS": str(file)},
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            wait_until_up()
+        with gateway([worker.url], "quorum = 1", {"CONSILIUM_KEYS": str(file)}):
             quiet, flooded, statuses = asyncio.run(measured(key))
-        finally:
-            gateway.terminate()
-            gateway.wait()
     asked, good = len(worker.requests), len(quiet) + len(flooded)
     worker.stop()
     quiet_ms, flooded_ms = (1000 * float(np.median(found)) for found in (quiet, flooded))
@@ -76,7 +57,7 @@ async def measured(key: str) -> tuple[list[float], list[float], Counter[int]]:
     async def ask(http: aiohttp.ClientSession, sent: str, number: int) -> int:
         body = {"question": f"Case {number}?", "images": [image]}
         headers = {"authorization": f"Bearer {sent}"}
-        async with http.post(URL, json=body, headers=headers) as response:
+        async with http.post(f"{URL}/vqa", json=body, headers=headers) as response:
             await response.read()
             return response.status
 

@@ -18,7 +18,6 @@ from gateway.contract import Busy, Forbidden, TooMany, Unauthorized
 from gateway.keys import Key, Keys
 from gateway.settings import Load
 
-REDIS_TIMEOUT_S = 0.25
 TRY_AGAIN_S = 2  # a case takes about as long
 
 log = logging.getLogger("consilium.gateway")
@@ -78,13 +77,16 @@ class Rates:
         self._own = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._shared = self._own
         if store_url != "memory://":
+            # Imported where it is used: other gateways do without its client.
+            from gateway.redis_store import TIMEOUT_S
+
             storage: Storage = RedisStorage(
                 f"async+{store_url}",
                 wrap_exceptions=True,
                 implementation="redispy",
                 key_prefix="consilium:rate",
-                socket_timeout=REDIS_TIMEOUT_S,
-                socket_connect_timeout=REDIS_TIMEOUT_S,
+                socket_timeout=TIMEOUT_S,
+                socket_connect_timeout=TIMEOUT_S,
             )
             self._shared = SlidingWindowCounterRateLimiter(storage)
 

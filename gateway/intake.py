@@ -4,9 +4,9 @@ import asyncio
 import json
 import os
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import pybase64
 from pydantic import ValidationError
@@ -30,10 +30,10 @@ from gateway.meaning import meaning
 from gateway.pixels import only_pixels, undecoded
 from gateway.settings import Limits, Settings
 
+T = TypeVar("T")
 MEGABYTE = 1_000_000
-MAX_MARKS = (
-    20_000  # brackets and commas in a JSON body: base64 has none, a long chat some thousands
-)
+# Brackets and commas in a JSON body: base64 has none of them, a long chat some thousands.
+MAX_MARKS = 20_000
 HERE_BYTES = MEGABYTE  # a file of so much is stripped sooner than handed to a thread
 SINGLE_FIELDS = {"question", "language", "context", "modality", "options"}
 
@@ -46,7 +46,9 @@ async def read(request: Request, settings: Settings, tenant: str) -> Case:
     limits = settings.limits
     kind = _kind_of(request)
     if kind == "application/json":
-        return await case_of(await json_of(request, settings), limits, tenant)
+        body = await _in_time(request, settings)
+        fields, images = await _off_loop(lambda: _from_json(_json_object(body, "The body"), limits))
+        return await _case(fields, images, limits, tenant)
     if kind != "multipart/form-data":
         raise UnsupportedMedia("Send Content-Type application/json or multipart/form-data.")
     fields, images = await _from_multipart(request, await _in_time(request, settings), limits)
@@ -55,8 +57,7 @@ async def read(request: Request, settings: Settings, tenant: str) -> Case:
 
 async def case_of(content: dict[str, Any], limits: Limits, tenant: str) -> Case:
     """The case in a JSON object like `CaseRequest`; raises a `Refused`."""
-    loop = asyncio.get_running_loop()
-    fields, images = await loop.run_in_executor(_DECODERS, _from_json, content, limits)
+    fields, images = await _off_loop(lambda: _from_json(content, limits))
     return await _case(fields, images, limits, tenant)
 
 
@@ -80,8 +81,11 @@ async def _case(fields: CaseFields, images: list[bytes], limits: Limits, tenant:
 async def _pixels_of(data: bytes, place: str) -> CaseImage:
     if len(data) <= HERE_BYTES and (found := undecoded(data, place)):
         return found
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_DECODERS, only_pixels, data, place)
+    return await _off_loop(lambda: only_pixels(data, place))
+
+
+async def _off_loop(work: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(_DECODERS, work)
 
 
 async def json_of(request: Request, settings: Settings) -> dict[str, Any]:
@@ -89,8 +93,7 @@ async def json_of(request: Request, settings: Settings) -> dict[str, Any]:
     if _kind_of(request) != "application/json":  # what no other site's page can send unasked
         raise UnsupportedMedia("Send Content-Type application/json.")
     body = await _in_time(request, settings)
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_DECODERS, _json_object, body, "The body")
+    return await _off_loop(lambda: _json_object(body, "The body"))
 
 
 def _kind_of(request: Request) -> str:

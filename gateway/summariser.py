@@ -63,8 +63,7 @@ async def summarise(
     began = time.perf_counter()
     try:
         async with asyncio.timeout(DEADLINE_S):
-            body = json.dumps(request(case, opinion, summariser)).encode()
-            reply = await complete(http, summariser.url, body)
+            reply = await ask(case, opinion, summariser, http)
         faithful = is_faithful(reply, opinion, case.language)
     except (TimeoutError, CallFailed):
         failed = Summary(by="vote", faithful=None, seconds=time.perf_counter() - began)
@@ -73,6 +72,14 @@ async def summarise(
     if not faithful:
         return Wording(vote, Summary(by="vote", faithful=False, seconds=seconds), fell_back=True)
     return Wording(reply.text, Summary(by="summariser", faithful=True, seconds=seconds))
+
+
+async def ask(
+    case: Case, opinion: Opinion, summariser: SummariserSettings, http: Http
+) -> Completion:
+    """Its reply as it is, without a deadline; raises CallFailed."""
+    body = json.dumps(request(case, opinion, summariser)).encode()
+    return await complete(http, summariser.url, body)
 
 
 def request(case: Case, opinion: Opinion, summariser: SummariserSettings) -> dict[str, Any]:

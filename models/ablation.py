@@ -6,46 +6,46 @@ the same validation questions.
     DIR/table.jsonl     a row for each cell that is done, with its commit
     DIR/outcomes/       which question was right, in a file for each row
 
-A row is appended once everything else of its cell is kept: what has a row is never done again.
+A row is appended once everything else of its cell is kept: what has a row is never done again. The
+same command started twice, on a machine with the cores for it, shares the work.
 """
 
 import hashlib
 import json
-import os
-import random
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any, Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
+from filelock import FileLock, Timeout
 from PIL import Image
 from pydantic import ValidationError
 
-from models import checkpoints, connectors
-from models.data.example import Example
+from models import checkpoints
+from models.data.example import Example, another_for_each
 from models.examples import examples_of
 from models.features import DTYPE
 from models.metrics.score import Score, mean
 from models.progress import read_log
-from models.stages import Recipe, RecipeError, Stage
+from models.stages import Recipe
 from models.training import StageRun, train
+from models.variants import (
+    BASELINE,
+    AblationError,
+    Choice,
+    Shown,
+    analyses_of,
+    refuse_unfit,
+    variants_of,
+)
 
 VERSION = 1  # raise it when a row means something else
-BASELINE = "baseline"
-RECONSTRUCTION = (0.0, 0.1, 1.0, 3.0, 10.0)  # the λ that are compared
-ROWS_UNPACKED = 10  # rows with one question each in place of one: SLAKE has as many for an image
 # On one core of ours, of the recipe `screening`: until a folder has figures of its own.
 SECONDS_A_STEP, SECONDS_A_LOOK = 3.0, 50.0
-
-Shown = Literal["own", "blank", "other"]
-
-
-class AblationError(Exception):
-    """A screening that cannot be run or read; one sentence that says why and how to mend it."""
 
 
 class Cell(NamedTuple):
@@ -81,15 +81,6 @@ class Row:
         return Cell(self.variant, self.seed, self.shown)
 
 
-class Choice(NamedTuple):
-    """One line of an analysis: a variant as it is shown images, and what it is held against."""
-
-    label: str
-    variant: str
-    shown: Shown
-    against: tuple[str, Shown]
-
-
 @dataclass(frozen=True)
 class Compared:
     """A choice so far, over the seeds that it and what it is held against have both run."""
@@ -109,10 +100,10 @@ class Screening:
     """
 
     def __init__(self, recipe: Recipe, steps: int, seeds: int, out: Path):
-        _refuse_unfit(recipe)
+        refuse_unfit(recipe)
         self.recipe, self.steps, self.seeds, self.out = recipe, steps, range(seeds), out
-        self.variants = _variants(recipe, steps)
-        self.analyses = _analyses(recipe, self.variants)
+        self.variants = variants_of(recipe, steps)
+        self.analyses = analyses_of(recipe, self.variants)
         self._refuse_another_plan()
         self.rows = self._read()
 
@@ -153,17 +144,26 @@ class Screening:
         return sum(self._seconds(cell) for cell in self.open(analyses))
 
     def run(self, data: Path, analyses: Sequence[str], report: Callable[[str], None]) -> None:
-        """Does everything that is open, one cell after the other.
+        """Does everything that is open, one cell after the other; leaves to another process in the
+        same folder what that is at, and waits for it at the end.
 
         Raises:
             Whatever `models.training.train` raises.
         """
         self._claim()
         commit = _commit()  # now: what runs is what was there when it was started
-        for cell in (waiting := self.open(analyses)):
-            left = self.seconds_left(analyses) / 60
-            report(f"{cell.name}: {waiting.index(cell) + 1} of {len(waiting)}, {left:.0f} min left")
-            self._append(*self._do(cell, data, commit))
+        for timeout_s in (0, -1):
+            for cell in self.open(analyses):
+                try:
+                    with self._lock(self.recipe_of(cell).name, timeout_s):
+                        self.rows = self._read()
+                        if cell in self.rows:
+                            continue
+                        count, minutes = len(self.open(analyses)), self.seconds_left(analyses) / 60
+                        report(f"{cell.name}: one of {count} open, {minutes:.0f} min left")
+                        self._append(*self._do(cell, data, commit))
+                except Timeout:
+                    report(f"{cell.name}: another process is at it")
 
     def compared(self, analysis: str, data: Path) -> list[Compared]:
         """Its choices, with 95 % intervals that draw whole images; seeds are averaged for each
@@ -236,9 +236,15 @@ class Screening:
         path = self._outcome(row.cell)
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(right))
-        with (self.out / "table.jsonl").open("a") as table:
+        with self._lock("table"), (self.out / "table.jsonl").open("a") as table:
             table.write(json.dumps(asdict(row)) + "\n")
         self.rows[row.cell] = row
+
+    def _lock(self, name: str, timeout_s: float = -1) -> FileLock:
+        """Among processes; one that dies lets go of it."""
+        folder = self.out / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / name, timeout=timeout_s)
 
     def _outcome(self, cell: Cell) -> Path:
         return self.out / "outcomes" / f"{cell.name}.json"
@@ -253,10 +259,12 @@ class Screening:
     def _claim(self) -> None:
         plan = {"version": VERSION, "steps": self.steps, "recipe": self.recipe.model_dump()}
         self.out.mkdir(parents=True, exist_ok=True)
-        _write_whole(self.out / "plan.json", json.dumps(plan, indent=1))
-        # A last line that was cut short would swallow the next one.
-        rows = "".join(json.dumps(asdict(row)) + "\n" for row in self.rows.values())
-        _write_whole(self.out / "table.jsonl", rows)
+        checkpoints.write_whole(self.out / "plan.json", json.dumps(plan, indent=1))
+        with self._lock("table"):
+            self.rows = self._read()
+            # A last line that was cut short would swallow the next one.
+            rows = "".join(json.dumps(asdict(row)) + "\n" for row in self.rows.values())
+            checkpoints.write_whole(self.out / "table.jsonl", rows)
 
     def _refuse_another_plan(self) -> None:
         path = self.out / "plan.json"
@@ -300,120 +308,13 @@ class Screening:
         return {row.cell: row for row in rows}
 
 
-def _write_whole(path: Path, text: str) -> None:
-    scratch = path.with_suffix(f".{os.getpid()}")
-    scratch.write_text(text)
-    scratch.rename(path)
-
-
-def _refuse_unfit(recipe: Recipe) -> None:
-    if any(stage.tower != "frozen" or stage.augment for stage in recipe.stage):
-        raise AblationError(
-            f"recipe {recipe.name}: a screening runs on cached features: take one whose tower is "
-            "frozen in every stage, without augment."
-        )
-    if tested := [source.set for source in recipe.held_out if source.split == "test"]:
-        raise AblationError(
-            f"recipe {recipe.name}: it is validated on the test split of {tested[0]}, and choices "
-            "are not made on that: take another split."
-        )
-
-
-def _variants(recipe: Recipe, steps: int) -> dict[str, Recipe]:
-    """Every variant by its name; each differs from the baseline in one thing."""
-    last = recipe.stage[-1:]
-    baseline = _changed(recipe, BASELINE, stage=_within(last, steps))
-    found = {BASELINE: baseline}
-    (stage,) = baseline.stage
-    for name in connectors.names():
-        if name != recipe.connector["name"]:
-            wide = stage
-            if connectors.reads_question(name):
-                rows = stage.rows_per_step * ROWS_UNPACKED
-                wide = stage.model_copy(update={"rows_per_step": rows})
-            found[f"connector-{name}"] = _changed(
-                baseline, f"connector-{name}", connector={"name": name}, stage=(wide,)
-            )
-    for weight in RECONSTRUCTION:
-        if weight != stage.reconstruction:
-            name = f"reconstruction-{weight:g}".replace(".", "_")
-            changed = stage.model_copy(update={"reconstruction": weight})
-            found[name] = _changed(baseline, name, stage=(changed,))
-    both = recipe.language.model_copy(update={"image_attention": "bidirectional"})
-    found["image-bidirectional"] = _changed(baseline, "image-bidirectional", language=both)
-    for first in range(len(recipe.stage) - 2, -1, -1):
-        stages = recipe.stage[first:]
-        name = "-".join(["stages", *(stage.name for stage in stages)])
-        found[name] = _changed(recipe, name, stage=_within(stages, steps))
-    return found
-
-
-def _within(stages: Sequence[Stage], steps: int) -> tuple[Stage, ...]:
-    """The stages, one after the other, in so many steps: two parts for the last, one for each that
-    comes before it. A sixth of each warms up."""
-    early = steps // (len(stages) + 1)
-    counts = [early] * (len(stages) - 1) + [steps - early * (len(stages) - 1)]
-    names = [stage.name for stage in stages]
-    return tuple(
-        stage.model_copy(
-            update={
-                "steps": count,
-                "epochs": max(count, 1),  # the steps end it, however small the data
-                "warmup_steps": max(count // 6, 1),
-                "parent": stage.parent if stage.parent in names else None,
-            }
-        )
-        for stage, count in zip(stages, counts, strict=True)
-    )
-
-
-def _changed(recipe: Recipe, name: str, **changes: Any) -> Recipe:
-    try:
-        return Recipe.model_validate(
-            recipe.model_copy(update={"name": name, **changes}).model_dump()
-        )
-    except ValidationError as error:
-        raise RecipeError(f"recipe {recipe.name}: {error.errors()[0]['msg']}.") from error
-
-
-def _analyses(recipe: Recipe, variants: dict[str, Recipe]) -> dict[str, list[Choice]]:
-    def held_against_baseline(named: dict[str, str]) -> list[Choice]:
-        return [
-            Choice(label, v if v in variants else BASELINE, "own", (BASELINE, "own"))
-            for label, v in named.items()
-        ]
-
-    # What reads the question cannot be packed, and takes by far the longest.
-    names = sorted(connectors.names(), key=connectors.reads_question)
-    stages = [stage.name for stage in recipe.stage]
-    weights = {f"{w:g}": f"reconstruction-{w:g}".replace(".", "_") for w in RECONSTRUCTION}
-    programmes = [stages[first:] for first in range(len(stages) - 1, -1, -1)]
-    found = {
-        "connectors": held_against_baseline({name: f"connector-{name}" for name in names}),
-        "reconstruction": held_against_baseline(weights),
-        "image-attention": held_against_baseline(
-            {"causal": BASELINE, "bidirectional": "image-bidirectional"}
-        ),
-        "stages": held_against_baseline(
-            {", ".join(p): "-".join(["stages", *p]) for p in programmes}
-        ),
-    }
-    found["images"] = [
-        Choice(f"{variant}, {shown}", variant, shown, (variant, "own"))
-        for variant in variants
-        for shown in get_args(Shown)
-        if shown != "own"
-    ]
-    return found
-
-
 def _look(
     recipe: Recipe, runs: Path, data: Path, shown: Shown
 ) -> tuple[dict[str, bool], dict[str, float]]:
     """Which question a finished run has right, and its figures, where it sees what is `shown`."""
     run = StageRun(recipe, recipe.stage[-1], runs / recipe.name, data, None)
     run.log.shown = False  # the run's own log tells of its own images
-    images = sorted({image for row in run.validation for image in row.images})
+    images = {image for row in run.validation for image in row.images}
     if shown == "blank":
         tower = run.model.tower
         pixels = tower.preprocess(Image.new("RGB", (384, 384), (128, 128, 128)))
@@ -421,10 +322,8 @@ def _look(
             features = tower(pixels[None].to(run.accelerator.device))[0].to(DTYPE).cpu()
         run.features |= dict.fromkeys(images, features)
     elif shown == "other":
-        random.Random(0).shuffle(images)
-        # One cycle through all of them, so that none stays where it was.
-        other = zip(images, images[1:] + images[:1], strict=True)
-        run.features |= {image: run.features[its] for image, its in list(other)}
+        other = another_for_each(images, seed=0)
+        run.features |= {image: run.features[its] for image, its in list(other.items())}
     tally = run.validate(run.steps)
     return {question.id: right for question, right in tally.right.items()}, tally.report()
 

@@ -95,10 +95,15 @@ def claim(run: Path, recipe: Recipe) -> Path:
             )
     if start := recipe.start_folder:
         _claim_start(run / START, start)
-    scratch = path.with_suffix(f".{os.getpid()}")
-    scratch.write_text(recipe.model_dump_json(indent=1))
-    scratch.rename(path)
+    write_whole(path, recipe.model_dump_json(indent=1))
     return run
+
+
+def write_whole(path: Path, text: str) -> None:
+    """All of it, or nothing: never a file that was cut short."""
+    scratch = path.with_suffix(f".{os.getpid()}")
+    scratch.write_text(text)
+    scratch.rename(path)
 
 
 def _claim_start(path: Path, start: Path) -> None:

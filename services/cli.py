@@ -323,8 +323,9 @@ def ablate(
     data: OptionalData = None,
 ) -> None:
     """Train design choices for the same few steps each, and compare them on validation."""
-    from models.ablation import AblationError, Screening
+    from models.ablation import Screening
     from models.stages import load_recipe
+    from models.variants import AblationError
     from services import ablate as program
 
     with _training_failures(AblationError):

@@ -24,7 +24,7 @@ from gateway.client import GatewayRefused, GatewayUnreachable, bearer, encode, r
 from gateway.contract import Language, PanelReport, Summarise, Verdict
 from models import exported
 from models.data import datasets
-from models.data.example import DataError, Example
+from models.data.example import DataError, Example, another_for_each
 from models.data.splits import refuse_shared_images
 from models.examples import examples_of, learned_by
 from models.stages import Source, load_recipe
@@ -133,12 +133,9 @@ def _in_sample_order(examples: list[Example]) -> list[Example]:
 
 def _with_other_images(examples: list[Example], seed: int) -> list[Example]:
     """Each image replaced by another one: a worker that does not look will not notice."""
-    images = sorted({example.images for example in examples})
-    if len(images) < 2:
+    other = another_for_each((example.images for example in examples), seed)
+    if len(other) < 2:
         raise EvaluationError("Shuffling needs at least two images.")
-    random.Random(seed).shuffle(images)
-    # One cycle through all of them, so that none stays where it was.
-    other = dict(zip(images, images[1:] + images[:1], strict=True))
     return [replace(example, images=other[example.images]) for example in examples]
 
 

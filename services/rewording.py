@@ -1,7 +1,6 @@
 """Stored opinions, worded by a summariser that is running now."""
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,9 +9,9 @@ from rich.console import Console
 from rich.progress import track
 
 from gateway.contract import Language
-from gateway.model_server import CallFailed, Completion, Http, complete, new_http_client, probe
+from gateway.model_server import CallFailed, Completion, Http, new_http_client, probe
 from gateway.settings import Settings, SummariserSettings
-from gateway.summariser import is_faithful, request
+from gateway.summariser import ask, is_faithful
 from gateway.verdict import Opinion
 from services.fit import Heard
 from services.stored_run import EvaluationError
@@ -66,8 +65,7 @@ async def _replies(
         if opinion.unanimous or case.cell.language not in summariser.languages:
             return None
         try:
-            body = json.dumps(request(case.case, opinion, summariser)).encode()
-            return await complete(http, summariser.url, body)
+            return await ask(case.case, opinion, summariser, http)
         except CallFailed:
             return None
 

@@ -1,10 +1,13 @@
 """One question about one or more images, whatever dataset it came from."""
 
 import json
+import random
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Images = TypeVar("Images", Path, tuple[Path, ...])
 
 
 class DataError(Exception):
@@ -45,6 +48,14 @@ def require_images(examples: Iterable[Example], mend: str) -> None:
     for image in sorted({image for example in examples for image in example.images}):
         if not image.is_file():
             raise DataError(f"{image} is missing: {mend}.")
+
+
+def another_for_each(images: Iterable[Images], seed: int) -> dict[Images, Images]:
+    """For each of them another one of them, by lot: who does not look will not notice."""
+    ordered = sorted(set(images))
+    random.Random(seed).shuffle(ordered)
+    # One cycle through all of them, so that none stays where it was.
+    return dict(zip(ordered, ordered[1:] + ordered[:1], strict=True))
 
 
 def missing_file(path: Path) -> DataError:

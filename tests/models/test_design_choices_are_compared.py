@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from models import ablation
-from models.ablation import BASELINE, AblationError, Cell, Row, Screening
+from models.ablation import Cell, Row, Screening
 from models.dry_run import plan
 from models.examples import examples_of
 from models.export import ExportError, export
@@ -20,6 +20,7 @@ from models.metrics.score import mean
 from models.packing import collate
 from models.stages import Recipe, Source, load_recipe
 from models.training import train
+from models.variants import BASELINE, AblationError, Shown
 from models.vlm import build_model
 from tests.tiny import write_toml
 
@@ -83,6 +84,37 @@ def test_one_stopped_in_the_middle_goes_on_to_the_same_table(
     assert resumed.open(ASKED) == [] and resumed.seconds_left(ASKED) == 0
     assert told(resumed) == told(unbroken) == told(Screening(staged, 4, 1, tmp_path / "broken"))
     assert compared(resumed, drawn_slake) == compared(unbroken, drawn_slake)
+
+
+def test_two_processes_in_one_folder_share_the_work(
+    staged: Recipe, drawn_slake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one, at the second run when we begin, ends with it while we wait for that alone."""
+    alone = Screening(staged, 4, 1, tmp_path / "alone")
+    alone.run(drawn_slake, ASKED, silent)
+    ours, other = (Screening(staged, 4, 1, tmp_path / "shared") for _ in range(2))
+    second = ours.cells(ASKED)[1]
+    lock = other._lock(ours.recipe_of(second).name)
+    lock.acquire()
+    said: list[str] = []
+    trained: list[str] = []
+
+    def counted(recipe: Recipe, data: Path, runs: Path) -> Path:
+        trained.append(recipe.name)
+        if len(trained) == len(ours.cells(ASKED)) - 1:
+            other._append(*other._do(second, data, "theirs"))
+            lock.release()
+        return train(recipe, data, runs)
+
+    monkeypatch.setattr(ablation, "train", counted)
+    ours.run(drawn_slake, ASKED, said.append)
+
+    assert f"{second.name}: another process is at it" in said
+    assert sorted(trained) == sorted(cell.name for cell in ours.cells(ASKED))  # each of them once
+    assert ours.rows[second].commit == "theirs"
+    rows = told(Screening(staged, 4, 1, tmp_path / "shared"))
+    commit = alone.rows[second].commit
+    assert {replace(row, commit=commit) for row in rows} == set(told(alone))
 
 
 def test_every_variant_takes_the_whole_budget_and_says_how_it_came_about(
@@ -171,7 +203,7 @@ def test_a_look_is_at_other_images_than_the_questions_own(
     drawn_slake: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    shown: ablation.Shown,
+    shown: Shown,
 ) -> None:
     """What the objective sees: one grey image for all, or each image where another one was. The
     run's own log says nothing of it."""

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from models.ablation import BASELINE, Cell, Row, Screening
+from models.ablation import Cell, Row, Screening
 from models.stages import load_recipe
+from models.variants import BASELINE
 from services.ablate import list_plan, show
 
 ROOT = Path(__file__).parents[2]

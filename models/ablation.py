@@ -31,14 +31,16 @@ from models.examples import examples_of
 from models.features import DTYPE
 from models.metrics.score import Score, mean
 from models.progress import read_log
-from models.stages import Recipe
+from models.stages import Recipe, RecipeError
 from models.training import StageRun, train
 from models.variants import (
     BASELINE,
+    FULL,
     AblationError,
     Choice,
     Shown,
     analyses_of,
+    full_analysis,
     refuse_unfit,
     variants_of,
 )
@@ -102,8 +104,9 @@ class Screening:
     def __init__(self, recipe: Recipe, steps: int, seeds: int, out: Path):
         refuse_unfit(recipe)
         self.recipe, self.steps, self.seeds, self.out = recipe, steps, range(seeds), out
-        self.variants = variants_of(recipe, steps)
-        self.analyses = analyses_of(recipe, self.variants)
+        self.screened = variants_of(recipe, steps)
+        full = variants_of(recipe, None)
+        self.variants = self.screened | {f"{FULL}-{name}": full[name] for name in full}
         self._refuse_another_plan()
         self.rows = self._read()
 
@@ -112,21 +115,36 @@ class Screening:
         changed = {"name": trained.name, "seed": cell.seed}
         return self.variants[cell.variant].model_copy(update=changed)
 
+    @property
+    def analyses(self) -> dict[str, list[Choice]]:
+        """By name; `full` is there once there is something to choose it by."""
+        found = analyses_of(self.recipe, self.screened)
+        trained = {Cell(variant, seed) for variant in self.screened for seed in self.seeds}
+        return found | {FULL: full_analysis(self.best())} if trained <= self.rows.keys() else found
+
     def cells(self, analyses: Sequence[str] = ()) -> list[Cell]:
-        """What `analyses` (all, if none is named) take, in the order in which it is run: all of it
-        with one seed before any with two, and the baseline first, whose looks say whether so few
-        steps are enough to see anything.
+        """What `analyses` (all but `full`, if none is named) take, in the order in which it is run:
+        all of it with one seed before any with two, and the baseline first, whose looks say whether
+        so few steps are enough to see anything. What is run in full is run with the first seed.
 
         Raises:
-            AblationError: an analysis that there is not.
+            AblationError: an analysis that there is not, or not yet.
         """
-        if unknown := set(analyses) - set(self.analyses):
+        there = self.analyses
+        if FULL in analyses and FULL not in there:
             raise AblationError(
-                f"No analysis {', '.join(sorted(unknown))}. There are: {', '.join(self.analyses)}."
+                "The best are not known yet: run it without `full` until every variant is trained "
+                f"with {len(self.seeds)} seed(s)."
             )
+        if unknown := set(analyses) - set(there):
+            raise AblationError(
+                f"No analysis {', '.join(sorted(unknown))}. There are: {', '.join(there)}."
+            )
+        wanted = analyses or [name for name in there if name != FULL]
         found: dict[Cell, None] = {}
         for seed in self.seeds:
-            asked = [c for name in analyses or self.analyses for c in self.analyses[name]]
+            names = [name for name in wanted if name != FULL or seed == self.seeds[0]]
+            asked = [choice for name in names for choice in there[name]]
             for choice in sorted(asked, key=lambda choice: choice.variant != BASELINE):
                 for cell in (
                     choice.against,
@@ -140,8 +158,10 @@ class Screening:
         return [cell for cell in self.cells(analyses) if cell not in self.rows]
 
     def seconds_left(self, analyses: Sequence[str] = ()) -> float:
-        """By what such cells have taken here, or else by what they took us."""
-        return sum(self._seconds(cell) for cell in self.open(analyses))
+        """By what such cells have taken here, or else by what they took us; without what is run
+        in full."""
+        screened = [cell for cell in self.open(analyses) if cell.variant in self.screened]
+        return sum(self._seconds(cell) for cell in screened)
 
     def run(self, data: Path, analyses: Sequence[str], report: Callable[[str], None]) -> None:
         """Does everything that is open, one cell after the other; leaves to another process in the
@@ -180,10 +200,10 @@ class Screening:
         return [self._compared(choice, held_out) for choice in self.analyses[analysis]]
 
     def best(self, count: int = 3) -> list[str]:
-        """The variants that were right most often, each over the seeds that it has run."""
+        """Those screened that were right most often, each over the seeds that it has run."""
         found: dict[str, list[float]] = {}
         for row in self.rows.values():
-            if row.shown == "own":
+            if row.shown == "own" and row.variant in self.screened:
                 found.setdefault(row.variant, []).append(row.exact_match)
         return sorted(found, key=lambda variant: -fmean(found[variant]))[:count]
 
@@ -251,7 +271,8 @@ class Screening:
 
     def _seconds(self, cell: Cell) -> float:
         looks = cell.shown != "own"
-        here = [row.seconds for row in self.rows.values() if (row.shown != "own") == looks]
+        rows = [row for row in self.rows.values() if row.variant in self.screened]
+        here = [row.seconds for row in rows if (row.shown != "own") == looks]
         if here:
             return median(here)
         return SECONDS_A_LOOK + (0 if looks else SECONDS_A_STEP * self.steps)
@@ -284,11 +305,12 @@ class Screening:
             )
         try:
             theirs = Recipe.model_validate(found["recipe"])
-        except ValidationError as error:
+            variants = variants_of(theirs, found["steps"])
+        except (RecipeError, ValidationError) as error:
             raise AblationError(
                 f"{path} holds a recipe that is none any more: give another --out."
             ) from error
-        if (theirs, found["steps"]) != (self.recipe, self.steps):
+        if variants != self.screened:
             raise AblationError(
                 f"{self.out} holds another plan: recipe {theirs.name!r} as it was then, in "
                 f"{found['steps']} steps. Give these, or another --out."

@@ -2,7 +2,7 @@
 thing, and the analyses that hold them against each other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import ValidationError
@@ -11,6 +11,7 @@ from models import connectors
 from models.stages import Recipe, RecipeError, Stage
 
 BASELINE = "baseline"
+FULL = "full"  # the analysis whose variants have no budget of steps
 RECONSTRUCTION = (0.0, 0.1, 1.0, 3.0, 10.0)  # the λ that are compared
 ROWS_UNPACKED = 10  # rows with one question each in place of one: SLAKE has as many for an image
 
@@ -44,8 +45,9 @@ def refuse_unfit(recipe: Recipe) -> None:
         )
 
 
-def variants_of(recipe: Recipe, steps: int) -> dict[str, Recipe]:
-    """Every variant by its name, the baseline first; `steps` optimiser steps each.
+def variants_of(recipe: Recipe, steps: int | None) -> dict[str, Recipe]:
+    """Every variant by its name, the baseline first; `steps` optimiser steps each, or None for as
+    many as the recipe takes.
 
     Raises:
         RecipeError: one of them would be no recipe.
@@ -77,19 +79,24 @@ def variants_of(recipe: Recipe, steps: int) -> dict[str, Recipe]:
     return found
 
 
-def _within(stages: Sequence[Stage], steps: int) -> tuple[Stage, ...]:
+def _within(stages: Sequence[Stage], steps: int | None) -> tuple[Stage, ...]:
     """The stages, one after the other, in so many steps: two parts for the last, one for each that
-    comes before it. A sixth of each warms up."""
+    comes before it. A sixth of each warms up. None leaves them as long as they are."""
+    names = [stage.name for stage in stages]
+    stages = [
+        stage if stage.parent in names else stage.model_copy(update={"parent": None})
+        for stage in stages
+    ]
+    if steps is None:
+        return tuple(stages)
     early = steps // (len(stages) + 1)
     counts = [early] * (len(stages) - 1) + [steps - early * (len(stages) - 1)]
-    names = [stage.name for stage in stages]
     return tuple(
         stage.model_copy(
             update={
                 "steps": count,
                 "epochs": max(count, 1),  # the steps end it, however small the data
                 "warmup_steps": max(count // 6, 1),
-                "parent": stage.parent if stage.parent in names else None,
             }
         )
         for stage, count in zip(stages, counts, strict=True)
@@ -105,8 +112,8 @@ def _changed(recipe: Recipe, name: str, **changes: Any) -> Recipe:
         raise RecipeError(f"recipe {recipe.name}: {error.errors()[0]['msg']}.") from error
 
 
-def analyses_of(recipe: Recipe, variants: dict[str, Recipe]) -> dict[str, list[Choice]]:
-    """What is told of them, by the analysis's name."""
+def analyses_of(recipe: Recipe, variants: Collection[str]) -> dict[str, list[Choice]]:
+    """What is told of the `variants`, by the analysis's name; all within the same steps."""
 
     def held_against_baseline(named: dict[str, str]) -> list[Choice]:
         return [
@@ -136,3 +143,12 @@ def analyses_of(recipe: Recipe, variants: dict[str, Recipe]) -> dict[str, list[C
         if shown != "own"
     ]
     return found
+
+
+def full_analysis(best: Sequence[str]) -> list[Choice]:
+    """The best variants without a budget, held against the baseline without one."""
+    against = f"{FULL}-{BASELINE}"
+    return [
+        Choice(variant, f"{FULL}-{variant}", "own", (against, "own"))
+        for variant in dict.fromkeys([BASELINE, *best])
+    ]

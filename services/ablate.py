@@ -49,7 +49,7 @@ def show(screening: Screening, analyses: Sequence[str], data: Path, say: Print) 
         (screening.out / "table.md").write_text("\n".join(lines))
     say("95 % intervals clustered by image, seeds averaged; differences paired by question")
     if best := screening.best():
-        say(f"right most often, for a full run each: {', '.join(best)}")
+        say(f"right most often: {', '.join(best)}; `ablate full` runs each in full")
     _say_what_is_left(screening, analyses, say)
 
 
@@ -87,6 +87,7 @@ def _points(score: Score) -> tuple[float, float, float]:
 def _say_what_is_left(screening: Screening, analyses: Sequence[str], say: Print) -> None:
     cells, left = screening.cells(analyses), screening.open(analyses)
     say(f"{len(cells) - len(left)} of {len(cells)} done")
-    if left:
-        hours = screening.seconds_left(analyses) / 3600
+    if hours := screening.seconds_left(analyses) / 3600:
         say(f"about {hours:.1f} hours left; the same command, without --plan or --show, goes on")
+    if any(cell.variant not in screening.screened for cell in left):
+        say("what is run in full says how long it takes")

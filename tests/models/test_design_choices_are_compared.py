@@ -20,7 +20,7 @@ from models.metrics.score import mean
 from models.packing import collate
 from models.stages import Recipe, Source, load_recipe
 from models.training import train
-from models.variants import BASELINE, AblationError, Shown
+from models.variants import BASELINE, FULL, AblationError, Shown, variants_of
 from models.vlm import build_model
 from tests.tiny import write_toml
 
@@ -134,7 +134,7 @@ def test_every_variant_takes_the_whole_budget_and_says_how_it_came_about(
 
 
 def test_each_variant_differs_from_the_baseline_in_one_thing() -> None:
-    variants = Screening(load_recipe("screening"), 60, 1, Path("nowhere")).variants
+    variants = variants_of(load_recipe("screening"), 60)
     baseline = flat(variants[BASELINE].model_dump() | {"name": ""})
 
     for name, variant in variants.items():
@@ -195,6 +195,37 @@ def test_differences_are_paired_by_question_and_average_the_seeds(
     screening._outcome(Cell(BASELINE, 0)).write_text('{"slake/validate-0": true}')
     with pytest.raises(AblationError, match="scored on other questions than the data holds"):
         screening.compared("reconstruction", drawn_slake)
+
+
+def test_the_best_and_the_baseline_are_run_in_full_once_all_are_screened(
+    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
+) -> None:
+    """Eight images, two a step, twice: eight steps in place of the budget's four, one seed in place
+    of two. What was screened is written, not run."""
+    best = ["connector-linear", "reconstruction-0", "image-bidirectional"]
+    screening = Screening(tiny_recipe(), 4, 2, tmp_path)
+    asked = [f"slake/validate-{number}" for number in range(8)]
+    for variant in screening.screened:
+        with pytest.raises(AblationError, match="until every variant is trained with 2 seed"):
+            screening.run(drawn_slake, [FULL], silent)
+        for cell in (Cell(variant, 0), Cell(variant, 1)):
+            count = 8 - best.index(variant) if variant in best else 1
+            recipe = ablation._hash(screening.recipe_of(cell))
+            row = Row(*cell, recipe, 4, "commit", count / 8, 8, 1.0, 1.0)
+            screening._append(row, {q: n < count for n, q in enumerate(asked)})
+    before = screening.cells()
+
+    screening.run(drawn_slake, [FULL], silent)
+
+    run = [row for row in screening.rows.values() if row.variant not in screening.screened]
+    assert [row.variant for row in run] == [f"full-{name}" for name in (BASELINE, *best)]
+    assert {(row.seed, row.steps) for row in run} == {(0, 8)}
+    found = screening.compared(FULL, drawn_slake)
+    assert [(each.choice.label, each.over is None) for each in found] == [
+        (BASELINE, True),
+        *((name, False) for name in best),
+    ]
+    assert screening.best() == best and screening.cells() == before
 
 
 @pytest.mark.parametrize("shown", ["blank", "other"])
@@ -283,10 +314,10 @@ def test_a_folder_of_another_plan_is_refused(
     tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
 ) -> None:
     """Other steps, another recipe, another version, another kind of folder, a row that today's
-    variant would not give; but more seeds only add to it."""
+    variant would not give; but more seeds only add to it, and other epochs change no budget."""
     out = tmp_path / "out"
     Screening(tiny_recipe(), 4, 1, out).run(drawn_slake, ["image-attention"], silent)
-    assert len(Screening(tiny_recipe(), 4, 2, out).open(["image-attention"])) == 2
+    assert len(Screening(tiny_recipe(epochs=9), 4, 2, out).open(["image-attention"])) == 2
 
     with pytest.raises(AblationError, match="another plan: recipe 'tiny' as it was then, in 4 st"):
         Screening(tiny_recipe(), 5, 1, out)

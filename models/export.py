@@ -22,7 +22,7 @@ import models.cpu_torch  # noqa: F401  before transformers, which imports torchv
 
 # isort: split
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from models import assets, connectors
 from models.card import model_card
@@ -47,9 +47,11 @@ def export(recipe_file: Path, checkpoint: Path, out: Path) -> Path:
         ExportError: the checkpoint is not the end of a run of this recipe, or its worker cannot be
             served.
         RecipeError: the recipe cannot be read.
+        AssetError: the language model's settings cannot be had.
     """
     recipe = load_recipe(recipe_file)
     _refuse_unserved_connector(recipe)
+    _refuse_unserved_language(recipe)
     _refuse_soft_prompts(recipe)
     _refuse_bidirectional_images(recipe)
     _check_checkpoint(recipe, checkpoint)
@@ -223,6 +225,18 @@ def _refuse_unserved_connector(recipe: Recipe) -> None:
         raise ExportError(
             f"connector {name!r}: {reason}, for which vLLM has no place: it trains and answers "
             "under transformers only. Take a connector that docs/connectors.md calls served."
+        )
+
+
+def _refuse_unserved_language(recipe: Recipe) -> None:
+    settings = AutoConfig.from_pretrained(assets.resolve(recipe.language.model))
+    with torch.device("meta"):
+        layers = AutoModelForCausalLM.from_config(settings).base_model_prefix
+    if layers != "model":  # models.vllm_model calls them so
+        raise ExportError(
+            f"recipe {recipe.name}: language.model: a {settings.model_type} keeps its layers as "
+            f"{layers!r}, where we do not look for them under vLLM: it trains and answers under "
+            "transformers only. Take a Gemma, Llama, Mistral or Qwen."
         )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from models import checkpoints, probe
+from models import checkpoints, connectors, probe
 from models.data.example import Example
 from models.data.slake_facts import facts
 from models.data.splits import near_duplicates, refuse_shared_images
@@ -84,6 +84,12 @@ def compare(runs: Sequence[Path], data: Path, out: Path) -> dict[str, Any]:
         TuningError, RecipeError, AssetError: as for training.
     """
     recipes = [checkpoints.recipe_of(run) for run in runs]
+    for recipe in recipes:
+        if connectors.reads_question(name := recipe.connector["name"]):
+            raise ProbeError(
+                f"connector {name!r} makes an image's embeddings anew for each question: there is "
+                "nothing to probe of an image alone."
+            )
     stops = [_stops(run, recipe) for run, recipe in zip(runs, recipes, strict=True)]
     known = probed(data)
     shown = [Example(str(i), (i,), "", "", "en", False) for i in known.images]
@@ -148,11 +154,6 @@ def _point(
     seen: dict[str, Reading],
 ) -> Point:
     model = build_model(recipe)
-    if model.fuses:
-        raise ProbeError(
-            f"connector {recipe.connector['name']!r} makes an image's embeddings anew for each "
-            "question: there is nothing to probe of an image alone."
-        )
     if folder:
         load_trained(model, folder, merge=True)
     features, tokens = _embeddings(model, known.images)

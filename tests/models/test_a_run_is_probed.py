@@ -174,19 +174,6 @@ def test_a_run_that_has_only_begun_is_refused(
     assert "no whole checkpoint" in said
 
 
-def test_a_connector_that_waits_for_the_question_is_refused(
-    probe: Callable[..., tuple[int, str]], tiny_language: Path, data: Path, tmp_path: Path
-) -> None:
-    content = tiny.recipe(tiny_language, "fused", epochs=1)
-    content["connector"] = {"name": "fusion", "heads": 4, "depth": 1}
-    train(Recipe.model_validate(content), data, tmp_path)
-
-    status, said = probe(tmp_path / "fused")
-
-    assert status == 1
-    assert "\nconsilium: connector 'fusion' makes an image's embeddings anew for each" in said
-
-
 def test_a_class_of_two_images_is_refused(
     probe: Callable[..., tuple[int, str]], run: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -216,3 +203,17 @@ def test_a_run_that_has_learned_from_the_probed_images_is_refused(
 
     assert status == 1
     assert "is also a training image" in said
+
+
+def test_a_connector_that_reads_the_question_is_refused_before_anything_is_read(
+    probe: Callable[..., tuple[int, str]], run: Path, tmp_path: Path
+) -> None:
+    fused = shutil.copytree(run, tmp_path / "fused")
+    recipe = json.loads((fused / "recipe.json").read_text())
+    (fused / "recipe.json").write_text(json.dumps(recipe | {"connector": {"name": "fusion"}}))
+
+    status, said = probe(fused, tmp_path / "no data")
+
+    assert status == 1
+    assert said.count("\n") == 1
+    assert "there is nothing to probe of an image alone" in said

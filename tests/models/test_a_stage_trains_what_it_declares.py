@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from models import tuning
 from models.augment import augmented
@@ -23,7 +24,7 @@ from models.stages import Recipe
 from models.training import StageRun, train
 from models.tuning import TuningError
 from models.vlm import build_model
-from tests.tiny import write_toml
+from tests.tiny import save_tokenizer, write_toml
 
 RecipeMaker = Callable[..., Recipe]
 LORA = {"rank": 2, "alpha": 2}
@@ -139,6 +140,20 @@ def test_what_vllm_cannot_serve_is_not_exported(
         export(
             write_toml(recipe.model_dump(), tmp_path / "recipe.toml"), tmp_path, tmp_path / "zoo"
         )
+
+
+def test_a_language_model_that_vllm_is_not_taught_is_not_exported(
+    tiny_recipe: RecipeMaker, tmp_path: Path
+) -> None:
+    folder = tmp_path / "gpt2"
+    vocabulary = save_tokenizer(folder)
+    config = GPT2Config(vocab_size=vocabulary, n_embd=16, n_layer=1, n_head=2)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    recipe = tiny_recipe(language_part={"model": str(folder)})
+    toml = write_toml(recipe.model_dump(), tmp_path / "recipe.toml")
+
+    with pytest.raises(ExportError, match="a gpt2 keeps its layers as 'transformer'"):
+        export(toml, tmp_path, tmp_path / "zoo")
 
 
 WHOLE = {"language": "full", "lora": None}

@@ -15,6 +15,7 @@ from tokenizers import models as tokenizer_models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 COLOURS = ("red", "green", "blue", "white")
+LOOKS = (("CT", "Liver"), ("MRI", "Spleen"), ("CT", "Colon"), ("MRI", "Liver"))
 SHAPE: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -98,6 +99,25 @@ def draw_slake(data: Path) -> Path:
                     }
                 )
         (root / f"{split}.json").write_text(json.dumps(rows))
+    return data
+
+
+def draw_abdomens(data: Path) -> Path:
+    """As `draw_slake`, with what captions and stacks are made of: four abdomens, a smaller one, and
+    a head; twice, in two splits."""
+    images = [("Abdomen", 64, look) for look in LOOKS]
+    images += [("Abdomen", 32, LOOKS[0]), ("Brain_Tissue", 64, ("MRI", "Brain"))]
+    for split, first in (("train", 0), ("validate", 10)):
+        rows = []
+        for number, (part, side, (modality, organ)) in enumerate(images, start=first):
+            folder = data / "slake" / "imgs" / f"xmlab{number}"
+            folder.mkdir(parents=True)
+            Image.new("RGB", (side, side), (9 * number, 0, 0)).save(folder / "source.jpg")
+            (folder / "detection.json").write_text(json.dumps([{organ: [1, 1, 9, 9]}]))
+            row = {"img_name": f"xmlab{number}/source.jpg", "question": "?", "answer": "!"}
+            row |= {"q_lang": "en", "modality": modality, "answer_type": "OPEN", "location": part}
+            rows.append(row)
+        (data / "slake" / f"{split}.json").write_text(json.dumps(rows))
     return data
 
 

@@ -1,6 +1,5 @@
 """Several images for each case: drawn from SLAKE, trained on, refused where they make no stack."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,30 +15,16 @@ from models.stages import Recipe, Source
 from models.training import train
 from models.tuning import load_trained
 from models.vlm import build_model
+from tests.tiny import LOOKS, draw_abdomens
 
 RecipeMaker = Callable[..., Recipe]
 STACKS = {"set": "slake_synthetic_stacks", "split": "train", "languages": ["en"]}
 SPATIAL: dict[str, Any] = {"name": "spatial3d", "hidden": 16, "edge": 1}
-LOOKS = (("CT", "Liver"), ("MRI", "Spleen"), ("CT", "Colon"), ("MRI", "Liver"))
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """SLAKE's layout: four abdomens, a smaller one, and a head; twice, in two splits."""
-    images = [("Abdomen", 64, look) for look in LOOKS]
-    images += [("Abdomen", 32, LOOKS[0]), ("Brain_Tissue", 64, ("MRI", "Brain"))]
-    for split, first in (("train", 0), ("validate", 10)):
-        rows = []
-        for number, (part, side, (modality, organ)) in enumerate(images, start=first):
-            folder = tmp_path / "slake" / "imgs" / f"xmlab{number}"
-            folder.mkdir(parents=True)
-            Image.new("RGB", (side, side), (9 * number, 0, 0)).save(folder / "source.jpg")
-            (folder / "detection.json").write_text(json.dumps([{organ: [1, 1, 9, 9]}]))
-            row = {"img_name": f"xmlab{number}/source.jpg", "question": "?", "answer": "!"}
-            row |= {"q_lang": "en", "modality": modality, "answer_type": "OPEN", "location": part}
-            rows.append(row)
-        (tmp_path / "slake" / f"{split}.json").write_text(json.dumps(rows))
-    return tmp_path
+    return draw_abdomens(tmp_path)
 
 
 def of(data: Path, split: str = "train") -> list[Example]:

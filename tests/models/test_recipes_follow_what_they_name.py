@@ -1,5 +1,6 @@
 """The recipes after published systems: each is planned, and trains what its system trains."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,12 +11,13 @@ from PIL import Image
 from models import tuning
 from models.dry_run import NF4_BITS, plan
 from models.export import export, load_served, served_folder
+from models.progress import read_log
 from models.published import MODELS
 from models.stages import RECIPES, Recipe, RecipeError, load_recipe
 from models.training import train
 from models.vision import Tower, TowerConfig
 from models.vlm import build_model
-from tests.tiny import save_llama, write_toml
+from tests.tiny import draw_abdomens, save_llama, write_toml
 
 # isort: split
 from transformers import AutoModelForCausalLM
@@ -43,6 +45,8 @@ FOLLOWS = {
     "clip-gpt2-xl": [C | L],
     "clip-biogpt": [C | L],
 }
+# Packages of the index hold their base weights; the others' come from a hub.
+AT_HAND = [name for name in FOLLOWS if load_recipe(name).tower.weights.startswith("base:")]
 HOUSE = {"mobilenet", "efficientnet", "polyglot", "screening"}
 
 
@@ -59,6 +63,23 @@ def test_a_recipe_says_whom_it_follows_and_where_it_departs(name: str) -> None:
     head = (RECIPES / f"{name}.toml").read_text().split("\nname =")[0]
 
     assert "# Departs" in head and " et al. 20" in head and f"consilium train {name}" in head
+
+
+@pytest.mark.parametrize("name", AT_HAND)
+def test_every_stage_takes_a_step_on_the_weights_that_it_names(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name)
+    stages = [stage.model_copy(update={"steps": 1, "epochs": 1}) for stage in recipe.stage]
+
+    checkpoint = train(
+        recipe.model_copy(update={"stage": tuple(stages)}),
+        draw_abdomens(tmp_path / "data"),
+        tmp_path / "runs",
+    )
+
+    for stage in stages:
+        figures = read_log(tmp_path / "runs" / name / stage.name / "log.jsonl")[-1]
+        assert figures["part"] == "validation" and math.isfinite(figures["answer_loss"])
+    assert checkpoint.parent.name == stages[-1].name
 
 
 @pytest.mark.parametrize("reference", MODELS)

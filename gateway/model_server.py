@@ -104,6 +104,7 @@ class _Reply(BaseModel):
 
 
 class _Model(BaseModel):
+    id: str
     root: str
 
 
@@ -151,8 +152,9 @@ def answer_bounds(case: Case, max_tokens: int) -> dict[str, Any]:
     return {"max_tokens": max(max_tokens, longest), "structured_outputs": choices}
 
 
-async def probe(http: Http, url: str) -> tuple[bool, str | None]:
-    """Whether the server at `url` calls itself healthy, and what model it loaded; in a second."""
+async def probe(http: Http, url: str, name: str) -> tuple[bool, str | None]:
+    """Whether the server at `url` calls itself healthy, and what it loaded for `name`; in a second.
+    A server with adapters lists its base as well, and the base first."""
     health, models = await asyncio.gather(
         _within_a_second(_send(http, "GET", f"{url}/health")),
         _within_a_second(_send(http, "GET", f"{url}/v1/models")),
@@ -160,9 +162,10 @@ async def probe(http: Http, url: str) -> tuple[bool, str | None]:
     if health is None:
         return False, None
     try:
-        root = _Models.model_validate_json(models or b"").data[0].root
+        listed = _Models.model_validate_json(models or b"").data
     except ValidationError:
         return True, None
+    root = next((model.root for model in listed if model.id == name), listed[0].root)
     # The folder's own name tells one set of weights from another; where it lies is nobody's matter.
     return True, PurePath(root).name
 

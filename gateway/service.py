@@ -11,7 +11,7 @@ from gateway.contract import InvalidCase, PanelReport, Seat, SummariserSeat, Ver
 from gateway.flights import Flights, Tell
 from gateway.metrics import Metrics
 from gateway.panel import Panel
-from gateway.settings import Settings, SettingsError, load_settings
+from gateway.settings import SUMMARISER, Settings, SettingsError, load_settings
 from gateway.store import keep, key_of, open_store, recall
 from gateway.tracing import span
 from gateway.verdict import Judge
@@ -140,12 +140,12 @@ class Service:
 
     async def _probe(self) -> tuple[bool, list[Probed]]:
         """Whether the store answers; of each server, the summariser last, whether and with what."""
-        urls = [worker.url for worker in self.settings.workers]
+        servers = [(worker.url, worker.name) for worker in self.settings.workers]
         if self.settings.summariser:
-            urls.append(self.settings.summariser.url)
+            servers.append((self.settings.summariser.url, SUMMARISER))
         store_reachable, found = await asyncio.gather(
             self.store.reachable(),
-            asyncio.gather(*(model_server.probe(self.http, url) for url in urls)),
+            asyncio.gather(*(model_server.probe(self.http, *server) for server in servers)),
         )
         return store_reachable, found
 

@@ -30,6 +30,7 @@ from pydantic import (
 from gateway.competence import Competence, CompetenceError, load_competence
 from gateway.contract import Language
 
+SUMMARISER = "summariser"  # no worker's name; what its server calls the model
 SUMMARISER_PORT = 8100
 FIRST_WORKER_PORT = 8101
 
@@ -198,7 +199,7 @@ class Settings(_Frozen):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two workers are called {name}; rename one")
-        if "summariser" in names:
+        if SUMMARISER in names:
             raise ValueError("a worker cannot be called summariser; rename it")
         return workers
 

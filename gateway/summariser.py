@@ -17,7 +17,7 @@ from gateway.case import Case
 from gateway.contract import Language, Summary
 from gateway.meaning import meaning
 from gateway.model_server import CallFailed, Completion, Http, answer_bounds, complete
-from gateway.settings import SummariserSettings
+from gateway.settings import SUMMARISER, SummariserSettings
 from gateway.verdict import Opinion, in_case_order
 
 DEADLINE_S = 10.0
@@ -97,7 +97,7 @@ def request(case: Case, opinion: Opinion, summariser: SummariserSettings) -> dic
         messages.append({"role": "assistant", "content": opening})
     choices = case.choices and tuple(after(opening, choice) for choice in case.choices)
     return {
-        "model": "summariser",
+        "model": SUMMARISER,
         "messages": messages,
         "continue_final_message": bool(opening),
         "add_generation_prompt": not opening,

@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
-from gateway.settings import Settings
-from services.engine import SHARE_OF_GPU, SUMMARISER, adapters, gpu_shares, local_seats
+from gateway.settings import SUMMARISER, Settings
+from services.engine import SHARE_OF_GPU, adapters, gpu_shares, local_seats
 from services.plan import Place
 
 HEADER = "# Written by `consilium compose` from panel.toml; change that, and run it again.\n"

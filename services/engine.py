@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateway.settings import Settings, SummariserSettings, WorkerSettings
+from gateway.settings import SUMMARISER, Settings, SummariserSettings, WorkerSettings
 from models.exported import ADAPTER, ZOO, adapter_base, served_name
 
 Seat = WorkerSettings | SummariserSettings
-SUMMARISER = "summariser"
 HERE = Path(__file__).parent
 
 # The gateway finds a server by these, so a seat may not change them.

@@ -10,7 +10,7 @@ from rich.progress import track
 
 from gateway.contract import Language
 from gateway.model_server import CallFailed, Completion, Http, new_http_client, probe
-from gateway.settings import Settings, SummariserSettings
+from gateway.settings import SUMMARISER, Settings, SummariserSettings
 from gateway.summariser import ask, is_faithful
 from gateway.verdict import Opinion
 from services.fit import Heard
@@ -77,6 +77,6 @@ async def _replies(
 
 
 async def _require(http: Http, url: str) -> None:
-    is_up, _ = await probe(http, url)
+    is_up, _ = await probe(http, url, SUMMARISER)
     if not is_up:
         raise EvaluationError(f"No summariser answers at {url}; start it: consilium summariser.")

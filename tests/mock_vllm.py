@@ -3,7 +3,7 @@
 import asyncio
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -14,7 +14,8 @@ Reply = str | Callable[[dict[str, Any]], str]
 class MockVllm:
     """Says one thing (or what `says` makes of the request) to every question.
 
-    `root` is the folder of the model that it claims to have loaded.
+    `root` is the folder of the model that it claims to have loaded, `adapters` those of LoRA
+    adapters by their names.
     `raw` replaces the whole reply body, `status` its code; `delay_s` (or what it returns) passes
     before it is sent.
     `requests` holds what was asked, `headers` how, `dropped` counts callers that hung up while
@@ -31,8 +32,9 @@ class MockVllm:
         raw: bytes | None = None,
         finish_reason: str = "stop",
         root: str = "/cache/served/0123abcd",
+        adapters: Mapping[str, str] | None = None,
     ):
-        self.root = root
+        self.root, self.adapters = root, adapters or {}
         self.says, self.confidence, self.finish_reason = says, confidence, finish_reason
         self.delay_s, self.status, self.raw = delay_s, status, raw
         self.requests: list[dict[str, Any]] = []
@@ -69,8 +71,11 @@ class MockVllm:
         return web.Response(status=200)
 
     async def _models(self, request: web.Request) -> web.Response:
-        model = {"id": "mock", "object": "model", "root": self.root}
-        return web.json_response({"object": "list", "data": [model]})
+        listed = [
+            {"id": name, "object": "model", "root": root}
+            for name, root in {"mock": self.root, **self.adapters}.items()
+        ]
+        return web.json_response({"object": "list", "data": listed})
 
     async def _chat(self, request: web.Request) -> web.Response:
         body = await request.json()

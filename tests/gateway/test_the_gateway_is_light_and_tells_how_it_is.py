@@ -68,6 +68,13 @@ def test_the_panel_shows_which_weights_are_served(vllm, gateway, free_url):
     assert httpx.get(f"{url}/panel").json()["workers"][0]["model"] == "bbbb"
 
 
+def test_workers_that_share_an_engine_show_their_own_weights(vllm, gateway):
+    """vLLM lists the base first, then the adapters by their workers' names."""
+    engine = vllm(root="/served/base", adapters={"w0": "/zoo/skin", "w1": "/zoo/chest"})
+    seats = httpx.get(f"{gateway([engine, engine])}/panel").json()["workers"]
+    assert [seat["model"] for seat in seats] == ["skin", "chest"]
+
+
 def test_the_schema_is_true_and_whole(vllm, gateway):
     """Every reference resolves, and both ways to send a case are there."""
     url = gateway([vllm()])

@@ -179,8 +179,9 @@ class Screening:
                         self.rows = self._read()
                         if cell in self.rows:
                             continue
-                        count, minutes = len(self.open(analyses)), self.seconds_left(analyses) / 60
-                        report(f"{cell.name}: one of {count} open, {minutes:.0f} min left")
+                        minutes = self.seconds_left(analyses) / 60
+                        left = f", {minutes:.0f} min left" if minutes else ""
+                        report(f"{cell.name}: one of {len(self.open(analyses))} open{left}")
                         self._append(*self._do(cell, data, commit))
                 except Timeout:
                     report(f"{cell.name}: another process is at it")

@@ -91,6 +91,7 @@ class Compared:
     rows: tuple[Row, ...]
     exact_match: Score | None  # None where nothing of it is done
     over: Score | None  # the difference, paired by question; None for what others are held against
+    by_seed: tuple[float, ...] = ()  # the same, of each row: what another seed may say
 
 
 class Screening:
@@ -219,8 +220,12 @@ class Screening:
         images = [example.images for example in held_out]
         differences = [a - b for a, b in zip(right, other, strict=True)]
         rows = tuple(self.rows[of_choice[seed]] for seed in seeds)
-        over = None if of_choice == against else mean(differences, images)
-        return Compared(choice, rows, mean(right, images), over)
+        if of_choice == against:
+            return Compared(choice, rows, mean(right, images), None)
+        by_seed = [row.exact_match - self.rows[against[row.seed]].exact_match for row in rows]
+        return Compared(
+            choice, rows, mean(right, images), mean(differences, images), tuple(by_seed)
+        )
 
     def _averaged(self, cells: Sequence[Cell], held_out: Sequence[Example]) -> list[float]:
         """How often each question was right, over these cells."""

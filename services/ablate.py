@@ -40,9 +40,9 @@ def show(screening: Screening, analyses: Sequence[str], data: Path, say: Print) 
     for name in analyses or screening.analyses:
         compared = screening.compared(name, data)
         lines += [*_table(name, compared), ""]
-        differences = {each.choice.label: each.over for each in compared if each.rows}
-        if any(differences.values()):
-            pictures.draw_ablation(name, differences, screening.out / f"{name}.png")
+        done = [each for each in compared if each.rows]
+        if any(each.over for each in done):
+            pictures.draw_ablation(name, done, screening.out / f"{name}.png")
     for line in lines:
         say(line)
     if screening.out.exists():
@@ -55,8 +55,8 @@ def show(screening: Screening, analyses: Sequence[str], data: Path, say: Print) 
 
 def _table(name: str, compared: Sequence[Compared]) -> list[str]:
     lines = [
-        f"| {name} | seeds | right | difference | answer loss | steps | commit |",
-        "|---|---|---|---|---|---|---|",
+        f"| {name} | seeds | right | difference | by seed | answer loss | steps | commit |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for each in compared:
         if each.exact_match is None:
@@ -66,9 +66,10 @@ def _table(name: str, compared: Sequence[Compared]) -> list[str]:
         commits = ", ".join(sorted({row.commit for row in each.rows}))
         seeds = ", ".join(str(row.seed) for row in each.rows)
         over = _percent(each.over, "+") if each.over else ""
+        by_seed = ", ".join(f"{100 * difference:+.1f}" for difference in each.by_seed)
         lines.append(
-            f"| {each.choice.label} | {seeds} | {_percent(each.exact_match)} | {over} | {loss:.3f} "
-            f"| {steps} | {commits} |"
+            f"| {each.choice.label} | {seeds} | {_percent(each.exact_match)} | {over} "
+            f"| {by_seed} | {loss:.3f} | {steps} | {commits} |"
         )
     if open_ := [each.choice.label for each in compared if not each.rows]:
         lines += ["", f"open: {'; '.join(open_)}"]

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
 
-from models.metrics.score import Score
+if TYPE_CHECKING:  # a replay does without torch
+    from models.ablation import Compared
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -37,23 +38,30 @@ def draw(
             _coverage(sure, rights, out / "coverage.png")
 
 
-def draw_ablation(name: str, differences: Mapping[str, Score | None], path: Path) -> None:
-    """Write the choices' differences as points with intervals; None is the one at 0, which the
-    others are held against."""
-    height = 1.2 + 0.28 * len(differences)
+def draw_ablation(name: str, compared: "Sequence[Compared]", path: Path) -> None:
+    """Write the choices' differences as points with intervals, and each seed's beside them; what
+    the others are held against is at 0."""
+    height = 1.2 + 0.28 * len(compared)
     with plt.rc_context(STYLE | {"figure.figsize": (5.6, height)}):
         figure, axes = plt.subplots()
         axes.axvline(0, color="grey", linestyle=":")
-        for place, each in enumerate(list(differences.values())[::-1]):
-            if each is None:
+        for place, each in enumerate(compared[::-1]):
+            if each.over is None:
                 axes.plot(0, place, "o", color="C1")
                 continue
-            error = [[100 * (each.value - each.low)], [100 * (each.high - each.value)]]
-            axes.errorbar(100 * each.value, place, xerr=error, fmt="o", capsize=3, color="C0")
-        axes.set_ylim(-0.6, len(differences) - 0.4)
-        axes.set_yticks(range(len(differences)), list(differences)[::-1])
+            error = [
+                [100 * (each.over.value - each.over.low)],
+                [100 * (each.over.high - each.over.value)],
+            ]
+            axes.errorbar(100 * each.over.value, place, xerr=error, fmt="o", capsize=3, color="C0")
+            seeds = [100 * difference for difference in each.by_seed]
+            axes.plot(seeds, [place] * len(seeds), "|", color="C3", markersize=9)
+        axes.set_ylim(-0.6, len(compared) - 0.4)
+        axes.set_yticks(range(len(compared)), [each.choice.label for each in compared][::-1])
         axes.set_title(name, fontsize="medium")
-        axes.set_xlabel("points more right (95 % interval, by image)")
+        figure.supxlabel(
+            "points more right: 95 % interval, by image; | each seed", fontsize="medium"
+        )
         _save(figure, path)
 
 

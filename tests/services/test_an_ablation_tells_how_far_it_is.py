@@ -58,7 +58,11 @@ def test_what_is_done_is_shown_and_the_rest_is_open(screening: Screening, data: 
     table = (screening.out / "table.md").read_text().splitlines()
     assert set(table) <= set(said)
     (linear,) = [line for line in table if line.startswith("| linear |")]
-    assert "| 0 | 12.5 (" in linear and "| +4.2 (" in linear and "| 60 | abc1234 |" in linear
+    assert (
+        "| 0 | 12.5 (" in linear
+        and "| +4.2 (" in linear
+        and "| +4.2 | 1.500 | 60 | abc1234 |" in linear
+    )
     assert "open: medical, vqa; align, medical, vqa" in table
     (blank,) = [line for line in table if line.startswith("| baseline, blank | 0 ")]
     assert "| -8.3 (" in blank

@@ -51,9 +51,9 @@ def export(recipe_file: Path, checkpoint: Path, out: Path) -> Path:
     """
     recipe = load_recipe(recipe_file)
     _refuse_unserved_connector(recipe)
-    _refuse_unserved_language(recipe)
     _refuse_soft_prompts(recipe)
     _refuse_bidirectional_images(recipe)
+    _refuse_unserved_language(recipe)
     _check_checkpoint(recipe, checkpoint)
     out.mkdir(parents=True, exist_ok=True)
     before = served_name(out)

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,45 +134,41 @@ def test_tokens_that_say_the_same_are_alike() -> None:
     assert abs(different) < 0.1
 
 
-def test_a_run_of_an_older_version_is_refused(
-    probe: Callable[..., tuple[int, str]], run: Path, tmp_path: Path
-) -> None:
-    older = shutil.copytree(run, tmp_path / "older")
-    recipe = json.loads((older / "recipe.json").read_text())
-    (older / "recipe.json").write_text(json.dumps(recipe | {"projector": "mlp"}))
-
-    status, said = probe(older)
-
-    assert status == 1
-    assert said.count("\n") == 1
-    assert "no recipe of this version" in said
+def rewrite_recipe(run: Path, **changes: Any) -> None:
+    recipe = json.loads((run / "recipe.json").read_text())
+    (run / "recipe.json").write_text(json.dumps(recipe | changes))
 
 
-def test_a_run_without_connector_is_refused(
-    probe: Callable[..., tuple[int, str]], run: Path, tmp_path: Path
-) -> None:
-    bare = shutil.copytree(run, tmp_path / "bare")
-    for path in bare.rglob("connector.safetensors"):
+def drop_connectors(run: Path) -> None:
+    for path in run.rglob("connector.safetensors"):
         path.unlink()
 
-    status, said = probe(bare)
 
-    assert status == 1
-    assert said.count("\n") == 1
-    assert "holds no connector: train its stage again" in said
-
-
-def test_a_run_that_has_only_begun_is_refused(
-    probe: Callable[..., tuple[int, str]], run: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda run: rewrite_recipe(run, projector="mlp"), "no recipe of this version"),
+        (lambda run: rewrite_recipe(run, connector={"name": "fusion"}), "of an image alone"),
+        (drop_connectors, "holds no connector: train its stage again"),
+        (lambda run: shutil.rmtree(run / "vqa"), "no whole checkpoint"),
+    ],
+)
+def test_a_run_that_cannot_be_probed_is_refused_before_anything_is_read(
+    probe: Callable[..., tuple[int, str]],
+    run: Path,
+    tmp_path: Path,
+    spoil: Callable[[Path], None],
+    says: str,
 ) -> None:
-    begun = shutil.copytree(run, tmp_path / "begun")
-    shutil.rmtree(begun / "vqa")
+    """Of an older version, of a connector that waits for the question, without one, only begun."""
+    spoilt = shutil.copytree(run, tmp_path / "spoilt")
+    spoil(spoilt)
 
-    status, said = probe(begun)
+    status, said = probe(spoilt, tmp_path / "no data")
 
     assert status == 1
     assert said.count("\n") == 1
-    assert "no whole checkpoint" in said
+    assert says in said
 
 
 def test_a_class_of_two_images_is_refused(
@@ -203,17 +200,3 @@ def test_a_run_that_has_learned_from_the_probed_images_is_refused(
 
     assert status == 1
     assert "is also a training image" in said
-
-
-def test_a_connector_that_reads_the_question_is_refused_before_anything_is_read(
-    probe: Callable[..., tuple[int, str]], run: Path, tmp_path: Path
-) -> None:
-    fused = shutil.copytree(run, tmp_path / "fused")
-    recipe = json.loads((fused / "recipe.json").read_text())
-    (fused / "recipe.json").write_text(json.dumps(recipe | {"connector": {"name": "fusion"}}))
-
-    status, said = probe(fused, tmp_path / "no data")
-
-    assert status == 1
-    assert said.count("\n") == 1
-    assert "there is nothing to probe of an image alone" in said

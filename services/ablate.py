@@ -77,12 +77,9 @@ def _table(name: str, compared: Sequence[Compared]) -> list[str]:
 
 
 def _percent(score: Score, sign: str = "") -> str:
-    value, low, high = (format(100 * each, f"{sign}.1f") for each in _points(score))
+    points = (score.value, score.low, score.high)
+    value, low, high = (format(100 * each, f"{sign}.1f") for each in points)
     return f"{value} ({low} to {high})"
-
-
-def _points(score: Score) -> tuple[float, float, float]:
-    return score.value, score.low, score.high
 
 
 def _say_what_is_left(screening: Screening, analyses: Sequence[str], say: Print) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gateway.pixels import only_pixels, undecoded
+from gateway.intake.pixels import only_pixels, undecoded
 
 HERE = "Image 1 of 1"
 

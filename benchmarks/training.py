@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models import tuning
 from models.data.example import Example
-from models.examples import examples_of
-from models.features import cached_features
-from models.losses import answer_logits
-from models.packing import Row, collate, in_steps
-from models.stages import Recipe, Stage, load_recipe
-from models.vlm import Vlm, build_model
+from models.parts.packing import Row, collate, in_steps
+from models.parts.vlm import Vlm, build_model
+from models.recipe import Recipe, Stage, load_recipe
+from models.training import tuning
+from models.training.examples import examples_of
+from models.training.features import cached_features
+from models.training.losses import answer_logits
 
 BAR = 3.0
 APART = 1e-4  # of the gradient's norm, in float32

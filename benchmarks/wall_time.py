@@ -17,9 +17,9 @@ from pydicom.data import get_testdata_file
 
 from gateway.client import GATEWAY_URL, encode
 from gateway.contract import Verdict
+from gateway.intake.pixels import only_pixels
 from gateway.model_server import Http, complete, new_http_client
 from gateway.panel import MAX_ANSWER_TOKENS
-from gateway.pixels import only_pixels
 from gateway.settings import WorkerSettings, load_settings
 
 BAR = 1.05

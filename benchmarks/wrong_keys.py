@@ -18,8 +18,8 @@ import numpy as np
 from pydicom.data import get_testdata_file
 
 from benchmarks.serving import URL, gateway
-from gateway import keys
 from gateway.client import encode
+from gateway.door import keys
 from tests.mock_vllm import MockVllm
 
 BAR = 1.1

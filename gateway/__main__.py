@@ -20,7 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from gateway.app import create_app
-from gateway.keys import KeysError
+from gateway.door.keys import KeysError
 from gateway.settings import SettingsError, load_settings
 
 # Longer than proxies keep theirs (nginx: 60): who closes first must not be who is asked.

@@ -17,18 +17,20 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from gateway import documentation, intake, openai_api, stream, tracing
-from gateway.admission import Admission
-from gateway.audit import Audit
 from gateway.case import Case
 from gateway.contract import PanelReport, Problem, Refused, Verdict
-from gateway.flights import Tell
-from gateway.keys import Key, Keys
-from gateway.metrics import Metrics
+from gateway.door.admission import Admission
+from gateway.door.keys import Key, Keys
+from gateway.intake import request as intake
+from gateway.out import documentation, openai_api, stream
 from gateway.panel import Panel
 from gateway.service import Service
 from gateway.settings import Settings, SettingsError, load_settings
-from gateway.telemetry import VERSION, Telemetry, marks
+from gateway.store.flights import Tell
+from gateway.watch import tracing
+from gateway.watch.audit import Audit
+from gateway.watch.metrics import Metrics
+from gateway.watch.telemetry import VERSION, Telemetry, marks
 
 T = TypeVar("T")
 KEYED: dict[int | str, dict[str, Any]] = {401: documentation.problem("No key, or none known here")}

@@ -17,10 +17,10 @@ from typing import Any
 import aiohttp
 from pydantic import BaseModel, Field, ValidationError
 
-from gateway import tracing
 from gateway.case import Case
 from gateway.contract import Alternative, AnswerError, ErrorKind
-from gateway.meaning import meaning
+from gateway.verdict.meaning import meaning
+from gateway.watch import tracing
 
 # Straight, without httpx around it, which would double what a call costs.
 Http = aiohttp.ClientSession

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from gateway.case import Case
-from gateway.competence import Cell
 from gateway.contract import (
     Answer,
     AnswerError,
@@ -23,13 +22,14 @@ from gateway.contract import (
     TooFewAnswers,
     UnreadableImage,
 )
-from gateway.meaning import meaning
-from gateway.metrics import Metrics
 from gateway.model_server import UNREADABLE, CallFailed, Http, answer_bounds, complete
 from gateway.settings import Settings, WorkerSettings
-from gateway.store import Store, answer_key, keep, recall, salt_of
-from gateway.tracing import span
-from gateway.verdict import Judge, in_case_order
+from gateway.store.memory import Store, answer_key, keep, recall, salt_of
+from gateway.verdict.competence import Cell
+from gateway.verdict.meaning import meaning
+from gateway.verdict.weigh import Judge, in_case_order
+from gateway.watch.metrics import Metrics
+from gateway.watch.tracing import span
 
 OTHERS_SAID: dict[Language, str] = {
     "en": "{question} Other readers said: {others}.",

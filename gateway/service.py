@@ -8,13 +8,13 @@ from typing import Any
 from gateway import model_server, summariser
 from gateway.case import Case
 from gateway.contract import InvalidCase, PanelReport, Seat, SummariserSeat, Verdict
-from gateway.flights import Flights, Tell
-from gateway.metrics import Metrics
 from gateway.panel import Panel
 from gateway.settings import SUMMARISER, Settings, SettingsError, load_settings
-from gateway.store import keep, key_of, open_store, recall
-from gateway.tracing import span
-from gateway.verdict import Judge
+from gateway.store.flights import Flights, Tell
+from gateway.store.memory import keep, key_of, open_store, recall
+from gateway.verdict.weigh import Judge
+from gateway.watch.metrics import Metrics
+from gateway.watch.tracing import span
 
 REPORT_S = 0.5
 Probed = tuple[bool, str | None]

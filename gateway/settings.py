@@ -27,8 +27,8 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.competence import Competence, CompetenceError, load_competence
 from gateway.contract import Language
+from gateway.verdict.competence import Competence, CompetenceError, load_competence
 
 SUMMARISER = "summariser"  # no worker's name; what its server calls the model
 SUMMARISER_PORT = 8100
@@ -70,7 +70,7 @@ def _check_store(url: str) -> str:
     if url == "memory://":
         return url
     # Imported where it is used: it would slow the start of every gateway that keeps to memory.
-    from gateway.redis_store import is_redis_url
+    from gateway.store.redis import is_redis_url
 
     if url.startswith(("redis://", "rediss://")) and is_redis_url(url):
         return url

@@ -15,10 +15,10 @@ from typing import Any
 
 from gateway.case import Case
 from gateway.contract import Language, Summary
-from gateway.meaning import meaning
 from gateway.model_server import CallFailed, Completion, Http, answer_bounds, complete
 from gateway.settings import SUMMARISER, SummariserSettings
-from gateway.verdict import Opinion, in_case_order
+from gateway.verdict.meaning import meaning
+from gateway.verdict.weigh import Opinion, in_case_order
 
 DEADLINE_S = 10.0
 MAX_TOKENS = 48

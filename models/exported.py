@@ -6,7 +6,7 @@ from pathlib import Path
 
 ZOO = Path(__file__).parent / "zoo"
 ADAPTER = "adapter_config.json"  # makes a folder a peft adapter of a language model
-FORMAT = 1  # of the served folder; raise it when what models.export writes there changes
+FORMAT = 1  # of the served folder; raise it when what models.serving.export writes there changes
 TOLD = ("README.md", "LICENSE", "scores.json")  # of the worker, and no part of it
 
 

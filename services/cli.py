@@ -54,7 +54,7 @@ GATEWAY_URL = "http://127.0.0.1:8000"
 @app.command()
 def demo(panel: Panel = PANEL_FILE, port: Port = 8000) -> None:
     """Start everything here, ask about a real DICOM image, show the verdict, stop everything."""
-    from services import demo as program
+    from services.running import demo as program
 
     with _failures():
         program.run(_settings(panel), panel, port, console)
@@ -64,7 +64,7 @@ def demo(panel: Panel = PANEL_FILE, port: Port = 8000) -> None:
 def serve(panel: Panel = PANEL_FILE, port: Port = 8000) -> None:
     """Start everything here and keep it up until Ctrl-C; a service that dies is restarted."""
     from models.assets import cache_dir
-    from services.stack import POLL_S, running, whole_panel
+    from services.running.stack import POLL_S, running, whole_panel
 
     with _failures():
         logs = cache_dir() / "logs"
@@ -91,7 +91,7 @@ def key_add(
     admin: Annotated[bool, typer.Option("--admin", help="It may change the panel.")] = False,
 ) -> None:
     """Make a key and print it, this once."""
-    from gateway import keys as file
+    from gateway.door import keys as file
 
     with _failures():
         print(file.add(keys, tenant, per_minute, admin))
@@ -102,7 +102,7 @@ def key_list(keys: KeysFile) -> None:
     """Who has a key, and which were revoked."""
     from rich.table import Table
 
-    from gateway import keys as file
+    from gateway.door import keys as file
 
     with _failures():
         table = Table("id", "tenant", "per minute", "admin", "created", "revoked", box=None)
@@ -117,7 +117,7 @@ def key_list(keys: KeysFile) -> None:
 @key.command("revoke")
 def key_revoke(keys: KeysFile, identity: Annotated[str, typer.Argument(metavar="ID")]) -> None:
     """Refuse a key from now on; running gateways notice at once."""
-    from gateway import keys as file
+    from gateway.door import keys as file
 
     with _failures():
         file.revoke(keys, identity)
@@ -136,7 +136,7 @@ def ask(
 
     from gateway.client import ask as put
     from gateway.contract import Language
-    from services.demo import show
+    from services.running.demo import show
 
     if language not in get_args(Language):
         raise typer.BadParameter(f"one of {', '.join(get_args(Language))}", param_hint="--language")
@@ -169,7 +169,7 @@ def check(
     panel: Annotated[Path, typer.Argument(help="Who sits on the panel.")] = PANEL_FILE,
 ) -> None:
     """Say whether a panel file can be served, seat by seat; nothing is fetched or started."""
-    from services.check import check as program
+    from services.running.check import check as program
 
     with _failures():
         if not program(_settings(panel), console.print):
@@ -182,8 +182,8 @@ def plan(
     panel: Panel = PANEL_FILE,
 ) -> None:
     """Say which seat fits on which GPU, before anything is started."""
-    from services.plan import PlanError, read_gpus
-    from services.plan import plan as program
+    from services.running.plan import PlanError, read_gpus
+    from services.running.plan import plan as program
 
     with _failures(PlanError):
         for line in program(_settings(panel, {}, with_competence=False), read_gpus(gpus)):
@@ -195,7 +195,7 @@ def fetch(
     to: Annotated[Path, typer.Option(help="The folder to fill.")], panel: Panel = PANEL_FILE
 ) -> None:
     """Gather what the panel needs from a network, for a machine without one."""
-    from services.fetch import fetch as program
+    from services.running.fetch import fetch as program
 
     with _failures():
         size = program(_settings(panel, {}, with_competence=False), to, console.print)
@@ -211,8 +211,8 @@ def compose(
     ] = None,
 ) -> None:
     """Write docker-compose.yml from the panel file: with GPUs, with one, or without."""
-    from services.compose import write
-    from services.plan import PlanError, needs, place, read_gpus
+    from services.running.compose import write
+    from services.running.plan import PlanError, needs, place, read_gpus
 
     with _failures(PlanError):
         # The file alone decides: where servers are reached from this machine is no matter here.
@@ -237,9 +237,9 @@ def train(
     ] = False,
 ) -> None:
     """Run a recipe's stages that are not done yet."""
-    from models.dry_run import plan
-    from models.stages import load_recipe
-    from models.training import train as run
+    from models.recipe import load_recipe
+    from models.training.dry_run import plan
+    from models.training.loop import train as run
 
     with _training_failures():
         read = load_recipe(recipe)
@@ -263,8 +263,8 @@ def crossval(
     ),
 ) -> None:
     """Train a recipe once for each fold; score each question by the run that did not see it."""
-    from models.crossval import crossval as run
-    from models.stages import load_recipe
+    from models.recipe import load_recipe
+    from models.training.crossval import crossval as run
 
     with _training_failures():
         for group, found in run(load_recipe(recipe), data, runs).items():
@@ -279,9 +279,9 @@ def probe(
     data: Data,
 ) -> None:
     """How much is read of an image before and after the connector, before and after each stage."""
-    from models.probe import ProbeError
-    from models.projection import compare
-    from models.projection_chart import draw, lines
+    from models.study.probe import ProbeError
+    from models.study.projection import compare
+    from models.study.projection_chart import draw, lines
 
     with _training_failures(ProbeError):
         found = compare(runs, data, out)
@@ -297,7 +297,7 @@ def report_training(
     data: Data,
 ) -> None:
     """Show a run: its losses, what it answers right by kind of question, and some answers."""
-    from models.training_report import report
+    from models.training.report import report
 
     with _training_failures():
         console.print(f"written: {report(run, data, out)}")
@@ -323,10 +323,10 @@ def ablate(
     data: OptionalData = None,
 ) -> None:
     """Train design choices for the same few steps each, and compare them on validation."""
-    from models.ablation import Screening
-    from models.stages import load_recipe
-    from models.variants import AblationError
-    from services import ablate as program
+    from models.recipe import load_recipe
+    from models.study.ablation import Screening
+    from models.study.variants import AblationError
+    from services.evaluation import ablate as program
 
     with _training_failures(AblationError):
         screening = Screening(load_recipe(recipe), steps, seeds, out)
@@ -354,9 +354,9 @@ def export(
     """Keep what was trained, as a folder of the zoo."""
     if verify and data is None:
         raise typer.BadParameter("needs --data, or CONSILIUM_DATA", param_hint="--verify")
-    from models.export import ExportError
-    from models.export import export as run
-    from models.parity import ParityError
+    from models.serving.export import ExportError
+    from models.serving.export import export as run
+    from models.serving.parity import ParityError
 
     with _training_failures(ExportError, ParityError):
         console.print(f"exported: {run(recipe, checkpoint, out)}")
@@ -397,8 +397,8 @@ def evaluate(
 ) -> None:
     """Ask a running gateway every question of a data set, and print the accuracies."""
     from models.data.example import DataError
-    from services.evaluate import evaluate as run
-    from services.stored_run import EvaluationError
+    from services.evaluation.evaluate import evaluate as run
+    from services.evaluation.stored_run import EvaluationError
 
     with _failures(DataError, EvaluationError):
         run(
@@ -428,10 +428,10 @@ def calibrate(
     panel: Panel = PANEL_FILE,
 ) -> None:
     """Learn how far each worker is to be believed, from questions it was not trained on."""
-    from gateway.competence import save_competence
+    from gateway.verdict.competence import save_competence
     from models.data.example import DataError
-    from services.fit import calibrate as run
-    from services.stored_run import EvaluationError
+    from services.evaluation.fit import calibrate as run
+    from services.evaluation.stored_run import EvaluationError
 
     with _failures(DataError, EvaluationError):
         competence = run(runs, _settings(panel, with_competence=False), data)
@@ -448,8 +448,8 @@ def train_summariser(
 ) -> None:
     """Teach the summariser which answer was right, from questions no worker was trained on."""
     from models.data.example import DataError
-    from services.stored_run import EvaluationError
-    from services.train_summariser import train_summariser as run
+    from services.evaluation.stored_run import EvaluationError
+    from services.evaluation.train_summariser import train_summariser as run
 
     with _failures(DataError, EvaluationError):
         run(runs, _settings(panel, with_competence=False), data, out, console.print)
@@ -471,8 +471,8 @@ def replay(
 ) -> None:
     """Weigh a stored run's answers again under every policy, and compare."""
     from models.data.example import DataError
-    from services.replay import replay as program
-    from services.stored_run import EvaluationError
+    from services.evaluation.replay import replay as program
+    from services.evaluation.stored_run import EvaluationError
 
     with _failures(DataError, EvaluationError):
         program(runs, _settings(panel), data, out, cross_fit, summariser)
@@ -499,7 +499,7 @@ def _fold(text: str) -> tuple[int, int]:
 
 
 def _become_engine(name: str, panel: Path, host: str, gpu_share: float | None) -> None:
-    from services.engine import launch, model_folder
+    from services.running.engine import launch, model_folder
 
     with _failures():
         settings = _settings(panel, with_competence=False)
@@ -509,7 +509,7 @@ def _become_engine(name: str, panel: Path, host: str, gpu_share: float | None) -
 
 
 def _verified(zoo: Path, data: Path) -> bool:
-    from services import verify as program
+    from services.running import verify as program
 
     parity = program.verify(zoo, data)
     for each in parity.differing:
@@ -534,10 +534,10 @@ def _failures(*more: type[Exception]) -> Iterator[None]:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
     from gateway.client import GatewayError
-    from gateway.keys import KeysError
+    from gateway.door.keys import KeysError
     from models.assets import AssetError
-    from services.engine import EngineError
-    from services.stack import StackError
+    from services.running.engine import EngineError
+    from services.running.stack import StackError
 
     ours: tuple[type[Exception], ...] = (
         GatewayError,
@@ -557,11 +557,11 @@ def _failures(*more: type[Exception]) -> Iterator[None]:
 
 @contextmanager
 def _training_failures(*more: type[Exception]) -> Iterator[None]:
-    from models.checkpoints import CheckpointError
     from models.data.example import DataError
-    from models.stages import RecipeError
-    from models.training import TrainingError
-    from models.tuning import TuningError
+    from models.recipe import RecipeError
+    from models.training.checkpoints import CheckpointError
+    from models.training.loop import TrainingError
+    from models.training.tuning import TuningError
 
     with _failures(CheckpointError, DataError, RecipeError, TrainingError, TuningError, *more):
         yield

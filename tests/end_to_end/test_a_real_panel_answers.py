@@ -203,11 +203,11 @@ def test_vllm_says_what_transformers_says(
     serving: Serving, dataset: Path, seat: WorkerSettings
 ) -> None:
     """Token by token on 20 validation questions, with the prompt that the worker was trained on."""
-    from models.export import load_served
-    from models.parity import compare
-    from models.stages import load_recipe
-    from services.engine import model_folder
-    from services.verify import questions
+    from models.recipe import load_recipe
+    from models.serving.export import load_served
+    from models.serving.parity import compare
+    from services.running.engine import model_folder
+    from services.running.verify import questions
 
     recipe = load_recipe(ROOT / "models" / "zoo" / seat.model.removeprefix("zoo:") / "recipe.toml")
     model = load_served(model_folder(SETTINGS, seat.name))

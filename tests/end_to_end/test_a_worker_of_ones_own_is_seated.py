@@ -20,11 +20,11 @@ from gateway.contract import Options
 from gateway.settings import load_settings
 from models import connectors
 from models.data import slake
-from models.export import export, load_served, served_folder
-from models.parity import MAX_GAP, compare
-from models.stages import load_recipe
-from models.training import train
-from services.stack import Stack, running, whole_panel
+from models.recipe import load_recipe
+from models.serving.export import export, load_served, served_folder
+from models.serving.parity import MAX_GAP, compare
+from models.training.loop import train
+from services.running.stack import Stack, running, whole_panel
 from tests import tiny
 
 ROOT = Path(__file__).parents[2]

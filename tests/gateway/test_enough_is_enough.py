@@ -5,9 +5,9 @@ import time
 import pytest
 
 from gateway import panel
-from gateway.competence import Cell
 from gateway.contract import Answer
-from gateway.verdict import Judge
+from gateway.verdict.competence import Cell
+from gateway.verdict.weigh import Judge
 from tests.gateway.test_the_panel_survives_its_workers import ask, failures
 
 ENOUGH = {"wait": "enough"}

@@ -9,12 +9,12 @@ import httpx
 import pytest
 
 from gateway.case import Case, CaseImage
-from gateway.competence import Cell
 from gateway.contract import Answer, Options
 from gateway.model_server import Completion
 from gateway.settings import load_settings
 from gateway.summariser import is_faithful, request
-from gateway.verdict import Judge, Opinion
+from gateway.verdict.competence import Cell
+from gateway.verdict.weigh import Judge, Opinion
 from tests.conftest import picture
 
 CASE = {"question": "Where is it?", "images": [base64.b64encode(picture()).decode()]}

@@ -13,7 +13,7 @@ import models.cpu_torch  # noqa: F401  before transformers, which imports torchv
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from models.assets import cache_dir
-from models.stages import Recipe
+from models.recipe import Recipe
 from tests import tiny
 
 

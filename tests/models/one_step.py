@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from models.checkpoints import claim
-from models.progress import Tally
-from models.stages import Recipe, load_recipe
-from models.training import StageRun
+from models.recipe import Recipe, load_recipe
+from models.training.checkpoints import claim
+from models.training.loop import StageRun
+from models.training.progress import Tally
 
 
 def one_step(recipe: Recipe, data: Path, runs: Path) -> dict[str, Tensor]:

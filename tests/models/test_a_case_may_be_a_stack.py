@@ -10,11 +10,11 @@ from PIL import Image
 from models.data import slake_synthetic_stacks as stacks
 from models.data.example import DataError, Example
 from models.data.slake_captions import boxes
-from models.examples import examples_of
-from models.stages import Recipe, Source
-from models.training import train
-from models.tuning import load_trained
-from models.vlm import build_model
+from models.parts.vlm import build_model
+from models.recipe import Recipe, Source
+from models.training.examples import examples_of
+from models.training.loop import train
+from models.training.tuning import load_trained
 from tests.tiny import LOOKS, draw_abdomens
 
 RecipeMaker = Callable[..., Recipe]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from gateway.contract import Answer, Summary, Verdict
 from gateway.settings import Settings, load_settings
-from services.stored_run import Run, claim
+from services.evaluation.stored_run import Run, claim
 
 IMAGES, EACH = 60, 8
 YES_NO, PLACE = "Is the lung healthy?", "Where is the lung?"

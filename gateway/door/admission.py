@@ -1,0 +1,109 @@
+"""Who may ask, how often, and how many at once: decided before a byte of the body is read."""
+
+import json
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from limits import RateLimitItemPerMinute
+from limits.aio.storage import MemoryStorage, RedisStorage, Storage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from limits.errors import StorageError
+from starlette.requests import Request
+
+from gateway.contract import Busy, Forbidden, TooMany, Unauthorized
+from gateway.door.keys import Key, Keys
+from gateway.settings import Load
+
+TRY_AGAIN_S = 2  # a case takes about as long
+
+log = logging.getLogger("consilium.gateway")
+
+
+class Admission:
+    """The door: keys, limits per minute, and no more inside than there is room for."""
+
+    def __init__(self, keys: Keys, store_url: str):
+        self._keys, self._rates = keys, Rates(store_url)
+        self._of_key: Counter[str] = Counter()
+
+    @property
+    def inside(self) -> int:
+        """How many were admitted and have not gone."""
+        return self._of_key.total()
+
+    def known(self, request: Request) -> Key:
+        """The key that a request carries; raises Unauthorized."""
+        if "authorization" not in request.headers and "x-api-key" in request.headers:
+            raise Unauthorized("The key is in the wrong header. Send Authorization: Bearer KEY.")
+        return self._keys.holder(request.headers.get("authorization"))
+
+    def admin(self, request: Request) -> Key:
+        """The same, of an admin; raises Forbidden for others."""
+        key = self.known(request)
+        if not key.admin:
+            raise Forbidden("This takes an admin's key: consilium key add --admin.")
+        return key
+
+    @asynccontextmanager
+    async def admitted(self, request: Request, load: Load) -> AsyncGenerator[Key, None]:
+        """The key's holder is inside until the block ends; raises Unauthorized, TooMany, Busy."""
+        key = self.known(request)
+        per_minute = key.per_minute or load.max_per_minute
+        if per_minute and (wait_s := await self._rates.wait_s(key.id, per_minute)):
+            detail = f"More than {per_minute} in a minute. Send it again in {wait_s} s."
+            raise TooMany(detail, wait_s)
+        if self.inside >= load.max_at_work + load.max_waiting:
+            detail = f"{self.inside} cases are under way or waiting. Send it again soon."
+            raise Busy(detail, TRY_AGAIN_S)
+        if load.max_of_a_key and self._of_key[key.id] >= load.max_of_a_key:
+            detail = f"{load.max_of_a_key} cases of this key are under way. Send it again soon."
+            raise TooMany(detail, TRY_AGAIN_S)
+        self._of_key[key.id] += 1
+        try:
+            yield key
+        finally:
+            self._of_key[key.id] -= 1
+
+
+class Rates:
+    """How often each key asked within the last minute, in all gateways that share a Redis; while
+    that is down each counts for itself."""
+
+    def __init__(self, store_url: str):
+        self._own = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._shared = self._own
+        if store_url != "memory://":
+            # Imported where it is used: other gateways do without its client.
+            from gateway.store.redis import TIMEOUT_S
+
+            storage: Storage = RedisStorage(
+                f"async+{store_url}",
+                wrap_exceptions=True,
+                implementation="redispy",
+                key_prefix="consilium:rate",
+                socket_timeout=TIMEOUT_S,
+                socket_connect_timeout=TIMEOUT_S,
+            )
+            self._shared = SlidingWindowCounterRateLimiter(storage)
+
+    async def wait_s(self, key: str, per_minute: int) -> int:
+        """Counts one request; 0 where it is within the limit, else how long to wait."""
+        limit = RateLimitItemPerMinute(per_minute)
+        try:
+            return await _counted(self._shared, limit, key)
+        except (StorageError, OSError) as error:
+            log.warning(json.dumps({"event": "redis_unavailable", "error": type(error).__name__}))
+            return await _counted(self._own, limit, key)
+
+
+async def _counted(
+    limiter: SlidingWindowCounterRateLimiter, limit: RateLimitItemPerMinute, key: str
+) -> int:
+    if await limiter.hit(limit, key):
+        return 0
+    stats = await limiter.get_window_stats(limit, key)
+    return max(1, math.ceil(stats.reset_time - time.time()))

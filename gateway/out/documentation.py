@@ -1,0 +1,90 @@
+"""What /docs says of routes that read their body themselves, within limits."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from gateway.contract import CaseFields, CaseRequest, Forbidden, Problem, Refused, UnknownModel
+from gateway.intake import request as intake
+from gateway.out.openai_api import ChatRequest
+
+
+def case_body() -> dict[str, Any]:
+    """Both ways to send a case."""
+    form = {
+        name: schema
+        for name, schema in CaseFields.model_json_schema()["properties"].items()
+        if name in intake.SINGLE_FIELDS | {"choices"}
+    }
+    form["options"] = {"type": "string", "description": "Options as a JSON object."}
+    form["images"] = {"type": "array", "items": {"type": "string", "format": "binary"}}
+    form_schema = {"type": "object", "properties": form, "required": ["question", "images"]}
+    return _body(
+        {
+            "application/json": {"schema": {"$ref": "#/components/schemas/CaseRequest"}},
+            "multipart/form-data": {"schema": form_schema},
+        }
+    )
+
+
+def chat_body() -> dict[str, Any]:
+    """A case as a chat."""
+    return _body({"application/json": {"schema": {"$ref": "#/components/schemas/ChatRequest"}}})
+
+
+def replies() -> dict[int | str, dict[str, Any]]:
+    """What `POST /vqa` says beside the verdict as JSON."""
+    titles: dict[int, list[str]] = {}
+    for error in Refused.__subclasses__():
+        if error in (Forbidden, UnknownModel):
+            continue  # other routes say these
+        titles.setdefault(error.status, []).append(error.title)
+    found: dict[int | str, dict[str, Any]] = {
+        status: problem(" or ".join(names)) for status, names in titles.items()
+    }
+    events = "As events, where they are accepted: answer, failure, provisional; verdict or problem."
+    return found | {200: {"content": {"text/event-stream": {}}, "description": events}}
+
+
+def chat_replies() -> dict[int | str, dict[str, Any]]:
+    """What `POST /v1/chat/completions` says beside the completion: OpenAI's form of an error."""
+    error = openai_error("An error")
+    statuses = {error.status for error in Refused.__subclasses__() if error is not Forbidden}
+    found: dict[int | str, dict[str, Any]] = {status: error for status in sorted(statuses)}
+    events = "chat.completion, or chat.completion.chunk where it is streamed."
+    return found | {200: {"content": {"text/event-stream": {}}, "description": events}}
+
+
+def openai_error(description: str) -> dict[str, Any]:
+    """A reply that is an error as OpenAI's clients read it."""
+    schema = {"type": "object", "required": ["error"]}
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def problem(description: str) -> dict[str, Any]:
+    """A reply that is a problem."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {"description": description, "content": {"application/problem+json": {"schema": schema}}}
+
+
+def openapi(app: FastAPI) -> dict[str, Any]:
+    """The schema of the whole gateway."""
+    schema = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes
+    )
+    _, models = models_json_schema(
+        [
+            (CaseRequest, "validation"),
+            (ChatRequest, "validation"),
+            (Problem, "serialization"),
+        ],
+        ref_template="#/components/schemas/{model}",
+    )
+    schema["components"]["schemas"] |= models["$defs"]
+    return schema
+
+
+def _body(content: dict[str, Any]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": content}}

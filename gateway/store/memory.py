@@ -1,0 +1,132 @@
+"""What was said before, and what is being worked on: `memory://` or `redis://`.
+
+Whole verdicts are kept, and each worker's answers: `service.py` sees to it that no worker failed
+and that the summariser did not fall back, `panel.py` that an answer is one. A key is an HMAC, so
+the store learns nothing from it, and nobody without the secret can ask it whether a case was seen.
+"""
+
+import hashlib
+import hmac
+import json
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol, TypeVar
+
+from pydantic import ValidationError
+
+from gateway.case import Case
+from gateway.contract import Answer, Verdict
+from gateway.settings import Settings, WorkerSettings
+
+log = logging.getLogger("consilium.gateway")
+
+KEEP_S = 3600
+MEMORY_ENTRIES = 5_000  # of a kilobyte or two
+
+Kept = TypeVar("Kept", Verdict, Answer)
+
+
+class Store(Protocol):
+    async def get(self, key: str) -> bytes | None: ...
+
+    async def put(self, key: str, value: bytes) -> None: ...
+
+    def alone(self, key: str) -> AbstractAsyncContextManager[None]:
+        """Keeps other gateways that share this store from working on the same case meanwhile."""
+        ...
+
+    async def reachable(self) -> bool: ...
+
+    async def close(self) -> None: ...
+
+
+def open_store(url: str) -> Store:
+    """The store that `url` names; nothing is connected before it is needed."""
+    if url == "memory://":
+        return MemoryStore()
+    # Imported where it is used: its client would add a fifth to every other gateway's start.
+    from gateway.store.redis import RedisStore
+
+    return RedisStore(url, KEEP_S)
+
+
+async def recall(store: Store, key: str, kind: type[Kept]) -> Kept | None:
+    """What was kept under `key`; None where that is nothing, or nothing that is understood."""
+    found = await store.get(key)
+    if found is None:
+        return None
+    try:
+        return kind.model_validate_json(found)
+    except ValidationError:
+        log.warning(json.dumps({"event": "stored_entry_unreadable", "kind": kind.__name__}))
+        return None
+
+
+async def keep(store: Store, key: str, what: Kept) -> None:
+    await store.put(key, what.model_dump_json().encode())
+
+
+def key_of(case: Case, settings: Settings) -> str:
+    """Everything that a verdict depends on, under the gateway's secret."""
+    options = case.options.model_dump()
+    return _hmac(settings, ["verdict", *_told(case), case.modality, options, settings.panel_hash])
+
+
+def answer_key(case: Case, worker: WorkerSettings, settings: Settings) -> str:
+    """Everything that a worker's answer depends on."""
+    return _hmac(settings, ["answer", *_told(case), worker.model_dump_json()])
+
+
+def asked_of(case: Case, settings: Settings) -> str:
+    """What was asked, whoever answers it: for the audit."""
+    return _hmac(settings, ["case", *_told(case)])
+
+
+def salt_of(case: Case, settings: Settings) -> str:
+    """What keeps a model server's own cache from serving one tenant with another's prompts."""
+    return _hmac(settings, ["salt", case.tenant])
+
+
+def _told(case: Case) -> list[Any]:
+    """Who asks, and what workers are told."""
+    identities = [image.identity for image in case.images]
+    return [case.tenant, identities, case.question, case.context, case.choices, case.language]
+
+
+def _hmac(settings: Settings, parts: list[Any]) -> str:
+    secret = settings.secret.get_secret_value()
+    return hmac.new(secret, json.dumps(parts).encode(), hashlib.sha256).hexdigest()
+
+
+class MemoryStore:
+    """The most recently used entries of this process."""
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
+
+    async def get(self, key: str) -> bytes | None:
+        expires, value = self._entries.get(key, (0.0, None))
+        if value is None or expires <= time.monotonic():
+            self._entries.pop(key, None)
+            return None
+        self._entries.move_to_end(key)
+        return value
+
+    async def put(self, key: str, value: bytes) -> None:
+        self._entries[key] = (time.monotonic() + KEEP_S, value)
+        self._entries.move_to_end(key)
+        while len(self._entries) > MEMORY_ENTRIES:
+            self._entries.popitem(last=False)
+
+    @asynccontextmanager
+    async def alone(self, key: str) -> AsyncGenerator[None, None]:
+        yield  # no other gateway has this memory
+
+    async def reachable(self) -> bool:
+        return True
+
+    async def close(self) -> None:
+        self._entries.clear()

@@ -1,0 +1,132 @@
+"""How far each worker's word goes, by language, kind of question and modality: what
+`consilium calibrate` learned from answers to questions that the workers had not been trained on.
+
+Log-odds throughout. A worker's confidence c becomes the probability that its answer is right,
+σ(slope · logit c + offset): Platt scaling (1999) with an offset of its own for each kind of case.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gateway.case import Case
+from gateway.contract import Language, Modality
+from gateway.verdict.questions import Kind, kind_of
+
+EDGE = 0.002  # a probability is kept so far from 0 and 1: nobody is that sure
+
+
+class CompetenceError(Exception):
+    """A competence file that cannot be used; one sentence says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What kind of case it is."""
+
+    language: Language
+    kind: Kind
+    modality: Modality | None
+
+    @classmethod
+    def of(cls, case: Case) -> "Cell":
+        return cls(case.language, kind_of(case.question, case.language), case.modality)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """From the most particular to the most general: "en/count/ct", "en/count", "en", ""."""
+        kind = f"{self.language}/{self.kind}"
+        particular = (f"{kind}/{self.modality}",) if self.modality else ()
+        return (*particular, kind, self.language, "")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Line(_Frozen):
+    """A map of probabilities that is a line in log-odds."""
+
+    slope: float = 1.0
+    offset: float = 0.0
+
+    def __call__(self, probability: float) -> float:
+        return sigmoid(self.slope * logit(probability) + self.offset)
+
+
+class Skill(_Frozen):
+    """How good a worker is in one kind of case: where those were few, mostly as it is elsewhere."""
+
+    cases: int
+    accuracy: float = Field(ge=0, le=1)
+    offset: float
+
+
+class Worker(_Frozen):
+    """`model` and `prompt` are those that panel.toml seated when this was learned, `weights` the
+    folder that was served then; null where it was not one alone, as with folds."""
+
+    model: str
+    prompt: str
+    weights: str | None = None
+    slope: float
+    skills: dict[str, Skill]  # by a cell's names; "" is there always
+
+    def skill(self, cell: Cell) -> Skill:
+        return next(self.skills[name] for name in cell.names if name in self.skills)
+
+
+class Competence(_Frozen):
+    """`correlation` is that of two workers' errors, by family. `verdict` makes the weighed share of
+    the winning answer the probability that it is right; a language that is not there has none.
+    """
+
+    learned_from: str
+    workers: dict[str, Worker]
+    correlation: dict[str, float]
+    verdict: dict[Language, Line]
+
+    def believed(self, worker: str, confidence: float | None, cell: Cell) -> float:
+        """The probability that the worker's answer is right; without a confidence, how often it is
+        right in such cases."""
+        known = self.workers[worker]
+        skill = known.skill(cell)
+        if confidence is None:
+            return skill.accuracy
+        return Line(slope=known.slope, offset=skill.offset)(confidence)
+
+
+def load_competence(path: Path) -> Competence:
+    """The competence file at `path`.
+
+    Raises:
+        CompetenceError: there is none, or it is none.
+    """
+    try:
+        return Competence.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise CompetenceError(f"{path} cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise CompetenceError(f"{path}: {key}: {first['msg']}") from error
+
+
+def save_competence(competence: Competence, path: Path) -> None:
+    """Written so that a person can read it, and the same content gives the same bytes."""
+    content = competence.model_dump()
+    path.write_text(
+        json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8"
+    )
+
+
+def logit(probability: float) -> float:
+    kept = min(max(probability, EDGE), 1 - EDGE)
+    return math.log(kept / (1 - kept))
+
+
+def sigmoid(log_odds: float) -> float:
+    return 1 / (1 + math.exp(-log_odds)) if log_odds > -700 else 0.0

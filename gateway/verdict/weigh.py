@@ -1,0 +1,232 @@
+"""Answers → one opinion: who agrees with whom, who won, how clearly. Pure functions.
+
+Without a competence file every worker has one voice, and the answer that most of them give wins.
+With one, a worker spreads its voice over the answers that were given, as far as it believes in
+each: in its own by its calibrated confidence, in others by how near it came to saying them. The
+answer with most of all voices wins (a linear opinion pool: Stone 1961). n workers of a family
+count as n / (1 + (n - 1)ρ) voices, ρ the correlation of their errors.
+"""
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from gateway.case import Case
+from gateway.contract import Answer, Dissent
+from gateway.settings import Settings
+from gateway.verdict.competence import EDGE, Cell, Competence, Line
+from gateway.verdict.meaning import meaning
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Answers that mean the same; `text` is the wording of its first member in panel order.
+    `weight` is its members', `share` what all workers together believe in it."""
+
+    text: str
+    workers: tuple[str, ...]
+    weight: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """The panel's answers with their weights, and the clusters they form, the winner first.
+    `confidence` is the probability that the winner is right, None where that was not learned."""
+
+    answers: tuple[Answer, ...]
+    clusters: tuple[Cluster, ...]
+    confidence: float | None
+
+    @property
+    def winner(self) -> Cluster:
+        return self.clusters[0]
+
+    @property
+    def voices(self) -> tuple[Answer, ...]:
+        """The answers that count: each worker's last."""
+        return tuple(answer for answer in self.answers if answer.weight is not None)
+
+    @property
+    def unanimous(self) -> bool:
+        return len(self.clusters) == 1
+
+    @property
+    def agreement(self) -> float | None:
+        """The weight of those who gave the winning answer; null when a single worker answered."""
+        voices = sum(len(cluster.workers) for cluster in self.clusters)
+        return self.winner.weight if voices > 1 else None
+
+    def is_riskier_than(self, max_risk: float | None) -> bool:
+        """Whether the winner is likelier than that to be wrong."""
+        return max_risk is not None and (self.confidence is None or 1 - self.confidence > max_risk)
+
+    @property
+    def dissent(self) -> tuple[Dissent, ...]:
+        return tuple(
+            Dissent(text=cluster.text, workers=cluster.workers, weight=cluster.weight)
+            for cluster in self.clusters[1:]
+        )
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Weighs the answers to cases of one kind; `families` names each worker's."""
+
+    families: Mapping[str, str]
+    cell: Cell
+    competence: Competence | None
+
+    @classmethod
+    def of(cls, case: Case, settings: Settings) -> "Judge":
+        families = {worker.name: worker.family for worker in settings.workers}
+        return cls(families, Cell.of(case), settings.competence)
+
+    @property
+    def knows_risk(self) -> bool:
+        """Whether its opinions have a confidence."""
+        return self._calibration is not None
+
+    @property
+    def _calibration(self) -> Line | None:
+        return self.competence.verdict.get(self.cell.language) if self.competence else None
+
+    def weigh(self, answers: Iterable[Answer]) -> Opinion:
+        """The opinion of those who answered; at least one of the answers must have a text.
+
+        A tie goes to the answer whose givers were surer on average, then to the earlier seat.
+        """
+        answers = tuple(answers)
+        # A worker's last word is its answer.
+        standing = {answer.worker: answer for answer in answers if answer.text is not None}
+        groups = _grouped(standing.values())
+        said = [answer for group in groups.values() for answer in group]
+        voices = self._voices(answer.worker for answer in said)
+        whole = sum(voices[answer.worker] for answer in said)
+        own = {answer.worker: self._own_belief(answer) for answer in said}
+        shares = {
+            key: sum(voices[a.worker] * self._belief(a, own[a.worker], group) for a in said) / whole
+            for key, group in groups.items()
+        }
+        # Sorting is stable and the groups stand in panel order: that is the last tie-break.
+        ranked = sorted(
+            groups, key=lambda key: (-round(shares[key], 9), -_mean_confidence(groups[key]))
+        )
+        strength = {a.worker: voices[a.worker] * own[a.worker] for a in said}
+        weights = {worker: each / sum(strength.values()) for worker, each in strength.items()}
+        calibrate = self._calibration
+        return Opinion(
+            answers=tuple(
+                answer.model_copy(update={"weight": weights[answer.worker]})
+                if standing.get(answer.worker) is answer
+                else answer
+                for answer in answers
+            ),
+            clusters=tuple(
+                Cluster(
+                    text=groups[key][0].text or "",
+                    workers=tuple(answer.worker for answer in groups[key]),
+                    weight=sum(weights[answer.worker] for answer in groups[key]),
+                    share=shares[key],
+                )
+                for key in ranked
+            ),
+            confidence=calibrate(shares[ranked[0]]) if calibrate else None,
+        )
+
+    def is_decided(self, heard: Collection[Answer], missing: Collection[str]) -> bool:
+        """Whether the `missing` workers cannot change who wins, whatever they say and however many
+        of them answer. Every answer of `heard` has a text."""
+        first = meaning(self.weigh(heard).winner.text)
+        groups = _grouped(heard)
+        own = {answer.worker: self._own_belief(answer) for answer in heard}
+
+        def ahead(answer: Answer, rival: tuple[str, ...] | None) -> float:
+            """How much more its giver believes in the winner than in a rival; None is any answer
+            that nobody has given yet."""
+            sure = own[answer.worker]
+            believed = 1 - sure if rival is None else self._belief(answer, sure, groups[rival])
+            return self._belief(answer, sure, groups[first]) - believed
+
+        families = {self.families[worker] for worker in (*missing, *(a.worker for a in heard))}
+        return all(
+            sum(self._least_lead(family, heard, missing, rival, ahead) for family in families) > 0
+            for rival in (*groups, None)
+            if rival != first
+        )
+
+    def _least_lead(
+        self,
+        family: str,
+        heard: Collection[Answer],
+        missing: Collection[str],
+        rival: tuple[str, ...] | None,
+        ahead: Callable[[Answer, tuple[str, ...] | None], float],
+    ) -> float:
+        """What the winner keeps in voices of this family when those of its missing members who
+        answer are all for the rival: the least, however many those are."""
+        own = [ahead(answer, rival) for answer in heard if self.families[answer.worker] == family]
+        seats = sum(self.families[worker] == family for worker in missing)
+        return min(
+            (sum(own) - more) * self._voice(family, max(len(own) + more, 1))
+            for more in range(seats + 1)
+        )
+
+    def _voices(self, workers: Iterable[str]) -> dict[str, float]:
+        workers = list(workers)
+        members = Counter(self.families[worker] for worker in workers)
+        return {w: self._voice(self.families[w], members[self.families[w]]) for w in workers}
+
+    def _voice(self, family: str, members: int) -> float:
+        """One member's, of so many of its family who answered."""
+        correlation = self.competence.correlation.get(family, 0.0) if self.competence else 0.0
+        return 1 / (1 + (members - 1) * correlation)
+
+    def _own_belief(self, answer: Answer) -> float:
+        if self.competence is None:
+            return 1.0
+        return self.competence.believed(answer.worker, answer.confidence, self.cell)
+
+    def _belief(self, answer: Answer, own: float, group: Sequence[Answer]) -> float:
+        """How far the giver of `answer` believes in what `group` said; in its own, `own`."""
+        if answer in group:
+            return own
+        if self.competence is None:
+            return 0.0
+        # What it does not believe of its own answer, it believes of others as it nearly said them.
+        left = max(1 - (answer.confidence or 0), EDGE)
+        return (1 - own) * min(nearly_said(answer, group[0].text or "") / left, 1.0)
+
+
+def in_case_order(case: Case, texts: Sequence[str]) -> list[str]:
+    """The texts in an order that the case fixes: a reader may favour what it reads first, and by
+    arrival or seat that would always be the same worker's."""
+    identity = "".join([case.question, *(image.identity for image in case.images)])
+    shuffled = list(texts)
+    random.Random(hashlib.sha256(identity.encode()).digest()).shuffle(shuffled)
+    return shuffled
+
+
+def nearly_said(answer: Answer, other: str) -> float:
+    """At most how likely its worker was to say `other` instead: the probability of all beginnings
+    that fit."""
+    wanted = " ".join(other.casefold().split()).rstrip(".")
+    found = 0.0
+    for alternative in answer.alternatives:
+        begins = " ".join(alternative.begins.casefold().split())
+        fits = begins.rstrip(".") == wanted if alternative.whole else wanted.startswith(begins)
+        found += alternative.probability if fits else 0.0
+    return found
+
+
+def _grouped(answers: Iterable[Answer]) -> dict[tuple[str, ...], list[Answer]]:
+    groups: dict[tuple[str, ...], list[Answer]] = {}
+    for answer in answers:
+        groups.setdefault(meaning(answer.text or ""), []).append(answer)
+    return groups
+
+
+def _mean_confidence(group: list[Answer]) -> float:
+    return sum(answer.confidence or 0 for answer in group) / len(group)

@@ -1,0 +1,88 @@
+"""The audit log: who asked, when, what was decided, by which panel. No text and no pixels: the case
+and the answer are HMACs, so whoever holds the case and the secret can show that it was asked, and
+nobody else learns anything.
+
+One JSON object a line, in a file for each day (UTC) and host; what is older than `days` is
+deleted with the first line of a day.
+"""
+
+import contextlib
+import hashlib
+import hmac
+import json
+import logging
+import re
+import socket
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+from gateway.case import Case
+from gateway.contract import Verdict
+from gateway.door.keys import Key
+from gateway.settings import Settings, SettingsError
+from gateway.store.memory import asked_of
+
+NAME = re.compile(r"audit-(\d{4}-\d\d-\d\d)-.*\.jsonl")
+HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
+
+log = logging.getLogger("consilium.gateway")
+
+
+class Audit:
+    """Writes to `folder`; None writes nothing.
+
+    Raises:
+        SettingsError: the folder cannot be used.
+    """
+
+    def __init__(self, folder: Path | None, days: int):
+        self._folder, self._days = folder, days
+        self._today: date | None = None
+        if folder is None:
+            return
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file(folder).touch()
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"audit.folder: {folder}: cannot be used ({error})") from error
+
+    def note(self, case: Case, verdict: Verdict, key: Key, settings: Settings) -> None:
+        """One verdict that a caller gets. A disk that is full costs the line, never the case."""
+        if self._folder is None:
+            return
+        secret = settings.secret.get_secret_value()
+        answer = verdict.answer or verdict.best_guess or ""
+        line = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "id": verdict.id,
+            "tenant": key.tenant,
+            "key": key.id,
+            "case": asked_of(case, settings),
+            "status": verdict.status,
+            "answer": hmac.new(secret, answer.encode(), hashlib.sha256).hexdigest(),
+            "agreement": verdict.agreement,
+            "confidence": verdict.confidence,
+            "summary_by": verdict.summary.by,
+            "failed": {a.worker: a.error.kind for a in verdict.answers if a.error},
+            "cached_from": verdict.cached_from,
+            "panel": verdict.panel,
+        }
+        try:
+            with self._file(self._folder).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            log.error(json.dumps({"event": "audit_not_written", "why": error.strerror}))
+
+    def _file(self, folder: Path) -> Path:
+        """Today's; on a new day what is too old goes."""
+        today = datetime.now(UTC).date()
+        if today != self._today:
+            self._today = today
+            oldest = today - timedelta(days=self._days)
+            for path in folder.iterdir():
+                # What only looks like one of ours is left alone.
+                with contextlib.suppress(ValueError, OSError):
+                    match = NAME.fullmatch(path.name)
+                    if match and date.fromisoformat(match[1]) < oldest:
+                        path.unlink()
+        return folder / f"audit-{today}-{HOST}.jsonl"

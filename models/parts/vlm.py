@@ -1,0 +1,245 @@
+"""Tower + connector + language model, as the trainer and the parity check run them.
+
+A prompt is laid out as `[bos] images' tokens, text`; the vLLM plugin lays it out the same way. The
+language model is any causal model of transformers. Its embedding layer turns text into embeddings
+(Gemma's scales them); image embeddings are put among those as they are.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from models import connectors
+from models.data.example import Example
+from models.parts.language import load_language
+from models.parts.packing import Row, pack
+from models.parts.vision import Tower, TowerConfig, require_one_size
+from models.positions import grid_positions, stack_positions
+from models.recipe import ImageAttention, Recipe, RecipeError
+
+
+class Embedded(NamedTuple):
+    """What the connector made of images that it took at once: all of a batch, or one stack."""
+
+    features: Tensor  # [b, patches, vision_dim]; of a stack all its images' patches
+    positions: Tensor  # [patches, 2], of a stack [patches, 3]
+    tokens: Tensor  # [b, tokens, text_dim]
+
+
+class Vlm(nn.Module):
+    """`language` is a causal model of transformers, `tokenizer` its tokenizer, `bos` says whether
+    a prompt starts with the tokenizer's bos token. `whole` names what has trained whole: "tower",
+    "language" (see models.training.tuning).
+    """
+
+    positions: Tensor
+    language: Any
+
+    def __init__(
+        self,
+        tower: Tower,
+        connector: nn.Module,
+        language: Any,
+        tokenizer: Any,
+        bos: bool,
+        image_attention: ImageAttention = "causal",
+    ):
+        super().__init__()
+        self.image_attention = image_attention
+        self.tower, self.connector, self.language = tower, connector, language
+        self.tokenizer = tokenizer
+        self.register_buffer("positions", grid_positions(tower.side), persistent=False)
+        self.stacks: bool = getattr(connector, "stacks", False)
+        self.fuses = hasattr(connector, "fuse")
+        self.whole: set[str] = set()
+        self.bos: list[int] = [tokenizer.bos_token_id] if bos else []
+        # In a list, so that they are parameters of the connector alone.
+        self.before_layers: list[nn.Module] = list(getattr(connector, "before_layers", ()))
+        self.looked_at: tuple[Tensor, Tensor] | None = None  # tokens, and which of them are there
+        layers = _layers_below(language, len(self.before_layers))
+        for layer, block in zip(layers, self.before_layers, strict=True):
+            layer.register_forward_pre_hook(self._look_through(block), with_kwargs=True)
+
+    def image_tokens(self, images: int) -> int:
+        """How many places in the prompt so many images of one case take."""
+        if self.before_layers:
+            return 0
+        return self.connector.num_tokens(self.tower.patches, images)  # type: ignore[operator]
+
+    def image_embeddings(self, features: Tensor, counts: Sequence[int]) -> list[Embedded]:
+        """Features [images, patches, vision_dim], of which `counts` belong to a case each; the
+        tokens come in the order of the images.
+        """
+        if not self.stacks:
+            return [Embedded(features, self.positions, self.connector(features, self.positions))]
+        found = []
+        for stack in features.split(list(counts)):
+            positions = stack_positions(self.positions, len(stack))
+            tokens = self.connector(stack[None], positions)
+            found.append(Embedded(stack.flatten(0, 1)[None], positions.flatten(0, 1), tokens))
+        return found
+
+    def placed(
+        self, embedded: Sequence[Embedded], counts: Sequence[int], asked: Sequence[Tensor]
+    ) -> Tensor:
+        """What stands in the prompts where images go, [n, text_dim], case after case.
+
+        `counts` says how many of the images belong to each case, `asked` [length] what its question
+        is. What text looks at from within the language model, it looks at from here on.
+        """
+        tokens = torch.cat([each.tokens.flatten(0, 1) for each in embedded])
+        if not self.before_layers and not self.fuses:
+            return tokens
+        patches = self.tower.patches
+        sizes = [self.connector.num_tokens(patches, n) for n in counts]  # type: ignore[operator]
+        cases = tokens.split(sizes)
+        if self.before_layers:
+            there = [torch.ones(size, dtype=torch.bool, device=tokens.device) for size in sizes]
+            self.looked_at = pad_sequence(cases, True), pad_sequence(there, True)
+            return tokens[:0]
+        questions = (self.text_embeddings(ids[None]).to(tokens.dtype) for ids in asked)
+        fused = (
+            self.connector.fuse(case[None], question)[0]  # type: ignore[operator]
+            for case, question in zip(cases, questions, strict=True)
+        )
+        return torch.cat(list(fused))
+
+    def _look_through(self, block: nn.Module) -> Callable[..., Any]:
+        """Before its layer is called, the text looks through `block` at what there is to see."""
+
+        def look(layer: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+            if self.looked_at is None:
+                return None
+            tokens, there = self.looked_at
+            hidden, *rest = args
+            own = next(block.parameters()).dtype  # where nothing is cast by itself
+            looked = block(hidden.to(own), tokens.to(own), there).to(hidden.dtype)
+            return (looked, *rest), named
+
+        return look
+
+    def text_embeddings(self, ids: Tensor) -> Tensor:
+        """Token ids [b, n] → embeddings [b, n, text_dim]"""
+        return self.language.get_input_embeddings()(ids)
+
+    def text_ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False).input_ids
+
+    def packed(
+        self, examples: Sequence[Example], prompt: str, max_questions: int = 16
+    ) -> list[Row]:
+        """The examples in rows, asked with `prompt`: see `models.parts.packing.pack`. Where the
+        image's tokens depend on the question, each has a row of its own.
+
+        Raises:
+            DataError: no examples, or a stack of images that are not of one size.
+        """
+        end = self.tokenizer.eos_token_id
+        if self.fuses:
+            max_questions = 1
+        rows = pack(
+            examples, self.text_ids, prompt, end, self.bos, self.image_tokens, max_questions
+        )
+        if self.stacks:
+            for row in rows:
+                require_one_size(row.images)
+        return rows
+
+    @torch.no_grad()
+    def answer(self, images: Sequence[Image.Image], prompt: str, max_tokens: int = 32) -> list[int]:
+        """The greedy answer's token ids, the end-of-text token included if it came to that.
+
+        Raises:
+            DataError: a stack of images that are not of one size.
+            ValueError: images are seen in both directions, for which `generate` has no mask.
+        """
+        if self.image_attention != "causal":
+            raise ValueError(
+                'a model with image_attention = "bidirectional" trains and validates only'
+            )
+        self.eval()
+        if self.stacks:
+            require_one_size(images)
+        dtype = self.language.dtype
+        pixels = torch.stack([self.tower.preprocess(image) for image in images])
+        features = self.tower(pixels).to(next(self.connector.parameters()).dtype)
+        asked, counts = torch.tensor(self.text_ids(prompt)), [len(images)]
+        parts = [
+            self.placed(self.image_embeddings(features, counts), counts, [asked]).to(dtype)[None],
+            self.text_embeddings(asked[None]),
+        ]
+        if self.bos:
+            parts.insert(0, self.text_embeddings(torch.tensor([self.bos])))
+        embeddings = torch.cat(parts, dim=1)
+        ids = self.language.generate(
+            inputs_embeds=embeddings,
+            attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long),
+            max_new_tokens=max_tokens,
+            do_sample=False,
+        )
+        return ids[0].tolist()
+
+
+def build_model(recipe: Recipe, dtype: torch.dtype = torch.bfloat16) -> Vlm:
+    """The recipe's base model, its language model in `dtype`, its connector freshly initialised
+    from the recipe's seed. In float32, to which adapters are merged, nothing is in four bits.
+
+    Raises:
+        RecipeError: a tower, a connector, a setting of it, or a token that does not exist.
+        AssetError: base weights that cannot be had.
+    """
+    torch.manual_seed(recipe.seed)
+    four_bit = recipe.language.four_bit and dtype != torch.float32
+    language, tokenizer = load_language(recipe.language.model, dtype, four_bit)
+    return assemble(recipe, language, tokenizer)
+
+
+def assemble(recipe: Recipe, language: Any, tokenizer: Any, load_weights: bool = True) -> Vlm:
+    """The recipe's tower and connector, joined to a language model that is there already.
+
+    Raises:
+        RecipeError: a tower, a connector, a setting of it, or a token that does not exist.
+        AssetError: the tower's weights cannot be had.
+    """
+    _check_tokens(recipe, tokenizer)
+    part = "tower"
+    try:
+        tower = Tower(TowerConfig(**recipe.tower.model_dump()), load_weights)
+        part = "connector"
+        text_dim = language.get_input_embeddings().weight.shape[1]
+        connector = connectors.build(recipe.connector, tower.dim, text_dim)
+        part_of = recipe.language
+        return Vlm(tower, connector, language, tokenizer, part_of.bos, part_of.image_attention)
+    except ValueError as error:
+        raise RecipeError(f"recipe {recipe.name}: {part}: {error}.") from error
+
+
+def _layers_below(language: Any, blocks: int) -> list[nn.Module]:
+    """The layers of the language model that so many blocks stand before, evenly spread."""
+    if not blocks:
+        return []
+    depth = language.config.num_hidden_layers
+    if blocks > depth:
+        raise ValueError(f"{blocks} blocks are more than the language model's {depth} layers")
+    children = language.get_decoder().children()
+    layers = next(c for c in children if isinstance(c, nn.ModuleList) and len(c) == depth)
+    return [layers[number * depth // blocks] for number in range(blocks)]
+
+
+def _check_tokens(recipe: Recipe, tokenizer: Any) -> None:
+    """Now, not at the export hours later."""
+    token = recipe.language.image_token
+    if token not in tokenizer.all_special_tokens and token not in tokenizer.get_added_vocab():
+        raise RecipeError(
+            f"recipe {recipe.name}: language.image_token: {token!r} is no special token of "
+            f"{recipe.language.model}. Take one that no text uses."
+        )
+    if recipe.language.bos and tokenizer.bos_token_id is None:
+        raise RecipeError(
+            f"recipe {recipe.name}: language.bos: the tokenizer of {recipe.language.model} has "
+            "no bos token. Leave it out."
+        )

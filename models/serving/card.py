@@ -1,0 +1,131 @@
+"""The model card of an exported worker."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from models import assets
+from models.recipe import Recipe
+from models.training.progress import read_log
+
+_DATASETS = {
+    "slake": "SLAKE (Liu et al. 2021), CC BY 4.0",
+    "vqa_rad": "VQA-RAD (Lau et al. 2018), CC0 1.0",
+    "vqa_med_2019": "VQA-Med 2019 (Ben Abacha et al. 2019), CC BY 4.0",
+    "path_vqa": "PathVQA (He et al. 2020), MIT",
+    "mediqa_m3g": "MEDIQA-M3G (Yim et al. 2024), CC BY 4.0",
+    "captions": "a caption set of the user's own",
+    "slake_captions": "captions made from SLAKE's organ boxes, CC BY 4.0",
+    "scenes": "synthetic scenes of shapes, drawn by models/data/scenes.py",
+}
+
+
+def model_card(recipe: Recipe, run: Path, scores: Path) -> str:
+    """Markdown: parts, data and its licence, recipe, seed, command, scores.
+
+    `run` is the folder of its training, with a log of each stage; `scores` what `consilium
+    evaluate` measured through vLLM: a list of {"on", "score", "command"}. Either may be missing.
+    """
+    sources = [source for stage in recipe.stage for source in stage.data]
+    data = sorted(
+        {f"{_DATASETS[s.set]}: split `{s.split}`, {' and '.join(s.languages)}" for s in sources}
+    )
+    tower, language = recipe.tower, recipe.language
+    lines = [
+        f"# {recipe.name}",
+        "",
+        "Trained parts of one worker of the Consilium panel. Research software, not a medical "
+        "device.",
+        "",
+        "| part | what |",
+        "| --- | --- |",
+        f"| tower, {_trained(recipe, 'tower')} | {tower.name} at {tower.image_size} px, "
+        f"{tower.weights} ({_licence(tower.weights)}) |",
+        f"| connector, {_trained(recipe, 'connector')} | {_settings(recipe.connector)} |",
+        f"| language model, {_trained(recipe, 'language')} | {language.model} "
+        f"({_licence(language.model)}) |",
+        *([f"| trained on from | {recipe.start} |"] if recipe.start else []),
+        f"| stages | {', '.join(stage.name for stage in recipe.stage)} |",
+        f"| answers in | {', '.join(recipe.languages)} |",
+        f"| asked with | `{recipe.prompt!r}` |",
+        f"| data | {'; '.join(data)} |",
+        f"| seed | {recipe.seed} |",
+        f"| licence of these weights | {_licence(language.model)} |",
+        f"| made by | `consilium train {recipe.name}`, then `consilium export` |",
+        "",
+        "`recipe.toml` holds every setting, `base.json` the base weights' hashes.",
+        "",
+        "## Scores",
+        "",
+    ]
+    if scores.exists():
+        lines += ["| on | exact match | command |", "| --- | --- | --- |"]
+        for row in json.loads(scores.read_text()):
+            lines.append(f"| {row['on']} | {row['score']} | `{row['command']}` |")
+        lines.append("")
+    rows = [
+        (stage.name, line)
+        for stage in recipe.stage
+        for log in [run / stage.name / "log.jsonl"]
+        if log.exists()
+        for line in read_log(log)
+    ]
+    if rows:
+        lines += [
+            "After each epoch, on the stage's validation data, read with the reference (no "
+            "generation):",
+            "",
+            "| stage | step | exact match | answer loss | reconstruction loss |",
+            "| --- | --- | --- | --- | --- |",
+            *(
+                f"| {stage} | {row['step']} | {row['exact_match']:.1%} "
+                f"| {row['answer_loss']:.3f} | {row['reconstruction_loss']:.3f} |"
+                for stage, row in rows
+                if row["part"] == "validation"
+            ),
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def summariser_card(
+    base: str, sources: Sequence[tuple[str, str, str]], lessons: int, lora: str, seed: int
+) -> str:
+    """Markdown for a trained summariser; `sources` are data set, split and language of the
+    questions whose answers it learned from."""
+    data = "; ".join(f"{_DATASETS[name]}: split `{split}`, {lang}" for name, split, lang in sources)
+    return "\n".join(
+        [
+            "# Summariser",
+            "",
+            "An adapter for the Consilium panel's summariser. Research software, not a medical "
+            "device.",
+            "",
+            "| | |",
+            "| --- | --- |",
+            f"| base | {base} ({_licence(base)}) |",
+            f"| trained | LoRA, {lora} |",
+            f"| learned from | a panel's answers in {lessons} cases of dispute: {data} |",
+            f"| seed | {seed} |",
+            f"| licence of these weights | {_licence(base)} |",
+            "| made by | `consilium train-summariser` |",
+            "",
+        ]
+    )
+
+
+def _trained(recipe: Recipe, part: str) -> str:
+    """How that part has trained in any stage."""
+    ways = dict.fromkeys(getattr(stage, part) for stage in recipe.stage)
+    words = {"full": "trained", "lora": "LoRA"}
+    return " and ".join(words.get(way, way) for way in ways if way != "frozen") or "frozen"
+
+
+def _licence(reference: str) -> str:
+    packaged = assets.PACKAGED.get(reference.removeprefix("base:"))
+    return packaged.licence if packaged else "see its own card"
+
+
+def _settings(connector: dict[str, object]) -> str:
+    rest = ", ".join(f"{key} {value}" for key, value in connector.items() if key != "name")
+    return f"{connector['name']} ({rest})" if rest else str(connector["name"])

@@ -1,0 +1,283 @@
+"""A trained checkpoint → `models/zoo/NAME` (what is kept) → a merged folder (what is served).
+
+    models/zoo/NAME/    what was trained (models.training.tuning), recipe.toml, base.json,
+                        README.md, scores.json: what was measured of exactly these weights
+    $CONSILIUM_CACHE/served/HASH/  config.json, model.safetensors, tokenizer, chat template
+
+The zoo holds only what was trained, in bfloat16. The served folder can be made from it at any time;
+vLLM and the parity check read the same one.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import models.cpu_torch  # noqa: F401  before transformers, which imports torchvision
+
+# isort: split
+from peft import PeftModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from models import assets, connectors
+from models.exported import ADAPTER, ZOO, adapter_base, served_name
+from models.parts.vision import Tower, TowerConfig
+from models.parts.vlm import Vlm, build_model
+from models.recipe import Recipe, load_recipe
+from models.serving.card import model_card
+from models.serving.served_config import ARCHITECTURE, ServedConfig
+from models.tensors import save_whole
+from models.training.checkpoints import recipe_of
+from models.training.tuning import SOFT_PROMPTS, load_trained
+
+
+class ExportError(Exception):
+    """A checkpoint that cannot be served; one sentence that says why and how to mend it."""
+
+
+def export(recipe_file: Path, checkpoint: Path, out: Path) -> Path:
+    """Writes what was trained to `out` (a folder of the zoo), with its model card.
+
+    Raises:
+        ExportError: the checkpoint is not the end of a run of this recipe, or its worker cannot be
+            served.
+        RecipeError: the recipe cannot be read.
+        AssetError: the language model's settings cannot be had.
+    """
+    recipe = load_recipe(recipe_file)
+    _refuse_unserved_connector(recipe)
+    _refuse_soft_prompts(recipe)
+    _refuse_bidirectional_images(recipe)
+    _refuse_unserved_language(recipe)
+    _check_checkpoint(recipe, checkpoint)
+    out.mkdir(parents=True, exist_ok=True)
+    before = served_name(out)
+    for name in ("connector", "tower", "language"):
+        _keep(checkpoint, out, f"{name}.safetensors")
+    for name, base in (("tower", recipe.tower.weights), ("adapter", recipe.language.model)):
+        shutil.rmtree(out / name, ignore_errors=True)
+        if (checkpoint / name).is_dir():
+            (out / name).mkdir()
+            _keep(checkpoint / name, out / name, "adapter_model.safetensors")
+            settings = json.loads((checkpoint / name / "adapter_config.json").read_text())
+            settings["base_model_name_or_path"] = base  # not a path of this machine
+            (out / name / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    shutil.copyfile(recipe_file, out / "recipe.toml")
+    (out / "base.json").write_text(json.dumps(_bases(recipe), indent=2) + "\n")
+    if served_name(out) != before:
+        (out / "scores.json").unlink(missing_ok=True)  # they were another model's
+    card = model_card(recipe, checkpoint.parent.parent, out / "scores.json")
+    (out / "README.md").write_text(card)
+    return out
+
+
+def served_folder(zoo: Path, report: Callable[[str], None] = lambda line: None) -> Path:
+    """The merged bfloat16 folder that vLLM loads, made from a zoo folder unless the cache has it:
+    an exported worker's, or one that is a peft adapter of a language model.
+
+    Raises:
+        ExportError: `zoo` is not a folder of the zoo.
+        AssetError: a base weight that cannot be had or is not the one trained on.
+    """
+    if (zoo / ADAPTER).exists():
+        return _merged_once(zoo, _serve_adapter, report)
+    if not (zoo / "recipe.toml").exists():
+        known = ", ".join(sorted(path.parent.name for path in ZOO.glob("*/recipe.toml")))
+        raise ExportError(f"{zoo} is no exported worker. The zoo holds: {known or 'nothing yet'}.")
+    return _merged_once(zoo, _serve, report)
+
+
+def _merged_once(
+    zoo: Path, merge: Callable[[Path, Path], None], report: Callable[[str], None]
+) -> Path:
+    folder = assets.cache_dir() / "served" / served_name(zoo)
+    if not folder.exists():
+        report(f"merging {zoo.name} for serving")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".merging-") as scratch:
+            made = Path(scratch) / "model"
+            merge(zoo, made)
+            try:
+                made.rename(folder)
+            except OSError:  # another process merged the same one first
+                if not folder.exists():
+                    raise
+    return folder
+
+
+def load_served(folder: Path) -> Vlm:
+    """The served folder under transformers, bit for bit the weights that vLLM loads."""
+    config = ServedConfig.from_pretrained(folder)
+    weights = load_file(folder / "model.safetensors")
+    part = lambda name: {  # noqa: E731
+        key.removeprefix(f"{name}."): value
+        for key, value in weights.items()
+        if key.startswith(f"{name}.")
+    }
+    tower = Tower(TowerConfig(**config.tower), load_weights=False)
+    tower.load_state_dict(part("tower"))
+    text = config.text_config
+    connector = connectors.build(config.connector, config.vision_dim, text.hidden_size)
+    connector.to(torch.bfloat16).load_state_dict(part("connector"))
+    language = AutoModelForCausalLM.from_config(text, dtype=torch.bfloat16)
+    found = language.load_state_dict(part("language_model"), strict=False)
+    if missing := set(found.missing_keys) - set(language.all_tied_weights_keys):
+        raise ExportError(f"{folder} lacks {sorted(missing)[:3]}: delete it, it is made again.")
+    language.tie_weights()
+    language.generation_config = GenerationConfig.from_pretrained(folder)
+    return Vlm(tower, connector, language, AutoTokenizer.from_pretrained(folder), config.bos)
+
+
+def _serve_adapter(zoo: Path, folder: Path) -> None:
+    base = assets.resolve(adapter_base(str(zoo)))
+    # Merged in float32 and rounded once.
+    language = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    merged = PeftModel.from_pretrained(language, zoo).merge_and_unload()
+    merged.to(torch.bfloat16).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+
+
+def _serve(zoo: Path, folder: Path) -> None:
+    recipe = load_recipe(zoo / "recipe.toml")
+    if _bases(recipe) != json.loads((zoo / "base.json").read_text()):
+        raise ExportError(
+            f"{zoo / 'base.json'}: the base weights at hand are not those this worker was trained "
+            f"on. Train it anew: consilium train {recipe.name}."
+        )
+    # Merged in float32 and rounded once.
+    model = build_model(recipe, torch.float32)
+    load_trained(model, zoo, merge=True)
+    tower, connector, tokenizer = model.tower, model.connector, model.tokenizer
+    language = model.language.to(torch.bfloat16)
+    parts = {"tower": tower, "connector": connector.to(torch.bfloat16), "language_model": language}
+    weights = {
+        f"{name}.{key}": value
+        for name, part in parts.items()
+        for key, value in part.state_dict().items()
+        if part is not language or key not in language.all_tied_weights_keys
+    }
+    folder.mkdir()
+    save_whole(weights, folder / "model.safetensors")
+    config = ServedConfig(
+        tower=recipe.tower.model_dump(),
+        connector=recipe.connector,
+        text_config=language.config.to_dict(),
+        patches_per_side=tower.side,
+        vision_dim=tower.dim,
+        image_token_id=tokenizer.convert_tokens_to_ids(recipe.language.image_token),
+        bos=recipe.language.bos,
+        architectures=[ARCHITECTURE],
+        dtype="bfloat16",
+        tie_word_embeddings=language.config.tie_word_embeddings,
+    )
+    config.save_pretrained(folder)
+    GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    ).save_pretrained(folder)
+    tokenizer.chat_template = chat_template(recipe)
+    tokenizer.save_pretrained(folder)
+
+
+def chat_template(recipe: Recipe) -> str:
+    """No roles, no system text: [bos], one token per image, the text. See models.parts.vlm."""
+    bos = "{{ bos_token }}" if recipe.language.bos else ""
+    return (
+        f"{bos}{{%- for message in messages -%}}{{%- for part in message['content'] -%}}"
+        "{%- if part['type'] == 'image' -%}" + recipe.language.image_token + "{%- endif -%}"
+        "{%- endfor -%}{%- for part in message['content'] -%}"
+        "{%- if part['type'] == 'text' -%}{{ part['text'] }}{%- endif -%}"
+        "{%- endfor -%}{%- endfor -%}"
+    )
+
+
+def _check_checkpoint(recipe: Recipe, checkpoint: Path) -> None:
+    """Else a worker would be kept beside a recipe that does not make it."""
+    state = checkpoint / "state.json"
+    if not state.exists() or not json.loads(state.read_text())["finished"]:
+        raise ExportError(
+            f"{checkpoint} is not a stage's last checkpoint: let `consilium train {recipe.name}` "
+            "run to its end first."
+        )
+    if checkpoint.parent.name != recipe.stage[-1].name:
+        raise ExportError(
+            f"{checkpoint} is of stage {checkpoint.parent.name!r}, and the recipe goes on to "
+            f"{recipe.stage[-1].name!r}. Give that stage's last checkpoint, or a recipe that ends "
+            "sooner."
+        )
+    run = checkpoint.parent.parent
+    if recipe_of(run) != recipe:
+        raise ExportError(
+            f"{checkpoint} was not trained by this recipe; {run / 'recipe.json'} says by which. "
+            "Give that one."
+        )
+
+
+def _refuse_unserved_connector(recipe: Recipe) -> None:
+    name = recipe.connector["name"]
+    if reason := connectors.why_not_served(name):
+        raise ExportError(
+            f"connector {name!r}: {reason}, for which vLLM has no place: it trains and answers "
+            "under transformers only. Take a connector that docs/connectors.md calls served."
+        )
+
+
+def _refuse_unserved_language(recipe: Recipe) -> None:
+    settings = AutoConfig.from_pretrained(assets.resolve(recipe.language.model))
+    with torch.device("meta"):
+        layers = AutoModelForCausalLM.from_config(settings).base_model_prefix
+    if layers != "model":  # models.serving.vllm_model calls them so
+        raise ExportError(
+            f"recipe {recipe.name}: language.model: a {settings.model_type} keeps its layers as "
+            f"{layers!r}, where we do not look for them under vLLM: it trains and answers under "
+            "transformers only. Take a Gemma, Llama, Mistral or Qwen."
+        )
+
+
+def _refuse_soft_prompts(recipe: Recipe) -> None:
+    for stage in recipe.stage:
+        if stage.language in SOFT_PROMPTS:
+            raise ExportError(
+                f"stage {stage.name} trains the language model by {stage.language!r}: vLLM has no "
+                "place for learned keys or embeddings before a prompt. Train that stage with "
+                '"lora" or "full", which are merged into the weights.'
+            )
+
+
+def _refuse_bidirectional_images(recipe: Recipe) -> None:
+    if recipe.language.image_attention != "causal":
+        raise ExportError(
+            f"recipe {recipe.name}: language.image_attention: vLLM lets no token see later "
+            'ones. Train with "causal".'
+        )
+
+
+def _bases(recipe: Recipe) -> dict[str, dict[str, str]]:
+    """Which base weights a worker stands on: reference and sha256."""
+    tower, language = recipe.tower.weights, recipe.language.model
+    found = {"tower": {"weights": tower}, "language": {"model": language}}
+    for part, reference in (("tower", tower), ("language", language)):
+        if packaged := assets.PACKAGED.get(reference.removeprefix("base:")):
+            found[part] |= {"sha256": packaged.sha256, "licence": packaged.licence}
+        elif part == "language":
+            weights = assets.resolve(reference) / "model.safetensors"
+            found[part]["sha256"] = assets.sha256_of(weights)
+    return found
+
+
+def _keep(source: Path, target: Path, name: str) -> None:
+    """Copies weights, halved to bfloat16; where the source has none, the target keeps none."""
+    if not (source / name).exists():
+        (target / name).unlink(missing_ok=True)
+        return
+    halved: dict[str, Tensor] = {
+        key: value.to(torch.bfloat16) if value.is_floating_point() else value
+        for key, value in load_file(source / name).items()
+    }
+    save_whole(halved, target / name)

@@ -1,0 +1,138 @@
+"""What a recipe would take: parameters, what trains, memory per stage.
+
+Everything is built on torch's meta device, which knows shapes and holds no numbers. Of the language
+model only its settings and tokenizer are read, once it is there: a packaged one is fetched whole,
+and of one in `models.training.published` nothing.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+import models.cpu_torch  # noqa: F401  before transformers, which imports torchvision
+
+# isort: split
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.pytorch_utils import Conv1D
+
+from models import assets
+from models.parts.vlm import Vlm, assemble
+from models.recipe import Recipe, Stage
+from models.training import published, tuning
+from models.training.losses import Objective
+
+TEXT_TOKENS = 256  # of a row: sixteen questions and answers
+NF4_BITS = 4.127  # of a weight, with the constants of its block
+ANSWER_TOKENS = 64  # of them, those with a loss
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """`trains` and `frozen` count parameters by part; the rest is in bytes."""
+
+    name: str
+    trains: dict[str, int]
+    frozen: dict[str, int]
+    weights: int
+    gradients_and_optimiser: int
+    activations: int  # at least: see `_activations`
+
+    def __str__(self) -> str:
+        parts = [f"{count:,} of the {name}" for name, count in self.trains.items()]
+        sizes = (self.weights, self.gradients_and_optimiser, self.activations)
+        weights, gradients, activations, all_ = (f"{n / 1e9:.1f} GB" for n in (*sizes, sum(sizes)))
+        return (
+            f"{self.name}: {sum(self.trains.values()):,} parameters train "
+            f"({', '.join(parts)}), {sum(self.frozen.values()):,} do not\n"
+            f"  at least {all_}: weights {weights}, gradients and optimiser {gradients}, "
+            f"activations {activations}"
+        )
+
+
+def plan(recipe: Recipe) -> list[StagePlan]:
+    """One plan per stage, each with the adapters that its parents hand on.
+
+    Raises:
+        RecipeError: a part that does not exist or does not fit.
+        TuningError: a parent's adapter that does not fit.
+        AssetError: a base model whose settings cannot be had.
+    """
+    if known := published.MODELS.get(recipe.language.model):
+        settings, tokenizer = known.config, known.tokenizer
+    else:
+        folder = assets.resolve(recipe.language.model, report=print)
+        settings = AutoConfig.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    plans = []
+    for stage in recipe.stage:
+        with torch.device("meta"):
+            language = AutoModelForCausalLM.from_config(settings, dtype=torch.bfloat16)
+            model = assemble(recipe, language, tokenizer, load_weights=False)
+            for each in _lineage(recipe, stage):
+                tuning.prepare(model, each)
+            plans.append(_plan(model, stage, settings, recipe))
+    return plans
+
+
+def _lineage(recipe: Recipe, stage: Stage) -> list[Stage]:
+    """The stages whose adapters `stage` trains on, the worker's that the recipe starts from first,
+    and itself."""
+    if stage.parent:
+        (parent,) = (each for each in recipe.stage if each.name == stage.parent)
+        return [*_lineage(recipe, parent), stage]
+    started = recipe.started
+    return [*(_lineage(started, started.stage[-1]) if started else []), stage]
+
+
+def _plan(model: Vlm, stage: Stage, language: Any, recipe: Recipe) -> StagePlan:
+    objective = Objective(model)
+    parts: dict[str, nn.Module] = {
+        name: model.get_submodule(name) for name in ("tower", "connector", "language")
+    }
+    parts["reconstructor"] = objective.reconstructor
+    trains = {name: _count(part, trained=True) for name, part in parts.items()}
+    return StagePlan(
+        name=stage.name,
+        trains={name: count for name, count in trains.items() if count},
+        frozen={name: _count(part, trained=False) for name, part in parts.items()},
+        weights=sum(p.numel() * p.element_size() for p in objective.parameters())
+        - (_saved_by_four_bits(model) if recipe.language.four_bit else 0),
+        gradients_and_optimiser=sum(trains.values()) * 3 * 4,  # gradient, and two moments of Adam
+        activations=_activations(model, stage, language, recipe.max_images),
+    )
+
+
+def _count(part: nn.Module, trained: bool) -> int:
+    return sum(p.numel() for p in part.parameters() if p.requires_grad == trained)
+
+
+def _saved_by_four_bits(model: Vlm) -> int:
+    """Bytes: NF4 keeps a frozen linear layer in 4.127 bits a weight (Dettmers et al. 2023, section
+    3), but for the one that gives the logits.
+    """
+    logits = model.language.get_output_embeddings()
+    linear = [
+        module.weight
+        for name, module in model.language.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and module is not logits and "lora_" not in name
+    ]
+    return int(sum(w.numel() * (w.element_size() - NF4_BITS / 8) for w in linear))
+
+
+def _activations(model: Vlm, stage: Stage, language: Any, images: int) -> int:
+    """What one part of a step keeps at least for the backward pass, in bytes: the language model's
+    layers (34 bytes per token and width, 5 per head and pair of tokens: Korthikanti et al. 2022,
+    section 4.1) and its logits. With checkpoint_activations a layer keeps its input alone, and one
+    layer at a time is whole.
+    """
+    rows = -(-stage.rows_per_step // stage.accumulate)
+    tokens = model.image_tokens(images) + TEXT_TOKENS
+    width, heads = language.hidden_size, language.num_attention_heads
+    layer = rows * tokens * (34 * width + 5 * heads * tokens)
+    if stage.checkpoint_activations:
+        layers = layer + language.num_hidden_layers * rows * tokens * width * 2
+    else:
+        layers = layer * language.num_hidden_layers
+    return int(layers + rows * ANSWER_TOKENS * language.vocab_size * 2 * 2)  # and their gradient

@@ -1,0 +1,98 @@
+"""What a recipe's sources hold; what it learns from is kept apart from what it is scored on."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from models.data.datasets import load, one_spelling
+from models.data.example import DataError, Example
+from models.data.splits import folds, near_duplicates_between, refuse_shared_images
+from models.recipe import Recipe, Source
+
+NEAR_DUPLICATES = "near_duplicates.json"
+
+
+def check_data(recipe: Recipe, data: Path, run: Path) -> int:
+    """Lists near-duplicates of training images among the held-out ones in
+    `run/near_duplicates.json`, by their paths from `data`; returns how many those are.
+
+    Raises:
+        DataError: an image is on both sides, or a case has more images than the recipe takes.
+    """
+    held_out = examples_of(recipe.held_out, data, recipe.fold, held_out=True)
+    learned = learned_by(recipe, data)
+    _refuse_too_many_images(recipe, [*learned, *held_out])
+    refuse_shared_images(learned, held_out)
+    alike = near_duplicates_between(learned, held_out)
+    named = [(os.path.relpath(a, data), os.path.relpath(b, data), bits) for a, b, bits in alike]
+    listed = [{"train": a, "held_out": b, "bits": bits} for a, b, bits in named]
+    (run / NEAR_DUPLICATES).write_text(json.dumps(listed, indent=1))
+    return len({b for _, b, _ in alike})
+
+
+def _refuse_too_many_images(recipe: Recipe, examples: Sequence[Example]) -> None:
+    most = max(examples, key=lambda example: len(example.images), default=None)
+    if most and len(most.images) > recipe.max_images:
+        raise DataError(
+            f"{most.id} has {len(most.images)} images, and recipe {recipe.name} takes "
+            f"{recipe.max_images}: set max_images = {len(most.images)} in the recipe, and in the "
+            "worker's seat."
+        )
+
+
+def learned_by(recipe: Recipe, data: Path) -> list[Example]:
+    """What a worker of this recipe has trained on, the worker that it starts from included.
+
+    Raises:
+        RecipeError, DataError
+    """
+    sources = [source for stage in recipe.stage for source in stage.data]
+    before = learned_by(recipe.started, data) if recipe.started else []
+    return before + examples_to_learn(sources, recipe, data)
+
+
+def examples_to_learn(sources: Sequence[Source], recipe: Recipe, data: Path) -> list[Example]:
+    """What a stage with these sources trains on. Captions, say, show the same images as the
+    questions of the fold that is held out: those are left out.
+
+    Raises:
+        DataError: a source cannot be read, or nothing is left.
+    """
+    in_folds = [source for source in recipe.held_out if source.folds]
+    held_out = examples_of(in_folds, data, recipe.fold, held_out=True)
+    shown = {image for example in held_out for image in example.images}
+    return [e for e in examples_of(sources, data, recipe.fold) if shown.isdisjoint(e.images)]
+
+
+def examples_of(
+    sources: Sequence[Source], data: Path, fold: int = 0, held_out: bool = False
+) -> list[Example]:
+    """What the sources hold; of one in folds, fold number `fold`, or all others to train on.
+
+    An id begins with its dataset's name: it is unique among all of them.
+
+    Raises:
+        DataError: a source cannot be read, or none of them holds a question with an answer.
+    """
+    found: list[Example] = []
+    for source in sources:
+        examples: list[Example] = []
+        for language in source.languages:
+            examples += one_spelling(load(source.set, data, source.split, language))
+        # A few of SLAKE's questions have no answer: nothing can be learned from those.
+        examples = [
+            replace(example, id=f"{source.set}/{example.id}")
+            for example in examples
+            if example.answer
+        ]
+        if source.folds:
+            parts = folds(examples, source.folds, seed=0)
+            one = parts.pop(fold)
+            examples = one if held_out else [example for part in parts for example in part]
+        found += examples
+    if sources and not found:
+        named = ", ".join(f"{source.set} {source.split}" for source in sources)
+        raise DataError(f"No question with an answer in {named}: there is nothing to learn.")
+    return found

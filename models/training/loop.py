@@ -1,0 +1,271 @@
+"""The training loop: `consilium train RECIPE` runs a recipe's stages, and resumes where it stopped.
+
+Each stage starts from everything frozen, unfreezes what it declares, and proves it after the first
+step. The base weights stay in bfloat16; what trains is kept in float32 and computed in bfloat16.
+On several GPUs (`accelerate launch`) a step's rows are shared among them.
+"""
+
+import gc
+import json
+import math
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import models.cpu_torch  # noqa: F401  before accelerate, which imports torchvision
+
+# isort: split
+from accelerate import Accelerator
+
+from models.connectors import moe
+from models.data.pixels import open_rgb
+from models.parts.packing import IGNORED, Row, collate, in_steps
+from models.parts.vlm import build_model
+from models.recipe import Recipe, Stage
+from models.training import checkpoints, tuning
+from models.training.augment import augmented
+from models.training.checkpoints import Checkpoint
+from models.training.examples import NEAR_DUPLICATES, check_data, examples_of, examples_to_learn
+from models.training.features import cached_features
+from models.training.losses import Losses, Objective
+from models.training.progress import Log, Tally
+
+REPORT_EVERY = 20  # steps
+RECONSTRUCTOR = "reconstructor.safetensors"  # beside what is exported: only training needs it
+
+
+class TrainingError(Exception):
+    """Training cannot go on; one sentence that says why and how to mend it."""
+
+
+def train(recipe: Recipe, data: Path, runs: Path) -> Path:
+    """Runs every stage of `recipe` that is not finished; returns the last stage's checkpoint.
+
+    `data` holds the datasets' folders (`slake/`, …), `runs` the run folders.
+
+    Raises:
+        TrainingError: a loss is not finite.
+        CheckpointError: a run of another recipe is in the way, or a checkpoint cannot be written.
+        TuningError: a parent's adapter does not fit, or the wrong parts moved.
+        DataError, AssetError, RecipeError: what the recipe names cannot be read or built.
+    """
+    run = checkpoints.claim(runs / recipe.name, recipe)
+    stops = [checkpoints.newest(run / stage.name) for stage in recipe.stage]
+    if not all(stop and stop.finished for stop in stops) or not (run / NEAR_DUPLICATES).exists():
+        alike = check_data(recipe, data, run)
+        print(f"{alike} held-out images look like a training image: {run / NEAR_DUPLICATES}")
+    done: dict[str, Path] = {}
+    for stage in recipe.stage:
+        state = checkpoints.newest(run / stage.name)
+        if state is None or not state.finished:
+            parent = done[stage.parent] if stage.parent else recipe.start_folder
+            state = StageRun(recipe, stage, run, data, parent).run()
+            gc.collect()  # its model lies in reference cycles, and the next one wants the memory
+        done[stage.name] = state.folder
+    return done[recipe.stage[-1].name]
+
+
+class StageRun:
+    """One stage of one recipe, from its parent (or its own last checkpoint) to its end."""
+
+    def __init__(self, recipe: Recipe, stage: Stage, run: Path, data: Path, parent: Path | None):
+        self.recipe, self.stage = recipe, stage
+        self.folder = run / stage.name
+        self.folder.mkdir(exist_ok=True)
+        self.model = build_model(recipe)
+        self.rows = self.model.packed(examples_to_learn(stage.data, recipe, data), recipe.prompt)
+        sources = stage.validation or recipe.validation
+        held_out = examples_of(sources, data, recipe.fold, held_out=True)
+        self.validation = self.model.packed(held_out, recipe.prompt)
+        self.steps_per_epoch = math.ceil(len(self.rows) / stage.rows_per_step)
+        whole = self.steps_per_epoch * stage.epochs
+        self.steps = min(whole, stage.steps or whole)
+        self.start = checkpoints.newest(self.folder)
+        self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        self.log = Log(self.folder / "log.jsonl", self.steps, self.accelerator.is_main_process)
+        torch.manual_seed(recipe.seed + 1)
+        self.prepare(parent)
+
+    def prepare(self, parent: Path | None) -> None:
+        """Loads what was trained before, freezes and unfreezes, restores the optimiser."""
+        stage, model = self.stage, self.model
+        if origin := self.start.folder if self.start else parent:
+            tuning.load_trained(model, origin)
+        tuning.prepare(model, stage)
+        self.features: dict[Path, Tensor] = {}
+        if stage.tower == "frozen":
+            rows = self.validation if stage.augment else self.validation + self.rows
+            images = (image for row in rows for image in row.images)
+            self.features = cached_features(model.tower, images)
+        self.objective = Objective(model)
+        # A fresh one would first have to learn what the parent's knew, and pull the tokens about.
+        if origin and (self.start or (origin / RECONSTRUCTOR).exists()):
+            self.objective.reconstructor.load_state_dict(load_file(origin / RECONSTRUCTOR))
+        self.objective.to(self.accelerator.device)
+        rates = {
+            "tower": stage.tower_lr,
+            "connector": stage.connector_lr,
+            "language": stage.language_lr,
+        }
+        groups = [(model.get_submodule(name), rate) for name, rate in rates.items()]
+        groups.append((self.objective.reconstructor, stage.connector_lr))
+        self.optimiser = torch.optim.AdamW(
+            [
+                {"params": [p for p in part.parameters() if p.requires_grad], "lr": rate}
+                for part, rate in groups
+            ],
+            weight_decay=0.01,
+        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, self.rate)
+        if self.start:
+            kept = self.start.folder / "optimiser.pt"
+            saved = torch.load(kept, map_location="cpu", weights_only=True)
+            self.optimiser.load_state_dict(saved["optimiser"])
+            self.schedule.load_state_dict(saved["schedule"])
+            torch.set_rng_state(saved["rng"])
+            if torch.cuda.is_available() and saved["cuda_rng"]:
+                torch.cuda.set_rng_state_all(saved["cuda_rng"])
+        self.shared = self.accelerator.prepare_model(self.objective)
+
+    def rate(self, step: int) -> float:
+        """Linear warm-up, then a cosine down to a twentieth."""
+        warm = min(1.0, (step + 1) / self.stage.warmup_steps)
+        return warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps))))
+
+    def run(self) -> Checkpoint:
+        """Trains from the last checkpoint to the end, saving and validating after every epoch,
+        a last one that is cut short included."""
+        first = self.start.step if self.start else 0
+        trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        self.log.say(
+            f"{self.recipe.name}/{self.stage.name}: {sum(len(r.questions) for r in self.rows)} "
+            f"questions in {len(self.rows)} rows, {self.steps} steps, from step {first}; "
+            f"{trained:,} parameters train"
+        )
+        self.log.forget_after(first)
+        stop, tally, began = self.start, Tally(), time.monotonic()
+        for step in range(first, self.steps):
+            proof = tuning.Proof(self.model) if step == 0 else None
+            self.step(self.rows_of(step), tally)
+            if proof:
+                proof.check(self.stage)
+            if (step + 1) % REPORT_EVERY == 0:
+                left = (time.monotonic() - began) / (step + 1 - first) * (self.steps - step - 1)
+                self.log.figures(step + 1, "train", tally.report(), f"{left / 60:.0f} min left")
+                tally = Tally()
+            if (step + 1) % self.steps_per_epoch == 0 or step + 1 == self.steps:
+                stop = self.save(step + 1, self.validate(step + 1))
+                tally = Tally()
+        assert stop is not None  # there is at least one step, and the last one saves
+        return stop
+
+    def rows_of(self, step: int) -> list[Row]:
+        """The step's rows: a function of seed and step alone, so a resumed run sees the same."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        order = self.recipe.seed * 1000 + epoch
+        return in_steps(self.rows, self.stage.rows_per_step, order)[place]
+
+    def step(self, rows: list[Row], tally: Tally) -> None:
+        """One step of the optimiser. Its gradient is that of all rows together, in however many
+        parts and on however many processes they are computed.
+        """
+        self.objective.train()
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        mine = rows[rank::processes]
+        # A process without a row takes part all the same, with nothing to say.
+        share = processes if mine else 0
+        parts = in_parts(mine or rows[:1], self.stage.accumulate)
+        tokens = sum(int((row.labels != IGNORED).sum()) for row in rows)
+        images = sum(len(row.images) for row in rows)
+        load = [torch.zeros_like(mixture.bias) for mixture in self.mixtures()]
+        for part in parts:
+            alone = part is not parts[-1]
+            with self.accelerator.no_sync(self.shared) if alone else nullcontext():
+                losses = self.losses(self.shared, part, tally)
+                loss = losses.answer / tokens
+                loss = loss + self.stage.reconstruction * losses.reconstruction / images
+                self.require_finite(loss, "loss")
+                self.accelerator.backward(loss * share)
+            for sum_, mixture in zip(load, self.mixtures(), strict=True):
+                sum_ += mixture.load.sum(0) * bool(mine)
+        norm = nn.utils.clip_grad_norm_(self.objective.parameters(), 1.0)
+        self.require_finite(norm, "gradient")
+        self.optimiser.step()
+        self.schedule.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.stage.connector == "full":
+            for sum_, mixture in zip(load, self.mixtures(), strict=True):
+                mixture.balance(self.accelerator.reduce(sum_))
+
+    def require_finite(self, value: Tensor, name: str) -> None:
+        if not torch.isfinite(value):
+            raise TrainingError(
+                f"{self.folder}: the {name} is {value.item()}. Lower tower_lr, connector_lr or "
+                "language_lr in the recipe, delete that folder and train again."
+            )
+
+    def mixtures(self) -> list[moe.Connector]:
+        return [m for m in self.model.connector.modules() if isinstance(m, moe.Connector)]
+
+    def losses(self, objective: Any, rows: Sequence[Row], tally: Tally) -> Losses:
+        batch = collate(rows, self.model.tokenizer.pad_token_id).to(self.accelerator.device)
+        losses: Losses = objective(batch, self.seen(rows).to(self.accelerator.device))
+        tally.add(batch, losses, self.model.tokenizer.eos_token_id)
+        modalities = [row.questions[0].modality or "unknown" for row in rows for _ in row.images]
+        for mixture in self.mixtures():
+            tally.add_load(modalities, mixture.load)
+        return losses
+
+    def seen(self, rows: Sequence[Row]) -> Tensor:
+        """The rows' images as the objective takes them: features where the tower keeps still."""
+        images = [image for row in rows for image in row.images]
+        augment = self.stage.augment and self.objective.training
+        if self.features and not augment:
+            return torch.stack([self.features[image] for image in images])
+        decoded = map(open_rgb, images)
+        shown = map(augmented, decoded) if augment else decoded
+        return torch.stack([self.model.tower.preprocess(image) for image in shown])
+
+    @torch.no_grad()
+    def validate(self, step: int) -> Tally:
+        """Both losses and exact match on the recipe's validation data."""
+        self.objective.eval()
+        tally = Tally()
+        for start in range(0, len(self.validation), 8):
+            self.losses(self.objective, self.validation[start : start + 8], tally)
+        self.log.figures(step, "validation", tally.report())
+        if shares := tally.shares():
+            self.log.experts(step, shares)
+        return tally
+
+    def save(self, step: int, validated: Tally) -> Checkpoint:
+        def write(folder: Path) -> None:
+            tuning.save_trained(self.model, folder)
+            save_file(self.objective.reconstructor.state_dict(), folder / RECONSTRUCTOR)
+            state = {
+                "optimiser": self.optimiser.state_dict(),
+                "schedule": self.schedule.state_dict(),
+                "rng": torch.get_rng_state(),
+                "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            }
+            torch.save(state, folder / "optimiser.pt")
+            outcome = {question.id: right for question, right in validated.right.items()}
+            (folder / "validation.json").write_text(json.dumps(outcome))
+
+        finished = step == self.steps
+        if self.accelerator.is_main_process:
+            checkpoints.save(self.folder, step, finished, write)
+        self.accelerator.wait_for_everyone()  # the next stage may start from it
+        return Checkpoint(self.folder / f"step-{step}", step, finished)
+
+
+def in_parts(rows: list[Row], count: int) -> list[list[Row]]:
+    """At most `count` parts, none empty, the first ones the longer."""
+    size = math.ceil(len(rows) / count)
+    return [rows[i : i + size] for i in range(0, len(rows), size)]

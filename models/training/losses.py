@@ -1,0 +1,139 @@
+"""What training minimises: the answers' cross-entropy, and the reconstruction regulariser."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import models.cpu_torch  # noqa: F401  before peft, which imports torchvision
+
+# isort: split
+from peft import PeftModel, PeftType
+
+from models.parts.packing import IGNORED, Batch
+from models.parts.vlm import Embedded, Vlm
+from models.positions import FOURIER_DIM, STACK_FOURIER_DIM, fourier
+from models.training.tuning import soft_prompt
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Over the rows of one batch."""
+
+    answer: Tensor  # summed over the answers' tokens
+    reconstruction: Tensor  # summed over images
+    wrong: Tensor  # [tokens]: is another token than the answer's the likeliest?
+
+
+class Objective(nn.Module):
+    """Model and reconstructor as one module: what several GPUs compute gradients of."""
+
+    def __init__(self, model: Vlm):
+        super().__init__()
+        self.model = model
+        text_dim = model.text_embeddings(torch.zeros(1, dtype=torch.long)).shape[-1]
+        place_dim = STACK_FOURIER_DIM if model.stacks else FOURIER_DIM
+        self.reconstructor = Reconstructor(text_dim, model.tower.dim, place_dim)
+
+    def forward(self, batch: Batch, seen: Tensor) -> Losses:
+        """`seen` holds the rows' images in order: pixels [images, 3, size, size], or the features
+        [images, patches, vision_dim] that the tower has made of them.
+        """
+        features = self.model.tower(seen) if seen.dim() == 4 else seen
+        with torch.autocast(seen.device.type, torch.bfloat16):
+            logits, labels, embedded = answer_logits(self.model, batch, features)
+            # Of a tower that moves only the answers say where to: else it would move to where it
+            # is easy to rebuild. A stack is rebuilt as one, and counts as its images.
+            rebuilt = [
+                self.reconstructor(each.tokens, each.positions, each.features.detach())
+                * (each.features.shape[1] / self.model.tower.patches)
+                for each in embedded
+            ]
+        # In bfloat16 as they are: 262,144 words a token are too many to copy. Only the sum is not.
+        answer = functional.cross_entropy(logits, labels, reduction="none").float().sum()
+        return Losses(answer, torch.cat(rebuilt).sum(), logits.argmax(-1) != labels)
+
+
+def answer_logits(
+    model: Vlm, batch: Batch, features: Tensor
+) -> tuple[Tensor, Tensor, list[Embedded]]:
+    """Logits at the answers' positions only: with 262,144 words the others would cost the most.
+
+    `features` is [images, patches, vision_dim], the rows' images in order. Returns logits
+    [n, vocabulary], labels [n], and the images' embeddings.
+    """
+    counts = [len(row.images) for row in batch.rows]
+    asked = [row.asked.to(batch.ids.device) for row in batch.rows]
+    embedded = model.image_embeddings(features, counts)
+    image = model.placed(embedded, counts, asked)
+    embeddings = model.text_embeddings(batch.ids)
+    embeddings = embeddings.masked_scatter(batch.images[..., None], image.to(embeddings.dtype))
+    seen, positions, past = batch.mask, batch.positions, None
+    if model.image_attention == "bidirectional":
+        seen = seen | (batch.images[:, None, :, None] & batch.images[:, None, None, :])
+    if soft_prompt(model.language):
+        embeddings, seen, positions, past = _behind_soft_prompt(
+            model.language, embeddings, seen, positions
+        )
+    blocked = torch.finfo(embeddings.dtype).min
+    bias = torch.zeros_like(seen, dtype=embeddings.dtype).masked_fill(~seen, blocked)
+    mask: Tensor | dict[str, Tensor] = bias
+    if getattr(model.language.config, "layer_types", None):
+        # No question is longer than a sliding window, so one mask serves both kinds of layer.
+        mask = {kind: bias for kind in set(model.language.config.layer_types)}
+    hidden = model.language.get_decoder()(
+        inputs_embeds=embeddings,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=past,
+        use_cache=past is not None,
+    ).last_hidden_state[:, -batch.labels.shape[1] :]
+    supervised = batch.labels != IGNORED
+    logits = model.language.get_output_embeddings()(hidden[supervised])
+    return logits, batch.labels[supervised], embedded
+
+
+def _behind_soft_prompt(
+    language: PeftModel, embeddings: Tensor, seen: Tensor, positions: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Any]:
+    """The soft prompt goes first, and everything sees all of it.
+
+    Returns embeddings, mask, positions and the keys and values that come before them, if any.
+    """
+    rows, length = positions.shape
+    first = language.active_peft_config.num_virtual_tokens
+    prompt = language.get_prompt(rows)
+    seen = torch.cat([seen.new_ones(rows, 1, length, first), seen], dim=-1)
+    if language.peft_type == PeftType.PREFIX_TUNING:
+        return embeddings, seen, positions + first, prompt
+    own = seen.new_ones(first, first + length).tril().expand(rows, 1, -1, -1)
+    places = torch.arange(first, device=positions.device).expand(rows, -1)
+    return (
+        torch.cat([prompt.to(embeddings.dtype), embeddings], dim=1),
+        torch.cat([own, seen], dim=2),
+        torch.cat([places, positions + first], dim=1),
+        None,
+    )
+
+
+class Reconstructor(nn.Module):
+    """Rebuilds every patch's features from the image's tokens, so that little is squeezed out.
+
+    Each patch's position asks the tokens by one cross-attention; it is used in training only.
+    """
+
+    def __init__(self, text_dim: int, vision_dim: int, place_dim: int, width: int = 256):
+        super().__init__()
+        self.query = nn.Linear(place_dim, width)
+        self.key_value = nn.Linear(text_dim, 2 * width)
+        self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, vision_dim))
+
+    def forward(self, tokens: Tensor, positions: Tensor, features: Tensor) -> Tensor:
+        """[b]: mean of 1 - cosine over patches: 0 where all is kept, 1 where nothing is."""
+        key, value = self.key_value(functional.layer_norm(tokens, tokens.shape[-1:])).chunk(2, -1)
+        query = self.query(fourier(positions)).expand(len(tokens), -1, -1).to(key.dtype)
+        rebuilt = self.out(functional.scaled_dot_product_attention(query, key, value))
+        alike = functional.cosine_similarity(rebuilt.float(), features.float(), dim=-1)
+        return (1 - alike).mean(-1)

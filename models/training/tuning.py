@@ -1,0 +1,237 @@
+"""What trains in a stage, and how what was trained is kept: tower, connector, language model.
+
+    CHECKPOINT/connector.safetensors                       always
+    CHECKPOINT/tower/, adapter/                            peft adapters of tower, language model
+    CHECKPOINT/soft_prompt/                                or a soft prompt with what makes it
+    CHECKPOINT/tower.safetensors, language.safetensors     of a part that has trained whole
+
+A folder of the zoo has the same layout.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import models.cpu_torch  # noqa: F401  before peft, which imports torchvision
+
+# isort: split
+from peft import (
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    PrefixTuningConfig,
+    PromptEncoderConfig,
+    PromptTuningConfig,
+    TaskType,
+    get_peft_model,
+)
+
+from models.parts.vlm import Vlm
+from models.recipe import Lora, Stage
+
+# peft's soft prompts: what they learn stands before everything that a question sees.
+SOFT_PROMPTS: dict[str, type[PeftConfig]] = {
+    "prefix": PrefixTuningConfig,  # Li and Liang 2021: keys and values in every layer
+    "p_tuning": PromptEncoderConfig,  # Liu et al. 2021: embeddings out of a small network
+    "prompt": PromptTuningConfig,  # Lester et al. 2021: embeddings
+}
+
+
+class TuningError(Exception):
+    """A stage that cannot train so; one sentence that says why and how to mend it."""
+
+
+def prepare(model: Vlm, stage: Stage) -> None:
+    """Freezes everything and unfreezes what the stage declares, in place.
+
+    A part that its parent adapted goes on with that adapter.
+
+    Raises:
+        TuningError: the parent's adapter is not the one that the stage declares.
+    """
+    model.requires_grad_(False)
+    model.connector.requires_grad_(stage.connector == "full")
+    if stage.tower_lora:
+        _refuse_whole(model, "tower", stage)
+        model.tower.net = _adapt(model.tower.net, _lora(stage.tower_lora, model), stage)
+    elif stage.tower == "full":
+        _train_whole(model, "tower", stage)
+    if stage.language not in ("frozen", "full"):
+        _refuse_whole(model, "language", stage)
+    if stage.lora:
+        model.language = _adapt(model.language, _lora(stage.lora), stage)
+    elif kind := SOFT_PROMPTS.get(stage.language):
+        soft = kind(**_soft_prompt(model.language.config, stage))
+        model.language = _adapt(model.language, soft, stage)
+    elif stage.language == "full":
+        # In bfloat16 most of Adam's steps would round to nothing.
+        model.language.float()
+        _train_whole(model, "language", stage)
+    if stage.checkpoint_activations:
+        model.language.gradient_checkpointing_enable({"use_reentrant": False})
+
+
+def save_trained(model: Vlm, folder: Path) -> None:
+    """Writes all that has trained, in this stage or before it, in the dtype in which it trains."""
+    save_file(model.connector.state_dict(), folder / "connector.safetensors")
+    if soft_prompt(model.language):
+        # peft would keep the prompt alone, and not the network that it comes out of.
+        model.language.active_peft_config.save_pretrained(folder / "soft_prompt")
+        weights = model.language.prompt_encoder.state_dict()
+        save_file(weights, folder / "soft_prompt" / "prompt_encoder.safetensors")
+    elif isinstance(model.language, PeftModel):
+        model.language.save_pretrained(folder / "adapter")
+    if isinstance(model.tower.net, PeftModel):
+        model.tower.net.save_pretrained(folder / "tower")
+    for name in model.whole:
+        part = model.get_submodule(name)
+        tied = getattr(part, "all_tied_weights_keys", {})
+        weights = {key: value for key, value in part.state_dict().items() if key not in tied}
+        save_file(weights, folder / f"{name}.safetensors")
+
+
+def load_trained(model: Vlm, folder: Path, merge: bool = False) -> None:
+    """Puts what `save_trained` wrote, or a folder of the zoo, into a fresh `model`, in place.
+
+    `merge` folds the adapters into the weights; else they can be trained on.
+
+    Raises:
+        TuningError: a file is of another tower, connector or language model.
+    """
+    try:
+        model.connector.load_state_dict(load_file(folder / "connector.safetensors"))
+    except RuntimeError as error:
+        raise TuningError(
+            f"{folder} holds another connector than the recipe's: take the recipe that made it."
+        ) from error
+    for name in ("tower", "language"):
+        if (path := folder / f"{name}.safetensors").exists():
+            part = model.get_submodule(name).float()  # nothing is rounded on the way
+            found = part.load_state_dict(load_file(path), strict=False)
+            tied = getattr(part, "all_tied_weights_keys", {})
+            if found.unexpected_keys or set(found.missing_keys) - set(tied):
+                raise TuningError(f"{path} is of another {name}: take the recipe that made it.")
+            model.whole.add(name)
+    if (folder / "tower").is_dir():
+        model.tower.net = _with_adapter(model.tower.net, folder / "tower", merge)
+    if (folder / "adapter").is_dir():
+        model.language = _with_adapter(model.language, folder / "adapter", merge)
+    if (prompt := folder / "soft_prompt").is_dir():
+        config = PeftConfig.from_pretrained(prompt)
+        config.inference_mode = False
+        model.language = get_peft_model(model.language, config)
+        kept = load_file(prompt / "prompt_encoder.safetensors")
+        model.language.prompt_encoder.load_state_dict(kept)
+
+
+def soft_prompt(language: Any) -> bool:
+    """Is the language model adapted by embeddings or keys that stand before every prompt?"""
+    return isinstance(language, PeftModel) and language.active_peft_config.is_prompt_learning
+
+
+class Proof:
+    """What the first step moved, held against what the stage declares."""
+
+    def __init__(self, model: Vlm):
+        self.model = model
+        self.before = dict(self.fingerprints())
+
+    def fingerprints(self) -> Iterator[tuple[str, str]]:
+        # A mixture's bias is a buffer that moves with its connector.
+        buffers = (
+            (f"connector.{name}", value) for name, value in self.model.connector.named_buffers()
+        )
+        for name, value in chain(self.model.named_parameters(), buffers):
+            flat = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
+            yield name, hashlib.blake2b(flat.numpy().data, digest_size=16).hexdigest()
+
+    def waits(self, name: str) -> bool:
+        """Does what it feeds into start at zero, so that no gradient reaches it in the first step?
+        A LoRA's first matrix does, and everything behind a gate.
+        """
+        gated = any(key.endswith("_gate") for key, _ in self.model.connector.named_parameters())
+        behind = gated and name.startswith("connector.") and not name.endswith("_gate")
+        return behind or ".lora_A." in name
+
+    def check(self, stage: Stage) -> None:
+        """Raises TuningError where something frozen moved, or something declared did not."""
+        moved = {name for name, value in self.fingerprints() if self.before[name] != value}
+        trains = {name for name, p in self.model.named_parameters() if p.requires_grad}
+        may_move = trains
+        if stage.connector == "full":
+            names = {name for name, _ in self.model.connector.named_buffers()}
+            may_move = trains | {f"connector.{name}" for name in names}
+        if loose := moved - may_move:
+            raise TuningError(f"stage {stage.name}: frozen, yet moved: {sorted(loose)[:3]}")
+        if stuck := {name for name in trains - moved if not self.waits(name)}:
+            raise TuningError(
+                f"stage {stage.name}: declared to train, yet still: {sorted(stuck)[:3]}"
+            )
+
+
+def _lora(lora: Lora, tower_of: Vlm | None = None) -> PeftConfig:
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=tower_of.tower.pointwise() if tower_of else "all-linear",
+    )
+
+
+def _soft_prompt(language: Any, stage: Stage) -> dict[str, Any]:
+    settings = {"task_type": TaskType.CAUSAL_LM, "num_virtual_tokens": stage.virtual_tokens}
+    if stage.language == "prefix":
+        # peft takes a head to be as wide as the model divided by its heads, which Gemma's are not.
+        heads = language.num_key_value_heads
+        width = getattr(language, "head_dim", None)
+        width = width or language.hidden_size // language.num_attention_heads
+        settings |= {"num_attention_heads": heads, "token_dim": heads * width}
+    return settings
+
+
+def _adapt(part: Any, config: PeftConfig, stage: Stage) -> PeftModel:
+    """A fresh adapter, unless a parent has handed on one of the same kind."""
+    if not isinstance(part, PeftModel):
+        return get_peft_model(part, config)
+    handed_on = part.peft_config["default"]
+    for key in ("peft_type", "r", "lora_alpha", "lora_dropout", "num_virtual_tokens"):
+        theirs, ours = getattr(handed_on, key, None), getattr(config, key, None)
+        if theirs != ours:
+            raise TuningError(
+                f"stage {stage.name}: its parent's adapter has {key} {theirs}, the recipe says "
+                f"{ours}. Let both stages say the same."
+            )
+    for name, parameter in part.named_parameters():
+        parameter.requires_grad_(any(mark in name for mark in ("lora_", "prompt_encoder")))
+    return part
+
+
+def _refuse_whole(model: Vlm, name: str, stage: Stage) -> None:
+    """An adapter beside whole weights would be kept in two places that must fit each other."""
+    if name in model.whole:
+        raise TuningError(
+            f"stage {stage.name}: its parent has trained the {name} whole: go on with "
+            f'{name} = "full", or leave it frozen.'
+        )
+
+
+def _train_whole(model: Vlm, name: str, stage: Stage) -> None:
+    part = model.get_submodule(name)
+    if any(isinstance(module, PeftModel) for module in part.modules()):
+        raise TuningError(
+            f"stage {stage.name}: its parent has adapted the {name}, which cannot train whole "
+            "any more. Start this stage without that parent, or adapt here too."
+        )
+    part.requires_grad_(True)
+    model.whole.add(name)
+
+
+def _with_adapter(part: nn.Module, folder: Path, merge: bool) -> Any:
+    adapted = PeftModel.from_pretrained(part, folder, is_trainable=not merge)
+    return adapted.merge_and_unload() if merge else adapted

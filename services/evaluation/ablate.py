@@ -1,0 +1,91 @@
+"""What a screening has shown so far: its plan, a table and a picture for each analysis, and which
+variants are worth a full run.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean
+
+from models.metrics.score import Score
+from models.study.ablation import Compared, Screening
+from services.evaluation import pictures
+
+Print = Callable[[str], None]
+
+
+def list_plan(screening: Screening, analyses: Sequence[str], say: Print) -> None:
+    """Every cell in the order in which it is run, and how long the open ones will take.
+
+    Raises:
+        AblationError: an analysis that there is not.
+    """
+    cells = screening.cells(analyses)
+    for cell in cells:
+        row = screening.rows.get(cell)
+        found = f"{row.exact_match:.1%} at {row.commit}" if row else "open"
+        say(f"{cell.name:44} {found}")
+    _say_what_is_left(screening, analyses, say)
+
+
+def show(screening: Screening, analyses: Sequence[str], data: Path, say: Print) -> None:
+    """Prints the tables of what is done, which also go to `table.md`, and draws the pictures, both
+    in the screening's folder.
+
+    Raises:
+        AblationError: an analysis that there is not.
+        DataError: the validation questions cannot be read.
+    """
+    screening.cells(analyses)  # refuses an unknown one before anything is written
+    lines: list[str] = []
+    for name in analyses or screening.analyses:
+        compared = screening.compared(name, data)
+        lines += [*_table(name, compared), ""]
+        done = [each for each in compared if each.rows]
+        if any(each.over for each in done):
+            pictures.draw_ablation(name, done, screening.out / f"{name}.png")
+    for line in lines:
+        say(line)
+    if screening.out.exists():
+        (screening.out / "table.md").write_text("\n".join(lines))
+    say("95 % intervals clustered by image, seeds averaged; differences paired by question")
+    if best := screening.best():
+        say(f"right most often: {', '.join(best)}; `ablate full` runs each in full")
+    _say_what_is_left(screening, analyses, say)
+
+
+def _table(name: str, compared: Sequence[Compared]) -> list[str]:
+    lines = [
+        f"| {name} | seeds | right | difference | by seed | answer loss | steps | commit |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for each in compared:
+        if each.exact_match is None:
+            continue
+        loss = fmean(row.answer_loss for row in each.rows)
+        steps = "/".join(sorted({str(row.steps) for row in each.rows}))
+        commits = ", ".join(sorted({row.commit for row in each.rows}))
+        seeds = ", ".join(str(row.seed) for row in each.rows)
+        over = _percent(each.over, "+") if each.over else ""
+        by_seed = ", ".join(f"{100 * difference:+.1f}" for difference in each.by_seed)
+        lines.append(
+            f"| {each.choice.label} | {seeds} | {_percent(each.exact_match)} | {over} "
+            f"| {by_seed} | {loss:.3f} | {steps} | {commits} |"
+        )
+    if open_ := [each.choice.label for each in compared if not each.rows]:
+        lines += ["", f"open: {'; '.join(open_)}"]
+    return lines
+
+
+def _percent(score: Score, sign: str = "") -> str:
+    points = (score.value, score.low, score.high)
+    value, low, high = (format(100 * each, f"{sign}.1f") for each in points)
+    return f"{value} ({low} to {high})"
+
+
+def _say_what_is_left(screening: Screening, analyses: Sequence[str], say: Print) -> None:
+    cells, left = screening.cells(analyses), screening.open(analyses)
+    say(f"{len(cells) - len(left)} of {len(cells)} done")
+    if hours := screening.seconds_left(analyses) / 3600:
+        say(f"about {hours:.1f} hours left; the same command, without --plan or --show, goes on")
+    if any(cell.variant not in screening.screened for cell in left):
+        say("what is run in full says how long it takes")

@@ -1,0 +1,272 @@
+"""What is learned from a panel's answers to questions that its workers were not trained on.
+
+`calibrate`: how far each worker's confidence is to be believed in each kind of case, how alike the
+errors of a family are, and how often a verdict is right. Everything that is scored along the way is
+scored on images that were left out of the fit.
+"""
+
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+from sklearn.model_selection import GroupKFold
+
+from gateway.case import Case
+from gateway.contract import Answer, Language, Modality, Options
+from gateway.intake.pixels import only_pixels
+from gateway.settings import Settings
+from gateway.verdict.competence import Cell, Competence, Line, Skill, Worker, logit
+from gateway.verdict.questions import kind_of
+from gateway.verdict.weigh import Judge, Opinion
+from models.data.example import Example
+from services.evaluation import stored_run
+from services.evaluation.score import is_right
+from services.evaluation.stored_run import EvaluationError, Outcome
+
+FOLDS = 5
+STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)  # of the ridge, the inverse; chosen on left-out images
+PRIOR_CASES = 20  # a cell with so many cases counts half, its parent the other half
+FEWEST = 50  # cases of a worker from which anything is learned
+
+# What the datasets call them.
+MODALITIES: dict[str, Modality] = {"CT": "ct", "MRI": "mri", "X-Ray": "xray"}
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One case of a stored run, and what each worker said to it at first."""
+
+    example: Example
+    cell: Cell
+    answers: tuple[Answer, ...]
+
+    @property
+    def case(self) -> Case:
+        """What the gateway made of it, from the same files."""
+        images = tuple(only_pixels(path.read_bytes(), path.name) for path in self.example.images)
+        asked = self.example.question
+        return Case(self.example.id, asked, images, self.cell.language, None, None, Options())
+
+    def by(self, worker: str) -> Answer | None:
+        return next((a for a in self.answers if a.worker == worker and a.text is not None), None)
+
+
+def calibrate(runs: Sequence[Path], settings: Settings, data: Path) -> Competence:
+    """The competence of the seated workers, from stored runs over questions that none of them was
+    trained on (`consilium evaluate` refuses others).
+
+    Raises:
+        EvaluationError: a run that cannot be read or had its images changed, or too few answers.
+        models.data's DataError
+    """
+    cases, sources = hear(runs, data)
+    refuse_strangers(cases, settings)
+    competence = _learned(cases, settings)
+    served = _served(runs)
+    shares: dict[Language, list[tuple[float, bool]]] = defaultdict(list)
+    for case, opinion in zip(cases, cross_fitted(cases, settings), strict=True):
+        winner = opinion.winner
+        shares[case.cell.language].append((winner.share, is_right(winner.text, case.example)))
+    return competence.model_copy(
+        update={
+            "learned_from": "; ".join(sources),
+            "workers": {
+                name: worker.model_copy(update={"weights": served.get(name)})
+                for name, worker in competence.workers.items()
+            },
+            "verdict": {language: _line_of(each) for language, each in sorted(shares.items())},
+        }
+    )
+
+
+def hear(runs: Sequence[Path], data: Path) -> tuple[list[Heard], list[str]]:
+    """Every case of the runs that somebody answered, and a phrase for each run.
+
+    Raises:
+        EvaluationError, models.data's DataError
+    """
+    cases, sources = [], []
+    for folder in runs:
+        run, outcomes = stored_run.load(folder, data)
+        if run.shuffle_images is not None or run.blank_images:
+            raise EvaluationError(f"{folder}: its images were changed; take a run without that.")
+        known = [(example, outcome) for example, outcome in outcomes if example.answer]
+        cases += [heard_in(run.language, *each) for each in known if each[1].was_answered]
+        sources.append(f"{run.dataset} {run.split} {run.language}, {len(outcomes)} questions")
+    return cases, sources
+
+
+def _served(runs: Sequence[Path]) -> dict[str, str | None]:
+    """By worker: the weights that gave its answers, where those were the same in all runs."""
+    found: dict[str, set[str | None]] = defaultdict(set)
+    for folder in runs:
+        for name, weights in stored_run.read_run(folder).models.items():
+            found[name].add(weights)
+    return {name: weights.pop() for name, weights in found.items() if len(weights) == 1}
+
+
+def heard_in(language: Language, example: Example, outcome: Outcome) -> Heard:
+    kind = kind_of(example.question, language)
+    cell = Cell(language, kind, MODALITIES.get(example.modality or ""))
+    return Heard(example, cell, tuple(answer for answer in outcome.answers if answer.round == 1))
+
+
+def refuse_strangers(cases: Sequence[Heard], settings: Settings) -> None:
+    """Raises EvaluationError where somebody has answered who is not seated."""
+    seats = [worker.name for worker in settings.workers]
+    answered = {a.worker for case in cases for a in case.answers if a.text is not None}
+    if strangers := sorted(answered - set(seats)):
+        raise EvaluationError(
+            f"These answers are of {', '.join(strangers)} too, and the panel file seats "
+            f"{', '.join(seats)} only; give the file of the panel that was asked: --panel FILE."
+        )
+
+
+def cross_fitted(cases: Sequence[Heard], settings: Settings) -> list[Opinion]:
+    """The panel's opinion of each case, weighed by what was learned from the other images. Every
+    case has an answer.
+
+    Raises:
+        EvaluationError: too few answers.
+    """
+    found: dict[int, Opinion] = {}
+    for learned, left_out in _image_folds(cases):
+        competence = _learned([cases[index] for index in learned], settings)
+        for index in left_out:
+            found[index] = opinion_of(cases[index], settings, competence)
+    return [found[index] for index in range(len(cases))]
+
+
+def opinion_of(case: Heard, settings: Settings, competence: Competence | None) -> Opinion:
+    """No modality is told: a caller may not know it either."""
+    families = {worker.name: worker.family for worker in settings.workers}
+    cell = Cell(case.cell.language, case.cell.kind, None)
+    return Judge(families, cell, competence).weigh(case.answers)
+
+
+def _learned(cases: Sequence[Heard], settings: Settings) -> Competence:
+    """What the cases teach of the workers and their families; nothing of verdicts yet."""
+    workers = {
+        seat.name: _worker_of(cases, seat.name, seat.model, seat.prompt)
+        for seat in settings.workers
+    }
+    correlation = _correlations(cases, settings)
+    return Competence(learned_from="", workers=workers, correlation=correlation, verdict={})
+
+
+def _worker_of(cases: Sequence[Heard], name: str, model: str, prompt: str) -> Worker:
+    """A logistic regression of "was right" on the confidence's log-odds and the case's cells, whose
+    ridge draws a cell with few cases to what the worker is in general."""
+    heard = [(case, answer) for case in cases if (answer := case.by(name)) is not None]
+    sure = [(case, answer) for case, answer in heard if answer.confidence is not None]
+    if len(sure) < FEWEST:
+        raise EvaluationError(
+            f"{len(sure)} answers of {name} with a confidence; at least {FEWEST} are needed. "
+            "Give runs in every language that it answers in."
+        )
+    right = np.array([is_right(answer.text, case.example) for case, answer in sure])
+    names = sorted({n for case, _ in sure for n in case.cell.names if n})
+    features = np.zeros((len(sure), 1 + len(names)))
+    for row, (case, answer) in zip(features, sure, strict=True):
+        row[0] = logit(answer.confidence or 0)
+        for n in case.cell.names[:-1]:
+            row[1 + names.index(n)] = 1
+    coefficients, intercept = _fitted(features, right, [case.example.images for case, _ in sure])
+    own = dict(zip(names, coefficients[1:], strict=True))
+    accuracy = _shrunk_accuracy(heard)
+    skills = {}
+    for n in ("", *names):
+        parts = [p for p in _with_parents(n) if p]
+        skills[n] = Skill(
+            cases=sum(n in case.cell.names for case, _ in heard),
+            accuracy=round(accuracy[n], 4),
+            offset=round(intercept + sum(own[p] for p in parts), 4),
+        )
+    return Worker(model=model, prompt=prompt, slope=round(coefficients[0], 4), skills=skills)
+
+
+def _fitted(
+    features: NDArray[np.float64], right: NDArray[np.bool_], images: Sequence[Hashable]
+) -> tuple[list[float], float]:
+    """Coefficients and intercept, with the ridge that predicts left-out images best."""
+    if right.all() or not right.any():
+        raise EvaluationError("Every answer of a worker is right, or every one wrong: take more.")
+    folds = list(GroupKFold(FOLDS).split(features, groups=_numbers(images)))
+    model = LogisticRegressionCV(
+        Cs=STRENGTHS,
+        cv=folds,
+        scoring="neg_log_loss",
+        l1_ratios=(0,),
+        use_legacy_attributes=False,
+        max_iter=2_000,
+    ).fit(features, right)
+    return [float(c) for c in model.coef_[0]], float(model.intercept_[0])
+
+
+def _shrunk_accuracy(heard: Sequence[tuple[Heard, Answer]]) -> dict[str, float]:
+    """By a cell's name: how often the worker was right, drawn to the cell above."""
+    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for case, answer in heard:
+        for name in case.cell.names:
+            counts[name][0] += is_right(answer.text, case.example)
+            counts[name][1] += 1
+    found: dict[str, float] = {}
+    for name in sorted(counts, key=lambda name: (name.count("/"), len(name) > 0)):
+        hits, count = counts[name]
+        above = found[_with_parents(name)[1]] if name else 0.5
+        found[name] = (hits + PRIOR_CASES * above) / (count + PRIOR_CASES)
+    return found
+
+
+def _with_parents(name: str) -> list[str]:
+    """ "en/count/ct", "en/count", "en", "" """
+    parts = name.split("/") if name else []
+    return ["/".join(parts[:length]) for length in range(len(parts), -1, -1)]
+
+
+def _correlations(cases: Sequence[Heard], settings: Settings) -> dict[str, float]:
+    """By family: the mean correlation of two members' errors, over the cases both answered."""
+    members = defaultdict(list)
+    for seat in settings.workers:
+        members[seat.family].append(seat.name)
+    found = {}
+    for family, names in members.items():
+        pairs = []
+        for one, other in combinations(names, 2):
+            both = [
+                (is_right(first.text, case.example), is_right(second.text, case.example))
+                for case in cases
+                if (first := case.by(one)) and (second := case.by(other))
+            ]
+            if len(both) >= FEWEST:
+                pairs.append(float(np.corrcoef(np.array(both, dtype=float).T)[0, 1]))
+        if pairs:
+            found[family] = round(min(max(float(np.nan_to_num(np.mean(pairs))), 0.0), 1.0), 4)
+    return found
+
+
+def _line_of(shares: Sequence[tuple[float, bool]]) -> Line:
+    """Platt scaling of the winner's share."""
+    features = np.array([[logit(share)] for share, _ in shares])
+    right = np.array([right for _, right in shares])
+    if right.all() or not right.any():
+        raise EvaluationError("Every verdict is right, or every one wrong: give more runs.")
+    model = LogisticRegression(C=1e6).fit(features, right)
+    return Line(
+        slope=round(float(model.coef_[0][0]), 4), offset=round(float(model.intercept_[0]), 4)
+    )
+
+
+def _image_folds(cases: Sequence[Heard]) -> list[tuple[NDArray[np.int_], NDArray[np.int_]]]:
+    images = [case.example.images for case in cases]
+    return list(GroupKFold(FOLDS).split(np.zeros(len(cases)), groups=_numbers(images)))
+
+
+def _numbers(images: Sequence[Hashable]) -> list[int]:
+    numbers = {image: number for number, image in enumerate(dict.fromkeys(images))}
+    return [numbers[image] for image in images]

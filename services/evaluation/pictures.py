@@ -1,0 +1,137 @@
+"""What a replay shows, as four pictures, and what an ablation does, as one."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import numpy as np
+
+if TYPE_CHECKING:  # a replay does without torch
+    from models.study.ablation import Compared
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+BINS = 8
+STYLE: Any = {"figure.figsize": (5.2, 3.6), "figure.dpi": 120, "axes.grid": True, "grid.alpha": 0.3}
+
+
+def draw(
+    summary: dict[str, Any],
+    confidences: Mapping[str, Sequence[float | None]],
+    rights: Mapping[str, Sequence[bool]],
+    out: Path,
+) -> None:
+    """Write policies.png, agreement.png, reliability.png and coverage.png into `out`; the last two
+    where a policy has a confidence for every case."""
+    sure = {
+        name: np.array(told, dtype=float)
+        for name, told in confidences.items()
+        if all(confidence is not None for confidence in told)
+    }
+    with plt.rc_context(STYLE):
+        _policies(summary, out / "policies.png")
+        _agreement(summary["by_agreement"], out / "agreement.png")
+        if sure:
+            _reliability(sure, rights, out / "reliability.png")
+            _coverage(sure, rights, out / "coverage.png")
+
+
+def draw_ablation(name: str, compared: "Sequence[Compared]", path: Path) -> None:
+    """Write the choices' differences as points with intervals, and each seed's beside them; what
+    the others are held against is at 0."""
+    height = 1.2 + 0.28 * len(compared)
+    with plt.rc_context(STYLE | {"figure.figsize": (5.6, height)}):
+        figure, axes = plt.subplots()
+        axes.axvline(0, color="grey", linestyle=":")
+        for place, each in enumerate(compared[::-1]):
+            if each.over is None:
+                axes.plot(0, place, "o", color="C1")
+                continue
+            error = [
+                [100 * (each.over.value - each.over.low)],
+                [100 * (each.over.high - each.over.value)],
+            ]
+            axes.errorbar(100 * each.over.value, place, xerr=error, fmt="o", capsize=3, color="C0")
+            seeds = [100 * difference for difference in each.by_seed]
+            axes.plot(seeds, [place] * len(seeds), "|", color="C3", markersize=9)
+        axes.set_ylim(-0.6, len(compared) - 0.4)
+        axes.set_yticks(range(len(compared)), [each.choice.label for each in compared][::-1])
+        axes.set_title(name, fontsize="medium")
+        figure.supxlabel(
+            "points more right: 95 % interval, by image; | each seed", fontsize="medium"
+        )
+        _save(figure, path)
+
+
+def _policies(summary: dict[str, Any], path: Path) -> None:
+    names = list(summary["policies"])[::-1]
+    found = [summary["policies"][name]["accuracy"] for name in names]
+    figure, axes = plt.subplots()
+    for place, (name, each) in enumerate(zip(names, found, strict=True)):
+        value = 100 * each["value"]
+        error = [[value - 100 * each["low"]], [100 * each["high"] - value]]
+        colour = "C1" if name == "panel" else "C0"
+        axes.errorbar(value, place, xerr=error, fmt="o", capsize=3, color=colour)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("right, % (95 % interval, by image)")
+    _save(figure, path)
+
+
+def _agreement(by_agreement: Mapping[str, dict[str, Any]], path: Path) -> None:
+    figure, axes = plt.subplots()
+    for place, each in enumerate(by_agreement.values()):
+        value, low, high = (100 * each[key] for key in ("value", "low", "high"))
+        axes.bar(place, value, color="C0", alpha=0.8)
+        error = [[value - low], [high - value]]
+        axes.errorbar(place, value, yerr=error, color="black", capsize=3)
+        axes.annotate(f"n = {each['cases']}", (place, 2), ha="center", color="white")
+    axes.set_xticks(range(len(by_agreement)), list(by_agreement))
+    axes.set_xlabel("workers who gave the answer")
+    axes.set_ylabel("right, %")
+    _save(figure, path)
+
+
+def _reliability(sure: Mapping[str, Any], rights: Mapping[str, Sequence[bool]], path: Path) -> None:
+    """Bins of as many cases each: what lies under a point is said by its place, not by its size."""
+    figure, axes = plt.subplots()
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
+    for name, told in sure.items():
+        order = np.argsort(told, kind="stable")
+        parts = np.array_split(order, min(BINS, len(order)))
+        right = np.array(rights[name], dtype=float)
+        axes.plot(
+            [told[part].mean() for part in parts],
+            [right[part].mean() for part in parts],
+            marker="o",
+            label=name,
+            linewidth=2 if name == "panel" else 1,
+        )
+    axes.set_xlabel("confidence")
+    axes.set_ylabel("right")
+    axes.legend(fontsize="small")
+    _save(figure, path)
+
+
+def _coverage(sure: Mapping[str, Any], rights: Mapping[str, Sequence[bool]], path: Path) -> None:
+    """What share of the answers is wrong, when only the surest are given."""
+    figure, axes = plt.subplots()
+    for name, told in sure.items():
+        right = np.array(rights[name], dtype=float)[np.argsort(-told, kind="stable")]
+        given = np.arange(1, len(right) + 1)
+        fewest = max(len(right) // 20, 1)
+        share = 100 * given / len(right)
+        risk = 100 * (1 - np.cumsum(right) / given)
+        width = 2 if name == "panel" else 1
+        axes.plot(share[fewest:], risk[fewest:], label=name, linewidth=width)
+    axes.set_xlabel("answered, %")
+    axes.set_ylabel("of those wrong, %")
+    axes.legend(fontsize="small")
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)

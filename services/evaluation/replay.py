@@ -1,0 +1,255 @@
+"""Verdicts of a stored evaluation, weighed again under other policies, on identical answers.
+
+`replay` scores every policy, pairs each with the best single worker, and draws what is worth
+seeing: what agreement is worth, how calibrated a confidence is, what abstaining buys.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gateway.contract import Answer
+from gateway.settings import Settings
+from gateway.verdict.competence import Competence, Line, Skill, Worker
+from gateway.verdict.weigh import Opinion
+from models.metrics import calibration_error
+from models.metrics.score import Score, mean
+from services.evaluation import fit, stored_run
+from services.evaluation.fit import Heard
+from services.evaluation.rewording import reworded
+from services.evaluation.score import BOOTSTRAP_SEED, is_right
+from services.evaluation.stored_run import EvaluationError, Outcome, Run
+
+COVERAGE = 0.8  # of the cases, the most confident ones
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a policy said to each case, null where it had nothing to say, and how sure it was."""
+
+    texts: Sequence[str | None]
+    confidences: Sequence[float | None]
+
+    @classmethod
+    def of(cls, opinions: Sequence[Opinion]) -> "Replayed":
+        return cls([o.winner.text for o in opinions], [o.confidence for o in opinions])
+
+
+Case = tuple[Heard, Outcome]
+
+
+def replay(
+    folders: Sequence[Path],
+    settings: Settings,
+    data: Path,
+    out: Path | None = None,
+    cross_fit: bool = False,
+    summariser: bool = False,
+) -> dict[str, Any]:
+    """Print and return what each policy makes of the answers in `folders` (several parts of one
+    evaluation), with pictures in `out`.
+
+    The policies: `vote` (one voice each), `confidence` (voices by raw confidence), `calibrated`
+    (by what panel.toml's competence file says), `panel` (the same, families discounted: what the
+    gateway does), `as answered` (what was answered then, by a summariser or after a discussion),
+    each worker alone, and `any worker`, which is right where one of them is. `cross_fit` adds
+    `cross-fitted`: by what the other images of these very answers teach. `summariser` asks the one
+    that is running to word what the gateway would, and adds two: `summariser` (its reply where it
+    is faithful, else the vote: what the gateway does) and `summariser, free` (its reply where it
+    says what any worker said), which shows what it would be worth if it might overrule.
+
+    All but `as answered` take each worker at its first word.
+
+    Raises:
+        EvaluationError: no such run, parts of different ones, nobody has answered anything, or
+            somebody who is not seated; or no summariser is running.
+        models.data's DataError
+    """
+    run, cases = _read(folders, data)
+    heard = [case for case, _ in cases]
+    fit.refuse_strangers(heard, settings)
+    opinions = _opinions(heard, settings)
+    policies = _policies(run, cases, opinions, settings)
+    if cross_fit:
+        policies["cross-fitted"] = Replayed.of(fit.cross_fitted(heard, settings))
+    shipped = opinions.get("panel", opinions["vote"])
+    worded = reworded(heard, shipped, settings) if summariser else None
+    if worded:
+        policies["summariser"] = Replayed(worded.bound, [None] * len(cases))
+        policies["summariser, free"] = Replayed(worded.free, [None] * len(cases))
+    rights = {
+        name: [is_right(t, case.example) for t, case in zip(each.texts, heard, strict=True)]
+        for name, each in policies.items()
+    }
+    workers = [w.name for w in settings.workers if w.name in rights]
+    best = max(workers, key=lambda name: sum(rights[name]))
+    images = [case.example.images for case in heard]
+
+    def scored(values: Sequence[float]) -> dict[str, Any]:
+        return asdict(mean(values, images, BOOTSTRAP_SEED))
+
+    summary: dict[str, Any] = {
+        "run": asdict(run) | {"cases": len(cases)},
+        "best_worker": best,
+        "policies": {
+            name: {
+                "accuracy": scored(right),
+                "over_best_worker": scored(_minus(right, rights[best])),
+                **_of_confidence(policies[name].confidences, right, images),
+            }
+            for name, right in rights.items()
+        },
+        "by_agreement": {
+            name: asdict(each) for name, each in _by_agreement(heard, shipped).items()
+        },
+        "worded_by": worded and worded.by,
+    }
+    _show(summary)
+    if out is not None:
+        from services.evaluation import pictures
+
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "replay.json").write_text(json.dumps(summary, indent=1), "utf-8")
+        sure = {name: each.confidences for name, each in policies.items()}
+        pictures.draw(summary, sure, rights, out)
+        print(f"pictures: {out}")
+    print(f"95 % intervals clustered by image, bootstrap seed {BOOTSTRAP_SEED}")
+    return summary
+
+
+def _read(folders: Sequence[Path], data: Path) -> tuple[Run, list[Case]]:
+    parts = [stored_run.load(folder, data) for folder in folders]
+    first = parts[0][0]
+    for folder, (run, _) in zip(folders, parts, strict=True):
+        if replace(run, fold=None, panel="", models={}) != replace(
+            first, fold=None, panel="", models={}
+        ):
+            raise EvaluationError(f"{folder} is no part of the same evaluation as {folders[0]}.")
+    cases = [
+        (fit.heard_in(run.language, example, outcome), outcome)
+        for run, part in parts
+        for example, outcome in part
+        if outcome.was_answered
+    ]
+    if not cases:
+        raise EvaluationError(f"{folders[0]}: nobody has answered any of its questions yet.")
+    return first, cases
+
+
+def _opinions(cases: Sequence[Heard], settings: Settings) -> dict[str, list[Opinion]]:
+    """By policy: what the panel thinks of each case."""
+    known = settings.competence
+    competences: dict[str, Competence | None] = {"vote": None, "confidence": _as_told(settings)}
+    if known:
+        competences |= {
+            "calibrated": known.model_copy(update={"correlation": {}}),
+            "panel": known,
+        }
+    return {
+        name: [fit.opinion_of(case, settings, competence) for case in cases]
+        for name, competence in competences.items()
+    }
+
+
+def _policies(
+    run: Run, cases: Sequence[Case], opinions: Mapping[str, list[Opinion]], settings: Settings
+) -> dict[str, Replayed]:
+    found = {name: Replayed.of(each) for name, each in opinions.items()}
+    if run.summarise != "never" or run.rounds > 1:
+        answered = [outcome.answer for _, outcome in cases]
+        found["as answered"] = Replayed(answered, [None] * len(cases))
+    for seat in settings.workers:
+        given = [case.by(seat.name) for case, _ in cases]
+        if any(given):
+            found[seat.name] = Replayed([a.text if a else None for a in given], _sure(given))
+    found["any worker"] = Replayed([_rightest(case) for case, _ in cases], [None] * len(cases))
+    return found
+
+
+def _as_told(settings: Settings) -> Competence:
+    """Every raw confidence believed as it is."""
+    plain = {"": Skill(cases=0, accuracy=0.5, offset=0.0)}
+    workers = {
+        seat.name: Worker(model=seat.model, prompt=seat.prompt, slope=1.0, skills=plain)
+        for seat in settings.workers
+    }
+    as_it_is = Line()
+    return Competence(
+        learned_from="nothing",
+        workers=workers,
+        correlation={},
+        verdict={"en": as_it_is, "es": as_it_is, "zh": as_it_is},
+    )
+
+
+def _sure(answers: Sequence[Answer | None]) -> list[float | None]:
+    return [answer.confidence if answer else None for answer in answers]
+
+
+def _rightest(case: Heard) -> str:
+    texts = [answer.text for answer in case.answers if answer.text is not None]
+    return max(texts, key=lambda text: is_right(text, case.example))
+
+
+def _minus(one: Sequence[bool], other: Sequence[bool]) -> list[int]:
+    return [a - b for a, b in zip(one, other, strict=True)]
+
+
+def _of_confidence(
+    confidences: Sequence[float | None], right: Sequence[bool], images: Sequence[Any]
+) -> dict[str, Any]:
+    """Calibration error, and how much better the surest cases are than all."""
+    told = [confidence for confidence in confidences if confidence is not None]
+    if len(told) < len(confidences):
+        return {"calibration_error": None, "at_coverage": None}
+    error = calibration_error.score(told, right, images, BOOTSTRAP_SEED)
+    kept = np.argsort(-np.array(told), kind="stable")[: round(COVERAGE * len(told))]
+    return {
+        "calibration_error": asdict(error),
+        "at_coverage": asdict(
+            mean([right[i] for i in kept], [images[i] for i in kept], BOOTSTRAP_SEED)
+        ),
+    }
+
+
+def _by_agreement(cases: Sequence[Heard], opinions: Sequence[Opinion]) -> dict[str, Score]:
+    """How often the panel is right, by how many of its workers gave the answer."""
+    groups: dict[str, list[tuple[bool, Any]]] = defaultdict(list)
+    for case, opinion in zip(cases, opinions, strict=True):
+        said = sum(len(cluster.workers) for cluster in opinion.clusters)
+        name = f"{len(opinion.winner.workers)} of {said}"
+        right = is_right(opinion.winner.text, case.example)
+        groups[name].append((right, case.example.images))
+    return {
+        name: mean([right for right, _ in group], [image for _, image in group], BOOTSTRAP_SEED)
+        for name, group in sorted(groups.items(), reverse=True)
+    }
+
+
+def _show(summary: dict[str, Any]) -> None:
+    run = summary["run"]
+    print(f"{run['dataset']} {run['split']} {run['language']}: {run['cases']} cases, exact match")
+    print(f"{'policy':16} {'right':>20} {'over ' + summary['best_worker']:>22}", end="")
+    print(f"{'calibration error':>20} {f'surest {COVERAGE:.0%}':>14}")
+    for name, each in summary["policies"].items():
+        error, covered = each["calibration_error"], each["at_coverage"]
+        print(
+            f"{name:16} {_percent(each['accuracy'], ''):>20} "
+            f"{_percent(each['over_best_worker'], '+'):>22}"
+            f"{error['value'] if error else float('nan'):20.3f}"
+            f"{covered['value'] * 100 if covered else float('nan'):14.1f}"
+        )
+    for agreement, each in summary["by_agreement"].items():
+        print(f"said by {agreement}: right in {_percent(each, '')} of {each['cases']} cases")
+    for who, count in (summary["worded_by"] or {}).items():
+        print(f"worded by {who}: {count} cases, {count / run['cases']:.1%}")
+
+
+def _percent(score: dict[str, Any], sign: str) -> str:
+    value, low, high = (format(100 * score[key], f"{sign}.1f") for key in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"

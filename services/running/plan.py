@@ -1,0 +1,180 @@
+"""How much GPU memory each seat takes, and on which GPU it fits, before anything starts.
+
+A server takes what its seat's `memory_gb` says. Without that it is computed: the weights from the
+files that vLLM would load, a cache for some cases at their longest, and an allowance for the rest.
+A GPU's GB are 2^30 bytes, as its maker counts; a tenth is left alone (engine.SHARE_OF_GPU).
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gateway.settings import Settings
+from services.running.engine import SHARE_OF_GPU, arguments_of, local_seats, weights_folder
+
+GB = 2**30
+CASES = 4  # in the cache at once, each as long as max-model-len lets it be
+ALLOWANCE_GB = 1.5  # CUDA's context, activations, CUDA graphs: an estimate, not a measurement
+
+BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "half": 2.0, "auto": 2.0}
+# Four bits, and a float32 for each block of 64 (QLoRA, section 3, without double quantisation).
+NF4_BYTES = 0.5 + 4 / 64
+
+
+class PlanError(Exception):
+    """One sentence: what does not fit or is not known, and how to mend it."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """GPU memory of one server, in GB; `weights_gb` is None where they are not on this machine."""
+
+    total_gb: float
+    weights_gb: float | None
+    stated: bool  # by memory_gb; otherwise computed
+
+
+@dataclass(frozen=True)
+class Place:
+    """A GPU, by its number, and the share of its memory that a server gets there."""
+
+    gpu: int
+    share: float
+
+
+def read_gpus(text: str) -> tuple[float, ...]:
+    """`2x80,1x24` → (80, 80, 24): the GB of each GPU, in their order.
+
+    Raises:
+        PlanError: the text says something else.
+    """
+    gpus: list[float] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([1-9][0-9]?)x([0-9]+(?:\.[0-9]+)?)\s*", part)
+        if not match or not float(match[2]):
+            raise PlanError(f"--gpus {text}: say how many and their GB, such as 1x80 or 2x80,1x24.")
+        gpus += [float(match[2])] * int(match[1])
+    return tuple(gpus)
+
+
+def needs(settings: Settings) -> dict[str, Need]:
+    """What every server of this machine takes.
+
+    Raises:
+        PlanError: neither memory_gb nor the weights are there, or the weights do not fit into it.
+        EngineError, AssetError: a seat's model does not exist.
+    """
+    return {name: _need(settings, name) for name in local_seats(settings)}
+
+
+def place(needs: Mapping[str, Need], gpus: Sequence[float]) -> dict[str, Place]:
+    """Who goes where: the largest first, each on the first GPU that has room for it.
+
+    Raises:
+        PlanError: there is one that fits nowhere.
+    """
+    # In thousandths, rounded down, so that the shares of a GPU never add up to more than it has.
+    free = [math.floor(1000 * SHARE_OF_GPU)] * len(gpus)
+    places = {}
+    for name, need in sorted(needs.items(), key=lambda item: -item[1].total_gb):
+        for gpu, size in enumerate(gpus):
+            if (parts := math.ceil(round(1000 * need.total_gb / size, 6))) <= free[gpu]:
+                free[gpu] -= parts
+                places[name] = Place(gpu, parts / 1000)
+                break
+        else:
+            room = max(parts * size / 1000 for parts, size in zip(free, gpus, strict=True))
+            whole = sum(each.total_gb for each in needs.values())
+            raise PlanError(
+                f"{name} needs {need.total_gb:.1f} GB and no GPU has more than {room:.1f} left of "
+                f"what vLLM may use; all servers together need {whole:.1f} GB. Give more or larger "
+                "GPUs, a smaller model, or a shorter max-model-len."
+            )
+    return {name: places[name] for name in needs}
+
+
+def plan(settings: Settings, gpus: Sequence[float]) -> list[str]:
+    """One line per server, then one per GPU; raises as `needs` and `place` do."""
+    wanted = needs(settings)
+    places = place(wanted, gpus)
+    width = max(map(len, wanted))
+    lines = []
+    for name, need in wanted.items():
+        weights = (
+            "weights not here" if need.weights_gb is None else f"{need.weights_gb:.1f} weights"
+        )
+        how = "by memory_gb" if need.stated else "computed"
+        lines.append(
+            f"{name:{width}}  gpu {places[name].gpu}  {need.total_gb:5.1f} GB  ({weights}, {how})"
+        )
+    for gpu, size in enumerate(gpus):
+        used = sum(need.total_gb for name, need in wanted.items() if places[name].gpu == gpu)
+        lines.append(f"gpu {gpu}: {used:.1f} of the {SHARE_OF_GPU * size:.1f} GB that may be used")
+    return lines
+
+
+def _need(settings: Settings, name: str) -> Need:
+    seat = local_seats(settings)[name]
+    arguments = arguments_of(settings, name)
+    folder = weights_folder(settings, name)
+    weights = _weights(folder, arguments) / GB if folder else None
+    if seat.memory_gb is not None:
+        if weights is not None and weights + ALLOWANCE_GB > seat.memory_gb:
+            raise PlanError(
+                f"{name}: memory_gb is {seat.memory_gb:g}, but its weights take {weights:.1f} GB "
+                f"and vLLM about {ALLOWANCE_GB} beside its cache; raise it."
+            )
+        return Need(seat.memory_gb, weights, stated=True)
+    if folder is None or weights is None:
+        raise PlanError(
+            f"{name}: its weights are not on this machine, so nobody knows their size; write "
+            "memory_gb into its seat, or start it once."
+        )
+    cache = _cache(name, folder, arguments) / GB
+    return Need(weights + cache + ALLOWANCE_GB, weights, stated=False)
+
+
+def _weights(folder: Path, arguments: Mapping[str, Any]) -> float:
+    """Bytes in the GPU: what is quantised, and the rest in the dtype that it is loaded as."""
+    bytes_each = BYTES.get(str(arguments["dtype"]), 2.0)
+    total = 0.0
+    for name, shape in _tensors(folder):
+        numbers = math.prod(shape)
+        # bitsandbytes packs the layers' matrices; embeddings and the head stay as they are.
+        packed = arguments.get("quantization") == "bitsandbytes" and (
+            len(shape) == 2 and ".layers." in name
+        )
+        total += numbers * (NF4_BYTES if packed else bytes_each)
+    return total
+
+
+def _tensors(folder: Path) -> list[tuple[str, list[int]]]:
+    """Names and shapes, from the headers of the safetensors files alone."""
+    found = []
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        found += [
+            (name, entry["shape"]) for name, entry in header.items() if name != "__metadata__"
+        ]
+    return found
+
+
+def _cache(name: str, folder: Path, arguments: Mapping[str, Any]) -> float:
+    """Bytes of keys and values for CASES at their longest, every layer attending to all of it."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    text = config.get("text_config", config)
+    try:
+        heads = text.get("num_key_value_heads") or text["num_attention_heads"]
+        width = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
+        per_token = 2 * text["num_hidden_layers"] * heads * width * BYTES["bfloat16"]
+    except KeyError as error:
+        raise PlanError(
+            f"{name}: {folder / 'config.json'} does not say {error.args[0]}; write memory_gb into "
+            "its seat."
+        ) from error
+    return float(CASES * arguments["max-model-len"] * per_token)

@@ -1,0 +1,200 @@
+"""With a competence file voices count by how far each is to be believed in such a case."""
+
+import itertools
+import json
+import random
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gateway.contract import Alternative, Answer
+from gateway.settings import SettingsError, load_settings
+from gateway.verdict.competence import (
+    Cell,
+    Competence,
+    CompetenceError,
+    Line,
+    Skill,
+    Worker,
+    load_competence,
+    save_competence,
+)
+from gateway.verdict.questions import KINDS
+from gateway.verdict.weigh import Judge, nearly_said
+from tests.gateway.test_the_panel_survives_its_workers import ask
+
+CELL = Cell("en", "count", "ct")
+
+
+def worker(**offsets: float) -> Worker:
+    """One whose confidence is believed as it is, give or take an offset by cell (a_b is a/b)."""
+    skills = {"": Skill(cases=9, accuracy=0.5, offset=0)}
+    for name, offset in offsets.items():
+        skills[name.replace("_", "/")] = Skill(cases=9, accuracy=0.5, offset=offset)
+    return Worker(model="mock", prompt="Question: {question} Answer:", slope=1, skills=skills)
+
+
+def judge(correlation: float = 0.0, **workers: Worker) -> Judge:
+    """w0 and w1 are of one family, all others of their own."""
+    known = workers or {f"w{seat}": worker() for seat in range(4)}
+    families = {name: "one" if name in ("w0", "w1") else name for name in known}
+    learned = Competence(
+        learned_from="a test",
+        workers=known,
+        correlation={"one": correlation},
+        verdict={"en": Line()},
+    )
+    return Judge(families, CELL, learned)
+
+
+def said(seat: int, text: str, confidence: float | None, **others: float) -> Answer:
+    alternatives = tuple(
+        Alternative(begins=begins, whole=False, probability=p) for begins, p in others.items()
+    )
+    return Answer(
+        worker=f"w{seat}", text=text, confidence=confidence, alternatives=alternatives, seconds=0
+    )
+
+
+def test_one_who_knows_outweighs_two_who_guess():
+    guesses = [said(0, "1", 0.4), said(1, "1", 0.4), said(2, "2", 0.95)]
+    opinion = judge().weigh(guesses)
+    assert opinion.winner.text == "2" and opinion.winner.workers == ("w2",)
+    assert [d.text for d in opinion.dissent] == ["1"]
+    assert opinion.agreement == pytest.approx(0.95 / 1.75, abs=0.01)
+    assert opinion.confidence == pytest.approx(0.95 / 3, abs=0.01)
+
+
+def test_who_is_weak_in_such_cases_is_believed_less():
+    """The same answers and confidences; w2 turns out to be bad at counting in CT."""
+    answers = [said(0, "1", 0.7), said(2, "2", 0.8)]
+    assert judge().weigh(answers).winner.text == "2"
+    for cell in ("en", "en_count", "en_count_ct"):
+        weak = {"w0": worker(), "w2": worker(**{cell: -3.0})}
+        assert judge(**weak).weigh(answers).winner.text == "1"
+    elsewhere = {"w0": worker(), "w2": worker(en_count_mri=-3.0, zh=-3.0)}
+    assert judge(**elsewhere).weigh(answers).winner.text == "2"
+
+
+def test_a_family_has_less_than_a_voice_for_each_of_its_members():
+    """Two that err together are not two witnesses."""
+    answers = [said(0, "1", 0.6), said(1, "1", 0.6), said(2, "2", 0.8)]
+    assert judge(correlation=0.0).weigh(answers).winner.text == "1"
+    assert judge(correlation=0.9).weigh(answers).winner.text == "2"
+    alone = judge(correlation=0.9).weigh([answers[0], answers[2]])
+    assert alone.answers[0].weight == pytest.approx(0.6 / 1.4, abs=0.01)
+
+
+def test_a_second_thought_supports_another_ones_answer():
+    tie = [said(0, "Left Lung", 0.5), said(2, "Heart", 0.5)]
+    assert judge().weigh(tie).winner.text == "Left Lung"
+    nearly = [said(0, "Left Lung", 0.5, He=0.4), said(2, "Heart", 0.5)]
+    assert judge().weigh(nearly).winner.text == "Heart"
+
+
+@pytest.mark.parametrize(
+    ("begins", "whole", "probability"),
+    [
+        ("left", False, 0.4),
+        ("Left Lung", False, 0.4),
+        ("Left Lung", True, 0.4),
+        ("Left", True, 0.0),
+        ("Left Lung,", False, 0.0),
+        ("right", False, 0.0),
+    ],
+)
+def test_what_another_beginning_fits(begins, whole, probability):
+    other = Alternative(begins=begins, whole=whole, probability=0.4)
+    answer = Answer(worker="w0", text="Heart", confidence=0.5, alternatives=(other,), seconds=0)
+    assert nearly_said(answer, "Left lung.") == probability
+
+
+def test_an_answer_without_a_confidence_counts_as_often_as_it_is_right():
+    answers = [said(0, "1", None), said(2, "2", 0.4)]
+    assert judge().weigh(answers).winner.text == "1"
+
+
+def test_decided_means_that_nothing_the_missing_say_can_change_it():
+    """Random panels: whenever it is decided, every continuation keeps the winner."""
+    dice = random.Random(0)
+    texts = ["1", "2", "3"]
+    decided = 0
+    for _ in range(800):
+        asked = judge(correlation=dice.choice([0.0, 0.5, 0.9]))
+        seats = dice.sample(range(4), 4)
+        answers = [
+            said(s, dice.choice(texts), dice.choice([0.3, 0.8, 0.99]), **{dice.choice(texts): 0.1})
+            for s in seats
+        ]
+        heard, late = answers[:-1], answers[-1]
+        heard = heard[: dice.choice([2, 3])]
+        missing = [f"w{s}" for s in range(4) if f"w{s}" not in {a.worker for a in heard}]
+        if not asked.is_decided(heard, missing):
+            continue
+        decided += 1
+        winner = asked.weigh(heard).winner.text
+        for count in range(len(missing) + 1):
+            for who in itertools.combinations(missing, count):
+                for words in itertools.product([*texts, "4"], repeat=count):
+                    more = [
+                        late.model_copy(update={"worker": w, "text": text, "confidence": 0.999})
+                        for w, text in zip(who, words, strict=True)
+                    ]
+                    assert asked.weigh([*heard, *more]).winner.text == winner
+    assert decided > 50
+
+
+@pytest.fixture
+def competence_file(tmp_path: Path) -> Path:
+    known = {"w0": worker(), "w1": worker(), "w2": worker(en=1.0)}
+    learned = Competence(
+        learned_from="a test", workers=known, correlation={}, verdict={"en": Line(slope=2)}
+    )
+    save_competence(learned, tmp_path / "competence.json")
+    return tmp_path / "competence.json"
+
+
+COMPETENT = 'quorum = 1\ncompetence = "competence.json"'
+
+
+def test_the_gateway_weighs_by_its_competence_file(vllm, gateway, competence_file):
+    workers = [vllm("1", confidence=0.4), vllm("1", confidence=0.4), vllm("2", confidence=0.999)]
+    plain, url = gateway(workers), gateway(workers, panel=COMPETENT)
+    by_vote, verdict = ask(plain).json(), ask(url).json()
+    assert by_vote["answer"] == "1" and by_vote["confidence"] is None
+    told = [httpx.get(f"{each}/panel").json()["learned_from"] for each in (plain, url)]
+    assert told == [None, "a test"]
+    assert verdict["answer"] == "2" and 0 < verdict["confidence"] < 1
+    assert verdict["panel"] != by_vote["panel"]
+    assert sum(answer["weight"] for answer in verdict["answers"]) == pytest.approx(1)
+    assert verdict["dissent"][0]["workers"] == ["w0", "w1"]
+
+
+def test_a_competence_file_of_other_workers_is_refused(panel_file, competence_file):
+    urls = ["http://127.0.0.1:1"] * 3
+    load_settings(panel_file(urls, panel=COMPETENT), environ={})
+    with pytest.raises(SettingsError, match="not learned from w3 as it is seated now"):
+        load_settings(panel_file([*urls, urls[0]], panel=COMPETENT), environ={})
+    content = json.loads(competence_file.read_text())
+    content["workers"]["w1"]["prompt"] = "{question}"
+    competence_file.write_text(json.dumps(content))
+    with pytest.raises(SettingsError, match="not learned from w1 as it is seated now"):
+        load_settings(panel_file(urls, panel=COMPETENT), environ={})
+    load_settings(panel_file(urls, panel=COMPETENT), environ={}, with_competence=False)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"workers": {}}'])
+def test_a_broken_competence_file_is_one_line(panel_file, competence_file, content):
+    competence_file.write_text(content)
+    with pytest.raises(
+        SettingsError, match=r"panel.competence: .*competence.json.*run consilium calibrate"
+    ):
+        load_settings(panel_file(["http://127.0.0.1:1"], panel=COMPETENT), environ={})
+    with pytest.raises(CompetenceError, match="cannot be read"):
+        load_competence(competence_file.with_name("none.json"))
+
+
+def test_every_kind_has_a_place_in_every_cell():
+    assert Cell("zh", "size", None).names == ("zh/size", "zh", "")
+    assert len(set(KINDS)) == len(KINDS) == 12

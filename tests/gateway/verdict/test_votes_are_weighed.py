@@ -1,0 +1,54 @@
+"""Without a competence file each worker has one voice: who wins, and how clearly."""
+
+import pytest
+
+from gateway.contract import Answer, AnswerError
+from gateway.verdict.competence import Cell
+from gateway.verdict.weigh import Judge, Opinion
+
+
+def said(worker: str, text: str, confidence: float | None = 0.5) -> Answer:
+    return Answer(worker=worker, text=text, confidence=confidence, seconds=0.1)
+
+
+def weigh(answers: list[Answer]) -> Opinion:
+    families = {answer.worker: "one" for answer in answers}
+    return Judge(families, Cell("en", "other", None), None).weigh(answers)
+
+
+def silent(worker: str) -> Answer:
+    error = AnswerError(kind="timeout", detail="No answer within 1 s.")
+    return Answer(worker=worker, seconds=1, error=error)
+
+
+def test_the_majority_wins_and_the_dissent_is_listed():
+    opinion = weigh([said("a", "no", 0.99), said("b", "Yes"), said("c", "yes.")])
+    assert opinion.winner.text == "Yes" and opinion.winner.workers == ("b", "c")
+    assert opinion.agreement == pytest.approx(2 / 3)
+    [dissent] = opinion.dissent
+    assert (dissent.text, dissent.workers) == ("no", ("a",))
+    assert dissent.weight == pytest.approx(1 / 3)
+    assert sum(answer.weight or 0 for answer in opinion.answers) == pytest.approx(1)
+
+
+def test_a_silent_worker_has_no_weight_and_takes_none():
+    opinion = weigh([said("a", "no"), silent("b"), said("c", "no")])
+    assert [answer.weight for answer in opinion.answers] == [0.5, None, 0.5]
+    assert opinion.unanimous and opinion.agreement == 1 and opinion.confidence is None
+
+
+def test_a_tie_goes_to_the_surer_then_to_the_earlier_seat():
+    assert weigh([said("a", "no", 0.5), said("b", "yes", 0.9)]).winner.text == "yes"
+    assert weigh([said("a", "no", 0.5), said("b", "yes", 0.5)]).winner.text == "no"
+    assert weigh([said("a", "no", None), said("b", "yes", 0.1)]).winner.text == "yes"
+
+
+def test_a_single_voice_agrees_with_nobody():
+    assert weigh([said("a", "no"), silent("b")]).agreement is None
+
+
+def test_every_answer_is_in_exactly_one_cluster():
+    answers = [said(str(seat), text) for seat, text in enumerate(["a", "b", "c", "a", "b", "a"])]
+    clusters = weigh(answers).clusters
+    assert sorted(w for c in clusters for w in c.workers) == [str(n) for n in range(6)]
+    assert [cluster.text for cluster in clusters] == ["a", "b", "c"]

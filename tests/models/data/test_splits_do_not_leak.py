@@ -1,0 +1,146 @@
+"""No image and no near-duplicate on both sides of a split."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+from models.data import slake, splits, vqa_rad
+from models.data.example import DataError, Example
+from models.recipe import Recipe, RecipeError, load_recipe
+from models.training.crossval import crossval
+from models.training.examples import examples_of, examples_to_learn
+from tests import tiny
+
+
+def example(*images: Path, id: str = "1") -> Example:
+    return Example(id, images, "?", "yes", "en", closed=True)
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    image = Image.linear_gradient("L").resize((64, 64))
+    ImageDraw.Draw(image).ellipse((8, 8, 40, 40), fill=200)
+    image.save(tmp_path / "film.png")
+    return tmp_path / "film.png"
+
+
+def test_the_same_pixels_in_another_format_are_refused(film: Path) -> None:
+    copy = film.with_suffix(".tiff")
+    with Image.open(film) as image:
+        image.save(copy)
+    with pytest.raises(DataError, match=r"film\.tiff is also a training image \(.*film\.png\)"):
+        splits.refuse_shared_images([example(film)], [example(copy)])
+
+
+def test_a_reencoded_copy_is_a_near_duplicate_and_a_turned_one_is_not(film: Path) -> None:
+    with Image.open(film) as image:
+        image.save(film.with_name("again.jpg"), quality=60)
+        image.rotate(90).save(film.with_name("turned.png"))
+    images = [film, film.with_name("again.jpg"), film.with_name("turned.png")]
+
+    splits.refuse_shared_images([example(film)], [example(images[1])])
+    (pair,) = splits.near_duplicates(images)
+
+    assert set(pair[:2]) == {film, images[1]} and pair[2] <= splits.NEAR
+
+
+def test_folds_hold_everything_once_and_keep_together_what_is_alike(dataset: Path) -> None:
+    examples = vqa_rad.load(dataset / "vqa_rad", "train", "en")
+    parts = splits.folds(examples, 5, seed=0)
+
+    assert sorted(e.id for part in parts for e in part) == sorted(e.id for e in examples)
+    sizes = [len(part) for part in parts]
+    assert max(sizes) - min(sizes) < 0.02 * len(examples)
+    fold_of = {image: n for n, part in enumerate(parts) for e in part for image in e.images}
+    pairs = splits.near_duplicates(fold_of)
+    assert pairs and all(fold_of[one] == fold_of[other] for one, other, _ in pairs)
+    assert parts == splits.folds(examples, 5, seed=0) != splits.folds(examples, 5, seed=1)
+    with pytest.raises(DataError, match="2 groups of images cannot be split into 3 folds"):
+        splits.folds([example(*_first(examples, 0)), example(*_first(examples, -1))], 3, seed=0)
+
+
+def test_a_recipes_fold_is_held_out_and_all_others_are_learned(
+    dataset: Path, tiny_recipe: Callable[..., Recipe]
+) -> None:
+    """Every question of VQA-RAD is validated on in one fold and trained on in the others."""
+    rad = {"set": "vqa_rad", "split": "all", "languages": ["en"], "folds": 5}
+    recipe = (
+        tiny_recipe(data=[rad], validation=[rad]).model_copy(update={"validation": ()}).of_fold(2)
+    )
+    official = vqa_rad.load(dataset / "vqa_rad", "all", "en")
+    whole = {f"vqa_rad/{e.id}" for e in official if e.answer}
+
+    held_out = examples_of(recipe.held_out, dataset, recipe.fold, held_out=True)
+    learned = examples_of(recipe.stage[0].data, dataset, recipe.fold)
+
+    assert {e.id for e in held_out} | {e.id for e in learned} == whole
+    assert len(held_out) + len(learned) == len(whole)
+    splits.refuse_shared_images(learned, held_out)
+    assert recipe.name == "tiny-fold2"
+    with pytest.raises(RecipeError, match="fold 5 of 5: they are counted from 0"):
+        recipe.of_fold(5)
+    with pytest.raises(RecipeError, match="no validation data is in folds"):
+        tiny_recipe().of_fold(0)
+
+
+def test_a_worker_in_folds_never_learns_from_a_held_out_image(dataset: Path) -> None:
+    """Not in an earlier stage either: captions show the same images as the questions."""
+    recipe = load_recipe("efficientnet").in_folds(3).of_fold(1)
+    held_out = examples_of(recipe.validation, dataset, recipe.fold, held_out=True)
+    shown = {image for e in held_out for image in e.images}
+    captions, asked = recipe.stage[1].data[:1], recipe.stage[-1].data
+    everything = {e.id: e.images for e in examples_of(captions, dataset)}
+    learned = {e.id for e in examples_to_learn(captions, recipe, dataset)}
+    assert learned == {id for id, images in everything.items() if shown.isdisjoint(images)}
+    answered = examples_to_learn(asked, recipe, dataset)
+    assert len(answered) + len(held_out) == len(
+        examples_of(load_recipe("mobilenet").stage[0].data, dataset)
+    )
+
+
+def test_in_cross_validation_every_question_is_answered_once_by_a_run_that_did_not_see_it(
+    drawn_slake: Path, tiny_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    drawn = tiny.DATA | {"folds": 2}
+    recipe = tiny_recipe(data=[drawn], epochs=1)
+    with pytest.raises(RecipeError, match="must all be in one number of folds"):
+        crossval(recipe, drawn_slake, tmp_path)
+
+    recipe = Recipe.model_validate(recipe.model_dump() | {"validation": [drawn]})
+    scores = crossval(recipe, drawn_slake, tmp_path)
+
+    checked = [
+        set(json.loads(path.read_text()))
+        for path in sorted(tmp_path.glob("tiny-fold*/vqa/step-*/validation.json"))
+    ]
+    assert len(checked) == 2 and not checked[0] & checked[1]
+    assert len(checked[0] | checked[1]) == scores["all"].cases == scores["open"].cases == 16
+
+
+def _first(examples: list[Example], place: int) -> tuple[Path, ...]:
+    return examples[place].images
+
+
+def test_images_of_one_case_stay_together(tmp_path: Path) -> None:
+    images = []
+    for number in range(6):
+        image = Image.effect_noise((64, 64), 100).convert("RGB")
+        image.save(tmp_path / f"{number}.png")
+        images.append(tmp_path / f"{number}.png")
+    cases = [example(images[n], images[n + 1], id=str(n)) for n in (0, 1, 3)]
+    cases.append(example(images[5], id="5"))
+
+    parts = splits.folds(cases, 2, seed=0)
+
+    assert sorted(sorted(e.id for e in part) for part in parts) == [["0", "1"], ["3", "5"]]
+
+
+def test_official_splits_of_vqa_rad_leak_and_of_slake_do_not(dataset: Path) -> None:
+    train, test = (vqa_rad.load(dataset / "vqa_rad", part, "en") for part in ("train", "test"))
+    with pytest.raises(DataError, match="is also a training image"):
+        splits.refuse_shared_images(train, test)
+    train, test = (slake.load(dataset / "slake", part, "en") for part in ("train", "test"))
+    splits.refuse_shared_images(train, test)

@@ -1,0 +1,81 @@
+"""Parity of transformers and vLLM: equal, a near-tie, a gap, and an end that comes sooner."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from models.data.example import Example
+from models.parts.vlm import Vlm
+from models.recipe import Recipe
+from models.serving.parity import Comparison, Parity, ParityError, compare
+from models.training.loop import build_model, examples_of
+from tests.mock_vllm import MockVllm
+
+Vllm = Callable[..., MockVllm]
+LENGTH = 32
+EQUAL = Comparison(Example("q", Path("i"), "?", "!", "en", True), "!", "!", None)
+
+
+@pytest.fixture
+def model(tiny_recipe: Callable[..., Recipe]) -> Vlm:
+    return build_model(tiny_recipe()).float()
+
+
+def parity_with(
+    model: Vlm, vllm: Vllm, data: Path, recipe: Recipe, change: Callable[[list[int]], list[int]],
+    gap: float,
+) -> Parity:  # fmt: skip
+    """One question, to which vLLM says what transformers says, changed; every token by `gap`."""
+    example = examples_of(recipe.validation, data)[0]
+    images = [Image.open(path) for path in example.images]
+    ids = change(model.answer(images, recipe.prompt.format(question=example.question), LENGTH))
+    best = [{"top_logprobs": [{"logprob": -0.1}, {"logprob": -0.1 - gap}]}] * len(ids)
+    reply = {"choices": [{"token_ids": ids, "logprobs": {"content": best}}]}
+    server = vllm(raw=json.dumps(reply).encode())
+    return compare(model, server.url, "tiny", recipe.prompt, [example] * 20)
+
+
+def test_the_same_tokens_are_parity(
+    model: Vlm, vllm: Vllm, drawn_slake: Path, tiny_recipe: Callable[..., Recipe]
+) -> None:
+    parity = parity_with(model, vllm, drawn_slake, tiny_recipe(), lambda ids: ids, gap=9)
+
+    assert parity.holds and parity.differing == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda ids: [*ids[:3], ids[3] + 1, *ids[4:]], lambda ids: ids[:3]],
+    ids=["another token", "an end that comes sooner"],
+)
+def test_what_differs_beyond_a_near_tie_is_none(
+    model: Vlm,
+    vllm: Vllm,
+    drawn_slake: Path,
+    tiny_recipe: Callable[..., Recipe],
+    change: Callable[[list[int]], list[int]],
+) -> None:
+    """Nor are near-ties, where they are more than two of twenty."""
+    far = parity_with(model, vllm, drawn_slake, tiny_recipe(), change, gap=0.06)
+    near = parity_with(model, vllm, drawn_slake, tiny_recipe(), change, gap=0.04)
+
+    assert not far.holds and not near.holds
+    assert [round(each.gap or 0, 3) for each in near.differing] == [0.04] * 20
+    assert Parity((*near.differing[:2], *[EQUAL] * 18)).holds
+    assert not Parity((*near.differing[:3], *[EQUAL] * 17)).holds
+    assert not Parity((far.differing[0], *[EQUAL] * 19)).holds
+
+
+def test_a_server_that_refuses_is_no_parity(
+    model: Vlm, vllm: Vllm, drawn_slake: Path, tiny_recipe: Callable[..., Recipe]
+) -> None:
+    recipe = tiny_recipe()
+    server = vllm(raw=b"{}", status=500)
+
+    with pytest.raises(ParityError, match="did not answer"):
+        compare(
+            model, server.url, "tiny", recipe.prompt, examples_of(recipe.validation, drawn_slake)
+        )

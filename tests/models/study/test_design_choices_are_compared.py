@@ -1,0 +1,350 @@
+"""An ablation changes one thing at a time, goes on where it stopped, and refuses another's."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from models.metrics.score import mean
+from models.parts.packing import collate
+from models.parts.vlm import build_model
+from models.recipe import Recipe, Source, load_recipe
+from models.serving.export import ExportError, export
+from models.study import ablation
+from models.study.ablation import Cell, Row, Screening
+from models.study.variants import BASELINE, FULL, AblationError, Shown, variants_of
+from models.training.dry_run import plan
+from models.training.examples import examples_of
+from models.training.loop import train
+from models.training.losses import Objective, answer_logits
+from tests.tiny import write_toml
+
+RecipeMaker = Callable[..., Recipe]
+ASKED = ["reconstruction", "stages"]
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture
+def staged(tiny_recipe: RecipeMaker) -> Recipe:
+    return tiny_recipe("staged", more=[{"name": "more", "parent": "vqa"}])
+
+
+def silent(line: str) -> None:
+    pass
+
+
+def told(screening: Screening) -> list[Row]:
+    """The rows, but for what a clock says."""
+    return [replace(row, seconds=0) for row in screening.rows.values()]
+
+
+def compared(screening: Screening, data: Path) -> list[Any]:
+    found = [each for name in ASKED for each in screening.compared(name, data)]
+    return [(e.choice.label, e.exact_match, e.over, [r.answer_loss for r in e.rows]) for e in found]
+
+
+def test_one_stopped_in_the_middle_goes_on_to_the_same_table(
+    staged: Recipe, drawn_slake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between two runs and again while it appends a row; nothing finished is run again."""
+    unbroken = Screening(staged, 4, 1, tmp_path / "unbroken")
+    unbroken.run(drawn_slake, ASKED, silent)
+    trained: list[str] = []
+
+    def counted(recipe: Recipe, data: Path, runs: Path) -> Path:
+        if len(trained) == 3:
+            raise Killed
+        trained.append(recipe.name)
+        return train(recipe, data, runs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ablation, "train", counted)
+        with pytest.raises(Killed):
+            Screening(staged, 4, 1, tmp_path / "broken").run(drawn_slake, ASKED, silent)
+    table = tmp_path / "broken" / "table.jsonl"
+    table.write_text(table.read_text()[:-30])  # the third row was being written
+    resumed = Screening(staged, 4, 1, tmp_path / "broken")
+    assert len(resumed.rows) == 2
+    first, trained = trained, []
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            ablation, "train", lambda r, *rest: (trained.append(r.name), train(r, *rest))[1]
+        )
+        resumed.run(drawn_slake, ASKED, silent)
+
+    assert trained == [cell.name for cell in resumed.cells(ASKED)][2:] and first[2] == trained[0]
+    assert resumed.open(ASKED) == [] and resumed.seconds_left(ASKED) == 0
+    assert told(resumed) == told(unbroken) == told(Screening(staged, 4, 1, tmp_path / "broken"))
+    assert compared(resumed, drawn_slake) == compared(unbroken, drawn_slake)
+
+
+def test_two_processes_in_one_folder_share_the_work(
+    staged: Recipe, drawn_slake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one, at the second run when we begin, ends with it while we wait for that alone."""
+    alone = Screening(staged, 4, 1, tmp_path / "alone")
+    alone.run(drawn_slake, ASKED, silent)
+    ours, other = (Screening(staged, 4, 1, tmp_path / "shared") for _ in range(2))
+    second = ours.cells(ASKED)[1]
+    lock = other._lock(ours.recipe_of(second).name)
+    lock.acquire()
+    said: list[str] = []
+    trained: list[str] = []
+
+    def counted(recipe: Recipe, data: Path, runs: Path) -> Path:
+        trained.append(recipe.name)
+        if len(trained) == len(ours.cells(ASKED)) - 1:
+            other._append(*other._do(second, data, "theirs"))
+            lock.release()
+        return train(recipe, data, runs)
+
+    monkeypatch.setattr(ablation, "train", counted)
+    ours.run(drawn_slake, ASKED, said.append)
+
+    assert f"{second.name}: another process is at it" in said
+    assert sorted(trained) == sorted(cell.name for cell in ours.cells(ASKED))  # each of them once
+    assert ours.rows[second].commit == "theirs"
+    rows = told(Screening(staged, 4, 1, tmp_path / "shared"))
+    commit = alone.rows[second].commit
+    assert {replace(row, commit=commit) for row in rows} == set(told(alone))
+
+
+def test_every_variant_takes_the_whole_budget_and_says_how_it_came_about(
+    staged: Recipe, drawn_slake: Path, tmp_path: Path
+) -> None:
+    """Four validation images with two questions each; the whole of SLAKE's layout is four steps."""
+    screening = Screening(staged, 6, 1, tmp_path / "out")
+    screening.run(drawn_slake, ["stages"], silent)
+
+    rows = screening.rows
+    assert [row.steps for row in rows.values()] == [6, 6]
+    assert {row.questions for row in rows.values()} == {8}
+    assert len({row.recipe for row in rows.values()}) == 2
+    assert all(row.commit and row.answer_loss > 0 and row.seconds > 0 for row in rows.values())
+    steps = [stage.steps for stage in screening.variants["stages-vqa-more"].stage]
+    assert steps == [2, 4]
+
+
+def test_each_variant_differs_from_the_baseline_in_one_thing() -> None:
+    variants = variants_of(load_recipe("screening"), 60)
+    baseline = flat(variants[BASELINE].model_dump() | {"name": ""})
+
+    for name, variant in variants.items():
+        dumped = flat(variant.model_dump() | {"name": ""})
+        keys = {
+            key for key in baseline.keys() | dumped.keys() if baseline.get(key) != dumped.get(key)
+        }
+        owner = name.split("-")[0]
+        if owner == "connector":
+            extra = {"stage.0.rows_per_step"} if name == "connector-fusion" else set()
+            assert keys - {"connector.hidden"} == {"connector.name"} | extra
+        elif owner == "reconstruction":
+            assert keys == {"stage.0.reconstruction"}
+        elif owner == "image":
+            assert keys == {"language.image_attention"}
+        elif owner == "stages":
+            assert all(key.startswith("stage.") for key in keys)
+        assert sum(stage.steps or 0 for stage in variant.stage) == 60
+
+
+def test_every_variant_of_the_shipped_recipe_can_be_built() -> None:
+    """Not found out hours later, in the middle of the table."""
+    variants = Screening(load_recipe("screening"), 60, 1, Path("nowhere")).variants
+
+    for variant in variants.values():
+        trains = [set(stage.trains) for stage in plan(variant)]
+        assert trains[-1] == {"connector", "language", "reconstructor"}
+
+
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict | list | tuple):
+        return {path[1:]: value}
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    return {k: v for key, each in pairs for k, v in flat(each, f"{path}.{key}").items()}
+
+
+def test_differences_are_paired_by_question_and_average_the_seeds(
+    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
+) -> None:
+    """Written outcomes: the seeds of one variant are right in the first two images, then in the
+    first alone, the baseline never. A seed that only one of them has run counts for neither."""
+    screening = Screening(tiny_recipe(), 4, 3, tmp_path)
+    asked = [f"slake/validate-{number}" for number in range(8)]
+    for variant, right_of in ((BASELINE, (0, 0)), ("reconstruction-3", (4, 2, 8))):
+        for seed, count in enumerate(right_of):
+            cell = Cell(variant, seed)
+            row = Row(*cell, "hash", 4, "commit", count / 8, 8, 1.0, 1.0)
+            screening._append(row, {q: n < count for n, q in enumerate(asked)})
+
+    found = {each.choice.label: each for each in screening.compared("reconstruction", drawn_slake)}
+
+    images = [n // 2 for n in range(8)]
+    expected = mean([1, 1, 0.5, 0.5, 0, 0, 0, 0], images)
+    assert found["3"].over == expected and [row.seed for row in found["3"].rows] == [0, 1]
+    assert found["0.1"].over is None and found["0.1"].exact_match == mean([0] * 8, images)
+    assert found["10"].exact_match is None and found["10"].rows == ()
+    assert screening.best(1) == ["reconstruction-3"]
+    screening._outcome(Cell(BASELINE, 0)).write_text('{"slake/validate-0": true}')
+    with pytest.raises(AblationError, match="scored on other questions than the data holds"):
+        screening.compared("reconstruction", drawn_slake)
+
+
+def test_the_best_and_the_baseline_are_run_in_full_once_all_are_screened(
+    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
+) -> None:
+    """Eight images, two a step, twice: eight steps in place of the budget's four, one seed in place
+    of two. What was screened is written, not run."""
+    best = ["connector-linear", "reconstruction-0", "image-bidirectional"]
+    screening = Screening(tiny_recipe(), 4, 2, tmp_path)
+    asked = [f"slake/validate-{number}" for number in range(8)]
+    for variant in screening.screened:
+        with pytest.raises(AblationError, match="until every variant is trained with 2 seed"):
+            screening.run(drawn_slake, [FULL], silent)
+        for cell in (Cell(variant, 0), Cell(variant, 1)):
+            count = 8 - best.index(variant) if variant in best else 1
+            recipe = ablation._hash(screening.recipe_of(cell))
+            row = Row(*cell, recipe, 4, "commit", count / 8, 8, 1.0, 1.0)
+            screening._append(row, {q: n < count for n, q in enumerate(asked)})
+    before = screening.cells()
+
+    screening.run(drawn_slake, [FULL], silent)
+
+    run = [row for row in screening.rows.values() if row.variant not in screening.screened]
+    assert [row.variant for row in run] == [f"full-{name}" for name in (BASELINE, *best)]
+    assert {(row.seed, row.steps) for row in run} == {(0, 8)}
+    found = screening.compared(FULL, drawn_slake)
+    assert [(each.choice.label, each.over is None) for each in found] == [
+        (BASELINE, True),
+        *((name, False) for name in best),
+    ]
+    assert screening.best() == best and screening.cells() == before
+
+
+@pytest.mark.parametrize("shown", ["blank", "other"])
+def test_a_look_is_at_other_images_than_the_questions_own(
+    tiny_recipe: RecipeMaker,
+    drawn_slake: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shown: Shown,
+) -> None:
+    """What the objective sees: one grey image for all, or each image where another one was. The
+    run's own log says nothing of it."""
+    screening = Screening(tiny_recipe(), 4, 1, tmp_path)
+    screening.run(drawn_slake, ["image-attention"], silent)
+    log = tmp_path / "runs" / "baseline-seed0" / "vqa" / "log.jsonl"
+    before = log.read_text()
+    seen = []
+    forward = Objective.forward
+    monkeypatch.setattr(
+        Objective, "forward", lambda self, batch, at: (seen.append(at), forward(self, batch, at))[1]
+    )
+    baseline = screening.recipe_of(Cell(BASELINE, 0))
+    right, figures = ablation._look(baseline, tmp_path / "runs", drawn_slake, "own")
+    (own,), seen = seen, []
+
+    right, figures = ablation._look(baseline, tmp_path / "runs", drawn_slake, shown)
+
+    (at,) = seen
+    assert len(right) == 8 and figures["answer_loss"] > 0 and log.read_text() == before
+    if shown == "blank":
+        assert all(torch.equal(one, at[0]) for one in at)
+        assert not any(torch.equal(one, at[0]) for one in own)
+    else:
+        place = [next(n for n, o in enumerate(own) if torch.equal(o, one)) for one in at]
+        assert sorted(place) == list(range(len(own))) and all(n != p for n, p in enumerate(place))
+
+
+def test_image_tokens_see_those_after_them_only_where_the_recipe_says_so(
+    tiny_recipe: RecipeMaker, drawn_slake: Path
+) -> None:
+    """The last patch is changed: in both directions every image token's state changes with it,
+    under causal attention none before it; a question sees all of it either way."""
+    both = {"image_attention": "bidirectional"}
+    for part, moved in (({}, False), (both, True)):
+        model = build_model(tiny_recipe(language_part=part)).eval()
+        states = [first_image_state(model, drawn_slake, change) for change in (0.0, 5.0)]
+        assert torch.equal(*states) is not moved
+
+
+def first_image_state(model: Any, data: Path, change: float) -> torch.Tensor:
+    source = Source(set="slake", split="validate", languages=("en",))
+    row = model.packed(examples_of([source], data), "{question} Answer:")[0]
+    torch.manual_seed(0)
+    features = torch.randn(1, model.tower.patches, model.tower.dim)
+    features[0, -1, : model.tower.dim // 2] += change
+    kept = []
+    decoder = model.language.get_decoder()
+    hook = decoder.register_forward_hook(lambda _, __, out: kept.append(out.last_hidden_state))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        answer_logits(model, collate([row], 0), features)
+    hook.remove()
+    return kept[0][0, 0]
+
+
+def test_a_worker_whose_images_are_seen_in_both_directions_is_not_exported(
+    tiny_recipe: RecipeMaker, tmp_path: Path
+) -> None:
+    """Nor asked: neither vLLM nor `generate` has a mask for it."""
+    recipe = tiny_recipe(language_part={"image_attention": "bidirectional"})
+    toml = write_toml(recipe.model_dump(), tmp_path / "recipe.toml")
+
+    with pytest.raises(ExportError, match=r"language\.image_attention: vLLM lets no token see"):
+        export(toml, tmp_path, tmp_path / "zoo")
+    with pytest.raises(ValueError, match="trains and validates only"):
+        build_model(recipe).answer([], "?")
+
+
+def test_an_unknown_analysis_is_named_with_those_that_there_are(
+    tiny_recipe: RecipeMaker, tmp_path: Path
+) -> None:
+    with pytest.raises(AblationError, match=r"No analysis lambda. There are: connectors, recon"):
+        Screening(tiny_recipe(), 4, 1, tmp_path).cells(["stages", "lambda"])
+
+
+def test_a_folder_of_another_plan_is_refused(
+    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
+) -> None:
+    """Other steps, another recipe, another version, another kind of folder, a row that today's
+    variant would not give; but more seeds only add to it, and other epochs change no budget."""
+    out = tmp_path / "out"
+    Screening(tiny_recipe(), 4, 1, out).run(drawn_slake, ["image-attention"], silent)
+    assert len(Screening(tiny_recipe(epochs=9), 4, 2, out).open(["image-attention"])) == 2
+
+    with pytest.raises(AblationError, match="another plan: recipe 'tiny' as it was then, in 4 st"):
+        Screening(tiny_recipe(), 5, 1, out)
+    with pytest.raises(AblationError, match="another plan"):
+        Screening(tiny_recipe(connector_lr=0.5), 4, 1, out)
+    table = (out / "table.jsonl").read_text()
+    (out / "table.jsonl").write_text(table.replace('"recipe": "', '"recipe": "0'))
+    with pytest.raises(AblationError, match="baseline-seed0 was run by another recipe than it has"):
+        Screening(tiny_recipe(), 4, 1, out)
+    kept = json.loads((out / "plan.json").read_text())
+    (out / "plan.json").write_text(json.dumps(kept | {"version": 0}))
+    with pytest.raises(AblationError, match="is of version 0, not 1: give another --out"):
+        Screening(tiny_recipe(), 4, 1, out)
+    (out / "plan.json").unlink()
+    with pytest.raises(AblationError, match="something else than an ablation"):
+        Screening(tiny_recipe(), 4, 1, out)
+    shutil.rmtree(out)
+    assert Screening(tiny_recipe(), 4, 1, out).rows == {}
+
+
+def test_choices_are_not_made_on_a_test_split(tiny_recipe: RecipeMaker, tmp_path: Path) -> None:
+    source = {"set": "slake", "split": "test", "languages": ["en"]}
+
+    with pytest.raises(AblationError, match="validated on the test split of slake"):
+        Screening(tiny_recipe(validation=[source]), 4, 1, tmp_path)
+
+
+def test_a_tower_that_moves_is_not_screened(tiny_recipe: RecipeMaker, tmp_path: Path) -> None:
+    with pytest.raises(AblationError, match="take one whose tower is frozen in every stage"):
+        Screening(tiny_recipe(tower="full"), 4, 1, tmp_path)

@@ -1,0 +1,106 @@
+"""In parts, on several processes, with layers computed twice, planned on paper: the same step."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from models.parts.vlm import build_model
+from models.recipe import Recipe
+from models.training import tuning
+from models.training.checkpoints import Checkpoint, newest
+from models.training.dry_run import plan
+from models.training.losses import Objective
+from tests.models.one_step import one_step
+from tests.models.training.test_a_stage_trains_what_it_declares import STAGES
+from tests.tiny import write_toml
+
+RecipeMaker = Callable[..., Recipe]
+NO_DROPOUT = {"rank": 2, "dropout": 0.0}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"accumulate": 3}, {"accumulate": 4}, {"checkpoint_activations": True}],
+    ids=["in three parts", "row by row", "layers twice"],
+)
+def test_a_steps_gradient_does_not_depend_on_how_it_is_computed(
+    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path, changed: dict[str, object]
+) -> None:
+    """But for bfloat16's last digits: parts are padded otherwise."""
+    whole = tiny_recipe(name="whole", lora=NO_DROPOUT, rows_per_step=4)
+    other = tiny_recipe(name="other", lora=NO_DROPOUT, rows_per_step=4, **changed)
+
+    expected, found = (
+        one_step(recipe, drawn_slake, tmp_path)["gradient"] for recipe in (whole, other)
+    )
+
+    assert (found - expected).norm() < 0.02 * expected.norm()
+
+
+@pytest.mark.parametrize("rows", [1, 3], ids=["one without a row", "two rows and one"])
+def test_two_processes_take_the_step_of_one(
+    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path, rows: int
+) -> None:
+    """The gradient of all rows, and a mixture balanced by all of them."""
+    recipe = tiny_recipe(lora=NO_DROPOUT, rows_per_step=rows)
+    recipe = recipe.model_copy(update={"connector": {"name": "moe", "experts": 4, "hidden": 8}})
+    alone = one_step(recipe, drawn_slake, tmp_path / "alone")
+    file = write_toml(recipe.model_dump(), tmp_path / "recipe.toml")
+
+    launch("tests.models.one_step", file, drawn_slake, tmp_path / "two", tmp_path / "found")
+
+    shared = load_file(tmp_path / "found")
+    difference = (shared["gradient"] - alone["gradient"]).norm()
+    assert difference < 0.02 * alone["gradient"].norm()
+    assert torch.equal(shared["bias"], alone["bias"])
+
+
+def test_two_processes_train_from_beginning_to_end(
+    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
+) -> None:
+    """Stage after stage; one of them speaks, and one saves."""
+    recipe = tiny_recipe(epochs=1, more=[{"name": "more", "parent": "vqa"}])
+    file = write_toml(recipe.model_dump(), tmp_path / "recipe.toml")
+
+    said = launch("services.cli", "train", file, "--data", drawn_slake, "--runs", tmp_path / "runs")
+
+    assert said.count("8 rows, 4 steps") == 2
+    assert newest(tmp_path / "runs" / recipe.name / "more") == Checkpoint(
+        tmp_path / "runs" / recipe.name / "more" / "step-4", 4, True
+    )
+
+
+def launch(module: str, *arguments: object) -> str:
+    """Runs it on two processes; returns what they print."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1"]
+    command += ["--num_processes", "2", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    done = subprocess.run(
+        [*command, "-m", module, *map(str, arguments)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("mode", STAGES)
+def test_a_dry_run_counts_what_will_train(tiny_recipe: RecipeMaker, mode: str) -> None:
+    recipe = tiny_recipe(**STAGES[mode])
+
+    (planned,) = plan(recipe)
+
+    model = build_model(recipe)
+    tuning.prepare(model, recipe.stage[0])
+    objective = Objective(model)
+    trained = sum(p.numel() for p in objective.parameters() if p.requires_grad)
+    still = sum(p.numel() for p in objective.parameters() if not p.requires_grad)
+    assert (sum(planned.trains.values()), sum(planned.frozen.values())) == (trained, still)
+    assert planned.gradients_and_optimiser == 12 * trained
+    assert f"vqa: {trained:,} parameters train" in str(planned)

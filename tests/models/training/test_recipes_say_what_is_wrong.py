@@ -1,0 +1,106 @@
+"""Recipes: one line that names file, key and mend; the shipped ones agree with panel.toml."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.settings import load_settings
+from models import connectors
+from models.exported import ZOO, served_name
+from models.recipe import RECIPES, Recipe, RecipeError, load_recipe
+from models.training.dry_run import plan
+
+ROOT = Path(__file__).parents[3]
+SHIPPED = sorted(path.stem for path in RECIPES.glob("*.toml"))
+GOOD = (RECIPES / "mobilenet.toml").read_text()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_recipe_loads_and_names_a_connector_there_is(name: str) -> None:
+    recipe = load_recipe(name)
+
+    assert recipe.name == name
+    assert recipe.connector["name"] in connectors.names()
+
+
+def test_a_worker_is_asked_as_it_was_trained() -> None:
+    """panel.toml repeats a recipe's prompt, family, languages and number of images; they must not
+    drift apart."""
+    workers = load_settings(ROOT / "panel.toml").workers
+
+    assert len(workers) == 3
+    for worker in workers:
+        recipe = load_recipe(worker.model.removeprefix("zoo:"))
+        seat = (worker.prompt, worker.family, tuple(sorted(worker.languages)))
+        assert seat == (recipe.prompt, recipe.language.family, recipe.languages)
+        assert worker.max_images == recipe.max_images
+
+
+def test_the_shipped_workers_are_those_that_competence_was_learned_from() -> None:
+    """Whoever exports a worker anew calibrates anew."""
+    settings = load_settings(ROOT / "panel.toml")
+
+    assert settings.competence
+    for worker in settings.workers:
+        weights = settings.competence.workers[worker.name].weights
+        assert weights == served_name(ZOO / worker.model.removeprefix("zoo:"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("seed = 0", "sead = 0", r"sead: Extra inputs are not permitted"),
+        ("{question}", "", r"prompt must hold \{question\}"),
+        ("epochs = 7", "epochs = 0", r"stage\.0\.epochs: Input should be greater than or equal"),
+        ('language = "lora"', 'language = "frozen"', r"stage\.lora\] table goes with"),
+        (
+            'connector = "full"',
+            'connector = "full"\nparent = "x"',
+            r"parent 'x' is no earlier stage",
+        ),
+        ("[tower]", "[tower", r"is not TOML"),
+        ("Answer:", "{hint}", r"prompt may hold no braces but \{question\}"),
+        ("Answer:", "{", r"prompt may hold no braces but \{question\}"),
+        (
+            'connector = "full"',
+            'connector = "full"\ntower_lora = { rank = 2 }',
+            r"stage\.tower_lora\] table goes with",
+        ),
+    ],
+)
+def test_a_wrong_recipe_is_one_line(old: str, new: str, complaint: str, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_text(GOOD.replace(old, new, 1))
+
+    with pytest.raises(RecipeError, match=complaint) as caught:
+        load_recipe(path)
+
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_unknown_recipe_lists_those_there_are() -> None:
+    with pytest.raises(RecipeError, match=r"No recipe at .*nope.toml.*mobilenet"):
+        load_recipe("nope")
+
+
+@pytest.mark.parametrize(
+    ("part", "settings", "complaint"),
+    [
+        ("tower", {"name": "mobilenet_v9"}, "tower: timm has no tower 'mobilenet_v9'"),
+        (
+            "tower",
+            {"name": "swin_tiny_patch4_window7_224", "image_size": 224},
+            r"tower: .* gives features \[1, 7, 7, 768\], no square grid",
+        ),
+        ("connector", {"name": "mlp", "hidden": 0}, "connector: mlp: hidden: Input should be"),
+    ],
+)
+def test_parts_that_do_not_fit_are_told_before_anything_is_trained(
+    tiny_recipe: Callable[..., Recipe], part: str, settings: dict[str, object], complaint: str
+) -> None:
+    content = tiny_recipe().model_dump()
+    recipe = Recipe.model_validate(content | {part: content[part] | settings})
+
+    with pytest.raises(RecipeError, match=f"recipe tiny: {complaint}"):
+        plan(recipe)

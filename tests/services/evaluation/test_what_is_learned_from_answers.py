@@ -1,0 +1,95 @@
+"""calibrate and replay, on stored answers of workers whose habits we know."""
+
+import pytest
+from PIL import Image
+
+from gateway.verdict.competence import Cell
+from services.evaluation.fit import calibrate, cross_fitted, hear
+from services.evaluation.replay import replay
+from services.evaluation.stored_run import EvaluationError, Run, claim
+from tests.services.conftest import EACH, IMAGES
+
+
+def test_it_learns_who_knows_what(stored, settings, data):
+    learned = calibrate([stored], settings, data)
+    yes_no, place = Cell("en", "yes_no", None), Cell("en", "place", None)
+
+    def believed(worker: str, cell: Cell) -> float:
+        return learned.believed(worker, 0.75, cell)
+
+    assert believed("w0", yes_no) > 0.8 > 0.5 > believed("w0", place)
+    assert believed("w1", place) > 0.8 > 0.65 > believed("w1", yes_no)
+    # Said as well where it was never asked: mostly what it is in general.
+    assert believed("w1", Cell("es", "count", "xray")) == pytest.approx(0.7, abs=0.08)
+    assert learned.workers["w0"].skills["en/place"].accuracy == pytest.approx(0.3, abs=0.1)
+    assert learned.workers["w0"].skills["en/place/ct"].cases == IMAGES * EACH / 4
+    assert learned.learned_from == f"slake validate en, {IMAGES * EACH} questions"
+
+
+def test_it_finds_out_who_errs_together(stored, settings, data):
+    assert calibrate([stored], settings, data).correlation == {"mock": 1.0}
+
+
+def test_the_verdict_is_as_often_right_as_it_says(stored, settings, data):
+    """Judged on images that were left out, by bins of its confidence."""
+    cases, _ = hear([stored], data)
+    line = calibrate([stored], settings, data).verdict["en"]
+    told = sorted(
+        (line(opinion.winner.share), opinion.winner.text == case.example.answer)
+        for case, opinion in zip(cases, cross_fitted(cases, settings), strict=True)
+    )
+    for part in (told[: len(told) // 2], told[len(told) // 2 :]):
+        sure = sum(confidence for confidence, _ in part) / len(part)
+        assert sum(right for _, right in part) / len(part) == pytest.approx(sure, abs=0.08)
+
+
+def test_policies_are_compared_on_the_same_answers(stored, settings, data, tmp_path, capsys):
+    learned = calibrate([stored], settings, data)
+    seated = settings.model_copy(update={"competence": learned})
+    summary = replay([stored], seated, data, tmp_path / "pictures", cross_fit=True)
+    right = {name: each["accuracy"]["value"] for name, each in summary["policies"].items()}
+    assert right["vote"] == right["w0"] == right["w2"]  # the twins outvote w1
+    assert right["panel"] > right["vote"] + 0.1 and right["panel"] > right["w1"]
+    assert right["cross-fitted"] == pytest.approx(right["panel"], abs=0.05)
+    assert right["any worker"] >= max(right.values())
+    best = summary["best_worker"]
+    assert summary["policies"][best]["over_best_worker"]["value"] == 0
+    error = {name: each["calibration_error"] for name, each in summary["policies"].items()}
+    assert error["vote"] is None
+    assert error["panel"]["value"] < 0.1 < error["confidence"]["value"]
+    found = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    pictures = ["agreement.png", "coverage.png", "policies.png", "reliability.png"]
+    assert found == sorted([*pictures, "replay.json"])
+    for name in pictures:
+        with Image.open(tmp_path / "pictures" / name) as picture:
+            assert picture.width > 400 and len(set(picture.convert("L").getdata())) > 10
+    assert "over " + best in capsys.readouterr().out
+
+
+def test_without_a_competence_file_there_is_only_the_vote(stored, settings, data):
+    assert "panel" not in replay([stored], settings, data)["policies"]
+
+
+@pytest.mark.parametrize("program", [calibrate, replay])
+def test_a_run_of_another_panel_is_told_how_to_name_it(program, stored, settings, data):
+    """Its verdicts cannot be weighed by seats that nobody knows."""
+    elsewhere = settings.model_copy(update={"workers": settings.workers[:1]})
+    with pytest.raises(EvaluationError, match=r"are of w1, w2 too, and .* w0 only; .* --panel"):
+        program([stored], elsewhere, data)
+
+
+def test_runs_that_teach_nothing_are_refused(stored, settings, data, tmp_path):
+    with pytest.raises(EvaluationError, match="holds no evaluation of this version"):
+        calibrate([tmp_path / "none"], settings, data)
+    few = (stored / "verdicts.jsonl").read_text().splitlines(keepends=True)[:20]
+    (stored / "verdicts.jsonl").write_text("".join(few))
+    with pytest.raises(EvaluationError, match="20 answers of w0 with a confidence; at least 50"):
+        calibrate([stored], settings, data)
+    shuffled = tmp_path / "shuffled"
+    claim(shuffled, Run("slake", "validate", "en", 0, False, None, "never", "hash", {}))
+    with pytest.raises(EvaluationError, match="its images were changed"):
+        calibrate([shuffled], settings, data)
+    with pytest.raises(EvaluationError, match="nobody has answered"):
+        replay([shuffled], settings, data)
+    with pytest.raises(EvaluationError, match="shuffled is no part of the same evaluation"):
+        replay([stored, shuffled], settings, data)

@@ -1,0 +1,255 @@
+"""A seat of panel.toml becomes a vLLM command line that the pinned vLLM understands."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.settings import Settings, load_settings
+from services.running import engine
+from services.running.compose import command_of, url_variable
+from services.running.engine import EngineError, launch, local_urls, model_folder
+
+ROOT = Path(__file__).parents[3]
+SEATS = tuple(local_urls(load_settings(ROOT / "panel.toml", {})))
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return load_settings(ROOT / "panel.toml", {})
+
+
+@pytest.fixture(scope="session")
+def vllm_parse() -> Callable[[tuple[str, ...]], Any]:
+    """vLLM's own parser for its server's command line."""
+    import models.cpu_torch  # noqa: F401, I001  before vLLM, which imports torchvision
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    parser = make_arg_parser(FlexibleArgumentParser())
+    return lambda command: parser.parse_args(list(command[3:]))
+
+
+@pytest.fixture
+def edited(tmp_path: Path) -> Callable[[str, str], Settings]:
+    """The settings of panel.toml with one passage replaced."""
+
+    def edit(old: str, new: str) -> Settings:
+        text = (ROOT / "panel.toml").read_text("utf-8")
+        assert old in text
+        panel = tmp_path / "panel.toml"
+        panel.write_text(text.replace(old, new, 1), "utf-8")
+        return load_settings(panel, {}, with_competence=False)
+
+    return edit
+
+
+@pytest.mark.parametrize("build", ["cpu", "gpu"])
+@pytest.mark.parametrize("name", SEATS)
+def test_vllm_understands_every_seats_command_line(
+    name: str,
+    build: str,
+    settings: Settings,
+    vllm_parse: Callable[[tuple[str, ...]], Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """On both builds, so that a GPU box is not the first to try its own."""
+    monkeypatch.setattr(engine, "is_cpu_build", lambda: build == "cpu")
+    server = launch(settings, name, tmp_path)
+
+    parsed = vllm_parse(server.command)
+
+    assert server.command[1:3] == ("-m", "vllm.entrypoints.openai.api_server")
+    assert parsed.model == str(tmp_path)
+    assert parsed.served_model_name == [name]
+    assert (parsed.host, server.url) == ("127.0.0.1", f"http://127.0.0.1:{parsed.port}")
+    assert parsed.max_model_len == (2048 if name == "summariser" else 4096)
+    if name == "summariser":
+        assert parsed.quantization == "bitsandbytes"
+    else:
+        assert parsed.limit_mm_per_prompt == {"image": 1}
+    assert parsed.enforce_eager is (build == "cpu")
+
+
+@pytest.mark.parametrize("name", SEATS)
+def test_a_container_runs_the_same_server_for_the_whole_compose_network(
+    name: str,
+    settings: Settings,
+    vllm_parse: Callable[[tuple[str, ...]], Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """The command in docker-compose.yml, followed to the vLLM command line that it becomes."""
+    from typer.testing import CliRunner
+
+    from services import cli
+
+    became: list[tuple[str, ...]] = []
+    monkeypatch.setattr(engine, "is_cpu_build", lambda: False)
+    monkeypatch.setattr(engine, "model_folder", lambda settings, name: tmp_path)
+    monkeypatch.setattr(cli.os, "execve", lambda path, command, environment: became.append(command))
+    monkeypatch.setenv(url_variable(name), "http://127.0.0.1:8100")
+    program, *arguments = command_of(name)
+
+    result = CliRunner().invoke(cli.app, [*arguments, "--panel", str(ROOT / "panel.toml")])
+
+    assert program == "consilium"
+    assert result.exit_code == 0, result.output
+    parsed = vllm_parse(became[0])
+    assert parsed.host == "0.0.0.0"
+    assert parsed.port == 8100
+
+
+def test_servers_on_one_gpu_share_it(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM alone would take nine tenths for the first, and the second would not start."""
+    monkeypatch.setattr(engine, "is_cpu_build", lambda: False)
+
+    shares = [share_of(launch(settings, name, Path("m")).command) for name in local_urls(settings)]
+
+    assert 0.8 < sum(shares) <= 0.9
+
+
+def test_servers_on_one_gpu_share_it_by_their_memory(
+    edited: Callable[[str, str], Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model of seven billion parameters does not fit into a small one's part."""
+    monkeypatch.setattr(engine, "is_cpu_build", lambda: False)
+    text = (ROOT / "panel.toml").read_text("utf-8")
+    start = text.index("[[worker]]")
+    sized = text[start:].replace("\nengine =", "\nmemory_gb = 1\nengine =")
+    settings = edited(text[start:], sized.replace("memory_gb = 1\n", "memory_gb = 6\n", 1))
+
+    shares = {
+        name: share_of(launch(settings, name, Path("m")).command) for name in local_urls(settings)
+    }
+
+    assert shares.pop("mobilenet") == pytest.approx(0.6, abs=0.01)
+    assert list(shares.values()) == [pytest.approx(0.1, abs=0.01)] * 3
+
+
+def test_a_server_with_a_gpu_of_its_own_takes_what_it_is_given(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the containers of profile `gpu` are told."""
+    monkeypatch.setattr(engine, "is_cpu_build", lambda: False)
+
+    assert share_of(launch(settings, "mobilenet", Path("m"), gpu_share=0.9).command) == 0.9
+
+
+def share_of(command: tuple[str, ...]) -> float:
+    return float(command[command.index("--gpu-memory-utilization") + 1])
+
+
+def test_what_the_seat_says_wins(
+    edited: Callable[[str, str], Settings], vllm_parse: Callable[[tuple[str, ...]], Any]
+) -> None:
+    """Numbers, switches and tables of [[worker]] engine arrive as vLLM means them."""
+    settings = edited(
+        "engine = { max-model-len = 4096 }",
+        "engine = { max-model-len = 512, enforce-eager = true, enable-prefix-caching = false,"
+        " limit-mm-per-prompt = { image = 3 } }",
+    )
+    name = settings.workers[0].name
+
+    parsed = vllm_parse(launch(settings, name, Path("m")).command)
+
+    assert parsed.max_model_len == 512
+    assert parsed.enforce_eager is True
+    assert parsed.enable_prefix_caching is False
+    assert parsed.limit_mm_per_prompt == {"image": 3}
+
+
+def test_a_seats_adapter_answers_to_its_name_and_the_base_does_not(
+    edited: Callable[[str, str], Settings], vllm_parse: Callable[[tuple[str, ...]], Any]
+) -> None:
+    """vLLM looks among its base's names first; other seats' adapters may share the engine."""
+    settings = edited(
+        "engine = { max-model-len = 4096 }",
+        "engine = { enable-lora = true, max-loras = 2,"
+        ' lora-modules = ["mobilenet=adapters/a", "other=adapters/b"] }',
+    )
+
+    parsed = vllm_parse(launch(settings, "mobilenet", Path("m")).command)
+
+    assert [(each.name, each.path) for each in parsed.lora_modules] == [
+        ("mobilenet", "adapters/a"),
+        ("other", "adapters/b"),
+    ]
+    assert parsed.served_model_name == ["mobilenet@base"]
+    assert parsed.enable_lora is True
+
+
+@pytest.mark.parametrize(
+    ("modules", "says"),
+    [
+        ('"other=adapters/b"', "none is called mobilenet; the base would answer in its place"),
+        ('"adapters/a"', 'write "SEAT=FOLDER", or a list of such'),
+    ],
+)
+def test_an_adapter_that_nobody_would_ask_is_refused(
+    modules: str, says: str, edited: Callable[[str, str], Settings]
+) -> None:
+    settings = edited(
+        "engine = { max-model-len = 4096 }", f"engine = {{ lora-modules = {modules} }}"
+    )
+
+    with pytest.raises(EngineError, match=f"mobilenet: engine: lora-modules: {says}"):
+        launch(settings, "mobilenet", Path("m"))
+
+
+@pytest.mark.parametrize("key", ["host", "port", "model", "served-model-name"])
+def test_what_the_gateway_relies_on_is_not_the_seats_to_set(
+    key: str, edited: Callable[[str, str], Settings]
+) -> None:
+    """Least of all the address: an engine listens on loopback."""
+    settings = edited("engine = { max-model-len = 4096 }", f'engine = {{ {key} = "other" }}')
+
+    with pytest.raises(EngineError, match=f"engine: {key} is not yours to set; remove it"):
+        launch(settings, settings.workers[0].name, Path("m"))
+
+
+def test_a_name_that_is_not_seated_is_told_who_is(settings: Settings) -> None:
+    """The mend is in the message."""
+    with pytest.raises(EngineError, match="seats no 'mobilnet'; it seats mobilenet, efficientnet"):
+        launch(settings, "mobilnet", Path("m"))
+
+
+def test_a_zoo_model_that_is_not_there_is_told_what_is(
+    edited: Callable[[str, str], Settings],
+) -> None:
+    """And a reference cannot climb out of the zoo."""
+    for wrong in ("zoo:nobody", "zoo:../recipes"):
+        settings = edited("zoo:mobilenet", wrong)
+        with pytest.raises(EngineError, match=f"model: no {wrong}; models/zoo holds"):
+            model_folder(settings, "mobilenet")
+
+
+def test_a_worker_that_is_served_elsewhere_is_not_started(
+    edited: Callable[[str, str], Settings],
+) -> None:
+    """Neither by the stack nor by hand."""
+    settings = edited('name = "mobilenet"', 'name = "mobilenet"\nurl = "http://far:9000"')
+
+    assert "mobilenet" not in local_urls(settings)
+    with pytest.raises(EngineError, match="mobilenet is served at http://far:9000"):
+        launch(settings, "mobilenet", Path("m"))
+
+
+@pytest.mark.skipif(not engine.is_cpu_build(), reason="only the CPU build needs it")
+def test_every_process_of_a_cpu_server_can_import_torchvision(settings: Settings) -> None:
+    """The index's torchvision is a CUDA build, and fails beside a CPU torch."""
+    server = launch(settings, "summariser", Path("m"))
+
+    done = subprocess.run(
+        [sys.executable, "-c", "import torchvision, torchvision.ops"],
+        env=server.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+    assert done.returncode == 0, done.stderr

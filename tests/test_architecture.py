@@ -36,7 +36,7 @@ FLOORS = {
         "__main__",
     ],
     "models": [
-        "cpu_torch exported positions tensors",
+        "cpu_torch exported files positions tensors",
         "assets metrics",
         "data connectors",
         "recipe",

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from filelock import FileLock, Timeout
@@ -26,6 +26,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from models.data.example import Example, another_for_each
+from models.files import append_line, read_lines, set_aside, write_whole
 from models.metrics.score import Score, mean
 from models.recipe import Recipe, RecipeError
 from models.study.variants import (
@@ -171,7 +172,7 @@ class Screening:
         Raises:
             Whatever `models.training.loop.train` raises.
         """
-        self._claim()
+        self._claim(report)
         commit = _commit()  # now: what runs is what was there when it was started
         for timeout_s in (0, -1):
             for cell in self.open(analyses):
@@ -261,9 +262,9 @@ class Screening:
     def _append(self, row: Row, right: dict[str, bool]) -> None:
         path = self._outcome(row.cell)
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(right))
-        with self._lock("table"), (self.out / "table.jsonl").open("a") as table:
-            table.write(json.dumps(asdict(row)) + "\n")
+        write_whole(path, json.dumps(right))
+        with self._lock("table"):
+            append_line(self._table, asdict(row))
         self.rows[row.cell] = row
 
     def _lock(self, name: str, timeout_s: float = -1) -> FileLock:
@@ -271,6 +272,10 @@ class Screening:
         folder = self.out / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(folder / name, timeout=timeout_s)
+
+    @property
+    def _table(self) -> Path:
+        return self.out / "table.jsonl"
 
     def _outcome(self, cell: Cell) -> Path:
         return self.out / "outcomes" / f"{cell.name}.json"
@@ -283,15 +288,14 @@ class Screening:
             return median(here)
         return SECONDS_A_LOOK + (0 if looks else SECONDS_A_STEP * self.steps)
 
-    def _claim(self) -> None:
+    def _claim(self, report: Callable[[str], None]) -> None:
         plan = {"version": VERSION, "steps": self.steps, "recipe": self.recipe.model_dump()}
         self.out.mkdir(parents=True, exist_ok=True)
-        checkpoints.write_whole(self.out / "plan.json", json.dumps(plan, indent=1))
+        write_whole(self.out / "plan.json", json.dumps(plan, indent=1))
         with self._lock("table"):
             self.rows = self._read()
-            # A last line that was cut short would swallow the next one.
-            rows = "".join(json.dumps(asdict(row)) + "\n" for row in self.rows.values())
-            checkpoints.write_whole(self.out / "table.jsonl", rows)
+            if self._table.exists() and (lines := read_lines(self._table, _row)).broken:
+                report(set_aside(self._table, lines))
 
     def _refuse_another_plan(self) -> None:
         path = self.out / "plan.json"
@@ -323,10 +327,10 @@ class Screening:
             )
 
     def _read(self) -> dict[Cell, Row]:
-        path = self.out / "table.jsonl"
+        path = self._table
         if not path.exists():
             return {}
-        rows = [Row(**line) for line in read_log(path)]
+        rows = read_lines(path, _row).records
         for row in rows:
             if row.variant in self.variants and row.recipe != _hash(self.recipe_of(row.cell)):
                 raise AblationError(
@@ -334,6 +338,10 @@ class Screening:
                     f"{row.commit}): take that commit, or give another --out."
                 )
         return {row.cell: row for row in rows}
+
+
+def _row(line: dict[str, Any]) -> Row:
+    return Row(**line)
 
 
 def _look(

@@ -20,6 +20,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
+from models.files import write_whole
 from models.recipe import Recipe
 
 START = "start.sha256"  # of the weights that a run started from, where it was a worker's
@@ -98,13 +99,6 @@ def claim(run: Path, recipe: Recipe) -> Path:
         _claim_start(run / START, start)
     write_whole(path, recipe.model_dump_json(indent=1))
     return run
-
-
-def write_whole(path: Path, text: str) -> None:
-    """All of it, or nothing: never a file that was cut short."""
-    scratch = path.with_suffix(f".{os.getpid()}")
-    scratch.write_text(text)
-    scratch.rename(path)
 
 
 def _claim_start(path: Path, start: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from models.data.example import Example
+from models.files import append_line, read_lines, write_whole
 from models.parts.packing import IGNORED, Batch
 from models.training.losses import Losses
 
@@ -68,9 +69,8 @@ def all_right(wrong: Tensor, labels: Tensor, end: int) -> list[bool]:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """A log's lines, without a last one that was cut short."""
-    whole, _, _ = path.read_text().rpartition("\n")
-    return [json.loads(line) for line in whole.splitlines()]
+    """A log's lines, without those that were cut short."""
+    return read_lines(path, dict).records
 
 
 class Log:
@@ -83,7 +83,7 @@ class Log:
         """Drops what was logged of steps that the last stop does not hold: they are run again."""
         if self.shown and self.path.exists():
             kept = [line for line in read_log(self.path) if line["step"] <= step]
-            self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            write_whole(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def say(self, line: str) -> None:
         if self.shown:
@@ -103,8 +103,7 @@ class Log:
         if not self.shown:
             return
         try:
-            with self.path.open("a") as stream:
-                stream.write(json.dumps(line) + "\n")
+            append_line(self.path, line)
         except OSError as error:
             raise OSError(
                 f"{self.path} could not be written ({error}). Make room, and run the same command "

@@ -1,0 +1,115 @@
+"""Text on disk: written whole or not at all, read in one encoding, kept line by line.
+
+A file of lines holds a JSON object in each. It is appended to while a program runs that may be
+killed, on a disk that may be full, so a reader meets lines that are none; those are set aside and
+the others stay good.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+Record = TypeVar("Record")
+
+
+class NotUtf8(ValueError):
+    """A text file in another encoding; the message names the file, the place and the mend."""
+
+
+@dataclass(frozen=True)
+class Lines(Generic[Record]):
+    """What a file of lines holds: the records of its `whole` lines, and the lines that are none."""
+
+    records: list[Record]
+    whole: list[bytes]
+    broken: list[bytes]
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """All of it, or nothing: never a file that was cut short, not even where the power goes.
+
+    Raises:
+        OSError: it could not be written; what was there before is untouched.
+    """
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with scratch.open("wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
+            stream.flush()
+            os.fsync(stream.fileno())  # else the new name may outlive a crash, and the bytes not
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8; editors of some systems begin it with a byte order mark.
+
+    Raises:
+        OSError: it cannot be read.
+        NotUtf8: it is in another encoding.
+    """
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        wrong = error.object[error.start]
+        raise NotUtf8(
+            f"{path}, line {line}, is not UTF-8 (byte 0x{wrong:02x}): save it as UTF-8."
+        ) from error
+
+
+def append_line(path: Path, record: Mapping[str, Any]) -> None:
+    """One more line, in one write. A line before it that was cut short stays a line of its own.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+    with path.open("a+b", buffering=0) as stream:
+        if stream.tell():
+            stream.seek(-1, os.SEEK_END)
+            line = line if stream.read(1) == b"\n" else b"\n" + line
+        if stream.write(line) != len(line):
+            raise OSError(f"{path} could not be written to its end: is the disk full?")
+
+
+def read_lines(path: Path, parse: Callable[[dict[str, Any]], Record]) -> Lines[Record]:
+    """Every line as `parse` makes a record of it; one on which it raises ValueError, KeyError or
+    TypeError is broken, as is one that holds no JSON object.
+
+    They end at "\\n" and nowhere else: other marks that end a line may stand within an answer.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    found: Lines[Record] = Lines([], [], [])
+    *ended, last = path.read_bytes().split(b"\n")
+    for line in [*ended, last] if last else ended:
+        try:
+            record = json.loads(line.decode())
+            if not isinstance(record, dict):
+                raise ValueError("no JSON object")
+            parsed = parse(record)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            found.broken.append(line)
+        else:
+            found.records.append(parsed)
+            found.whole.append(line)
+    return found
+
+
+def set_aside(path: Path, lines: Lines[Record]) -> str:
+    """Moves the broken lines of the file at `path` to a file beside it, and says so in a sentence.
+    Nobody may append meanwhile."""
+    aside = path.with_suffix(".broken")
+    with aside.open("ab") as stream:
+        stream.writelines(line + b"\n" for line in lines.broken)
+    write_whole(path, b"".join(line + b"\n" for line in lines.whole))
+    count = len(lines.broken)
+    what = "1 line was no record and is" if count == 1 else f"{count} lines were no records and are"
+    return f"{path}: {what} kept in {aside.name}."

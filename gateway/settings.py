@@ -277,11 +277,14 @@ def _competence(path: Path, named: str) -> Competence:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = tomllib.loads(path.read_text("utf-8"))
+        content = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise SettingsError(
             f"{path}: {error.strerror}; name the panel file with CONSILIUM_PANEL"
         ) from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise SettingsError(f"{path}: line {line} is not UTF-8; save the file as UTF-8") from error
     except (ValueError, RecursionError) as error:
         raise SettingsError(f"{path}: not TOML: {error}; mend that line") from error
     tables = ("panel", "summariser", "limits", "load", "audit")

@@ -15,6 +15,7 @@ from pydantic import (
 
 from models.data.datasets import LOADERS
 from models.exported import ZOO
+from models.files import NotUtf8, read_text
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -227,11 +228,13 @@ def load_recipe(reference: str | Path) -> Recipe:
     if not path.suffix:
         path = RECIPES / f"{reference}.toml"
     try:
-        return Recipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return Recipe.model_validate(tomllib.loads(read_text(path)))
     except FileNotFoundError:
         known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
         raise RecipeError(f"No recipe at {path}. Give a file, or one of: {known}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except NotUtf8 as error:
+        raise RecipeError(str(error)) from error
+    except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{path} is not TOML: {error}.") from error
     except ValidationError as error:
         first = error.errors()[0]

@@ -3,6 +3,7 @@
 A key is 256 random bits, so one round of SHA-256 keeps it: slow hashes are for what people make up.
 """
 
+import codecs
 import contextlib
 import fcntl
 import hashlib
@@ -101,7 +102,8 @@ def read(path: Path) -> tuple[Key, ...]:
         KeysError: there is none, or it is none.
     """
     try:
-        return _File.model_validate_json(path.read_bytes()).keys
+        # Some editors put a byte order mark before it.
+        return _File.model_validate_json(path.read_bytes().removeprefix(codecs.BOM_UTF8)).keys
     except OSError as error:
         raise KeysError(
             f"{path} cannot be read ({error.strerror}); make a key: consilium key add"

@@ -7,7 +7,15 @@ An entry is `{"id", "image", "conversations": [{"from": "human", "value": "Descr
 from pathlib import Path
 from typing import Any
 
-from models.data.example import DataError, Example, read_json, require_images, require_known
+from models.data.example import (
+    DataError,
+    Example,
+    answered,
+    asked,
+    read_json,
+    require_images,
+    require_known,
+)
 
 SPLITS = ("train", "validate")
 LANGUAGES = ("en",)
@@ -21,29 +29,32 @@ def load(root: Path, split: str, language: str) -> list[Example]:
     """
     require_known("A caption set", split, SPLITS, language, LANGUAGES)
     path = root / f"{split}.json"
-    examples = [e for entry in read_json(path) for e in _examples(entry, root / "images", path)]
+    found = [e for entry in read_json(path) for e in _examples(entry, root / "images", path)]
+    examples = answered(found, str(path))
     require_images(examples, f"its caption is in {path}")
     return examples
 
 
-def _examples(entry: dict[str, Any], images: Path, path: Path) -> list[Example]:
+def _examples(entry: dict[str, Any], images: Path, path: Path) -> list[Example | None]:
     try:
         turns = entry["conversations"]
-        asked, told = turns[::2], turns[1::2]
         roles = [turn["from"] for turn in turns]
         if roles != ["human", "gpt"] * (len(turns) // 2) or not turns:
             raise DataError(f"{path}: {entry['id']}: human and gpt must take turns.")
+        pairs = zip(turns[::2], turns[1::2], strict=True)
+        said = [asked(q["value"], a["value"], f"{path}: {entry['id']}") for q, a in pairs]
         return [
-            Example(
+            pair
+            and Example(
                 id=f"{entry['id']}-{number}",
                 images=(images / entry["image"],),
-                question=question["value"].replace("<image>", "").strip(),
-                answer=answer["value"].strip(),
+                question=pair[0].replace("<image>", "").strip(),
+                answer=pair[1].strip(),
                 language="en",
                 closed=False,
                 kind="Caption",
             )
-            for number, (question, answer) in enumerate(zip(asked, told, strict=True))
+            for number, pair in enumerate(said)
         ]
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: {entry.get('id')} is no captioned image ({error}).") from error

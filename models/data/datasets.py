@@ -16,7 +16,7 @@ from models.data import (
     vqa_med_2019,
     vqa_rad,
 )
-from models.data.example import DataError, Example
+from models.data.example import DataError, Example, answered
 
 LOADERS: dict[str, Callable[[Path, str, str], list[Example]]] = {
     "slake": slake.load,
@@ -32,14 +32,17 @@ LOADERS: dict[str, Callable[[Path, str, str], list[Example]]] = {
 
 
 def load(name: str, data: Path, split: str, language: str) -> list[Example]:
-    """The examples of one split and language of dataset `name`, whose folder lies in `data`.
+    """The examples of one split and language of dataset `name`, whose folder lies in `data`. One
+    whose question or answer is blank is left out: nothing can be learned from it, or scored.
 
     Raises:
         DataError: no such dataset, split or language; a missing or broken file; a missing image.
     """
     if name not in LOADERS:
         raise DataError(f"No dataset {name!r}; there are: {', '.join(LOADERS)}.")
-    return LOADERS[name](data / name, split, language)
+    found = LOADERS[name](data / name, split, language)
+    whole = (each if each.question.strip() and each.answer.strip() else None for each in found)
+    return answered(whole, f"{data / name}, {split} in {language}")
 
 
 def one_spelling(examples: list[Example]) -> list[Example]:

@@ -1,11 +1,16 @@
 """One question about one or more images, whatever dataset it came from."""
 
+import functools
 import json
+import math
 import random
+import sys
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+from models.files import NotUtf8, read_text
 
 Images = TypeVar("Images", Path, tuple[Path, ...])
 
@@ -19,7 +24,7 @@ class Example:
     id: str  # unique within its dataset
     images: tuple[Path, ...]
     question: str
-    answer: str  # what a model is taught to say
+    answer: str  # what a model is taught to say; blank where the dataset has no answer
     language: str  # "en", "zh", "es"
     closed: bool  # the dataset calls it a closed question
     modality: str | None = None
@@ -50,6 +55,44 @@ def require_images(examples: Iterable[Example], mend: str) -> None:
             raise DataError(f"{image} is missing: {mend}.")
 
 
+def text_of(value: object, where: str) -> str | None:
+    """What a row holds, as text: null is None, a number its digits.
+
+    Raises:
+        DataError: it is anything else than text; `where` names the row.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return str(value)
+    kind = "true or false" if isinstance(value, bool) else f"of type {type(value).__name__}"
+    raise DataError(f"{where} is {kind} where text is expected: mend that row.")
+
+
+def asked(question: object, answer: object, where: str) -> tuple[str, str] | None:
+    """A row's question and answer as text; None where one of them is null.
+
+    Raises:
+        DataError: one of them is something else.
+    """
+    said = text_of(question, f"{where}: its question"), text_of(answer, f"{where}: its answer")
+    return None if said[0] is None or said[1] is None else (said[0], said[1])
+
+
+def answered(found: Iterable[Example | None], where: str) -> list[Example]:
+    """Those that are there; how many are not, having no question or no answer, is told once."""
+    rows = list(found)
+    examples = [example for example in rows if example is not None]
+    if left_out := len(rows) - len(examples):
+        _tell(f"{where}: left out for want of a question or an answer: {left_out} of {len(rows)}")
+    return examples
+
+
+@functools.cache  # the same files are read more than once in a run
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
 def another_for_each(images: Iterable[Images], seed: int) -> dict[Images, Images]:
     """For each of them another one of them, by lot: who does not look will not notice."""
     ordered = sorted(set(images))
@@ -62,17 +105,29 @@ def missing_file(path: Path) -> DataError:
     return DataError(f"{path} is missing: point CONSILIUM_DATA at the folder that holds the sets.")
 
 
+def read_file(path: Path) -> str:
+    """The text of one of a dataset's files.
+
+    Raises:
+        DataError: it is missing, or not UTF-8.
+    """
+    try:
+        return read_text(path)
+    except FileNotFoundError:
+        raise missing_file(path) from None
+    except NotUtf8 as error:
+        raise DataError(str(error)) from error
+
+
 def read_json(path: Path) -> list[dict[str, Any]]:
     """The rows of a dataset's JSON file.
 
     Raises:
-        DataError: it is missing, or no list of objects.
+        DataError: it is missing, not UTF-8, or no list of objects.
     """
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise missing_file(path) from None
-    except ValueError as error:
+        rows = json.loads(read_file(path))
+    except (ValueError, RecursionError) as error:
         place = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
         raise DataError(f"{path} is not JSON{place}: download it again.") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):

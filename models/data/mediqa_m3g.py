@@ -7,6 +7,7 @@ images, which cannot be had here; the texts are the real ones.
 """
 
 import csv
+import io
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,12 @@ from typing import Any
 from models.data.example import (
     DataError,
     Example,
-    missing_file,
+    answered,
+    read_file,
     read_json,
     require_images,
     require_known,
+    text_of,
 )
 from models.metrics import delta_bleu
 
@@ -60,25 +63,40 @@ def load(root: Path, split: str, language: str) -> list[Example]:
     encounters = _encounters(root, split, language)
     given = responses(root, split, language)
     folder = root / SPLITS[split][1]
-    examples = []
-    for each in encounters:
-        first, *others = (response.text.strip() for response in given[each["encounter_id"]])
-        title, content = (each[f"query_{part}_{language}"].strip() for part in ("title", "content"))
-        examples.append(
-            Example(
-                id=each["encounter_id"],
-                images=tuple(folder / image for image in each["image_ids"]),
-                question=f"{title} {content}".strip(),
-                answer=first,
-                language=language,
-                closed=False,
-                modality="photograph",
-                alternatives=tuple(others),
-                weights=tuple(response.weight for response in given[each["encounter_id"]]),
-            )
-        )
+    path = root / SPLITS[split][0]
+    examples = answered(
+        (
+            _example(each, given[each["encounter_id"]], folder, language, path)
+            for each in encounters
+        ),
+        str(path),
+    )
     require_images(examples, "get MEDIQA-M3G's images from its authors")
     return examples
+
+
+def _example(
+    encounter: dict[str, Any], given: list[Response], folder: Path, language: str, path: Path
+) -> Example | None:
+    said = [response for response in given if response.text.strip()]
+    if not said:
+        return None
+    first, *others = (response.text.strip() for response in said)
+    where = f"{path}: encounter {encounter['encounter_id']}: its query"
+    queries = [
+        text_of(encounter[f"query_{part}_{language}"], where) for part in ("title", "content")
+    ]
+    return Example(
+        id=encounter["encounter_id"],
+        images=tuple(folder / image for image in encounter["image_ids"]),
+        question=" ".join(part.strip() for part in queries if part).strip(),
+        answer=first,
+        language=language,
+        closed=False,
+        modality="photograph",
+        alternatives=tuple(others),
+        weights=tuple(response.weight for response in said),
+    )
 
 
 def responses(root: Path, split: str, language: str) -> dict[str, list[Response]]:
@@ -89,11 +107,13 @@ def responses(root: Path, split: str, language: str) -> dict[str, list[Response]
     """
     known = _authors(root / "df_userinfo.csv")
     authors = defaultdict(lambda: (False, 0), known)  # whom the task's list leaves out
+    path = root / SPLITS[split][0]
     found = {}
     for each in _encounters(root, split, language):
+        where = f"{path}: encounter {each['encounter_id']}: a response"
         found[each["encounter_id"]] = [
             Response(
-                text=response[f"content_{language}"],
+                text=text_of(response[f"content_{language}"], where) or "",
                 validated=authors[response["author_id"]][0],
                 rank=authors[response["author_id"]][1],
                 frequent=response.get("contains_freq_ans") == 1.0,
@@ -129,13 +149,12 @@ def _encounters(root: Path, split: str, language: str) -> list[dict[str, Any]]:
 def _authors(path: Path) -> dict[str, tuple[bool, int]]:
     """Who is a validated physician, and of which rank; an unknown rank is 0."""
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            return {
-                row["author_id"]: (
-                    row["validation_level"].startswith("md"),
-                    int(row["rank_level"].removeprefix("level_").replace("unk", "0")),
-                )
-                for row in csv.DictReader(stream)
-            }
-    except FileNotFoundError:
-        raise missing_file(path) from None
+        return {
+            row["author_id"]: (
+                row["validation_level"].startswith("md"),
+                int(row["rank_level"].removeprefix("level_").replace("unk", "0")),
+            )
+            for row in csv.DictReader(io.StringIO(read_file(path), newline=""))
+        }
+    except (KeyError, AttributeError, ValueError) as error:
+        raise DataError(f"{path} is no list of authors ({error}): download it again.") from error

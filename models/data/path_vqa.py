@@ -8,7 +8,15 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, NoReturn
 
-from models.data.example import DataError, Example, missing_file, require_images, require_known
+from models.data.example import (
+    DataError,
+    Example,
+    answered,
+    asked,
+    missing_file,
+    require_images,
+    require_known,
+)
 
 SPLITS = {"train": "train", "validate": "val", "test": "test"}
 LANGUAGES = ("en",)
@@ -23,10 +31,11 @@ def load(root: Path, split: str, language: str) -> list[Example]:
     require_known("PathVQA", split, SPLITS, language, LANGUAGES)
     name = SPLITS[split]
     path = root / "qas" / name / f"{name}_qa.pkl"
-    examples = [
+    found = [
         _example(row, root / "images" / name, f"{split}-{number}", path)
         for number, row in enumerate(_read(path))
     ]
+    examples = answered(found, str(path))
     require_images(examples, "download PathVQA's images again")
     return examples
 
@@ -43,23 +52,25 @@ def _read(path: Path) -> list[Any]:
         rows = _PlainData(BytesIO(path.read_bytes())).load()
     except FileNotFoundError:
         raise missing_file(path) from None
-    except (pickle.UnpicklingError, EOFError) as error:
+    except (pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError) as error:
         raise DataError(f"{path} holds more or less than plain data ({error}).") from error
     if not isinstance(rows, list):
         raise DataError(f"{path} holds no list of questions: download it again.")
     return rows
 
 
-def _example(row: Any, images: Path, id: str, path: Path) -> Example:
+def _example(row: Any, images: Path, id: str, path: Path) -> Example | None:
     try:
-        answer = str(row["answer"]).strip()
+        if (said := asked(row["question"], row["answer"], f"{path}: {id}")) is None:
+            return None
+        question, answer = said
         return Example(
             id=id,
             images=(images / f"{row['image']}.jpg",),
-            question=str(row["question"]),
-            answer=answer,
+            question=question,
+            answer=answer.strip(),
             language="en",
-            closed=answer.lower() in ("yes", "no"),
+            closed=answer.strip().lower() in ("yes", "no"),
         )
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: {id} is no question ({error}): download it again.") from error

@@ -1,16 +1,23 @@
 """SLAKE (Liu et al. 2021, CC BY 4.0): `train.json`, `validate.json`, `test.json`, `imgs/`.
 
-The official splits share no image. Its Spanish is ours: the English by `models.data.slake_es`.
+The official splits share no image.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
-from models.data import slake_es
-from models.data.example import DataError, Example, read_json, require_images, require_known
+from models.data.example import (
+    DataError,
+    Example,
+    answered,
+    asked,
+    read_json,
+    require_images,
+    require_known,
+    text_of,
+)
 
 SPLITS = ("train", "validate", "test")
-LANGUAGES = ("en", "zh", "es")
+LANGUAGES = ("en", "zh")
 
 
 def load(root: Path, split: str, language: str) -> list[Example]:
@@ -20,41 +27,32 @@ def load(root: Path, split: str, language: str) -> list[Example]:
         DataError: an unknown split or language, a missing or broken file, a missing image.
     """
     require_known("SLAKE", split, SPLITS, language, LANGUAGES)
-    if language == "es":
-        return [_in_spanish(example) for example in load(root, split, "en")]
     path = root / f"{split}.json"
-    examples = [
+    found = [
         _example(root, row, f"{split}-{number}", path)
         for number, row in enumerate(read_json(path))  # `qid` is not unique in train.json
         if row.get("q_lang", language) == language
     ]
+    examples = answered(found, str(path))
     require_images(examples, "download SLAKE's imgs/ again")
     return examples
 
 
-def _in_spanish(example: Example) -> Example:
-    return replace(
-        example,
-        id=f"{example.id}-es",
-        question=slake_es.question(example.question),
-        answer=slake_es.answer(example.answer),
-        language="es",
-    )
-
-
-def _example(root: Path, row: dict[str, object], id: str, path: Path) -> Example:
+def _example(root: Path, row: dict[str, object], id: str, path: Path) -> Example | None:
+    where = f"{path}: question {row.get('qid')}"
     try:
+        if (said := asked(row["question"], row["answer"], where)) is None:
+            return None
+        question, answer = said
         return Example(
             id=id,
             images=(root / "imgs" / str(row["img_name"]),),
-            question=str(row["question"]),
-            answer=str(row["answer"]),
+            question=question,
+            answer=answer,
             language=str(row["q_lang"]),
             closed=row["answer_type"] == "CLOSED",
-            modality=str(row["modality"]),
+            modality=text_of(row["modality"], f"{where}: its modality"),
             kind=str(row["content_type"]) if row.get("content_type") else None,
         )
     except KeyError as error:
-        raise DataError(
-            f"{path}: question {row.get('qid')} has no {error}: download it again."
-        ) from error
+        raise DataError(f"{where} has no {error}: download it again.") from error

@@ -34,7 +34,7 @@ def load(root: Path, split: str, language: str) -> list[Example]:
             images=(image,),
             question="Describe the image.",
             answer=caption(
-                str(example.modality),
+                example.modality or "Image",
                 parts[f"{image.parent.name}/{image.name}"] or "body",
                 boxes(image),
                 _side_of(image),

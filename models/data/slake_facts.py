@@ -41,10 +41,10 @@ def facts(root: Path, splits: tuple[str, ...]) -> dict[str, list[Fact]]:
         DataError: a missing or broken file, or rows that say nothing of the part of the body.
     """
     examples = one_spelling([e for split in splits for e in slake.load(root, split, "en")])
-    modality = {example.images[0]: str(example.modality) for example in examples}
+    modality = {example.images[0]: example.modality for example in examples}
     sides = {image: _side(image) for image in modality}
     return {
-        "modality": [Fact(image, "", label) for image, label in modality.items()],
+        "modality": [Fact(image, "", label) for image, label in modality.items() if label],
         "organ": [Fact(image, "", label) for image, label in _parts(root, splits).items()],
         "side": [Fact(image, "", side) for image, side in sides.items() if side],
         "answer": _answers(examples),

@@ -33,9 +33,7 @@ def load(root: Path, split: str, language: str) -> list[Example]:
         raise DataError(f"SLAKE's synthetic stacks are in en, not in {language!r}.")
     folder = root.with_name("slake")
     parts = {row["img_name"]: row.get("location") for row in read_json(folder / f"{split}.json")}
-    modality = {
-        example.images[0]: str(example.modality) for example in slake.load(folder, split, "en")
-    }
+    modality = {each.images[0]: each.modality for each in slake.load(folder, split, "en")}
     alike: dict[tuple[str, tuple[int, int]], list[Path]] = defaultdict(list)
     for image in modality:
         part = str(parts[f"{image.parent.name}/{image.name}"])
@@ -51,7 +49,11 @@ def load(root: Path, split: str, language: str) -> list[Example]:
 
 
 def _stack(
-    image: Path, group: list[Path], modality: dict[Path, str], dice: random.Random, split: str
+    image: Path,
+    group: list[Path],
+    modality: dict[Path, str | None],
+    dice: random.Random,
+    split: str,
 ) -> list[Example]:
     """The questions that exactly one image of a stack answers, `image` being in it."""
     others = [each for each in group if each != image]
@@ -80,8 +82,8 @@ def _stack(
     ]
 
 
-def _shown(image: Path, modality: str) -> list[str]:
+def _shown(image: Path, modality: str | None) -> list[str]:
     """What SLAKE says of it, as a question does."""
-    article = "a" if modality == "CT" else "an"
+    made = [f"shows {'a' if modality == 'CT' else 'an'} {modality}"] if modality else []
     boxed = {what.lower() for each in boxes(image) for what in each}
-    return [f"shows {article} {modality}", *(f"contains {what}" for what in sorted(boxed))]
+    return [*made, *(f"contains {what}" for what in sorted(boxed))]

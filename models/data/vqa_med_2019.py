@@ -7,7 +7,7 @@ brackets may be left out.
 import re
 from pathlib import Path
 
-from models.data.example import DataError, Example, missing_file, require_images, require_known
+from models.data.example import DataError, Example, read_file, require_images, require_known
 
 SPLITS = {"train": ("training", "train"), "validate": ("validation", "val")}
 LANGUAGES = ("en",)
@@ -26,10 +26,8 @@ def load(root: Path, split: str, language: str) -> list[Example]:
     for number, kind in KINDS.items():
         path = root / folder / "QAPairsByCategory" / f"{number}_{kind}_{suffix}.txt"
         images = root / folder / f"{suffix}_images"
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            raise missing_file(path) from None
+        # Not splitlines: other marks that end a line may stand within an answer.
+        lines = read_file(path).split("\n")
         examples += [
             _example(line, images, kind, f"{split}-{number}-{place}", path, place)
             for place, line in enumerate(lines, start=1)

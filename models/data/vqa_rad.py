@@ -6,7 +6,15 @@ were not seen; folds of "all" (a recipe's `folds`, `models.data.splits.folds`) d
 
 from pathlib import Path
 
-from models.data.example import DataError, Example, read_json, require_images, require_known
+from models.data.example import (
+    DataError,
+    Example,
+    answered,
+    asked,
+    read_json,
+    require_images,
+    require_known,
+)
 
 FILES = {"train": "trainset.json", "test": "testset.json"}
 SPLITS = {"train": ["train"], "test": ["test"], "all": ["train", "test"]}
@@ -23,23 +31,27 @@ def load(root: Path, split: str, language: str) -> list[Example]:
     examples = []
     for part in SPLITS[split]:
         path = root / FILES[part]
-        examples += [_example(root, row, part, path) for row in read_json(path)]
+        examples += answered(
+            (_example(root, row, part, path) for row in read_json(path)), str(path)
+        )
     require_images(examples, "download VQA-RAD's images again")
     return examples
 
 
-def _example(root: Path, row: dict[str, object], split: str, path: Path) -> Example:
+def _example(root: Path, row: dict[str, object], split: str, path: Path) -> Example | None:
+    where = f"{path}: question {row.get('qid')}"
     try:
+        if (said := asked(row["question"], row["answer"], where)) is None:
+            return None
+        question, answer = said
         return Example(
             id=f"{split}-{row['qid']}",
             images=(root / "images" / str(row["image_name"]),),
-            question=str(row["question"]),
-            answer=str(row["answer"]).strip(),  # ten answers are bare numbers
+            question=question,
+            answer=answer.strip(),
             language="en",
             closed=str(row["answer_type"]).strip() == "CLOSED",
             kind=str(row["question_type"]),
         )
     except KeyError as error:
-        raise DataError(
-            f"{path}: question {row.get('qid')} has no {error}: download it again."
-        ) from error
+        raise DataError(f"{where} has no {error}: download it again.") from error

@@ -81,12 +81,7 @@ def examples_of(
         examples: list[Example] = []
         for language in source.languages:
             examples += one_spelling(load(source.set, data, source.split, language))
-        # A few of SLAKE's questions have no answer: nothing can be learned from those.
-        examples = [
-            replace(example, id=f"{source.set}/{example.id}")
-            for example in examples
-            if example.answer
-        ]
+        examples = [replace(each, id=f"{source.set}/{each.id}") for each in examples]
         if source.folds:
             parts = folds(examples, source.folds, seed=0)
             one = parts.pop(fold)

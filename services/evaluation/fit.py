@@ -95,8 +95,7 @@ def hear(runs: Sequence[Path], data: Path) -> tuple[list[Heard], list[str]]:
         run, outcomes = stored_run.load(folder, data)
         if run.shuffle_images is not None or run.blank_images:
             raise EvaluationError(f"{folder}: its images were changed; take a run without that.")
-        known = [(example, outcome) for example, outcome in outcomes if example.answer]
-        cases += [heard_in(run.language, *each) for each in known if each[1].was_answered]
+        cases += [heard_in(run.language, *each) for each in outcomes if each[1].was_answered]
         sources.append(f"{run.dataset} {run.split} {run.language}, {len(outcomes)} questions")
     return cases, sources
 

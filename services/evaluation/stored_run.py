@@ -1,13 +1,20 @@
 """An evaluation on disk: run.json says what it is, verdicts.jsonl what came of each case."""
 
 import json
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from gateway.contract import Answer, Language, Problem, Summarise, Verdict
 from models.data import datasets
 from models.data.example import Example
+from models.files import Lines, append_line, read_lines, set_aside, write_whole
+
+VERDICTS = "verdicts.jsonl"
 
 
 class EvaluationError(Exception):
@@ -47,18 +54,47 @@ class Outcome:
         return (self.verdict.answer or self.verdict.best_guess) if self.verdict else None
 
 
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Inside the block nobody else writes to `folder`. Whoever is killed lets go of it.
+
+    Raises:
+        EvaluationError: somebody else does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise EvaluationError(
+            f"Another consilium evaluate is writing to {folder}; wait for its end, or give "
+            "another --out."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def claim(folder: Path, run: Run) -> None:
     """Makes `folder` the one of `run`.
 
     Raises:
-        EvaluationError: it is another run's.
+        EvaluationError: it is another run's, or nobody knows whose.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "run.json"
-    if not path.exists():
-        path.write_text(json.dumps(asdict(run), indent=1), encoding="utf-8")
+    path, verdicts = folder / "run.json", folder / VERDICTS
+    # Whose folder it is matters once there are verdicts.
+    if not path.exists() or not verdicts.exists() or not verdicts.stat().st_size:
+        write_whole(path, json.dumps(asdict(run), indent=1))
         return
-    earlier = json.loads(path.read_text("utf-8"))
+    try:
+        earlier = dict(json.loads(path.read_text("utf-8")))
+    except (ValueError, TypeError) as error:
+        raise EvaluationError(
+            f"{path} is empty or broken, so that nobody knows what was asked of whom; delete "
+            f"{folder}, or give another --out."
+        ) from error
     differing = [key for key, value in asdict(run).items() if earlier.get(key) != value]
     if differing:
         raise EvaluationError(
@@ -67,23 +103,45 @@ def claim(folder: Path, run: Run) -> None:
         )
 
 
-def read_outcomes(folder: Path) -> dict[str, Outcome]:
-    """What was told so far, by the example's id. A last line that was cut short is cut off."""
-    path = folder / "verdicts.jsonl"
+def keep(folder: Path, case: str, said: Verdict | Problem) -> Outcome:
+    """Writes down at once what came of `case`."""
+    kind = "verdict" if isinstance(said, Verdict) else "problem"
+    append_line(folder / VERDICTS, {"id": case, kind: said.model_dump()})
+    return _outcome(said)
+
+
+def read_outcomes(folder: Path, mend: bool = False) -> dict[str, Outcome]:
+    """What was told so far, by the example's id. Lines that are torn or garbled are told of; to
+    `mend` them, which only who is `alone_in` the folder may, is to put them aside."""
+    path = folder / VERDICTS
     if not path.exists():
         return {}
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    os.truncate(path, len(whole))
+    found: Lines[tuple[str, Outcome]] = read_lines(path, _read)
+    if found.broken and mend:
+        print(f"{set_aside(path, found)} Its cases are asked again.")
+    elif found.broken:
+        print(
+            f"{path}: {len(found.broken)} of its lines are torn or garbled and left out; the same "
+            "consilium evaluate asks those cases again."
+        )
     outcomes: dict[str, Outcome] = {}
-    for record in map(json.loads, whole.splitlines()):
-        if "verdict" in record:
-            verdict = Verdict.model_validate(record["verdict"])
-            outcome = Outcome(verdict, verdict.answers)
-        else:
-            outcome = Outcome(None, Problem.model_validate(record["problem"]).answers or ())
-        note(outcomes, record["id"], outcome)
+    for case, outcome in found.records:
+        note(outcomes, case, outcome)
     return outcomes
+
+
+def _read(record: dict[str, Any]) -> tuple[str, Outcome]:
+    if not isinstance(record["id"], str):
+        raise ValueError("an id is a text")
+    if "verdict" in record:
+        return record["id"], _outcome(Verdict.model_validate(record["verdict"]))
+    return record["id"], _outcome(Problem.model_validate(record["problem"]))
+
+
+def _outcome(said: Verdict | Problem) -> Outcome:
+    if isinstance(said, Verdict):
+        return Outcome(said, said.answers)
+    return Outcome(None, said.answers or ())
 
 
 def note(outcomes: dict[str, Outcome], case: str, outcome: Outcome) -> None:
@@ -96,13 +154,14 @@ def read_run(folder: Path) -> Run:
     """What the evaluation in `folder` is.
 
     Raises:
-        EvaluationError: none is there, or one of before this version.
+        EvaluationError: none is there, a broken one, or one of before this version.
     """
     try:
         return Run(**json.loads((folder / "run.json").read_text("utf-8")))
     except (OSError, TypeError, ValueError) as error:
         raise EvaluationError(
-            f"{folder} holds no evaluation of this version; run consilium evaluate --out {folder}."
+            f"{folder} holds no evaluation of this version, or its run.json is broken; run "
+            f"consilium evaluate --out {folder}."
         ) from error
 
 

@@ -36,16 +36,25 @@ def test_the_plan_says_what_is_done_and_how_long_the_rest_takes(screening: Scree
 
     list_plan(screening, ["reconstruction"], said.append)
 
-    assert [line.split(None, 1)[0] for line in said[:3]] == [
-        "baseline-seed0",
-        "reconstruction-0-seed0",
-        "reconstruction-1-seed0",
+    assert said[:-1] == [
+        "reconstruction: 2 of 10 done",
+        "  open with seed 0, 1: reconstruction-1, reconstruction-3, reconstruction-10",
+        "  open with seed 1: baseline, reconstruction-0",
+        "2 of 10 done",
     ]
-    assert said[0].endswith("8.3% at abc1234") and said[2].endswith("open")
-    assert said[-2] == "2 of 10 done"
     assert said[-1] == (
         f"about {8 * 90 / 3600:.1f} hours left; the same command, without --plan or --show, goes on"
     )
+
+
+def test_the_whole_plan_is_a_few_lines(screening: Screening) -> None:
+    """Of its 120 cells; what has not begun is not listed."""
+    said: list[str] = []
+
+    list_plan(screening, [], said.append)
+
+    assert len(said) < 20 and max(map(len, said)) < 500
+    assert "  open with seed 0, 1: all of it" in said
 
 
 def test_what_is_done_is_shown_and_the_rest_is_open(screening: Screening, data: Path) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from gateway.service import REPORT_S
 from models import exported
 from models.data.example import DataError, Example
 from models.metrics import delta_bleu
+from models.metrics import score as bootstrap
 from models.metrics.delta_bleu import Reference
 from services.evaluation.evaluate import evaluate
 from services.evaluation.score import score
@@ -64,11 +66,18 @@ def nobody_rests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(panel, "REST_S", 0.0)
 
 
+@pytest.fixture(autouse=True)
+def intervals_are_rough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take most of the time, and are looked at elsewhere."""
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 20)
+
+
 @pytest.fixture
 def run(data: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     def run(url: str, out: str = "out", **kwargs: Any) -> dict[str, Any]:
         where = {"dataset": "slake", "split": "test", "language": "en", "data": data}
-        return evaluate(gateway_url=url, out=tmp_path / out, **where, **kwargs)
+        how = {"patience_s": 0} | kwargs
+        return evaluate(gateway_url=url, out=tmp_path / out, **where, **how)
 
     return run
 
@@ -102,12 +111,9 @@ def test_the_panel_and_every_worker_are_scored(vllm, gateway, run, tmp_path, cap
     assert 0 < others["calibration error"]["value"] < 1
     assert summary["scorers"]["panel"]["calibration error"] is None
     printed = capsys.readouterr().out.splitlines()
-    assert json.loads(printed[-1]) == summary
+    assert printed[-1] == f"all of it: {tmp_path / 'out' / 'summary.json'}"
     assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
-    assert (
-        "again: consilium evaluate --dataset slake --split test --language en --summarise never "
-        "--out DIR" in printed
-    )
+    assert not any(line.startswith("{") for line in printed)
 
 
 def test_it_says_what_agreement_was_worth(vllm, gateway, run):
@@ -261,12 +267,27 @@ def test_a_worker_is_not_scored_on_an_image_that_it_was_trained_on(
     assert not worker.requests
 
 
-def test_the_folder_of_ones_own_workers_is_part_of_the_command(
-    vllm, gateway, run, tmp_path, capsys
-):
-    """Without it, the run that is made again would not be held to their training images."""
-    run(gateway([vllm("Yes")]), exports=tmp_path)
-    assert f"--summarise never --exports {tmp_path} --out DIR" in capsys.readouterr().out
+def test_the_command_that_is_told_asks_the_same_again(vllm, gateway, run, tmp_path, capsys):
+    """Whole, and as a shell takes it: nothing that was given is left out."""
+    url = gateway([vllm("Yes")])
+    run(url, "a folder", limit=5, shuffle_images=0, workers=["w0"], rounds=2, exports=tmp_path)
+
+    (again,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("again:")]
+    expected = (
+        "again: consilium evaluate --dataset slake --split test --language en --shuffle-images 0 "
+        f"--workers w0 --summarise never --rounds 2 --limit 5 --exports {tmp_path} --gateway {url} "
+        f"--patience 0 --data {tmp_path / 'data'} --out"
+    )
+    assert shlex.split(again) == [*expected.split(), str(tmp_path / "a folder")]
+
+
+@pytest.mark.parametrize("workers", [["w1"], ["w0", "W0"]])
+def test_who_is_not_seated_is_named_before_anything_is_asked(vllm, gateway, run, workers):
+    """Not by every case on its own."""
+    worker = vllm("Yes")
+    with pytest.raises(EvaluationError, match=rf"nobody called {workers[-1]} is seated; w0 are"):
+        run(gateway([worker]), workers=workers)
+    assert not worker.requests
 
 
 def test_a_limited_run_shuffles_as_its_completion_does(vllm, gateway, run):

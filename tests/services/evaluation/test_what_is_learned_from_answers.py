@@ -63,7 +63,10 @@ def test_policies_are_compared_on_the_same_answers(stored, settings, data, tmp_p
     for name in pictures:
         with Image.open(tmp_path / "pictures" / name) as picture:
             assert picture.width > 400 and len(set(picture.convert("L").getdata())) > 10
-    assert "over " + best in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "over " + best in printed and "nan" not in printed
+    (vote,) = [line for line in printed.splitlines() if line.startswith("vote")]
+    assert vote.split()[-2:] == ["–", "–"] and "\n–: it does not say" in printed
 
 
 def test_without_a_competence_file_there_is_only_the_vote(stored, settings, data):

@@ -1,0 +1,148 @@
+"""What a killed program, a full disk or a power cut leaves behind costs what was being written, and
+no more."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from gateway.contract import Problem
+from models import files
+from models.files import append_line, read_lines, write_whole
+from services.evaluation import stored_run
+from services.evaluation.replay import replay
+from services.evaluation.stored_run import (
+    EvaluationError,
+    Run,
+    alone_in,
+    claim,
+    keep,
+    read_outcomes,
+)
+from tests.fake_gateway import VERDICT
+
+RUN = Run("slake", "test", "en", None, False, None, "never", "hash", {})
+WHOLE = json.dumps({"id": "b", "verdict": VERDICT.model_dump()}).encode()
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"\0" * 40,
+        b"",
+        WHOLE[:-30],
+        WHOLE[30:],
+        b"\xff" + WHOLE,
+        b"null",
+        b"[1]",
+        b'{"id": "b"}',
+        b'{"id": ["b"], "verdict": {}}',
+        b'{"id": "b", "verdict": {"answer": "Yes"}}',
+        b'{"a":' * 9_999,
+    ],
+)
+def test_a_line_that_is_none_is_put_aside(broken: bytes, tmp_path: Path, capsys) -> None:
+    """Once, and its neighbours stay good; the next line is not joined to it."""
+    keep(tmp_path, "a", VERDICT)
+    with (tmp_path / "verdicts.jsonl").open("ab") as stream:
+        stream.write(broken + b"\n")
+    keep(tmp_path, "c", VERDICT)
+
+    assert list(read_outcomes(tmp_path)) == ["a", "c"]
+    assert "1 of its lines are torn or garbled" in capsys.readouterr().out
+    assert list(read_outcomes(tmp_path, mend=True)) == ["a", "c"]
+    assert "verdicts.jsonl: 1 line was no record and is kept in" in capsys.readouterr().out
+    assert list(read_outcomes(tmp_path, mend=True)) == ["a", "c"]
+    assert capsys.readouterr().out == ""
+    assert (tmp_path / "verdicts.broken").read_bytes() == broken + b"\n"
+
+
+def test_a_line_after_a_torn_one_is_whole(tmp_path: Path) -> None:
+    """The torn one has no end."""
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(b'{"a": 1}\n{"a": 2, "b')
+    append_line(path, {"a": 3})
+    assert read_lines(path, dict).records == [{"a": 1}, {"a": 3}]
+    assert read_lines(path, dict).broken == [b'{"a": 2, "b']
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c", "\r", "\n"])
+def test_an_answer_may_hold_any_mark_that_ends_a_line(mark: str, tmp_path: Path) -> None:
+    """Lines end at a line feed, which JSON writes in two characters."""
+    said = f"left{mark}lung"
+    keep(tmp_path, "a", VERDICT.model_copy(update={"answer": said}))
+    keep(tmp_path, "b", Problem.of(503, "Busy", said))
+    outcomes = read_outcomes(tmp_path)
+    assert outcomes["a"].answer == said and outcomes["b"].verdict is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\0" * 300, b"\xff\xfe", b"7"])
+def test_a_run_file_that_is_none_is_one_sentence(content: bytes, tmp_path: Path) -> None:
+    """Unless nothing was asked yet: then it is written anew."""
+    claim(tmp_path, RUN)
+    (tmp_path / "run.json").write_bytes(content)
+    claim(tmp_path, RUN)
+    assert stored_run.read_run(tmp_path) == RUN
+    keep(tmp_path, "a", VERDICT)
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(EvaluationError, match=r"run\.json is empty or broken, .* another --out\."):
+        claim(tmp_path, RUN)
+    with pytest.raises(EvaluationError, match=r"or its run\.json is broken"):
+        stored_run.read_run(tmp_path)
+
+
+def test_replay_leaves_a_broken_line_where_it_is(stored, settings, data, capsys) -> None:
+    """The evaluation may still be running."""
+    path = stored / "verdicts.jsonl"
+    path.write_bytes(path.read_bytes()[:-30])
+    before = path.read_bytes()
+    replay([stored], settings, data)
+    assert "1 of its lines are torn or garbled and left out" in capsys.readouterr().out
+    assert path.read_bytes() == before
+
+
+def test_only_one_writes_to_a_folder(tmp_path: Path) -> None:
+    """A lock that somebody who was killed has left is no obstacle."""
+    (tmp_path / ".lock").touch()
+    with (
+        alone_in(tmp_path),
+        pytest.raises(EvaluationError, match="Another consilium evaluate is writing to"),
+        alone_in(tmp_path),
+    ):
+        pass
+    with alone_in(tmp_path):
+        pass
+
+
+def test_a_second_evaluation_asks_nothing(fake: Callable[..., object], data, tmp_path) -> None:
+    """Else every question would be asked twice."""
+    from services.evaluation.evaluate import evaluate
+
+    gateway, out = fake(), tmp_path / "out"
+    out.mkdir()
+    with FileLock(out / ".lock"), pytest.raises(EvaluationError, match="Another consilium"):
+        evaluate(
+            dataset="slake",
+            split="validate",
+            language="en",
+            out=out,
+            data=data,
+            gateway_url=gateway.url,
+        )
+    assert not gateway.requests
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch) -> None:
+    """What was there before stays where the disk is full, and nothing else is left."""
+    path = tmp_path / "summary.json"
+    write_whole(path, "before")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_whole(path, "after")
+    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]

@@ -3,10 +3,13 @@
 Each command imports what it needs when it runs, so that the gateway's own machine needs no torch.
 """
 
+from importlib.metadata import version
+from typing import Annotated
+
 try:
     import typer
 
-    from services.cli import evaluation, keys, running, workers
+    from services.cli import asking, evaluation, keys, running, workers
 except ModuleNotFoundError as error:
     raise SystemExit(f"consilium: {error.name} is missing; pip install 'consilium[cli]'") from None
 
@@ -15,14 +18,46 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    # Brackets in a help text are words, such as [summariser].
+    rich_markup_mode=None,
 )
-for verbs in (running, workers, evaluation):
+for verbs in (running, asking, workers, evaluation):
     app.add_typer(verbs.app)
 app.add_typer(keys.app, name="key")
 
 
+# What installs a package that a command lacks; any other comes with [train].
+COMES_WITH = {
+    "vllm": "'consilium[cpu]', or 'consilium[gpu]' where there is a GPU",
+    "huggingface_hub": "'consilium[models]'",
+}
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"consilium {version('consilium')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Say which this is."),
+    ] = False,
+) -> None:
+    pass
+
+
 def main() -> None:
-    app()
+    try:
+        app()
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if name in ("gateway", "models", "services", ""):
+            raise
+        what = COMES_WITH.get(name, "'consilium[train]'")
+        raise SystemExit(f"consilium: {name} is missing; pip install {what}") from None
 
 
 if __name__ == "__main__":

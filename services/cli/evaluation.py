@@ -13,7 +13,9 @@ from services.cli.shared import (
     Gateway,
     Panel,
     console,
+    fail,
     failures,
+    names_in,
     settings_of,
 )
 
@@ -29,6 +31,12 @@ def evaluate(
     data: Data,
     gateway: Gateway = GATEWAY_URL,
     concurrency: Annotated[int, typer.Option(min=1, help="Questions asked at a time.")] = 4,
+    patience: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Seconds to go on where nothing gets through: the gateway is away or busy."
+        ),
+    ] = 300,
     limit: Annotated[int | None, typer.Option(min=1, help="Ask a sample of so many.")] = None,
     shuffle_images: Annotated[
         int | None, typer.Option(help="Seed: give every question another image.")
@@ -57,7 +65,7 @@ def evaluate(
     from services.evaluation.stored_run import EvaluationError
 
     with failures(DataError, EvaluationError):
-        run(
+        summary = run(
             dataset=dataset,
             split=split,
             language=language,
@@ -65,15 +73,23 @@ def evaluate(
             data=data,
             gateway_url=gateway,
             concurrency=concurrency,
+            patience_s=patience,
             limit=limit,
             shuffle_images=shuffle_images,
             blank_images=blank_images,
-            workers=workers.split(",") if workers else None,
+            workers=names_in(workers) if workers is not None else None,
             summarise=summarise,
             rounds=2 if rounds == 2 else 1,
             fold=_fold(fold) if fold else None,
             exports=exports,
         )
+        if failed := summary["failed"]:
+            fail(
+                EvaluationError(
+                    f"{failed} of {summary['cases']} questions have no verdict; {out} holds the "
+                    "gateway's reasons, and the same command asks them again"
+                )
+            )
 
 
 @app.command()

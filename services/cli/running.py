@@ -1,5 +1,6 @@
-"""Start it, ask it, and what comes before: demo, serve, ask, worker, summariser, check, plan, …"""
+"""Start it, and what comes before: demo, serve, worker, summariser, check, plan, fetch, compose."""
 
+import importlib.util
 import os
 import time
 from pathlib import Path
@@ -7,10 +8,9 @@ from typing import Annotated
 
 import typer
 
+from gateway.settings import Settings
 from services.cli.shared import (
-    GATEWAY_URL,
     PANEL_FILE,
-    Gateway,
     GpuShare,
     Host,
     Panel,
@@ -29,7 +29,9 @@ def demo(panel: Panel = PANEL_FILE, port: Port = 8000) -> None:
     from services.running import demo as program
 
     with failures():
-        program.run(settings_of(panel), panel, port, console)
+        settings = settings_of(panel)
+        _require_vllm(settings)
+        program.run(settings, panel, port, console)
 
 
 @app.command()
@@ -40,34 +42,14 @@ def serve(panel: Panel = PANEL_FILE, port: Port = 8000) -> None:
 
     with failures():
         logs = cache_dir() / "logs"
-        launches = whole_panel(settings_of(panel), panel, port, logs, console.print)
+        settings = settings_of(panel)
+        _require_vllm(settings)
+        launches = whole_panel(settings, panel, port, logs, console.print)
         with running(launches, logs, console.print) as stack:
             console.print(f"ready at {launches[-1].url}/docs; Ctrl-C stops everything")
             while True:
                 stack.tend()
                 time.sleep(POLL_S)
-
-
-@app.command()
-def ask(
-    images: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, readable=True)],
-    question: Annotated[str, typer.Option("--question", "-q")],
-    language: Annotated[str, typer.Option(help="en, es or zh.")] = "en",
-    context: Annotated[str | None, typer.Option(help="Clinical context.")] = None,
-    gateway: Gateway = GATEWAY_URL,
-) -> None:
-    """Ask a running gateway a question about one or more images."""
-    from typing import get_args
-
-    from gateway.client import ask as put
-    from gateway.contract import Language
-    from services.running.demo import show
-
-    if language not in get_args(Language):
-        raise typer.BadParameter(f"one of {', '.join(get_args(Language))}", param_hint="--language")
-    with failures():
-        verdict = put(images, question, language=language, context=context, url=gateway)  # type: ignore[arg-type]
-        show(verdict, console.print)
 
 
 @app.command()
@@ -152,6 +134,16 @@ def _become_engine(name: str, panel: Path, host: str, gpu_share: float | None) -
 
     with failures():
         settings = settings_of(panel, with_competence=False)
+        _require_vllm(settings)
         server = launch(settings, name, model_folder(settings, name), host, gpu_share)
         # Replaced, not started: whoever stops this process stops the server.
         os.execve(server.command[0], server.command, server.environment)
+
+
+def _require_vllm(settings: Settings) -> None:
+    """Raises ModuleNotFoundError where somebody is to be served here, and nothing can: first of
+    all, since fetching the models takes minutes."""
+    from services.running.engine import local_seats
+
+    if local_seats(settings) and importlib.util.find_spec("vllm") is None:
+        raise ModuleNotFoundError("No module named 'vllm'", name="vllm")

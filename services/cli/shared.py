@@ -45,6 +45,11 @@ def settings_of(
         fail(error)
 
 
+def names_in(text: str) -> list[str]:
+    """Those of a list such as a,b."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 @contextmanager
 def failures(*more: type[Exception]) -> Iterator[None]:
     """Every failure that is ours to explain becomes one line and exit status 1.

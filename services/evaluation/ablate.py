@@ -2,10 +2,12 @@
 variants are worth a full run.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 
+from models.files import write_whole
 from models.metrics.score import Score
 from models.study.ablation import Compared, Screening
 from services.evaluation import pictures
@@ -14,16 +16,25 @@ Print = Callable[[str], None]
 
 
 def list_plan(screening: Screening, analyses: Sequence[str], say: Print) -> None:
-    """Every cell in the order in which it is run, and how long the open ones will take.
+    """A line for each analysis, how far it is and what of it is open with which seeds, and how
+    long that will take.
 
     Raises:
         AblationError: an analysis that there is not.
     """
-    cells = screening.cells(analyses)
-    for cell in cells:
-        row = screening.rows.get(cell)
-        found = f"{row.exact_match:.1%} at {row.commit}" if row else "open"
-        say(f"{cell.name:44} {found}")
+    screening.cells(analyses)  # refuses an unknown one
+    for name in analyses or screening.analyses:
+        cells, left = screening.cells([name]), screening.open([name])
+        seeds: dict[str, set[int]] = defaultdict(set)
+        for cell in left:
+            seeds[cell.variant].add(cell.seed)
+        alike: dict[str, list[str]] = defaultdict(list)  # by the seeds that are open
+        for variant, each in seeds.items():
+            alike[", ".join(map(str, sorted(each)))].append(variant)
+        say(f"{name}: {len(cells) - len(left)} of {len(cells)} done")
+        for open_, variants in alike.items():
+            whole = len(left) == len(cells) and len(alike) == 1
+            say(f"  open with seed {open_}: {'all of it' if whole else ', '.join(variants)}")
     _say_what_is_left(screening, analyses, say)
 
 
@@ -46,7 +57,7 @@ def show(screening: Screening, analyses: Sequence[str], data: Path, say: Print) 
     for line in lines:
         say(line)
     if screening.out.exists():
-        (screening.out / "table.md").write_text("\n".join(lines))
+        write_whole(screening.out / "table.md", "\n".join(lines))
     say("95 % intervals clustered by image, seeds averaged; differences paired by question")
     if best := screening.best():
         say(f"right most often: {', '.join(best)}; `ablate full` runs each in full")

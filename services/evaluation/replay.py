@@ -17,6 +17,7 @@ from gateway.contract import Answer
 from gateway.settings import Settings
 from gateway.verdict.competence import Competence, Line, Skill, Worker
 from gateway.verdict.weigh import Opinion
+from models.files import write_whole
 from models.metrics import calibration_error
 from models.metrics.score import Score, mean
 from services.evaluation import fit, stored_run
@@ -114,7 +115,7 @@ def replay(
         from services.evaluation import pictures
 
         out.mkdir(parents=True, exist_ok=True)
-        (out / "replay.json").write_text(json.dumps(summary, indent=1), "utf-8")
+        write_whole(out / "replay.json", json.dumps(summary, indent=1))
         sure = {name: each.confidences for name, each in policies.items()}
         pictures.draw(summary, sure, rights, out)
         print(f"pictures: {out}")
@@ -241,9 +242,11 @@ def _show(summary: dict[str, Any]) -> None:
         print(
             f"{name:16} {_percent(each['accuracy'], ''):>20} "
             f"{_percent(each['over_best_worker'], '+'):>22}"
-            f"{error['value'] if error else float('nan'):20.3f}"
-            f"{covered['value'] * 100 if covered else float('nan'):14.1f}"
+            f"{format(error['value'], '.3f') if error else '–':>20}"
+            f"{format(100 * covered['value'], '.1f') if covered else '–':>14}"
         )
+    if not all(each["calibration_error"] for each in summary["policies"].values()):
+        print("–: it does not say of every case how sure it is")
     for agreement, each in summary["by_agreement"].items():
         print(f"said by {agreement}: right in {_percent(each, '')} of {each['cases']} cases")
     for who, count in (summary["worded_by"] or {}).items():

@@ -34,7 +34,7 @@ def show(verdict: Verdict, put: Callable[[object], None]) -> None:
     table = Table("worker", "answer", "confidence (raw)", "weight", "seconds")
     for answer in verdict.answers:
         table.add_row(
-            answer.worker,
+            answer.worker if answer.round == 1 else f"{answer.worker}, round {answer.round}",
             answer.text if answer.error is None else f"{answer.error.kind}: {answer.error.detail}",
             _figure(answer.confidence),
             _figure(answer.weight),

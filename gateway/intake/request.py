@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import pybase64
@@ -15,7 +16,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from gateway.case import Case, CaseImage
+from gateway.case import Case
 from gateway.contract import (
     CaseFields,
     CaseRequest,
@@ -26,7 +27,7 @@ from gateway.contract import (
     UnreadableImage,
     UnsupportedMedia,
 )
-from gateway.intake.pixels import only_pixels, undecoded
+from gateway.intake.pixels import only_pixels
 from gateway.settings import Limits, Settings
 from gateway.verdict.meaning import meaning
 
@@ -34,7 +35,6 @@ T = TypeVar("T")
 MEGABYTE = 1_000_000
 # Brackets and commas in a JSON body: base64 has none of them, a long chat some thousands.
 MAX_MARKS = 20_000
-HERE_BYTES = MEGABYTE  # a file of so much is stripped sooner than handed to a thread
 SINGLE_FIELDS = {"question", "language", "context", "modality", "options"}
 
 # As many images at a time as there are cores: more would only take memory.
@@ -64,7 +64,9 @@ async def case_of(content: dict[str, Any], limits: Limits, tenant: str) -> Case:
 async def _case(fields: CaseFields, images: list[bytes], limits: Limits, tenant: str) -> Case:
     _check_fields(fields, limits)
     places = [_place(position, len(images)) for position in range(len(images))]
-    pictures = await asyncio.gather(*map(_pixels_of, images, places))
+    pictures = await asyncio.gather(
+        *(_off_loop(partial(only_pixels, *each)) for each in zip(images, places, strict=True))
+    )
     return Case(
         id=uuid.uuid4().hex,
         question=fields.question.strip(),
@@ -76,12 +78,6 @@ async def _case(fields: CaseFields, images: list[bytes], limits: Limits, tenant:
         modality=fields.modality or next((p.modality for p in pictures if p.modality), None),
         tenant=tenant,
     )
-
-
-async def _pixels_of(data: bytes, place: str) -> CaseImage:
-    if len(data) <= HERE_BYTES and (found := undecoded(data, place)):
-        return found
-    return await _off_loop(lambda: only_pixels(data, place))
 
 
 async def _off_loop(work: Callable[[], T]) -> T:

@@ -217,10 +217,10 @@ async def _from_multipart(request: Request, body: bytes, limits: Limits) -> Draf
             images.append(await value.read())
         elif name in IMAGE_FIELDS:
             raise InvalidCase(f"{name}: send each image as a file, with a file name.")
-        elif value == "" and name in OPTIONAL_FIELDS:
-            continue  # a form's way to send nothing
-        elif name == "choices":
+        elif name == "choices" and value:
             content.setdefault("choices", []).append(value)
+        elif name in OPTIONAL_FIELDS and value in ("", "null"):
+            continue  # a form's way to send nothing
         elif name in content:
             raise InvalidCase(f"{_shown(name)}: send it once.")
         elif name == "options":

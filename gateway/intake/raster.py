@@ -5,6 +5,7 @@ profiles and gamma are not applied: what is passed on undecoded has none either.
 """
 
 import io
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from gateway.intake import samples, wholeness
 # Far above any radiograph (a mammogram has 28 million), far below what would exhaust memory.
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 4 * MAX_PIXELS  # of samples of more than eight bits
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit: it comes later, and in its own words
 FORMATS = "PNG, JPEG, WebP, TIFF or DICOM"
 ORIENTATION = 0x0112
 COLOUR_MAP = 320  # of a TIFF
@@ -102,7 +104,7 @@ def _flat(image: Image.Image, data: bytes) -> Image.Image:
 
 
 def _shown(found: samples.Samples) -> Image.Image:
-    """Samples of more than 8 bits: the darkest to 0, the brightest to 255, all colours alike."""
+    """Samples of 8 bits as they are, wider ones stretched; then what they say of white and alpha."""
     values = found.values if found.values.dtype == np.uint8 else stretched(found.values, found.seen)
     if found.white_is_zero:
         values = 255 - values
@@ -113,16 +115,17 @@ def _shown(found: samples.Samples) -> Image.Image:
     return Image.fromarray(values.squeeze(axis=-1) if values.shape[-1] == 1 else values)
 
 
-def stretched(values: NDArray[np.generic], seen: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
+def stretched(values: NDArray[Any], seen: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
     """The darkest to 0, the brightest to 255: twelve bits stored in sixteen would else look black.
 
-    What is not `seen` takes no part in the range, nor does what is no number.
+    What is not `seen` takes no part in the range, nor does what is no number. Raises ValueError
+    where there is none.
     """
-    counted = values if seen is None else values[seen]
+    counted = values if seen is None or not seen.any() else values[seen]
     if values.dtype.kind == "f":
         counted = counted[np.isfinite(counted)]
     if not counted.size:
-        raise ValueError("nothing to be seen")
+        raise ValueError("no numbers")
     # Halved, since the difference of two floats can be none.
     low, high = float(counted.min()) / 2, float(counted.max()) / 2
     out = np.zeros(values.shape, np.uint8)

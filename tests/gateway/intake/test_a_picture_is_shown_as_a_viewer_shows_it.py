@@ -363,6 +363,25 @@ def test_no_other_format_is_read_where_it_is_cut(kind):
             only_pixels(whole[:length], "Image 1 of 1")
 
 
+def test_what_is_wholly_transparent_is_black():
+    hidden = np.stack([RAMP, np.zeros_like(RAMP)], axis=-1).astype(">u2")
+    assert not seen(png([row.tobytes() for row in hidden], 6, 16, 4)).any()
+    assert not seen(tiff(hidden, t338=(2,))).any()
+
+
+@pytest.mark.parametrize("side", [8_000, 60_000])
+def test_a_bomb_of_any_size_is_too_large(side):
+    """Beyond a size of its own Pillow refuses in its own words."""
+    head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    for data in (
+        b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", head) + png_chunk(b"IDAT", b"") + bytes(40),
+        tiff(np.zeros((1, 1), "u1"), t256=(side,), t257=(side,)),
+        tiff(np.zeros((1, 1), "u2"), t256=(side,), t257=(side,)),
+    ):
+        with pytest.raises(TooLarge, match="50 million pixels"):
+            only_pixels(data, "Image 1 of 1")
+
+
 def test_wide_numbers_beyond_measure_are_refused_unread():
     """A few kilobytes may unfold to gigabytes."""
     packed = zlib.compress(bytes(1000))

@@ -9,6 +9,7 @@ names the panel file.
 import hashlib
 import json
 import os
+import re
 import secrets
 import tomllib
 from collections.abc import Mapping
@@ -181,13 +182,17 @@ def _check_origin(origin: str) -> str:
     raise ValueError("must be as browsers send it, such as https://ward.example, or *")
 
 
+def _check_root(path: str) -> str:
+    if path and not re.fullmatch(r"(/[^/?#]+)+", path):
+        raise ValueError("must begin with / and end without it, such as /consilium")
+    return path
+
+
 class Http(_Frozen):
     """Where the gateway is found by who asks it."""
 
-    root_path: str = Field(
-        default="",
-        pattern="^(/[^/?#]+)*$",
-        description="The path under which a proxy shows the gateway, such as /consilium.",
+    root_path: Annotated[str, AfterValidator(_check_root)] = Field(
+        default="", description="The path under which a proxy shows the gateway."
     )
     origins: tuple[Annotated[str, AfterValidator(_check_origin)], ...] = Field(
         default=(), description="Whose web pages may ask from a browser; none of another origin."

@@ -104,7 +104,7 @@ def _flat(image: Image.Image, data: bytes) -> Image.Image:
 
 
 def _shown(found: samples.Samples) -> Image.Image:
-    """Samples of 8 bits as they are, wider ones stretched; then what they say of white and alpha."""
+    """Samples of 8 bits as they are, others stretched; white is zero and alpha are heeded."""
     values = found.values if found.values.dtype == np.uint8 else stretched(found.values, found.seen)
     if found.white_is_zero:
         values = 255 - values

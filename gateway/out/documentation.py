@@ -8,8 +8,7 @@ from typing import Any
 import fastapi_offline
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import HTMLResponse
-from fastapi.staticfiles import StaticFiles
+from fastapi.responses import FileResponse, HTMLResponse
 from pydantic.json_schema import models_json_schema
 
 from gateway.contract import CaseFields, CaseRequest, Forbidden, Problem, Refused, UnknownModel
@@ -26,9 +25,9 @@ PAGE = f"""<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Consilium</title>
 <link rel="icon" href="data:,">
-<link rel="stylesheet" href="docs/files/swagger-ui.css">
+<link rel="stylesheet" href="docs/swagger-ui.css">
 <div id="swagger-ui"></div>
-<script src="docs/files/swagger-ui-bundle.js"></script>
+<script src="docs/swagger-ui-bundle.js"></script>
 <script>{START}</script>
 </html>
 """
@@ -47,7 +46,13 @@ def add_pages(app: FastAPI) -> None:
     async def docs() -> HTMLResponse:
         return HTMLResponse(PAGE, headers={"content-security-policy": POLICY})
 
-    app.mount("/docs/files", StaticFiles(directory=SWAGGER))
+    @app.get("/docs/swagger-ui.css", include_in_schema=False)
+    async def style() -> FileResponse:
+        return FileResponse(SWAGGER / "swagger-ui.css")
+
+    @app.get("/docs/swagger-ui-bundle.js", include_in_schema=False)
+    async def script() -> FileResponse:
+        return FileResponse(SWAGGER / "swagger-ui-bundle.js")
 
 
 def case_body() -> dict[str, Any]:

@@ -15,12 +15,14 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 from gateway.case import Case
 from gateway.contract import PanelReport, Problem, Refused, Verdict
 from gateway.door.admission import Admission
 from gateway.door.keys import Key, Keys
+from gateway.door.manners import Manners
 from gateway.intake import request as intake
 from gateway.out import documentation, openai_api, stream
 from gateway.panel import Panel
@@ -37,7 +39,7 @@ T = TypeVar("T")
 KEYED: dict[int | str, dict[str, Any]] = {401: documentation.problem("No key, or none known here")}
 log = logging.getLogger("consilium.gateway")
 
-# Said before the body was read: the rest of it may be long, and nobody reads it.
+# Said before the body was read: the rest of it may be long, and is dropped (door/manners).
 BODY_UNREAD = {401, 403, 415, 429, 503}
 SHORT_BODY = 1_000_000
 
@@ -88,9 +90,22 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         "Research software, not a medical device.",
         lifespan=lifespan,
         redirect_slashes=False,
+        root_path=settings.http.root_path,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.service, app.state.draining = service, False
+    documentation.add_pages(app)
+    if settings.http.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.http.origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),
+            expose_headers=("consilium-panel", "consilium-version", "retry-after"),
+        )
     app.add_middleware(Telemetry, metrics=metrics, panel_now=panel_now)
+    app.add_middleware(Manners, settings_now=lambda: service.settings)
 
     async def admitted(request: Request) -> AsyncGenerator[Key, None]:
         async with admission.admitted(request, service.settings.load) as key:
@@ -124,9 +139,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def vqa(request: Request, key: Asking) -> Response:
         """Ask the panel a question about one or more images."""
         panel = seated(request)
-        case = await intake.read(request, panel.settings, key.tenant)
+        draft = await intake.read(request, panel.settings)
+        await admission.count(key, service.settings.load)
+        case = await intake.case_of(draft, panel.settings.limits, key.tenant)
         ask = partial(answer, request, case, panel, key)
-        if "text/event-stream" in request.headers.get("accept", ""):
+        if stream.is_preferred(",".join(request.headers.getlist("accept"))):
             opening = stream.opened(case, panel, ask)
             events = stream.as_sse(await _unless_caller_leaves(request, opening))
             return StreamingResponse(events, media_type="text/event-stream", headers=AS_THEY_COME)
@@ -143,15 +160,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         panel = seated(request)
         content = await intake.json_of(request, panel.settings)
         chat, fields = openai_api.read(content, panel.settings)
-        case = await intake.case_of(fields, panel.settings.limits, key.tenant)
+        draft = await intake.draft_of(fields, panel.settings.limits)
+        await admission.count(key, service.settings.load)
+        case = await intake.case_of(draft, panel.settings.limits, key.tenant)
         ask = partial(answer, request, case, panel, key)
         if chat.stream:
             opening = stream.opened(case, panel, ask)
             events = await _unless_caller_leaves(request, opening)
-            told = openai_api.chunks(events, chat, case.id)
+            told = openai_api.chunks(events, chat, case)
             return StreamingResponse(told, media_type="text/event-stream", headers=AS_THEY_COME)
         verdict = await _unless_caller_leaves(request, ask())
-        return JSONResponse(openai_api.reply(verdict, chat))
+        return JSONResponse(openai_api.reply(verdict, chat, case))
 
     @app.get(
         "/v1/models",
@@ -161,6 +180,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def models() -> dict[str, Any]:
         """The names by which a chat asks the panel."""
         return openai_api.models(service.settings)
+
+    @app.get(
+        "/v1/models/{name:path}",
+        dependencies=[Depends(admission.known)],
+        responses={
+            401: documentation.openai_error("No key, or none known here"),
+            404: documentation.openai_error("No such model here"),
+        },
+    )
+    async def model(name: str) -> dict[str, Any]:
+        """One of them."""
+        return openai_api.model(name, service.settings)
 
     @app.get("/panel", dependencies=[Depends(admission.known)], responses=KEYED)
     async def who_sits_there() -> PanelReport:
@@ -285,10 +316,15 @@ def _log_case(case: Case, verdict: Verdict) -> None:
     log.info(json.dumps(line))
 
 
+def _is_openais(request: Request) -> bool:
+    root = request.scope.get("root_path", "")
+    return request.url.path.removeprefix(root).startswith("/v1/")
+
+
 def _as_response(
     problem: Problem, request: Request | None = None, headers: Mapping[str, str] | None = None
 ) -> Response:
-    if request and request.url.path.startswith("/v1/"):
+    if request and _is_openais(request):
         content = openai_api.error(problem)
         return JSONResponse(content, status_code=problem.status, headers=headers)
     return Response(

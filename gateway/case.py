@@ -14,6 +14,7 @@ class CaseImage:
 
     data: bytes
     identity: str
+    size: tuple[int, int]  # width and height
     modality: Modality | None = None  # what its DICOM header said
 
     @cached_property

@@ -16,9 +16,9 @@ Refused                  the case ends here; the caller reads a Problem
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Language = Literal["en", "es", "zh"]
 # How an image was made, as far as workers' competence may depend on it.
@@ -43,7 +43,19 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Options(_Frozen):
+class _Sent(_Frozen):
+    """What a caller sends: null stands for the default of whatever has one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_the_default(cls, sent: Any) -> Any:
+        if not isinstance(sent, dict):
+            return sent
+        optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
+        return {name: sent[name] for name in sent if sent[name] is not None or name not in optional}
+
+
+class Options(_Sent):
     """How the panel is to be asked. A value that is not listed here is not served."""
 
     workers: tuple[str, ...] | None = Field(
@@ -72,7 +84,7 @@ class Options(_Frozen):
     )
 
 
-class CaseFields(_Frozen):
+class CaseFields(_Sent):
     """What JSON and multipart requests have in common."""
 
     question: str = Field(min_length=1, description="In the language that `language` names.")
@@ -215,6 +227,8 @@ class PanelReport(_Frozen):
     max_body_mb: float
     max_question_chars: int
     max_context_chars: int
+    min_image_side: int
+    max_image_aspect: float
 
 
 class Problem(_Frozen):

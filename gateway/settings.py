@@ -9,6 +9,7 @@ names the panel file.
 import hashlib
 import json
 import os
+import re
 import secrets
 import tomllib
 from collections.abc import Mapping
@@ -153,6 +154,10 @@ class Limits(_Frozen):
     max_body_mb: float = Field(default=40, gt=0)
     max_question_chars: int = Field(default=2_000, ge=1)
     max_context_chars: int = Field(default=8_000, ge=0)
+    min_image_side: int = Field(default=16, ge=1, description="Pixels; smaller shows nothing.")
+    max_image_aspect: float = Field(
+        default=20, ge=1, description="The longer side by the shorter: more is a line, no picture."
+    )
 
 
 class Load(_Frozen):
@@ -170,6 +175,30 @@ class Load(_Frozen):
     )
 
 
+def _check_origin(origin: str) -> str:
+    scheme, mark, host = origin.partition("://")
+    if origin == "*" or (scheme in ("http", "https") and mark and host and "/" not in host):
+        return origin
+    raise ValueError("must be as browsers send it, such as https://ward.example, or *")
+
+
+def _check_root(path: str) -> str:
+    if path and not re.fullmatch(r"(/[^/?#]+)+", path):
+        raise ValueError("must begin with / and end without it, such as /consilium")
+    return path
+
+
+class Http(_Frozen):
+    """Where the gateway is found by who asks it."""
+
+    root_path: Annotated[str, AfterValidator(_check_root)] = Field(
+        default="", description="The path under which a proxy shows the gateway."
+    )
+    origins: tuple[Annotated[str, AfterValidator(_check_origin)], ...] = Field(
+        default=(), description="Whose web pages may ask from a browser; none of another origin."
+    )
+
+
 class AuditSettings(_Frozen):
     folder: str | None = Field(default=None, description="null: none is kept.")
     days: int = Field(default=90, ge=1, description="Older files are deleted.")
@@ -184,6 +213,7 @@ class Settings(_Frozen):
     limits: Limits = Limits()
     load: Load = Load()
     audit: AuditSettings = AuditSettings()
+    http: Http = Http()
     competence: Competence | None = None
     panel_hash: str
     secret: SecretBytes
@@ -287,7 +317,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: line {line} is not UTF-8; save the file as UTF-8") from error
     except (ValueError, RecursionError) as error:
         raise SettingsError(f"{path}: not TOML: {error}; mend that line") from error
-    tables = ("panel", "summariser", "limits", "load", "audit")
+    tables = ("panel", "summariser", "limits", "load", "audit", "http")
     for key in content:
         if key not in {*tables, "worker"}:
             raise SettingsError(

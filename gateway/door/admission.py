@@ -1,4 +1,8 @@
-"""Who may ask, how often, and how many at once: decided before a byte of the body is read."""
+"""Who may ask, how often, and how many at once: decided before a byte of the body is read.
+
+A minute's cases are counted when their bodies were read: a front end that asks for a title, without
+an image, has asked no case.
+"""
 
 import json
 import logging
@@ -52,10 +56,7 @@ class Admission:
     async def admitted(self, request: Request, load: Load) -> AsyncGenerator[Key, None]:
         """The key's holder is inside until the block ends; raises Unauthorized, TooMany, Busy."""
         key = self.known(request)
-        per_minute = key.per_minute or load.max_per_minute
-        if per_minute and (wait_s := await self._rates.wait_s(key.id, per_minute)):
-            detail = f"More than {per_minute} in a minute. Send it again in {wait_s} s."
-            raise TooMany(detail, wait_s)
+        await self._check_rate(key, load, count=False)
         if self.inside >= load.max_at_work + load.max_waiting:
             detail = f"{self.inside} cases are under way or waiting. Send it again soon."
             raise Busy(detail, TRY_AGAIN_S)
@@ -67,6 +68,16 @@ class Admission:
             yield key
         finally:
             self._of_key[key.id] -= 1
+
+    async def count(self, key: Key, load: Load) -> None:
+        """One case more of the key's; raises TooMany."""
+        await self._check_rate(key, load, count=True)
+
+    async def _check_rate(self, key: Key, load: Load, *, count: bool) -> None:
+        per_minute = key.per_minute or load.max_per_minute
+        if per_minute and (wait_s := await self._rates.wait_s(key.id, per_minute, count=count)):
+            detail = f"More than {per_minute} in a minute. Send it again in {wait_s} s."
+            raise TooMany(detail, wait_s)
 
 
 class Rates:
@@ -90,20 +101,21 @@ class Rates:
             )
             self._shared = SlidingWindowCounterRateLimiter(storage)
 
-    async def wait_s(self, key: str, per_minute: int) -> int:
-        """Counts one request; 0 where it is within the limit, else how long to wait."""
+    async def wait_s(self, key: str, per_minute: int, *, count: bool) -> int:
+        """0 where one case more is within the limit, which is then counted if it is to be; else how
+        long to wait."""
         limit = RateLimitItemPerMinute(per_minute)
         try:
-            return await _counted(self._shared, limit, key)
+            return await _wait_s(self._shared, limit, key, count)
         except (StorageError, OSError) as error:
             log.warning(json.dumps({"event": "redis_unavailable", "error": type(error).__name__}))
-            return await _counted(self._own, limit, key)
+            return await _wait_s(self._own, limit, key, count)
 
 
-async def _counted(
-    limiter: SlidingWindowCounterRateLimiter, limit: RateLimitItemPerMinute, key: str
+async def _wait_s(
+    limiter: SlidingWindowCounterRateLimiter, limit: RateLimitItemPerMinute, key: str, count: bool
 ) -> int:
-    if await limiter.hit(limit, key):
+    if await (limiter.hit if count else limiter.test)(limit, key):
         return 0
     stats = await limiter.get_window_stats(limit, key)
     return max(1, math.ceil(stats.reset_time - time.time()))

@@ -1,9 +1,9 @@
 """One image file → what the workers get of it.
 
 That is an 8-bit JPEG or PNG (grey or colour) without anything else: no DICOM header, no EXIF, no
-text. Such a file is passed on undecoded (`stripping.py`), every other one is decoded and becomes a
-PNG. Text burned into the pixels stays. An image's identity is the SHA-256 of what the workers get.
-Of several pages the first is taken, of several DICOM frames the representative one.
+text. Such a file is passed on undecoded (`stripping.py`), every other one is decoded (`raster.py`)
+and becomes a PNG. Text burned into the pixels stays. An image's identity is the SHA-256 of what the
+workers get. Of several DICOM frames the representative one is taken.
 """
 
 import hashlib
@@ -12,19 +12,19 @@ import logging
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from gateway.case import CaseImage
-from gateway.contract import Modality, TooLarge, UnreadableImage, UnsupportedMedia
+from gateway.contract import Modality, UnreadableImage
+from gateway.contract import Refused as Refused  # for those who read images and know no case
+from gateway.intake import raster, wholeness
+from gateway.intake.raster import check_pixels, stretched
 from gateway.intake.stripping import strip_jpeg, strip_png
-
-# Far above any radiograph (a mammogram has 28 million), far below what would exhaust memory.
-MAX_PIXELS = 50_000_000
-FORMATS = "PNG, JPEG, WebP, TIFF or DICOM"
 
 # The defined terms of (0008,0060), PS3.3 C.7.3.1.1.1, that say enough.
 DICOM_MODALITIES: dict[str, Modality] = {
@@ -61,12 +61,40 @@ def only_pixels(data: bytes, place: str) -> CaseImage:
     """One image file → what the workers get of it. `place` is "Image 2 of 3", for errors."""
     if found := undecoded(data, place):
         return found
-    try:
+    image, modality = _decoded(data, place)
+    return _of(_as_png(image), image.size, modality)
+
+
+def undecoded(data: bytes, place: str) -> CaseImage | None:
+    """The same without decoding, where the file is plainly a picture."""
+    kind = raster.kind_of(data)
+    strip = {"PNG": strip_png, "JPEG": strip_jpeg}.get(kind or "")
+    stripped = strip(data) if strip else None
+    if stripped is None:
+        return None
+    picture, width, height = stripped
+    check_pixels(width, height, place)
+    with _told(place):
+        (wholeness.png_rows if kind == "PNG" else wholeness.check_jpeg)(picture)
+    return _of(picture, (width, height), None)
+
+
+def shown(data: bytes, place: str) -> Image.Image:
+    """What an image file shows, 8 bits of grey or RGB: the picture that the workers get of it."""
+    return _decoded(data, place)[0]
+
+
+def _decoded(data: bytes, place: str) -> tuple[Image.Image, Modality | None]:
+    with _told(place):
         if data[128:132] == b"DICM":
-            image, modality = _dicom(data, place)
-        else:
-            image, modality = _picture(data, place), None
-        return _of(_as_png(image), modality)
+            return _dicom(data, place)
+        return raster.picture(data, place), None
+
+
+@contextmanager
+def _told(place: str) -> Iterator[None]:
+    try:
+        yield
     except _CODEC_ERRORS as error:
         raise UnreadableImage(
             f"{place} cannot be decoded: it is damaged, cut short or of a rare kind. "
@@ -74,20 +102,8 @@ def only_pixels(data: bytes, place: str) -> CaseImage:
         ) from error
 
 
-def undecoded(data: bytes, place: str) -> CaseImage | None:
-    """The same in under a millisecond per megabyte, where the file is plainly a picture."""
-    kind = _picture_format(data)
-    strip = {"PNG": strip_png, "JPEG": strip_jpeg}.get(kind or "")
-    stripped = strip(data) if strip else None
-    if stripped is None:
-        return None
-    picture, width, height = stripped
-    _check_pixels(width, height, place)
-    return _of(picture, None)
-
-
-def _of(picture: bytes, modality: Modality | None) -> CaseImage:
-    return CaseImage(picture, hashlib.sha256(picture).hexdigest(), modality)
+def _of(picture: bytes, size: tuple[int, int], modality: Modality | None) -> CaseImage:
+    return CaseImage(picture, hashlib.sha256(picture).hexdigest(), size, modality)
 
 
 def _as_png(image: Image.Image) -> bytes:
@@ -97,37 +113,6 @@ def _as_png(image: Image.Image) -> bytes:
     png = io.BytesIO()
     bare.save(png, "PNG", compress_level=1)
     return png.getvalue()
-
-
-def _picture(data: bytes, place: str) -> Image.Image:
-    kind = _picture_format(data)
-    if kind is None:
-        if not data:
-            raise UnreadableImage(f"{place} is empty. Send the file's bytes.")
-        raise UnsupportedMedia(f"{place} is not an image that is served. Send {FORMATS}.")
-    image: Image.Image = Image.open(io.BytesIO(data), formats=[kind])
-    _check_pixels(*image.size, place)
-    image.load()
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_to_8_bits(np.asarray(image, dtype=np.float64)))
-    if image.has_transparency_data:
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
-    return image.convert("L" if image.mode in ("1", "L") else "RGB")
-
-
-def _picture_format(data: bytes) -> str | None:
-    """By the first bytes: a name or a declared type can lie."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if data.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WEBP"
-    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return "TIFF"
-    return None
 
 
 def _dicom(data: bytes, place: str) -> tuple[Image.Image, Modality | None]:
@@ -147,7 +132,7 @@ def _dicom(data: bytes, place: str) -> tuple[Image.Image, Modality | None]:
     header = pydicom.dcmread(io.BytesIO(data))
     if not any(name in header for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise UnreadableImage(f"{place} is a DICOM without pixels. Send one that holds an image.")
-    _check_pixels(int(header.Columns), int(header.Rows), place)
+    check_pixels(int(header.Columns), int(header.Rows), place)
     _check_transfer_syntax(header, place)
     # Frames are counted from 1; a number beyond them is a slip.
     frame = int(header.get("RepresentativeFrameNumber") or 1)
@@ -159,7 +144,7 @@ def _dicom(data: bytes, place: str) -> tuple[Image.Image, Modality | None]:
     elif pixels.ndim == 2:
         pixels = apply_voi_lut(apply_modality_lut(pixels, header), header)
     if pixels.dtype != np.uint8 or pixels.ndim == 2:
-        pixels = _to_8_bits(pixels.astype(np.float64))
+        pixels = stretched(pixels, None)
     shown = Image.fromarray(255 - pixels if photometric == "MONOCHROME1" else pixels)
     return shown, DICOM_MODALITIES.get(str(header.get("Modality")))
 
@@ -179,22 +164,6 @@ def _check_transfer_syntax(header: Any, place: str) -> None:
         f"{place}: (0002,0010) Transfer Syntax UID is {name}, which is not decoded here. "
         "Send it uncompressed, or as PNG."
     )
-
-
-def _check_pixels(width: int, height: int, place: str) -> None:
-    if width * height > MAX_PIXELS:
-        raise TooLarge(
-            f"{place} has over {MAX_PIXELS // 1_000_000} million pixels. Send a smaller one."
-        )
-
-
-def _to_8_bits(pixels: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Darkest to 0, brightest to 255: twelve bits stored in sixteen would else look black."""
-    low, high = float(pixels.min()), float(pixels.max())
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise ValueError("pixels that are no numbers")
-    scaled = (pixels - low) * (255 / (high - low)) if high > low else np.zeros_like(pixels)
-    return scaled.round().astype(np.uint8)
 
 
 # Both libraries warn about odd files in words that can hold the file's own values.

@@ -1,32 +1,37 @@
 """HTTP request → Case: read within limits, checked, and of every image its pixels alone."""
 
 import asyncio
+import difflib
 import json
 import os
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn, TypeVar
+from urllib.parse import unquote
 
 import pybase64
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from gateway.case import Case, CaseImage
+from gateway.case import Case
 from gateway.contract import (
     CaseFields,
     CaseRequest,
     InvalidCase,
     MalformedRequest,
+    Options,
     TooLarge,
     TooSlow,
     UnreadableImage,
     UnsupportedMedia,
 )
-from gateway.intake.pixels import only_pixels, undecoded
+from gateway.intake.pixels import only_pixels
 from gateway.settings import Limits, Settings
 from gateway.verdict.meaning import meaning
 
@@ -34,37 +39,79 @@ T = TypeVar("T")
 MEGABYTE = 1_000_000
 # Brackets and commas in a JSON body: base64 has none of them, a long chat some thousands.
 MAX_MARKS = 20_000
-HERE_BYTES = MEGABYTE  # a file of so much is stripped sooner than handed to a thread
 SINGLE_FIELDS = {"question", "language", "context", "modality", "options"}
+OPTIONAL_FIELDS = SINGLE_FIELDS - {"question"} | {"choices"}
+IMAGE_FIELDS = {"images", "image", "files", "file"}  # the first is ours, all mean the same
+URL_ALPHABET = str.maketrans("-_", "+/")
+
+# Pydantic's kinds of errors, in words for who never heard of it.
+WHAT_IT_MUST_BE = {
+    "missing": "is required; send it",
+    "string_type": "must be a text",
+    "tuple_type": "must be a list of {items}",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "dict_type": "must be an object",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a number that ends",
+    "literal_error": "must be {expected}",
+    "greater_than": "must be greater than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "too_short": "must hold at least {min_length}, not {actual_length}",
+    "too_long": "must hold at most {max_length}, not {actual_length}",
+    "string_too_short": "must not be empty",
+    "value_error": "{error}",
+}
+ITEMS = {
+    "messages": "messages",
+    "content": "parts, or a text",
+}  # of lists of other things than texts
 
 # As many images at a time as there are cores: more would only take memory.
 _DECODERS = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="intake")
 
 
-async def read(request: Request, settings: Settings, tenant: str) -> Case:
-    """The case that a request asks; raises a `Refused` that says what to send instead."""
+@dataclass(frozen=True)
+class Draft:
+    """What has the form of a case, within limits; its images are not looked into yet."""
+
+    fields: CaseFields
+    images: list[bytes]
+
+
+async def read(request: Request, settings: Settings) -> Draft:
+    """What a request asks; raises a `Refused` that says what to send instead."""
     limits = settings.limits
     kind = _kind_of(request)
     if kind == "application/json":
         body = await _in_time(request, settings)
-        fields, images = await _off_loop(lambda: _from_json(_json_object(body, "The body"), limits))
-        return await _case(fields, images, limits, tenant)
+        return await _off_loop(lambda: _from_json(_json_object(body, "The body"), limits))
     if kind != "multipart/form-data":
         raise UnsupportedMedia("Send Content-Type application/json or multipart/form-data.")
-    fields, images = await _from_multipart(request, await _in_time(request, settings), limits)
-    return await _case(fields, images, limits, tenant)
+    return await _from_multipart(request, await _in_time(request, settings), limits)
 
 
-async def case_of(content: dict[str, Any], limits: Limits, tenant: str) -> Case:
-    """The case in a JSON object like `CaseRequest`; raises a `Refused`."""
-    fields, images = await _off_loop(lambda: _from_json(content, limits))
-    return await _case(fields, images, limits, tenant)
+async def draft_of(content: dict[str, Any], limits: Limits) -> Draft:
+    """The same of a JSON object like `CaseRequest`."""
+    return await _off_loop(lambda: _from_json(content, limits))
 
 
-async def _case(fields: CaseFields, images: list[bytes], limits: Limits, tenant: str) -> Case:
-    _check_fields(fields, limits)
+async def case_of(draft: Draft, limits: Limits, tenant: str) -> Case:
+    """The case, and of every image its pixels alone; raises a `Refused`."""
+    fields, images = draft.fields, draft.images
     places = [_place(position, len(images)) for position in range(len(images))]
-    pictures = await asyncio.gather(*map(_pixels_of, images, places))
+    pictures = await asyncio.gather(
+        *(_off_loop(partial(only_pixels, *each)) for each in zip(images, places, strict=True))
+    )
+    for picture, place in zip(pictures, places, strict=True):
+        _check_shape(picture.size, place, limits)
     return Case(
         id=uuid.uuid4().hex,
         question=fields.question.strip(),
@@ -76,12 +123,6 @@ async def _case(fields: CaseFields, images: list[bytes], limits: Limits, tenant:
         modality=fields.modality or next((p.modality for p in pictures if p.modality), None),
         tenant=tenant,
     )
-
-
-async def _pixels_of(data: bytes, place: str) -> CaseImage:
-    if len(data) <= HERE_BYTES and (found := undecoded(data, place)):
-        return found
-    return await _off_loop(lambda: only_pixels(data, place))
 
 
 async def _off_loop(work: Callable[[], T]) -> T:
@@ -130,22 +171,21 @@ async def _body(request: Request, limits: Limits) -> bytes:
     return bytes(body)
 
 
-def _from_json(content: dict[str, Any], limits: Limits) -> tuple[CaseFields, list[bytes]]:
+def _from_json(content: dict[str, Any], limits: Limits) -> Draft:
     try:
         case = CaseRequest.model_validate(content)
     except ValidationError as error:
         refuse_fields(error)
+    _check_fields(case, limits)
     _check_number(len(case.images), limits)
     images = [
         _from_base64(image, _place(position, len(case.images)), limits)
         for position, image in enumerate(case.images)
     ]
-    return case, images
+    return Draft(case, images)
 
 
-async def _from_multipart(
-    request: Request, body: bytes, limits: Limits
-) -> tuple[CaseFields, list[bytes]]:
+async def _from_multipart(request: Request, body: bytes, limits: Limits) -> Draft:
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
@@ -167,15 +207,20 @@ async def _from_multipart(
         ) from error
     content: dict[str, Any] = {}
     images: list[bytes] = []
-    for name, value in form.multi_items():
-        if name == "images":
-            if not isinstance(value, UploadFile):
-                raise InvalidCase("images: send each image as a file, with a file name.")
+    for sent_as, value in form.multi_items():
+        name = sent_as.removesuffix("[]")  # how some libraries name what is there several times
+        if isinstance(value, UploadFile):
+            if name not in IMAGE_FIELDS:
+                raise InvalidCase(
+                    f"{_shown(name)}: only images are sent as files; call the field images."
+                )
             images.append(await value.read())
-        elif isinstance(value, UploadFile):
-            raise InvalidCase(f"{_shown(name)}: only images are sent as files.")
-        elif name == "choices":
+        elif name in IMAGE_FIELDS:
+            raise InvalidCase(f"{name}: send each image as a file, with a file name.")
+        elif name == "choices" and value:
             content.setdefault("choices", []).append(value)
+        elif name in OPTIONAL_FIELDS and value in ("", "null"):
+            continue  # a form's way to send nothing
         elif name in content:
             raise InvalidCase(f"{_shown(name)}: send it once.")
         elif name == "options":
@@ -183,16 +228,17 @@ async def _from_multipart(
         elif name in SINGLE_FIELDS:
             content[name] = value
         else:
-            raise InvalidCase(f"{_shown(name)}: not a known field; see /docs.")
+            raise InvalidCase(f"{_shown(name)}: it {_unknown(name, CaseRequest)}.")
     await form.close()
     try:
         fields = CaseFields.model_validate(content)
     except ValidationError as error:
         refuse_fields(error)
+    _check_fields(fields, limits)
     _check_number(len(images), limits)
     for position, image in enumerate(images):
         _check_size(len(image), _place(position, len(images)), limits)
-    return fields, images
+    return Draft(fields, images)
 
 
 def _json_object(body: bytes, what: str) -> dict[str, Any]:
@@ -222,12 +268,20 @@ def _json_object(body: bytes, what: str) -> dict[str, Any]:
 
 def refuse_fields(error: ValidationError) -> NoReturn:
     """Raises InvalidCase: names the first wrong field, and never what was in it."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    first = error.errors(include_url=False, include_input=False)[0]
     field = ".".join(_shown(str(part)) for part in first["loc"])
-    reason = first["msg"].removeprefix("Value error, ")
+    name = str(first["loc"][-1])
     if first["type"] == "extra_forbidden":
-        reason = "not a known field; see /docs"
-    raise InvalidCase(f"{field}: {reason}.") from error
+        reason = _unknown(name, Options if "options" in first["loc"][:-1] else CaseRequest)
+    else:
+        words = WHAT_IT_MUST_BE.get(first["type"], "must be as /docs says")
+        reason = words.format(items=ITEMS.get(name, "texts"), **first.get("ctx", {}))
+    raise InvalidCase(f"{field}: it {reason}." if field else f"It {reason}.") from error
+
+
+def _unknown(name: str, known: type[BaseModel]) -> str:
+    near = difflib.get_close_matches(name, known.model_fields, n=1)
+    return "is not a known field; " + (f"is {near[0]} meant? " if near else "") + "See /docs"
 
 
 def _shown(name: str) -> str:
@@ -271,17 +325,40 @@ def _place(position: int, count: int) -> str:
     return f"Image {position + 1} of {count}"
 
 
+def _check_shape(size: tuple[int, int], place: str, limits: Limits) -> None:
+    short, long = sorted(size)
+    if short < limits.min_image_side:
+        raise InvalidCase(
+            f"{place} is {size[0]} × {size[1]} pixels; send at least {limits.min_image_side} on "
+            "each side."
+        )
+    if long > limits.max_image_aspect * short:
+        raise InvalidCase(
+            f"{place} is {size[0]} × {size[1]} pixels; send one whose sides differ at most "
+            f"{limits.max_image_aspect:g}-fold."
+        )
+
+
 def _from_base64(text: str, place: str, limits: Limits) -> bytes:
     if text[:5].lower() == "data:":
         header, _, text = text.partition(",")
-        if not header.lower().endswith(";base64"):
+        if "base64" not in header.lower().replace(" ", "").split(";")[1:]:
             raise UnreadableImage(f"{place} is a data URI without base64. Encode it in base64.")
     elif "://" in text[:20]:
         raise InvalidCase(f"{place} is a link, and nothing is fetched. Send its bytes in base64.")
-    if any(blank in text for blank in " \n\r\t"):  # some encoders write lines
-        text = "".join(text.split())
+    try:
+        _check_size(len(text) * 3 // 4 - 2, place, limits)
+        return pybase64.b64decode(text, validate=True)
+    except (ValueError, TooLarge):
+        text = _usual_base64(text)
     _check_size(len(text) * 3 // 4 - 2, place, limits)
     try:
         return pybase64.b64decode(text, validate=True)
     except ValueError as error:
         raise UnreadableImage(f"{place} is not valid base64. Encode its bytes again.") from error
+
+
+def _usual_base64(text: str) -> str:
+    """What is written in lines, in the alphabet of URLs, with percent signs, without padding."""
+    plain = "".join(unquote(text).split()).translate(URL_ALPHABET).rstrip("=")
+    return plain + "=" * (-len(plain) % 4)

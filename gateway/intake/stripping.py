@@ -2,16 +2,17 @@
 
 A file is walked from its first byte to its last mark; only what a decoder needs for the pixels is
 copied. Whatever is not plainly an upright 8-bit grey or colour picture gives None, and is decoded.
+That its pixels are all there is `wholeness`'s to say, whichever way it goes.
 Sources: ITU-T T.81 annex B (JPEG), the W3C PNG specification, third edition.
 """
 
-import re
 import struct
-import zlib
 
 from PIL import Image
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+from gateway.intake import wholeness
+from gateway.intake.wholeness import PNG_SIGNATURE
+
 # What a PNG may hold besides pixels without its pixels meaning something else for it.
 SKIPPED_CHUNKS = {b"tEXt", b"zTXt", b"iTXt", b"tIME", b"pHYs", b"gAMA", b"cHRM", b"sRGB", b"iCCP"}
 SKIPPED_CHUNKS |= {b"bKGD", b"hIST", b"sPLT", b"sBIT", b"PLTE"}
@@ -19,73 +20,54 @@ HOLD_EXIF = (b"Raw profile type", b"XML:com.adobe.xmp")  # texts that may say ho
 
 BASELINE, EXTENDED, PROGRESSIVE = 0xC0, 0xC1, 0xC2
 TABLES = {0xC4, 0xDB, 0xDD}  # Huffman, quantisation, restart interval
-SCAN, END = 0xDA, 0xD9
 EXIF, ADOBE, COMMENT = 0xE1, 0xEE, 0xFE
 APPLICATION = range(0xE0, 0xF0)
-AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # any mark but those within a scan
 MAX_SCANS = 64  # a scan costs a decoder the whole picture again
 
 
 def strip_png(data: bytes) -> tuple[bytes, int, int] | None:
     """The file without what is not pixels, its width and its height."""
-    kept, size, at = [PNG_SIGNATURE], None, len(PNG_SIGNATURE)
-    has_pixels = False
-    while at + 12 <= len(data):
-        (length,) = struct.unpack_from(">I", data, at)
-        name, end = data[at + 4 : at + 8], at + 12 + length
-        if end > len(data) or (size is None) != (name == b"IHDR"):
+    kept, size = [PNG_SIGNATURE], None
+    for name, chunk in wholeness.png_chunks(data):
+        if (size is None) != (name == b"IHDR"):
             return None
-        chunk = data[at:end]
-        if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
-            return None
-        at = end
         if name in SKIPPED_CHUNKS and not chunk[8:].startswith(HOLD_EXIF):
             continue
         kept.append(chunk)
-        if name == b"IHDR" and length == 13:
+        if name == b"IHDR":
             width, height, depth, colours, *_ = struct.unpack_from(">IIBBBBB", chunk, 8)
             if depth != 8 or colours not in (0, 2):
                 return None
             size = width, height
-        elif name == b"IDAT":
-            has_pixels = True
-        elif name == b"IEND" and has_pixels and size:
+        elif name == b"IEND" and size:
             return b"".join(kept), *size
-        else:
+        elif name != b"IDAT":
             return None  # transparency, how it was held, an animation
     return None
 
 
 def strip_jpeg(data: bytes) -> tuple[bytes, int, int] | None:
-    """The file without what is not pixels, its width and its height."""
-    kept, size, scans, at = [data[:2]], None, 0, 2
-    while at + 2 <= len(data) and data[at] == 0xFF:
-        mark = data[at + 1]
-        if mark == END:
-            return (b"".join([*kept, data[at : at + 2]]), *size) if size and scans else None
-        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        body = data[at + 4 : end]
+    """The file without what is not pixels, its width and its height. A missing last mark is put
+    there: pixels have none."""
+    kept, size, scans = [data[:2]], None, 0
+    for mark, segment in wholeness.jpeg_segments(data):
+        body = segment[4:]
         if mark in (BASELINE, EXTENDED, PROGRESSIVE):
             size = _plain_frame(body) if size is None else None
             if size is None:
                 return None
-        elif mark == SCAN and size and scans < MAX_SCANS:
-            found = AFTER_SCAN.search(data, end)
-            if found is None:
-                return None
-            scans, end = scans + 1, found.start()
+        elif mark == wholeness.SCAN and size and scans < MAX_SCANS:
+            scans += 1
         elif mark in APPLICATION or mark == COMMENT:
             if mark == EXIF and not _is_upright(body):
                 return None
             if mark == ADOBE and body.startswith(b"Adobe"):
                 return None  # it can mean that the colours are others
-            at = end
             continue
         elif mark not in TABLES:
             return None
-        kept.append(data[at:end])
-        at = end
-    return None
+        kept.append(segment)
+    return (b"".join([*kept, wholeness.END_OF_JPEG]), *size) if size and scans else None
 
 
 def _plain_frame(body: bytes) -> tuple[int, int] | None:

@@ -1,14 +1,58 @@
-"""What /docs says of routes that read their body themselves, within limits."""
+"""/docs, and what it says of routes that read their body themselves, within limits."""
 
+import base64
+import hashlib
+from pathlib import Path
 from typing import Any
 
+import fastapi_offline
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.responses import FileResponse, HTMLResponse
 from pydantic.json_schema import models_json_schema
 
 from gateway.contract import CaseFields, CaseRequest, Forbidden, Problem, Refused, UnknownModel
 from gateway.intake import request as intake
 from gateway.out.openai_api import ChatRequest
+
+# The page takes nothing from another host: it is the same without a network. All its addresses are
+# relative, so it is found under any path.
+SWAGGER = Path(fastapi_offline.__file__).parent / "static"
+START = """SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui"})"""
+PAGE = f"""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Consilium</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="docs/swagger-ui.css">
+<div id="swagger-ui"></div>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script>{START}</script>
+</html>
+"""
+START_DIGEST = base64.b64encode(hashlib.sha256(START.encode()).digest()).decode()
+POLICY = (
+    f"default-src 'none'; script-src 'self' 'sha256-{START_DIGEST}'; connect-src 'self'; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def add_pages(app: FastAPI) -> None:
+    """`/docs`, and the files that it needs."""
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(PAGE, headers={"content-security-policy": POLICY})
+
+    @app.get("/docs/swagger-ui.css", include_in_schema=False)
+    async def style() -> FileResponse:
+        return FileResponse(SWAGGER / "swagger-ui.css")
+
+    @app.get("/docs/swagger-ui-bundle.js", include_in_schema=False)
+    async def script() -> FileResponse:
+        return FileResponse(SWAGGER / "swagger-ui-bundle.js")
 
 
 def case_body() -> dict[str, Any]:

@@ -6,14 +6,24 @@ What chat has no word for stands in the request's and the reply's field `consili
 """
 
 import json
+import re
 import time
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
+from gateway.case import Case
 from gateway.contract import (
     Answer,
+    CaseRequest,
     InvalidCase,
     Problem,
     Provisional,
@@ -27,35 +37,86 @@ from gateway.settings import Settings
 MODEL = "consilium"
 ABSTAINED = "The panel abstains: it is too likely to be wrong."
 
+# What a chat may ask that a panel does not do, and the values with which it asks nothing. Whoever
+# sends another must not believe that it was heeded. What is not listed says how a model samples or
+# who is asking (temperature, max_tokens, seed, user), and is ignored.
+NOT_DONE: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "n": ("a panel gives one verdict", (1,)),
+    "best_of": ("a panel gives one verdict", (1,)),
+    "response_format": ("an answer is plain text", ({"type": "text"},)),
+    "tools": ("a panel calls none", ([],)),
+    "tool_choice": ("a panel calls none", ("none", "auto")),
+    "functions": ("a panel calls none", ([],)),
+    "function_call": ("a panel calls none", ("none", "auto")),
+    "web_search_options": ("a panel searches nothing", ()),
+    "logit_bias": ("to allow some answers alone, send consilium.choices", ({},)),
+    "logprobs": ("each worker's confidence is in the reply's consilium", (False,)),
+    "top_logprobs": ("each worker's alternatives are in the reply's consilium", (0,)),
+    "stop": ("an answer is told whole", ([], "")),
+    "modalities": ("an answer is text", (["text"],)),
+    "audio": ("an answer is text", ()),
+    "prediction": ("nothing is predicted", ()),
+    "echo": ("an answer is told alone", (False,)),
+    "suffix": ("an answer is told alone", ("",)),
+    "continue_final_message": ("a panel answers, it does not go on", (False,)),
+    **dict.fromkeys(
+        ("guided_choice", "guided_regex", "guided_json", "guided_grammar", "structured_outputs"),
+        ("to allow some answers alone, send consilium.choices", ({},)),
+    ),
+    **{name: (f"send it as consilium.{name}", ()) for name in CaseRequest.model_fields},
+}
+NOT_DONE["question"] = NOT_DONE["images"] = ("send it in the last user message", ())
+
+READ, KNOWN_UNREAD = {"text", "image_url"}, {"file", "input_audio", "input_image", "input_file"}
+KNOWN_UNREAD |= {"input_text", "audio_url", "video_url", "video", "refusal", "image"}
+ASIDE = {"system", "developer"}  # what they say is not read, wherever it stands
+WORD = re.compile(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+|[^\w\s]")
+
 
 class _Lenient(BaseModel):
-    # What else clients send is about how a model samples, and a panel does not.
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
+def _as_object(sent: Any) -> Any:
+    return {"url": sent} if isinstance(sent, str) else sent
+
+
+def _as_parts(sent: Any) -> Any:
+    return [{"type": "text", "text": sent}] if isinstance(sent, str) else sent or []
+
+
 class ImageUrl(_Lenient):
-    url: str = Field(description="A data URI; nothing is fetched.")
+    url: str | None = Field(default=None, description="A data URI; nothing is fetched.")
 
 
 class Part(_Lenient):
     type: str
     text: str | None = None
-    image_url: ImageUrl | None = None
+    image_url: Annotated[
+        ImageUrl | None, BeforeValidator(_as_object, json_schema_input_type=ImageUrl | str | None)
+    ] = None
 
 
 class Message(_Lenient):
     role: str
-    content: str | tuple[Part, ...] | None = None
+    content: Annotated[
+        tuple[Part, ...],
+        BeforeValidator(_as_parts, json_schema_input_type=tuple[Part, ...] | str | None),
+    ] = ()
 
     @property
-    def parts(self) -> tuple[Part, ...]:
-        if isinstance(self.content, str):
-            return (Part(type="text", text=self.content),)
-        return self.content or ()
+    def text(self) -> str:
+        return "\n".join(part.text for part in self.content if part.type == "text" and part.text)
 
     @property
-    def images(self) -> list[str]:
-        return [part.image_url.url for part in self.parts if part.image_url]
+    def images(self) -> list[str | None]:
+        """One for each image part; null where it holds none."""
+        parts = (part for part in self.content if part.type == "image_url")
+        return [(part.image_url and part.image_url.url) or None for part in parts]
+
+
+class StreamOptions(_Lenient):
+    include_usage: bool | None = None
 
 
 class ChatRequest(_Lenient):
@@ -64,10 +125,15 @@ class ChatRequest(_Lenient):
     model: str = Field(description="consilium, or consilium-zh: the panel, asked in a language.")
     messages: tuple[Message, ...] = Field(min_length=1)
     stream: bool = False
-    n: int | None = Field(default=1, description="One: a panel gives one verdict.")
+    stream_options: StreamOptions = StreamOptions()
     consilium: dict[str, Any] = Field(
         default={}, description="language, context, modality, choices and options of a CaseRequest."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_the_default(cls, sent: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in sent.items() if value is not None}
 
 
 def models(settings: Settings) -> dict[str, Any]:
@@ -77,52 +143,94 @@ def models(settings: Settings) -> dict[str, Any]:
     return {"object": "list", "data": listed}
 
 
+def model(name: str, settings: Settings) -> dict[str, Any]:
+    """`GET /v1/models/NAME`: one of them; raises UnknownModel."""
+    _language(name, settings)
+    return next(each for each in models(settings)["data"] if each["id"] == name)
+
+
 def read(content: dict[str, Any], settings: Settings) -> tuple[ChatRequest, dict[str, Any]]:
     """The request, and its case as the body of `POST /vqa`.
 
     Raises:
         UnknownModel, InvalidCase
     """
+    for name, (why, asks_nothing) in NOT_DONE.items():
+        # By type too: to Python false is 0 and 1 is true.
+        sent = content.get(name)
+        if sent is not None and (type(sent), sent) not in [(type(v), v) for v in asks_nothing]:
+            raise InvalidCase(f"{name}: {why}. Leave it away.")
     try:
         chat = ChatRequest.model_validate(content)
     except ValidationError as error:
         refuse_fields(error)
-    if chat.n not in (None, 1):
-        raise InvalidCase("n: a panel gives one verdict; send 1.")
-    asked = [message for message in chat.messages if message.role == "user"]
-    if not asked:
-        raise InvalidCase('messages: none is of the role "user"; send the question as one.')
+    question, images = _asked(chat.messages)
     if own := chat.consilium.keys() & {"question", "images"}:
         raise InvalidCase(f"consilium.{min(own)}: it stands in the last user message.")
-    if strange := {part.type for part in asked[-1].parts} - {"text", "image_url"}:
-        raise InvalidCase(
-            f"messages: the last one has {len(strange)} kind(s) of part that nobody reads; send "
-            "text and image_url."
-        )
-    question = "\n".join(part.text for part in asked[-1].parts if part.text)
-    images = next((m.images for m in reversed(asked) if m.images), [])
     case = {"question": question, "images": images, **chat.consilium}
     if language := _language(chat.model, settings):
-        if chat.consilium.get("language", language) != language:
+        if chat.consilium.get("language") not in (None, language):
             raise InvalidCase("consilium.language: another one than the model's name says.")
         case["language"] = language
     return chat, case
 
 
-def reply(verdict: Verdict, chat: ChatRequest) -> dict[str, Any]:
+def _asked(messages: tuple[Message, ...]) -> tuple[str, list[str]]:
+    """The last user message's question; its images, else those of the latest before it that has
+    some. An image that is named and not there is never made up for by an earlier one."""
+    asked = [message for message in messages if message.role == "user"]
+    if not asked:
+        raise InvalidCase('messages: none is of the role "user"; send the question as one.')
+    if next(each.role for each in reversed(messages) if each.role not in ASIDE) != "user":
+        raise InvalidCase('messages: the last one must be of the role "user": it is the question.')
+    if strange := {part.type for part in asked[-1].content} - READ:
+        named = ", ".join(sorted(strange & KNOWN_UNREAD)) or "an unknown kind"
+        raise InvalidCase(
+            f"messages: the last one holds what nobody reads ({named}); send text and image_url."
+        )
+    if not asked[-1].text.strip():
+        raise InvalidCase("messages: the last one has no text; ask something about the image.")
+    found = next((m.images for m in reversed(asked) if m.images), [])
+    images = [url for url in found if url]
+    if len(images) < len(found):
+        raise InvalidCase(
+            "messages: an image_url without an image. Send it as a data URI: "
+            "data:image/png;base64,…"
+        )
+    if not images:
+        raise InvalidCase("messages: no images; send one as an image_url part of a user message.")
+    return asked[-1].text, images
+
+
+def usage(case: Case, verdict: Verdict) -> dict[str, int]:
+    """Words and signs, and of Chinese the characters: workers have a tokenizer each, and what it
+    makes of a picture is its own."""
+    asked = [case.question, case.context or "", *(case.choices or ())]
+    prompt = sum(len(WORD.findall(text)) for text in asked)
+    completion = len(WORD.findall(verdict.answer or ABSTAINED))
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+    }
+
+
+def reply(verdict: Verdict, chat: ChatRequest, case: Case) -> dict[str, Any]:
     """A verdict as a chat completion."""
     message = {"role": "assistant", **_said(verdict)}
     choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
-    head = _head("chat.completion", verdict.id, chat)
-    return head | {"choices": [choice], "consilium": verdict.model_dump()}
+    told = {"choices": [choice], "usage": usage(case, verdict), "consilium": verdict.model_dump()}
+    return _head("chat.completion", verdict.id, chat) | told
 
 
 async def chunks(
-    events: AsyncGenerator[Event, None], chat: ChatRequest, case_id: str
+    events: AsyncGenerator[Event, None], chat: ChatRequest, case: Case
 ) -> AsyncGenerator[bytes, None]:
     """The events of a case as a streamed completion: its text comes with the verdict, not before;
     what is heard until then stands in `consilium`."""
-    head = _head("chat.completion.chunk", case_id, chat)
+    head = _head("chat.completion.chunk", case.id, chat)
+    if chat.stream_options.include_usage:
+        head["usage"] = None  # but in the last chunk
     async for event in events:
         match event.content:
             case Problem() as problem:
@@ -131,6 +239,8 @@ async def chunks(
             case Verdict() as verdict:
                 yield _line(_chunk(head, {"role": "assistant", **_said(verdict)}, None, event))
                 yield _line(_chunk(head, {}, "stop", None))
+                if chat.stream_options.include_usage:
+                    yield _line(head | {"choices": [], "usage": usage(case, verdict)})
             case Answer() | Provisional():
                 yield _line(_chunk(head, {}, None, event))
     yield b"data: [DONE]\n\n"

@@ -5,6 +5,7 @@ A reader's pace is his own: what he has not read yet waits here, and the panel d
 """
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from gateway.contract import Answer, Problem, Provisional, Refused, Verdict
 from gateway.panel import Panel
 from gateway.store.flights import Tell
 
+QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 Ask = Callable[[Tell], Coroutine[Any, Any, Verdict]]
 
 
@@ -21,6 +23,25 @@ Ask = Callable[[Tell], Coroutine[Any, Any, Verdict]]
 class Event:
     name: Literal["answer", "failure", "provisional", "verdict", "problem"]
     content: Answer | Provisional | Verdict | Problem
+
+
+def is_preferred(accept: str) -> bool:
+    """Whether an Accept header would rather have events than JSON (RFC 9110 section 12.5.1): by
+    quality, and where that is the same, by which of them it names. What is malformed counts for
+    nothing."""
+    return _wish(accept, "text/event-stream") > _wish(accept, "application/json")
+
+
+def _wish(accept: str, kind: str) -> tuple[float, int]:
+    """Quality of the most specific range that holds a media type, and how specific that is."""
+    ranges = (kind, kind.partition("/")[0] + "/*", "*/*")
+    found = (0.0, -len(ranges))
+    for each in accept.lower().split(","):
+        name, *parameters = (part.strip() for part in each.split(";"))
+        quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+        if name in ranges and QUALITY.fullmatch(quality):
+            found = max(found, (float(quality), -ranges.index(name)), key=lambda wish: wish[1])
+    return found if found[0] else (0.0, 0)
 
 
 async def opened(case: Case, panel: Panel, ask: Ask) -> AsyncGenerator[Event, None]:

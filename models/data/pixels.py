@@ -1,37 +1,46 @@
-"""An image file's decoded pixels: what it shows, in whatever format it is kept."""
+"""An image file's decoded pixels: what it shows, in whatever format it is kept.
+
+The gateway's own reader: a worker is trained on the picture that it will be sent.
+"""
 
 import hashlib
 from pathlib import Path
 
 from PIL import Image
 
+from gateway.intake.pixels import Refused, shown
 from models.data.example import DataError
+
+ORIENTATION, LYING = 0x0112, {5, 6, 7, 8}  # of EXIF: width and height are each other's
 
 
 def open_rgb(path: Path) -> Image.Image:
-    """The decoded image; the file is closed again.
+    """The decoded image, upright and of 8 bits.
 
     Raises:
-        DataError: it cannot be decoded.
+        DataError: it cannot be read.
     """
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except OSError as error:  # what Pillow raises for a truncated image, or for none at all
-        raise DataError(f"{path} is no readable image ({error}): download it again.") from error
+        return shown(path.read_bytes(), str(path)).convert("RGB")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error}): download it again.") from error
+    except Refused as refused:
+        raise DataError(str(refused)) from refused
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """Width and height in pixels, read from the file's head.
+    """Width and height in pixels, read from the file's head where it has a plain one.
 
     Raises:
         DataError: it is no image.
     """
     try:
-        with Image.open(path) as image:
-            return image.size
-    except OSError as error:
-        raise DataError(f"{path} is no readable image ({error}): download it again.") from error
+        with Image.open(path, formats=["JPEG", "PNG", "WEBP"]) as image:
+            width, height = image.size
+            lies = image.getexif().get(ORIENTATION) in LYING
+    except OSError:
+        return open_rgb(path).size
+    return (height, width) if lies else (width, height)
 
 
 def pixel_hash(path: Path) -> str:

@@ -5,10 +5,9 @@ Made for the medical alignment of a connector; the words are ours, the facts SLA
 
 from pathlib import Path
 
-from PIL import Image
-
 from models.data import slake
 from models.data.example import DataError, Example, read_json
+from models.data.pixels import size_of
 
 LANGUAGES = ("en",)
 PLACES = (("upper left", "top", "upper right"), ("left", "middle", "right"),
@@ -88,5 +87,4 @@ def boxes(image: Path) -> list[dict[str, list[float]]]:
 
 
 def _side_of(image: Path) -> int:
-    with Image.open(image) as opened:
-        return max(opened.size)
+    return max(size_of(image))

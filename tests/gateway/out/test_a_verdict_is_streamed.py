@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpx
+import pytest
 
 from gateway.contract import Answer, Problem, Provisional, Verdict
+from gateway.out.stream import is_preferred
 from tests.gateway.test_the_panel_survives_its_workers import CASE, ask
 
 MODELS = {
@@ -116,3 +118,33 @@ def test_a_reader_who_leaves_takes_the_calls_with_him(vllm, gateway):
     while not slow.dropped and time.monotonic() < give_up_at:
         time.sleep(0.05)
     assert slow.dropped == 1
+
+
+@pytest.mark.parametrize(
+    ("accept", "streamed"),
+    [
+        ("text/event-stream", True),
+        ("Text/Event-Stream; charset=utf-8", True),
+        ("text/event-stream, application/json;q=0.9", True),
+        ("application/json;q=0.1, text/event-stream;q=0.2", True),
+        ("text/event-stream, */*", True),
+        ("text/event-stream, */*;q=0.1", True),
+        ("text/*", True),
+        ("application/json, text/event-stream;q=0.1", False),
+        ("application/json, text/event-stream", False),
+        ("text/event-stream;q=0", False),
+        ("text/event-stream;q=0, */*", False),
+        ("text/event-stream;q=0.5, */*", False),
+        ("text/event-stream;q=0.5, application/*", False),
+        ("*/*", False),
+        ("application/json", False),
+        ("text/html, application/xhtml+xml", False),
+        ("", False),
+        ("text/event-stream;q=much", False),
+        ("text/event-stream;q=7", False),
+        (";;,,q=1, text", False),
+    ],
+)
+def test_events_are_sent_to_who_would_rather_have_them(accept, streamed):
+    """RFC 9110: by quality, of the most specific range that is named."""
+    assert is_preferred(accept) is streamed

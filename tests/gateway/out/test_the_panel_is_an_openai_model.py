@@ -2,12 +2,16 @@
 
 import base64
 import json
+from typing import Any
 
 import httpx
 import openai
 import pytest
 
+from gateway.contract import InvalidCase
 from gateway.door import keys
+from gateway.out import openai_api
+from gateway.settings import load_settings
 from tests.conftest import picture
 
 URI = "data:image/png;base64," + base64.b64encode(picture()).decode()
@@ -149,6 +153,168 @@ def test_a_wrong_chat_is_one_clear_error(vllm, gateway, changed, error, says):
     with pytest.raises(error) as raised:
         client(gateway([worker])).chat.completions.create(**asked)
     assert says in raised.value.body["message"] and not worker.requests
+
+
+# One line for each thing that a chat may ask and a panel does not do; and how it asks nothing.
+NOT_DONE = [
+    ("n", 2, 1),
+    ("response_format", {"type": "json_object"}, {"type": "text"}),
+    ("response_format", {"type": "json_schema", "json_schema": {}}, None),
+    ("tools", [{"type": "function", "function": {"name": "f"}}], []),
+    ("tool_choice", "required", "auto"),
+    ("tool_choice", {"type": "function", "function": {"name": "f"}}, "none"),
+    ("functions", [{"name": "f"}], []),
+    ("function_call", {"name": "f"}, "none"),
+    ("logit_bias", {"50256": -100}, {}),
+    ("logprobs", True, False),
+    ("logprobs", 1, None),
+    ("top_logprobs", 5, 0),
+    ("stop", "\n", []),
+    ("stop", ["a"], ""),
+    ("modalities", ["text", "audio"], ["text"]),
+    ("audio", {"voice": "alloy"}, None),
+    ("prediction", {"type": "content", "content": "yes"}, None),
+    ("web_search_options", {}, None),
+    ("continue_final_message", True, False),
+    ("guided_choice", ["yes", "no"], None),
+    ("structured_outputs", {"choice": ["yes", "no"]}, {}),
+    ("choices", ["yes", "no"], None),
+    ("language", "zh", None),
+    ("context", "cough", None),
+    ("images", [URI], None),
+]
+
+
+@pytest.fixture(scope="module")
+def panel(tmp_path_factory):
+    """The settings of a panel that nobody asks: what a chat says is read without one."""
+    file = tmp_path_factory.mktemp("panel") / "panel.toml"
+    seat = 'name = "w"\nfamily = "f"\nmodel = "m"\nprompt = "{question}"\n'
+    file.write_text(f'[panel]\nquorum = 1\n[[worker]]\n{seat}languages = ["en", "zh"]\n')
+    return load_settings(file, environ={})
+
+
+def read(panel, *messages: dict, **more):
+    chat = {"model": "consilium", "messages": [*messages] or [asks("x?", URI)], **more}
+    return openai_api.read(chat, panel)
+
+
+@pytest.mark.parametrize(("name", "asked", "nothing"), NOT_DONE)
+def test_what_a_panel_does_not_do_is_refused_and_never_ignored(panel, name, asked, nothing):
+    with pytest.raises(InvalidCase, match=f"^{name}: "):
+        read(panel, **{name: asked})
+    assert read(panel, **{name: nothing})[1] == read(panel)[1]
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        {"temperature": 0.7, "top_p": 1, "max_tokens": 9, "max_completion_tokens": 9, "seed": 1},
+        {"user": "u", "metadata": {"a": "b"}, "store": True, "presence_penalty": 1},
+        {"parallel_tool_calls": True, "reasoning_effort": "low", "service_tier": "auto"},
+        {"stream": None, "stream_options": None, "consilium": None, "n": None},
+        {"stream_options": {"include_usage": None}},
+        {"consilium": {"language": None, "choices": None, "options": None, "context": None}},
+    ],
+)
+def test_how_a_model_samples_and_null_change_nothing(panel, harmless):
+    chat, case = read(panel, **harmless)
+    assert not chat.stream and not chat.stream_options.include_usage
+    assert {name: value for name, value in case.items() if value is not None} == read(panel)[1]
+
+
+def user(*parts: Any) -> dict:
+    return {"role": "user", "content": list(parts)}
+
+
+TEXT = {"type": "text", "text": "x?"}
+EMPTY = [{"type": "image_url"}, {"type": "image_url", "image_url": None}]
+EMPTY += [
+    {"type": "image_url", "image_url": value} for value in ({}, {"url": ""}, {"url": None}, "")
+]
+
+
+@pytest.mark.parametrize("empty", EMPTY, ids=str)
+def test_an_image_that_is_not_there_is_never_another_one(panel, empty):
+    """An earlier picture would be answered about, and nobody told."""
+    for chat in (
+        [asks("First?", URI), user(empty, TEXT)],
+        [asks("First?", URI), user(empty, TEXT), user(TEXT)],
+        [user(empty, {"type": "image_url", "image_url": {"url": URI}}, TEXT)],
+    ):
+        with pytest.raises(InvalidCase, match="image_url without an image"):
+            read(panel, *chat)
+
+
+def test_parts_are_read_in_any_order_and_an_image_in_either_form(panel):
+    expected = {"question": "a\nb", "images": [URI, "AAAA"]}
+    parts = [
+        {"type": "text", "text": "a"},
+        {"type": "image_url", "image_url": URI},
+        {"type": "text", "text": "b"},
+        {"type": "image_url", "image_url": {"url": "AAAA", "detail": "high"}},
+    ]
+    for order in (parts, [parts[1], parts[3], parts[0], parts[2]]):
+        assert read(panel, user(*order))[1] == expected
+    aside = [{"role": "system", "content": "x"}, {"role": "developer", "content": [TEXT]}]
+    assert read(panel, *aside, user(*parts), *aside)[1] == expected
+    assert read(panel, asks("First?", "BBBB"), user(*parts))[1] == expected
+    earlier = [user(*parts[1::2], TEXT), {"role": "assistant", "content": None, "images": [URI]}]
+    assert read(panel, *earlier, {"role": "user", "content": "a\nb"})[1] == expected
+
+
+@pytest.mark.parametrize(
+    ("messages", "says"),
+    [
+        ([user({"type": "image_url", "image_url": URI})], "has no text"),
+        ([asks("  ", URI)], "has no text"),
+        ([user(TEXT)], "no images"),
+        ([asks("x?", URI), {"role": "assistant", "content": "yes"}], 'role "user"'),
+        ([asks("x?", URI), {"role": "tool", "content": "yes", "tool_call_id": "1"}], 'role "user"'),
+        ([user(TEXT, {"type": "input_audio", "input_audio": {}})], "input_audio"),
+        ([user(TEXT, {"type": "file", "file": {}})], "file"),
+        ([user(TEXT, {"type": "input_image", "image_url": URI})], "input_image"),
+        ([user(TEXT, {"type": "Doe, Jane"})], "an unknown kind"),
+        ([user(TEXT, {"text": "y"})], "messages.0.content.1.type: it is required"),
+        ([user(TEXT, {"type": "text", "text": 7})], "text: it must be a text"),
+        ([user(TEXT, {"type": "image_url", "image_url": 7})], "image_url: it must be an object"),
+        ([{"role": "user", "content": 7}], "content: it must be a list of parts, or a text"),
+        ([{"content": "x"}], "role: it is required"),
+        (["x"], "messages.0: it must be an object"),
+    ],
+)
+def test_a_wrong_conversation_is_told_where(panel, messages, says):
+    with pytest.raises(InvalidCase) as refused:
+        read(panel, *messages)
+    assert says in str(refused.value) and "Jane" not in str(refused.value)
+
+
+def test_usage_counts_words_and_of_chinese_the_characters(vllm, gateway):
+    """No tokenizer is the panel's own; what is counted is written in docs/chat.md."""
+    url = gateway([vllm("left lung")])
+    asked = {"model": "consilium", "messages": [asks("Which lung? 左肺", URI)]}
+    done = client(url).chat.completions.create(**asked)
+    assert (done.usage.prompt_tokens, done.usage.completion_tokens) == (5, 2)
+    assert done.usage.total_tokens == 7
+    chunks = list(
+        client(url).chat.completions.create(
+            stream=True, stream_options={"include_usage": True}, **asked
+        )
+    )
+    assert chunks[-1].usage == done.usage and chunks[-1].choices == []
+    assert all(chunk.usage is None and chunk.choices for chunk in chunks[:-1])
+    without = list(client(url).chat.completions.create(stream=True, **asked))
+    assert all(chunk.usage is None and chunk.choices for chunk in without)
+
+
+def test_one_model_can_be_looked_up(vllm, gateway):
+    url = gateway([vllm()])
+    listed = {model.id: model for model in client(url).models.list()}
+    for name in ("consilium", "consilium-en"):
+        assert client(url).models.retrieve(name) == listed[name]
+    for name in ("gpt-4o", "consilium-zh", "consilium-", "meta/llama"):
+        with pytest.raises(openai.NotFoundError, match="No such model here"):
+            client(url).models.retrieve(name)
 
 
 def test_a_key_is_openais_key(vllm, gateway, tmp_path):

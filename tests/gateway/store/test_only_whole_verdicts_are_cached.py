@@ -135,7 +135,7 @@ def test_redis_learns_no_question_from_a_key(vllm, gateway, redis_server):
 
 
 def test_a_key_covers_the_tenant_the_secret_and_the_panel(panel_file):
-    case = Case("id", "q?", (CaseImage(b"", "a"),), "en", None, None, Options())
+    case = Case("id", "q?", (CaseImage(b"", "a", (32, 24)),), "en", None, None, Options())
     path = panel_file(["http://127.0.0.1:1"])
     settings = load_settings(path, environ={"CONSILIUM_SECRET": "s"})
     again = load_settings(path, environ={"CONSILIUM_SECRET": "s"})

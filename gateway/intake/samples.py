@@ -1,0 +1,215 @@
+"""Samples as a file holds them, where Pillow cuts them to 8 bits or knows no such kind: PNGs of 16
+bits, and TIFFs of wide or signed integers, of floats, and of grey with alpha.
+
+Both are taken apart into files of 8 bits that any decoder reads, and put together again. Sources:
+the W3C PNG specification, third edition; TIFF 6.0 sections 7, 14, 18 and 19; Adobe's TIFF Technical
+Note 3 (the predictor of floats).
+"""
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, TiffImagePlugin
+
+from gateway.intake import wholeness
+
+GREY_ALPHA, RGBA = 4, 6  # of PNG's colour types
+COLOURS_OF = {0: 0, 2: 2, 4: 0, 6: 2}  # the same without alpha
+
+WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
+STRIPS, ORIENTATION, SAMPLES, ROWS_PER_STRIP, STRIP_BYTES = 273, 274, 277, 278, 279
+PLANAR, PREDICTOR, TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES = 284, 317, 322, 323, 324, 325
+EXTRA, FORMAT = 338, 339
+UNSIGNED, SIGNED, FLOAT = 1, 2, 3
+PREMULTIPLIED, ALPHA = 1, 2
+# Those that pack bytes, whatever the bytes are: none, LZW, deflate (twice), PackBits, LZMA, zstd.
+PACKS_BYTES = {1, 5, 8, 32946, 32773, 34925, 50000}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """`values` is [rows, columns, 1 or 3]; `opacity` [rows, columns] from 0 to 1, null where the
+    values need none; `seen` is where it is not 0."""
+
+    values: NDArray[Any]
+    opacity: NDArray[np.float32] | None = None
+    seen: NDArray[np.bool_] | None = None
+    white_is_zero: bool = False
+
+
+def depth_of_png(data: bytes) -> int:
+    """Bits of a sample."""
+    return data[24]
+
+
+def of_png(data: bytes) -> Samples:
+    """The samples of a PNG of 16 bits whose size was checked; raises as `png_rows`.
+
+    A PNG's filters work on each byte of a pixel apart. So the high bytes alone are a picture of 8
+    bits, and the low bytes are another.
+    """
+    colours = data[25]
+    rows, at, halves = wholeness.png_rows(data), 0, (bytearray(), bytearray())
+    for stride, count in wholeness.png_passes(data):
+        block = np.frombuffer(rows, np.uint8, stride * count, at).reshape(count, stride)
+        for half, first in zip(halves, (1, 2), strict=True):
+            half += np.hstack([block[:, :1], block[:, first::2]]).tobytes()
+        at += stride * count
+    high, low = (_png_of_8_bits(data, bytes(half)) for half in halves)
+    values = high.astype(np.uint16) << 8 | low
+    key = next((chunk[8:-4] for name, chunk in wholeness.png_chunks(data) if name == b"tRNS"), b"")
+    if colours in (GREY_ALPHA, RGBA):
+        opacity = values[..., -1].astype(np.float32) / np.float32(65535)
+        return Samples(values[..., :-1], opacity, opacity > 0)
+    if len(key) == 2 * values.shape[-1]:
+        seen = (values != np.frombuffer(key, ">u2")).any(axis=-1)
+        return Samples(values, seen.astype(np.float32), seen)
+    return Samples(values)
+
+
+def _png_of_8_bits(data: bytes, rows: bytes) -> NDArray[np.uint8]:
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
+
+    head = data[16:24] + b"\x08" + data[25:29]
+    packed = chunk(b"IDAT", zlib.compress(rows, 0))
+    png = wholeness.PNG_SIGNATURE + chunk(b"IHDR", head) + packed + chunk(b"IEND", b"")
+    pixels = np.asarray(Image.open(io.BytesIO(png), formats=["PNG"]))
+    return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def of_tiff(data: bytes) -> "Tiff | None":
+    """The first page, where it is grey or RGB of samples that Pillow does not read as they are.
+
+    Raises what Pillow raises for a broken directory.
+    """
+    file, header = io.BytesIO(data), data[: 16 if data[2:4] in (b"+\0", b"\0+") else 8]
+    tags = TiffImagePlugin.ImageFileDirectory_v2(header)
+    file.seek(tags.next)
+    tags.load(file)
+    bits, form = set(tags.get(BITS, (1,))), set(tags.get(FORMAT, (UNSIGNED,)))
+    count, photometric = int(tags.get(SAMPLES, 1)), tags.get(PHOTOMETRIC)
+    plain = max(bits) <= 8 and form == {UNSIGNED} and (count == 1 or photometric == 2)
+    if plain or photometric not in (0, 1, 2) or tags.get(COMPRESSION, 1) not in PACKS_BYTES:
+        return None
+    if len(bits) > 1 or len(form) > 1 or count < (3 if photometric == 2 else 1):
+        raise ValueError("samples of several kinds")
+    return Tiff(data, tags)
+
+
+class Tiff:
+    """A page whose size is known and whose samples are not read yet."""
+
+    def __init__(self, data: bytes, tags: TiffImagePlugin.ImageFileDirectory_v2):
+        self._data, self._tags = data, tags
+        self._order = "<" if data.startswith(b"II") else ">"
+        self.width, self.height = int(tags[WIDTH]), int(tags[HEIGHT])
+        self.orientation = int(tags.get(ORIENTATION, 1))
+        self._bits, self._count = int(tags[BITS][0]), int(tags.get(SAMPLES, 1))
+        self._format = int(tags.get(FORMAT, (UNSIGNED,))[0])
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Of all its samples."""
+        return self.width * self.height * self._count * max(self._bits, 16) // 8
+
+    def read(self) -> Samples:
+        """Raises ValueError for samples of no known kind, and what Pillow raises."""
+        if self._tags.get(PLANAR, 1) == 2:
+            values = np.concatenate([self._plane(plane, 1) for plane in range(self._count)], axis=2)
+        else:
+            values = self._plane(0, self._count)
+        colours = 3 if self._tags[PHOTOMETRIC] == 2 else 1
+        inverted = self._tags[PHOTOMETRIC] == 0
+        extra = self._tags.get(EXTRA, (0,))[0] if self._count > colours else 0
+        if extra not in (PREMULTIPLIED, ALPHA):
+            return Samples(values[..., :colours], white_is_zero=inverted)
+        alpha = values[..., colours].astype(np.float32)
+        if self._format != FLOAT:
+            alpha /= 2 ** (self._bits - (self._format == SIGNED)) - 1
+        opacity = np.nan_to_num(np.clip(alpha, 0, 1))
+        # On black, what is premultiplied is what is seen.
+        weight = opacity if extra == ALPHA else None
+        return Samples(values[..., :colours], weight, opacity > 0, inverted)
+
+    def _plane(self, plane: int, count: int) -> NDArray[Any]:
+        """[rows, columns, count]: one plane, or the only one with all its samples beside each
+        other. Its bytes are read as a grey picture that is so much wider."""
+        tiled = TILES in self._tags
+        across = int(self._tags[TILE_WIDTH]) if tiled else self.width
+        tiles = -(-self.width // across)
+        stride = -(-across * count * self._bits // 8)  # bytes in a row of a tile, or of a strip
+        grey = self._as_bytes(plane, stride, tiles)
+        rows = np.asarray(Image.open(io.BytesIO(grey), formats=["TIFF"]))
+        rows = rows.reshape(self.height, tiles, stride)
+        predictor = self._tags.get(PREDICTOR, 1) if self._tags.get(COMPRESSION, 1) != 1 else 1
+        values = self._numbers(rows, across, count, predictor)
+        return values.reshape(self.height, tiles * across, count)[:, : self.width]
+
+    def _as_bytes(self, plane: int, stride: int, tiles: int) -> bytes:
+        tags, planes = self._tags, self._count if self._tags.get(PLANAR, 1) == 2 else 1
+        places, lengths = (TILES, TILE_BYTES) if TILES in tags else (STRIPS, STRIP_BYTES)
+        each = len(tags[places]) // planes
+        mine = slice(plane * each, (plane + 1) * each)
+        entries = {
+            WIDTH: (stride * tiles,),
+            HEIGHT: (self.height,),
+            BITS: (8,),
+            COMPRESSION: (tags.get(COMPRESSION, 1),),
+            PHOTOMETRIC: (1,),
+            FILL_ORDER: (tags.get(FILL_ORDER, 1),),
+            places: tags[places][mine],
+            SAMPLES: (1,),
+            lengths: tags[lengths][mine],
+        }
+        if TILES in tags:
+            entries |= {TILE_WIDTH: (stride,), TILE_HEIGHT: (tags[TILE_HEIGHT],)}
+        else:
+            entries |= {ROWS_PER_STRIP: (min(tags.get(ROWS_PER_STRIP, self.height), self.height),)}
+        heap, directory = self._data[8:], b""
+        for tag, values in sorted(entries.items()):
+            packed = struct.pack(f"{self._order}{len(values)}I", *values)
+            if len(values) > 1:
+                packed = struct.pack(f"{self._order}I", 8 + len(heap))
+                heap += struct.pack(f"{self._order}{len(values)}I", *values)
+            directory += struct.pack(f"{self._order}HHI", tag, 4, len(values)) + packed
+        head = (b"II*\0" if self._order == "<" else b"MM\0*") + struct.pack(
+            f"{self._order}I", 8 + len(heap)
+        )
+        return head + heap + struct.pack(f"{self._order}H", len(entries)) + directory + bytes(4)
+
+    def _numbers(
+        self, rows: NDArray[np.uint8], across: int, count: int, predictor: int
+    ) -> NDArray[Any]:
+        """[rows, tiles, bytes] → [rows, tiles, columns, count]."""
+        shape, size = (*rows.shape[:2], across, count), self._bits // 8
+        kind = {UNSIGNED: "u", SIGNED: "i", FLOAT: "f"}.get(self._format, "no number")
+        if self._bits in (8, 16, 32, 64):
+            dtype = np.dtype(f"{self._order}{kind}{size}")
+            if predictor == 3:
+                # Differences of bytes, the first bytes of all samples in a row before the second.
+                steps = rows.reshape(*rows.shape[:2], -1, count)
+                summed = steps.cumsum(axis=2, dtype=np.uint8)
+                planes = summed.reshape(*rows.shape[:2], size, across * count)
+                rows, dtype = planes.swapaxes(2, 3), dtype.newbyteorder(">")
+            values = np.ascontiguousarray(rows).view(
+                dtype if predictor != 2 else f"{self._order}u{size}"
+            )
+            values = values.reshape(shape)
+            if predictor == 2:
+                native = values.dtype.newbyteorder("=")
+                values = values.cumsum(axis=2, dtype=native).view(f"{kind}{size}")
+            return values
+        if self._format != UNSIGNED or self._bits > 16 or predictor != 1:
+            raise ValueError("samples of a rare kind")
+        bits = np.unpackbits(rows, axis=2)[..., : across * count * self._bits]
+        weights = 1 << np.arange(self._bits - 1, -1, -1)
+        numbers = bits.reshape(*rows.shape[:2], across * count, self._bits) @ weights
+        return numbers.astype(np.uint16).reshape(shape)

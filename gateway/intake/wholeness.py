@@ -1,0 +1,119 @@
+"""Are an image's pixels all there? Decoders go on with grey or black where they are not, and do not
+say so: a panel would answer about a picture that nobody took.
+
+Sources: ITU-T T.81 annexes B and G (JPEG), the W3C PNG specification, third edition.
+"""
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+
+import simplejpeg
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by the colour type
+LAST_FILTER = 4
+# First column and row, and the steps between them, of each pass of an interlaced PNG.
+ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)]
+ADAM7 += [(0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+
+SCAN, NO_MARK = 0xDA, -1
+END_OF_JPEG = b"\xff\xd9"
+AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # any mark but those within a scan
+BY_COEFFICIENTS = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}  # frames whose scans tell 64 numbers of a block
+# What libjpeg warns of when it makes up pixels. It warns of harmless things too.
+MADE_UP = re.compile(
+    "premature end of data|bad Huffman|bad arithmetic|instead of RST|before marker 0xd[0-7]"
+)
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(name, whole chunk) up to IEND, or to the first that is cut short or whose CRC is wrong."""
+    at = len(PNG_SIGNATURE)
+    while at + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        name, end = data[at + 4 : at + 8], at + 12 + length
+        chunk = data[at:end]
+        if end > len(data) or zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
+            return
+        yield name, chunk
+        if name == b"IEND":
+            return
+        at = end
+
+
+def png_passes(data: bytes) -> list[tuple[int, int]]:
+    """(bytes in a row with its filter byte, rows) of each pass; one where it is not interlaced."""
+    width, height, depth, colours, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
+    grids = ADAM7 if interlaced else [(0, 0, 1, 1)]
+    sizes = [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in grids]
+    bits = depth * SAMPLES[colours]
+    return [(1 + (columns * bits + 7) // 8, rows) for columns, rows in sizes if min(columns, rows)]
+
+
+def png_rows(data: bytes) -> bytes:
+    """Every row of a PNG whose size was checked, inflated, its filter not yet undone.
+
+    Raises:
+        ValueError, zlib.error: rows are missing, or the compressed stream is broken.
+    """
+    packed = b"".join(chunk[8:-4] for name, chunk in png_chunks(data) if name == b"IDAT")
+    passes = png_passes(data)
+    length = sum(stride * rows for stride, rows in passes)
+    # One more than there should be: only then the stream is read to its end, and its checksum.
+    raw = zlib.decompressobj().decompress(packed, length + 1)
+    if len(raw) < length:
+        raise ValueError("rows are missing")
+    at = 0
+    for stride, rows in passes:
+        if max(raw[at : at + stride * rows : stride]) > LAST_FILTER:
+            raise ValueError("no such filter")
+        at += stride * rows
+    return raw[:length]
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """(mark, segment) between the first mark and the last; a scan's holds its data. The last mark
+    may be missing; where anything else is not as it must be, the last one is (NO_MARK, b"")."""
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at : at + 2] != END_OF_JPEG:
+        if data[at + 1 : at + 2] == b"\xff":  # any number of these may stand before a mark
+            at += 1
+            continue
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if end > len(data) or end < at + 4:
+            break
+        if data[at + 1] == SCAN:
+            found = AFTER_SCAN.search(data, end)
+            end = found.start() if found else len(data)
+        yield data[at + 1], data[at:end]
+        at = end
+    if at < len(data) and data[at : at + 2] != END_OF_JPEG:
+        yield NO_MARK, b""
+
+
+def check_jpeg(data: bytes) -> None:
+    """Raises ValueError where a scan is missing or cut short: by decoding it at an eighth of its
+    size, which reads every one of its bits."""
+    left: dict[int, set[int]] = {}  # of a component, the coefficients not told to their last bit
+    for mark, segment in jpeg_segments(data):
+        if mark in BY_COEFFICIENTS:
+            left = {component: set(range(64)) for component in segment[10::3]}
+        elif mark == NO_MARK:
+            left = {}  # a decoder may make something of it
+        elif mark == SCAN and left:
+            count = segment[4]
+            first, last, precision = segment[5 + 2 * count : 8 + 2 * count]
+            if precision & 0xF == 0:
+                for component in segment[5 : 5 + 2 * count : 2]:
+                    left[component] -= set(range(first, last + 1))
+    if any(left.values()):
+        raise ValueError("scans are missing")
+    try:
+        simplejpeg.decode_jpeg(
+            data, "GRAY", fastdct=True, fastupsample=True, min_height=1, min_width=1, min_factor=8
+        )
+    except ValueError as error:
+        if MADE_UP.search(str(error)):
+            raise

@@ -3,7 +3,9 @@
 # compose file.
 
 FROM python:3.11-slim-bookworm AS base
-ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# PYTHONSAFEPATH: what is mounted into /app is never taken for a package.
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONSAFEPATH=1 \
+    PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /app
 RUN useradd --uid 10001 --create-home --home-dir /cache consilium
 # NOTICE too: the engine's image holds adapters to weights under licences of their own.
@@ -23,7 +25,8 @@ RUN pip install --no-compile --constraint constraints/gpu.txt . \
 
 FROM base AS gateway
 COPY --from=gateway-environment /opt/venv /opt/venv
-COPY gateway gateway
+ENV PYTHONPATH=/opt/consilium
+COPY gateway /opt/consilium/gateway
 COPY panel.toml ./
 COPY models/zoo/competence.json models/zoo/
 # A volume that is mounted here belongs to who owns this.

@@ -39,7 +39,7 @@ CMD ["python", "-m", "gateway", "--host", "0.0.0.0", "--without-keys"]
 FROM builder AS engine
 ARG BUILD=gpu
 # Only the CPU build needs it: the package index that carries torch's CPU wheel.
-ARG TORCH_INDEX
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 # Triton compiles small kernels when a server starts.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev \
@@ -50,6 +50,7 @@ RUN if [ "$BUILD" = cpu ]; then \
     fi \
     && pip install --constraint "constraints/$BUILD.txt" ".[$BUILD]" \
     && pip install --no-deps --constraint "constraints/$BUILD.txt" vllm-bnb-plugin
+COPY consilium consilium
 COPY gateway gateway
 COPY services services
 COPY models models

@@ -191,7 +191,11 @@ def _engine(
     profile: str, files: list[str], name: str, arguments: Sequence[str] = ()
 ) -> dict[str, Any]:
     build = "cpu" if profile == "cpu" else "gpu"
-    torch = {"TORCH_INDEX": "${CONSILIUM_TORCH_INDEX:-}"} if build == "cpu" else {}
+    torch = (
+        {"TORCH_INDEX": "${CONSILIUM_TORCH_INDEX:-https://download.pytorch.org/whl/cpu}"}
+        if build == "cpu"
+        else {}
+    )
     return {
         "profiles": [profile],
         "image": f"consilium-engine-{build}",

@@ -352,7 +352,6 @@ def compiled_at(cache: Path) -> dict[str, str]:
     folder = cache / "vllm"
     return {
         "VLLM_CACHE_ROOT": str(folder),
-        "XDG_CACHE_HOME": str(folder),
         "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
         "TRITON_CACHE_DIR": str(folder / "triton"),
     }

@@ -1,4 +1,4 @@
-"""What a data set or a caller writes is text, whatever it looks like, when learned and when served."""
+"""What data sets and callers write is text, whatever it looks like: learned, and served."""
 
 import json
 import os

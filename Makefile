@@ -70,8 +70,8 @@ $(READY): pyproject.toml constraints/$(BUILD).txt
 		exit 1; }
 	@$(PYTHON) -m venv --clear .venv
 ifeq ($(BUILD),cpu)
-	$(call install,--no-deps torch==2.13.0+cpu $$($(TORCH_FROM)),No CPU build of torch 2.13.0 was found. Set \
-		CONSILIUM_TORCH_INDEX to a package index that carries it and run make again.)
+	$(call install,--no-deps torch==2.13.0+cpu $$($(TORCH_FROM)),No CPU build of torch 2.13.0 was \
+		found. Set CONSILIUM_TORCH_INDEX to a package index that carries it and run make again.)
 endif
 	$(call install,--editable '.[$(BUILD)$(,)train$(,)dev]',The packages could not be installed; \
 		see pip above.)

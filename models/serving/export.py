@@ -186,10 +186,10 @@ def _serve(zoo: Path, folder: Path) -> None:
         bos_token_id=tokenizer.bos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     ).save_pretrained(folder)
-    _save_tokenizer(tokenizer, recipe.language.image_token, config.bos, folder)
+    save_tokenizer(tokenizer, recipe.language.image_token, config.bos, folder)
 
 
-def _save_tokenizer(tokenizer: Any, image: str, bos: str, folder: Path) -> None:
+def save_tokenizer(tokenizer: Any, image: str, bos: str, folder: Path) -> None:
     """With a chat template, and so that no text is a control token: `split_special_tokens` takes
     what is written like one as text. Those two that the template itself writes are made ordinary
     tokens, which that leaves alone.
@@ -209,7 +209,9 @@ def _save_tokenizer(tokenizer: Any, image: str, bos: str, folder: Path) -> None:
         for key, value in content.items()
         if value not in (image, bos)
     }
-    path.write_text(json.dumps(kept | {"split_special_tokens": True}, indent=1), "utf-8")
+    # So they would by a class of the model's own, which knows their names.
+    kept |= {"split_special_tokens": True, "tokenizer_class": "PreTrainedTokenizerFast"}
+    path.write_text(json.dumps(kept, indent=1), "utf-8")
 
 
 def chat_template(image: str, bos: str) -> str:

@@ -12,12 +12,12 @@ import pytest
 from models.data.example import Example
 from models.parts.vlm import build_model
 from models.recipe import Recipe, RecipeError
-from models.serving.export import export, load_served, served_folder
+from models.serving.export import export, load_served, save_tokenizer, served_folder
 from models.training.loop import train
 from tests.tiny import draw_slake, recipe, write_toml
 
 # isort: split
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GemmaTokenizer
 
 RecipeMaker = Callable[..., Recipe]
 SPECIAL = ("<end>", "<begin>", "<image>")
@@ -96,6 +96,20 @@ def test_what_a_caller_writes_breaks_out_of_nothing_when_served(
     assert hostile[: len(start)] == start
     assert {end, begin, image}.isdisjoint(hostile[len(start) :])
     assert tokenizer.eos_token_id == end
+
+
+def test_a_tokenizer_class_that_knows_its_own_control_tokens_forgets_them(tmp_path: Path) -> None:
+    """Gemma's would make the beginning special again, and the template's own would be text."""
+    tokenizer = GemmaTokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    end, begin, image = (tokenizer.convert_tokens_to_ids(t) for t in ("<eos>", "<bos>", "<image>"))
+
+    save_tokenizer(tokenizer, "<image>", "<bos>", tmp_path)
+
+    served = AutoTokenizer.from_pretrained(tmp_path)
+    ids = served.encode("<bos><image><eos>", add_special_tokens=False)
+    assert ids[:2] == [begin, image]
+    assert end not in ids and served.eos_token_id == end
 
 
 def test_a_prompt_may_hold_no_control_token(tiny_recipe: RecipeMaker) -> None:

@@ -3,7 +3,9 @@
 # compose file.
 
 FROM python:3.11-slim-bookworm AS base
-ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# PYTHONSAFEPATH: what is mounted into /app is never taken for a package.
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONSAFEPATH=1 \
+    PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /app
 RUN useradd --uid 10001 --create-home --home-dir /cache consilium
 # NOTICE too: the engine's image holds adapters to weights under licences of their own.
@@ -23,7 +25,8 @@ RUN pip install --no-compile --constraint constraints/gpu.txt . \
 
 FROM base AS gateway
 COPY --from=gateway-environment /opt/venv /opt/venv
-COPY gateway gateway
+ENV PYTHONPATH=/opt/consilium
+COPY gateway /opt/consilium/gateway
 COPY panel.toml ./
 COPY models/zoo/competence.json models/zoo/
 # A volume that is mounted here belongs to who owns this.
@@ -36,7 +39,7 @@ CMD ["python", "-m", "gateway", "--host", "0.0.0.0", "--without-keys"]
 FROM builder AS engine
 ARG BUILD=gpu
 # Only the CPU build needs it: the package index that carries torch's CPU wheel.
-ARG TORCH_INDEX
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 # Triton compiles small kernels when a server starts.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev \
@@ -47,6 +50,7 @@ RUN if [ "$BUILD" = cpu ]; then \
     fi \
     && pip install --constraint "constraints/$BUILD.txt" ".[$BUILD]" \
     && pip install --no-deps --constraint "constraints/$BUILD.txt" vllm-bnb-plugin
+COPY consilium consilium
 COPY gateway gateway
 COPY services services
 COPY models models

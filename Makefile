@@ -4,19 +4,27 @@
 # make check   formatting, lint, types
 # make clean   removes all of it again, the cache folder included
 #
-# Needs Python 3.11 with venv, and git. With a GPU the CUDA builds are installed, without one the
-# CPU builds. Torch's CPU wheel is taken from a folder named by PIP_FIND_LINKS or from the package
-# index named by CONSILIUM_TORCH_INDEX.
+# Needs Python 3.11 to 3.14 with venv (make PYTHON=python3.12 takes another than python3), and git.
+# With a GPU the CUDA builds are installed, without one the CPU builds. Torch's CPU wheel comes from
+# the package index that CONSILIUM_TORCH_INDEX names, else from where pip is told to find links
+# (PIP_FIND_LINKS, pip's own settings), else from PyTorch's own index. A .venv that is there stays
+# with the Python that it was made by.
 
 # Where it is set, four engines and every test would compile the same thousands of files each time.
 unexport PYTHONDONTWRITEBYTECODE
 
+PYTHON ?= python3
+# Those that vLLM's and torch's wheels exist for.
+FITS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))
 BUILD := $(if $(shell nvidia-smi -L 2>/dev/null),gpu,cpu)
 READY := .venv/.ready-$(BUILD)
 CACHE := $(or $(CONSILIUM_CACHE),$(HOME)/.cache/consilium)
-INDEX := $(if $(CONSILIUM_TORCH_INDEX),--extra-index-url $(CONSILIUM_TORCH_INDEX))
+# Only for torch itself: its siblings are the usual index's (models/cpu_torch.py).
+TORCH_FROM = $(if $(CONSILIUM_TORCH_INDEX),echo --extra-index-url $(CONSILIUM_TORCH_INDEX),\
+	.venv/bin/python -m pip config list | grep -q find-links || \
+	echo --extra-index-url https://download.pytorch.org/whl/cpu)
 # --no-compile: of 23,000 files a fraction is ever imported, and Python compiles those as they are.
-PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet --no-compile $(INDEX) \
+PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet --no-compile \
 	--constraint constraints/$(BUILD).txt
 
 .PHONY: demo serve test check clean environment
@@ -52,12 +60,18 @@ endef
 
 $(READY): pyproject.toml constraints/$(BUILD).txt
 	@echo "Making .venv with vLLM's $(BUILD) build: about 4 GB, two to five minutes."
-	@python3 -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-		{ echo "Consilium needs Python 3.11 as python3; this one is $$(python3 -V)." >&2; exit 1; }
-	@python3 -m venv --clear .venv
+	@$(PYTHON) -c '$(FITS)' 2>/dev/null || { \
+		for other in python3.11 python3.12 python3.13 python3.14; do \
+			$$other -c '$(FITS)' 2>/dev/null && found="$$found $$other"; \
+		done; \
+		echo "Consilium needs Python 3.11 to 3.14 with venv; $(PYTHON) is" \
+			"$$($(PYTHON) -V 2>&1 | tail -n 1). Found on the PATH:$${found:- none that fits}." \
+			"Choose with: make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; \
+		exit 1; }
+	@$(PYTHON) -m venv --clear .venv
 ifeq ($(BUILD),cpu)
-	$(call install,--no-deps torch==2.13.0+cpu,No CPU build of torch 2.13.0 was found. Set \
-		CONSILIUM_TORCH_INDEX to the package index that carries it and run make again.)
+	$(call install,--no-deps torch==2.13.0+cpu $$($(TORCH_FROM)),No CPU build of torch 2.13.0 was \
+		found. Set CONSILIUM_TORCH_INDEX to a package index that carries it and run make again.)
 endif
 	$(call install,--editable '.[$(BUILD)$(,)train$(,)dev]',The packages could not be installed; \
 		see pip above.)

@@ -13,9 +13,11 @@ import re
 import secrets
 import tomllib
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -62,9 +64,35 @@ def _template(*fields: str, optional: frozenset[str] = frozenset()) -> AfterVali
 
 
 def _check_url(url: str) -> str:
+    example = "such as http://127.0.0.1:8101"
     if not url.startswith(("http://", "https://")) or url.rstrip("/").endswith("/v1"):
-        raise ValueError("must be the server's root, such as http://127.0.0.1:8101, without /v1")
+        raise ValueError(f"must be the server's root, {example}, without /v1")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:  # a port beyond 65535, or half an IPv6 address
+        raise ValueError(f"is no address ({error}); write one {example}") from error
+    if port == 0:
+        raise ValueError(f"is no address (there is no port 0); write one {example}")
+    if not (_is_name(host) or _is_ip(host)):
+        raise ValueError(f"is no address ({host!r} is no host); write one {example}")
     return url.rstrip("/")
+
+
+def _is_name(host: str) -> bool:
+    """Of a machine or a container; four numbers are an address and no name."""
+    parts = host.removesuffix(".").split(".")
+    return not parts[-1].isdigit() and all(
+        re.fullmatch(r"\w([\w-]{0,61}\w)?", part) for part in parts
+    )
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_store(url: str) -> str:

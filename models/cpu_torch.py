@@ -8,11 +8,15 @@ them. torchaudio and torchcodec fail in the same way and nothing here needs them
 to look absent.
 """
 
+import logging
 import sys
 
 import torch
 
 if torch.version.cuda is None and torch.version.hip is None:
+    # bitsandbytes, which peft imports, warns each time that a kernel for 4-bit weights which a hub
+    # offers is not installed: it has its own.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     # Kept for the life of the process: a Library that is collected takes its schemas with it.
     library = torch.library.Library("torchvision", "FRAGMENT")
     for schema in (

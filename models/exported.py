@@ -6,7 +6,7 @@ from pathlib import Path
 
 ZOO = Path(__file__).parent / "zoo"
 ADAPTER = "adapter_config.json"  # makes a folder a peft adapter of a language model
-FORMAT = 1  # of the served folder; raise it when what models.serving.export writes there changes
+FORMAT = 2  # of the served folder; raise it when what models.serving.export writes there changes
 TOLD = ("README.md", "LICENSE", "scores.json")  # of the worker, and no part of it
 
 
@@ -19,6 +19,13 @@ def served_name(folder: Path) -> str:
             digest.update(str(path.relative_to(folder)).encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def for_everyone(folder: Path) -> None:
+    """Lets everyone read `folder` and all in it, whatever the umask and whoever wrote it: in a
+    container another user does, and safetensors writes for its own alone."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def find(name: str, folder: Path | None = None) -> Path | None:

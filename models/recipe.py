@@ -1,5 +1,6 @@
 """A recipe: one worker's parts and its training programme, as data (`models/recipes/*.toml`)."""
 
+import json
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +28,7 @@ class RecipeError(Exception):
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class TowerPart(_Strict):
@@ -56,7 +57,8 @@ class Lora(_Strict):
 class Source(_Strict):
     set: str  # a dataset of models.data.datasets
     split: str
-    languages: tuple[str, ...]
+    languages: tuple[str, ...] = Field(min_length=1)
+    few: int | None = Field(default=None, ge=1)  # images, the first ones; and questions of each
     # So many folds by image: validation takes the recipe's fold of them, a stage all the others.
     folds: int | None = Field(default=None, ge=2)
 
@@ -124,6 +126,15 @@ class Recipe(_Strict):
     validation: tuple[Source, ...]
     stage: tuple[Stage, ...] = Field(min_length=1)
 
+    @field_validator("connector")
+    @classmethod
+    def _is_finite(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(settings, allow_nan=False, default=str)
+        except ValueError:
+            raise ValueError("inf and nan are no settings: give finite numbers") from None
+        return settings
+
     @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":
         try:
@@ -139,6 +150,11 @@ class Recipe(_Strict):
             if stage.name in seen:
                 raise ValueError(f"two stages are called {stage.name!r}")
             seen.add(stage.name)
+            if not (stage.validation or self.validation):
+                raise ValueError(
+                    f"stage {stage.name}: validation is empty: name what it is scored on, such as "
+                    '[{ set = "slake", split = "validate", languages = ["en"] }]'
+                )
             if self.language.four_bit and stage.language == "full":
                 raise ValueError(
                     f"stage {stage.name}: four_bit weights do not train: take language = "
@@ -177,6 +193,28 @@ class Recipe(_Strict):
 
         stages = [stage.model_copy(update={"data": folded(stage.data)}) for stage in self.stage]
         return self.model_copy(update={"stage": tuple(stages), "validation": folded(asked)})
+
+    def in_a_minute(self) -> "Recipe":
+        """All of it once, to see that it runs and not what it learns: three steps of each stage, on
+        a few questions about a few images, under a name of its own."""
+
+        def few(sources: tuple[Source, ...]) -> tuple[Source, ...]:
+            return tuple(source.model_copy(update={"few": 4}) for source in sources)
+
+        stages = [
+            stage.model_copy(
+                update={
+                    "data": few(stage.data),
+                    "validation": few(stage.validation),
+                    "steps": 3,
+                    "epochs": 3,
+                }
+            )
+            for stage in self.stage
+        ]
+        name, validation = f"{self.name}-smoke", few(self.validation)
+        changed = {"name": name, "validation": validation, "stage": tuple(stages)}
+        return self.model_copy(update=changed)
 
     @property
     def start_folder(self) -> Path | None:
@@ -219,19 +257,21 @@ class Recipe(_Strict):
 
 
 def load_recipe(reference: str | Path) -> Recipe:
-    """The recipe of a file, or of a name in `models/recipes`.
+    """The recipe of a file, which may be named without its .toml; else of a name in
+    `models/recipes`.
 
     Raises:
         RecipeError: no such recipe, not TOML, or a key that is unknown, missing or wrong.
     """
-    path = Path(reference)
-    if not path.suffix:
-        path = RECIPES / f"{reference}.toml"
+    places = (Path(reference), Path(f"{reference}.toml"), RECIPES / f"{reference}.toml")
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
+        raise RecipeError(f"No recipe at {reference}. Give a file, or one of: {known}.")
     try:
         return Recipe.model_validate(tomllib.loads(read_text(path)))
-    except FileNotFoundError:
-        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
-        raise RecipeError(f"No recipe at {path}. Give a file, or one of: {known}.") from None
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read ({error.strerror}).") from error
     except NotUtf8 as error:
         raise RecipeError(str(error)) from error
     except tomllib.TOMLDecodeError as error:

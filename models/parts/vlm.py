@@ -127,7 +127,8 @@ class Vlm(nn.Module):
         return self.language.get_input_embeddings()(ids)
 
     def text_ids(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False).input_ids
+        """Text as text: what is written like a control token, such as `<|im_end|>`, is none."""
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
 
     def packed(
         self, examples: Sequence[Example], prompt: str, max_questions: int = 16
@@ -238,6 +239,12 @@ def _check_tokens(recipe: Recipe, tokenizer: Any) -> None:
             f"recipe {recipe.name}: language.image_token: {token!r} is no special token of "
             f"{recipe.language.model}. Take one that no text uses."
         )
+    for written in tokenizer.all_special_tokens:
+        if written in recipe.prompt:
+            raise RecipeError(
+                f"recipe {recipe.name}: prompt: {written!r} is a control token of "
+                f"{recipe.language.model}, and a prompt is taken as text. Say it in words."
+            )
     if recipe.language.bos and tokenizer.bos_token_id is None:
         raise RecipeError(
             f"recipe {recipe.name}: language.bos: the tokenizer of {recipe.language.model} has "

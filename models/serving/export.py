@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -25,7 +26,7 @@ from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from models import assets, connectors
-from models.exported import ADAPTER, ZOO, adapter_base, served_name
+from models.exported import ADAPTER, ZOO, adapter_base, for_everyone, served_name
 from models.parts.vision import Tower, TowerConfig
 from models.parts.vlm import Vlm, build_model
 from models.recipe import Recipe, load_recipe
@@ -73,6 +74,7 @@ def export(recipe_file: Path, checkpoint: Path, out: Path) -> Path:
         (out / "scores.json").unlink(missing_ok=True)  # they were another model's
     card = model_card(recipe, checkpoint.parent.parent, out / "scores.json")
     (out / "README.md").write_text(card)
+    for_everyone(out)
     return out
 
 
@@ -102,6 +104,7 @@ def _merged_once(
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".merging-") as scratch:
             made = Path(scratch) / "model"
             merge(zoo, made)
+            for_everyone(made)
             try:
                 made.rename(folder)
             except OSError:  # another process merged the same one first
@@ -130,7 +133,9 @@ def load_served(folder: Path) -> Vlm:
         raise ExportError(f"{folder} lacks {sorted(missing)[:3]}: delete it, it is made again.")
     language.tie_weights()
     language.generation_config = GenerationConfig.from_pretrained(folder)
-    return Vlm(tower, connector, language, AutoTokenizer.from_pretrained(folder), config.bos)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.bos_token = config.bos or None
+    return Vlm(tower, connector, language, tokenizer, bool(config.bos))
 
 
 def _serve_adapter(zoo: Path, folder: Path) -> None:
@@ -170,7 +175,7 @@ def _serve(zoo: Path, folder: Path) -> None:
         patches_per_side=tower.side,
         vision_dim=tower.dim,
         image_token_id=tokenizer.convert_tokens_to_ids(recipe.language.image_token),
-        bos=recipe.language.bos,
+        bos=tokenizer.bos_token if recipe.language.bos else "",
         architectures=[ARCHITECTURE],
         dtype="bfloat16",
         tie_word_embeddings=language.config.tie_word_embeddings,
@@ -181,18 +186,48 @@ def _serve(zoo: Path, folder: Path) -> None:
         bos_token_id=tokenizer.bos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     ).save_pretrained(folder)
-    tokenizer.chat_template = chat_template(recipe)
+    save_tokenizer(tokenizer, recipe.language.image_token, config.bos, folder)
+
+
+def save_tokenizer(tokenizer: Any, image: str, bos: str, folder: Path) -> None:
+    """With a chat template, and so that no text is a control token: `split_special_tokens` takes
+    what is written like one as text. Those two that the template itself writes are made ordinary
+    tokens, which that leaves alone.
+    """
+    tokenizer.chat_template = chat_template(image, bos)
     tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text("utf-8"))
+    for token in content["added_tokens"]:
+        token["special"] = token["special"] and token["content"] not in (image, bos)
+    path.write_text(json.dumps(content, ensure_ascii=False), "utf-8")
+    path = folder / "tokenizer_config.json"
+    content = json.loads(path.read_text("utf-8"))
+    # Named as bos or unk, or listed, they would be made special again.
+    kept = {
+        key: [each for each in value if each not in (image, bos)] if type(value) is list else value
+        for key, value in content.items()
+        if value not in (image, bos)
+    }
+    # So they would by a class of the model's own, which knows their names.
+    kept |= {"split_special_tokens": True, "tokenizer_class": "PreTrainedTokenizerFast"}
+    path.write_text(json.dumps(kept, indent=1), "utf-8")
 
 
-def chat_template(recipe: Recipe) -> str:
-    """No roles, no system text: [bos], one token per image, the text. See models.parts.vlm."""
-    bos = "{{ bos_token }}" if recipe.language.bos else ""
+def chat_template(image: str, bos: str) -> str:
+    """No roles, no system text: [bos], one token per image, the text. See models.parts.vlm. Text
+    that holds one of these tokens gets a blank into it, and is no such token any more.
+    """
+    harmless = "".join(
+        f" | replace({json.dumps(token)}, {json.dumps(f'{token[0]} {token[1:]}')})"
+        for token in (image, bos)
+        if token
+    )
     return (
         f"{bos}{{%- for message in messages -%}}{{%- for part in message['content'] -%}}"
-        "{%- if part['type'] == 'image' -%}" + recipe.language.image_token + "{%- endif -%}"
+        f"{{%- if part['type'] == 'image' -%}}{image}{{%- endif -%}}"
         "{%- endfor -%}{%- for part in message['content'] -%}"
-        "{%- if part['type'] == 'text' -%}{{ part['text'] }}{%- endif -%}"
+        f"{{%- if part['type'] == 'text' -%}}{{{{ part['text']{harmless} }}}}{{%- endif -%}}"
         "{%- endfor -%}{%- endfor -%}"
     )
 

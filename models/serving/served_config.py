@@ -14,7 +14,7 @@ class ServedConfig(PretrainedConfig):
     text_config: the language model's own config.
     patches_per_side, vision_dim: shapes of the tower.
     image_token_id: stands in the prompt where an image's embeddings go.
-    bos: whether a prompt starts with the tokenizer's bos token.
+    bos: the token that a prompt starts with; empty where it starts with none.
     """
 
     model_type = "consilium"
@@ -28,7 +28,7 @@ class ServedConfig(PretrainedConfig):
         patches_per_side: int = 0,
         vision_dim: int = 0,
         image_token_id: int = 0,
-        bos: bool = False,
+        bos: str = "",
         **kwargs: Any,
     ):
         self.tower, self.connector = tower or {}, connector or {}

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -86,8 +87,16 @@ def examples_of(
             parts = folds(examples, source.folds, seed=0)
             one = parts.pop(fold)
             examples = one if held_out else [example for part in parts for example in part]
-        found += examples
+        found += few(examples, source.few) if source.few else examples
     if sources and not found:
         named = ", ".join(f"{source.set} {source.split}" for source in sources)
         raise DataError(f"No question with an answer in {named}: there is nothing to learn.")
     return found
+
+
+def few(examples: Sequence[Example], count: int) -> list[Example]:
+    """The first `count` questions about each of the first `count` images."""
+    of_image: dict[tuple[Path, ...], list[Example]] = defaultdict(list)
+    for example in examples:
+        of_image[example.images].append(example)
+    return [e for group in list(of_image.values())[:count] for e in group[:count]]

@@ -100,7 +100,7 @@ class StageRun:
         tuning.prepare(model, stage)
         self.features: dict[Path, Tensor] = {}
         if stage.tower == "frozen":
-            rows = self.validation if stage.augment else self.validation + self.rows
+            rows = self.validation if stage.augment else self.validation + self.learned_from()
             images = (image for row in rows for image in row.images)
             self.features = cached_features(model.tower, images)
         self.objective = Objective(model)
@@ -164,6 +164,12 @@ class StageRun:
                 tally = Tally()
         assert stop is not None  # there is at least one step, and the last one saves
         return stop
+
+    def learned_from(self) -> list[Row]:
+        """The rows that its steps come to, where they end before an epoch does."""
+        if self.steps >= self.steps_per_epoch:
+            return self.rows
+        return [row for step in range(self.steps) for row in self.rows_of(step)]
 
     def rows_of(self, step: int) -> list[Row]:
         """The step's rows: a function of seed and step alone, so a resumed run sees the same."""

@@ -1,5 +1,6 @@
 """How workers come to be: train, crossval, probe, report-training, ablate, export."""
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ app = typer.Typer()
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name in models/recipes, or its file.")],
+    recipe: Annotated[str, typer.Argument(help="A recipe's file, or its name in models/recipes.")],
     data: OptionalData = None,
     runs: Annotated[Path, typer.Option(help="Where checkpoints go; a stopped run resumes.")] = Path(
         "runs"
@@ -22,6 +23,10 @@ def train(
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would train and take, and stop.")
+    ] = False,
+    smoke: Annotated[
+        bool,
+        typer.Option("--smoke", help="Three steps of each stage on a few images: does it run?"),
     ] = False,
 ) -> None:
     """Run a recipe's stages that are not done yet."""
@@ -33,12 +38,16 @@ def train(
         read = load_recipe(recipe)
         if fold is not None:
             read = read.of_fold(fold)
+        if smoke:
+            read = read.in_a_minute()
         if dry_run:
             for stage in plan(read):
                 console.print(str(stage))
             return
         if data is None:
             raise typer.BadParameter("needs --data, or CONSILIUM_DATA", param_hint="train")
+        if smoke:
+            shutil.rmtree(runs / read.name, ignore_errors=True)  # all of it, each time
         console.print(f"trained: {run(read, data, runs)}")
 
 

@@ -32,7 +32,7 @@ from gateway.settings import Settings, SummariserSettings
 from gateway.summariser import after, request
 from gateway.verdict.weigh import Opinion
 from models import assets
-from models.exported import adapter_base
+from models.exported import adapter_base, for_everyone
 from models.serving.card import summariser_card
 from services.evaluation import fit, stored_run
 from services.evaluation.fit import FEWEST, Heard
@@ -102,6 +102,7 @@ def train_summariser(
     (out / "README.md").write_text(
         summariser_card(base, sources, len(lessons), f"rank {RANK}, {EPOCHS} epochs", SEED)
     )
+    for_everyone(out)
 
 
 def _lessons(
@@ -185,5 +186,8 @@ def _encoded(lesson: Lesson, tokenizer: Any) -> tuple[Ids, Ids]:
         add_generation_prompt=not lesson.goes_on,
     )
     asked = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    reply = tokenizer(lesson.reply, add_special_tokens=False)["input_ids"]
+    # Workers' words are text, whatever they look like.
+    reply = tokenizer(lesson.reply, add_special_tokens=False, split_special_tokens=True)[
+        "input_ids"
+    ]
     return asked, [*reply, tokenizer.eos_token_id]

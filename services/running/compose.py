@@ -10,6 +10,7 @@ Nothing but the gateway and the proxy is published, and those on this machine on
 """
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,14 @@ from typing import Any
 import yaml
 
 from gateway.settings import SUMMARISER, Settings
-from services.running.engine import SHARE_OF_GPU, adapters, gpu_shares, local_seats
+from services.running.engine import (
+    SHARE_OF_GPU,
+    EngineError,
+    adapters,
+    compiled_at,
+    gpu_shares,
+    local_seats,
+)
 from services.running.plan import Place
 
 HEADER = "# Written by `consilium compose` from panel.toml; change that, and run it again.\n"
@@ -34,6 +42,8 @@ CONFINED: dict[str, Any] = {
     "security_opt": ["no-new-privileges:true"],
 }
 US = "10001"  # the Dockerfile's user
+AUDIT = "audit"  # what the Dockerfile lets that user write to, beside the cache
+CACHE = "/cache"
 
 
 class _Plain(yaml.SafeDumper):
@@ -50,6 +60,9 @@ def compose(
 
     Seats that the panel places elsewhere are left out. `places` says who is on which GPU in profile
     gpu; without it each has one of its own.
+
+    Raises:
+        EngineError: the audit is to be kept where the gateway's container cannot write.
     """
     names = tuple(local_seats(settings))
     files = [_read_only(panel, "/app/panel.toml"), *_folders(settings)]
@@ -120,9 +133,14 @@ def _gateway(
         environment[url_variable(name)] = f"http://{host_of(name)}:{ENGINE_PORT}"
     volumes = [_read_only(panel, "/app/panel.toml")]
     if competence := settings.panel.competence:
-        volumes.append(_read_only(str(Path(panel).parent / competence), f"/app/{competence}"))
-    if settings.audit.folder:
-        volumes.append(f"audit:/app/{settings.audit.folder}")
+        volumes.append(_read_only(str(Path(panel).parent / competence), _inside(competence)))
+    if folder := settings.audit.folder:
+        if _inside(folder) != _inside(AUDIT):
+            raise EngineError(
+                f'panel.toml: audit.folder: in a container only "{AUDIT}" can be written to; write '
+                f'folder = "{AUDIT}".'
+            )
+        volumes.append(f"audit:{_inside(AUDIT)}")
     return {
         "image": "consilium-gateway",
         "build": {"context": ".", "target": "gateway"},
@@ -173,7 +191,11 @@ def _engine(
     profile: str, files: list[str], name: str, arguments: Sequence[str] = ()
 ) -> dict[str, Any]:
     build = "cpu" if profile == "cpu" else "gpu"
-    torch = {"TORCH_INDEX": "${CONSILIUM_TORCH_INDEX:-}"} if build == "cpu" else {}
+    torch = (
+        {"TORCH_INDEX": "${CONSILIUM_TORCH_INDEX:-https://download.pytorch.org/whl/cpu}"}
+        if build == "cpu"
+        else {}
+    )
     return {
         "profiles": [profile],
         "image": f"consilium-engine-{build}",
@@ -183,10 +205,12 @@ def _engine(
         "environment": {
             url_variable(name): f"http://127.0.0.1:{ENGINE_PORT}",
             "CONSILIUM_WEIGHTS": "${CONSILIUM_WEIGHTS:+/weights}",
+            "CONSILIUM_CACHE": CACHE,
+            **compiled_at(Path(CACHE)),  # nothing may run from this /tmp
         },
         "volumes": [
             *files,
-            "models:/cache",
+            f"models:{CACHE}",
             # What `consilium fetch` gathered, for a machine without a network.
             "${CONSILIUM_WEIGHTS:-./deploy/weights}:/weights:ro",
         ],
@@ -261,7 +285,12 @@ def _folders(settings: Settings) -> list[str]:
     for name, seat in local_seats(settings).items():
         named |= {str(folder) for folder in adapters(seat, name).values()}
         named |= {seat.model} if Path(seat.model).is_dir() else set()
-    return [_read_only(folder, str(Path("/app") / folder)) for folder in sorted(named)]
+    return [_read_only(folder, _inside(folder)) for folder in sorted(named)]
+
+
+def _inside(path: str) -> str:
+    """Where a program in the folder of the panel file, /app, looks for what that calls `path`."""
+    return os.path.normpath(os.path.join("/app", path))
 
 
 def _read_only(here: str, there: str) -> str:

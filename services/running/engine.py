@@ -7,8 +7,9 @@ Every server is the same program with other arguments, on a GPU and without one.
 import json
 import math
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,13 +17,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.settings import SUMMARISER, Settings, SummariserSettings, WorkerSettings
-from models.exported import ADAPTER, ZOO, adapter_base, served_name
+from models.exported import ADAPTER, ZOO, adapter_base
 
 Seat = WorkerSettings | SummariserSettings
 HERE = Path(__file__).parent
 
 # The gateway finds a server by these, so a seat may not change them.
 FIXED = ("model", "served-model-name", "host", "port")
+
+# Whatever lies in the folder that a program is started in, its packages are the installed ones.
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 
 # Most of a GPU; the rest is left for what vLLM does not count, such as CUDA's contexts.
 SHARE_OF_GPU = 0.9
@@ -41,6 +45,10 @@ CPU: dict[str, Any] = {
     # Without a process of its own for the one device: 11 of 33 CPU-seconds and 0.6 GB less.
     "distributed-executor-backend": "uni",
 }
+
+# Of numbers on vLLM's command line.
+UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+UNITS |= {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 class EngineError(Exception):
@@ -101,9 +109,7 @@ def launch(
         "host": host,
         "port": urlsplit(seat.url).port or 80,
     }
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-    for key, value in arguments.items():
-        command += _flag(key, value)
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *flags(arguments)]
     return Launch(name, tuple(command), _environment(settings), seat.url, "/health")
 
 
@@ -113,7 +119,7 @@ def model_folder(settings: Settings, name: str, report: Callable[[str], None] = 
     `report` hears one line per slow step.
 
     Raises:
-        EngineError: no such seat, or a zoo model that does not exist.
+        EngineError: no such seat, a zoo model that does not exist, or a folder that is no model.
         models.assets.AssetError: base weights that cannot be had or are not what they should be.
     """
     folder = _exported(settings, name)
@@ -152,15 +158,15 @@ def bases(settings: Settings, name: str) -> tuple[str, ...]:
     return (recipe.tower.weights, recipe.language.model)
 
 
-def weights_folder(settings: Settings, name: str) -> Path | None:
-    """The folder that vLLM would load for seat `name`, if it is on this machine as it is."""
-    from models.assets import at_hand, cache_dir
+def missing(settings: Settings, name: str) -> list[str]:
+    """Those of the seat's `bases` that are not on this machine.
 
-    if exported := _exported(settings, name):
-        folder = cache_dir() / "served" / served_name(exported)
-    else:
-        folder = at_hand(_seat(settings, name).model) or Path()
-    return folder if (folder / "config.json").is_file() else None
+    Raises:
+        EngineError, AssetError: as `bases`; or what is named so is nowhere.
+    """
+    from models.assets import at_hand
+
+    return [base for base in bases(settings, name) if at_hand(base) is None]
 
 
 def _exported(settings: Settings, name: str) -> Path | None:
@@ -176,6 +182,11 @@ def _exported(settings: Settings, name: str) -> Path | None:
         return folder
     folder = Path(reference)
     ours = any((folder / file).is_file() for file in ("recipe.toml", ADAPTER))
+    if folder.is_dir() and not ours and not (folder / "config.json").is_file():
+        raise EngineError(
+            f"panel.toml: {name}: model: {folder} holds neither a model (config.json) nor an "
+            "exported worker (recipe.toml)."
+        )
     return folder if ours else None
 
 
@@ -208,7 +219,7 @@ def adapters(seat: Seat, name: str) -> dict[str, Path]:
     Raises:
         EngineError: not written as vLLM's --lora-modules wants it, or none is the seat's own.
     """
-    listed = seat.engine.get("lora-modules", [])
+    listed = own_arguments(seat, name).get("lora-modules", [])
     listed = [listed] if isinstance(listed, str) else listed
     found = {}
     for module in listed:
@@ -244,9 +255,11 @@ def arguments_of(settings: Settings, name: str, gpu_share: float | None = None) 
     """vLLM's arguments for seat `name`, without those that say where and on what.
 
     Raises:
-        EngineError: one of those stands in the seat's `engine`.
+        EngineError: one of those stands in the seat's `engine`, or a value there that is read here
+            and that vLLM would not read.
     """
     seat = _seat(settings, name)
+    own = own_arguments(seat, name)
     arguments = dict(COMMON)
     if is_cpu_build():
         arguments |= CPU
@@ -259,10 +272,68 @@ def arguments_of(settings: Settings, name: str, gpu_share: float | None = None) 
     else:
         arguments["quantization"] = seat.quantization
     adapters(seat, name)
-    for key in FIXED:
-        if key in seat.engine:
+    arguments |= own
+    for key, read in (("max-model-len", longest), ("kv-cache-memory-bytes", number)):
+        try:
+            read(arguments.get(key, 1))
+        except ValueError as error:
+            raise EngineError(f"panel.toml: {name}: engine: {key}: {error}") from error
+    return arguments
+
+
+def own_arguments(seat: Seat, name: str) -> dict[str, Any]:
+    """What the seat's `engine` says, by the names that vLLM makes of its keys: to it an underscore
+    is a dash.
+
+    Raises:
+        EngineError: one that is not the seat's to set, or that stands there twice.
+    """
+    found: dict[str, Any] = {}
+    for key, value in seat.engine.items():
+        first, dot, rest = key.partition(".")
+        spelled = first.replace("_", "-") + dot + rest
+        # vLLM takes the beginning of an argument for all of it.
+        if any(fixed.startswith(first.replace("_", "-")) for fixed in FIXED):
             raise EngineError(f"panel.toml: {name}: engine: {key} is not yours to set; remove it.")
-    return arguments | seat.engine
+        if spelled in found:
+            raise EngineError(
+                f"panel.toml: {name}: engine: {spelled} stands there twice; keep one."
+            )
+        found[spelled] = value
+    return found
+
+
+def number(value: Any) -> int:
+    """A whole number as vLLM's command line reads it: 4096, "4k" (4000), "4K" (4096), "25.6k".
+
+    Raises:
+        ValueError: vLLM would refuse it.
+    """
+    text = str(value).strip()
+    if found := re.fullmatch(r"(\d+(?:\.\d+)?)([kmgt])|(\d+)([KMGT])", text):
+        figure, unit = found[1] or found[3], found[2] or found[4]
+        return int(float(figure) * UNITS[unit])
+    if not isinstance(value, int | str) or not re.fullmatch(r"\d+(_\d+)*", text):
+        raise ValueError(f"{value!r} is no number to vLLM; write 4096, or 4k (4000), or 4K (4096).")
+    return int(text)
+
+
+def longest(value: Any) -> int | None:
+    """How many tokens a max-model-len is; None where it leaves that to the model: -1, "auto".
+
+    Raises:
+        ValueError: vLLM would refuse it.
+    """
+    if str(value).strip().lower() in ("-1", "auto"):
+        return None
+    if (tokens := number(value)) < 1:
+        raise ValueError("0 tokens are none; write how many there may be, or -1.")
+    return tokens
+
+
+def flags(arguments: Mapping[str, Any]) -> list[str]:
+    """vLLM's arguments as its command line wants them."""
+    return [part for key, value in arguments.items() for part in _flag(key, value)]
 
 
 def _flag(key: str, value: Any) -> list[str]:
@@ -275,12 +346,23 @@ def _flag(key: str, value: Any) -> list[str]:
     return [f"--{key}", *(json.dumps(v) if isinstance(v, dict) else str(v) for v in values)]
 
 
+def compiled_at(cache: Path) -> dict[str, str]:
+    """Where a server keeps what it compiles, under the cache folder `cache`. Left alone, some of it
+    goes to /tmp, from which a hardened machine or container runs nothing."""
+    folder = cache / "vllm"
+    return {
+        "VLLM_CACHE_ROOT": str(folder),
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
+        "TRITON_CACHE_DIR": str(folder / "triton"),
+    }
+
+
 def _environment(settings: Settings) -> dict[str, str]:
     from models.assets import cache_dir, library_folder
 
-    environment = dict(os.environ) | {
+    environment = dict(os.environ) | SAFE_PATH | compiled_at(cache_dir())
+    environment |= {
         "HF_HUB_OFFLINE": "1",  # the model is a local folder by now
-        "VLLM_CACHE_ROOT": str(cache_dir() / "vllm"),
         "VLLM_CONFIG_ROOT": str(cache_dir() / "vllm"),
         "VLLM_NO_USAGE_STATS": "1",
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gateway.settings import Settings
 from models.assets import gather, gather_libraries, write_sums
+from models.exported import for_everyone
 from services.running.engine import bases, local_seats
 
 
@@ -29,4 +30,5 @@ def fetch(settings: Settings, folder: Path, report: Callable[[str], None]) -> in
             gather(reference, folder, report)
     gather_libraries(folder, report)
     write_sums(folder)
+    for_everyone(folder)
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,26 +1,36 @@
 """How much GPU memory each seat takes, and on which GPU it fits, before anything starts.
 
 A server takes what its seat's `memory_gb` says. Without that it is computed: the weights from the
-files that vLLM would load, a cache for some cases at their longest, and an allowance for the rest.
+files that vLLM would load (made ready first, where all that they are made of is on this machine),
+a cache for some cases at their longest, and an allowance for the rest.
 A GPU's GB are 2^30 bytes, as its maker counts; a tenth is left alone (engine.SHARE_OF_GPU).
 """
 
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gateway.settings import Settings
-from services.running.engine import SHARE_OF_GPU, arguments_of, local_seats, weights_folder
+from services.running.engine import (
+    SHARE_OF_GPU,
+    arguments_of,
+    local_seats,
+    longest,
+    missing,
+    model_folder,
+    number,
+    own_arguments,
+)
 
 GB = 2**30
 CASES = 4  # in the cache at once, each as long as max-model-len lets it be
 ALLOWANCE_GB = 1.5  # CUDA's context, activations, CUDA graphs: an estimate, not a measurement
 
-BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "half": 2.0, "auto": 2.0}
+BYTES = {"float32": 4.0, "float": 4.0, "bfloat16": 2.0, "float16": 2.0, "half": 2.0, "auto": 2.0}
 # Four bits, and a float32 for each block of 64 (QLoRA, section 3, without double quantisation).
 NF4_BYTES = 0.5 + 4 / 64
 
@@ -61,14 +71,14 @@ def read_gpus(text: str) -> tuple[float, ...]:
     return tuple(gpus)
 
 
-def needs(settings: Settings) -> dict[str, Need]:
-    """What every server of this machine takes.
+def needs(settings: Settings, report: Callable[[str], None] = print) -> dict[str, Need]:
+    """What every server of this machine takes; `report` hears which models are made ready.
 
     Raises:
         PlanError: neither memory_gb nor the weights are there, or the weights do not fit into it.
         EngineError, AssetError: a seat's model does not exist.
     """
-    return {name: _need(settings, name) for name in local_seats(settings)}
+    return {name: _need(settings, name, report) for name in local_seats(settings)}
 
 
 def place(needs: Mapping[str, Need], gpus: Sequence[float]) -> dict[str, Place]:
@@ -97,9 +107,11 @@ def place(needs: Mapping[str, Need], gpus: Sequence[float]) -> dict[str, Place]:
     return {name: places[name] for name in needs}
 
 
-def plan(settings: Settings, gpus: Sequence[float]) -> list[str]:
+def plan(
+    settings: Settings, gpus: Sequence[float], report: Callable[[str], None] = print
+) -> list[str]:
     """One line per server, then one per GPU; raises as `needs` and `place` do."""
-    wanted = needs(settings)
+    wanted = needs(settings, report)
     places = place(wanted, gpus)
     width = max(map(len, wanted))
     lines = []
@@ -117,10 +129,11 @@ def plan(settings: Settings, gpus: Sequence[float]) -> list[str]:
     return lines
 
 
-def _need(settings: Settings, name: str) -> Need:
+def _need(settings: Settings, name: str, report: Callable[[str], None]) -> Need:
     seat = local_seats(settings)[name]
     arguments = arguments_of(settings, name)
-    folder = weights_folder(settings, name)
+    absent = missing(settings, name)
+    folder = None if absent else model_folder(settings, name, report)
     weights = _weights(folder, arguments) / GB if folder else None
     if seat.memory_gb is not None:
         if weights is not None and weights + ALLOWANCE_GB > seat.memory_gb:
@@ -131,10 +144,13 @@ def _need(settings: Settings, name: str) -> Need:
         return Need(seat.memory_gb, weights, stated=True)
     if folder is None or weights is None:
         raise PlanError(
-            f"{name}: its weights are not on this machine, so nobody knows their size; write "
+            f"{name}: {', '.join(absent)} is not on this machine, so nobody knows its size; write "
             "memory_gb into its seat, or start it once."
         )
-    cache = _cache(name, folder, arguments) / GB
+    if own := own_arguments(seat, name).get("kv-cache-memory-bytes"):
+        cache = number(own) / GB
+    else:
+        cache = _cache(name, folder, arguments) / GB
     return Need(weights + cache + ALLOWANCE_GB, weights, stated=False)
 
 
@@ -177,4 +193,20 @@ def _cache(name: str, folder: Path, arguments: Mapping[str, Any]) -> float:
             f"{name}: {folder / 'config.json'} does not say {error.args[0]}; write memory_gb into "
             "its seat."
         ) from error
-    return float(CASES * arguments["max-model-len"] * per_token)
+    length = longest(arguments["max-model-len"]) or _length_of_the_model(text)
+    return float(CASES * length * per_token)
+
+
+def _length_of_the_model(text: Mapping[str, Any]) -> int:
+    """What vLLM takes a model's own length for: the least that its settings say, else 2048. Told
+    nothing else, it then takes less where the GPU has no room for that."""
+    keys = (
+        "max_position_embeddings",
+        "n_positions",
+        "max_seq_len",
+        "seq_length",
+        "max_sequence_length",
+        "max_seq_length",
+        "seq_len",
+    )
+    return text.get("model_max_length") or min((text[k] for k in keys if text.get(k)), default=2048)

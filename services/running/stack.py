@@ -27,7 +27,14 @@ import httpx
 
 from gateway.settings import Settings
 from models.assets import AssetError
-from services.running.engine import EngineError, Launch, launch, local_urls, model_folder
+from services.running.engine import (
+    SAFE_PATH,
+    EngineError,
+    Launch,
+    launch,
+    local_urls,
+    model_folder,
+)
 
 GUARD = Path(__file__).with_name("guard.py")
 POLL_S = 0.5
@@ -323,7 +330,7 @@ def _end_with_parent() -> None:
 def _gateway(panel_file: Path, port: int) -> Launch:
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "gateway", "--port", str(port)]
-    environment = dict(os.environ) | {"CONSILIUM_PANEL": str(panel_file.resolve())}
+    environment = dict(os.environ) | SAFE_PATH | {"CONSILIUM_PANEL": str(panel_file.resolve())}
     return Launch("gateway", tuple(command), environment, url, "/health/ready")
 
 

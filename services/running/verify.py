@@ -2,9 +2,12 @@
 
 import random
 import socket
+from dataclasses import replace
 from pathlib import Path
 
-from gateway.settings import Settings
+from pydantic import SecretBytes
+
+from gateway.settings import PanelSettings, Settings, WorkerSettings
 from models.assets import cache_dir
 from models.data.example import Example
 from models.recipe import Recipe, load_recipe
@@ -15,12 +18,14 @@ from services.running.engine import Launch, launch
 from services.running.stack import running
 
 QUESTIONS = 20
+SEAT = "exported"  # a recipe's name need be no seat's
 
 
 def verify(zoo: Path, data: Path) -> Parity:
     """Parity of one exported worker on 20 of its validation questions.
 
-    `zoo` is the worker's folder, `data` holds the datasets' folders.
+    `zoo` is the worker's folder, `data` holds the datasets' folders. The server's log is a file of
+    its own, so that a worker of this name may be running meanwhile.
 
     Raises:
         StackError: vLLM did not start; the message names its log.
@@ -29,9 +34,10 @@ def verify(zoo: Path, data: Path) -> Parity:
     recipe = load_recipe(zoo / "recipe.toml")
     asked = questions(recipe, data)
     folder = served_folder(zoo, print)
-    with running([_server(recipe.name, recipe.prompt, folder)], cache_dir() / "logs", print) as up:
+    server = replace(_server(recipe, folder), name=f"verify-{recipe.name}")
+    with running([server], cache_dir() / "logs", print) as up:
         url = up.services[0].launch.url
-        return compare(load_served(folder), url, recipe.name, recipe.prompt, asked)
+        return compare(load_served(folder), url, SEAT, recipe.prompt, asked)
 
 
 def questions(recipe: Recipe, data: Path) -> list[Example]:
@@ -41,18 +47,25 @@ def questions(recipe: Recipe, data: Path) -> list[Example]:
     return random.Random(recipe.seed).sample(examples, min(QUESTIONS, len(examples)))
 
 
-def _server(name: str, prompt: str, folder: Path) -> Launch:
+def _server(recipe: Recipe, folder: Path) -> Launch:
     """A panel of this worker alone, on a port that is free just now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
-    seat = {"name": name, "family": name, "model": str(folder), "prompt": prompt}
-    settings = Settings.model_validate(
-        {
-            "panel": {"quorum": 1},
-            "workers": [seat | {"url": url, "external": False}],
-            "panel_hash": "",
-            "secret": b"",
-        }
+    seat = {
+        "name": SEAT,
+        "family": recipe.language.family,
+        "model": str(folder),
+        "max_images": recipe.max_images,
+        "prompt": recipe.prompt,
+        "url": url,
+        "external": False,
+    }
+    settings = Settings(
+        file=Path(),
+        panel=PanelSettings(quorum=1),
+        workers=(WorkerSettings.model_validate(seat),),
+        panel_hash="",
+        secret=SecretBytes(b""),
     )
-    return launch(settings, name, folder)
+    return launch(settings, SEAT, folder)

@@ -115,6 +115,36 @@ def test_a_wrong_url_in_the_environment_is_refused_too(load):
         load("[panel]\nquorum = 1\n" + WORKER, CONSILIUM_WORKER_THORAX_URL="thorax")
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:99999",
+        "http://127.0.0.1:0",
+        "http://127.0.0.1:port",
+        "http://127.0.0.1:-1",
+        "http://",
+        "http://:8101",
+        "http://256.0.0.1:8101",
+        "http://1.2.3:8101",
+        "http://a..b:8101",
+        "http://-a:8101",
+        "http://a b:8101",
+        "http://[::1:8101",
+    ],
+)
+def test_an_address_that_nobody_can_have_is_refused(load, url):
+    """Now, not when the first case finds nobody there."""
+    with pytest.raises(SettingsError, match=r"thorax\): url: .*such as http://127.0.0.1:8101"):
+        load(WORKER + f'url = "{url}"')
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "10.0.0.9", "[::1]", "gpu-2.ward.example.", "worker_2", "münchen"]
+)
+def test_an_address_that_somebody_may_have_is_taken(load, host):
+    assert load("[panel]\nquorum = 1\n" + WORKER + f'url = "https://{host}:65535/a"').workers
+
+
 def test_the_hash_names_what_can_change_a_verdict(load):
     """Prompts, models and the quorum can; ports, limits and the cache cannot."""
     text = "[panel]\nquorum = 1\n" + WORKER

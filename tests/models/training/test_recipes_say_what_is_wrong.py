@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from models import connectors
 from models.exported import ZOO, served_name
 from models.recipe import RECIPES, Recipe, RecipeError, load_recipe
 from models.training.dry_run import plan
+from tests import tiny
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = sorted(path.stem for path in RECIPES.glob("*.toml"))
@@ -62,6 +64,14 @@ def test_the_shipped_workers_are_those_that_competence_was_learned_from() -> Non
         ("[tower]", "[tower", r"is not TOML"),
         ("Answer:", "{hint}", r"prompt may hold no braces but \{question\}"),
         ("Answer:", "{", r"prompt may hold no braces but \{question\}"),
+        ("epochs = 7", "epochs = 7\nconnector_lr = inf", r"connector_lr: Input should be a finite"),
+        ("epochs = 7", "epochs = 7\ntower_lr = nan", r"tower_lr: Input should be a finite number"),
+        ("epochs = 7", "epochs = 7\nlanguage_lr = -inf", r"language_lr: Input should be a finite"),
+        ("epochs = 7", "epochs = 7\ntower_lr = 0", r"tower_lr: Input should be greater than 0"),
+        ("epochs = 7", "epochs = 7\nconnector_lr = -1e-3", r"connector_lr: .* greater than 0"),
+        ("epochs = 7", "epochs = 7\nreconstruction = inf", r"reconstruction: .* finite number"),
+        ("epochs = 7", "epochs = 7\nwarmup_steps = inf", r"warmup_steps: .* finite number"),
+        ('name = "mlp"', 'name = "mlp"\ngain = nan', r"connector: .*inf and nan are no settings"),
         (
             'connector = "full"',
             'connector = "full"\ntower_lora = { rank = 2 }',
@@ -79,8 +89,43 @@ def test_a_wrong_recipe_is_one_line(old: str, new: str, complaint: str, tmp_path
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
+def recipe_with(tmp_path: Path, **changed: Any) -> Path:
+    content = tiny.recipe(tmp_path, **changed.pop("stage", {})) | changed
+    return tiny.write_toml(content, tmp_path / "tiny.toml")
+
+
+def test_a_recipe_is_scored_on_something(tmp_path: Path) -> None:
+    """In every stage, whether by the recipe's or by its own."""
+    for wrong in ({"validation": []}, {"validation": [tiny.DATA | {"languages": []}]}):
+        with pytest.raises(RecipeError, match=r"validation is empty: name|languages: .*at least 1"):
+            load_recipe(recipe_with(tmp_path, **wrong))
+    own = {"validation": [tiny.DATA]}
+    assert load_recipe(recipe_with(tmp_path, validation=[], stage=own)).held_out
+
+
+def test_a_recipe_is_found_by_its_file_with_or_without_suffix_and_then_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies where one stands comes first; a folder is no recipe."""
+    monkeypatch.chdir(tmp_path)
+    Path("plami").mkdir()
+    assert load_recipe("plami").name == "plami"
+    for file in ("my-recipe.toml", "odd", "mobilenet.toml"):
+        Path(file).write_text(GOOD.replace('"mobilenet"', f'"{file[:2]}"', 1), "utf-8-sig")
+
+    assert [load_recipe(name).name for name in ("my-recipe", "my-recipe.toml", "odd")] == [
+        "my",
+        "my",
+        "od",
+    ]
+    assert load_recipe("mobilenet").name == "mo"
+    for nowhere in ("no-such", "plami/no-such.toml", "."):
+        with pytest.raises(RecipeError, match=r"No recipe at .*one of: clinicalblip, .*mobilenet"):
+            load_recipe(nowhere)
+
+
 def test_an_unknown_recipe_lists_those_there_are() -> None:
-    with pytest.raises(RecipeError, match=r"No recipe at .*nope.toml.*mobilenet"):
+    with pytest.raises(RecipeError, match=r"No recipe at nope\..*mobilenet"):
         load_recipe("nope")
 
 

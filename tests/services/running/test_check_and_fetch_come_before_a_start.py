@@ -71,6 +71,17 @@ def test_every_seat_gets_a_line_and_what_must_be_fetched_is_named(
             "engine = { port = 1 }",
             "mobilenet: no: panel.toml: mobilenet: engine: port is not yours to set; remove it.",
         ),
+        (
+            "engine = { max-model-len = 4096 }",
+            'engine = { lora-modules = "mobilenet=nowhere" }',
+            "mobilenet: no: panel.toml: mobilenet: engine: lora-modules: no adapter_config.json in",
+        ),
+        ("zoo:mobilenet", "~/mine", "mobilenet: no: '~/mine' is no base model: give"),
+        (
+            "zoo:mobilenet",
+            "docs",
+            "mobilenet: no: panel.toml: mobilenet: model: docs holds neither",
+        ),
     ],
 )
 def test_what_cannot_be_served_is_said_and_the_rest_is_looked_at_too(
@@ -82,6 +93,56 @@ def test_what_cannot_be_served_is_said_and_the_rest_is_looked_at_too(
     assert len(lines) == 4
     assert sum(": no: " in each for each in lines) == 1
     assert any(each.startswith(line) for each in lines), lines
+
+
+@pytest.mark.usefixtures("empty_machine")
+def test_a_folder_that_is_not_there_is_taken_for_a_hubs_model_and_told_so(
+    checked: Callable[..., tuple[bool, list[str]]],
+) -> None:
+    """A path of two words and a hub id are written alike."""
+    _, lines = checked("zoo:mobilenet", "runs/mine")
+
+    assert lines[0] == (
+        "mobilenet: ok: runs/mine; still to be fetched: runs/mine "
+        "(no folder here: runs/mine is taken for a model hub's)"
+    )
+
+
+def test_vllm_itself_is_asked_about_arguments_that_we_do_not_read(
+    checked: Callable[..., tuple[bool, list[str]]],
+) -> None:
+    """By a program of its own; what it says is the seat's line."""
+    old = "engine = { max-model-len = 4096 }"
+
+    good, lines = checked(old, "engine = { max-modle-len = 4096, enforce-eager = true }")
+
+    assert not good
+    assert lines[0] == (
+        "mobilenet: no: panel.toml: mobilenet: engine: max-modle-len: vLLM knows no such argument; "
+        "is it max-model-len?"
+    )
+    assert all(": ok: " in line for line in lines[1:])
+
+
+def test_where_vllm_is_not_installed_that_is_said(
+    checked: Callable[..., tuple[bool, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.running.check.find_spec", lambda name: None)
+
+    _, lines = checked("engine = { max-model-len = 4096 }", "engine = { max-modle-len = 4096 }")
+
+    said = "vLLM is not installed here: what engine says of mobilenet is not checked"
+    assert lines[0] == said
+
+
+def test_keys_that_the_gateway_could_not_read_are_found_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings(ROOT / "panel.toml", {"CONSILIUM_KEYS": str(tmp_path / "keys.json")})
+    lines: list[str] = []
+
+    assert not check(settings, lines.append)
+    assert lines[-1].startswith("gateway: no: ")
 
 
 @pytest.mark.usefixtures("empty_machine")

@@ -12,7 +12,7 @@ import yaml
 
 from gateway.settings import Settings, load_settings
 from services.running.compose import compose
-from services.running.engine import local_urls
+from services.running.engine import EngineError, compiled_at, local_urls
 from services.running.plan import Place
 
 ROOT = Path(__file__).parents[3]
@@ -224,6 +224,80 @@ def test_another_panel_file_is_mounted_where_the_programs_look(tmp_path: Path) -
         "./panels/other.toml:/app/panel.toml:ro",
         f"{exported}:{exported}:ro",
     ]
+
+
+def settings_with(tmp_path: Path, *pairs: tuple[str, str], more: str = "") -> Settings:
+    """panel.toml with passages replaced, in a folder of its own."""
+    text = (ROOT / "panel.toml").read_text("utf-8")
+    for old, new in pairs:
+        assert old in text
+        text = text.replace(old, new, 1)
+    (tmp_path / "panel.toml").write_text(text + more, "utf-8")
+    return load_settings(tmp_path / "panel.toml", {}, with_competence=False)
+
+
+@pytest.mark.parametrize(
+    ("named", "here", "there"),
+    [
+        ("/abs/c.json", "/abs/c.json", "/abs/c.json"),
+        ("../c.json", "./../c.json", "/c.json"),
+        ("./a/../c.json", "./a/../c.json", "/app/c.json"),
+        ("c.json", "./c.json", "/app/c.json"),
+    ],
+)
+def test_competence_is_mounted_where_the_gateway_looks(
+    named: str, here: str, there: str, tmp_path: Path
+) -> None:
+    """It reads a path as from the panel file's folder, which in its container is /app."""
+    settings = settings_with(tmp_path, ("models/zoo/competence.json", named))
+
+    gateway = yaml.safe_load(compose(settings))["services"]["gateway"]
+
+    assert gateway["volumes"][1] == f"{here}:{there}:ro"
+
+
+def test_a_model_is_mounted_where_its_engine_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a path that leads out of the panel's folder, too."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    settings = settings_with(tmp_path, ("zoo:mobilenet", "../mine"))
+
+    volumes = yaml.safe_load(compose(settings))["services"]["worker-mobilenet-cpu"]["volumes"]
+
+    assert volumes[1] == "./../mine:/mine:ro"
+
+
+@pytest.mark.parametrize("folder", ["audit", "./audit", "/app/audit"])
+def test_the_audit_is_kept_in_a_volume(folder: str, tmp_path: Path) -> None:
+    settings = settings_with(tmp_path, more=f'\n[audit]\nfolder = "{folder}"\n')
+
+    gateway = yaml.safe_load(compose(settings))["services"]["gateway"]
+
+    assert "audit:/app/audit" in gateway["volumes"]
+
+
+@pytest.mark.parametrize("folder", ["/var/audit", "../audit", "logs"])
+def test_an_audit_where_the_gateway_could_not_write_is_refused(folder: str, tmp_path: Path) -> None:
+    """A new volume belongs to root, but for the one folder that the image has made for it."""
+    settings = settings_with(tmp_path, more=f'\n[audit]\nfolder = "{folder}"\n')
+
+    with pytest.raises(
+        EngineError, match=r'audit.folder: in a container .* write folder = "audit"'
+    ):
+        compose(settings)
+
+
+def test_engines_compile_in_their_volume(services: dict[str, Any]) -> None:
+    """Docker mounts /tmp so that nothing in it may run."""
+    for profile in PROFILES:
+        for each in of_profile(services, profile).values():
+            cache = Path(each["environment"]["CONSILIUM_CACHE"])
+            assert f"models:{cache}" in each["volumes"]
+            assert compiled_at(cache).items() <= each["environment"].items()
+            assert all(Path(at).is_relative_to(cache) for at in compiled_at(cache).values())
 
 
 def test_a_seat_that_is_served_elsewhere_gets_no_container(tmp_path: Path) -> None:

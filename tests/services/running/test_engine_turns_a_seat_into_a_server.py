@@ -12,7 +12,18 @@ import pytest
 from gateway.settings import Settings, load_settings
 from services.running import engine
 from services.running.compose import command_of, url_variable
-from services.running.engine import EngineError, launch, local_urls, model_folder
+from services.running.engine import (
+    EngineError,
+    arguments_of,
+    compiled_at,
+    flags,
+    launch,
+    local_urls,
+    longest,
+    model_folder,
+    number,
+)
+from services.running.vllm_parser import complaint, vllm_parser
 
 ROOT = Path(__file__).parents[3]
 SEATS = tuple(local_urls(load_settings(ROOT / "panel.toml", {})))
@@ -26,11 +37,7 @@ def settings() -> Settings:
 @pytest.fixture(scope="session")
 def vllm_parse() -> Callable[[tuple[str, ...]], Any]:
     """vLLM's own parser for its server's command line."""
-    import models.cpu_torch  # noqa: F401, I001  before vLLM, which imports torchvision
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
-
-    parser = make_arg_parser(FlexibleArgumentParser())
+    parser = vllm_parser()
     return lambda command: parser.parse_args(list(command[3:]))
 
 
@@ -162,6 +169,127 @@ def test_what_the_seat_says_wins(
     assert parsed.enforce_eager is True
     assert parsed.enable_prefix_caching is False
     assert parsed.limit_mm_per_prompt == {"image": 3}
+
+
+LENGTHS = [4096, "4096", "4k", "4K", "25.6k", "1M", "1m", "2G", " 512 ", "4_096", -1, "-1", "Auto"]
+
+
+@pytest.mark.parametrize("value", LENGTHS)
+def test_a_length_is_read_as_vllm_reads_it(
+    value: Any, vllm_parse: Callable[[tuple[str, ...]], Any]
+) -> None:
+    """None is what vLLM calls -1: as long as the model takes."""
+    parsed = vllm_parse(("", "", "", *flags({"max-model-len": value})))
+
+    assert (longest(value) or -1) == parsed.max_model_len
+
+
+@pytest.mark.parametrize(
+    "value", ["4kk", "k", "25.6K", "4 k", 4096.0, "4.5", True, {"tokens": 4096}, "", "1e3"]
+)
+def test_a_length_that_vllm_refuses_is_refused_before_it_starts(
+    value: Any, vllm_parse: Callable[[tuple[str, ...]], Any]
+) -> None:
+    for read in (longest, number):
+        with pytest.raises(ValueError, match="is no number to vLLM; write 4096, or 4k"):
+            read(value)
+    with pytest.raises(ValueError, match="max-model-len"):
+        vllm_parse(("", "", "", *flags({"max-model-len": value})))
+
+
+@pytest.mark.parametrize("key", ["max_model_len", "max-model_len"])
+def test_an_underscore_is_a_dash(key: str, edited: Callable[[str, str], Settings]) -> None:
+    """To vLLM it is; so what the seat says stands in place of our own, not beside it."""
+    settings = edited("engine = { max-model-len = 4096 }", f'engine = {{ {key} = "8k" }}')
+
+    command = launch(settings, "mobilenet", Path("m")).command
+
+    assert command.count("--max-model-len") == 1
+    assert command[command.index("--max-model-len") + 1] == "8k"
+
+
+@pytest.mark.parametrize(
+    ("engine_table", "says"),
+    [
+        ('max-model-len = "4kb"', "max-model-len: '4kb' is no number to vLLM"),
+        ("max-model-len = 0", "max-model-len: 0 tokens are none"),
+        ('kv_cache_memory_bytes = "lots"', "kv-cache-memory-bytes: 'lots' is no number to vLLM"),
+        ("max-model-len = 1, max_model_len = 2", "max-model-len stands there twice; keep one"),
+        ("served_model_name = 'x'", "served_model_name is not yours to set"),
+        ("por = 1", "por is not yours to set"),
+    ],
+)
+def test_what_an_engine_table_says_wrongly_is_one_line(
+    engine_table: str, says: str, edited: Callable[[str, str], Settings]
+) -> None:
+    settings = edited("engine = { max-model-len = 4096 }", f"engine = {{ {engine_table} }}")
+
+    with pytest.raises(EngineError, match=f"^panel.toml: mobilenet: engine: {says}"):
+        arguments_of(settings, "mobilenet")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (
+            {"max-modle-len": 4096},
+            "max-modle-len: vLLM knows no such argument; is it max-model-len?",
+        ),
+        ({"max-model": 4096}, "max-model: vLLM knows no such argument; is it "),
+        ({"zzzz": True}, "zzzz: vLLM knows no such argument."),
+        ({"dtype": "bfloat17"}, "argument --dtype: invalid choice: 'bfloat17'"),
+        ({"max-num-seqs": "many"}, "argument --max-num-seqs: invalid int value: 'many'"),
+    ],
+)
+def test_vllm_is_asked_what_it_takes(
+    arguments: dict[str, Any], says: str, vllm_parse: Callable[[tuple[str, ...]], Any]
+) -> None:
+    parser = vllm_parser()
+
+    assert (complaint(parser, flags(arguments)) or "").startswith(says)
+    assert (
+        complaint(parser, flags({"enforce-eager": False, "limit-mm-per-prompt.image": 2})) is None
+    )
+
+
+def test_nothing_that_an_engine_compiles_goes_where_nothing_may_run(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A hardened /tmp runs nothing; the cache folder is ours."""
+    monkeypatch.setenv("CONSILIUM_CACHE", str(tmp_path))
+    monkeypatch.setenv("TRITON_CACHE_DIR", "/tmp/triton")
+
+    environment = launch(settings, "mobilenet", Path("m")).environment
+
+    for variable, folder in compiled_at(tmp_path).items():
+        assert environment[variable] == folder
+        assert Path(folder).is_relative_to(tmp_path)
+
+
+def test_what_lies_where_a_server_is_started_is_not_taken_for_a_package(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Neither by it nor by the processes that it starts: `models` is a common name for a folder."""
+    for package in ("models", "gateway", "vllm"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("raise SystemExit('shadowed')")
+    program = (
+        "import subprocess, sys\n"
+        "if len(sys.argv) > 1: import gateway, models.exported\n"
+        "else: subprocess.run([sys.executable, '-m', 'models.exported'], check=True)\n"
+    )
+    environment = launch(settings, "summariser", Path("m")).environment
+
+    for arguments in ([], ["child"]):
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            cwd=tmp_path,
+            env=environment | {"PYTHONPATH": f"{environment['PYTHONPATH']}:{ROOT}"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
 
 
 def test_a_seats_adapter_answers_to_its_name_and_the_base_does_not(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.settings import Settings, load_settings
+from services.running.check import check
 from services.running.engine import gpu_shares
 from services.running.plan import (
     ALLOWANCE_GB,
@@ -77,6 +78,39 @@ def test_weights_and_cache_are_counted_from_the_files(
     assert not need.stated
 
 
+@pytest.mark.parametrize(
+    ("engine", "tokens"),
+    [
+        ('max_model_len = "2k"', 2000),
+        ('max-model-len = "2K"', 2048),
+        ("max-model-len = -1", 300),
+        ('max-model-len = "auto"', 300),
+        ("enforce-eager = true", 2048),
+    ],
+)
+def test_the_cache_is_as_long_as_vllm_makes_it(
+    engine: str, tokens: int, panel: Callable[..., Settings], tmp_path: Path
+) -> None:
+    """-1 leaves it to the model."""
+    model = write_model(tmp_path / "m", {"w": [1]}, TEXT | {"max_position_embeddings": 300})
+
+    need = needs(panel(model, f"engine = {{ {engine} }}"))["w0"]
+
+    assert need.weights_gb is not None
+    cache_gb = need.total_gb - need.weights_gb - ALLOWANCE_GB
+    assert cache_gb == pytest.approx(CASES * tokens * (2 * 2 * 2 * 8 * 2) / GB)
+
+
+def test_a_cache_that_the_seat_states_is_taken_as_it_is(
+    panel: Callable[..., Settings], tmp_path: Path
+) -> None:
+    model = write_model(tmp_path / "m", {"w": [1]}, TEXT)
+
+    need = needs(panel(model, 'engine = { kv_cache_memory_bytes = "2G" }'))["w0"]
+
+    assert need.total_gb == pytest.approx(2 + ALLOWANCE_GB, abs=1e-6)
+
+
 def test_a_quantised_summariser_counts_its_layers_at_four_bits(
     panel: Callable[..., Settings], tmp_path: Path
 ) -> None:
@@ -103,9 +137,33 @@ def test_what_the_seat_says_is_taken_unless_it_cannot_be(
 
 
 def test_weights_that_are_not_here_need_a_size(panel: Callable[..., Settings]) -> None:
-    with pytest.raises(PlanError, match=r"w0: its weights are not on this machine.*memory_gb"):
+    with pytest.raises(PlanError, match=r"w0: no-such-owner/no-such-model is not on.*memory_gb"):
         needs(panel("no-such-owner/no-such-model"))
     assert needs(panel("no-such-owner/no-such-model", "memory_gb = 9"))["w0"].total_gb == 9
+
+
+def test_an_exported_worker_is_made_ready_where_all_of_it_is_here(
+    panel: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `check` says that it is, merged or not; what is absent, both name."""
+    merged = write_model(tmp_path / "merged", {"w": [GB // 2]}, TEXT)
+    settings = panel("zoo:mobilenet", "engine = { max-model-len = 1000 }")
+    monkeypatch.setattr("services.running.plan.model_folder", lambda *_: merged)
+    said: list[str] = []
+
+    monkeypatch.setattr("models.assets.at_hand", lambda base: tmp_path)
+    assert needs(settings)["w0"].weights_gb == 1.0
+    assert check(settings, said.append)
+
+    monkeypatch.setattr("models.assets.at_hand", lambda base: None)
+    absent = "base:mobilenetv2-imagenet, base:smollm2-135m-instruct"
+    with pytest.raises(PlanError, match=f"w0: {absent} is not on this machine"):
+        needs(settings)
+    assert check(settings, said.append)
+    assert said == [
+        "w0: ok: zoo:mobilenet, all of it on this machine",
+        f"w0: ok: zoo:mobilenet; still to be fetched: {absent}",
+    ]
 
 
 def test_a_config_without_the_sizes_needs_one_too(

@@ -27,7 +27,7 @@ FLOORS = {
         "contract",
         "case client",
         "watch verdict",
-        "store model_server",
+        "breaker model_server store",
         "settings",
         "door intake panel summariser",
         "service",

@@ -1,10 +1,11 @@
 """Lets a worker rest that answers nobody.
 
 What a caller sends can make a call fail in every way there is: nothing is said, or nonsense, the
-server takes too long, or gives up with a 5xx. So no call of a caller's trips a breaker. A call that
-timed out or broke off raises a doubt, and then the gateway asks a question of its own, always the
-same. A worker rests only after that one, which no caller has a word in, was left unanswered for
-`PATIENCE_S`; and it is asked again as soon as it answers that one. Meanwhile no case waits for it.
+server takes too long, or gives up with a 5xx. So no call of a caller's trips a breaker: one that
+timed out, or three in a row that broke off, raise a doubt, and then the gateway asks a question of
+its own, always the same. A worker rests only after that one, which no caller has a word in, was
+left unanswered for `PATIENCE_S`. It is asked it again and again, by no case, and is back when it
+answers.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 
+BROKEN_OFF = 3  # in a row: they cost nobody any time
 PATIENCE_S = 1.0  # a connection that broke, a server that was restarted behind its proxy
 REST_S = 5.0
 
@@ -30,7 +32,7 @@ class Breaker:
         self._worker, self._is_well = worker, is_well
         self._resting, self._looks_at = rests, 0.0
         self._looking: asyncio.Task[None] | None = None
-        self._closed = False
+        self._broken_off, self._closed = 0, False
         if rests:
             self.doubt()
 
@@ -41,8 +43,18 @@ class Breaker:
             return None
         return max(self._looks_at - time.monotonic(), 0.0)
 
+    def replied(self) -> None:
+        """A call brought an answer, or a refusal, or nonsense: there is somebody."""
+        self._broken_off = 0
+
+    def broke_off(self) -> None:
+        """A call found no server, or lost it, or was told that it failed."""
+        self._broken_off += 1
+        if self._broken_off >= BROKEN_OFF:
+            self.doubt()
+
     def doubt(self) -> None:
-        """A call failed as those of an ill server fail. However many do, one question is asked."""
+        """A call was left without a reply. However many are, one question is asked at a time."""
         if self._closed or (self._looking and not self._looking.done()):
             return
         # Not in the context of the request that raised the doubt: its time and trace are its own.
@@ -66,4 +78,4 @@ class Breaker:
             await asyncio.sleep(pause_s)
         if self._resting:
             log.info(json.dumps({"event": "worker_is_back", "worker": self._worker}))
-        self._resting = False
+        self._resting, self._broken_off = False, 0

@@ -53,7 +53,6 @@ TOP_LOGPROBS = 10
 GRACE_S = 0.05  # for those who are about to answer when the others have decided
 LOOK_S = 10.0  # for the gateway's own question, where cases are given longer
 TRY_AGAIN_S = 2  # where nobody rests: a case takes about as long
-DOUBTFUL: set[ErrorKind] = {"timeout", "unreachable"}  # as the calls of an ill server fail
 
 # What a worker is asked in order to know whether it answers: about an even grey of 64 x 64 pixels.
 GREY = pybase64.b64decode(
@@ -250,6 +249,7 @@ class Panel:
         except CallFailed as failure:
             error = failure.error
         else:
+            breaker.replied()
             return Answer(
                 worker=worker.name,
                 text=text,
@@ -257,8 +257,13 @@ class Panel:
                 alternatives=completion.alternatives,
                 seconds=time.perf_counter() - began,
             )
-        if error.kind in DOUBTFUL:
-            breaker.doubt()
+        match error.kind:
+            case "timeout":
+                breaker.doubt()
+            case "unreachable":
+                breaker.broke_off()
+            case _:
+                breaker.replied()
         return Answer(worker=worker.name, seconds=time.perf_counter() - began, error=error)
 
     async def _is_well(self, worker: WorkerSettings) -> bool:
@@ -272,7 +277,7 @@ class Panel:
         except TimeoutError:
             return False
         except CallFailed as failure:
-            return failure.error.kind not in DOUBTFUL
+            return failure.error.kind != "unreachable"
         return True
 
     def _check_quorum(self, case: Case, answers: Sequence[Answer], needed: int) -> None:

@@ -6,7 +6,7 @@ Each command imports what it needs when it runs, so that the gateway's own machi
 try:
     import typer
 
-    from services.cli import evaluation, keys, running, workers
+    from services.cli import audit, evaluation, keys, running, workers
 except ModuleNotFoundError as error:
     raise SystemExit(f"consilium: {error.name} is missing; pip install 'consilium[cli]'") from None
 
@@ -19,6 +19,7 @@ app = typer.Typer(
 for verbs in (running, workers, evaluation):
     app.add_typer(verbs.app)
 app.add_typer(keys.app, name="key")
+app.add_typer(audit.app, name="audit")
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import Context
 
 BROKEN_OFF = 3  # in a row: they cost nobody any time
-PATIENCE_S = 1.0  # a connection that broke, a server that was restarted behind its proxy
+PATIENCE_S = 0.5  # a connection that broke, a server that was restarted behind its proxy
 REST_S = 5.0
 
 log = logging.getLogger("consilium.gateway")

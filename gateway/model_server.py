@@ -7,13 +7,13 @@ server's own words never leave this file, since they may quote the caller.
 import asyncio
 import math
 import re
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
 import aiohttp
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from gateway.case import Case
 from gateway.contract import Alternative, AnswerError, ErrorKind
@@ -83,6 +83,15 @@ class _Choice(BaseModel):
     message: _Message
     logprobs: _Logprobs | None = None
     finish_reason: str | None = None
+
+    @field_validator("logprobs", mode="wrap")
+    @classmethod
+    def _or_without(cls, told: Any, read: Callable[[Any], _Logprobs | None]) -> _Logprobs | None:
+        """An answer stands without them, however a server fills them in."""
+        try:
+            return read(told)
+        except ValidationError:
+            return None
 
 
 class _Reply(BaseModel):

@@ -267,9 +267,9 @@ class Panel:
         return Answer(worker=worker.name, seconds=time.perf_counter() - began, error=error)
 
     async def _is_well(self, worker: WorkerSettings) -> bool:
-        """Whether it answers the gateway's own question, whatever it says to that, in the time that
-        the panel gives it."""
-        body = _request(worker, OWN_CASE, self.settings.secret_bytes)
+        """Whether it says a word to the gateway's own question, whichever, in the time that the
+        panel gives it."""
+        body = _request(worker, OWN_CASE, self.settings.secret_bytes, max_tokens=1)
         within_s = min(self.settings.panel.deadline_s, worker.deadline_s or math.inf, LOOK_S)
         try:
             async with asyncio.timeout(within_s):
@@ -376,7 +376,9 @@ def _too_long(case: Case, fits: int) -> str:
     return "images, choices: too many or too long for all workers; send less of them."
 
 
-def _request(worker: WorkerSettings, case: Case, secret: bytes) -> tuple[bytes, ...]:
+def _request(
+    worker: WorkerSettings, case: Case, secret: bytes, max_tokens: int = MAX_ANSWER_TOKENS
+) -> tuple[bytes, ...]:
     """The body in parts. An encoder would read, and a join copy, each image for each worker."""
     text = {"type": "text", "text": worker.prompt.format(question=_question(case))}
     fields = {
@@ -385,7 +387,7 @@ def _request(worker: WorkerSettings, case: Case, secret: bytes) -> tuple[bytes, 
         "logprobs": True,
         "top_logprobs": TOP_LOGPROBS,
         "cache_salt": salt_of(case.tenant, secret),
-        **answer_bounds(case, MAX_ANSWER_TOKENS),
+        **answer_bounds(case, max_tokens),
     }
     head = json.dumps(fields)[:-1] + ', "messages": [{"role": "user", "content": ['
     images = [piece for image in case.images for piece in (image.part, b", ")]

@@ -17,11 +17,13 @@ caller: ContextVar[tuple[str, str] | None] = ContextVar("caller", default=None)
 
 def start() -> None:
     """To stderr, unless the program around us has already said where."""
+    logging.getLogger("consilium.gateway").setLevel(logging.INFO)
+    if logging.root.handlers:
+        return
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLine())
-    logging.basicConfig(handlers=[handler])
+    logging.root.addHandler(handler)
     logging.captureWarnings(True)
-    logging.getLogger("consilium.gateway").setLevel(logging.INFO)
 
 
 class JsonLine(logging.Formatter):

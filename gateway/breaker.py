@@ -1,11 +1,11 @@
 """Lets a worker rest that answers nobody.
 
 What a caller sends can make a call fail in every way there is: nothing is said, or nonsense, the
-server takes too long, or gives up with a 5xx. So no call of a caller's trips a breaker: one that
-timed out, or three in a row that broke off, raise a doubt, and then the gateway asks a question of
-its own, always the same. A worker rests only after that one, which no caller has a word in, was
-left unanswered for `PATIENCE_S`. It is asked it again and again, by no case, and is back when it
-answers.
+server takes too long, or gives up with a 5xx. So no call of a caller's trips a breaker: one that is
+long without a reply, or three in a row that broke off, raise a doubt, and then the gateway asks a
+question of its own, always the same. A worker rests only after that one, which no caller has a word
+in, was left unanswered for `PATIENCE_S`. No case tries it then: it is asked that question again
+until it answers.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ class Breaker:
             self.doubt()
 
     def doubt(self) -> None:
-        """A call was left without a reply. However many are, one question is asked at a time."""
+        """A call is without a reply. However many are, one question is asked at a time."""
         if self._closed or (self._looking and not self._looking.done()):
             return
         # Not in the context of the request that raised the doubt: its time and trace are its own.

@@ -27,14 +27,7 @@ from gateway.contract import (
     TooFewAnswers,
     UnreadableImage,
 )
-from gateway.model_server import (
-    UNREADABLE,
-    CallFailed,
-    Http,
-    TooLong,
-    answer_bounds,
-    complete,
-)
+from gateway.model_server import UNREADABLE, CallFailed, Http, TooLong, answer_bounds, complete
 from gateway.settings import Settings, WorkerSettings
 from gateway.store.memory import Store, answer_key, keep, recall, salt_of
 from gateway.verdict.competence import Cell
@@ -237,6 +230,8 @@ class Panel:
         whole_s = max(self._deadline_s(case) if left_s is None else left_s, 0.0)
         deadline_s = min(whole_s, worker.deadline_s or whole_s)
         began = time.perf_counter()
+        # However it ends: callers who leave early, or have heard enough, must not hide a hang.
+        late = asyncio.get_running_loop().call_later(self._own_s(worker) / 2, breaker.doubt)
         try:
             async with asyncio.timeout(deadline_s):
                 completion = await complete(self.http, worker.url, *body)
@@ -257,6 +252,8 @@ class Panel:
                 alternatives=completion.alternatives,
                 seconds=time.perf_counter() - began,
             )
+        finally:
+            late.cancel()
         match error.kind:
             case "timeout":
                 breaker.doubt()
@@ -270,15 +267,18 @@ class Panel:
         """Whether it says a word to the gateway's own question, whichever, in the time that the
         panel gives it."""
         body = _request(worker, OWN_CASE, self.settings.secret_bytes, max_tokens=1)
-        within_s = min(self.settings.panel.deadline_s, worker.deadline_s or math.inf, LOOK_S)
         try:
-            async with asyncio.timeout(within_s):
+            async with asyncio.timeout(self._own_s(worker)):
                 await complete(self.http, worker.url, *body)
         except TimeoutError:
             return False
         except CallFailed as failure:
             return failure.error.kind != "unreachable"
         return True
+
+    def _own_s(self, worker: WorkerSettings) -> float:
+        """The time for its own question: what cases get, whatever a caller gives his."""
+        return min(self.settings.panel.deadline_s, worker.deadline_s or math.inf, LOOK_S)
 
     def _check_quorum(self, case: Case, answers: Sequence[Answer], needed: int) -> None:
         """Who could not hold the case does not count for the quorum: it could not take it."""
@@ -303,9 +303,8 @@ class Panel:
             raise TooFewAnswers(detail, tuple(answers), wait_s)
 
 
-def _failure(worker: WorkerSettings, kind: ErrorKind, detail: str, seconds: float = 0) -> Answer:
-    error = AnswerError(kind=kind, detail=detail)
-    return Answer(worker=worker.name, seconds=seconds, error=error)
+def _failure(worker: WorkerSettings, kind: ErrorKind, detail: str) -> Answer:
+    return Answer(worker=worker.name, seconds=0, error=AnswerError(kind=kind, detail=detail))
 
 
 def _chosen(case: Case, settings: Settings) -> list[WorkerSettings]:

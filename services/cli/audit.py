@@ -17,7 +17,7 @@ app = typer.Typer(help="The gateway's audit.", no_args_is_help=True)
 def match(
     images: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, readable=True)],
     question: Annotated[str, typer.Option("--question", "-q")],
-    language: Annotated[str, typer.Option(help="en, es or zh.")] = "en",
+    language: Annotated[str | None, typer.Option(help="If one was sent.")] = None,
     context: Annotated[str | None, typer.Option(help="Clinical context.")] = None,
     choices: Annotated[list[str] | None, typer.Option("--choice", help="One each.")] = None,
     answer: Annotated[str | None, typer.Option(help="Only where this was decided.")] = None,
@@ -40,13 +40,14 @@ def match(
         if settings.secret_is_random:
             raise AuditError("Set CONSILIUM_SECRET_FILE: without the secret no line can be matched")
         found = lines(folder or settings.audit_folder)
-        content = {
+        sent = {
             "images": [encode(image) for image in images],
             "question": question,
             "language": language,
             "context": context,
             "choices": choices,
         }
+        content = {field: value for field, value in sent.items() if value is not None}
         case = asyncio.run(case_of(content, settings.limits, tenant=""))
         secret, matched = settings.secret_bytes, False
         for text, line in found:

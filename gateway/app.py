@@ -30,6 +30,7 @@ from gateway.service import Service
 from gateway.settings import Settings, SettingsError, load_settings
 from gateway.store.flights import Tell
 from gateway.store.memory import asked_of
+from gateway.watch import log as watch_log
 from gateway.watch import tracing
 from gateway.watch.audit import Audit
 from gateway.watch.metrics import Metrics
@@ -54,26 +55,23 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         SettingsError, KeysError, AuditError: a file that cannot be used.
     """
     settings = settings or load_settings()
-    # To stderr, unless the program around us has already said where.
-    logging.basicConfig(format="%(message)s")
-    log.setLevel(logging.INFO)
+    watch_log.start()
     tracing.start()
     admission = Admission(Keys(settings.keys), settings.panel.store)
     audit = Audit(settings.audit_folder, settings.audit.days)
     metrics = Metrics(VERSION)
     service = Service(settings, metrics)
+    if settings.audit_folder and settings.secret_is_random:
+        why = "no line can be matched to a case after a restart: set CONSILIUM_SECRET_FILE"
+        log.warning(json.dumps({"event": "audit_without_secret", "why": why}))
     metrics.inside.set_function(lambda: admission.inside)
 
     def panel_now() -> str:
         return service.settings.panel_hash
 
     def take_up() -> None:
-        try:
+        with suppress(SettingsError):  # the log and GET /panel say why
             service.reload()
-        except SettingsError as error:
-            log.error(json.dumps({"event": "panel_not_taken_up", "why": str(error)}))
-        else:
-            log.info(json.dumps({"event": "panel_taken_up"}))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -200,15 +198,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @app.post(
         "/panel/reload",
-        dependencies=[Depends(admission.admin)],
         responses=KEYED
         | {
             403: documentation.problem("No admin's key"),
             409: documentation.problem("The file cannot be used; the old panel stays"),
         },
     )
-    async def reload() -> Response:
+    async def reload(request: Request) -> Response:
         """Seat the panel that panel.toml names now; an admin's key only."""
+        admission.admin(request)
         try:
             service.reload()
         except SettingsError as error:
@@ -234,13 +232,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def ready() -> Response:
         """Enough workers are up for a quorum, and the gateway is not about to stop."""
         if app.state.draining:
-            return _as_response(Problem.of(503, "Not ready", "The gateway is about to stop."))
+            return _not_ready("The gateway is about to stop.")
         report = await service.report()
         up = sum(worker.reachable for worker in report.workers)
         if up >= report.quorum:
             return JSONResponse({"ready": True, "store_reachable": report.store_reachable})
         detail = f"{up} of {len(report.workers)} workers are up; the quorum is {report.quorum}."
-        return _as_response(Problem.of(503, "Not ready", detail))
+        return _not_ready(detail)
 
     @app.exception_handler(Refused)
     async def refuse(request: Request, error: Refused) -> Response:
@@ -290,6 +288,10 @@ async def _unless_caller_leaves(request: Request, work: Coroutine[Any, Any, T]) 
     finally:
         working.cancel()
         leaving.cancel()
+
+
+def _not_ready(detail: str) -> Response:
+    return _as_response(Problem.of(503, "Not ready", detail), headers={"retry-after": "1"})
 
 
 def _is_much_to_come(request: Request) -> bool:

@@ -37,6 +37,8 @@ Summarise = Literal["auto", "always", "never"]
 ErrorKind = Literal[
     "timeout", "refused", "unreachable", "garbage", "empty", "not_needed", "not_eligible"
 ]
+VerdictStatus = Literal["answered", "abstained"]
+SummaryBy = Literal["vote", "unanimous", "summariser"]
 
 
 class _Frozen(BaseModel):
@@ -110,6 +112,11 @@ class CaseRequest(CaseFields):
 class AnswerError(_Frozen):
     kind: ErrorKind
     detail: str
+    max_chars: int | None = Field(
+        default=None,
+        description="Where the case was too long for it: so many characters of question and "
+        "context pass.",
+    )
 
 
 class Alternative(_Frozen):
@@ -148,14 +155,14 @@ class Dissent(_Frozen):
 class Summary(_Frozen):
     """Who worded the answer. `faithful` is null where no summariser's reply was judged."""
 
-    by: Literal["summariser", "unanimous", "vote"]
+    by: SummaryBy
     faithful: bool | None
     seconds: float
 
 
 class Verdict(_Frozen):
     id: str
-    status: Literal["answered", "abstained"] = "answered"
+    status: VerdictStatus = "answered"
     answer: str | None
     best_guess: str | None = None
     language: Language
@@ -189,13 +196,18 @@ MODEL = Field(description="What its server says it loaded; null where that is no
 
 
 class Seat(_Frozen):
-    """One worker of the panel, and whether it calls itself healthy now."""
+    """One worker of the panel, and how it is now."""
 
     name: str
     family: str
     languages: tuple[Language, ...]
     max_images: int
-    reachable: bool
+    reachable: bool = Field(description="It calls itself healthy, and does not rest.")
+    resting_s: float | None = Field(
+        default=None,
+        description="It left a question of the gateway's own unanswered, and no case is brought to "
+        "it; seconds until it is asked that again. null: it does not rest.",
+    )
     model: str | None = MODEL
 
 
@@ -316,6 +328,6 @@ class Busy(Refused):
 class TooFewAnswers(Refused):
     status, title = 503, "Too few answers"
 
-    def __init__(self, detail: str, answers: tuple[Answer, ...]):
-        super().__init__(detail)
+    def __init__(self, detail: str, answers: tuple[Answer, ...], retry_after_s: int):
+        super().__init__(detail, retry_after_s)
         self.answers = answers

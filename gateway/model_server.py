@@ -7,13 +7,13 @@ server's own words never leave this file, since they may quote the caller.
 import asyncio
 import math
 import re
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
 import aiohttp
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from gateway.case import Case
 from gateway.contract import Alternative, AnswerError, ErrorKind
@@ -41,6 +41,15 @@ class CallFailed(Exception):
         self.error = error
 
 
+class TooLong(CallFailed):
+    """It refused a prompt that is longer than what it holds: `tokens`, prompt and answer."""
+
+    def __init__(self, tokens: int):
+        detail = f"The case is longer than the {tokens} tokens that it holds."
+        super().__init__(AnswerError(kind="refused", detail=detail))
+        self.tokens = tokens
+
+
 def _failed(kind: ErrorKind, detail: str) -> CallFailed:
     return CallFailed(AnswerError(kind=kind, detail=detail))
 
@@ -59,7 +68,7 @@ class _Token(BaseModel):
 
 
 class _TokenLogprob(_Token):
-    top_logprobs: list[_Token] = []
+    top_logprobs: list[_Token] | None = None
 
 
 class _Logprobs(BaseModel):
@@ -74,6 +83,15 @@ class _Choice(BaseModel):
     message: _Message
     logprobs: _Logprobs | None = None
     finish_reason: str | None = None
+
+    @field_validator("logprobs", mode="wrap")
+    @classmethod
+    def _or_without(cls, told: Any, read: Callable[[Any], _Logprobs | None]) -> _Logprobs | None:
+        """An answer stands without them, however a server fills them in."""
+        try:
+            return read(told)
+        except ValidationError:
+            return None
 
 
 class _Reply(BaseModel):
@@ -170,6 +188,8 @@ async def _send(http: Http, method: str, url: str, body: Sequence[bytes] = ()) -
     if 400 <= status < 500:
         if status == 400 and _blames_the_image(raw):
             raise CallFailed(UNREADABLE)
+        if tokens := _holds(raw):
+            raise TooLong(tokens)
         raise _failed("refused", f"It refused the request (HTTP {status}).")
     if status >= 500:
         raise _failed("unreachable", f"It failed (HTTP {status}).")
@@ -211,6 +231,16 @@ def _blames_the_image(reply: bytearray) -> bool:
     )
 
 
+def _holds(reply: bytearray) -> int:
+    """How many tokens a server holds that refuses a prompt for its length; 0 where it says nothing
+    of the kind. vLLM has several sentences for it, other servers have others, and no code."""
+    words = reply.decode("utf-8", "replace").lower()
+    found = re.search(
+        r"(?:context|model)[ _](?:len|length|size|window)\b\D{0,20}(\d{1,9})\b", words
+    )
+    return int(found[1]) if found else 0
+
+
 def _confidence(tokens: list[_TokenLogprob]) -> float | None:
     """exp(sum of the tokens' log-probabilities)"""
     if not tokens:
@@ -227,7 +257,7 @@ def _alternatives(text: str, tokens: list[_TokenLogprob]) -> tuple[Alternative, 
     found: list[Alternative] = []
     said, so_far = "", 0.0
     for token in tokens:
-        for other in token.top_logprobs:
+        for other in token.top_logprobs or ():
             probability = math.exp(min(so_far + other.logprob, 0.0))
             whole = other.token == end
             begins = (said if whole else said + other.token).strip()

@@ -1,5 +1,5 @@
 """Ask the workers of a case, in parallel: the one place that knows who is asked, deadlines, the
-quorum, who rests after failing, when enough has been heard, and the second round.
+quorum, who rests, when enough has been heard, and the second round.
 
 A worker's failure is a typed value in its answer. It never reads like an answer, and it never
 fails the case by itself.
@@ -9,20 +9,25 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from functools import partial
 
-from gateway.case import Case
+import pybase64
+
+from gateway.breaker import Breaker
+from gateway.case import Case, CaseImage
 from gateway.contract import (
     Answer,
     AnswerError,
     ErrorKind,
     InvalidCase,
     Language,
+    Options,
     TooFewAnswers,
     UnreadableImage,
 )
-from gateway.model_server import UNREADABLE, CallFailed, Http, answer_bounds, complete
+from gateway.model_server import UNREADABLE, CallFailed, Http, TooLong, answer_bounds, complete
 from gateway.settings import Settings, WorkerSettings
 from gateway.store.memory import Store, answer_key, keep, recall, salt_of
 from gateway.verdict.competence import Cell
@@ -39,16 +44,54 @@ OTHERS_SAID: dict[Language, str] = {
 MAX_ANSWER_TOKENS = 32
 TOP_LOGPROBS = 10
 GRACE_S = 0.05  # for those who are about to answer when the others have decided
-FAILURES_BEFORE_REST = 3
-REST_S = 10.0
+LOOK_S = 10.0  # for the gateway's own question, where cases are given longer
+TRY_AGAIN_S = 2  # where nobody rests: a case takes about as long
+
+# What a worker is asked in order to know whether it answers: about an even grey of 64 x 64 pixels.
+GREY = pybase64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAAAAACPAi4CAAAAK0lEQVR42u3MMREAAAgEoNfkRjeEmwcB"
+    "qMlNRyAQCAQCgUAgEAgEAsHzYAFAdAEArKmlZAAAAABJRU5ErkJggg=="
+)
+OWN_CASE = Case(
+    id="own",
+    question="Is this a picture?",
+    images=(CaseImage(GREY, "grey"),),
+    language="en",
+    context=None,
+    choices=None,
+    options=Options(),
+    tenant="",
+)
 
 
 class Panel:
-    """The workers of `settings`, and how each has fared in the cases so far."""
+    """The workers of `settings`, and who of them rests; `resting` rest already."""
 
-    def __init__(self, settings: Settings, http: Http, store: Store, metrics: Metrics):
+    def __init__(
+        self,
+        settings: Settings,
+        http: Http,
+        store: Store,
+        metrics: Metrics,
+        resting: Collection[str] = (),
+    ):
         self.settings, self.http, self.store, self.metrics = settings, http, store, metrics
-        self._breakers = {worker.name: Breaker() for worker in settings.workers}
+        self._breakers = {
+            worker.name: Breaker(
+                worker.name, partial(self._is_well, worker), worker.name in resting
+            )
+            for worker in settings.workers
+        }
+
+    def resting(self) -> dict[str, float]:
+        """Who rests, and in how many seconds it is looked at again."""
+        rests = {name: breaker.rests_s for name, breaker in self._breakers.items()}
+        return {name: seconds for name, seconds in rests.items() if seconds is not None}
+
+    def close(self) -> None:
+        """Another panel takes its place; open cases are still answered."""
+        for breaker in self._breakers.values():
+            breaker.close()
 
     def judge(self, case: Case) -> Judge:
         """Who weighs the answers to a case of this kind."""
@@ -58,8 +101,8 @@ class Panel:
         """One answer or failure from every chosen worker, in the panel's order, and then those of
         the second round, if there was one; `tell` is called with each as it comes in.
 
-        Raises InvalidCase when nobody on the panel can take the case, UnreadableImage when all who
-        were asked say so, TooFewAnswers below the quorum.
+        Raises InvalidCase when nobody on the panel can take the case, or it is too long for all,
+        UnreadableImage when all who were asked say so, TooFewAnswers below the quorum.
         """
         began = time.monotonic()
         asked, left_out = self._eligible(case)
@@ -67,7 +110,7 @@ class Panel:
             tell(answer)
         needed = min(self.settings.panel.quorum, len(asked))
         answers = self._in_order([*left_out, *await self._first_round(case, asked, needed, tell)])
-        _check_quorum(answers, needed)
+        self._check_quorum(case, answers, needed)
         said = [answer for answer in answers if answer.text is not None]
         if case.options.rounds == 2 and len({meaning(a.text or "") for a in said}) > 1:
             left_s = self._deadline_s(case) - (time.monotonic() - began)
@@ -180,65 +223,88 @@ class Panel:
 
     async def _ask_anew(self, worker: WorkerSettings, case: Case, left_s: float | None) -> Answer:
         breaker = self._breakers[worker.name]
-        if seconds := breaker.rests_for(time.monotonic()):
-            detail = f"It kept failing, and rests for {seconds:.0f} s."
+        if (seconds := breaker.rests_s) is not None:
+            detail = f"It answers nobody, and rests for {seconds:.0f} s."
             return _failure(worker, "unreachable", detail)
         body = _request(worker, case, self.settings.secret_bytes)
         whole_s = max(self._deadline_s(case) if left_s is None else left_s, 0.0)
         deadline_s = min(whole_s, worker.deadline_s or whole_s)
         began = time.perf_counter()
+        # However it ends: callers who leave early, or have heard enough, must not hide a hang.
+        late = asyncio.get_running_loop().call_later(self._own_s(worker) / 2, breaker.doubt)
         try:
             async with asyncio.timeout(deadline_s):
                 completion = await complete(self.http, worker.url, *body)
             text = _allowed(completion.text, case)
         except TimeoutError:
-            # A caller who gives it no time must not take it from everybody else.
-            if deadline_s >= min(self.settings.panel.deadline_s, worker.deadline_s or math.inf):
-                breaker.failed(time.monotonic())
-            detail = f"No answer within {deadline_s:g} s."
-            return _failure(worker, "timeout", detail, time.perf_counter() - began)
+            error = AnswerError(kind="timeout", detail=f"No answer within {deadline_s:g} s.")
+        except TooLong as failure:
+            fits = _chars_that_fit(case, failure.tokens)
+            error = failure.error.model_copy(update={"max_chars": fits})
         except CallFailed as failure:
-            kind, detail = failure.error.kind, failure.error.detail
-            if kind != "refused":  # that may be the caller's doing
-                breaker.failed(time.monotonic())
-            return _failure(worker, kind, detail, time.perf_counter() - began)
-        breaker.answered()
-        return Answer(
-            worker=worker.name,
-            text=text,
-            confidence=completion.confidence,
-            alternatives=completion.alternatives,
-            seconds=time.perf_counter() - began,
-        )
+            error = failure.error
+        else:
+            breaker.replied()
+            return Answer(
+                worker=worker.name,
+                text=text,
+                confidence=completion.confidence,
+                alternatives=completion.alternatives,
+                seconds=time.perf_counter() - began,
+            )
+        finally:
+            late.cancel()
+        match error.kind:
+            case "timeout":
+                breaker.doubt()
+            case "unreachable":
+                breaker.broke_off()
+            case _:
+                breaker.replied()
+        return Answer(worker=worker.name, seconds=time.perf_counter() - began, error=error)
+
+    async def _is_well(self, worker: WorkerSettings) -> bool:
+        """Whether it says a word to the gateway's own question, whichever, in the time that the
+        panel gives it."""
+        body = _request(worker, OWN_CASE, self.settings.secret_bytes, max_tokens=1)
+        try:
+            async with asyncio.timeout(self._own_s(worker)):
+                await complete(self.http, worker.url, *body)
+        except TimeoutError:
+            return False
+        except CallFailed as failure:
+            return failure.error.kind != "unreachable"
+        return True
+
+    def _own_s(self, worker: WorkerSettings) -> float:
+        """The time for its own question: what cases get, whatever a caller gives his."""
+        return min(self.settings.panel.deadline_s, worker.deadline_s or math.inf, LOOK_S)
+
+    def _check_quorum(self, case: Case, answers: Sequence[Answer], needed: int) -> None:
+        """Who could not hold the case does not count for the quorum: it could not take it."""
+        failures = {
+            a.worker: a.error for a in answers if a.error and a.error.kind != "not_eligible"
+        }
+        answered = sum(answer.text is not None for answer in answers)
+        if not answered and all(error == UNREADABLE for error in failures.values()):
+            raise UnreadableImage("No worker could read the image. Send it as an 8-bit PNG.")
+        fits = [error.max_chars for error in failures.values() if error.max_chars is not None]
+        if not answered and len(fits) == len(failures):
+            raise InvalidCase(_too_long(case, min(fits)))
+        needed = min(needed, answered + len(failures) - len(fits))
+        if answered < needed:
+            reasons = " ".join(f"{worker}: {error.detail}" for worker, error in failures.items())
+            remedy = "Try again later."
+            if all(error.kind == "refused" for error in failures.values()):
+                remedy = "A shorter question or context may be taken."
+            detail = f"{answered} of the {needed} answers that are needed. {reasons} {remedy}"
+            rests = [seconds for name, seconds in self.resting().items() if name in failures]
+            wait_s = max(math.ceil(min(rests, default=TRY_AGAIN_S)), 1)
+            raise TooFewAnswers(detail, tuple(answers), wait_s)
 
 
-@dataclass
-class Breaker:
-    """Lets a worker rest that failed again and again; then one case at a time may try it."""
-
-    failures: int = 0
-    asked_again_at: float = -math.inf
-
-    def rests_for(self, now: float) -> float:
-        """Seconds until it may be asked; 0 is now, and whoever hears that is to ask it."""
-        if self.failures < FAILURES_BEFORE_REST:
-            return 0.0
-        if now < self.asked_again_at:
-            return self.asked_again_at - now
-        self.asked_again_at = now + REST_S
-        return 0.0
-
-    def failed(self, now: float) -> None:
-        self.failures += 1
-        self.asked_again_at = now + REST_S
-
-    def answered(self) -> None:
-        self.failures = 0
-
-
-def _failure(worker: WorkerSettings, kind: ErrorKind, detail: str, seconds: float = 0) -> Answer:
-    error = AnswerError(kind=kind, detail=detail)
-    return Answer(worker=worker.name, seconds=seconds, error=error)
+def _failure(worker: WorkerSettings, kind: ErrorKind, detail: str) -> Answer:
+    return Answer(worker=worker.name, seconds=0, error=AnswerError(kind=kind, detail=detail))
 
 
 def _chosen(case: Case, settings: Settings) -> list[WorkerSettings]:
@@ -290,17 +356,37 @@ def _nobody_can_take_it(case: Case, chosen: list[WorkerSettings]) -> str:
     return f"No worker takes {len(case.images)} image(s) in {case.language}. Served: {serves}."
 
 
-def _request(worker: WorkerSettings, case: Case, secret: bytes) -> tuple[bytes, ...]:
+def _question(case: Case) -> str:
+    return f"{case.context}\n{case.question}" if case.context else case.question
+
+
+def _chars_that_fit(case: Case, tokens: int) -> int:
+    """How much of question and context a worker of so many tokens takes, whatever is in them: no
+    token is shorter than a byte. A quarter is left to its prompt and the images."""
+    text = _question(case)
+    room: int = tokens * 3 // 4 - answer_bounds(case, MAX_ANSWER_TOKENS)["max_tokens"]
+    return max(room, 0) * len(text) // len(text.encode())
+
+
+def _too_long(case: Case, fits: int) -> str:
+    chars = len(_question(case))
+    if 0 < fits < chars:
+        return f"question, context: {chars} characters are too many for all; send at most {fits}."
+    return "images, choices: too many or too long for all workers; send less of them."
+
+
+def _request(
+    worker: WorkerSettings, case: Case, secret: bytes, max_tokens: int = MAX_ANSWER_TOKENS
+) -> tuple[bytes, ...]:
     """The body in parts. An encoder would read, and a join copy, each image for each worker."""
-    question = f"{case.context}\n{case.question}" if case.context else case.question
-    text = {"type": "text", "text": worker.prompt.format(question=question)}
+    text = {"type": "text", "text": worker.prompt.format(question=_question(case))}
     fields = {
         "model": worker.name,
         "temperature": 0,
         "logprobs": True,
         "top_logprobs": TOP_LOGPROBS,
         "cache_salt": salt_of(case.tenant, secret),
-        **answer_bounds(case, MAX_ANSWER_TOKENS),
+        **answer_bounds(case, max_tokens),
     }
     head = json.dumps(fields)[:-1] + ', "messages": [{"role": "user", "content": ['
     images = [piece for image in case.images for piece in (image.part, b", ")]
@@ -315,18 +401,3 @@ def _allowed(text: str, case: Case) -> str:
         if meaning(choice) == meaning(text):
             return choice
     raise CallFailed(AnswerError(kind="garbage", detail="Its answer is not one of the choices."))
-
-
-def _check_quorum(answers: tuple[Answer, ...], needed: int) -> None:
-    failures = {a.worker: a.error for a in answers if a.error and a.error.kind != "not_eligible"}
-    answered = sum(answer.text is not None for answer in answers)
-    if not answered and all(error == UNREADABLE for error in failures.values()):
-        raise UnreadableImage("No worker could read the image. Send it as an 8-bit PNG.")
-    if answered < needed:
-        reasons = " ".join(f"{worker}: {error.detail}" for worker, error in failures.items())
-        remedy = "Try again later."
-        if all(error.kind == "refused" for error in failures.values()):
-            # What every server refuses is most often longer than it can hold.
-            remedy = "A shorter question or context may be taken."
-        detail = f"{answered} of the {needed} answers that are needed. {reasons} {remedy}"
-        raise TooFewAnswers(detail, answers)

@@ -1,7 +1,10 @@
 """One panel at work: from a case to its verdict. Another panel may take its place meanwhile."""
 
 import asyncio
+import json
+import logging
 import time
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
@@ -16,6 +19,7 @@ from gateway.watch.metrics import Metrics
 from gateway.watch.tracing import span
 
 REPORT_S = 0.5
+log = logging.getLogger("consilium.gateway")
 Probed = tuple[bool, str | None]
 
 
@@ -30,17 +34,18 @@ class Service:
 
     async def __aenter__(self) -> "Service":
         self.http = model_server.new_http_client()
-        self._seat(self.settings)
+        self._seat(self.settings, resting=())
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self.panel.close()
         await self.http.close()
         await self.store.close()
 
-    def _seat(self, settings: Settings) -> None:
+    def _seat(self, settings: Settings, resting: Collection[str]) -> None:
         self.settings = settings
-        self.metrics.seated(settings.panel_hash)
-        self.panel = Panel(settings, self.http, self.store, self.metrics)
+        self.metrics.seated(settings.panel_hash, [worker.name for worker in settings.workers])
+        self.panel = Panel(settings, self.http, self.store, self.metrics, resting)
         self._at_work = asyncio.Semaphore(settings.load.max_at_work)
         self._found: asyncio.Future[tuple[bool, list[Probed]]] | None = None
         self._found_until = 0.0
@@ -58,10 +63,20 @@ class Service:
         except SettingsError as error:
             file = self.settings.file
             self.reload_error = str(error).replace(str(file), file.name)  # it is shown to callers
+            log.error(json.dumps({"event": "panel_not_taken_up", "why": str(error)}))
             raise
         self.reload_error = None
         # The same secret, so that what was kept is found again.
-        self._seat(settings.model_copy(update={"secret": self.settings.secret}))
+        settings = settings.model_copy(update={"secret": self.settings.secret})
+        log.info(
+            json.dumps(
+                {"event": "panel_taken_up", "panel": settings.panel_hash}
+                | _changes(self.settings, settings)
+            )
+        )
+        resting = self.panel.resting()
+        self.panel.close()
+        self._seat(settings, resting)
 
     async def answer(
         self, case: Case, panel: Panel, began: float, tell: Tell = lambda _: None
@@ -111,6 +126,7 @@ class Service:
             self._found = asyncio.ensure_future(self._probe())
             self._found_until = time.monotonic() + REPORT_S
         store_reachable, found = await asyncio.shield(self._found)
+        resting = self.panel.resting()
         return PanelReport(
             panel=settings.panel_hash,
             quorum=settings.panel.quorum,
@@ -121,7 +137,8 @@ class Service:
                     family=worker.family,
                     languages=worker.languages,
                     max_images=worker.max_images,
-                    reachable=reachable,
+                    reachable=reachable and worker.name not in resting,
+                    resting_s=resting.get(worker.name),
                     model=model,
                 )
                 for worker, (reachable, model) in zip(settings.workers, found, strict=False)
@@ -183,3 +200,28 @@ def _again(verdict: Verdict, case: Case, began: float) -> Verdict:
         "seconds": time.perf_counter() - began,
     }
     return verdict.model_copy(update=changed)
+
+
+def _changes(old: Settings, new: Settings) -> dict[str, list[str]]:
+    """Seats and keys by their names. Without what they hold: an address may carry a password."""
+    before, now = ({worker.name: worker for worker in each.workers} for each in (old, new))
+    tables: list[tuple[str, Any, Any]] = [
+        (f"worker {name}", before[name], now[name]) for name in now if name in before
+    ]
+    tables += [
+        (name, getattr(old, name), getattr(new, name))
+        for name in ("panel", "summariser", "limits", "load", "audit")
+    ]
+    changed = [
+        f"{name}.{key}"
+        for name, one, other in tables
+        for key in (dict(one or {}) | dict(other or {}))
+        if getattr(one, key, None) != getattr(other, key, None)
+    ]
+    if old.competence != new.competence and "panel.competence" not in changed:
+        changed.append("panel.competence")  # the same file, written anew
+    return {
+        "added": [name for name in now if name not in before],
+        "removed": [name for name in before if name not in now],
+        "changed": changed,
+    }

@@ -245,6 +245,7 @@ class Settings(_Frozen):
     competence: Competence | None = None
     panel_hash: str
     secret: SecretBytes
+    secret_is_random: bool = Field(default=False, description="None was given: others differ.")
 
     @property
     def secret_bytes(self) -> bytes:
@@ -400,11 +401,13 @@ def _with_environment(content: dict[str, Any], environ: Mapping[str, str]) -> di
         filled["panel"] = content.get("panel", {}) | {"store": store}
     if keys := environ.get("CONSILIUM_KEYS"):
         filled["keys"] = keys
-    return filled | {"secret": _secret(environ)}
+    given = _secret(environ)
+    # A random one is safe: other processes then merely cannot share the cache.
+    secret = given or secrets.token_bytes(32)
+    return filled | {"secret": secret, "secret_is_random": not given}
 
 
 def _secret(environ: Mapping[str, str]) -> bytes:
-    """A random one is safe: other processes then merely cannot share the cache."""
     if file := environ.get("CONSILIUM_SECRET_FILE"):
         try:
             found = Path(file).read_bytes().strip()
@@ -413,7 +416,7 @@ def _secret(environ: Mapping[str, str]) -> bytes:
         if not found:
             raise SettingsError(f"CONSILIUM_SECRET_FILE: {file} is empty; write 32 random bytes")
         return found
-    return environ.get("CONSILIUM_SECRET", "").encode() or secrets.token_bytes(32)
+    return environ.get("CONSILIUM_SECRET", "").encode()
 
 
 def _one_line(path: Path, error: ValidationError, workers: list[dict[str, Any]]) -> str:

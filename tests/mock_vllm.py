@@ -17,7 +17,7 @@ class MockVllm:
     `root` is the folder of the model that it claims to have loaded, `adapters` those of LoRA
     adapters by their names.
     `raw` replaces the whole reply body, `status` its code; `delay_s` (or what it returns) passes
-    before it is sent.
+    before it is sent. With `only` these three are for questions that hold this word.
     `requests` holds what was asked, `headers` how, `dropped` counts callers that hung up while
     waiting, `probed` those that asked for its health.
     """
@@ -30,13 +30,14 @@ class MockVllm:
         delay_s: float | Callable[[], float] = 0,
         status: int = 200,
         raw: bytes | None = None,
+        only: str = "",
         finish_reason: str = "stop",
         root: str = "/cache/served/0123abcd",
         adapters: Mapping[str, str] | None = None,
     ):
         self.root, self.adapters = root, adapters or {}
         self.says, self.confidence, self.finish_reason = says, confidence, finish_reason
-        self.delay_s, self.status, self.raw = delay_s, status, raw
+        self.delay_s, self.status, self.raw, self.only = delay_s, status, raw, only
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.dropped = self.probed = 0
@@ -81,12 +82,14 @@ class MockVllm:
         body = await request.json()
         self.requests.append(body)
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
+        meant = self.only in str(body["messages"][0]["content"][-1])
+        delay_s = self.delay_s() if callable(self.delay_s) else self.delay_s
         try:
-            await asyncio.sleep(self.delay_s() if callable(self.delay_s) else self.delay_s)
+            await asyncio.sleep(delay_s if meant else 0)
         except asyncio.CancelledError:
             self.dropped += 1
             raise
-        if self.raw is not None:
+        if self.raw is not None and meant:
             return web.Response(body=self.raw, status=self.status)
         text = self.says(body) if callable(self.says) else self.says
         logprobs = None

@@ -32,7 +32,7 @@ FLOORS: dict[str, list[str]] = {
         "contract",
         "case client",
         "watch verdict",
-        "store model_server",
+        "breaker model_server store",
         "settings",
         "door intake panel summariser",
         "service",

@@ -21,6 +21,7 @@ from starlette.requests import Request
 from gateway.contract import Busy, Forbidden, TooMany, Unauthorized
 from gateway.door.keys import Key, Keys
 from gateway.settings import Load
+from gateway.watch.log import caller
 
 TRY_AGAIN_S = 2  # a case takes about as long
 
@@ -43,7 +44,9 @@ class Admission:
         """The key that a request carries; raises Unauthorized."""
         if "authorization" not in request.headers and "x-api-key" in request.headers:
             raise Unauthorized("The key is in the wrong header. Send Authorization: Bearer KEY.")
-        return self._keys.holder(request.headers.get("authorization"))
+        key = self._keys.holder(request.headers.get("authorization"))
+        caller.set((key.tenant, key.id))
+        return key
 
     def admin(self, request: Request) -> Key:
         """The same, of an admin; raises Forbidden for others."""

@@ -1,6 +1,6 @@
 """The audit log: who asked, when, what was decided, by which panel. No text and no pixels: the case
 and the answer are HMACs, so whoever holds the case and the secret can show that it was asked, and
-nobody else learns anything.
+nobody else learns anything: `consilium audit match`.
 
 One JSON object a line, in a file for each day (UTC) and host; what is older than `days` is
 deleted with the first line of a day.
@@ -13,8 +13,10 @@ import json
 import logging
 import re
 import socket
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from gateway.contract import Verdict
 
@@ -59,7 +61,7 @@ class Audit:
             "key": key,
             "case": case,
             "status": verdict.status,
-            "answer": hmac.new(secret, answer.encode(), hashlib.sha256).hexdigest(),
+            "answer": answer_mark(answer, secret),
             "agreement": verdict.agreement,
             "confidence": verdict.confidence,
             "summary_by": verdict.summary.by,
@@ -86,3 +88,27 @@ class Audit:
                     if match and date.fromisoformat(match[1]) < oldest:
                         path.unlink()
         return folder / f"audit-{today}-{HOST}.jsonl"
+
+
+def answer_mark(answer: str, secret: bytes) -> str:
+    """How a line tells what was decided."""
+    return hmac.new(secret, answer.encode(), hashlib.sha256).hexdigest()
+
+
+def lines(folder: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every line that is kept, the oldest day first: as it stands, and what it says.
+
+    Raises:
+        AuditError: there is no folder.
+    """
+    if folder is None or not folder.is_dir():
+        where = folder or "audit.folder is not set in panel.toml"
+        raise AuditError(f"No audit is kept there: {where}")
+    ours = (path for path in folder.iterdir() if NAME.fullmatch(path.name) and path.is_file())
+    for path in sorted(ours):
+        for text in path.read_text("utf-8", "replace").split("\n"):
+            # A full disk may have cut a line short.
+            with contextlib.suppress(ValueError):
+                line = json.loads(text)
+                if isinstance(line, dict) and line.keys() >= {"tenant", "case", "answer"}:
+                    yield text, line

@@ -1,17 +1,32 @@
 """What Prometheus is told: counts and times, by names that are fixed or stand in panel.toml. No
 label ever holds a word of a caller's."""
 
+from collections.abc import Sequence
+from itertools import product
+from typing import get_args
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from gateway.contract import Answer, Verdict
+from gateway.contract import (
+    Answer,
+    ErrorKind,
+    Language,
+    Refused,
+    SummaryBy,
+    Verdict,
+    VerdictStatus,
+)
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 60)
 OWN_SECONDS = (*(each / 2000 for each in range(2, 13)), 0.01, 0.02, 0.05, 0.1, 1)
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
+# Of those that were asked; the others are not_eligible or not_needed.
+KINDS = [kind for kind in get_args(ErrorKind) if not kind.startswith("not_")]
 
 
 class Metrics:
-    """The instruments of one gateway, in a registry of their own."""
+    """The instruments of one gateway, in a registry of their own. What counts is there from the
+    start, at 0: a rate that begins with the first failure does not show it."""
 
     def __init__(self, version: str) -> None:
         self.registry = registry = CollectorRegistry()
@@ -81,10 +96,26 @@ class Metrics:
             "consilium_panel_info", "The panel at work.", ["panel", "version"], registry=registry
         )
 
-    def seated(self, panel: str) -> None:
-        """Another panel is at work."""
+        self._workers: set[str] = set()
+        for labels in product(get_args(Language), get_args(SummaryBy), get_args(VerdictStatus)):
+            self.verdicts.labels(*labels)
+        for what in ("verdict", "answer"):
+            self.recalled.labels(what)
+        for error in Refused.__subclasses__():
+            self.refused.labels(error.status)
+
+    def seated(self, panel: str, workers: Sequence[str]) -> None:
+        """Another panel is at work; who is not seated any more is not told of any more."""
         self._panel.clear()
         self._panel.labels(panel, self._version).set(1)
+        for worker in self._workers - set(workers):
+            self.worker.remove(worker)
+            for kind in KINDS:
+                self.failures.remove(worker, kind)
+        self._workers = set(workers)
+        for worker, kind in product(workers, KINDS):
+            self.worker.labels(worker)
+            self.failures.labels(worker, kind)
 
     def heard(self, answer: Answer) -> None:
         """One call of a worker is over."""

@@ -1,4 +1,4 @@
-"""A worker is killed, hangs or turns to nonsense while hundreds of cases are under way."""
+"""A worker is killed or hangs while hundreds of cases are under way."""
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from gateway import panel
+from gateway import breaker
 from tests.gateway.test_the_panel_survives_its_workers import CASE
 from tests.mock_vllm import MockVllm
 
@@ -21,21 +21,14 @@ def hung(worker):
     worker.delay_s = 60
 
 
-def speaking_nonsense(worker):
-    worker.raw = b"<html>"
-
-
-def answering_nothing(worker):
-    worker.says = " "
-
-
-@pytest.mark.parametrize("fault", [killed, hung, speaking_nonsense, answering_nothing])
+@pytest.mark.parametrize("fault", [killed, hung])
 def test_no_request_fails_at_a_quorum_of_two_of_three(vllm, gateway, monkeypatch, fault):
     """And soon it is not asked any more: it rests."""
-    monkeypatch.setattr(panel, "REST_S", 1_000.0)
+    monkeypatch.setattr(breaker, "PATIENCE_S", 0)
+    monkeypatch.setattr(breaker, "REST_S", 1_000.0)
     lost = MockVllm("yes", delay_s=0.02).start()
     url = gateway(
-        [vllm("yes", delay_s=0.02), lost, vllm("yes")], panel="quorum = 2\ndeadline_s = 2"
+        [vllm("yes", delay_s=0.02), lost, vllm("yes")], panel="quorum = 2\ndeadline_s = 1"
     )
     numbers = itertools.count()
 
@@ -55,5 +48,5 @@ def test_no_request_fails_at_a_quorum_of_two_of_three(vllm, gateway, monkeypatch
     assert [response.status_code for response in found] == [200] * CASES
     details = [(response.json()["answers"][1]["error"] or {}).get("detail") for response in found]
     tried = [detail for detail in details if detail and "rests for" not in detail]
-    # Three times, and who was under way just then.
-    assert 3 <= len(tried) <= 3 * CALLERS
+    # Who was under way just then, and until the gateway's own question had shown it.
+    assert 1 <= len(tried) <= 3 * CALLERS

@@ -98,6 +98,32 @@ def test_an_answer_without_logprobs_has_no_confidence(vllm, gateway):
     assert verdict["answers"][0]["confidence"] is None and verdict["answer"] == "yes"
 
 
+TOKEN = {"token": "yes", "logprob": -0.1}
+ODD: dict[str, dict[str, Any]] = {
+    "top_logprobs is null": {"logprobs": {"content": [TOKEN | {"top_logprobs": None}]}},
+    "no top_logprobs": {"logprobs": {"content": [TOKEN]}},
+    "nothing in logprobs": {"logprobs": {}},
+    "logprobs in another form": {"logprobs": {"tokens": ["yes"], "token_logprobs": [-0.1]}},
+    "a token without a probability": {"logprobs": {"content": [{"token": "y", "logprob": None}]}},
+    "logprobs is a list": {"logprobs": []},
+    "no finish_reason": {},
+    "finish_reason is null": {"finish_reason": None},
+    "more than we know of": {"stop_reason": 7, "token_ids": None, "usage": None},
+}
+
+
+def test_what_is_odd_beside_an_answer_costs_at_most_its_confidence(vllm, gateway):
+    message = {"role": "assistant", "content": "yes", "reasoning": None, "tool_calls": []}
+    replies = [{"choices": [{"message": message} | odd], "usage": None} for odd in ODD.values()]
+    workers = [vllm(raw=json.dumps(reply).encode()) for reply in replies]
+    url = gateway(workers, panel=f"quorum = {len(ODD)}")
+    for number in range(4):
+        response = ask(url, question=f"{number}?")
+        assert response.status_code == 200 and failures(response) == {}
+    told = [answer["confidence"] is not None for answer in response.json()["answers"]]
+    assert told == [True, True] + [False] * (len(ODD) - 2)
+
+
 def test_below_the_quorum_the_caller_hears_every_reason_and_every_answer(vllm, gateway, free_url):
     url = gateway([vllm("yes"), free_url, vllm(delay_s=30)], panel="quorum = 2\ndeadline_s = 1")
     response = ask(url)
@@ -165,6 +191,59 @@ def test_what_everyone_refuses_may_be_too_long(vllm, gateway):
     assert "later" not in problem["detail"]
     mixed = ask(gateway([refusing, vllm(status=500, raw=b"")])).json()
     assert mixed["detail"].endswith("Try again later.")
+
+
+TOO_LONG = (
+    "This model's maximum context length is 2048 tokens. However, your prompt contains at least "
+    "2017 input tokens, which exceeds this limit even without any output tokens.",
+    "This model's maximum context length is 2048 tokens. However, you requested 5032 tokens.",
+    "The decoder prompt (length 5000) is longer than the maximum model length of 2048.",
+    "Input length (5000) exceeds model's maximum context length (2048).",
+    "max_tokens=5000 cannot be greater than max_model_len=2048. Please request fewer.",
+    "The input (5000 tokens) is longer than the model's context length (2048 tokens).",
+    "the request exceeds the available context size (2048 tokens), try increasing it",
+)
+VALUES = "Na 140 mmol/l; K 4.1 mmol/l; CRP 12.4 mg/l; "
+
+
+def refusing(vllm, words: str) -> Any:
+    """A server that holds 2,048 tokens, and laboratory values are more."""
+    error = json.dumps({"error": {"message": words, "type": "BadRequestError", "code": 400}})
+    return vllm("yes", status=400, raw=error.encode(), only="CRP")
+
+
+@pytest.mark.parametrize("words", TOO_LONG)
+def test_a_case_that_is_too_long_for_all_is_the_callers_to_mend(vllm, gateway, words):
+    """And he hears how much of it will be taken, whatever is in it."""
+    url = gateway([refusing(vllm, words) for _ in "ab"], panel="quorum = 2")
+    response = ask(url, context=(VALUES * 200)[:8_000])
+    assert response.status_code == 422 and "retry-after" not in response.headers
+    chars = len(CASE["question"]) + 1 + 8_000
+    assert response.json()["detail"] == (
+        f"question, context: {chars} characters are too many for all; send at most 1504."
+    )
+    # Of three bytes each, a third of them.
+    assert "at most 5" in ask(url, context="CRP" + "血" * 7_000).json()["detail"]
+    assert all(seat["reachable"] for seat in httpx.get(f"{url}/panel").json()["workers"])
+
+
+def test_images_or_choices_that_leave_no_room_are_named(vllm, gateway):
+    url = gateway([refusing(vllm, TOO_LONG[0])])
+    for changes in ({}, {"choices": ["a" * 2_000, "b"]}):
+        response = ask(url, question="CRP?", **changes)
+        assert response.status_code == 422
+        assert response.json()["detail"].startswith("images, choices: too many or too long")
+
+
+def test_who_cannot_hold_the_case_leaves_it_to_the_others(vllm, gateway, free_url):
+    """As who does not speak its language: the quorum is no more than who can take it."""
+    short = refusing(vllm, TOO_LONG[0])
+    verdict = ask(gateway([short, vllm("yes")], panel="quorum = 2"), question="CRP?").json()
+    assert verdict["answer"] == "yes" and verdict["agreement"] is None
+    error = verdict["answers"][0]["error"]
+    assert error["kind"] == "refused" and error["max_chars"] == 1504
+    response = ask(gateway([short, free_url], panel="quorum = 2"), question="CRP?")
+    assert response.status_code == 503 and int(response.headers["retry-after"]) >= 1
 
 
 def test_a_long_choice_is_not_cut_off(vllm, gateway):

@@ -3,6 +3,8 @@
 import base64
 import http.server
 import json
+import logging
+import signal
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -10,9 +12,13 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client.parser import text_string_to_metric_families
+from typer.testing import CliRunner
 
 from gateway.door import keys
+from gateway.watch.log import JsonLine
+from services.cli.__main__ import app
 from tests.conftest import picture
+from tests.gateway.test_it_changes_without_a_gap import until
 
 IMAGE = base64.b64encode(picture()).decode()
 SECRET_WORDS = "Zebedee Quux"
@@ -46,9 +52,9 @@ def test_what_happens_is_counted(vllm, gateway):
     failed = (("kind", "unreachable"), ("worker", "w2"))
     assert found["consilium_worker_failures_total"][failed] == 3  # not cached, so asked again
     assert found["consilium_recalled_total"][(("what", "answer"),)] == 2
-    verdicts = found["consilium_verdicts_total"]
+    verdicts = {labels: n for labels, n in found["consilium_verdicts_total"].items() if n}
     assert sum(verdicts.values()) == 3
-    assert dict(next(iter(verdicts)))["summary_by"] == "vote"
+    assert {dict(labels)["summary_by"] for labels in verdicts} == {"vote"}
     assert found["consilium_agreement_ratio_count"][()] == 3
     assert found["consilium_gateway_overhead_seconds_count"][()] == 3
     assert found["consilium_refused_total"][(("status", "422"),)] == 1
@@ -57,6 +63,32 @@ def test_what_happens_is_counted(vllm, gateway):
     assert found["consilium_cases_inside"][()] == 0
     (panel,) = found["consilium_panel_info"]
     assert dict(panel)["panel"] == httpx.get(f"{url}/panel").json()["panel"]
+
+
+def test_what_counts_is_there_before_it_happens_and_of_who_is_seated_now(vllm, gateway, panel_file):
+    """A rate that begins with the first failure does not show it."""
+    workers = [vllm("yes"), vllm("no")]
+    url = gateway(workers)
+    kinds = {"timeout", "refused", "unreachable", "garbage", "empty"}
+
+    def counted(name: str) -> dict[tuple, float]:
+        assert set(scraped(url)[name].values()) == {0}
+        return scraped(url)[name]
+
+    failed = counted("consilium_worker_failures_total")
+    assert {dict(labels)["worker"] for labels in failed} == {"w0", "w1"}
+    assert {dict(labels)["kind"] for labels in failed} >= kinds
+    assert len(counted("consilium_verdicts_total")) == 3 * 3 * 2
+    assert {("status", "503"), ("status", "429")} <= {
+        x for (x,) in counted("consilium_refused_total")
+    }
+    assert len(counted("consilium_recalled_total")) == 2
+
+    panel_file([workers[1].url])
+    assert httpx.post(f"{url}/panel/reload").status_code == 200
+    failed = counted("consilium_worker_failures_total")
+    assert {dict(labels)["worker"] for labels in failed} == {"w0"}
+    assert len(scraped(url)["consilium_worker_duration_seconds_count"]) == 1
 
 
 def test_a_cached_or_shared_verdict_is_counted_and_adds_no_overhead(vllm, gateway):
@@ -194,6 +226,26 @@ def test_the_audit_says_who_asked_and_what_was_decided_and_no_word_of_it(
     for word in ("Zebedee", "yes", "healthy", IMAGE[:40], key):
         assert word not in text
 
+    image = tmp_path / "a.png"
+    image.write_bytes(picture())
+    with today.open("a") as file:
+        file.write('{"half a li\n\0\0\n\n')
+    sent = [str(image), "-q", f"Is {SECRET_WORDS} healthy?", "--context", SECRET_WORDS]
+    secret = {"CONSILIUM_SECRET": "s"}
+
+    def match(*more: str, **environ: str) -> tuple[int, list[str]]:
+        command = ["audit", "match", *sent, *more, "--panel", str(tmp_path / "panel.toml")]
+        done = CliRunner().invoke(app, command, env=environ)
+        return done.exit_code, [json.loads(line)["id"] for line in done.stdout.splitlines()]
+
+    ids = [verdict["id"] for verdict in verdicts]
+    assert match(**secret) == (0, ids)
+    assert match("--answer", verdicts[0]["answer"], **secret) == (0, ids)
+    assert match("--answer", "another", **secret) == (1, [])
+    assert match("--choice", "yes", "--choice", "no", **secret) == (1, [])
+    assert match(CONSILIUM_SECRET="another") == (1, [])
+    assert match() == (1, [])
+
 
 def test_a_full_disk_costs_the_audits_line_and_not_the_case(vllm, gateway, tmp_path, caplog):
     url = gateway([vllm()], audit='folder = "audit"')
@@ -202,3 +254,87 @@ def test_a_full_disk_costs_the_audits_line_and_not_the_case(vllm, gateway, tmp_p
     (tmp_path / "audit").rmdir()
     assert asked(url).status_code == 200
     assert any("audit_not_written" in line for line in caplog.messages)
+
+
+def logged(log: str) -> list[dict]:
+    """Every line, held to the form that all have."""
+    lines = [json.loads(line) for line in log.splitlines()]
+    for line in lines:
+        assert datetime.fromisoformat(line["time"]).utcoffset() == timedelta(0)
+        assert line["level"] in ("info", "warning", "error") and line["event"]
+    return lines
+
+
+def test_every_line_of_the_log_says_when_how_grave_and_for_whom(
+    vllm, gateway_process, panel_file, tmp_path
+):
+    """One JSON object a line, from the start to the end; a reload says what it changed, whoever
+    asked for it, and no value."""
+    file = tmp_path / "keys.json"
+    key, admin = keys.add(file, "clinic", 2, False), keys.add(file, "operator", None, True)
+    of_key, of_admin = (
+        {"tenant": t, "key": k.split("_")[1]} for t, k in (("clinic", key), ("operator", admin))
+    )
+    gateway = gateway_process(
+        [vllm("yes")], {"CONSILIUM_KEYS": str(file)}, audit='folder = "audit"'
+    )
+    known = {"authorization": f"Bearer {key}"}
+    assert asked(gateway.url, headers=known).status_code == 200
+    assert asked(gateway.url, "", headers=known).status_code == 422
+    assert asked(gateway.url, headers=known).status_code == 429
+    httpx.get(f"{gateway.url}/nowhere")
+
+    panel_file([vllm("yes").url, vllm("no").url], panel="quorum = 2")
+    by_admin = {"authorization": f"Bearer {admin}"}
+    assert httpx.post(f"{gateway.url}/panel/reload", headers=by_admin).status_code == 200
+    panel_file([vllm("yes").url])
+    gateway.process.send_signal(signal.SIGHUP)
+    until(lambda: gateway.log.count("panel_taken_up") == 2)
+    panel_file([])
+    assert httpx.post(f"{gateway.url}/panel/reload", headers=by_admin).status_code == 409
+
+    lines = logged(gateway.log)
+    assert [line["event"] for line in lines] == [
+        "audit_without_secret",
+        "case_answered",
+        "case_refused",
+        "case_refused",
+        "panel_taken_up",
+        "panel_taken_up",
+        "panel_not_taken_up",
+    ]
+    assert all(line | of_key == line for line in lines[1:4])
+    by_request, by_signal, refused = lines[4:]
+    assert by_request | of_admin == by_request and refused | of_admin == refused
+    assert by_request["added"] == ["w1"] and by_request["removed"] == []
+    assert by_request["changed"] == ["worker w0.url", "panel.quorum", "audit.folder"]
+    assert by_signal["removed"] == ["w1"] and "tenant" not in by_signal
+    assert "Zebedee" not in gateway.log and "http://" not in json.dumps(lines[4:6])
+
+
+def test_an_exception_is_one_line_that_says_where_and_not_what():
+    """Its words may quote a caller; so may those of what it came from."""
+
+    def raised() -> BaseException:
+        try:
+            try:
+                raise ValueError(SECRET_WORDS)
+            except ValueError as error:
+                raise ExceptionGroup(SECRET_WORDS, [error]) from error
+        except ExceptionGroup as group:
+            return group
+
+    error = raised()
+    record = logging.LogRecord(
+        "uvicorn.error",
+        logging.ERROR,
+        __file__,
+        1,
+        "Exception in ASGI application\n" + SECRET_WORDS,
+        None,
+        (type(error), error, error.__traceback__),
+    )
+    [line] = logged(JsonLine().format(record))
+    assert line["message"] == "Exception in ASGI application" and line["logger"] == "uvicorn.error"
+    assert line["error"] == "ExceptionGroup" and "ValueError" in line["at"]
+    assert line["at"][-1].endswith(" raised") and "Zebedee" not in json.dumps(line)

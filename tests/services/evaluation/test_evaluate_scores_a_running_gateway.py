@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from gateway import panel
+from gateway import breaker
 from gateway.contract import Answer
 from gateway.service import REPORT_S
 from models import exported
@@ -62,8 +62,8 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def nobody_rests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker that has failed is asked again at once, not in ten seconds."""
-    monkeypatch.setattr(panel, "REST_S", 0.0)
+    """A worker that has failed is asked again at once, not in some seconds."""
+    monkeypatch.setattr(breaker, "PATIENCE_S", 1_000.0)
 
 
 @pytest.fixture(autouse=True)

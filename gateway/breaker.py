@@ -1,0 +1,81 @@
+"""Lets a worker rest that answers nobody.
+
+What a caller sends can make a call fail in every way there is: nothing is said, or nonsense, the
+server takes too long, or gives up with a 5xx. So no call of a caller's trips a breaker: one that is
+long without a reply, or three in a row that broke off, raise a doubt, and then the gateway asks a
+question of its own, always the same. A worker rests only after that one, which no caller has a word
+in, was left unanswered for `PATIENCE_S`. No case tries it then: it is asked that question again
+until it answers.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+
+BROKEN_OFF = 3  # in a row: they cost nobody any time
+PATIENCE_S = 0.5  # a connection that broke, a server that was restarted behind its proxy
+REST_S = 5.0
+
+log = logging.getLogger("consilium.gateway")
+
+
+class Breaker:
+    """Of one worker. `is_well` asks it the gateway's own question, and gives up by itself.
+
+    With `rests` it rests from the start, until it is found well. Needs a running event loop.
+    """
+
+    def __init__(self, worker: str, is_well: Callable[[], Awaitable[bool]], rests: bool = False):
+        self._worker, self._is_well = worker, is_well
+        self._resting, self._looks_at = rests, 0.0
+        self._looking: asyncio.Task[None] | None = None
+        self._broken_off, self._closed = 0, False
+        if rests:
+            self.doubt()
+
+    @property
+    def rests_s(self) -> float | None:
+        """Seconds until it is asked again, 0 where that is under way; None: it does not rest."""
+        if not self._resting or self._looking is None or self._looking.done():
+            return None
+        return max(self._looks_at - time.monotonic(), 0.0)
+
+    def replied(self) -> None:
+        """A call brought an answer, or a refusal, or nonsense: there is somebody."""
+        self._broken_off = 0
+
+    def broke_off(self) -> None:
+        """A call found no server, or lost it, or was told that it failed."""
+        self._broken_off += 1
+        if self._broken_off >= BROKEN_OFF:
+            self.doubt()
+
+    def doubt(self) -> None:
+        """A call is without a reply. However many are, one question is asked at a time."""
+        if self._closed or (self._looking and not self._looking.done()):
+            return
+        # Not in the context of the request that raised the doubt: its time and trace are its own.
+        self._looking = asyncio.create_task(self._look(), context=Context())
+
+    def close(self) -> None:
+        """Looks no more, and lets it rest no more."""
+        self._closed = True
+        if self._looking:
+            self._looking.cancel()
+
+    async def _look(self) -> None:
+        began = time.monotonic()
+        while not await self._is_well():
+            now = time.monotonic()
+            if not self._resting and now - began >= PATIENCE_S:
+                self._resting = True
+                log.warning(json.dumps({"event": "worker_rests", "worker": self._worker}))
+            pause_s = REST_S if self._resting else PATIENCE_S / 4
+            self._looks_at = now + pause_s
+            await asyncio.sleep(pause_s)
+        if self._resting:
+            log.info(json.dumps({"event": "worker_is_back", "worker": self._worker}))
+        self._resting, self._broken_off = False, 0

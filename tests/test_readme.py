@@ -1,11 +1,15 @@
-"""The documents' maps are the tree, and their links lead somewhere."""
+"""The documents' maps are the tree, their links lead somewhere, and the README leads to each."""
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+LINK = re.compile(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)")
 
 
 def mapped(document: Path) -> set[str]:
@@ -43,7 +47,47 @@ def test_the_readme_names_every_room_and_no_other() -> None:
     assert found == rooms | {"models/recipes/", "models/zoo/"}
 
 
-def test_every_link_in_the_documents_leads_to_a_file() -> None:
+def headings(document: Path) -> set[str]:
+    """A page's anchors, as GitHub makes them of its headings."""
+    lines = re.findall(r"^#+ (.*)$", document.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
+
+
+def test_every_link_in_the_documents_leads_to_a_file_and_a_heading() -> None:
+    wrong = []
     for document in DOCUMENTS:
-        targets = re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text("utf-8"))
-        assert [t for t in targets if not (document.parent / t).exists()] == [], document
+        for file, anchor in LINK.findall(document.read_text("utf-8")):
+            target = document.parent / file if file else document
+            if not target.exists() or (anchor and anchor[1:] not in headings(target)):
+                wrong.append((document.name, f"{file}{anchor}"))
+
+    assert wrong == []
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    """Whoever writes one says there what it is for."""
+    linked = {file for file, _ in LINK.findall((ROOT / "README.md").read_text("utf-8"))}
+
+    pages = {str(page.relative_to(ROOT)) for page in DOCUMENTS} - {"README.md"}
+    assert pages - linked == set()
+
+
+def test_the_citation_names_what_the_package_is() -> None:
+    """With every key that the Citation File Format 1.2.0 requires, and the package's version."""
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+    assert {"cff-version", "message", "title", "authors"} <= cited.keys()
+    assert cited["cff-version"] == "1.2.0"
+    assert cited["title"].lower() == project["name"]
+    assert (cited["version"], cited["authors"]) == (project["version"], project["authors"])
+    assert " ".join(cited["abstract"].split()) == project["description"]
+
+
+def test_the_changelog_has_this_version() -> None:
+    """Above it stands what is not released yet."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+    first, second, *_ = re.findall(r"^## (\S+)", text, re.MULTILINE)
+    assert (first, second) == ("Unreleased", project["version"])

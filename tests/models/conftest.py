@@ -1,10 +1,16 @@
 """The tiny model and drawn images of `tests.tiny`, as fixtures."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# A second thread makes nothing of a few thousand weights faster, and would only get in the way of
+# the other processes of tests. Torch reads this when it is imported.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import torch
 
 import models.cpu_torch  # noqa: F401  before transformers, which imports torchvision

@@ -1,8 +1,6 @@
 """docs/connectors.md is enough to add one: its code, in a file of its own, keeps every promise."""
 
 import inspect
-import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +14,9 @@ from models.parts.vlm import build_model
 from models.recipe import Recipe
 from models.training.loop import train
 from models.training.tuning import load_trained
+from tests import pages
 from tests.models.connectors import test_connectors_keep_their_promises as promises
 
-PAGE = (Path(__file__).parents[3] / "docs" / "connectors.md").read_text("utf-8")
 # Every test there that is held against each connector's name.
 PROMISES = {
     name: test
@@ -30,13 +28,7 @@ PROMISES = {
 @pytest.fixture
 def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The page's connector as one file more of the package; its name."""
-    (found,) = re.findall(r"`models/connectors/(\w+)\.py`:\n\n```python\n(.*?)```", PAGE, re.DOTALL)
-    name, code = found
-    assert name not in connectors.names()
-    (tmp_path / f"{name}.py").write_text(code)
-    monkeypatch.setattr(connectors, "__path__", [*connectors.__path__, str(tmp_path)])
-    monkeypatch.delitem(sys.modules, f"models.connectors.{name}", raising=False)
-    return str(name)
+    return pages.add_module(pages.read("connectors.md"), connectors, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("promise", PROMISES)

@@ -231,7 +231,7 @@ class Panel:
         deadline_s = min(whole_s, worker.deadline_s or whole_s)
         began = time.perf_counter()
         # However it ends: callers who leave early, or have heard enough, must not hide a hang.
-        late = asyncio.get_running_loop().call_later(self._own_s(worker) / 2, breaker.doubt)
+        late = asyncio.get_running_loop().call_later(self._own_s(worker), breaker.doubt)
         try:
             async with asyncio.timeout(deadline_s):
                 completion = await complete(self.http, worker.url, *body)

@@ -28,7 +28,7 @@ def test_no_request_fails_at_a_quorum_of_two_of_three(vllm, gateway, monkeypatch
     monkeypatch.setattr(breaker, "REST_S", 1_000.0)
     lost = MockVllm("yes", delay_s=0.02).start()
     url = gateway(
-        [vllm("yes", delay_s=0.02), lost, vllm("yes")], panel="quorum = 2\ndeadline_s = 1"
+        [vllm("yes", delay_s=0.02), lost, vllm("yes")], panel="quorum = 2\ndeadline_s = 2"
     )
     numbers = itertools.count()
 

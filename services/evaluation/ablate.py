@@ -12,6 +12,8 @@ from models.metrics.score import Score
 from models.study.ablation import Compared, Screening
 from services.evaluation import pictures
 
+NAMED = 12  # open variants of an analysis, in its plan
+
 Print = Callable[[str], None]
 
 
@@ -33,8 +35,8 @@ def list_plan(screening: Screening, analyses: Sequence[str], say: Print) -> None
             alike[", ".join(map(str, sorted(each)))].append(variant)
         say(f"{name}: {len(cells) - len(left)} of {len(cells)} done")
         for open_, variants in alike.items():
-            whole = len(left) == len(cells) and len(alike) == 1
-            say(f"  open with seed {open_}: {'all of it' if whole else ', '.join(variants)}")
+            more = f" and {len(variants) - NAMED} more" * (len(variants) > NAMED)
+            say(f"  open with seed {open_}: {', '.join(variants[:NAMED])}{more}")
     _say_what_is_left(screening, analyses, say)
 
 

@@ -31,10 +31,10 @@ def consilium(
         monkeypatch.setattr(sys, "argv", ["consilium", *map(str, arguments)])
         with pytest.raises(SystemExit) as left:
             main()
-        said = capsys.readouterr()
-        if isinstance(left.value.code, str):  # which Python prints
-            return Done(1, said.out, f"{said.err}{left.value.code}\n")
-        return Done(left.value.code or 0, said.out, said.err)
+        said, status = capsys.readouterr(), left.value.code
+        if isinstance(status, str):  # which Python prints
+            return Done(1, said.out, f"{said.err}{status}\n")
+        return Done(status or 0, said.out, said.err)
 
     yield run
     for number, handler in before.items():

@@ -48,13 +48,13 @@ def test_the_plan_says_what_is_done_and_how_long_the_rest_takes(screening: Scree
 
 
 def test_the_whole_plan_is_a_few_lines(screening: Screening) -> None:
-    """Of its 120 cells; what has not begun is not listed."""
+    """Of its 120 cells; of what is open a dozen are named."""
     said: list[str] = []
 
     list_plan(screening, [], said.append)
 
-    assert len(said) < 20 and max(map(len, said)) < 500
-    assert "  open with seed 0, 1: all of it" in said
+    assert len(said) < 20 and max(map(len, said)) < 400
+    assert any(line.endswith(" more") for line in said)
 
 
 def test_what_is_done_is_shown_and_the_rest_is_open(screening: Screening, data: Path) -> None:

@@ -69,10 +69,8 @@ WHAT_IT_MUST_BE = {
     "string_too_short": "must not be empty",
     "value_error": "{error}",
 }
-ITEMS = {
-    "messages": "messages",
-    "content": "parts, or a text",
-}  # of lists of other things than texts
+# What is in lists that hold something else than texts.
+ITEMS = {"messages": "messages", "content": "parts, or a text"}
 
 # As many images at a time as there are cores: more would only take memory.
 _DECODERS = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="intake")
@@ -270,9 +268,9 @@ def refuse_fields(error: ValidationError) -> NoReturn:
     """Raises InvalidCase: names the first wrong field, and never what was in it."""
     first = error.errors(include_url=False, include_input=False)[0]
     field = ".".join(_shown(str(part)) for part in first["loc"])
-    name = str(first["loc"][-1])
+    *above, name = ("", *map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
-        reason = _unknown(name, Options if "options" in first["loc"][:-1] else CaseRequest)
+        reason = _unknown(name, Options if "options" in above else CaseRequest)
     else:
         words = WHAT_IT_MUST_BE.get(first["type"], "must be as /docs says")
         reason = words.format(items=ITEMS.get(name, "texts"), **first.get("ctx", {}))
@@ -340,6 +338,7 @@ def _check_shape(size: tuple[int, int], place: str, limits: Limits) -> None:
 
 
 def _from_base64(text: str, place: str, limits: Limits) -> bytes:
+    text = text.strip()
     if text[:5].lower() == "data:":
         header, _, text = text.partition(",")
         if "base64" not in header.lower().replace(" ", "").split(";")[1:]:

@@ -45,7 +45,7 @@ def check(settings: Settings, report: Callable[[str], None]) -> bool:
             wrong[name] = str(error)
     if asked and find_spec("vllm"):
         refused = _refused_by_vllm(asked)
-        wrong |= {n: f"panel.toml: {n}: engine: {said}" for n, said in refused.items()} | wrong
+        wrong = {n: f"panel.toml: {n}: engine: {said}" for n, said in refused.items()} | wrong
     elif asked:
         report(f"vLLM is not installed here: what engine says of {', '.join(asked)} is not checked")
     for name, seat in every_seat(settings).items():

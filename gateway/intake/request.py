@@ -6,7 +6,7 @@ import os
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import pybase64
 from pydantic import ValidationError
@@ -17,6 +17,8 @@ from starlette.requests import Request
 
 from gateway.case import Case, CaseImage
 from gateway.contract import (
+    AskedImage,
+    AskedWindow,
     CaseFields,
     CaseRequest,
     InvalidCase,
@@ -41,6 +43,14 @@ SINGLE_FIELDS = {"question", "language", "context", "modality", "options"}
 _DECODERS = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="intake")
 
 
+class Sent(NamedTuple):
+    """An image file, and what of it is to be shown."""
+
+    data: bytes
+    frame: int | None = None
+    window: AskedWindow | None = None
+
+
 async def read(request: Request, settings: Settings, tenant: str) -> Case:
     """The case that a request asks; raises a `Refused` that says what to send instead."""
     limits = settings.limits
@@ -61,7 +71,7 @@ async def case_of(content: dict[str, Any], limits: Limits, tenant: str) -> Case:
     return await _case(fields, images, limits, tenant)
 
 
-async def _case(fields: CaseFields, images: list[bytes], limits: Limits, tenant: str) -> Case:
+async def _case(fields: CaseFields, images: list[Sent], limits: Limits, tenant: str) -> Case:
     _check_fields(fields, limits)
     places = [_place(position, len(images)) for position in range(len(images))]
     pictures = await asyncio.gather(*map(_pixels_of, images, places))
@@ -78,10 +88,11 @@ async def _case(fields: CaseFields, images: list[bytes], limits: Limits, tenant:
     )
 
 
-async def _pixels_of(data: bytes, place: str) -> CaseImage:
-    if len(data) <= HERE_BYTES and (found := undecoded(data, place)):
+async def _pixels_of(sent: Sent, place: str) -> CaseImage:
+    is_plain = sent.frame is None and sent.window is None and len(sent.data) <= HERE_BYTES
+    if is_plain and (found := undecoded(sent.data, place)):
         return found
-    return await _off_loop(lambda: only_pixels(data, place))
+    return await _off_loop(lambda: only_pixels(sent.data, place, sent.frame, sent.window))
 
 
 async def _off_loop(work: Callable[[], T]) -> T:
@@ -130,14 +141,18 @@ async def _body(request: Request, limits: Limits) -> bytes:
     return bytes(body)
 
 
-def _from_json(content: dict[str, Any], limits: Limits) -> tuple[CaseFields, list[bytes]]:
+def _from_json(content: dict[str, Any], limits: Limits) -> tuple[CaseFields, list[Sent]]:
     try:
         case = CaseRequest.model_validate(content)
     except ValidationError as error:
         refuse_fields(error)
     _check_number(len(case.images), limits)
     images = [
-        _from_base64(image, _place(position, len(case.images)), limits)
+        Sent(
+            _from_base64(image.data, _place(position, len(case.images)), limits),
+            image.frame,
+            image.window,
+        )
         for position, image in enumerate(case.images)
     ]
     return case, images
@@ -145,7 +160,7 @@ def _from_json(content: dict[str, Any], limits: Limits) -> tuple[CaseFields, lis
 
 async def _from_multipart(
     request: Request, body: bytes, limits: Limits
-) -> tuple[CaseFields, list[bytes]]:
+) -> tuple[CaseFields, list[Sent]]:
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
@@ -167,6 +182,7 @@ async def _from_multipart(
         ) from error
     content: dict[str, Any] = {}
     images: list[bytes] = []
+    shown: dict[str, list[str]] = {"frame": [], "window": []}
     for name, value in form.multi_items():
         if name == "images":
             if not isinstance(value, UploadFile):
@@ -176,6 +192,8 @@ async def _from_multipart(
             raise InvalidCase(f"{_shown(name)}: only images are sent as files.")
         elif name == "choices":
             content.setdefault("choices", []).append(value)
+        elif name in shown:
+            shown[name].append(value)
         elif name in content:
             raise InvalidCase(f"{_shown(name)}: send it once.")
         elif name == "options":
@@ -192,7 +210,33 @@ async def _from_multipart(
     _check_number(len(images), limits)
     for position, image in enumerate(images):
         _check_size(len(image), _place(position, len(images)), limits)
-    return fields, images
+    return fields, _as_asked(images, shown)
+
+
+def _as_asked(images: list[bytes], shown: dict[str, list[str]]) -> list[Sent]:
+    """A form's `frame` and `window` stand in the order of its images; a blank one asks nothing."""
+    asked: list[dict[str, Any]] = [{} for _ in images]
+    for name, values in shown.items():
+        if values and len(values) != len(images):
+            raise InvalidCase(
+                f"{name}: send one for each image, or none; a blank one asks nothing."
+            )
+        for position, value in enumerate(values):
+            if value.strip():
+                asked[position][name] = _window_of(value) if name == "window" else value
+    try:
+        checked = [AskedImage(data="", **each) for each in asked]
+    except ValidationError as error:
+        refuse_fields(error)
+    return [Sent(data, each.frame, each.window) for data, each in zip(images, checked, strict=True)]
+
+
+def _window_of(text: str) -> Any:
+    """A preset's name, or centre and width with a comma between."""
+    try:
+        return [float(part) for part in text.strip(" []").split(",")]
+    except ValueError:
+        return text.strip()
 
 
 def _json_object(body: bytes, what: str) -> dict[str, Any]:

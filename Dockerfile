@@ -26,7 +26,8 @@ RUN pip install --no-compile --constraint constraints/gpu.txt . \
         ! -regex '.*/_(shared.*|imcd|jpeg8|jpegls|jpeg2k)\.abi3\.so' -delete \
     && find imagecodecs.libs -name '*.so*' -regextype posix-extended \
         ! -regex '.*/lib(jpeg|charls|openjp2|lcms2)-.*' -delete \
-    && python -B -c 'from imagecodecs import *; assert all(c.available for c in (JPEG8, JPEGLS, JPEG2K, DICOMRLE))'
+    && python -B -c 'from imagecodecs import DICOMRLE, JPEG2K, JPEG8, JPEGLS; \
+        assert all(codec.available for codec in (DICOMRLE, JPEG2K, JPEG8, JPEGLS))'
 
 FROM base AS gateway
 COPY --from=gateway-environment /opt/venv /opt/venv

@@ -33,7 +33,7 @@ from gateway.contract import (
     Modality,
     UnreadableImage,
 )
-from gateway.intake.dicom_codecs import COMPRESSED, JPEG_2000, JPEG_LS, WrongSize, plugin_for
+from gateway.intake.dicom_codecs import COMPRESSED, JPEG_2000, WrongSize, plugin_for
 from gateway.intake.dicom_grey import greys, groups, is_little_endian, number, read_lut
 from gateway.intake.pixels import check_pixels
 
@@ -144,15 +144,15 @@ def _check_object(header: Any, place: str) -> None:
     )
     # Only a name from the standard: an unknown value is the sender's own text.
     name = kind.name if kind.is_valid and kind.name != kind else "DICOM of a kind of its own"
-    if kind.startswith(NO_PICTURES) and kind != RT_IMAGE:
-        raise UnreadableImage(
-            f"{place} is a DICOM without pixels of a patient: (0008,0016) SOP Class UID is {name}. "
-            "Send the image that it belongs to."
-        )
-    if not any(name in header for name in PIXELS):
+    if not any(keyword in header for keyword in PIXELS):
         raise UnreadableImage(
             f"{place} is a DICOM without pixels: (0008,0016) SOP Class UID is {name}. "
             "Send one that holds an image."
+        )
+    if kind.startswith(NO_PICTURES) and kind != RT_IMAGE:
+        raise UnreadableImage(
+            f"{place} is no picture of a patient: (0008,0016) SOP Class UID is {name}. "
+            "Send the image that it was made from."
         )
     if kind in TILED or str(header.get("DimensionOrganizationType")).startswith("TILED"):
         raise UnreadableImage(
@@ -245,8 +245,8 @@ def _decode(header: Any, index: int, place: str) -> NDArray[Any]:
     pixels, _ = get_decoder(syntax).as_array(
         header, index=index, decoding_plugin=plugin, correct_unused_bits=False
     )
-    # These two say themselves how many bits they have, and pydicom heeds it.
-    return pixels if syntax in JPEG_LS | JPEG_2000 else _used_bits(pixels, header)
+    # It says itself how many bits it has, and may overshoot them by a little.
+    return pixels if syntax in JPEG_2000 else _used_bits(pixels, header)
 
 
 def _pad(header: Any, index: int) -> None:

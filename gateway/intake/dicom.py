@@ -15,6 +15,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom.errors import BytesLengthException
 from pydicom.filereader import data_element_generator, read_preamble
 from pydicom.pixels import get_decoder
 from pydicom.uid import (
@@ -92,8 +93,15 @@ def show(data: bytes, place: str, frame: int | None, window: AskedWindow | None)
     Raises:
         UnreadableImage, TooLarge: the file is not one to be shown.
         InvalidCase: it is, but not in that frame or window.
-        anything that pydicom, numpy and the codecs raise for a damaged file
+        ValueError and whatever else numpy and the codecs raise for a damaged file
     """
+    try:
+        return _show(data, place, frame, window)
+    except BytesLengthException as error:  # the one of pydicom's that is no ValueError
+        raise ValueError("a value of another length than its kind has") from error
+
+
+def _show(data: bytes, place: str, frame: int | None, window: AskedWindow | None) -> Shown:
     header = _read(data, place)
     _check_object(header, place)
     _complete(header, place)

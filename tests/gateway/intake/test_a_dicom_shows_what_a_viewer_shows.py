@@ -569,6 +569,16 @@ def test_what_is_no_picture_to_be_asked_about_is_refused_by_name(kind, tags, wor
     assert str(refused.value).startswith("Image 1 of 1") and "9.9.9" not in str(refused.value)
 
 
+def test_a_value_of_the_wrong_length_is_refused():
+    whole = dicom_of(RAMP)
+    rows = whole.index(b"\x28\0\x10\0US")
+    with pytest.raises(UnreadableImage, match="damaged"):
+        shown(whole[: rows + 6] + b"\3\0abc" + whole[rows + 10 :])
+    length = whole.index(b"\2\0\0\0UL\4\0")
+    with pytest.raises(UnreadableImage, match="damaged"):
+        shown(whole[: length + 6] + b"\5" + whole[length + 7 :])
+
+
 def test_an_rt_image_is_a_picture():
     """Of the radiotherapy objects the one that is."""
     assert looks_like(shown(dicom_of(RAMP, SOPClassUID="1.2.840.10008.5.1.4.1.1.481.1")), FULL)

@@ -1,11 +1,11 @@
 """A case as the gateway works on it: what intake made of a request."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import pybase64
 
-from gateway.contract import Language, Modality, Options
+from gateway.contract import ImageShown, Language, Modality, Options
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class CaseImage:
     identity: str
     size: tuple[int, int]  # width and height
     modality: Modality | None = None  # what its DICOM header said
+    shown: ImageShown = field(default_factory=ImageShown)  # what of the file it is
 
     @cached_property
     def part(self) -> bytes:

@@ -15,10 +15,11 @@ Refused                  the case ends here; the caller reads a Problem
   Busy              503  as many cases are under way, and waiting, as the gateway takes
 """
 
+import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Language = Literal["en", "es", "zh"]
 # How an image was made, as far as workers' competence may depend on it.
@@ -33,6 +34,15 @@ Modality = Literal[
     "endoscopy",
     "microscopy",
 ]
+# The windows that radiologists read a CT in: centre and width, in Hounsfield units.
+WINDOWS: dict[str, tuple[float, float]] = {
+    "brain": (40, 80),
+    "subdural": (80, 200),
+    "lung": (-600, 1500),
+    "bone": (400, 1800),
+    "soft_tissue": (50, 400),
+}
+WindowName = Literal["brain", "subdural", "lung", "bone", "soft_tissue"]
 Summarise = Literal["auto", "always", "never"]
 ErrorKind = Literal[
     "timeout", "refused", "unreachable", "garbage", "empty", "not_needed", "not_eligible"
@@ -86,6 +96,48 @@ class Options(_Sent):
     )
 
 
+def _window(value: Any) -> Any:
+    """In one sentence, where a union would tell of each of its kinds."""
+    if isinstance(value, str) and value in WINDOWS:
+        return value
+    if isinstance(value, list | tuple) and len(value) == 2:
+        numbers = [n for n in value if isinstance(n, int | float) and not isinstance(n, bool)]
+        if len(numbers) == 2 and all(map(math.isfinite, numbers)) and numbers[1] > 0:
+            return tuple(map(float, numbers))
+    raise ValueError(f"send {', '.join(WINDOWS)}, or [centre, width] with a width above 0")
+
+
+# A preset of CT, or centre and width in the image's own units, after its modality LUT.
+AskedWindow = Annotated[
+    WindowName | tuple[float, float],
+    BeforeValidator(_window, json_schema_input_type=WindowName | tuple[float, float]),
+]
+
+
+class AskedImage(_Sent):
+    """One image of a case, and what of it is to be shown to the workers."""
+
+    data: str = Field(description="base64 or data URI; PNG, JPEG, WebP, TIFF, DICOM.")
+    frame: int | None = Field(
+        default=None,
+        ge=1,
+        description="Which frame of a DICOM, from 1; null: the one that it calls representative, "
+        "else the first.",
+    )
+    window: AskedWindow | None = Field(
+        default=None,
+        description="Which greys of a DICOM: a preset of CT, or [centre, width]; null: its own.",
+    )
+
+
+def _asked_image(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"data": value}
+    if isinstance(value, dict | AskedImage):
+        return value
+    raise ValueError("send an image as base64, or as an object with its base64 in `data`")
+
+
 class CaseFields(_Sent):
     """What JSON and multipart requests have in common."""
 
@@ -106,7 +158,12 @@ class CaseFields(_Sent):
 class CaseRequest(CaseFields):
     """The JSON body of `POST /vqa`. GET /panel states the limits on sizes and numbers."""
 
-    images: tuple[str, ...] = Field(description="base64 or data URI; PNG, JPEG, WebP, TIFF, DICOM.")
+    images: tuple[
+        Annotated[
+            AskedImage, BeforeValidator(_asked_image, json_schema_input_type=str | AskedImage)
+        ],
+        ...,
+    ] = Field(description="base64 or data URI, or an object that says what of it is shown.")
 
 
 class AnswerError(_Frozen):
@@ -160,6 +217,22 @@ class Summary(_Frozen):
     seconds: float
 
 
+class ImageShown(_Frozen):
+    """What of one image the workers were shown."""
+
+    frame: int = Field(default=1, description="Which, from 1; of a file of one picture 1.")
+    of: int = Field(default=1, description="How many frames or pages the file has.")
+    window: tuple[float, float] | None = Field(
+        default=None,
+        description="Centre and width of the greys, in the DICOM's own units (of a CT: HU): asked "
+        "for, else the file's first, else the range that was found in it. Null where there is none "
+        "such: not a DICOM, colours, a VOI LUT, one value only.",
+    )
+    converted: bool = Field(
+        default=False, description="It was decoded; false: passed on as it was sent, stripped."
+    )
+
+
 class Verdict(_Frozen):
     id: str
     status: VerdictStatus = "answered"
@@ -173,6 +246,9 @@ class Verdict(_Frozen):
         default=None,
         description="The probability that the answer is right, as learned on questions the workers "
         "had not seen; null for a panel or a language for which that was not learned.",
+    )
+    images: tuple[ImageShown, ...] = Field(
+        default=(), description="What was shown of each image, in their order."
     )
     answers: tuple[Answer, ...]
     dissent: tuple[Dissent, ...]

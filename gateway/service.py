@@ -179,6 +179,7 @@ async def _asked(case: Case, panel: Panel, began: float, tell: Tell) -> tuple[Ve
         answer=None if abstains else wording.answer,
         best_guess=wording.answer if abstains else None,
         language=case.language,
+        images=tuple(image.shown for image in case.images),
         agreement=opinion.agreement,
         confidence=opinion.confidence,
         answers=opinion.answers,
@@ -195,6 +196,7 @@ def _again(verdict: Verdict, case: Case, began: float) -> Verdict:
     """The same verdict for another caller."""
     changed: dict[str, Any] = {
         "id": case.id,
+        "images": tuple(image.shown for image in case.images),  # another file may look the same
         "cached": True,
         "cached_from": verdict.cached_from or verdict.id,
         "seconds": time.perf_counter() - began,

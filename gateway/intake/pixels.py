@@ -1,43 +1,27 @@
 """One image file → what the workers get of it.
 
 That is an 8-bit JPEG or PNG (grey or colour) without anything else: no DICOM header, no EXIF, no
-text. Such a file is passed on undecoded (`stripping.py`), every other one is decoded (`raster.py`)
-and becomes a PNG. Text burned into the pixels stays. An image's identity is the SHA-256 of what the
-workers get. Of several DICOM frames the representative one is taken.
+text. Such a file is passed on undecoded (`stripping.py`), every other one is decoded (`raster.py`,
+a DICOM by `dicom.py`) and becomes a PNG. Text burned into the pixels stays. An image's identity is
+the SHA-256 of what the workers get.
 """
 
 import hashlib
 import io
-import logging
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from gateway.case import CaseImage
-from gateway.contract import Modality, UnreadableImage
+from gateway.contract import AskedWindow, ImageShown, InvalidCase, Modality, UnreadableImage
 from gateway.contract import Refused as Refused  # for those who read images and know no case
 from gateway.intake import raster, wholeness
-from gateway.intake.raster import check_pixels, stretched
+from gateway.intake.raster import check_pixels
 from gateway.intake.stripping import strip_jpeg, strip_png
-
-# The defined terms of (0008,0060), PS3.3 C.7.3.1.1.1, that say enough.
-DICOM_MODALITIES: dict[str, Modality] = {
-    "CT": "ct",
-    "MR": "mri",
-    **dict.fromkeys(("CR", "DX", "MG", "RF", "RG", "XA", "IO", "PX"), "xray"),
-    **dict.fromkeys(("US", "IVUS"), "ultrasound"),
-    **dict.fromkeys(("NM", "PT"), "nuclear"),
-    **dict.fromkeys(("XC", "DMS"), "photograph"),
-    **dict.fromkeys(("OP", "OPT", "OCT"), "fundus"),
-    "ES": "endoscopy",
-    **dict.fromkeys(("GM", "SM"), "microscopy"),
-}
 
 # Pillow, pydicom and numpy promise no common error for a broken file; these are theirs.
 _CODEC_ERRORS = (
@@ -57,12 +41,18 @@ _CODEC_ERRORS = (
 )
 
 
-def only_pixels(data: bytes, place: str) -> CaseImage:
-    """One image file → what the workers get of it. `place` is "Image 2 of 3", for errors."""
-    if found := undecoded(data, place):
+def only_pixels(
+    data: bytes, place: str, frame: int | None = None, window: AskedWindow | None = None
+) -> CaseImage:
+    """One image file → what the workers get of it. `place` is "Image 2 of 3", for errors; `frame`
+    (from 1) and `window` say what of a DICOM is shown.
+
+    Raises a `Refused` that says what to send instead.
+    """
+    if frame is None and window is None and (found := undecoded(data, place)):
         return found
-    image, modality = _decoded(data, place)
-    return _of(_as_png(image), image.size, modality)
+    image, modality, told = _decoded(data, place, frame, window)
+    return _of(_as_png(image), image.size, modality, told)
 
 
 def undecoded(data: bytes, place: str) -> CaseImage | None:
@@ -76,7 +66,7 @@ def undecoded(data: bytes, place: str) -> CaseImage | None:
     check_pixels(width, height, place)
     with _told(place):
         (wholeness.png_rows if kind == "PNG" else wholeness.check_jpeg)(picture)
-    return _of(picture, (width, height), None)
+    return _of(picture, (width, height), None, ImageShown())
 
 
 def shown(data: bytes, place: str) -> Image.Image:
@@ -84,11 +74,39 @@ def shown(data: bytes, place: str) -> Image.Image:
     return _decoded(data, place)[0]
 
 
-def _decoded(data: bytes, place: str) -> tuple[Image.Image, Modality | None]:
+def is_dicom(data: bytes) -> bool:
+    """By PS3.10 7.1, or, as some archives hand it out, without the preamble: then it begins with an
+    element of group 2 or 8, whose value representation is written out or whose value is short."""
+    if data[128:132] == b"DICM":
+        return True
+    if len(data) < 8 or (data[:2] not in (b"\2\0", b"\x08\0") and data[:3] != b"\0\x08\0"):
+        return False
+    explicit = data[4:6].isalpha() and data[4:6].isupper()
+    return explicit or (data[3] == 0 and data[6:8] == b"\0\0")
+
+
+def _decoded(
+    data: bytes, place: str, frame: int | None = None, window: AskedWindow | None = None
+) -> tuple[Image.Image, Modality | None, ImageShown]:
+    """What a file shows, how it was made, and what the caller is told of it."""
     with _told(place):
-        if data[128:132] == b"DICM":
-            return _dicom(data, place)
-        return raster.picture(data, place), None
+        if is_dicom(data):
+            # Imported at the first DICOM: it would double the gateway's start-up.
+            from gateway.intake.dicom import show
+
+            shown = show(data, place, frame, window)
+            return shown.picture, shown.modality, shown.told
+        if window is not None:
+            raise InvalidCase(f"{place} is no DICOM, and has no window. Leave window out.")
+        if frame is not None:
+            raise InvalidCase(f"{place} is no DICOM, and has no frames. Leave frame out.")
+        picture = raster.picture(data, place)
+        return picture, None, ImageShown(of=_pages(data), converted=True)
+
+
+def _pages(data: bytes) -> int:
+    with Image.open(io.BytesIO(data)) as image:
+        return int(getattr(image, "n_frames", 1)) if image.format in ("TIFF", "WEBP", "PNG") else 1
 
 
 @contextmanager
@@ -102,8 +120,10 @@ def _told(place: str) -> Iterator[None]:
         ) from error
 
 
-def _of(picture: bytes, size: tuple[int, int], modality: Modality | None) -> CaseImage:
-    return CaseImage(picture, hashlib.sha256(picture).hexdigest(), size, modality)
+def _of(
+    picture: bytes, size: tuple[int, int], modality: Modality | None, shown: ImageShown
+) -> CaseImage:
+    return CaseImage(picture, hashlib.sha256(picture).hexdigest(), size, modality, shown)
 
 
 def _as_png(image: Image.Image) -> bytes:
@@ -113,57 +133,6 @@ def _as_png(image: Image.Image) -> bytes:
     png = io.BytesIO()
     bare.save(png, "PNG", compress_level=1)
     return png.getvalue()
-
-
-def _dicom(data: bytes, place: str) -> tuple[Image.Image, Modality | None]:
-    """One frame as a viewer would show it (modality LUT, window, MONOCHROME1 inverted), and how it
-    was made."""
-    # Imported at the first DICOM: it would double the gateway's start-up.
-    import pydicom
-    from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, pixel_array
-
-    # pydicom quotes the header's values when it warns, and headers name patients.
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-
-    if b"1.2.840.10008.1.2.1.99" in data:
-        # It is inflated as a whole before anything can be checked, to any size.
-        raise UnreadableImage(f"{place} is a deflated DICOM. Send it uncompressed, or as PNG.")
-    header = pydicom.dcmread(io.BytesIO(data))
-    if not any(name in header for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        raise UnreadableImage(f"{place} is a DICOM without pixels. Send one that holds an image.")
-    check_pixels(int(header.Columns), int(header.Rows), place)
-    _check_transfer_syntax(header, place)
-    # Frames are counted from 1; a number beyond them is a slip.
-    frame = int(header.get("RepresentativeFrameNumber") or 1)
-    there = 1 <= frame <= int(header.get("NumberOfFrames") or 1)
-    pixels = pixel_array(header, index=frame - 1 if there else 0)
-    photometric = header.PhotometricInterpretation
-    if photometric == "PALETTE COLOR":
-        pixels = apply_color_lut(pixels, header)
-    elif pixels.ndim == 2:
-        pixels = apply_voi_lut(apply_modality_lut(pixels, header), header)
-    if pixels.dtype != np.uint8 or pixels.ndim == 2:
-        pixels = stretched(pixels, None)
-    shown = Image.fromarray(255 - pixels if photometric == "MONOCHROME1" else pixels)
-    return shown, DICOM_MODALITIES.get(str(header.get("Modality")))
-
-
-def _check_transfer_syntax(header: Any, place: str) -> None:
-    from pydicom.pixels import get_decoder
-
-    syntax = header.file_meta.TransferSyntaxUID
-    try:
-        if get_decoder(syntax).is_available:
-            return
-    except NotImplementedError:
-        pass
-    # Only a name from the standard: an unknown value is the sender's own text.
-    name = syntax.name if syntax.is_transfer_syntax else "not a standard one"
-    raise UnreadableImage(
-        f"{place}: (0002,0010) Transfer Syntax UID is {name}, which is not decoded here. "
-        "Send it uncompressed, or as PNG."
-    )
 
 
 # Both libraries warn about odd files in words that can hold the file's own values.

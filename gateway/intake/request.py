@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 from urllib.parse import unquote
 
 import pybase64
@@ -21,6 +21,8 @@ from starlette.requests import Request
 
 from gateway.case import Case
 from gateway.contract import (
+    AskedImage,
+    AskedWindow,
     CaseFields,
     CaseRequest,
     InvalidCase,
@@ -76,12 +78,20 @@ ITEMS = {"messages": "messages", "content": "parts, or a text"}
 _DECODERS = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="intake")
 
 
+class Sent(NamedTuple):
+    """An image file, and what of it is to be shown."""
+
+    data: bytes
+    frame: int | None = None
+    window: AskedWindow | None = None
+
+
 @dataclass(frozen=True)
 class Draft:
     """What has the form of a case, within limits; its images are not looked into yet."""
 
     fields: CaseFields
-    images: list[bytes]
+    images: list[Sent]
 
 
 async def read(request: Request, settings: Settings) -> Draft:
@@ -106,7 +116,10 @@ async def case_of(draft: Draft, limits: Limits, tenant: str) -> Case:
     fields, images = draft.fields, draft.images
     places = [_place(position, len(images)) for position in range(len(images))]
     pictures = await asyncio.gather(
-        *(_off_loop(partial(only_pixels, *each)) for each in zip(images, places, strict=True))
+        *(
+            _off_loop(partial(only_pixels, sent.data, place, sent.frame, sent.window))
+            for sent, place in zip(images, places, strict=True)
+        )
     )
     for picture, place in zip(pictures, places, strict=True):
         _check_shape(picture.size, place, limits)
@@ -177,7 +190,11 @@ def _from_json(content: dict[str, Any], limits: Limits) -> Draft:
     _check_fields(case, limits)
     _check_number(len(case.images), limits)
     images = [
-        _from_base64(image, _place(position, len(case.images)), limits)
+        Sent(
+            _from_base64(image.data, _place(position, len(case.images)), limits),
+            image.frame,
+            image.window,
+        )
         for position, image in enumerate(case.images)
     ]
     return Draft(case, images)
@@ -205,6 +222,7 @@ async def _from_multipart(request: Request, body: bytes, limits: Limits) -> Draf
         ) from error
     content: dict[str, Any] = {}
     images: list[bytes] = []
+    shown: dict[str, list[str]] = {"frame": [], "window": []}
     for sent_as, value in form.multi_items():
         name = sent_as.removesuffix("[]")  # how some libraries name what is there several times
         if isinstance(value, UploadFile):
@@ -217,6 +235,8 @@ async def _from_multipart(request: Request, body: bytes, limits: Limits) -> Draf
             raise InvalidCase(f"{name}: send each image as a file, with a file name.")
         elif name == "choices" and value:
             content.setdefault("choices", []).append(value)
+        elif name in shown:
+            shown[name].append(value)
         elif name in OPTIONAL_FIELDS and value in ("", "null"):
             continue  # a form's way to send nothing
         elif name in content:
@@ -236,7 +256,33 @@ async def _from_multipart(request: Request, body: bytes, limits: Limits) -> Draf
     _check_number(len(images), limits)
     for position, image in enumerate(images):
         _check_size(len(image), _place(position, len(images)), limits)
-    return Draft(fields, images)
+    return Draft(fields, _as_asked(images, shown))
+
+
+def _as_asked(images: list[bytes], shown: dict[str, list[str]]) -> list[Sent]:
+    """A form's `frame` and `window` stand in the order of its images; a blank one asks nothing."""
+    asked: list[dict[str, Any]] = [{} for _ in images]
+    for name, values in shown.items():
+        if values and len(values) != len(images):
+            raise InvalidCase(
+                f"{name}: send one for each image, or none; a blank one asks nothing."
+            )
+        for position, value in enumerate(values):
+            if value.strip() not in ("", "null"):
+                asked[position][name] = _window_of(value) if name == "window" else value
+    try:
+        checked = [AskedImage(data="", **each) for each in asked]
+    except ValidationError as error:
+        refuse_fields(error)
+    return [Sent(data, each.frame, each.window) for data, each in zip(images, checked, strict=True)]
+
+
+def _window_of(text: str) -> Any:
+    """A preset's name, or centre and width with a comma between."""
+    try:
+        return [float(part) for part in text.strip(" []").split(",")]
+    except ValueError:
+        return text.strip()
 
 
 def _json_object(body: bytes, what: str) -> dict[str, Any]:

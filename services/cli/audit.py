@@ -29,9 +29,10 @@ def match(
     It takes the very files, words and choices that were sent, and the gateway's secret:
     CONSILIUM_SECRET_FILE or CONSILIUM_SECRET.
     """
+    from gateway.case import Case
     from gateway.client import encode
     from gateway.contract import Refused
-    from gateway.intake.request import case_of
+    from gateway.intake.request import case_of, draft_of
     from gateway.store.memory import asked_of
     from gateway.watch.audit import AuditError, answer_mark, lines
 
@@ -48,7 +49,12 @@ def match(
             "choices": choices,
         }
         content = {field: value for field, value in sent.items() if value is not None}
-        case = asyncio.run(case_of(content, settings.limits, tenant=""))
+
+        async def read() -> Case:
+            draft = await draft_of(content, settings.limits)
+            return await case_of(draft, settings.limits, tenant="")
+
+        case = asyncio.run(read())
         secret, matched = settings.secret_bytes, False
         for text, line in found:
             asked = asked_of(replace(case, tenant=line["tenant"]), secret)

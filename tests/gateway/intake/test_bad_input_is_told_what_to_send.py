@@ -194,7 +194,7 @@ def dicom(name: str) -> str:
     [
         ("rtplan.dcm", ["DICOM without pixels"]),
         ("image_dfl.dcm", ["deflated DICOM"]),
-        ("SC_rgb_jpeg_gdcm.dcm", ["Transfer Syntax UID is JPEG Lossless", "as PNG"]),
+        ("rtdose.dcm", ["(0008,0016) SOP Class UID is RT Dose Storage"]),
         ("rtplan_truncated.dcm", ["Image 1 of 1"]),
         ("MR_truncated.dcm", ["cut short"]),
     ],

@@ -1,0 +1,368 @@
+"""A DICOM file → the picture that a viewer shows of it, by PS3.3 of the standard.
+
+Read without trust: only what is known for a picture, decoded only within the limits, and no value
+of the header in any message. One frame is shown: the one that was asked for, else the one that the
+header calls representative, else the first.
+"""
+
+import io
+import logging
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom.errors import BytesLengthException
+from pydicom.filereader import data_element_generator, read_preamble
+from pydicom.pixels import get_decoder
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from gateway.contract import (
+    WINDOWS,
+    AskedWindow,
+    ImageShown,
+    InvalidCase,
+    Modality,
+    UnreadableImage,
+)
+from gateway.intake.dicom_codecs import COMPRESSED, JPEG_2000, WrongSize, plugin_for
+from gateway.intake.dicom_grey import greys, groups, is_little_endian, number, read_lut
+from gateway.intake.raster import check_pixels
+
+# pydicom quotes the header's values when it warns, and headers name patients.
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+
+# The defined terms of (0008,0060), C.7.3.1.1.1, that say enough.
+MODALITIES: dict[str, Modality] = {
+    "CT": "ct",
+    "MR": "mri",
+    **dict.fromkeys(("CR", "DX", "MG", "RF", "RG", "XA", "IO", "PX"), "xray"),
+    **dict.fromkeys(("US", "IVUS"), "ultrasound"),
+    **dict.fromkeys(("NM", "PT"), "nuclear"),
+    **dict.fromkeys(("XC", "DMS"), "photograph"),
+    **dict.fromkeys(("OP", "OPT", "OCT"), "fundus"),
+    "ES": "endoscopy",
+    **dict.fromkeys(("GM", "SM"), "microscopy"),
+}
+
+# SOP classes (PS3.4 B.5) whose pixels, where they have any, are no picture of a patient: what was
+# outlined, planned, measured or written about one.
+STORAGE = "1.2.840.10008.5.1.4.1.1."
+NO_PICTURES = tuple(STORAGE + part for part in ("9.", "11.", "66.", "88.", "104.", "481."))
+RT_IMAGE = STORAGE + "481.1"
+# Of a slide's tiles (C.8.12.4), or of a pyramid's, no single one is the picture.
+TILED = {STORAGE + "77.1.6", STORAGE + "77.1.8", STORAGE + "77.1.9"}
+
+PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+UNCOMPRESSED = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian}
+GREY = {"MONOCHROME1", "MONOCHROME2"}
+COLOURS = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
+SPACINGS = (
+    ("PixelMeasuresSequence", "PixelSpacing"),
+    ("", "ImagerPixelSpacing"),
+    ("", "NominalScannedPixelSpacing"),
+    ("", "PixelAspectRatio"),
+)
+SQUARE = 0.01  # so much longer may one side of a pixel be
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The picture (8 bits of grey, or RGB), how it was made, and what the caller is told of it."""
+
+    picture: Image.Image
+    modality: Modality | None
+    told: ImageShown
+
+
+def show(data: bytes, place: str, frame: int | None, window: AskedWindow | None) -> Shown:
+    """One frame (from 1; None: the representative one) as a viewer shows it.
+
+    `place` is "Image 2 of 3", for errors. A window is a preset's name or (centre, width).
+
+    Raises:
+        UnreadableImage, TooLarge: the file is not one to be shown.
+        InvalidCase: it is, but not in that frame or window.
+        ValueError and whatever else numpy and the codecs raise for a damaged file
+    """
+    try:
+        return _show(data, place, frame, window)
+    except BytesLengthException as error:  # the one of pydicom's that is no ValueError
+        raise ValueError("a value of another length than its kind has") from error
+
+
+def _show(data: bytes, place: str, frame: int | None, window: AskedWindow | None) -> Shown:
+    header = _read(data, place)
+    _check_object(header, place)
+    _complete(header, place)
+    number_of_frames = int(header.NumberOfFrames)
+    index = _frame(header, number_of_frames, frame, place) - 1
+    photometric = header.PhotometricInterpretation
+    if window is not None and photometric not in GREY:
+        raise InvalidCase(f"{place} has colours, and no grey scale to window. Leave window out.")
+    stored = _decode(header, index, place)
+    shown_in = None
+    if photometric in GREY:
+        asked = _window(window, header, place)
+        pixels, shown_in = greys(stored, header, index, asked)
+    elif photometric == "PALETTE COLOR":
+        pixels = _palette(stored, header)
+    else:
+        pixels = _to_8_bits(stored, int(header.BitsStored))
+    return Shown(
+        _square(Image.fromarray(pixels), header, index, place),
+        MODALITIES.get(str(header.get("Modality"))),
+        ImageShown(frame=index + 1, of=number_of_frames, window=shown_in, converted=True),
+    )
+
+
+def _read(data: bytes, place: str) -> Any:
+    """PS3.10 7.1: the header, with the transfer syntax that its (0002,0010) names and no other."""
+    file = io.BytesIO(data)
+    read_preamble(file, force=True)
+    meta = data_element_generator(file, False, True, lambda tag, *_: tag.group != 2)
+    syntax = (
+        next((e.value for e in meta if e.tag == 0x00020010), b"").rstrip(b"\0 ").decode("ascii")
+    )
+    if syntax == DeflatedExplicitVRLittleEndian:
+        # It is inflated as a whole before anything can be checked, to any size.
+        raise UnreadableImage(f"{place} is a deflated DICOM. Send it uncompressed, or as PNG.")
+    header = pydicom.dcmread(io.BytesIO(data), force=True)
+    if not syntax:  # where there is none the first element tells
+        implicit, little = header.original_encoding
+        plain = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else plain
+    return header
+
+
+def _check_object(header: Any, place: str) -> None:
+    """PS3.4 B.5: whether it is a picture, and PS3.5 10: whether it can be decoded."""
+    kind = UID(
+        str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID", ""))
+    )
+    # Only a name from the standard: an unknown value is the sender's own text.
+    name = kind.name if kind.is_valid and kind.name != kind else "DICOM of a kind of its own"
+    if not any(keyword in header for keyword in PIXELS):
+        raise UnreadableImage(
+            f"{place} is a DICOM without pixels: (0008,0016) SOP Class UID is {name}. "
+            "Send one that holds an image."
+        )
+    if kind.startswith(NO_PICTURES) and kind != RT_IMAGE:
+        raise UnreadableImage(
+            f"{place} is no picture of a patient: (0008,0016) SOP Class UID is {name}. "
+            "Send the image that it was made from."
+        )
+    if kind in TILED or str(header.get("DimensionOrganizationType")).startswith("TILED"):
+        raise UnreadableImage(
+            f"{place} is cut into tiles: (0008,0016) SOP Class UID is {name}. "
+            "Send the region that you ask about as one picture, best as PNG."
+        )
+    syntax = header.file_meta.TransferSyntaxUID
+    if syntax not in COMPRESSED | UNCOMPRESSED:
+        named = syntax.name if syntax.is_transfer_syntax else "not a standard one"
+        raise UnreadableImage(
+            f"{place}: (0002,0010) Transfer Syntax UID is {named}, which is not decoded here. "
+            "Send it uncompressed, or as PNG."
+        )
+
+
+def _complete(header: Any, place: str) -> None:
+    """C.7.6.3 Image Pixel: what pydicom needs to decode, as viewers take it where it is missing."""
+    for keyword in ("Rows", "Columns", "BitsAllocated"):
+        _number_of(header, keyword, place)
+    check_pixels(header.Columns, header.Rows, place)
+    if header.BitsAllocated not in (1, 8, 16, 32, 64):
+        raise UnreadableImage(
+            f"{place}: (0028,0100) Bits Allocated is none of 1, 8, 16, 32 and 64. Send it as PNG."
+        )
+    header.NumberOfFrames = int(number(header, "NumberOfFrames") or 1)
+    header.SamplesPerPixel = samples = int(number(header, "SamplesPerPixel") or 1)
+    header.PixelRepresentation = int(number(header, "PixelRepresentation") or 0)
+    header.PlanarConfiguration = int(number(header, "PlanarConfiguration") or 0)
+    header.BitsStored = int(number(header, "BitsStored") or header.BitsAllocated)
+    if header.BitsStored > header.BitsAllocated:
+        header.BitsStored = header.BitsAllocated
+    photometric = str(header.get("PhotometricInterpretation") or "").strip().upper()
+    photometric = photometric or ("MONOCHROME2" if samples == 1 else "RGB")
+    header.PhotometricInterpretation = photometric
+    if photometric not in (GREY | {"PALETTE COLOR"} if samples == 1 else COLOURS) or samples > 3:
+        raise UnreadableImage(
+            f"{place}: (0028,0004) Photometric Interpretation is none that is read here with the "
+            "(0028,0002) Samples per Pixel that it has. Send it as PNG."
+        )
+
+
+def _number_of(header: Any, keyword: str, place: str) -> None:
+    value = int(number(header, keyword) or 0)
+    if value < 1:
+        tag = pydicom.datadict.tag_for_keyword(keyword)
+        name = pydicom.datadict.dictionary_description(tag)
+        raise UnreadableImage(
+            f"{place}: ({tag >> 16:04X},{tag & 0xFFFF:04X}) {name} is missing or no number. "
+            "Export it again, best as PNG."
+        )
+    setattr(header, keyword, value)
+
+
+def _frame(header: Any, frames: int, asked: int | None, place: str) -> int:
+    """C.7.6.6, and (0028,6010) of C.7.6.6.1.4: which one, counted from 1."""
+    if asked is not None:
+        if asked > frames:
+            there = f"{frames} frames: send one from 1 to {frames}" if frames > 1 else "one frame"
+            raise InvalidCase(f"{place} has {there}. Leave frame out for the file's own choice.")
+        return asked
+    # A number beyond them is a slip.
+    named = int(number(header, "RepresentativeFrameNumber") or 1)
+    return named if 1 <= named <= frames else 1
+
+
+def _window(asked: AskedWindow | None, header: Any, place: str) -> tuple[float, float] | None:
+    if not isinstance(asked, str):
+        return asked
+    if header.get("Modality") not in (None, "", "CT"):
+        raise InvalidCase(
+            f"{place} is no CT, and the named windows are in Hounsfield units. "
+            "Send its window as [centre, width]."
+        )
+    return WINDOWS[asked]
+
+
+def _decode(header: Any, index: int, place: str) -> NDArray[Any]:
+    """PS3.5 8: the frame as it is stored, [rows, columns], or [rows, columns, 3] in RGB."""
+    syntax = header.file_meta.TransferSyntaxUID
+    try:
+        if syntax in UNCOMPRESSED:
+            _pad(header, index)
+        plugin = plugin_for(syntax, header, index)
+    except WrongSize as error:
+        raise UnreadableImage(
+            f"{place}: (7FE0,0010) Pixel Data is cut short, or of another size than (0028,0010) "
+            "Rows and (0028,0011) Columns say. Export it again."
+        ) from error
+    pixels: NDArray[Any]
+    pixels, _ = get_decoder(syntax).as_array(
+        header, index=index, decoding_plugin=plugin, correct_unused_bits=False
+    )
+    # It says itself how many bits it has, and may overshoot them by a little.
+    return pixels if syntax in JPEG_2000 else _used_bits(pixels, header)
+
+
+def _pad(header: Any, index: int) -> None:
+    """Pixels of which the very last is not quite there are read, as viewers do; frames that are not
+    there are not counted.
+
+    Raises:
+        WrongSize: more of this frame is missing.
+    """
+    element = header[next(keyword for keyword in PIXELS if keyword in header)]
+    # C.7.6.3.1.2: of YBR_FULL_422 two pixels share their colours.
+    samples = 2 if header.PhotometricInterpretation == "YBR_FULL_422" else header.SamplesPerPixel
+    pixel_bits = samples * header.BitsAllocated
+    frame_bits = header.Rows * header.Columns * pixel_bits
+    there = len(element.value)
+    if ceil(frame_bits * header.NumberOfFrames / 8) <= there:
+        return
+    header.NumberOfFrames = whole = (there + max(2, pixel_bits // 8)) * 8 // frame_bits
+    if index >= whole:
+        raise WrongSize("the frame is not all there")
+    element.value += b"\0" * max(0, ceil(frame_bits * whole / 8) - there)
+
+
+def _used_bits(pixels: NDArray[Any], header: Any) -> NDArray[Any]:
+    """PS3.5 8.1.1: Bits Stored of them, up to High Bit. Overlays (C.9.2) may be in the others."""
+    allocated, used = 8 * pixels.itemsize, int(header.BitsStored)
+    if pixels.dtype.kind == "f" or used >= allocated:
+        return pixels
+    high = int(number(header, "HighBit") or 0)
+    if not used - 1 <= high < allocated:
+        high = used - 1
+    used_bits: NDArray[Any] = (pixels << (allocated - 1 - high)) >> (allocated - used)
+    return used_bits
+
+
+def _to_8_bits(colours: NDArray[Any], bits: int) -> NDArray[np.uint8]:
+    """A colour is a value: it is scaled by the bits that it has, whatever else there is."""
+    unsigned = colours.astype(np.int64)
+    scaled = unsigned >> (bits - 8) if bits >= 8 else unsigned * 255 // (2**bits - 1)
+    return scaled.astype(np.uint8)
+
+
+def _palette(stored: NDArray[Any], header: Any) -> NDArray[np.uint8]:
+    """C.7.6.3.1.5, C.7.9: each stored value's colour, [rows, columns, 3]."""
+    channels = []
+    for colour in ("Red", "Green", "Blue"):
+        descriptor = header[f"{colour}PaletteColorLookupTableDescriptor"].value
+        data = header.get(f"{colour}PaletteColorLookupTableData")
+        if data is None:
+            segmented = header[f"Segmented{colour}PaletteColorLookupTableData"].value
+            data = _unsegmented(segmented, descriptor, is_little_endian(header))
+        table = read_lut(descriptor, data, is_little_endian(header), bool(stored.min() < 0))
+        channels.append(_to_8_bits(table(stored), table.bits))
+    return np.stack(channels, axis=-1)
+
+
+def _unsegmented(data: bytes, descriptor: Any, little_endian: bool) -> list[int]:
+    """C.7.9.2: a palette of which only some entries are written out.
+
+    Raises:
+        ValueError: it is not built as the standard says.
+    """
+    count = int(descriptor[0]) & 0xFFFF or 65_536
+    words = np.frombuffer(data, "<u2" if little_endian else ">u2").astype("<u2")
+    # Segments of 8-bit palettes are made of bytes, an offset of four of them.
+    segments = words.view(np.uint8) if int(descriptor[2]) <= 8 else words
+    parts = segments.tolist()
+    entries: list[int] = []
+
+    def expand(at: int, segments_left: int, nested: bool) -> None:
+        while at + 2 < len(parts) and segments_left and len(entries) < count:
+            kind, length = parts[at : at + 2]
+            at, segments_left = at + 2, segments_left - 1
+            if kind == 0:
+                entries.extend(parts[at : at + length])
+                at += length
+            elif kind == 1 and entries:
+                line = np.linspace(entries[-1], parts[at], length + 1)[1:]
+                entries.extend(line.round().astype(int).tolist())
+                at += 1
+            elif kind == 2 and not nested:
+                size = 4 // segments.itemsize
+                offset = int.from_bytes(segments[at : at + size].tobytes(), "little")
+                expand(offset // segments.itemsize, length, nested=True)
+                at += size
+            else:
+                raise ValueError("a palette of unknown segments")
+
+    expand(0, len(parts), nested=False)
+    return entries
+
+
+def _square(image: Image.Image, header: Any, index: int, place: str) -> Image.Image:
+    """10.7.1.3, C.7.6.3.1.7: a pixel that is higher than wide becomes so many more rows, one that
+    is wider than high columns: nothing is lost."""
+    for macro, keyword in SPACINGS:
+        for source in groups(header, index, macro):
+            # Between rows, which is a pixel's height, and between columns.
+            high, wide = number(source, keyword, 0), number(source, keyword, 1)
+            if high and wide and high > 0 and wide > 0:
+                break
+        else:
+            continue
+        width, height = image.size
+        if high > wide * (1 + SQUARE):
+            height = round(height * high / wide)
+        elif wide > high * (1 + SQUARE):
+            width = round(width * wide / high)
+        check_pixels(width, height, place)
+        return image.resize((width, height), Image.Resampling.BILINEAR)
+    return image

@@ -1,0 +1,132 @@
+"""Compressed DICOM pixels: one frame, checked before it is decoded, decoded within its size.
+
+pydicom takes frames apart and puts them together; what it knows no safe decoder for is decoded by
+imagecodecs (libjpeg-turbo, CharLS, OpenJPEG), which came through random damage without a crash, as
+GDCM did not, and is under a permissive licence, as pylibjpeg-libjpeg is not. PS3.5 A.4, 8.2.
+"""
+
+import struct
+from typing import Any
+
+from pydicom.encaps import get_frame
+from pydicom.pixels import get_decoder
+from pydicom.uid import (
+    HTJ2K,
+    UID,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+from pydicom.uid import JPEG2000 as JPEG2000Lossy
+
+OURS = "imagecodecs"
+JPEG = {JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1}
+JPEG_LS = {JPEGLSLossless, JPEGLSNearLossless}
+JPEG_2000 = {JPEG2000Lossless, JPEG2000Lossy, HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K}
+COMPRESSED = JPEG | JPEG_LS | JPEG_2000 | {RLELossless}
+
+# ITU-T T.81 table B.1 and T.87: the marks of a frame's header, of whichever process.
+_FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
+_CODESTREAM = b"\xff\x4f\xff\x51"  # ITU-T T.800 A.4, A.5: SOC, SIZ
+_END = b"\xff\xd9"  # EOI, of which no decoder notices that it is missing
+
+
+class WrongSize(ValueError):
+    """A frame is compressed in another size than the header says, or ends early."""
+
+
+def plugin_for(syntax: UID, header: Any, index: int) -> str:
+    """Which of pydicom's plugins decodes a frame; "" for uncompressed pixels.
+
+    Raises:
+        WrongSize: before anything is decoded, since it could be of any size.
+    """
+    if syntax not in COMPRESSED:
+        return ""
+    if syntax == RLELossless:
+        return OURS
+    frame = get_frame(
+        header.PixelData,
+        index,
+        number_of_frames=int(header.NumberOfFrames),
+        extended_offsets=_offsets(header),
+    )
+    if syntax in JPEG_2000:
+        size = _size_of_jpeg_2000(frame)
+    else:
+        if not frame.rstrip(b"\0\xff").endswith(_END):
+            raise WrongSize("no end of image")
+        size = _size_of_jpeg(frame)
+    if size != (header.Rows, header.Columns):
+        raise WrongSize("another size than in the header")
+    # Pillow heeds what an Adobe mark says of the colours; twelve bits it cannot.
+    return "pillow" if syntax == JPEGBaseline8Bit else OURS
+
+
+def _offsets(header: Any) -> tuple[bytes, bytes] | None:
+    """PS3.3 C.7.6.3.1.8."""
+    table = header.get("ExtendedOffsetTable"), header.get("ExtendedOffsetTableLengths")
+    return table if all(table) else None
+
+
+def _size_of_jpeg(frame: bytes) -> tuple[int, int] | None:
+    """Rows and columns in a JPEG's or JPEG-LS's frame header; None where there is none."""
+    at = 2
+    while at + 9 <= len(frame) and frame[at] == 0xFF:
+        mark = frame[at + 1]
+        if mark in _FRAME_HEADERS:
+            return struct.unpack_from(">HH", frame, at + 5)
+        # A mark may be preceded by any number of fill bytes.
+        at += 1 if mark == 0xFF else 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
+    return None
+
+
+def _size_of_jpeg_2000(frame: bytes) -> tuple[int, int] | None:
+    at = frame.find(_CODESTREAM)
+    if at < 0 or at + 24 > len(frame):
+        return None
+    width, height, left, top = struct.unpack_from(">IIII", frame, at + 8)
+    return height - top, width - left
+
+
+def _decode_frame(source: bytes, runner: Any) -> bytes | bytearray:
+    """What pydicom calls; `runner` knows the header, and is told what came out."""
+    import imagecodecs  # it takes half a second, and few need it
+
+    syntax = runner.transfer_syntax
+    if syntax == RLELossless:
+        planes = bytearray(runner.frame_length())  # no byte more comes out
+        dtype = f"<u{runner.bits_allocated // 8}"
+        if len(imagecodecs.dicomrle_decode(source, dtype, out=planes)) < len(planes):
+            raise WrongSize("fewer pixels than in the header")
+        runner.set_option("planar_configuration", 1)
+        return planes
+    if syntax in JPEG_2000:
+        pixels = imagecodecs.jpeg2k_decode(source[source.find(_CODESTREAM) :])
+        if runner.photometric_interpretation in ("YBR_ICT", "YBR_RCT"):
+            runner.set_option("photometric_interpretation", "RGB")  # T.800 annex G was undone
+    elif syntax in JPEG_LS:
+        pixels = imagecodecs.jpegls_decode(source)
+    else:
+        # Colours as they are stored: the header says what they are.
+        space = "RGB" if runner.samples_per_pixel == 3 else None
+        pixels = imagecodecs.jpeg8_decode(source, colorspace=space, outcolorspace=space)
+    runner.set_option("planar_configuration", 0)
+    runner.set_option("bits_allocated", 8 * pixels.itemsize)
+    return bytes(pixels.tobytes())
+
+
+def is_available(uid: str) -> bool:
+    """What pydicom asks of a plugin's module."""
+    return uid in COMPRESSED
+
+
+for _syntax in COMPRESSED:
+    get_decoder(_syntax).add_plugin(OURS, (__name__, _decode_frame.__name__))

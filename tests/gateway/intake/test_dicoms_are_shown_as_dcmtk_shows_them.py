@@ -1,0 +1,130 @@
+"""An independent reader shows the same: DCMTK, over pydicom's files and ones made here."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.data import get_testdata_file
+from pydicom.uid import ExplicitVRBigEndian, JPEGLSTransferSyntaxes
+
+from gateway.contract import Refused
+from tests.dicoms import dicom_of, lut, sent, shown
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("dcmj2pnm") is None, reason="dcmj2pnm is not installed (Debian package dcmtk)"
+)
+
+FOLDER = Path(str(get_testdata_file("CT_small.dcm", download=False))).parent
+FILES = sorted(path.name for path in FOLDER.glob("*.dcm"))
+
+# A grey may be one beside DCMTK's: it cuts where the standard's real numbers are rounded here. So
+# it does in a colour's three sums.
+CLOSE, CLOSE_IN_YBR = 1, 2
+# What is refused here and shown by DCMTK, and why.
+REFUSED = {
+    "RT Dose Storage": "it shows a plan's numbers, which are no picture",
+    "Segmentation Storage": "it shows an outline, which is no picture",
+    "deflated": "it inflates a file of any size",
+    "cut short": "it fills up with black what is not there",
+}
+# What is shown here and refused by DCMTK, and why.
+UNREAD = {
+    "JPEG 2000": "DCMTK has no decoder for it",
+    "SC_rgb_jpeg.dcm": "its data set is implicit where its meta information says explicit",
+}
+
+RAMP = np.tile(np.arange(64, dtype="<i2") * 60 - 1000, (64, 1))
+UNSIGNED = (RAMP + 1000).astype("<u2")
+WINDOW = {"WindowCenter": 400, "WindowWidth": 1800}
+FALLING = np.linspace(4095, 0, 4096).astype("<u2").tobytes()
+PALETTE: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
+for number, colour in enumerate(("Red", "Green", "Blue")):
+    PALETTE[f"{colour}PaletteColorLookupTableDescriptor"] = [4096, 0, 16]
+    PALETTE[f"{colour}PaletteColorLookupTableData"] = (
+        (np.arange(4096) * (7, 11, 13)[number]).astype("<u2").tobytes()
+    )
+COLOURS = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+
+MADE: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
+    "window": (RAMP, WINDOW),
+    "exact": (RAMP, WINDOW | {"VOILUTFunction": "LINEAR_EXACT"}),
+    "sigmoid": (RAMP, WINDOW | {"VOILUTFunction": "SIGMOID"}),
+    "one wide": (RAMP, {"WindowCenter": 400, "WindowWidth": 1}),
+    "rescaled": (UNSIGNED, WINDOW | {"RescaleSlope": 2, "RescaleIntercept": -1024}),
+    "white is low": (RAMP, WINDOW | {"PhotometricInterpretation": "MONOCHROME1"}),
+    "no window": (RAMP, {}),
+    "modality table": (UNSIGNED, {"ModalityLUTSequence": [lut([4096, 0, 16], FALLING)]}),
+    "voi table": (UNSIGNED, {"VOILUTSequence": [lut([4096, 0, 12], FALLING)]}),
+    "12 of 16 bits": (UNSIGNED << 4, {"BitsStored": 12, "HighBit": 15}),
+    "big endian": (RAMP.astype(">i2"), WINDOW | {"syntax": ExplicitVRBigEndian}),
+    "palette": (UNSIGNED, PALETTE),
+    "rgb": (COLOURS, {}),
+    "planes": (np.moveaxis(COLOURS, 2, 0).reshape(32, 48, 3), {"PlanarConfiguration": 1}),
+    "ybr": (COLOURS, {"PhotometricInterpretation": "YBR_FULL"}),
+    "rgb of 16 bits": (COLOURS.astype("<u2") << 8, {}),
+}
+
+
+def by_dcmtk(path: Path, out: Path, *how: str) -> np.ndarray | None:
+    header = pydicom.dcmread(path, force=True, stop_before_pixels=True)
+    is_jpeg_ls = header.file_meta.get("TransferSyntaxUID") in JPEGLSTransferSyntaxes
+    command = ["dcml2pnm" if is_jpeg_ls else "dcmj2pnm", "+on", "-O", *how, str(path), str(out)]
+    subprocess.run(command, capture_output=True, check=False, timeout=60)
+    return np.asarray(Image.open(out)) if out.exists() else None
+
+
+def how_of(path: Path, data: bytes) -> list[str]:
+    """DCMTK is told the window that was told to the caller: how one is found where there is none is
+    everybody's own."""
+    header = pydicom.dcmread(path, force=True, stop_before_pixels=True)
+    if "VOILUTSequence" in header:
+        return ["+Wl", "1"]
+    window = sent(data).shown.window
+    if window is None:
+        return []
+    if header.get("WindowWidth"):
+        return ["+Wi", "1"]
+    # In the words of LINEAR, which is all that this option knows.
+    return ["+Ww", str(window[0] + 0.5), str(window[1] + 1), "+Wfl"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_pydicoms_files_are_shown_as_dcmtk_shows_them(name, tmp_path):
+    data = (FOLDER / name).read_bytes()
+    try:
+        ours = shown(data)
+    except Refused as refused:
+        theirs = by_dcmtk(FOLDER / name, tmp_path / "out.png")
+        assert theirs is None or any(words in str(refused) for words in REFUSED)
+        return
+    syntax = pydicom.dcmread(FOLDER / name, force=True).file_meta.TransferSyntaxUID.name
+    theirs = by_dcmtk(FOLDER / name, tmp_path / "out.png", *how_of(FOLDER / name, data))
+    if theirs is None:
+        assert any(words in f"{syntax} {name}" for words in UNREAD)
+        return
+    assert ours.shape == theirs.shape
+    assert np.abs(ours.astype(int) - theirs).max() <= CLOSE
+
+
+@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("encoder", ["", "dcmcjpeg +e1", "dcmcjpls"])
+def test_made_files_are_shown_as_dcmtk_shows_them(name, encoder, tmp_path):
+    """As they are, and compressed without loss by DCMTK itself."""
+    pixels, tags = MADE[name]
+    path = tmp_path / "made.dcm"
+    path.write_bytes(dicom_of(pixels, **tags))
+    if encoder:
+        whole, path = path, tmp_path / "encoded.dcm"
+        done = subprocess.run([*encoder.split(), whole, path], capture_output=True, timeout=60)
+        if done.returncode:
+            pytest.skip("DCMTK does not compress that")
+    data = path.read_bytes()
+    theirs = by_dcmtk(path, tmp_path / "out.png", *how_of(path, data))
+    assert theirs is not None
+    close = CLOSE_IN_YBR if name == "ybr" else CLOSE
+    assert np.abs(shown(data).astype(int) - theirs).max() <= close

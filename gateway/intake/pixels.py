@@ -105,8 +105,11 @@ def _decoded(
 
 
 def _pages(data: bytes) -> int:
-    with Image.open(io.BytesIO(data)) as image:
-        return int(getattr(image, "n_frames", 1)) if image.format in ("TIFF", "WEBP", "PNG") else 1
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG", "TIFF", "WEBP"]) as image:
+            return int(getattr(image, "n_frames", 1))
+    except OSError:
+        return 1  # a JPEG; or a TIFF of numbers that Pillow does not know, which are of one page
 
 
 @contextmanager

@@ -131,9 +131,8 @@ def _read(data: bytes, place: str) -> Any:
     file = io.BytesIO(data)
     read_preamble(file, force=True)
     meta = data_element_generator(file, False, True, lambda tag, *_: tag.group != 2)
-    syntax = (
-        next((e.value for e in meta if e.tag == 0x00020010), b"").rstrip(b"\0 ").decode("ascii")
-    )
+    named = next((element.value for element in meta if element.tag == 0x00020010), None)
+    syntax = (named or b"").rstrip(b"\0 ").decode("ascii")
     if syntax == DeflatedExplicitVRLittleEndian:
         # It is inflated as a whole before anything can be checked, to any size.
         raise UnreadableImage(f"{place} is a deflated DICOM. Send it uncompressed, or as PNG.")
@@ -185,7 +184,7 @@ def _complete(header: Any, place: str) -> None:
         raise UnreadableImage(
             f"{place}: (0028,0100) Bits Allocated is none of 1, 8, 16, 32 and 64. Send it as PNG."
         )
-    header.NumberOfFrames = int(number(header, "NumberOfFrames") or 1)
+    header.NumberOfFrames = max(1, int(number(header, "NumberOfFrames") or 1))
     header.SamplesPerPixel = samples = int(number(header, "SamplesPerPixel") or 1)
     header.PixelRepresentation = int(number(header, "PixelRepresentation") or 0)
     header.PlanarConfiguration = int(number(header, "PlanarConfiguration") or 0)

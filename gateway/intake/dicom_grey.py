@@ -198,7 +198,7 @@ def _range(values: Floats, levels: NDArray[Any], counts: NDArray[np.int64], head
     largest = _stored(header, "LargestImagePixelValue")
     if "PixelData" not in header or smallest is None or largest is None:
         return low, high
-    within = (levels >= smallest) & (levels <= largest)
+    within = (levels >= smallest) & (levels <= largest) & (counts > 0)
     if not within.any() or counts[within].sum() < FEWEST_WITHIN * counts.sum():
         return low, high
     stated = float(values[within].min()), float(values[within].max())

@@ -69,7 +69,6 @@ WHAT_IT_MUST_BE = {
     "too_short": "must hold at least {min_length}, not {actual_length}",
     "too_long": "must hold at most {max_length}, not {actual_length}",
     "string_too_short": "must not be empty",
-    "value_error": "{error}",
 }
 # What is in lists that hold something else than texts.
 ITEMS = {"messages": "messages", "content": "parts, or a text"}
@@ -315,8 +314,11 @@ def refuse_fields(error: ValidationError) -> NoReturn:
     first = error.errors(include_url=False, include_input=False)[0]
     field = ".".join(_shown(str(part)) for part in first["loc"])
     *above, name = ("", *map(str, first["loc"]))
+    if first["type"] == "value_error":  # a sentence of our own
+        raise InvalidCase(f"{field}: {first['ctx']['error']}.") from error
     if first["type"] == "extra_forbidden":
-        reason = _unknown(name, Options if "options" in above else CaseRequest)
+        known = Options if "options" in above else AskedImage if "images" in above else CaseRequest
+        reason = _unknown(name, known)
     else:
         words = WHAT_IT_MUST_BE.get(first["type"], "must be as /docs says")
         reason = words.format(items=ITEMS.get(name, "texts"), **first.get("ctx", {}))
@@ -325,7 +327,7 @@ def refuse_fields(error: ValidationError) -> NoReturn:
 
 def _unknown(name: str, known: type[BaseModel]) -> str:
     near = difflib.get_close_matches(name, known.model_fields, n=1)
-    return "is not a known field; " + (f"is {near[0]} meant? " if near else "") + "See /docs"
+    return "is not a known field" + (f"; is {near[0]} meant?" if near else ".") + " See /docs"
 
 
 def _shown(name: str) -> str:

@@ -19,7 +19,7 @@ FRAMES = dicom_of(
     WindowCenter=40,
     WindowWidth=400,
 )
-SAME = dicom_of(np.zeros((2, 8, 8), "u1"), NumberOfFrames=2)
+SAME = dicom_of(np.zeros((2, 16, 16), "u1"), NumberOfFrames=2)
 PNG = picture()
 
 
@@ -95,7 +95,7 @@ def test_another_frame_is_another_case_and_the_same_pixels_are_told_as_what_they
         (FRAMES, {"window": [40]}, "[centre, width]"),
         (FRAMES, {"window": [40, 0]}, "a width above 0"),
         (FRAMES, {"window": [True, 4]}, "[centre, width]"),
-        (FRAMES, {"slice": 4}, "images.0.slice: not a known field"),
+        (FRAMES, {"slice": 4}, "images.0.slice: it is not a known field"),
     ],
 )
 def test_what_cannot_be_shown_is_refused_in_a_sentence(url, data, shown, words):

@@ -48,13 +48,13 @@ async def draft(**sent: Any) -> Draft:
 )
 async def test_base64_is_read_as_others_write_it(text, data):
     assert "-" in URLS and "_" in URLS and "=" in URLS
-    assert (await draft(images=[text])).images == [data]
+    assert [image.data for image in (await draft(images=[text])).images] == [data]
 
 
 async def test_whitespace_does_not_make_an_image_too_large():
     limits = Limits(max_image_mb=len(IMAGE) / 1e6)
     case = {"question": "q?", "images": ["\n ".join(PLAIN)]}
-    assert (await intake.draft_of(case, limits)).images == [IMAGE]
+    assert [each.data for each in (await intake.draft_of(case, limits)).images] == [IMAGE]
 
 
 OPTIONAL = [name for name, field in CaseRequest.model_fields.items() if not field.is_required()]
@@ -75,7 +75,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("images", "aGk=", "must be a list of texts"),
     ("images", {"a": 1}, "must be a list of texts"),
     ("images", None, "must be a list of texts"),
-    ("images.0", [7], "must be a text"),
+    ("images.0", [7], "send an image as base64"),
     ("language", 7, "must be 'en', 'es' or 'zh'"),
     ("language", "english", "must be 'en', 'es' or 'zh'"),
     ("context", ["a"], "must be a text"),

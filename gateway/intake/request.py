@@ -20,12 +20,14 @@ from gateway.contract import (
     CaseFields,
     CaseRequest,
     InvalidCase,
+    Language,
     MalformedRequest,
     TooLarge,
     TooSlow,
     UnreadableImage,
     UnsupportedMedia,
 )
+from gateway.intake.language import asked_in
 from gateway.intake.pixels import only_pixels, undecoded
 from gateway.settings import Limits, Settings
 from gateway.verdict.meaning import meaning
@@ -62,14 +64,15 @@ async def case_of(content: dict[str, Any], limits: Limits, tenant: str) -> Case:
 
 
 async def _case(fields: CaseFields, images: list[bytes], limits: Limits, tenant: str) -> Case:
-    _check_fields(fields, limits)
+    language = asked_in(fields.question, fields.language)
+    _check_fields(fields, language, limits)
     places = [_place(position, len(images)) for position in range(len(images))]
     pictures = await asyncio.gather(*map(_pixels_of, images, places))
     return Case(
         id=uuid.uuid4().hex,
         question=fields.question.strip(),
         images=tuple(pictures),
-        language=fields.language,
+        language=language,
         context=(fields.context or "").strip() or None,
         choices=fields.choices,
         options=fields.options,
@@ -235,7 +238,7 @@ def _shown(name: str) -> str:
     return name if len(name) <= 40 and name.replace("_", "a").isalnum() else "a field"
 
 
-def _check_fields(fields: CaseFields, limits: Limits) -> None:
+def _check_fields(fields: CaseFields, language: Language, limits: Limits) -> None:
     texts = [("question", fields.question, limits.max_question_chars)]
     texts += [("context", fields.context or "", limits.max_context_chars)]
     texts += [("choices", choice, limits.max_question_chars) for choice in fields.choices or ()]
@@ -250,7 +253,7 @@ def _check_fields(fields: CaseFields, limits: Limits) -> None:
             raise InvalidCase(f"{name}: it holds half a character. Send whole ones.") from error
     if not fields.question.strip():
         raise InvalidCase("question: it is blank; ask something.")
-    meanings = [meaning(choice) for choice in fields.choices or ()]
+    meanings = [meaning(c, language, fields.question) for c in fields.choices or ()]
     if () in meanings or len(set(meanings)) < len(meanings):
         raise InvalidCase("choices: each must say something, and something else than the others.")
 

@@ -123,6 +123,7 @@ class Service:
                     max_images=worker.max_images,
                     reachable=reachable,
                     model=model,
+                    calibrated=settings.is_calibrated(worker.name),
                 )
                 for worker, (reachable, model) in zip(settings.workers, found, strict=False)
             ),
@@ -131,7 +132,7 @@ class Service:
             else SummariserSeat(
                 languages=settings.summariser.languages, reachable=found[-1][0], model=found[-1][1]
             ),
-            learned_from=settings.competence.learned_from if settings.competence else None,
+            learned_from=settings.learned_from,
             reload_error=self.reload_error,
             store_reachable=store_reachable,
             **settings.limits.model_dump(),
@@ -167,6 +168,7 @@ async def _asked(case: Case, panel: Panel, began: float, tell: Tell) -> tuple[Ve
         answers=opinion.answers,
         dissent=opinion.dissent,
         summary=wording.summary,
+        learned_from=settings.learned_from,
         panel=settings.panel_hash,
         seconds=time.perf_counter() - began,
     )

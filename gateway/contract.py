@@ -45,7 +45,14 @@ WINDOWS: dict[str, tuple[float, float]] = {
 WindowName = Literal["brain", "subdural", "lung", "bone", "soft_tissue"]
 Summarise = Literal["auto", "always", "never"]
 ErrorKind = Literal[
-    "timeout", "refused", "unreachable", "garbage", "empty", "not_needed", "not_eligible"
+    "timeout",
+    "refused",
+    "unreachable",
+    "garbage",
+    "empty",
+    "cut_short",
+    "not_needed",
+    "not_eligible",
 ]
 VerdictStatus = Literal["answered", "abstained"]
 SummaryBy = Literal["vote", "unanimous", "summariser"]
@@ -142,7 +149,11 @@ class CaseFields(_Sent):
     """What JSON and multipart requests have in common."""
 
     question: str = Field(min_length=1, description="In the language that `language` names.")
-    language: Language = "en"
+    language: Language | None = Field(
+        default=None,
+        description="null: the question's own, where its script and its words leave no doubt, "
+        "else en.",
+    )
     context: str | None = Field(default=None, description="Clinical context, read by the workers.")
     modality: Modality | None = Field(
         default=None,
@@ -196,7 +207,10 @@ class Answer(_Frozen):
     alternatives: tuple[Alternative, ...] = Field(
         default=(), description="What else it came near to saying, the likeliest first."
     )
-    weight: float | None = Field(default=None, description="Share of the vote; they sum to 1.")
+    weight: float | None = Field(
+        default=None,
+        description="Its part of the weight of what it said; those of all answers sum to 1.",
+    )
     seconds: float
     error: AnswerError | None = None
 
@@ -206,7 +220,7 @@ class Dissent(_Frozen):
 
     text: str
     workers: tuple[str, ...]
-    weight: float
+    weight: float = Field(description="As `agreement` is the verdict's, which is never less.")
 
 
 class Summary(_Frozen):
@@ -233,6 +247,13 @@ class ImageShown(_Frozen):
     )
 
 
+LEARNED_FROM = Field(
+    default=None,
+    description="The questions on which voices were calibrated, and whose were not; null: all "
+    "voices are equal.",
+)
+
+
 class Verdict(_Frozen):
     id: str
     status: VerdictStatus = "answered"
@@ -240,7 +261,9 @@ class Verdict(_Frozen):
     best_guess: str | None = None
     language: Language
     agreement: float | None = Field(
-        description="The weight of those who gave the answer; null for a single voice."
+        description="The answer's weight: what all workers believe in it, of what they believe in "
+        "any answer that was given; without a competence file, its part of the votes. It decides; "
+        "the dissent has the rest. Null for a single voice."
     )
     confidence: float | None = Field(
         default=None,
@@ -253,6 +276,7 @@ class Verdict(_Frozen):
     answers: tuple[Answer, ...]
     dissent: tuple[Dissent, ...]
     summary: Summary
+    learned_from: str | None = LEARNED_FROM
     panel: str = Field(description="Hash of the workers as panel.toml has them, and the policy.")
     seconds: float
     cached: bool = False
@@ -285,6 +309,10 @@ class Seat(_Frozen):
         "it; seconds until it is asked that again. null: it does not rest.",
     )
     model: str | None = MODEL
+    calibrated: bool | None = Field(
+        default=None,
+        description="false: a new seat, whose voice begins at a prior; null: all voices are equal.",
+    )
 
 
 class SummariserSeat(_Frozen):
@@ -301,9 +329,7 @@ class PanelReport(_Frozen):
     deadline_s: float
     workers: tuple[Seat, ...]
     summariser: SummariserSeat | None
-    learned_from: str | None = Field(
-        description="The questions on which voices were calibrated; null: all are equal."
-    )
+    learned_from: str | None = LEARNED_FROM
     reload_error: str | None = Field(
         default=None, description="Why the panel file as it is now was not taken up."
     )

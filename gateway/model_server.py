@@ -7,8 +7,9 @@ server's own words never leave this file, since they may quote the caller.
 import asyncio
 import math
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import PurePath
 from typing import Any
 
@@ -29,6 +30,18 @@ MAX_ANSWER_CHARS = 2_000
 PROBE_S = 1.0
 RECONNECT_S = 0.1
 MIN_PROBABILITY = 0.005  # of an alternative that is worth telling
+
+# How thoughts are marked that come with the answer, by the models that do it.
+THOUGHTS = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<unused94>", "<unused95>"),
+)
+CHANNEL, CHANNEL_OF_ANSWER = "<|channel|>", "<|channel|>final<|message|>"
 
 UNREADABLE = AnswerError(kind="refused", detail="It cannot read the image.")
 
@@ -58,7 +71,6 @@ def _failed(kind: ErrorKind, detail: str) -> CallFailed:
 class Completion:
     text: str
     confidence: float | None
-    finished: bool
     alternatives: tuple[Alternative, ...] = ()
 
 
@@ -77,6 +89,13 @@ class _Logprobs(BaseModel):
 
 class _Message(BaseModel):
     content: str | None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+
+    @property
+    def has_thought(self) -> bool:
+        """Whether the server itself has parted thoughts from the answer."""
+        return bool(self.reasoning or self.reasoning_content)
 
 
 class _Choice(BaseModel):
@@ -121,30 +140,93 @@ def new_http_client() -> Http:
 
 async def complete(http: Http, url: str, *body: bytes) -> Completion:
     """One call to a vLLM server, its body in JSON (in parts, so that images need not be copied),
-    without a deadline; raises CallFailed."""
+    without a deadline; raises CallFailed. What the model thought before it answered is no answer,
+    nor is one that was cut short: what it would have gone on to say, nobody knows."""
     raw = await _send(http, "POST", f"{url}/v1/chat/completions", body)
     try:
         choice = _Reply.model_validate_json(raw).choices[0]
     except ValidationError as error:
         raise _failed("garbage", "Its reply is not a chat completion.") from error
-    text = (choice.message.content or "").strip()
+    if choice.finish_reason == "length":
+        raise _failed("cut_short", "It had not finished its answer when its tokens were used up.")
+    said = (choice.message.content or "").strip()
+    text = answer_in(said)
+    if text is None:
+        raise _failed("cut_short", "It thought, and came to no answer.")
     if not meaning(text):
         raise _failed("empty", "It answered nothing.")
     if len(text) > MAX_ANSWER_CHARS:
         raise _failed("garbage", f"Its answer is longer than {MAX_ANSWER_CHARS} characters.")
     tokens = (choice.logprobs and choice.logprobs.content) or []
-    finished = choice.finish_reason != "length"
-    return Completion(text, _confidence(tokens), finished, _alternatives(text, tokens))
+    if text != said or choice.message.has_thought:
+        tokens = _of_the_answer(text, tokens)
+    return Completion(text, _confidence(tokens), _alternatives(text, tokens))
+
+
+def answer_in(said: str) -> str | None:
+    """What is said once the thinking is over; None where it is not."""
+    if said.startswith(CHANNEL) or CHANNEL_OF_ANSWER in said:
+        _, of_answer, rest = said.rpartition(CHANNEL_OF_ANSWER)
+        return re.sub(r"<\|(end|return)\|>$", "", rest).strip() if of_answer else None
+    for begin, end in THOUGHTS:
+        # A template may have begun the thought in the prompt: then only its end is here.
+        _, ended, rest = said.rpartition(end)
+        said = rest.strip() if ended else said
+        if said.startswith(begin):
+            return None
+    return said
 
 
 def answer_bounds(case: Case, max_tokens: int) -> dict[str, Any]:
-    """How long a reply may be and, where the caller named the choices, which they are."""
+    """How long a reply may be and, where the caller named the choices, which they are: in every
+    spelling, since a model that is held to one that it never writes chooses by the spelling."""
     if case.choices is None:
         return {"max_tokens": max_tokens}
+    spelled = list(dict.fromkeys(each for choice in case.choices for each in spellings(choice)))
     # No token is shorter than a byte; one more ends the answer.
-    longest = 1 + max(len(choice.encode()) for choice in case.choices)
-    choices = {"choice": list(case.choices)}
-    return {"max_tokens": max(max_tokens, longest), "structured_outputs": choices}
+    longest = 1 + max(len(each.encode()) for each in spelled)
+    return {"max_tokens": max(max_tokens, longest), "structured_outputs": {"choice": spelled}}
+
+
+def spellings(choice: str) -> tuple[str, ...]:
+    """Every way in which a model may write it, with and without the blank that many tokens begin
+    with; without first, as the caller has it."""
+    plain = choice.strip()
+    capital = plain[:1].upper() + plain[1:]
+    cases = (plain, capital, plain.lower(), plain.capitalize(), plain.title(), plain.upper())
+    return tuple(dict.fromkeys([*cases, *(f" {each}" for each in cases)]))
+
+
+def as_choice(completion: Completion, case: Case) -> Completion:
+    """The completion in the spelling of the choice that it means; its probability, and that of
+    each other choice, is that of all their spellings. As it is where there are no choices.
+
+    Raises:
+        CallFailed: it is none of them.
+    """
+    if case.choices is None:
+        return completion
+    said = meaning(completion.text, case.language, case.question)
+    meant = {meaning(choice, case.language, case.question): choice for choice in case.choices}
+    if said not in meant:
+        raise _failed("garbage", "Its answer is not one of the choices.")
+    own, confidence = meant[said], completion.confidence
+    others: dict[str, float] = {}
+    open_ones = []
+    for other in completion.alternatives:
+        begins = " ".join(other.begins.casefold().split())
+        fitting = [c for c in case.choices if " ".join(c.casefold().split()).startswith(begins)]
+        if fitting == [own]:
+            confidence = None if confidence is None else min(confidence + other.probability, 1.0)
+        elif len(fitting) == 1:
+            others[fitting[0]] = others.get(fitting[0], 0.0) + other.probability
+        elif fitting:
+            open_ones.append(other)
+    told = [
+        Alternative(begins=choice, whole=True, probability=probability)
+        for choice, probability in others.items()
+    ]
+    return Completion(own, confidence, _likeliest_first([*told, *open_ones]))
 
 
 async def probe(http: Http, url: str, name: str) -> tuple[bool, str | None]:
@@ -250,6 +332,16 @@ def _confidence(tokens: list[_TokenLogprob]) -> float | None:
     return None if math.isnan(whole) else math.exp(min(whole, 0.0))
 
 
+def _of_the_answer(text: str, tokens: list[_TokenLogprob]) -> list[_TokenLogprob]:
+    """The tokens of a whole reply from where the answer begins; none where that is not known."""
+    starts = list(accumulate((len(token.token) for token in tokens), initial=0))
+    begins = "".join(token.token for token in tokens).rfind(text)
+    first = next((at for at, start in enumerate(starts[1:]) if start > begins), 0)
+    if begins < 0 or "".join(t.token for t in tokens)[starts[first] : begins].strip():
+        return []
+    return tokens[first:]
+
+
 def _alternatives(text: str, tokens: list[_TokenLogprob]) -> tuple[Alternative, ...]:
     """Every likely way to leave the greedy answer for another token, or to end it there."""
     # Servers tell the token that ends an answer too, by a name of the model's own.
@@ -265,4 +357,8 @@ def _alternatives(text: str, tokens: list[_TokenLogprob]) -> tuple[Alternative, 
             if other.token != token.token and is_text and probability >= MIN_PROBABILITY:
                 found.append(Alternative(begins=begins, whole=whole, probability=probability))
         said, so_far = said + token.token, so_far + token.logprob
-    return tuple(sorted(found, key=lambda other: -other.probability))
+    return _likeliest_first(found)
+
+
+def _likeliest_first(alternatives: Iterable[Alternative]) -> tuple[Alternative, ...]:
+    return tuple(sorted(alternatives, key=lambda other: -other.probability))

@@ -27,11 +27,18 @@ from gateway.contract import (
     TooFewAnswers,
     UnreadableImage,
 )
-from gateway.model_server import UNREADABLE, CallFailed, Http, TooLong, answer_bounds, complete
+from gateway.model_server import (
+    UNREADABLE,
+    CallFailed,
+    Http,
+    TooLong,
+    answer_bounds,
+    as_choice,
+    complete,
+)
 from gateway.settings import Settings, WorkerSettings
 from gateway.store.memory import Store, answer_key, keep, recall, salt_of
 from gateway.verdict.competence import Cell
-from gateway.verdict.meaning import meaning
 from gateway.verdict.weigh import Judge, in_case_order
 from gateway.watch.metrics import Metrics
 from gateway.watch.tracing import span
@@ -41,7 +48,7 @@ OTHERS_SAID: dict[Language, str] = {
     "es": "{question} Otros lectores dijeron: {others}.",
     "zh": "{question} 其他医生的回答：{others}。",
 }
-MAX_ANSWER_TOKENS = 32
+MAX_ANSWER_TOKENS = 128  # some sentences: an answer that is cut short is none
 TOP_LOGPROBS = 10
 GRACE_S = 0.05  # for those who are about to answer when the others have decided
 LOOK_S = 10.0  # for the gateway's own question, where cases are given longer
@@ -95,7 +102,8 @@ class Panel:
 
     def judge(self, case: Case) -> Judge:
         """Who weighs the answers to a case of this kind."""
-        return Judge(self.settings.families, Cell.of(case), self.settings.competence)
+        known = self.settings.competence
+        return Judge(self.settings.families, Cell.of(case), known, case.question)
 
     async def consult(self, case: Case, tell: Callable[[Answer], None]) -> tuple[Answer, ...]:
         """One answer or failure from every chosen worker, in the panel's order, and then those of
@@ -112,7 +120,7 @@ class Panel:
         answers = self._in_order([*left_out, *await self._first_round(case, asked, needed, tell)])
         self._check_quorum(case, answers, needed)
         said = [answer for answer in answers if answer.text is not None]
-        if case.options.rounds == 2 and len({meaning(a.text or "") for a in said}) > 1:
+        if case.options.rounds == 2 and not self.judge(case).weigh(said).unanimous:
             left_s = self._deadline_s(case) - (time.monotonic() - began)
             answers += await self._second_round(case, said, left_s, tell)
         return answers
@@ -234,8 +242,7 @@ class Panel:
         late = asyncio.get_running_loop().call_later(self._own_s(worker), breaker.doubt)
         try:
             async with asyncio.timeout(deadline_s):
-                completion = await complete(self.http, worker.url, *body)
-            text = _allowed(completion.text, case)
+                completion = as_choice(await complete(self.http, worker.url, *body), case)
         except TimeoutError:
             error = AnswerError(kind="timeout", detail=f"No answer within {deadline_s:g} s.")
         except TooLong as failure:
@@ -247,7 +254,7 @@ class Panel:
             breaker.replied()
             return Answer(
                 worker=worker.name,
-                text=text,
+                text=completion.text,
                 confidence=completion.confidence,
                 alternatives=completion.alternatives,
                 seconds=time.perf_counter() - began,
@@ -333,7 +340,7 @@ def _outranked(case: Case, able: Sequence[WorkerSettings], settings: Settings) -
         return {}
     cell = Cell.of(case)
     routed = [worker for worker in able if worker.name != settings.panel.generalist]
-    accuracy = {w.name: competence.workers[w.name].skill(cell).accuracy for w in routed}
+    accuracy = {w.name: competence.skill(w.name, cell).accuracy for w in routed}
     ranked = sorted(accuracy, key=lambda name: -accuracy[name])
     return {
         name: f"In such cases it is right in {accuracy[name]:.0%}, and {k} others "
@@ -391,13 +398,3 @@ def _request(
     head = json.dumps(fields)[:-1] + ', "messages": [{"role": "user", "content": ['
     images = [piece for image in case.images for piece in (image.part, b", ")]
     return head.encode(), *images, json.dumps(text).encode() + b"]}]}"
-
-
-def _allowed(text: str, case: Case) -> str:
-    """The answer, in the caller's own spelling where the caller named the choices."""
-    if case.choices is None:
-        return text
-    for choice in case.choices:
-        if meaning(choice) == meaning(text):
-            return choice
-    raise CallFailed(AnswerError(kind="garbage", detail="Its answer is not one of the choices."))

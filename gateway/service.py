@@ -140,6 +140,7 @@ class Service:
                     reachable=reachable and worker.name not in resting,
                     resting_s=resting.get(worker.name),
                     model=model,
+                    calibrated=settings.is_calibrated(worker.name),
                 )
                 for worker, (reachable, model) in zip(settings.workers, found, strict=False)
             ),
@@ -148,7 +149,7 @@ class Service:
             else SummariserSeat(
                 languages=settings.summariser.languages, reachable=found[-1][0], model=found[-1][1]
             ),
-            learned_from=settings.competence.learned_from if settings.competence else None,
+            learned_from=settings.learned_from,
             reload_error=self.reload_error,
             store_reachable=store_reachable,
             **settings.limits.model_dump(),
@@ -185,6 +186,7 @@ async def _asked(case: Case, panel: Panel, began: float, tell: Tell) -> tuple[Ve
         answers=opinion.answers,
         dissent=opinion.dissent,
         summary=wording.summary,
+        learned_from=settings.learned_from,
         panel=settings.panel_hash,
         seconds=time.perf_counter() - began,
     )

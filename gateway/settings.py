@@ -38,7 +38,12 @@ SUMMARISER_PORT = 8100
 FIRST_WORKER_PORT = 8101
 
 # Part of the panel's hash: whoever changes how answers are weighed, changes this line.
-POLICY = "a linear pool of calibrated beliefs by family, else a vote; synonyms count together"
+POLICY = (
+    "a linear pool of calibrated beliefs by family, else a vote; what means the same to the "
+    "question counts together; newcomers begin halfway"
+)
+
+MEND_COMPETENCE = "run consilium calibrate, or remove the key and all voices are equal"
 
 
 class SettingsError(Exception):
@@ -259,6 +264,19 @@ class Settings(_Frozen):
     def audit_folder(self) -> Path | None:
         return self.file.parent / self.audit.folder if self.audit.folder else None
 
+    def is_calibrated(self, worker: str) -> bool | None:
+        """Whether its voice was; None where all are equal."""
+        return worker in self.competence.workers if self.competence else None
+
+    @property
+    def learned_from(self) -> str | None:
+        """What voices were calibrated on, and whose were not."""
+        if self.competence is None:
+            return None
+        new = [w.name for w in self.workers if not self.is_calibrated(w.name)]
+        begins = f"; not {', '.join(new)}, whose voice begins at a prior" if new else ""
+        return self.competence.learned_from + begins
+
     @field_validator("workers")
     @classmethod
     def _names_differ(cls, workers: tuple[WorkerSettings, ...]) -> tuple[WorkerSettings, ...]:
@@ -284,19 +302,6 @@ class Settings(_Frozen):
             )
         return self
 
-    @model_validator(mode="after")
-    def _competence_is_of_these_workers(self) -> "Settings":
-        if self.competence is None:
-            return self
-        for worker in self.workers:
-            known = self.competence.workers.get(worker.name)
-            if known is None or (known.model, known.prompt) != (worker.model, worker.prompt):
-                raise ValueError(
-                    f"panel.competence: it was not learned from {worker.name} as it is seated "
-                    "now; run consilium calibrate, or remove the key and all voices are equal"
-                )
-        return self
-
 
 def load_settings(
     path: Path | None = None,
@@ -313,7 +318,7 @@ def load_settings(
     content["competence"] = None
     settings = _validated(path, content, environ)
     if with_competence and settings.panel.competence:
-        content["competence"] = _competence(path, settings.panel.competence)
+        content["competence"] = _competence(path, settings)
         settings = _validated(path, content, environ)
     return settings
 
@@ -326,12 +331,25 @@ def _validated(path: Path, content: dict[str, Any], environ: Mapping[str, str]) 
         raise SettingsError(_one_line(path, error, content["workers"])) from error
 
 
-def _competence(path: Path, named: str) -> Competence:
+def _competence(path: Path, settings: Settings) -> Competence:
+    """What was learned of the workers that are seated as they were then; the others are new."""
+    file = path.parent / str(settings.panel.competence)
     try:
-        return load_competence(path.parent / named)
+        learned = load_competence(file)
     except (CompetenceError, ValueError) as error:
-        mend = "run consilium calibrate, or remove the key and all voices are equal"
-        raise SettingsError(f"{path}: panel.competence: {error}; {mend}") from error
+        raise SettingsError(f"{path}: panel.competence: {error}; {MEND_COMPETENCE}") from error
+    seats = {worker.name: (worker.model, worker.prompt) for worker in settings.workers}
+    known = {
+        name: each
+        for name, each in learned.workers.items()
+        if seats.get(name) == (each.model, each.prompt)
+    }
+    if not known:
+        raise SettingsError(
+            f"{path}: panel.competence: {file} was learned from no worker as it is seated now; "
+            f"{MEND_COMPETENCE}"
+        )
+    return learned.model_copy(update={"workers": known})
 
 
 def _read(path: Path) -> dict[str, Any]:

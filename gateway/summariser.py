@@ -1,16 +1,15 @@
 """The panel's answers → one sentence, in the case's language, faithful to the panel.
 
 The summariser may word the answer; it may not overrule the vote, so it is told which answer won
-(a small model left to count the votes guesses). Its reply counts only if it says what the winning
-answers say, give or take words like "the answer is". Otherwise, and where
-it fails, is late or does not speak the language, the vote itself answers and says so.
+(a small model left to count the votes guesses). Its reply counts only if it means what the winning
+answers mean. Otherwise, and where it fails, is late, is cut short or does not speak the language,
+the vote itself answers and says so.
 """
 
 import asyncio
 import json
-import re
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from gateway.case import Case
@@ -22,23 +21,6 @@ from gateway.verdict.weigh import Opinion, in_case_order
 
 DEADLINE_S = 10.0
 MAX_TOKENS = 48
-
-# What a reply may add to an answer without changing what it says. An article stands before a word:
-# the A of "hepatitis A" is none.
-FRAMES: dict[Language, re.Pattern[str]] = {
-    "en": re.compile(
-        r"^(the )?(panel's )?(answer( is)?|decision( is)?|panel decided)\b:?"
-        r"|\b(the|it is|this is|there is|there are)\b(?= \w)"
-        # Elsewhere it may be a letter: hepatitis A infection.
-        r"|(^|(?<=\bis )|(?<=\bare )|(?<=,)|(?<=, ))an?\b(?= \w)"
-    ),
-    "es": re.compile(
-        r"^(la )?respuesta( del panel)?( es)?\b:?"
-        r"|\b(el|la|los|las|una?|es|hay)\b(?= \w)"
-    ),
-    "zh": re.compile(r"^(小组的?)?答案[是为]?:?"),
-}
-CONJUNCTIONS = re.compile(r"\band\b|\by\b|和")
 
 
 @dataclass(frozen=True)
@@ -64,7 +46,7 @@ async def summarise(
     try:
         async with asyncio.timeout(DEADLINE_S):
             reply = await ask(case, opinion, summariser, http)
-        faithful = is_faithful(reply, opinion, case.language)
+        faithful = is_faithful(reply, opinion, case.language, case.question)
     except (TimeoutError, CallFailed):
         failed = Summary(by="vote", faithful=None, seconds=time.perf_counter() - began)
         return Wording(vote, failed, fell_back=True)
@@ -95,7 +77,6 @@ def request(case: Case, opinion: Opinion, summariser: SummariserSettings) -> dic
     if opening:
         # Put into its mouth, a small model goes on with the answer instead of about it.
         messages.append({"role": "assistant", "content": opening})
-    choices = case.choices and tuple(after(opening, choice) for choice in case.choices)
     return {
         "model": SUMMARISER,
         "messages": messages,
@@ -103,25 +84,17 @@ def request(case: Case, opinion: Opinion, summariser: SummariserSettings) -> dic
         "add_generation_prompt": not opening,
         "temperature": 0,
         "stop": ["\n"],  # one sentence: what a small model adds below it is its own
-        **answer_bounds(replace(case, choices=choices), MAX_TOKENS),
+        **answer_bounds(case, MAX_TOKENS),
     }
 
 
 def after(opening: str, reply: str) -> str:
-    """The reply as it goes on from the opening: with a space, but for Chinese. Bound to choices
-    without it, the model must begin with a token that it never writes there."""
+    """The reply as it goes on from the opening: with a space, but for Chinese."""
     return f" {reply}" if opening and opening.isascii() else reply
 
 
-def is_faithful(reply: Completion, opinion: Opinion, language: Language) -> bool:
-    """Whether the reply was finished and says no more and no less than the winning answers."""
-    winning = [a.text or "" for a in opinion.voices if a.worker in opinion.winner.workers]
-    if meaning(reply.text) in map(meaning, winning):
-        return reply.finished
-    said = _bare(reply.text, language)
-    return reply.finished and said in {_bare(text, language) for text in winning} - {()}
-
-
-def _bare(text: str, language: Language) -> tuple[str, ...]:
-    plain = CONJUNCTIONS.sub(",", ",".join(meaning(text)))
-    return meaning(FRAMES[language].sub(" ", plain))
+def is_faithful(
+    reply: Completion, opinion: Opinion, language: Language, question: str = ""
+) -> bool:
+    """Whether the reply says no more and no less than the winning answers to the question."""
+    return meaning(reply.text, language, question) == opinion.winner.meaning

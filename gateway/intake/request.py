@@ -26,6 +26,7 @@ from gateway.contract import (
     CaseFields,
     CaseRequest,
     InvalidCase,
+    Language,
     MalformedRequest,
     Options,
     TooLarge,
@@ -33,6 +34,7 @@ from gateway.contract import (
     UnreadableImage,
     UnsupportedMedia,
 )
+from gateway.intake.language import asked_in
 from gateway.intake.pixels import only_pixels
 from gateway.settings import Limits, Settings
 from gateway.verdict.meaning import meaning
@@ -91,6 +93,7 @@ class Draft:
 
     fields: CaseFields
     images: list[Sent]
+    language: Language
 
 
 async def read(request: Request, settings: Settings) -> Draft:
@@ -126,7 +129,7 @@ async def case_of(draft: Draft, limits: Limits, tenant: str) -> Case:
         id=uuid.uuid4().hex,
         question=fields.question.strip(),
         images=tuple(pictures),
-        language=fields.language,
+        language=draft.language,
         context=(fields.context or "").strip() or None,
         choices=fields.choices,
         options=fields.options,
@@ -186,7 +189,7 @@ def _from_json(content: dict[str, Any], limits: Limits) -> Draft:
         case = CaseRequest.model_validate(content)
     except ValidationError as error:
         refuse_fields(error)
-    _check_fields(case, limits)
+    language = _check_fields(case, limits)
     _check_number(len(case.images), limits)
     images = [
         Sent(
@@ -196,7 +199,7 @@ def _from_json(content: dict[str, Any], limits: Limits) -> Draft:
         )
         for position, image in enumerate(case.images)
     ]
-    return Draft(case, images)
+    return Draft(case, images, language)
 
 
 async def _from_multipart(request: Request, body: bytes, limits: Limits) -> Draft:
@@ -251,11 +254,11 @@ async def _from_multipart(request: Request, body: bytes, limits: Limits) -> Draf
         fields = CaseFields.model_validate(content)
     except ValidationError as error:
         refuse_fields(error)
-    _check_fields(fields, limits)
+    language = _check_fields(fields, limits)
     _check_number(len(images), limits)
     for position, image in enumerate(images):
         _check_size(len(image), _place(position, len(images)), limits)
-    return Draft(fields, _as_asked(images, shown))
+    return Draft(fields, _as_asked(images, shown), language)
 
 
 def _as_asked(images: list[bytes], shown: dict[str, list[str]]) -> list[Sent]:
@@ -335,7 +338,8 @@ def _shown(name: str) -> str:
     return name if len(name) <= 40 and name.replace("_", "a").isalnum() else "a field"
 
 
-def _check_fields(fields: CaseFields, limits: Limits) -> None:
+def _check_fields(fields: CaseFields, limits: Limits) -> Language:
+    """The language that the case is asked in."""
     texts = [("question", fields.question, limits.max_question_chars)]
     texts += [("context", fields.context or "", limits.max_context_chars)]
     texts += [("choices", choice, limits.max_question_chars) for choice in fields.choices or ()]
@@ -350,9 +354,11 @@ def _check_fields(fields: CaseFields, limits: Limits) -> None:
             raise InvalidCase(f"{name}: it holds half a character. Send whole ones.") from error
     if not fields.question.strip():
         raise InvalidCase("question: it is blank; ask something.")
-    meanings = [meaning(choice) for choice in fields.choices or ()]
+    language = asked_in(fields.question, fields.language)
+    meanings = [meaning(c, language, fields.question) for c in fields.choices or ()]
     if () in meanings or len(set(meanings)) < len(meanings):
         raise InvalidCase("choices: each must say something, and something else than the others.")
+    return language
 
 
 def _check_number(images: int, limits: Limits) -> None:

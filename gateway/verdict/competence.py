@@ -82,6 +82,9 @@ class Worker(_Frozen):
 class Competence(_Frozen):
     """`correlation` is that of two workers' errors, by family. `verdict` makes the weighed share of
     the winning answer the probability that it is right; a language that is not there has none.
+
+    A worker that is not there is a newcomer. What it says of itself cannot be believed yet: it
+    begins halfway, in log-odds, between a guess and what the others are in such cases.
     """
 
     learned_from: str
@@ -89,12 +92,19 @@ class Competence(_Frozen):
     correlation: dict[str, float]
     verdict: dict[Language, Line]
 
+    def skill(self, worker: str, cell: Cell) -> Skill:
+        """How good the worker is in such cases; a newcomer, as far as can be assumed."""
+        if known := self.workers.get(worker):
+            return known.skill(cell)
+        others = [each.skill(cell).accuracy for each in self.workers.values()]
+        offset = logit(sum(others) / len(others)) / 2
+        return Skill(cases=0, accuracy=sigmoid(offset), offset=offset)
+
     def believed(self, worker: str, confidence: float | None, cell: Cell) -> float:
-        """The probability that the worker's answer is right; without a confidence, how often it is
-        right in such cases."""
-        known = self.workers[worker]
-        skill = known.skill(cell)
-        if confidence is None:
+        """The probability that the worker's answer is right; without a confidence that can be
+        believed, how often it is right in such cases."""
+        known, skill = self.workers.get(worker), self.skill(worker, cell)
+        if known is None or confidence is None:
             return skill.accuracy
         return Line(slope=known.slope, offset=skill.offset)(confidence)
 

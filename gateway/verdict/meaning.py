@@ -1,73 +1,317 @@
 """What an answer says, as far as rules can tell: two answers with one meaning count together.
 
-Only what is certain is made equal: spelling, the order of a list, yes and no in other words, number
-words, and the field's synonyms for whole answers. Sides, numbers and negations always tell answers
-apart.
+Only what is certain is made equal: spelling and marks, what stands around an answer ("the image
+shows the left lung"), the order of a list, number words, the field's synonyms for whole answers,
+and a sentence that is the question again, with a yes or a no to it. Sides, organs, numbers and
+negations always tell answers apart; whatever no rule knows does too.
 """
 
 import re
 import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
 
-YES = {"yes", "yeah", "true", "correct", "sí", "si"}
-YES |= {"是", "是的", "对", "有", "包含", "可以", "存在"}
-NO = {"no", "nope", "false"}
-NO |= {"不", "不是", "否", "没有", "无", "不包含", "不可以", "不存在"}
+from gateway.contract import Language
+from gateway.verdict.questions import kind_of
+from gateway.verdict.words import NO, NUMBERS, SYNONYMS, WORDS, YES, Words
 
-# What is said after a yes or no without adding to it: "no, it is not".
-ECHO = re.compile(r"(it|there|they|this|these)( is|'s| are| does| do| has| have)( not|n't)?")
+Meaning = tuple[str, ...]
 
-NUMBERS = {
-    word: str(number)
-    for words in (
-        "zero one two three four five six seven eight nine ten",
-        "cero uno dos tres cuatro cinco seis siete ocho nueve diez",
-        "零 一 二 三 四 五 六 七 八 九 十",
-    )
-    for number, word in enumerate(words.split())
-} | {"两": "2"}
-
-# Whole answers in lower case, with spaces for hyphens; the first names the meaning.
-SAME = (
-    "mri, mr, mri scan, mr scan, mr imaging, magnetic resonance, magnetic resonance imaging, rm, "
-    "resonancia magnética, 核磁共振, 磁共振, 核磁共振成像, 磁共振成像",
-    "ct, ct scan, cat scan, computed tomography, tc, tomografía computarizada, "
-    "计算机断层扫描, ct扫描",
-    "x ray, xray, x rays, x ray film, x ray image, plain film, plain radiograph, radiograph, "
-    "radiografía, rayos x, x光, x光片, x射线",
-    "ultrasound, ultrasound scan, ultrasonography, sonography, sonogram, ecografía, ultrasonido, "
-    "超声, 超声波",
-    "pet, pet scan, positron emission tomography",
-    "transverse, transverse plane, transverse section, axial, axial plane, axial section, "
-    "plano axial, plano transversal, 横断面, 轴位",
-    "coronal, coronal plane, coronal section, plano coronal, 冠状面, 冠状位",
-    "sagittal, sagittal plane, sagittal section, plano sagital, 矢状面, 矢状位",
-    "t1, t1 weighted, t1加权",
-    "t2, t2 weighted, t2加权",
-    "gray, grey",
+HAN = re.compile(r"[\u3400-\u9fff]")
+# A comma between digits is a decimal one, or parts thousands.
+COMMA = re.compile(r"(?<!\d),|,(?!\d)|[、;\n]")
+SENTENCE = re.compile(r"(?<=[.!?]) |(?<=[。!?])|\n")  # a Western full stop has a space behind it
+HEAD = re.compile(
+    rf"({'|'.join(sorted(YES | NO, key=len, reverse=True))})"
+    r"(?: ?([,.;:!。\n]|[-–—] )\s*|$|(?= (?:it|there|this|that|they|these)\b))"
 )
-SYNONYMS = {phrase: line.split(", ")[0] for line in SAME for phrase in line.split(", ")}
-
-ARTICLE = re.compile(r"^(the|an?|el|la|los|las) (?=\w\w)")
 HYPHEN = re.compile(r"(?<=[^\W\d_])-(?=\w)|(?<=\w)-(?=[^\W\d_])")  # a minus or a range stays
+WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+")
+NOT = re.compile(r"n't\b|(?<=\bcan)(?=not\b)")
+BRACKETS = re.compile(r"(.+?) ?\((.+)\)")
+
+# Marks of a chat, by what is left of them.
+MARKS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"</?(?:b|i|em|strong|p|br)\s*/?>"), " "),
+    (re.compile(r"(\*\*|__|`+)(.+?)\1"), r"\2"),
+    (re.compile(r"\*(?=\S)(.+?)(?<=\S)\*(?!\w)"), r"\1"),
+    (re.compile(r"^\s*(?:#+|>)\s+", re.M), ""),
+)
+MARKED = re.compile(r"[*_`<>#\\]")
+BOX = re.compile(r"\\boxed\{(?:\\text\{)?([^{}]*)\}|<answer>(.*?)</answer>", re.S)
+BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+", re.M)
+DASH = re.compile(r"^\s*[-*•]\s+", re.M)
+QUOTED = re.compile(r"""["'“‘「](.+)["'”’」]""")
+LETTERS = "ABCDEFGH"
+OPTION = re.compile(
+    r"(?:^|(?<=[\s,;?(]))\(?([A-H])[).:]\s*(.*?)(?=[\s,;]*(?:\s|\()\(?[A-H][).:]\s|\s*$)", re.S
+)
+CHOSEN = re.compile(r"(?:option )?\(?([a-h])\)?(?:[.:] |[.:]?$| (?=\w))(.*)", re.S)
+LETTERED = re.compile(r"\(?[a-h]\) ")
 
 
-def meaning(text: str) -> tuple[str, ...]:
-    """What makes two answers equal; () where nothing was said.
+@dataclass(frozen=True)
+class Asked:
+    """What a question leaves open. `content` is what it holds beside words that any question has;
+    `before` are the contents that an answer may have before it comes to something new: none, or
+    the question again.
+    """
+
+    content: Meaning = ()
+    told: frozenset[str] = frozenset()  # its sides and organs
+    yes_or_no: bool = False
+    before: frozenset[Meaning] = frozenset({()})
+    options: Mapping[str, Meaning] = field(default_factory=dict)  # by letter
+    counts: bool = False
+    where: bool = False
+
+
+NOTHING = Asked()
+# What is said most of the time needs no rules.
+SHORT: dict[str, Meaning] = {phrase: (name,) for phrase, name in SYNONYMS.items()}
+SHORT |= dict.fromkeys(YES, ("yes",)) | dict.fromkeys(NO, ("no",))
+
+
+def meaning(text: str, language: Language = "en", question: str = "") -> Meaning:
+    """What makes two answers to a question in `language` equal; () where nothing was said.
 
     "Right lung, left lung." and "left lung, right lung" are equal, so are "Magnetic resonance" and
-    "MRI"; "yes" and "yes, left" are not.
+    "MRI"; "yes" and "yes, left" are not. To "Is there an effusion?" "There is no effusion." is no.
     """
-    plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    parts = {_part(part) for part in re.split("[,、;]", plain.rstrip(".。!"))} - {""}
-    if parts & {"yes", "no"}:
-        parts = {part for part in parts if not ECHO.fullmatch(part)}
-    return tuple(sorted(parts))
+    words = _words_of(text, language)
+    said = _bare(text, words)
+    if said in SHORT:
+        return SHORT[said]
+    asked = _asked(question, language) if question else NOTHING
+    if option := _option(said, asked, language):
+        return option
+    if answer := _yes_or_no(said, asked, words):
+        return (answer,)
+    return _items(_news(said, asked, words), words)
 
 
-def _part(text: str) -> str:
-    """One item of a list of answers, by the name of its meaning."""
-    plain = HYPHEN.sub(" ", ARTICLE.sub("", text.strip()))
+def _words_of(text: str, language: Language) -> Words:
+    """Chinese is known by its script; what else a Chinese case holds is taken for English."""
+    if HAN.search(text):
+        return WORDS["zh"]
+    return WORDS["en" if language == "zh" else language]
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
+
+
+@lru_cache(maxsize=64)
+def _asked(question: str, language: Language) -> Asked:
+    words = _words_of(question, language)
+    options = list(OPTION.finditer(question))
+    if len(options) < 2 or "".join(option[1] for option in options) != LETTERS[: len(options)]:
+        options = []
+    plain = _plain(question[: options[0].start()] if options else question)
+    plain = " ".join(plain.split())
+    kind = kind_of(plain, "zh" if words is WORDS["zh"] else language)
+    content, negations = _content(plain, words)
+    return Asked(
+        content=content,
+        told=_told(plain, words),
+        yes_or_no=kind == "yes_no" and not negations,
+        before=frozenset({(), *([] if negations else _asked_again(plain, words))}),
+        options={option[1].lower(): meaning(option[2], language) for option in options},
+        counts=bool(words.counts.search(plain)),
+        where=bool(words.wheres.search(plain)),
+    )
+
+
+def _asked_again(question: str, words: Words) -> list[Meaning]:
+    """How an answer may repeat a question before it says what was asked: "the largest organ is",
+    of "What is the largest organ?"; "the lung is", of "What color is the lung?"."""
+    if words is WORDS["zh"]:
+        # There the question is the answer with a word for what is not known.
+        unknown = next((t for t in _tokens(question, words) if t in words.asks), None)
+        return [_content(question.partition(unknown)[0], words)[0]] if unknown else []
+    tokens = _tokens(question, words)
+    while tokens and tokens[0] in words.fillers:
+        tokens.pop(0)
+    if not tokens or tokens[0] not in words.asks:
+        return []
+    content = tuple(token for token in _content(question, words)[0] if token not in words.asks)
+    if tokens[1:] and tokens[1] not in words.fillers | words.asks:  # what color, which organ
+        return [content, content[1:], content[1:] + content[:1]]
+    return [content]
+
+
+def _bare(text: str, words: Words) -> str:
+    """In lower case, without marks, labels, and what only explains the answer behind it."""
+    plain = _plain(text)
+    if MARKED.search(plain):
+        boxes = {" ".join((one or other).split()) for one, other in BOX.findall(plain)} - {""}
+        plain = boxes.pop() if len(boxes) == 1 else plain
+        for mark, left in MARKS:
+            plain = mark.sub(left, plain)
+    plain = DASH.sub("", plain) if len(BULLET.findall(plain)) == 1 else BULLET.sub(",", plain)
+    plain = "\n".join(filter(None, (" ".join(line.split()) for line in plain.splitlines())))
+    labels = list(words.label.finditer(plain)) if words.answer in plain else ()
+    # Whoever answers twice may have asked himself another question.
+    if len(labels) == 1 and not _says_something(plain[: labels[0].start()], words):
+        plain = plain[labels[0].end() :]
+    if ":" in plain and (explained := words.explanation.search(plain)) and explained.start():
+        plain = plain[: explained.start()]
+    if quoted := QUOTED.fullmatch(plain.strip()):
+        plain = quoted[1]
+    return plain.strip().rstrip(".。! ")
+
+
+def _says_something(before: str, words: Words) -> bool:
+    """Whether what stands before an answer's label may itself be an answer, or the first items of
+    one; whole sentences lead to it."""
+    listed = before.rstrip().endswith(",") and bool(_content(before, words)[0])
+    return listed or HEAD.match(before) is not None
+
+
+def _option(said: str, asked: Asked, language: Language) -> Meaning | None:
+    """The option whose letter was given, where what is said beside it is that option too."""
+    if not asked.options or not (given := CHOSEN.fullmatch(said)):
+        return None
+    option = asked.options.get(given[1])
+    return option if option and (not given[2] or meaning(given[2], language) == option) else None
+
+
+def _yes_or_no(said: str, asked: Asked, words: Words) -> str | None:
+    """The answer, where it is yes or no and no more than that."""
+    head = HEAD.match(said)
+    first, *others = SENTENCE.split(said[head.end() :] if head else said)
+    if head is None:
+        content, negations = _content(first, words)
+        again = asked.yes_or_no and content and content == asked.content and negations < 2
+        if not again or not (negations or words.states.search(first)):
+            return None
+        answer = "no" if negations else "yes"
+    else:
+        answer = "yes" if head[1] in YES else "no"
+        if first and head[2] in (".", "!", "。", "\n"):
+            others.insert(0, first)
+        elif first and not _echoes(first, answer, asked, words):
+            because = words.because.match(first)
+            if not because:
+                return None
+            others.insert(0, first[because.end() :])
+    explained = (_explains(other, answer, asked, words) for other in others if other)
+    return answer if all(explained) else None
+
+
+def _echoes(sentence: str, answer: str, asked: Asked, words: Words) -> bool:
+    """Whether it says the question again, as the answer has it."""
+    content, negations = _content(sentence, words)
+    again = _is_within(content, asked.content) and _tells_no_more(sentence, asked, words)
+    return again and bool(negations) == (answer == "no")
+
+
+def _explains(sentence: str, answer: str, asked: Asked, words: Words) -> bool:
+    """Whether it may go without saying: it neither contradicts the answer nor tells a side, an
+    organ or a number that was not asked about."""
+    if _echoes(sentence, answer, asked, words):
+        return True
+    content, negations = _content(sentence, words)
+    if not asked.yes_or_no or _is_within(content, asked.content) or (negations and answer == "yes"):
+        return False
+    return _tells_no_more(sentence, asked, words)
+
+
+def _tells_no_more(sentence: str, asked: Asked, words: Words) -> bool:
+    """One of two sides that were asked about is more than both."""
+    return _told(sentence, words) in (frozenset(), asked.told)
+
+
+def _told(sentence: str, words: Words) -> frozenset[str]:
+    numbers = re.findall(r"\d+", sentence)
+    if words is WORDS["zh"]:
+        return frozenset([*numbers, *(word for word in words.telling if word in sentence)])
+    return frozenset([*numbers, *(set(_tokens(sentence, words)) & words.telling)])
+
+
+def _is_within(some: Meaning, whole: Meaning) -> bool:
+    """In this order, perhaps with others between."""
+    rest = iter(whole)
+    return all(each in rest for each in some)
+
+
+def _news(said: str, asked: Asked, words: Words) -> str:
+    """What an answer says beyond "the image shows" and the question's own words."""
+    begins = said.partition(" ")[0]
+    short = said.count(" ") < 2 and begins.isascii() and begins.isalpha()
+    if short and begins not in words.fillers:
+        return said
+    framed = words.frames.match(said)
+    news = said[framed.end() :] if framed else said
+    if tail := words.tails.search(news):
+        news = news[: tail.start()]
+    for copula in list(words.copula.finditer(news))[::-1]:
+        content, negations = _content(news[: copula.start()], words)
+        if not negations and content in asked.before:
+            news = news[copula.end() :]
+            break
+    if asked.where:
+        news = words.place.sub("", news)
+    if asked.counts:
+        content, negations = _content(news, words)
+        counted = [NUMBERS.get(token, token) for token in content if token not in asked.content]
+        if not negations and len(counted) == 1 and counted[0].isdecimal() and "%" not in news:
+            news = counted[0]
+    return news or said
+
+
+def _items(said: str, words: Words) -> Meaning:
+    """The parts of a list, each by the name of its meaning. Where one is negated, the order may
+    tell what is."""
+    parts = COMMA.split(LETTERED.sub("", said))
+    if len(parts) == 1 and not words.joins.search(said):
+        return (_item(parts[0], words),) if said else ()
+    negated = _content(said, words)[1] > 0
+    if not negated:
+        parts = [item for part in parts for item in _joined(part, words)]
+    items = [item for part in parts if (item := _item(part, words))]
+    return tuple(items if negated else sorted(items))
+
+
+def _joined(part: str, words: Words) -> list[str]:
+    """ "liver and heart" → both; "large bowel and stomach" is left whole: both may be large."""
+    items = [words.article.sub("", item.strip()) for item in words.joins.split(f" {part}")]
+    lengths = {len(item) if words is WORDS["zh"] else len(item.split()) for item in items if item}
+    return items if len(lengths) == 1 else [part]
+
+
+def _item(text: str, words: Words) -> str:
+    plain = HYPHEN.sub(" ", words.article.sub("", text.strip()))
     if plain in YES | NO:
         return "yes" if plain in YES else "no"
     plain = " ".join(NUMBERS.get(word, word) for word in plain.split())
+    if (twice := BRACKETS.fullmatch(plain)) and twice[1] in SYNONYMS:
+        one, other = (SYNONYMS.get(each) for each in twice.groups())
+        plain = one if one == other and one else plain
     return SYNONYMS.get(plain, plain)
+
+
+def _content(text: str, words: Words) -> tuple[Meaning, int]:
+    """The words that make one sentence another than the next, and how often it is negated."""
+    tokens = [token for token in _tokens(text, words) if token not in words.fillers]
+    negations = sum(token in words.negators for token in tokens)
+    return tuple(_singular(t) for t in tokens if t not in words.negators), negations
+
+
+def _tokens(text: str, words: Words) -> list[str]:
+    if words is WORDS["zh"]:
+        return _chinese().findall(text)
+    return WORD.findall(NOT.sub(" not" if "n't" in text else " ", text))
+
+
+@lru_cache(maxsize=1)
+def _chinese() -> re.Pattern[str]:
+    """Chinese has no spaces: what is no known word is taken character by character."""
+    known = WORDS["zh"].fillers | WORDS["zh"].negators | WORDS["zh"].asks
+    return re.compile("|".join([*sorted(known, key=len, reverse=True), r"[a-z]+|\d+(?:\.\d+)?|\w"]))
+
+
+def _singular(word: str) -> str:
+    """Good enough to find a question's word again."""
+    return word[:-1] if len(word) > 3 and word.endswith("s") else word

@@ -5,6 +5,9 @@ With one, a worker spreads its voice over the answers that were given, as far as
 each: in its own by its calibrated confidence, in others by how near it came to saying them. The
 answer with most of all voices wins (a linear opinion pool: Stone 1961). n workers of a family
 count as n / (1 + (n - 1)ρ) voices, ρ the correlation of their errors.
+
+What an answer has of all voices that were given to any answer is its weight: the one number that
+decides, and the one that is shown.
 """
 
 import hashlib
@@ -16,15 +19,17 @@ from dataclasses import dataclass
 from gateway.case import Case
 from gateway.contract import Answer, Dissent
 from gateway.verdict.competence import EDGE, Cell, Competence, Line
-from gateway.verdict.meaning import meaning
+from gateway.verdict.meaning import Meaning, meaning
 
 
 @dataclass(frozen=True)
 class Cluster:
     """Answers that mean the same; `text` is the wording of its first member in panel order.
-    `weight` is its members', `share` what all workers together believe in it."""
+    `share` is what all workers together believe in it, `weight` the same as a part of what they
+    believe in any answer that was given: the weights sum to 1."""
 
     text: str
+    meaning: Meaning
     workers: tuple[str, ...]
     weight: float
     share: float
@@ -54,7 +59,7 @@ class Opinion:
 
     @property
     def agreement(self) -> float | None:
-        """The weight of those who gave the winning answer; null when a single worker answered."""
+        """The winning answer's weight; null when a single worker answered."""
         voices = sum(len(cluster.workers) for cluster in self.clusters)
         return self.winner.weight if voices > 1 else None
 
@@ -72,11 +77,12 @@ class Opinion:
 
 @dataclass(frozen=True)
 class Judge:
-    """Weighs the answers to cases of one kind; `families` names each worker's."""
+    """Weighs the answers to one question; `families` names each worker's."""
 
     families: Mapping[str, str]
     cell: Cell
     competence: Competence | None
+    question: str = ""
 
     @property
     def knows_risk(self) -> bool:
@@ -95,7 +101,7 @@ class Judge:
         answers = tuple(answers)
         # A worker's last word is its answer.
         standing = {answer.worker: answer for answer in answers if answer.text is not None}
-        groups = _grouped(standing.values())
+        groups = self._grouped(standing.values())
         said = [answer for group in groups.values() for answer in group]
         voices = self._voices(answer.worker for answer in said)
         whole = sum(voices[answer.worker] for answer in said)
@@ -104,12 +110,17 @@ class Judge:
             key: sum(voices[a.worker] * self._belief(a, own[a.worker], group) for a in said) / whole
             for key, group in groups.items()
         }
+        # In another order of adding, equal shares may differ by a hair.
+        shares = {key: round(share, 9) for key, share in shares.items()}
         # Sorting is stable and the groups stand in panel order: that is the last tie-break.
-        ranked = sorted(
-            groups, key=lambda key: (-round(shares[key], 9), -_mean_confidence(groups[key]))
-        )
-        strength = {a.worker: voices[a.worker] * own[a.worker] for a in said}
-        weights = {worker: each / sum(strength.values()) for worker, each in strength.items()}
+        ranked = sorted(groups, key=lambda key: (-shares[key], -_mean_confidence(groups[key])))
+        given = sum(shares.values())
+        weights: dict[str, float] = {}
+        for key, group in groups.items():
+            # Its weight is its givers', by how far each stands behind it.
+            behind = {a.worker: voices[a.worker] * own[a.worker] for a in group}
+            of_all = shares[key] / given / sum(behind.values())
+            weights |= {worker: each * of_all for worker, each in behind.items()}
         calibrate = self._calibration
         return Opinion(
             answers=tuple(
@@ -121,8 +132,9 @@ class Judge:
             clusters=tuple(
                 Cluster(
                     text=groups[key][0].text or "",
+                    meaning=key,
                     workers=tuple(answer.worker for answer in groups[key]),
-                    weight=sum(weights[answer.worker] for answer in groups[key]),
+                    weight=shares[key] / given,
                     share=shares[key],
                 )
                 for key in ranked
@@ -133,11 +145,11 @@ class Judge:
     def is_decided(self, heard: Collection[Answer], missing: Collection[str]) -> bool:
         """Whether the `missing` workers cannot change who wins, whatever they say and however many
         of them answer. Every answer of `heard` has a text."""
-        first = meaning(self.weigh(heard).winner.text)
-        groups = _grouped(heard)
+        first = self.weigh(heard).winner.meaning
+        groups = self._grouped(heard)
         own = {answer.worker: self._own_belief(answer) for answer in heard}
 
-        def ahead(answer: Answer, rival: tuple[str, ...] | None) -> float:
+        def ahead(answer: Answer, rival: Meaning | None) -> float:
             """How much more its giver believes in the winner than in a rival; None is any answer
             that nobody has given yet."""
             sure = own[answer.worker]
@@ -156,8 +168,8 @@ class Judge:
         family: str,
         heard: Collection[Answer],
         missing: Collection[str],
-        rival: tuple[str, ...] | None,
-        ahead: Callable[[Answer, tuple[str, ...] | None], float],
+        rival: Meaning | None,
+        ahead: Callable[[Answer, Meaning | None], float],
     ) -> float:
         """What the winner keeps in voices of this family when those of its missing members who
         answer are all for the rival: the least, however many those are."""
@@ -167,6 +179,13 @@ class Judge:
             (sum(own) - more) * self._voice(family, max(len(own) + more, 1))
             for more in range(seats + 1)
         )
+
+    def _grouped(self, answers: Iterable[Answer]) -> dict[Meaning, list[Answer]]:
+        groups: dict[Meaning, list[Answer]] = {}
+        for answer in answers:
+            said = meaning(answer.text or "", self.cell.language, self.question)
+            groups.setdefault(said, []).append(answer)
+        return groups
 
     def _voices(self, workers: Iterable[str]) -> dict[str, float]:
         workers = list(workers)
@@ -213,13 +232,6 @@ def nearly_said(answer: Answer, other: str) -> float:
         fits = begins.rstrip(".") == wanted if alternative.whole else wanted.startswith(begins)
         found += alternative.probability if fits else 0.0
     return found
-
-
-def _grouped(answers: Iterable[Answer]) -> dict[tuple[str, ...], list[Answer]]:
-    groups: dict[tuple[str, ...], list[Answer]] = {}
-    for answer in answers:
-        groups.setdefault(meaning(answer.text or ""), []).append(answer)
-    return groups
 
 
 def _mean_confidence(group: list[Answer]) -> float:

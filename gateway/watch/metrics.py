@@ -64,7 +64,7 @@ class Metrics:
         )
         self.agreement = Histogram(
             "consilium_agreement_ratio",
-            "The weight of those who gave the winning answer.",
+            "The weight of the winning answer among those that were given.",
             buckets=SHARES,
             registry=registry,
         )

@@ -145,7 +145,8 @@ def opinion_of(case: Heard, settings: Settings, competence: Competence | None) -
     """No modality is told: a caller may not know it either."""
     families = {worker.name: worker.family for worker in settings.workers}
     cell = Cell(case.cell.language, case.cell.kind, None)
-    return Judge(families, cell, competence).weigh(case.answers)
+    judge = Judge(families, cell, competence, case.example.question)
+    return judge.weigh(case.answers)
 
 
 def _learned(cases: Sequence[Heard], settings: Settings) -> Competence:

@@ -40,18 +40,18 @@ def reworded(cases: Sequence[Heard], opinions: Sequence[Opinion], settings: Sett
     replies = asyncio.run(_replies(cases, opinions, summariser))
     bound, free, by = [], [], []
     for case, opinion, reply in zip(cases, opinions, replies, strict=True):
-        vote, language = opinion.winner.text, case.cell.language
-        faithful = reply is not None and is_faithful(reply, opinion, language)
+        vote, asked = opinion.winner.text, (case.cell.language, case.example.question)
+        faithful = reply is not None and is_faithful(reply, opinion, *asked)
         bound.append(reply.text if reply and faithful else vote)
-        free.append(reply.text if reply and _is_said(reply, opinion, language) else vote)
+        free.append(reply.text if reply and _is_said(reply, opinion, *asked) else vote)
         by.append("unanimity" if opinion.unanimous else "summariser" if faithful else "vote")
     return Reworded(bound, free, dict(Counter(sorted(by))))
 
 
-def _is_said(reply: Completion, opinion: Opinion, language: Language) -> bool:
+def _is_said(reply: Completion, opinion: Opinion, language: Language, question: str) -> bool:
     """Whether the reply would be faithful if another answer had won."""
     return any(
-        is_faithful(reply, replace(opinion, clusters=(cluster,)), language)
+        is_faithful(reply, replace(opinion, clusters=(cluster,)), language, question)
         for cluster in opinion.clusters
     )
 

@@ -42,7 +42,7 @@ def test_everyone_is_asked_at_once_in_his_own_words(vllm, gateway):
         "type": "text", "text": "Question: 58-year-old\nIs it healthy? Answer:"
     }  # fmt: skip
     assert (request["model"], request["temperature"]) == ("w0", 0)
-    assert request["logprobs"] is True and request["max_tokens"] == 32
+    assert request["logprobs"] is True and request["max_tokens"] == 128
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,8 @@ def test_everyone_is_asked_at_once_in_his_own_words(vllm, gateway):
         ({"says": ""}, "empty"),
         ({"says": " . "}, "empty"),
         ({"raw": b'{"choices": [{"message": {"content": null}}]}'}, "empty"),
+        ({"says": "The image shows", "finish_reason": "length"}, "cut_short"),
+        ({"says": "<think>Is it? No"}, "cut_short"),
     ],
 )
 def test_a_failed_worker_loses_its_voice_and_nothing_more(vllm, gateway, fault, kind):
@@ -244,23 +246,6 @@ def test_who_cannot_hold_the_case_leaves_it_to_the_others(vllm, gateway, free_ur
     assert error["kind"] == "refused" and error["max_chars"] == 1504
     response = ask(gateway([short, free_url], panel="quorum = 2"), question="CRP?")
     assert response.status_code == 503 and int(response.headers["retry-after"]) >= 1
-
-
-def test_a_long_choice_is_not_cut_off(vllm, gateway):
-    """A token may be a single byte, and the last one only ends the answer."""
-    worker = vllm("No")
-    ask(gateway([worker]), choices=["No", "左肺" * 20])
-    assert worker.requests[0]["max_tokens"] == 121
-
-
-def test_choices_bind_the_workers(vllm, gateway):
-    """vLLM is told the choices; an answer outside them is garbage, not a vote."""
-    keeps, strays = vllm("PNEUMONIA."), vllm("maybe")
-    url = gateway([keeps, strays])
-    response = ask(url, choices=["Pneumonia", "No finding"])
-    assert response.json()["answer"] == "Pneumonia"
-    assert failures(response) == {"w1": "garbage"}
-    assert keeps.requests[0]["structured_outputs"] == {"choice": ["Pneumonia", "No finding"]}
 
 
 def test_a_caller_who_leaves_takes_the_calls_with_him(vllm, gateway):

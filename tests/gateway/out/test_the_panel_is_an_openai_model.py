@@ -97,7 +97,7 @@ def test_what_chat_has_no_word_for_stands_beside_it(vllm, gateway):
         extra_body={"consilium": {"choices": ["left lung", "right lung"], "context": "cough"}},
     )
     assert done.choices[0].message.content == "left lung"
-    assert worker.requests[0]["structured_outputs"] == {"choice": ["left lung", "right lung"]}
+    assert {"left lung", "right lung"} <= set(worker.requests[0]["structured_outputs"]["choice"])
     assert "cough" in json.dumps(worker.requests[0]["messages"])
 
 

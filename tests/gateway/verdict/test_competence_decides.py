@@ -63,6 +63,7 @@ def test_one_who_knows_outweighs_two_who_guess():
     assert opinion.winner.text == "2" and opinion.winner.workers == ("w2",)
     assert [d.text for d in opinion.dissent] == ["1"]
     assert opinion.agreement == pytest.approx(0.95 / 1.75, abs=0.01)
+    assert opinion.dissent[0].weight == pytest.approx(0.8 / 1.75, abs=0.01)
     assert opinion.confidence == pytest.approx(0.95 / 3, abs=0.01)
 
 
@@ -108,6 +109,33 @@ def test_what_another_beginning_fits(begins, whole, probability):
     other = Alternative(begins=begins, whole=whole, probability=0.4)
     answer = Answer(worker="w0", text="Heart", confidence=0.5, alternatives=(other,), seconds=0)
     assert nearly_said(answer, "Left lung.") == probability
+
+
+def test_what_decides_is_what_is_shown():
+    """Random panels: the verdict never has less than a dissent, its givers' weights are its own,
+    and all of them sum to 1."""
+    dice = random.Random(0)
+    divided = 0
+    for _ in range(400):
+        asked = judge(correlation=dice.choice([0.0, 0.5, 0.9]))
+        answers = [
+            said(
+                s,
+                dice.choice("123"),
+                dice.choice([None, 0.3, 0.6, 0.9]),
+                **{dice.choice("123"): 0.3},
+            )
+            for s in range(dice.choice([2, 3, 4]))
+        ]
+        opinion = asked.weigh(answers)
+        weights = [opinion.agreement or 0, *(each.weight for each in opinion.dissent)]
+        assert weights == sorted(weights, reverse=True) and sum(weights) == pytest.approx(1)
+        by_worker = {answer.worker: answer.weight for answer in opinion.answers}
+        for cluster in opinion.clusters:
+            own = sum(by_worker[worker] or 0 for worker in cluster.workers)
+            assert own == pytest.approx(cluster.weight)
+        divided += not opinion.unanimous
+    assert divided > 200
 
 
 def test_an_answer_without_a_confidence_counts_as_often_as_it_is_right():
@@ -163,23 +191,51 @@ def test_the_gateway_weighs_by_its_competence_file(vllm, gateway, competence_fil
     plain, url = gateway(workers), gateway(workers, panel=COMPETENT)
     by_vote, verdict = ask(plain).json(), ask(url).json()
     assert by_vote["answer"] == "1" and by_vote["confidence"] is None
-    told = [httpx.get(f"{each}/panel").json()["learned_from"] for each in (plain, url)]
-    assert told == [None, "a test"]
+    reports = [httpx.get(f"{each}/panel").json() for each in (plain, url)]
+    assert [report["learned_from"] for report in reports] == [None, "a test"]
+    assert [report["workers"][0]["calibrated"] for report in reports] == [None, True]
     assert verdict["answer"] == "2" and 0 < verdict["confidence"] < 1
     assert verdict["panel"] != by_vote["panel"]
     assert sum(answer["weight"] for answer in verdict["answers"]) == pytest.approx(1)
     assert verdict["dissent"][0]["workers"] == ["w0", "w1"]
 
 
+def test_a_new_seat_begins_at_a_prior_and_is_told_so(vllm, gateway, competence_file):
+    """The others keep what was learned of them. Whatever it claims, it is believed halfway between
+    a guess and what they are in such cases; whose model or prompt has changed is new as well."""
+    content = json.loads(competence_file.read_text())
+    for known in content["workers"].values():
+        for skill in known["skills"].values():
+            skill["accuracy"] = 0.8
+    content["workers"]["w1"]["prompt"] = "{question}"
+    competence_file.write_text(json.dumps(content))
+    workers = [vllm("1", confidence=c) for c in (0.9, 0.999, 0.9, 0.999)]
+    url = gateway(workers, panel=COMPETENT)
+    report, verdict = httpx.get(f"{url}/panel").json(), ask(url).json()
+    assert [seat["calibrated"] for seat in report["workers"]] == [True, False, True, False]
+    told = "a test; not w1, w3, whose voice begins at a prior"
+    assert report["learned_from"] == verdict["learned_from"] == told
+    first, changed, _, new = (answer["weight"] for answer in verdict["answers"])
+    assert changed == pytest.approx(new)
+    assert new / first == pytest.approx((2 / 3) / 0.9, rel=0.01)
+    assert verdict["confidence"] is not None
+
+
+def test_a_newcomers_confidence_is_not_believed():
+    learned = judge().competence
+    assert learned is not None
+    believed = {learned.believed("nobody", c, CELL) for c in (None, 0.01, 0.5, 0.999)}
+    assert believed == {0.5}  # what the others are when they guess
+
+
 def test_a_competence_file_of_other_workers_is_refused(panel_file, competence_file):
     urls = ["http://127.0.0.1:1"] * 3
     load_settings(panel_file(urls, panel=COMPETENT), environ={})
-    with pytest.raises(SettingsError, match="not learned from w3 as it is seated now"):
-        load_settings(panel_file([*urls, urls[0]], panel=COMPETENT), environ={})
     content = json.loads(competence_file.read_text())
-    content["workers"]["w1"]["prompt"] = "{question}"
+    for known in content["workers"].values():
+        known["prompt"] = "{question}"
     competence_file.write_text(json.dumps(content))
-    with pytest.raises(SettingsError, match="not learned from w1 as it is seated now"):
+    with pytest.raises(SettingsError, match="learned from no worker as it is seated now"):
         load_settings(panel_file(urls, panel=COMPETENT), environ={})
     load_settings(panel_file(urls, panel=COMPETENT), environ={}, with_competence=False)
 

@@ -1,8 +1,16 @@
 """Answers that mean the same count together; nothing that could matter is ever merged."""
 
+import os
+from functools import cache
+from pathlib import Path
+
 import pytest
 
-from gateway.verdict.meaning import NO, NUMBERS, SYNONYMS, YES, meaning
+from benchmarks.meaning import BAR, SETS, merged, met, pairs, share, spelled
+from gateway.contract import Language
+from gateway.verdict.meaning import meaning
+from gateway.verdict.words import NO, NUMBERS, SYNONYMS, YES
+from models.data.example import DataError
 
 
 @pytest.mark.parametrize(
@@ -18,26 +26,103 @@ from gateway.verdict.meaning import NO, NUMBERS, SYNONYMS, YES, meaning
         ("Radiograph", "X-ray."),
         ("核磁共振", "MRI"),
         ("Magnetic resonance imaging", "MR"),
+        ("MRI (Magnetic Resonance Imaging)", "MRI"),
         ("Axial", "Transverse Plane"),
         ("two", "2"),
         ("Two kidneys", "2 kidneys"),
         ("两", "2"),
         ("Yes, it is", "yes"),
+        ("Yes it is.", "yes"),
         ("No, there isn't.", "no"),
         ("没有", "不是"),
         ("Sí", "si"),
         ("The left lung", "left lung"),
         ("T1-weighted", "T1"),
+        ("liver and heart", "heart, liver"),
+        ("the left lung and the right lung", "right lung, left lung"),
+        ("- Liver\n- Heart", "liver, heart"),
+        ("**No**", "no"),
+        ("Answer: No", "no"),
+        ("**Final Answer:** CT", "ct"),
+        ("The answer is no.", "no"),
+        ("Therefore, the correct answer is: left lung", "left lung"),
+        ("$\\boxed{CT}$", "ct"),
+        ("<answer>CT</answer>", "ct"),
+        ('"CT"', "ct"),
+        ("A) CT", "ct"),
+        ("This is a CT scan.", "ct"),
+        ("The image shows the left lung.", "left lung"),
+        ("Based on the image, the answer is the left lung.", "left lung"),
+        ("The left lung is visible in the image.", "left lung"),
+        ("CT\n\n**Explanation:** bone is white.", "ct"),
+        ("图中显示的是肺。", "肺"),
+        ("答案：否", "否"),
+        ("根据图像，答案是左肺。", "左肺"),
     ],
 )
-def test_spelling_list_order_and_synonyms_do_not_part_answers(one, other):
+def test_what_stands_around_an_answer_does_not_part_answers(one, other):
+    """Spelling, marks, the order of a list, synonyms, and what a model says before it answers."""
     assert meaning(one) == meaning(other)
+
+
+EFFUSION = "Is there a pleural effusion?"
+LARGER = "Is the left lung larger than the right lung?"
+
+
+@pytest.mark.parametrize(
+    ("question", "said", "answer"),
+    [
+        (EFFUSION, "No, there is no pleural effusion.", "no"),
+        (EFFUSION, "There is no pleural effusion.", "no"),
+        (EFFUSION, "There's no evidence of pleural effusion in this image.", "no"),
+        (EFFUSION, "No pleural effusion is seen.", "no"),
+        (EFFUSION, "Pleural effusion is absent.", "no"),
+        (EFFUSION, "The image shows a pleural effusion.", "yes"),
+        (EFFUSION, "Yes, there is a pleural effusion in the image.", "yes"),
+        (EFFUSION, "No. The costophrenic angles are sharp.", "no"),
+        (EFFUSION, "Yes, because there is blunting of the angle.", "yes"),
+        ("Is the heart enlarged?", "The heart is not enlarged.", "no"),
+        ("Is the heart enlarged?", "The heart isn't enlarged.", "no"),
+        (LARGER, "The left lung is larger than the right lung.", "yes"),
+        ("Was it taken with contrast?", "It was taken without contrast.", "no"),
+        ("Does the picture contain liver?", "The picture does not contain the liver", "no"),
+        ("What modality is used?", "The modality used is CT.", "CT"),
+        ("What is the largest organ here?", "The largest organ is the lung.", "lung"),
+        ("What color is the lung?", "The lung is black.", "black"),
+        ("Which organ is abnormal?", "The abnormal organ is the heart.", "heart"),
+        ("Where is the lesion?", "The lesion is located in the left lung.", "left lung"),
+        ("How many kidneys are there?", "There are two kidneys in the image.", "2"),
+        ("Which is it? A. CT B. MRI", "B", "MRI"),
+        ("Which is it? A. CT B. MRI", "B. MRI", "MRI"),
+        ("Which is it? (A) CT (B) MRI", "The answer is (B).", "MRI"),
+        ("Is it one? A) Yes, B) No", "\\boxed{B}", "no"),
+        ("图中有胸腔积液吗？", "图中没有胸腔积液。", "没有"),
+        ("图中有胸腔积液吗？", "没有，图中未见胸腔积液。", "没有"),
+        ("图片中是否包含肝脏？", "是的，图片中包含肝脏。", "是"),
+        ("肺是健康的吗？", "肺不健康。", "不是"),
+        ("这张图像的模态是什么？", "这张图像的模态是CT。", "CT"),
+        ("图中的肺是什么颜色？", "图中的肺是黑色的。", "黑色"),
+        ("病变在哪里？", "病变位于左肺。", "左肺"),
+        ("图中有几个肾？", "图中有两个肾。", "2"),
+        ("¿Hay derrame pleural?", "No hay derrame pleural.", "no"),
+        ("¿Hay derrame pleural?", "No, no hay derrame pleural.", "no"),
+        ("¿Hay derrame pleural?", "No se observa derrame pleural en la imagen.", "no"),
+        ("¿Hay derrame pleural?", "Sí, hay un derrame pleural.", "sí"),
+        ("¿Cuál es el órgano más grande?", "El órgano más grande es el pulmón.", "pulmón"),
+        ("¿Dónde está la lesión?", "Está en el pulmón izquierdo.", "pulmón izquierdo"),
+    ],
+)
+def test_a_sentence_of_the_questions_own_words_is_its_answer(question, said, answer):
+    language: Language = "zh" if ord(question[-2]) > 0x3000 else "es" if "¿" in question else "en"
+    assert meaning(said, language, question) == meaning(answer, language, question)
 
 
 @pytest.mark.parametrize(
     ("one", "other"),
     [
         ("yes", "yes, left"),
+        ("yes", "Yes, it is not"),
+        ("no", "No, it is"),
         ("no", "not seen"),
         ("no", "no effusion"),
         ("left lung", "lung left"),
@@ -47,20 +132,73 @@ def test_spelling_list_order_and_synonyms_do_not_part_answers(one, other):
         ("-5", "5"),
         ("1-2", "1 2"),
         ("2", "3"),
+        ("3", "3,3"),
+        ("3", "3, 3"),
+        ("1,000", "1"),
+        ("2,5 cm", "5 cm, 2"),
+        ("lung", "lung, lung"),
         ("two lungs", "three lungs"),
         ("hepatitis A", "hepatitis"),
         ("hepatitis A", "hepatitis B"),
+        ("la lung", "lung"),
+        ("el", "l"),
         ("enhancing", "non-enhancing"),
         ("hypodense", "hyperdense"),
         ("T1", "T2"),
+        ("t2* gradient", "t2 gradient"),
         ("ct of the chest", "ct"),
         ("none", "no"),
         ("正常", "不正常"),
         ("包含", "不包含"),
+        ("no mass, effusion", "effusion, no mass"),
+        ("enlarged liver and spleen", "spleen and enlarged liver"),
+        ("This is not a CT scan.", "This is a CT scan."),
+        ("Answer: yes\nQuestion: is it large?\nAnswer: no", "no"),
+        ("The left lung is not visible in the image.", "left lung"),
+        ("A", "A) CT"),
+        ("Left lung, answer: right lung", "right lung"),
+        ("No. The answer is yes", "yes"),
     ],
 )
 def test_what_may_differ_in_meaning_stays_apart(one, other):
     assert meaning(one) != meaning(other)
+
+
+@pytest.mark.parametrize(
+    ("question", "one", "other"),
+    [
+        (EFFUSION, "yes", "Yes, there is no pleural effusion."),
+        (EFFUSION, "no", "No, there is a pleural effusion."),
+        (EFFUSION, "yes", "Yes. It is in the left lung."),
+        (EFFUSION, "Yes. It is on the right.", "Yes. It is on the left."),
+        (EFFUSION, "no", "No. However, it may be too early."),
+        (EFFUSION, "no", "There is no pleural effusion or pneumothorax."),
+        (EFFUSION, "no", "A pleural effusion cannot be excluded."),
+        (EFFUSION, "yes", "pleural effusion"),
+        (EFFUSION, "yes", "There may be a pleural effusion."),
+        ("Is there a left pleural effusion?", "yes", "There is a pleural effusion."),
+        ("Is there no pleural effusion?", "yes", "There is a pleural effusion."),
+        (LARGER, "yes", "The right lung is larger than the left lung."),
+        ("Is it a CT or an MRI?", "It is a CT.", "It is an MRI."),
+        ("Which is larger, left or right lung?", "left lung is larger", "right lung is larger"),
+        ("What organ is on the left?", "The organ on the right is the liver.", "liver"),
+        ("How the left and right lung differ?", "The left lung is smaller.", "smaller"),
+        ("Where is the lesion?", "above the rectum", "rectum"),
+        ("Where is the lesion?", "not in the lung", "in the lung"),
+        ("How many are there?", "right kidney", "right"),
+        ("How much?", "5%", "5"),
+        ("Which is it? A. CT B. MRI", "A", "B"),
+        ("Which is it? A. CT B. MRI", "A. MRI", "A"),
+        ("图中有胸腔积液吗？", "有", "有，左侧"),
+        ("左肺比右肺大吗？", "是", "右肺比左肺大"),
+        ("这是CT吗？", "不是", "不是，这是MRI"),
+        ("¿Hay derrame pleural?", "no", "No hay derrame pleural izquierdo."),
+    ],
+)
+def test_a_question_merges_nothing_that_differs(question, one, other):
+    """A side, an organ, a doubt or a contradiction more than yes or no is another answer."""
+    language: Language = "es" if "¿" in question else "en"
+    assert meaning(one, language, question) != meaning(other, language, question)
 
 
 SIDES = {"left": "right", "izquierdo": "derecho", "左": "右", "upper": "lower", "上": "下"}
@@ -72,16 +210,30 @@ AROUND = [
     "{} lobe of {} lung, 2",
     "{}肺",
     "no, {}",
+    "Yes. It is in the {} lung.",
+    "The image shows the {} lung.",
+    "**{}**",
+    "The answer is {}.",
+    "{} lung and liver",
 ]
 
 
+@pytest.mark.parametrize("question", ["", EFFUSION, LARGER, "Where is it?", "How many are there?"])
 @pytest.mark.parametrize("around", AROUND)
-def test_sides_and_numbers_always_tell_answers_apart(around):
+def test_sides_and_numbers_always_tell_answers_apart(around, question):
+    def said(word: object) -> tuple[str, ...]:
+        return meaning(around.format(word, word), "en", question)
+
     for one, other in SIDES.items():
-        assert meaning(around.format(one, one)) != meaning(around.format(other, one))
-    for one in range(11):
-        for other in range(one):
-            assert meaning(around.format(one, one)) != meaning(around.format(other, one))
+        assert said(one) != said(other)
+    assert len({said(number) for number in range(11)}) == 11
+
+
+def test_articles_are_taken_off_in_their_own_language_only():
+    assert meaning("el pulmón", "es") == meaning("pulmón", "es")
+    assert meaning("el pulmón", "en") != meaning("pulmón", "en")
+    assert meaning("the lung", "es") != meaning("lung", "es")
+    assert meaning("the lung", "zh") == meaning("lung", "zh")  # whatever is not Chinese there
 
 
 def test_every_phrase_has_one_meaning_and_is_found():
@@ -89,11 +241,72 @@ def test_every_phrase_has_one_meaning_and_is_found():
     assert not YES & NO
     for phrase, name in SYNONYMS.items():
         assert meaning(phrase) == (name,), phrase
+        assert meaning(f"**{phrase}.**") == (name,), phrase
         assert phrase not in YES | NO | NUMBERS.keys()
     for words, said in ((YES, "yes"), (NO, "no")):
         assert {meaning(word) for word in words} == {(said,)}
 
 
-@pytest.mark.parametrize("nothing", ["", " . ", ",", "。", "，、"])
+@pytest.mark.parametrize("nothing", ["", " . ", ",", "。", "，、", "\n"])
 def test_nothing_means_nothing(nothing):
     assert meaning(nothing) == ()
+
+
+# Pairs of the sets' own answers that mean the same, read by a person. Lists that are alike but for
+# their order, and spellings that differ in hyphens, apostrophes, an article or "and", are told by
+# `alike`; what remains stands here, with its reason.
+READ = {
+    # The same modality, plane or weighting by another of its names.
+    ("x ray", "xray", "plain film"),
+    ("transverse", "transverse plane", "axial", "axial plane"),
+    ("coronal", "coronal plane"),
+    ("t2", "t2 weighted"),
+    ("mri", "核磁共振"),
+    ("x ray", "x光"),
+    # A number in letters.
+    ("1", "one"),
+    # Where it was asked for a place, that it lies in it.
+    ("left", "on the left"),
+    ("midline", "in the midline"),
+    ("vasculature", "in the vasculature"),
+    # A Chinese yes repeats the question's verb.
+    ("是", "是的", "有", "包含", "包括", "可以", "存在"),
+    ("不是", "否", "没有", "无", "不包含", "不包括", "不可以", "不存在"),
+}
+
+
+def alike(answer: str) -> tuple[str, ...]:
+    """The words of each item of a list, without articles."""
+    plain = spelled(answer).replace("-", " ").replace("’", "'").replace("，", ",")
+    plain = plain.replace(" and ", ",").replace(" e ", ",").replace(" y ", ",").replace("和", ",")
+    items = (item.strip().removeprefix("the ") for item in plain.split(","))
+    return tuple(sorted(items))
+
+
+@pytest.mark.parametrize("language", SETS)
+def test_no_two_answers_of_the_sets_are_merged_that_nobody_read(language):
+    """All pairs of the distinct answers of SLAKE, VQA-RAD and VQA-Med 2019, without a question and
+    under one of each kind that has rules of its own."""
+    asked = asked_in_the_sets(language)
+    for group in merged(language, asked, ("yes_no", "count", "place"), styles=False).values():
+        names = {alike(answer) for answer in group}
+        read = any(names <= {(name,) for name in line} for line in READ)
+        assert len(names) == 1 or read, group
+
+
+@pytest.mark.parametrize("language", SETS)
+def test_what_published_models_say_meets_the_short_answer(language):
+    """Over every fortieth question of the sets, in the styles of six families."""
+    found = met(language, asked_in_the_sets(language)[::40])
+    assert share(found) >= BAR, found
+    assert all(equal / said >= BAR for equal, said in found.values()), found
+
+
+@cache
+def asked_in_the_sets(language: Language) -> list[tuple[str, str]]:
+    try:
+        return pairs(Path(os.environ.get("CONSILIUM_DATA", "nowhere")), language)
+    except DataError as error:
+        if os.environ.get("CONSILIUM_REQUIRE_DATA") == "1":
+            raise
+        pytest.skip(str(error))

@@ -1,0 +1,47 @@
+"""Which language a question is in, where its script and its words leave no doubt."""
+
+import re
+
+from gateway.contract import InvalidCase, Language
+
+NAMES: dict[Language, str] = {"en": "English", "es": "Spanish", "zh": "Chinese"}
+HAN, KANA = re.compile(r"[\u3400-\u9fff]"), re.compile(r"[\u3040-\u30ff]")
+WORD = re.compile(r"[^\W\d_]+")
+# No word of one stands in the other's list, nor is any the name of a thing.
+ENGLISH, SPANISH = (
+    frozenset(words.split())
+    for words in (
+        "what which where who whose why when how is are was were be been does did do have had "
+        "could should would will the this that these those there any some of with from and or it "
+        "its on at by for to in",
+        "qué que cuál cual cuáles cuales dónde donde cuántos cuantos cuántas cuantas cómo quién "
+        "está están esta este estos estas hay se observa muestra puede ver tiene existe imagen el "
+        "los las una del",
+    )
+)
+
+
+def language_of(question: str) -> Language | None:
+    """Chinese is told by its characters where no word of English or Spanish grammar stands beside
+    them, Spanish by its opening question mark or by two of its words where there is none of
+    English; None where neither is so: most often that is English."""
+    words = set(WORD.findall(question.casefold()))
+    english, spanish = len(words & ENGLISH), len(words & SPANISH)
+    if HAN.search(question):
+        return None if english or spanish or KANA.search(question) else "zh"
+    return "es" if not english and ("¿" in question or spanish > 1) else None
+
+
+def asked_in(question: str, named: Language | None) -> Language:
+    """The language that was named, else the question's own, else English.
+
+    Raises:
+        InvalidCase: another was named than the question is in.
+    """
+    found = language_of(question)
+    if named and found and named != found:
+        raise InvalidCase(
+            f"language: {named}, but the question is in {NAMES[found]}. Send {found}, or leave it "
+            "out."
+        )
+    return named or found or "en"

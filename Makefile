@@ -39,8 +39,8 @@ serve: environment
 # real panel takes every core for itself, so it comes last and alone.
 test: environment
 	@.venv/bin/python -m pytest -rs --numprocesses=logical --maxprocesses=4 --dist=loadfile \
-		--ignore=tests/end_to_end
-	@.venv/bin/python -m pytest -rs tests/end_to_end
+		--ignore=tests/end_to_end; status=$$?; \
+	.venv/bin/python -m pytest -rs tests/end_to_end && exit $$status
 
 check: environment
 	.venv/bin/ruff format --check .

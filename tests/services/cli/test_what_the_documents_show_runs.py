@@ -32,6 +32,7 @@ import gateway.client
 from gateway.door import keys
 from models.metrics import score
 from services.cli.__main__ import app
+from services.evaluation import fit
 from tests.conftest import picture
 from tests.mock_vllm import MockVllm
 
@@ -284,8 +285,9 @@ def desk(
 
         return says
 
-    # A tenth of the bootstrap: nobody reads the intervals.
+    # A tenth of the bootstrap and one ridge of five: nobody reads the figures.
     monkeypatch.setattr(score, "RESAMPLES", 200)
+    monkeypatch.setattr(fit, "STRENGTHS", (0.1,))
     folder = tmp_path / "desk"
     for made in ("deploy/secrets", "deploy/keys", "models/zoo", "data"):
         (folder / made).mkdir(parents=True)

@@ -69,7 +69,7 @@ def test_the_shipped_workers_are_those_that_competence_was_learned_from() -> Non
         ("epochs = 7", "epochs = 7\nlanguage_lr = -inf", r"language_lr: Input should be a finite"),
         ("epochs = 7", "epochs = 7\ntower_lr = 0", r"tower_lr: Input should be greater than 0"),
         ("epochs = 7", "epochs = 7\nconnector_lr = -1e-3", r"connector_lr: .* greater than 0"),
-        ("epochs = 7", "epochs = 7\nreconstruction = inf", r"reconstruction: .* finite number"),
+        ("reconstruction = 0.1", "reconstruction = inf", r"reconstruction: .* finite number"),
         ("epochs = 7", "epochs = 7\nwarmup_steps = inf", r"warmup_steps: .* finite number"),
         ('name = "mlp"', 'name = "mlp"\ngain = nan', r"connector: .*inf and nan are no settings"),
         (

@@ -25,7 +25,9 @@ MAY_PASS = {429, 502, 503, 504}  # the gateway, or what stands before it, may ta
 
 JSON = {"content-type": "application/json"}
 
-Image = str | os.PathLike[str] | bytes  # a file, or what one holds
+File = str | os.PathLike[str] | bytes  # one, or what it holds
+# Or, of a DICOM, what of it is to be shown: {"data": File, "frame": 3, "window": "lung"}.
+Image = File | Mapping[str, Any]
 Reply = TypeVar("Reply", bound=BaseModel)
 
 
@@ -98,7 +100,7 @@ def ask(
     images: Image | Sequence[Image],
     question: str,
     *,
-    language: Language = "en",
+    language: Language | None = None,
     context: str | None = None,
     modality: Modality | None = None,
     choices: Sequence[str] | None = None,
@@ -109,6 +111,9 @@ def ask(
     patience_s: float = 0,
 ) -> Verdict:
     """The panel's verdict on a question about one or more image files (or their bytes).
+
+    An image may be a mapping of `data` (the file), `frame` (from 1) and `window`. Without
+    `language` it is the question's own.
 
     `key` is an API key, where the gateway wants one; without it $CONSILIUM_KEY is sent. A failure
     that may pass (the gateway restarts, is busy, or the key has asked too often) is waited out for
@@ -152,15 +157,21 @@ def case_json(images: Image | Sequence[Image], question: str, **fields: Any) -> 
 
     Raises OSError for a file that cannot be read.
     """
-    given = [images] if isinstance(images, str | os.PathLike | bytes) else images
+    given = [images] if isinstance(images, str | os.PathLike | bytes | Mapping) else images
     options = fields.get("options") or {}
     fields["options"] = options.model_dump() if isinstance(options, Options) else dict(options)
-    case = {"question": question, "images": [encode(image) for image in given], **fields}
+    case = {"question": question, "images": [_sent(image) for image in given], **fields}
     # ASCII: what is no text (half a surrogate pair) the gateway refuses in its own words.
     return json.dumps(case).encode()
 
 
-def encode(image: Image) -> str:
+def _sent(image: Image) -> str | dict[str, Any]:
+    if isinstance(image, Mapping):
+        return {**image, "data": encode(image["data"])}
+    return encode(image)
+
+
+def encode(image: File) -> str:
     """An image file as base64, the way a JSON case carries it."""
     data = image if isinstance(image, bytes) else Path(image).read_bytes()
     return base64.b64encode(data).decode()

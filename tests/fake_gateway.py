@@ -6,6 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from gateway.contract import Answer, PanelReport, Problem, Seat, Summary, Verdict
+from gateway.settings import Limits
 
 Failure = tuple[int, dict[str, str], bytes]  # status, headers, body
 DROPPED: Failure = (0, {}, b"")
@@ -76,11 +77,7 @@ PANEL = PanelReport(
     summariser=None,
     learned_from=None,
     store_reachable=True,
-    max_images=8,
-    max_image_mb=20,
-    max_body_mb=60,
-    max_question_chars=2000,
-    max_context_chars=8000,
+    **Limits().model_dump(),
 )
 VERDICT = Verdict(
     id="x",

@@ -32,8 +32,18 @@ def ask(
             "images are paths from that file's folder. Prints a JSON object for each.",
         ),
     ] = None,
-    language: Annotated[Language, typer.Option(help="en, es or zh.")] = "en",
+    language: Annotated[
+        Language | None, typer.Option(help="en, es or zh, if it is not the question's own.")
+    ] = None,
     context: Annotated[str | None, typer.Option(help="Clinical context.")] = None,
+    frame: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Of a DICOM, from 1; with several images once for each."),
+    ] = None,
+    window: Annotated[
+        list[str] | None,
+        typer.Option(help="Of a DICOM: lung, bone, … or CENTRE,WIDTH; once for each image."),
+    ] = None,
     modality: Annotated[
         Modality | None, typer.Option(help="How the images were made, if that is known.")
     ] = None,
@@ -74,6 +84,9 @@ def ask(
         raise typer.BadParameter("give images and --question, or --cases FILE")
     if cases is not None and (images or question):
         raise typer.BadParameter("--cases FILE takes the place of images and --question")
+    given: list[Any] = list(images or ())
+    if frame or window:
+        given = _shown(given, frame, window)
     if choices and len(choices) == 1:
         choices = names_in(choices[0])
     asked: dict[str, Any] = {
@@ -97,11 +110,32 @@ def ask(
     with failures(CasesError, NotUtf8):
         if cases is not None:
             return _ask_all(cases, asked, how)
-        verdict = put(images or (), question or "", **asked, **how)
+        verdict = put(given, question or "", **asked, **how)
         if as_json:
             print(verdict.model_dump_json())
         else:
             show(verdict, console.print)
+
+
+def _shown(
+    images: list[Path], frames: list[int] | None, windows: list[str] | None
+) -> list[dict[str, Any]]:
+    """The images, each with its frame and its window."""
+    for name, values in (("--frame", frames), ("--window", windows)):
+        if values and len(values) != len(images):
+            raise typer.BadParameter("give it once for each image", param_hint=name)
+    found: list[dict[str, Any]] = [{"data": image} for image in images]
+    for image, number in zip(found, frames or (), strict=False):
+        image["frame"] = number
+    for image, window in zip(found, windows or (), strict=False):
+        centre, comma, width = window.partition(",")
+        try:
+            image["window"] = [float(centre), float(width)] if comma else window
+        except ValueError:
+            raise typer.BadParameter(
+                f"{window}: give a name, or CENTRE,WIDTH", param_hint="--window"
+            ) from None
+    return found
 
 
 def _ask_all(file: Path, asked: dict[str, Any], how: dict[str, Any]) -> None:

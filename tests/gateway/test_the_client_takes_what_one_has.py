@@ -3,11 +3,13 @@ it was pasted."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gateway.client import GatewayError, GatewayRefused, GatewayUnreachable, ask, bearer
-from gateway.contract import Options
+from gateway.contract import ImageShown, Options
 from tests.conftest import picture
+from tests.dicoms import dicom_of
 
 
 @pytest.fixture
@@ -23,6 +25,15 @@ def test_one_image_or_several(given, url, tmp_path):
     assert ask(image, "Is it?", url=url).answer == "yes"
     assert ask([image, image], "Is it?", url=url).answer == "yes"
     assert ask((image,), "Is it?", url=url).cached
+
+
+def test_of_a_dicom_a_frame_and_a_window(url):
+    """And what of it was shown is in the verdict."""
+    scan = dicom_of(np.arange(3 * 32 * 32, dtype="i2").reshape(3, 32, 32), NumberOfFrames=3)
+
+    verdict = ask({"data": scan, "frame": 2, "window": [40, 400]}, "Is it?", url=url)
+
+    assert verdict.images == (ImageShown(frame=2, of=3, window=(40, 400), converted=True),)
 
 
 @pytest.mark.parametrize("options", [{"workers": ["w1"]}, Options(workers=("w1",))])

@@ -47,6 +47,18 @@ def test_every_field_of_a_case_has_an_option(fake, consilium, scan):
     assert gateway.keys == ["Bearer consilium_a"] * 2
 
 
+def test_of_a_dicom_a_frame_and_a_window_for_each_image(fake, consilium, scan):
+    gateway = fake()
+    how = ("--gateway", gateway.url, "-q", "Is it?", "--frame", "3", "--frame", "1")
+
+    consilium("ask", scan, scan, *how, "--window", "lung", "--window=-600,1500")
+    wrong = consilium("ask", scan, *how)
+
+    asked = [(image["frame"], image["window"]) for image in gateway.requests[0]["images"]]
+    assert asked == [(3, "lung"), (1, [-600, 1500])]
+    assert wrong.status == 2 and "once for each image" in wrong.err
+
+
 def test_a_choice_may_hold_a_comma_where_each_is_given_alone(fake, consilium, scan):
     gateway = fake()
     choices = ("--choices", "left, upper", "--choices", "right")
@@ -75,7 +87,7 @@ def test_many_cases_are_a_line_each(fake, consilium, scan):
     assert (refused["line"], refused["problem"]["detail"]) == (1, "No such language.")
     assert answered == {"line": 3, "verdict": json.loads(VERDICT.model_dump_json())}
     assert done.status == 1 and done.err == "consilium: 1 of 2 cases have no verdict\n"
-    assert [request["language"] for request in gateway.requests] == ["fr", "en"]
+    assert [request["language"] for request in gateway.requests] == ["fr", None]
     second = gateway.requests[1]
     assert second["question"] == "a\u2028b" and len(second["images"]) == 2
     assert (second["options"]["rounds"], second["options"]["workers"]) == (2, ["w0"])

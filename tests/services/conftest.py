@@ -39,7 +39,7 @@ def data(tmp_path: Path) -> Path:
     for number in range(IMAGES):
         folder = tmp_path / "data" / "slake" / "imgs" / f"xmlab{number}"
         folder.mkdir(parents=True)
-        Image.new("L", (8, 8), number).save(folder / "source.jpg")
+        Image.new("L", (16, 16), number).save(folder / "source.jpg")
         for asked in range(EACH):
             row = {"img_name": f"xmlab{number}/source.jpg", "qid": len(rows), "q_lang": "en"}
             row |= {"question": YES_NO, "answer": "Yes", "answer_type": "CLOSED"}

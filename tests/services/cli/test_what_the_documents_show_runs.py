@@ -260,7 +260,7 @@ def draw_slake(data: Path) -> None:
         for number in range(18):
             folder = data / "slake" / "imgs" / f"{split}{number}"
             folder.mkdir(parents=True)
-            Image.new("L", (8, 8), 10 * number + len(split)).save(folder / "source.jpg")
+            Image.new("L", (16, 16), 10 * number + len(split)).save(folder / "source.jpg")
             for asked, language in itertools.product(range(4), ("en", "zh")):
                 row = {"img_name": f"{split}{number}/source.jpg", "qid": len(rows)}
                 row |= {"question": f"Is there organ {asked}?", "q_lang": language}

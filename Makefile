@@ -35,12 +35,12 @@ demo: environment
 serve: environment
 	@.venv/bin/consilium serve
 
-# What waits and what computes share the cores; a file's tests stay together, for its fixtures. The
-# real panel takes every core for itself, so it comes last and alone.
+# What waits and what computes share the cores; a file's tests stay together, for its fixtures. What
+# counts on its time, and the real panel, which takes every core, come last and alone.
 test: environment
 	@.venv/bin/python -m pytest -rs --numprocesses=logical --maxprocesses=4 --dist=loadfile \
-		--ignore=tests/end_to_end; status=$$?; \
-	.venv/bin/python -m pytest -rs tests/end_to_end && exit $$status
+		-m "not alone"; status=$$?; \
+	.venv/bin/python -m pytest -rs -m alone && exit $$status
 
 check: environment
 	.venv/bin/ruff format --check .

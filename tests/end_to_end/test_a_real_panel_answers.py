@@ -18,6 +18,8 @@ from gateway.contract import Options, Verdict
 from gateway.settings import WorkerSettings, load_settings
 from tests.processes import still_running
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[2]
 SETTINGS = load_settings(ROOT / "panel.toml", {})
 PORT = 8000

@@ -27,6 +27,8 @@ from models.training.loop import train
 from services.running.stack import Stack, running, whole_panel
 from tests import tiny
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[2]
 # vLLM's attention wants heads of at least 32.
 WIDTH = {"hidden_size": 64, "head_dim": 32, "num_attention_heads": 2, "num_key_value_heads": 1}

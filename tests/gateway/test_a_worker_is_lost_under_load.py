@@ -10,6 +10,8 @@ from gateway import breaker
 from tests.gateway.test_the_panel_survives_its_workers import CASE
 from tests.mock_vllm import MockVllm
 
+pytestmark = pytest.mark.alone
+
 CALLERS, CASES = 8, 240
 
 

@@ -16,6 +16,8 @@ from gateway.door import keys
 from tests.gateway.test_it_changes_without_a_gap import until
 from tests.gateway.test_the_panel_survives_its_workers import CASE, ask, failures
 
+pytestmark = pytest.mark.alone
+
 DEADLINE = "quorum = 2\ndeadline_s = 1"
 
 

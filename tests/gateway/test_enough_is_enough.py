@@ -10,6 +10,8 @@ from gateway.verdict.competence import Cell
 from gateway.verdict.weigh import Judge
 from tests.gateway.test_the_panel_survives_its_workers import ask, failures
 
+pytestmark = pytest.mark.alone
+
 ENOUGH = {"wait": "enough"}
 
 

@@ -15,6 +15,8 @@ import pytest
 
 from tests.conftest import picture, until
 
+pytestmark = pytest.mark.alone
+
 IMAGE = base64.b64encode(picture()).decode()
 
 

@@ -16,6 +16,8 @@ from gateway.contract import Options
 from gateway.service import REPORT_S
 from tests.conftest import picture
 
+pytestmark = pytest.mark.alone
+
 CASE = {"question": "Is it healthy?", "images": [base64.b64encode(picture()).decode()]}
 
 

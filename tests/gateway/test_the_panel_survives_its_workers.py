@@ -12,6 +12,8 @@ import pytest
 
 from tests.conftest import picture
 
+pytestmark = pytest.mark.alone
+
 CASE = {"question": "Is it healthy?", "images": [base64.b64encode(picture()).decode()]}
 
 
@@ -222,10 +224,10 @@ def test_a_case_that_is_too_long_for_all_is_the_callers_to_mend(vllm, gateway, w
     assert response.status_code == 422 and "retry-after" not in response.headers
     chars = len(CASE["question"]) + 1 + 8_000
     assert response.json()["detail"] == (
-        f"question, context: {chars} characters are too many for all; send at most 1504."
+        f"question, context: {chars} characters are too many for all; send at most 1408."
     )
     # Of three bytes each, a third of them.
-    assert "at most 5" in ask(url, context="CRP" + "血" * 7_000).json()["detail"]
+    assert "at most 470" in ask(url, context="CRP" + "血" * 7_000).json()["detail"]
     assert all(seat["reachable"] for seat in httpx.get(f"{url}/panel").json()["workers"])
 
 
@@ -243,7 +245,7 @@ def test_who_cannot_hold_the_case_leaves_it_to_the_others(vllm, gateway, free_ur
     verdict = ask(gateway([short, vllm("yes")], panel="quorum = 2"), question="CRP?").json()
     assert verdict["answer"] == "yes" and verdict["agreement"] is None
     error = verdict["answers"][0]["error"]
-    assert error["kind"] == "refused" and error["max_chars"] == 1504
+    assert error["kind"] == "refused" and error["max_chars"] == 1408
     response = ask(gateway([short, free_url], panel="quorum = 2"), question="CRP?")
     assert response.status_code == 503 and int(response.headers["retry-after"]) >= 1
 

@@ -18,6 +18,8 @@ import pytest
 from gateway.door import keys
 from tests.conftest import picture
 
+pytestmark = pytest.mark.alone
+
 IMAGE = base64.b64encode(picture()).decode()
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from tests.gateway.test_the_panel_survives_its_workers import CASE, ask
 
+pytestmark = pytest.mark.alone
+
 CALLERS = 100
 
 

@@ -246,7 +246,7 @@ def train(
         if fold is not None:
             read = read.of_fold(fold)
         if dry_run:
-            for stage in plan(read):
+            for stage in plan(read, data):
                 console.print(str(stage))
             return
         if data is None:

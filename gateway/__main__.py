@@ -22,6 +22,7 @@ from fastapi import FastAPI
 from gateway.app import create_app
 from gateway.door.keys import KeysError
 from gateway.settings import SettingsError, load_settings
+from gateway.watch.audit import AuditError
 
 # Longer than proxies keep theirs (nginx: 60): who closes first must not be who is asked.
 KEEP_ALIVE_S = 75
@@ -68,7 +69,7 @@ def main() -> None:
                 "--without-keys where only who may ask can reach it"
             )
         app = create_app(settings)
-    except (SettingsError, KeysError) as error:
+    except (SettingsError, KeysError, AuditError) as error:
         sys.exit(str(error))
 
     # It warns in plain words of every request that is none.

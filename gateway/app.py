@@ -27,6 +27,7 @@ from gateway.panel import Panel
 from gateway.service import Service
 from gateway.settings import Settings, SettingsError, load_settings
 from gateway.store.flights import Tell
+from gateway.store.memory import asked_of
 from gateway.watch import tracing
 from gateway.watch.audit import Audit
 from gateway.watch.metrics import Metrics
@@ -48,7 +49,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """The gateway as an ASGI application; without settings it reads the panel file.
 
     Raises:
-        SettingsError, KeysError: a file that cannot be used.
+        SettingsError, KeysError, AuditError: a file that cannot be used.
     """
     settings = settings or load_settings()
     # To stderr, unless the program around us has already said where.
@@ -60,6 +61,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     metrics = Metrics(VERSION)
     service = Service(settings, metrics)
     metrics.inside.set_function(lambda: admission.inside)
+
+    def panel_now() -> str:
+        return service.settings.panel_hash
 
     def take_up() -> None:
         try:
@@ -86,7 +90,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service, app.state.draining = service, False
-    app.add_middleware(Telemetry)
+    app.add_middleware(Telemetry, metrics=metrics, panel_now=panel_now)
 
     async def admitted(request: Request) -> AsyncGenerator[Key, None]:
         async with admission.admitted(request, service.settings.load) as key:
@@ -106,7 +110,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         verdict = await service.answer(case, panel, request.state.began, tell)
         request.state.asked = not verdict.cached
         metrics.decided(verdict)
-        audit.note(case, verdict, key, panel.settings)
+        secret = panel.settings.secret_bytes
+        audit.note(verdict, asked_of(case, secret), key.tenant, key.id, secret)
         _log_case(case, verdict)
         return verdict
 
@@ -122,7 +127,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         case = await intake.read(request, panel.settings, key.tenant)
         ask = partial(answer, request, case, panel, key)
         if "text/event-stream" in request.headers.get("accept", ""):
-            opening = stream.opened(case, panel.settings, ask)
+            opening = stream.opened(case, panel, ask)
             events = stream.as_sse(await _unless_caller_leaves(request, opening))
             return StreamingResponse(events, media_type="text/event-stream", headers=AS_THEY_COME)
         verdict = await _unless_caller_leaves(request, ask())
@@ -141,7 +146,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         case = await intake.case_of(fields, panel.settings.limits, key.tenant)
         ask = partial(answer, request, case, panel, key)
         if chat.stream:
-            opening = stream.opened(case, panel.settings, ask)
+            opening = stream.opened(case, panel, ask)
             events = await _unless_caller_leaves(request, opening)
             told = openai_api.chunks(events, chat, case.id)
             return StreamingResponse(told, media_type="text/event-stream", headers=AS_THEY_COME)
@@ -232,7 +237,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def bug(request: Request, error: Exception) -> Response:
         detail = "The gateway failed. This is a bug; its log says where."
         problem = Problem.of(500, "Internal error", detail)
-        return _as_response(problem, request, marks(request.scope, service))
+        return _as_response(problem, request, marks(request.scope, panel_now()))
 
     app.openapi = partial(documentation.openapi, app)  # type: ignore[method-assign]
     return app

@@ -7,9 +7,7 @@ server's own words never leave this file, since they may quote the caller.
 import asyncio
 import math
 import re
-import time
 from collections.abc import AsyncGenerator, Awaitable, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -21,6 +19,7 @@ from gateway.case import Case
 from gateway.contract import Alternative, AnswerError, ErrorKind
 from gateway.verdict.meaning import meaning
 from gateway.watch import tracing
+from gateway.watch.telemetry import stopwatch
 
 # Straight, without httpx around it, which would double what a call costs.
 Http = aiohttp.ClientSession
@@ -32,28 +31,6 @@ RECONNECT_S = 0.1
 MIN_PROBABILITY = 0.005  # of an alternative that is worth telling
 
 UNREADABLE = AnswerError(kind="refused", detail="It cannot read the image.")
-
-
-class Stopwatch:
-    """How long at least one model server was at work on a request of ours."""
-
-    def __init__(self) -> None:
-        self.seconds, self.calls, self._open, self._since = 0.0, 0, 0, 0.0
-
-    def __enter__(self) -> None:
-        if self._open == 0:
-            self._since = time.perf_counter()
-        self._open += 1
-        self.calls += 1
-
-    def __exit__(self, *_: object) -> None:
-        self._open -= 1
-        if self._open == 0:
-            self.seconds += time.perf_counter() - self._since
-
-
-# Of the request that the running task belongs to.
-stopwatch = ContextVar("stopwatch", default=Stopwatch())  # noqa: B039
 
 
 class CallFailed(Exception):

@@ -50,6 +50,10 @@ class Panel:
         self.settings, self.http, self.store, self.metrics = settings, http, store, metrics
         self._breakers = {worker.name: Breaker() for worker in settings.workers}
 
+    def judge(self, case: Case) -> Judge:
+        """Who weighs the answers to a case of this kind."""
+        return Judge(self.settings.families, Cell.of(case), self.settings.competence)
+
     async def consult(self, case: Case, tell: Callable[[Answer], None]) -> tuple[Answer, ...]:
         """One answer or failure from every chosen worker, in the panel's order, and then those of
         the second round, if there was one; `tell` is called with each as it comes in.
@@ -136,8 +140,7 @@ class Panel:
     ) -> bool:
         """Whether nobody needs to be waited for: the quorum is there, and its mind made up."""
         answered = [answer for answer in heard if answer.text is not None]
-        judge = Judge.of(case, self.settings)
-        return len(answered) >= needed and judge.is_decided(answered, missing)
+        return len(answered) >= needed and self.judge(case).is_decided(answered, missing)
 
     def _eligible(self, case: Case) -> tuple[list[WorkerSettings], list[Answer]]:
         """Who is asked; and of the others that were chosen, why they are not."""
@@ -161,7 +164,7 @@ class Panel:
 
     async def _ask(self, worker: WorkerSettings, case: Case, left_s: float | None = None) -> Answer:
         """What the worker says, or said not long ago to the very same."""
-        key = answer_key(case, worker, self.settings)
+        key = answer_key(case, worker.model_dump_json(), self.settings.secret_bytes)
         began = time.perf_counter()
         known = await recall(self.store, key, Answer)
         if known is not None:
@@ -180,7 +183,7 @@ class Panel:
         if seconds := breaker.rests_for(time.monotonic()):
             detail = f"It kept failing, and rests for {seconds:.0f} s."
             return _failure(worker, "unreachable", detail)
-        body = _request(worker, case, self.settings)
+        body = _request(worker, case, self.settings.secret_bytes)
         whole_s = max(self._deadline_s(case) if left_s is None else left_s, 0.0)
         deadline_s = min(whole_s, worker.deadline_s or whole_s)
         began = time.perf_counter()
@@ -287,7 +290,7 @@ def _nobody_can_take_it(case: Case, chosen: list[WorkerSettings]) -> str:
     return f"No worker takes {len(case.images)} image(s) in {case.language}. Served: {serves}."
 
 
-def _request(worker: WorkerSettings, case: Case, settings: Settings) -> tuple[bytes, ...]:
+def _request(worker: WorkerSettings, case: Case, secret: bytes) -> tuple[bytes, ...]:
     """The body in parts. An encoder would read, and a join copy, each image for each worker."""
     question = f"{case.context}\n{case.question}" if case.context else case.question
     text = {"type": "text", "text": worker.prompt.format(question=question)}
@@ -296,7 +299,7 @@ def _request(worker: WorkerSettings, case: Case, settings: Settings) -> tuple[by
         "temperature": 0,
         "logprobs": True,
         "top_logprobs": TOP_LOGPROBS,
-        "cache_salt": salt_of(case, settings),
+        "cache_salt": salt_of(case.tenant, secret),
         **answer_bounds(case, MAX_ANSWER_TOKENS),
     }
     head = json.dumps(fields)[:-1] + ', "messages": [{"role": "user", "content": ['

@@ -12,7 +12,6 @@ from gateway.panel import Panel
 from gateway.settings import SUMMARISER, Settings, SettingsError, load_settings
 from gateway.store.flights import Flights, Tell
 from gateway.store.memory import keep, key_of, open_store, recall
-from gateway.verdict.weigh import Judge
 from gateway.watch.metrics import Metrics
 from gateway.watch.tracing import span
 
@@ -73,12 +72,12 @@ class Service:
         Raises InvalidCase where the case asks for what this panel has not learned, and what
         Panel.consult raises.
         """
-        if case.options.max_risk is not None and not Judge.of(case, panel.settings).knows_risk:
+        if case.options.max_risk is not None and not panel.judge(case).knows_risk:
             raise InvalidCase(
                 f"options.max_risk: how often this panel is wrong in {case.language} has not been "
                 "learned. Send null."
             )
-        key = key_of(case, panel.settings)
+        key = key_of(case, panel.settings.panel_hash, panel.settings.secret_bytes)
         work = partial(self._stored_or_asked, case, key, panel, began)
         verdict, own = await self._flights.join(key, work, tell)
         if not own:
@@ -153,7 +152,7 @@ class Service:
 async def _asked(case: Case, panel: Panel, began: float, tell: Tell) -> tuple[Verdict, bool]:
     """A new verdict, and whether it is whole: nobody failed, nobody was left out, no fall-back."""
     settings = panel.settings
-    opinion = Judge.of(case, settings).weigh(await panel.consult(case, tell))
+    opinion = panel.judge(case).weigh(await panel.consult(case, tell))
     with span("summarise"):
         wording = await summariser.summarise(case, opinion, settings.summariser, panel.http)
     abstains = opinion.is_riskier_than(case.options.max_risk)

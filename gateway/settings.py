@@ -189,6 +189,14 @@ class Settings(_Frozen):
     secret: SecretBytes
 
     @property
+    def secret_bytes(self) -> bytes:
+        return self.secret.get_secret_value()
+
+    @property
+    def families(self) -> dict[str, str]:
+        return {worker.name: worker.family for worker in self.workers}
+
+    @property
     def audit_folder(self) -> Path | None:
         return self.file.parent / self.audit.folder if self.audit.folder else None
 

@@ -11,9 +11,8 @@ from typing import Any, Literal
 
 from gateway.case import Case
 from gateway.contract import Answer, Problem, Provisional, Refused, Verdict
-from gateway.settings import Settings
+from gateway.panel import Panel
 from gateway.store.flights import Tell
-from gateway.verdict.weigh import Judge
 
 Ask = Callable[[Tell], Coroutine[Any, Any, Verdict]]
 
@@ -24,7 +23,7 @@ class Event:
     content: Answer | Provisional | Verdict | Problem
 
 
-async def opened(case: Case, settings: Settings, ask: Ask) -> AsyncGenerator[Event, None]:
+async def opened(case: Case, panel: Panel, ask: Ask) -> AsyncGenerator[Event, None]:
     """The events of `ask`, which is called at once. Its work ends with the stream.
 
     Raises Refused where there is nothing to stream: until the first event a refusal is a plain
@@ -40,18 +39,18 @@ async def opened(case: Case, settings: Settings, ask: Ask) -> AsyncGenerator[Eve
         raise
     if first is None:
         await asking  # it has ended without a word: refused, or answered out of the store
-    return _events(case, settings, first, arriving, asking)
+    return _events(case, panel, first, arriving, asking)
 
 
 async def _events(
     case: Case,
-    settings: Settings,
+    panel: Panel,
     first: Answer | None,
     arriving: asyncio.Queue[Answer | None],
     asking: asyncio.Task[Verdict],
 ) -> AsyncGenerator[Event, None]:
-    judge = Judge.of(case, settings)
-    seats = [worker.name for worker in settings.workers]
+    judge = panel.judge(case)
+    seats = [worker.name for worker in panel.settings.workers]
     heard: list[Answer] = []
     asked = len(set(case.options.workers or seats))
     answer = first

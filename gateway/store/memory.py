@@ -19,7 +19,6 @@ from pydantic import ValidationError
 
 from gateway.case import Case
 from gateway.contract import Answer, Verdict
-from gateway.settings import Settings, WorkerSettings
 
 log = logging.getLogger("consilium.gateway")
 
@@ -69,25 +68,25 @@ async def keep(store: Store, key: str, what: Kept) -> None:
     await store.put(key, what.model_dump_json().encode())
 
 
-def key_of(case: Case, settings: Settings) -> str:
+def key_of(case: Case, panel_hash: str, secret: bytes) -> str:
     """Everything that a verdict depends on, under the gateway's secret."""
     options = case.options.model_dump()
-    return _hmac(settings, ["verdict", *_told(case), case.modality, options, settings.panel_hash])
+    return _hmac(secret, ["verdict", *_told(case), case.modality, options, panel_hash])
 
 
-def answer_key(case: Case, worker: WorkerSettings, settings: Settings) -> str:
-    """Everything that a worker's answer depends on."""
-    return _hmac(settings, ["answer", *_told(case), worker.model_dump_json()])
+def answer_key(case: Case, seat: str, secret: bytes) -> str:
+    """Everything that a worker's answer depends on; `seat` is all that is set of the worker."""
+    return _hmac(secret, ["answer", *_told(case), seat])
 
 
-def asked_of(case: Case, settings: Settings) -> str:
+def asked_of(case: Case, secret: bytes) -> str:
     """What was asked, whoever answers it: for the audit."""
-    return _hmac(settings, ["case", *_told(case)])
+    return _hmac(secret, ["case", *_told(case)])
 
 
-def salt_of(case: Case, settings: Settings) -> str:
+def salt_of(tenant: str, secret: bytes) -> str:
     """What keeps a model server's own cache from serving one tenant with another's prompts."""
-    return _hmac(settings, ["salt", case.tenant])
+    return _hmac(secret, ["salt", tenant])
 
 
 def _told(case: Case) -> list[Any]:
@@ -96,8 +95,7 @@ def _told(case: Case) -> list[Any]:
     return [case.tenant, identities, case.question, case.context, case.choices, case.language]
 
 
-def _hmac(settings: Settings, parts: list[Any]) -> str:
-    secret = settings.secret.get_secret_value()
+def _hmac(secret: bytes, parts: list[Any]) -> str:
     return hmac.new(secret, json.dumps(parts).encode(), hashlib.sha256).hexdigest()
 
 

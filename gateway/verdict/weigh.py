@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 from gateway.case import Case
 from gateway.contract import Answer, Dissent
-from gateway.settings import Settings
 from gateway.verdict.competence import EDGE, Cell, Competence, Line
 from gateway.verdict.meaning import meaning
 
@@ -78,11 +77,6 @@ class Judge:
     families: Mapping[str, str]
     cell: Cell
     competence: Competence | None
-
-    @classmethod
-    def of(cls, case: Case, settings: Settings) -> "Judge":
-        families = {worker.name: worker.family for worker in settings.workers}
-        return cls(families, Cell.of(case), settings.competence)
 
     @property
     def knows_risk(self) -> bool:

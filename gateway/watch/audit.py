@@ -16,11 +16,7 @@ import socket
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from gateway.case import Case
 from gateway.contract import Verdict
-from gateway.door.keys import Key
-from gateway.settings import Settings, SettingsError
-from gateway.store.memory import asked_of
 
 NAME = re.compile(r"audit-(\d{4}-\d\d-\d\d)-.*\.jsonl")
 HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
@@ -28,11 +24,15 @@ HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
 log = logging.getLogger("consilium.gateway")
 
 
+class AuditError(Exception):
+    """The audit's folder cannot be used; one line that says why."""
+
+
 class Audit:
     """Writes to `folder`; None writes nothing.
 
     Raises:
-        SettingsError: the folder cannot be used.
+        AuditError: the folder cannot be used.
     """
 
     def __init__(self, folder: Path | None, days: int):
@@ -44,20 +44,20 @@ class Audit:
             folder.mkdir(parents=True, exist_ok=True)
             self._file(folder).touch()
         except (OSError, ValueError) as error:
-            raise SettingsError(f"audit.folder: {folder}: cannot be used ({error})") from error
+            raise AuditError(f"audit.folder: {folder}: cannot be used ({error})") from error
 
-    def note(self, case: Case, verdict: Verdict, key: Key, settings: Settings) -> None:
-        """One verdict that a caller gets. A disk that is full costs the line, never the case."""
+    def note(self, verdict: Verdict, case: str, tenant: str, key: str, secret: bytes) -> None:
+        """One verdict that a caller gets: of `case` (an HMAC), asked with `key` (its id) of
+        `tenant`. A disk that is full costs the line, never the case."""
         if self._folder is None:
             return
-        secret = settings.secret.get_secret_value()
         answer = verdict.answer or verdict.best_guess or ""
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "id": verdict.id,
-            "tenant": key.tenant,
-            "key": key.id,
-            "case": asked_of(case, settings),
+            "tenant": tenant,
+            "key": key,
+            "case": case,
             "status": verdict.status,
             "answer": hmac.new(secret, answer.encode(), hashlib.sha256).hexdigest(),
             "agreement": verdict.agreement,

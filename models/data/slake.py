@@ -1,14 +1,16 @@
 """SLAKE (Liu et al. 2021, CC BY 4.0): `train.json`, `validate.json`, `test.json`, `imgs/`.
 
-The official splits share no image.
+The official splits share no image. Its Spanish is ours: the English by `models.data.slake_es`.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
+from models.data import slake_es
 from models.data.example import DataError, Example, read_json, require_images, require_known
 
 SPLITS = ("train", "validate", "test")
-LANGUAGES = ("en", "zh")
+LANGUAGES = ("en", "zh", "es")
 
 
 def load(root: Path, split: str, language: str) -> list[Example]:
@@ -18,6 +20,8 @@ def load(root: Path, split: str, language: str) -> list[Example]:
         DataError: an unknown split or language, a missing or broken file, a missing image.
     """
     require_known("SLAKE", split, SPLITS, language, LANGUAGES)
+    if language == "es":
+        return [_in_spanish(example) for example in load(root, split, "en")]
     path = root / f"{split}.json"
     examples = [
         _example(root, row, f"{split}-{number}", path)
@@ -26,6 +30,16 @@ def load(root: Path, split: str, language: str) -> list[Example]:
     ]
     require_images(examples, "download SLAKE's imgs/ again")
     return examples
+
+
+def _in_spanish(example: Example) -> Example:
+    return replace(
+        example,
+        id=f"{example.id}-es",
+        question=slake_es.question(example.question),
+        answer=slake_es.answer(example.answer),
+        language="es",
+    )
 
 
 def _example(root: Path, row: dict[str, object], id: str, path: Path) -> Example:

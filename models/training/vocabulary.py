@@ -24,9 +24,10 @@ def vocabulary_of(recipe: Recipe, data: Path | None) -> Any:
     """
     if start := recipe.start_folder:
         return AutoTokenizer.from_pretrained(start / VOCABULARY)
-    learned = learned_by(recipe, data) if data else []
-    asked = (recipe.prompt.format(question=example.question) for example in learned)
-    return word_tokenizer(asked, (example.answer for example in learned))
+    # However often a recipe names a set, and in however many stages.
+    learned = {example.id: example for example in learned_by(recipe, data)} if data else {}
+    asked = (recipe.prompt.format(question=example.question) for example in learned.values())
+    return word_tokenizer(asked, (example.answer for example in learned.values()))
 
 
 def keep_vocabulary(recipe: Recipe, data: Path, run: Path) -> None:

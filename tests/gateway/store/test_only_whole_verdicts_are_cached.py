@@ -11,7 +11,7 @@ import pytest
 from gateway.case import Case, CaseImage
 from gateway.contract import Options
 from gateway.service import REPORT_S
-from gateway.settings import load_settings
+from gateway.settings import Settings, load_settings
 from gateway.store.memory import MEMORY_ENTRIES, MemoryStore, key_of
 from tests.conftest import picture
 
@@ -139,14 +139,18 @@ def test_a_key_covers_the_tenant_the_secret_and_the_panel(panel_file):
     path = panel_file(["http://127.0.0.1:1"])
     settings = load_settings(path, environ={"CONSILIUM_SECRET": "s"})
     again = load_settings(path, environ={"CONSILIUM_SECRET": "s"})
-    assert key_of(case, settings) == key_of(case, again)
+
+    def key(case: Case, settings: Settings) -> str:
+        return key_of(case, settings.panel_hash, settings.secret_bytes)
+
+    assert key(case, settings) == key(case, again)
     path.write_text(path.read_text().replace("Question:", "Q:"))
     others = [
-        key_of(replace(case, tenant="clinic"), settings),
-        key_of(case, load_settings(path, environ={"CONSILIUM_SECRET": "s"})),
-        key_of(case, settings.model_copy(update={"secret": load_settings(path).secret})),
+        key(replace(case, tenant="clinic"), settings),
+        key(case, load_settings(path, environ={"CONSILIUM_SECRET": "s"})),
+        key(case, settings.model_copy(update={"secret": load_settings(path).secret})),
     ]
-    assert len({key_of(case, settings), *others}) == 4
+    assert len({key(case, settings), *others}) == 4
 
 
 async def test_memory_keeps_what_was_used_last_and_only_for_a_while(monkeypatch):

@@ -19,6 +19,9 @@ from models.data.example import DataError, Example
         ("train", "zh", 4878, 450),
         ("validate", "zh", 1050, 96),
         ("test", "zh", 1067, 96),
+        ("train", "es", 4919, 450),
+        ("validate", "es", 1053, 96),
+        ("test", "es", 1061, 96),
     ],
 )
 def test_the_official_splits_are_whole(

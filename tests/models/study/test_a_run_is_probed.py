@@ -15,7 +15,7 @@ from models.recipe import Recipe
 from models.study.probe import Task, coordinates, right
 from models.study.projection import POOLINGS, _alike
 from models.training.loop import train
-from services.cli import app
+from services.cli.__main__ import app
 from tests import tiny
 
 IMAGES = 30  # of each split

@@ -13,7 +13,7 @@ from models.data import slake
 from models.recipe import Recipe
 from models.training.loop import train
 from models.training.progress import read_log
-from services.cli import app
+from services.cli.__main__ import app
 from tests import tiny
 
 EPOCHS = 12  # after which it has some answers right

@@ -1,5 +1,6 @@
 """A seat of panel.toml becomes a vLLM command line that the pinned vLLM understands."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -86,16 +87,16 @@ def test_a_container_runs_the_same_server_for_the_whole_compose_network(
     """The command in docker-compose.yml, followed to the vLLM command line that it becomes."""
     from typer.testing import CliRunner
 
-    from services import cli
+    from services.cli.__main__ import app
 
     became: list[tuple[str, ...]] = []
     monkeypatch.setattr(engine, "is_cpu_build", lambda: False)
     monkeypatch.setattr(engine, "model_folder", lambda settings, name: tmp_path)
-    monkeypatch.setattr(cli.os, "execve", lambda path, command, environment: became.append(command))
+    monkeypatch.setattr(os, "execve", lambda path, command, environment: became.append(command))
     monkeypatch.setenv(url_variable(name), "http://127.0.0.1:8100")
     program, *arguments = command_of(name)
 
-    result = CliRunner().invoke(cli.app, [*arguments, "--panel", str(ROOT / "panel.toml")])
+    result = CliRunner().invoke(app, [*arguments, "--panel", str(ROOT / "panel.toml")])
 
     assert program == "consilium"
     assert result.exit_code == 0, result.output

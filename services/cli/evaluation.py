@@ -1,0 +1,141 @@
+"""What a panel is worth, and what is learned from its answers: evaluate, calibrate, replay, …"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.contract import Language, Summarise
+from services.cli.shared import (
+    GATEWAY_URL,
+    PANEL_FILE,
+    Data,
+    Gateway,
+    Panel,
+    console,
+    failures,
+    settings_of,
+)
+
+app = typer.Typer()
+
+
+@app.command()
+def evaluate(
+    dataset: Annotated[str, typer.Option(help="Its folder's name, such as slake or vqa_rad.")],
+    split: Annotated[str, typer.Option(help="train, validate or test.")],
+    language: Annotated[Language, typer.Option(help="en, es or zh.")],
+    out: Annotated[Path, typer.Option(help="Where verdicts are kept; a stopped run resumes.")],
+    data: Data,
+    gateway: Gateway = GATEWAY_URL,
+    concurrency: Annotated[int, typer.Option(min=1, help="Questions asked at a time.")] = 4,
+    limit: Annotated[int | None, typer.Option(min=1, help="Ask a sample of so many.")] = None,
+    shuffle_images: Annotated[
+        int | None, typer.Option(help="Seed: give every question another image.")
+    ] = None,
+    blank_images: Annotated[
+        bool, typer.Option("--blank-images", help="Give every question a grey image.")
+    ] = False,
+    workers: Annotated[str | None, typer.Option(help="Ask only these, such as a,b.")] = None,
+    summarise: Annotated[
+        Summarise, typer.Option(help="Other than never scores what the summariser makes of it.")
+    ] = "never",
+    rounds: Annotated[
+        int, typer.Option(min=1, max=2, help="2: workers that differ read each other's answers.")
+    ] = 1,
+    fold: Annotated[
+        str | None, typer.Option(help="Ask one fold by image, counted from 0: 0/3.")
+    ] = None,
+    exports: Annotated[
+        Path | None,
+        typer.Option(help="Workers of your own: refuse images that they were trained on."),
+    ] = None,
+) -> None:
+    """Ask a running gateway every question of a data set, and print the accuracies."""
+    from models.data.example import DataError
+    from services.evaluation.evaluate import evaluate as run
+    from services.evaluation.stored_run import EvaluationError
+
+    with failures(DataError, EvaluationError):
+        run(
+            dataset=dataset,
+            split=split,
+            language=language,
+            out=out,
+            data=data,
+            gateway_url=gateway,
+            concurrency=concurrency,
+            limit=limit,
+            shuffle_images=shuffle_images,
+            blank_images=blank_images,
+            workers=workers.split(",") if workers else None,
+            summarise=summarise,
+            rounds=2 if rounds == 2 else 1,
+            fold=_fold(fold) if fold else None,
+            exports=exports,
+        )
+
+
+@app.command()
+def calibrate(
+    runs: Annotated[list[Path], typer.Argument(help="Stored runs of consilium evaluate.")],
+    out: Annotated[Path, typer.Option(help="Where panel.toml's competence key points to.")],
+    data: Data,
+    panel: Panel = PANEL_FILE,
+) -> None:
+    """Learn how far each worker is to be believed, from questions it was not trained on."""
+    from gateway.verdict.competence import save_competence
+    from models.data.example import DataError
+    from services.evaluation.fit import calibrate as run
+    from services.evaluation.stored_run import EvaluationError
+
+    with failures(DataError, EvaluationError):
+        competence = run(runs, settings_of(panel, with_competence=False), data)
+        save_competence(competence, out)
+        console.print(f"learned from {competence.learned_from}: {out}")
+
+
+@app.command()
+def train_summariser(
+    runs: Annotated[list[Path], typer.Argument(help="Stored runs of consilium evaluate.")],
+    out: Annotated[Path, typer.Option(help="Where [summariser] model may point to.")],
+    data: Data,
+    panel: Panel = PANEL_FILE,
+) -> None:
+    """Teach the summariser which answer was right, from questions no worker was trained on."""
+    from models.data.example import DataError
+    from services.evaluation.stored_run import EvaluationError
+    from services.evaluation.train_summariser import train_summariser as run
+
+    with failures(DataError, EvaluationError):
+        run(runs, settings_of(panel, with_competence=False), data, out, console.print)
+        console.print(f"trained: {out}")
+
+
+@app.command()
+def replay(
+    runs: Annotated[list[Path], typer.Argument(help="A stored run; or one for each fold.")],
+    data: Data,
+    out: Annotated[Path | None, typer.Option(help="A folder for the pictures.")] = None,
+    cross_fit: Annotated[
+        bool, typer.Option("--cross-fit", help="Learn competence from these answers too.")
+    ] = False,
+    summariser: Annotated[
+        bool, typer.Option("--summariser", help="Have the running one word the disputed cases.")
+    ] = False,
+    panel: Panel = PANEL_FILE,
+) -> None:
+    """Weigh a stored run's answers again under every policy, and compare."""
+    from models.data.example import DataError
+    from services.evaluation.replay import replay as program
+    from services.evaluation.stored_run import EvaluationError
+
+    with failures(DataError, EvaluationError):
+        program(runs, settings_of(panel), data, out, cross_fit, summariser)
+
+
+def _fold(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    if number.isdecimal() and count.isdecimal() and int(number) < int(count) >= 2:
+        return int(number), int(count)
+    raise typer.BadParameter(f"--fold {text}: give a number and how many there are, such as 0/3")

@@ -1,0 +1,157 @@
+"""Start it, ask it, and what comes before: demo, serve, ask, worker, summariser, check, plan, …"""
+
+import os
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.cli.shared import (
+    GATEWAY_URL,
+    PANEL_FILE,
+    Gateway,
+    GpuShare,
+    Host,
+    Panel,
+    Port,
+    console,
+    failures,
+    settings_of,
+)
+
+app = typer.Typer()
+
+
+@app.command()
+def demo(panel: Panel = PANEL_FILE, port: Port = 8000) -> None:
+    """Start everything here, ask about a real DICOM image, show the verdict, stop everything."""
+    from services.running import demo as program
+
+    with failures():
+        program.run(settings_of(panel), panel, port, console)
+
+
+@app.command()
+def serve(panel: Panel = PANEL_FILE, port: Port = 8000) -> None:
+    """Start everything here and keep it up until Ctrl-C; a service that dies is restarted."""
+    from models.assets import cache_dir
+    from services.running.stack import POLL_S, running, whole_panel
+
+    with failures():
+        logs = cache_dir() / "logs"
+        launches = whole_panel(settings_of(panel), panel, port, logs, console.print)
+        with running(launches, logs, console.print) as stack:
+            console.print(f"ready at {launches[-1].url}/docs; Ctrl-C stops everything")
+            while True:
+                stack.tend()
+                time.sleep(POLL_S)
+
+
+@app.command()
+def ask(
+    images: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, readable=True)],
+    question: Annotated[str, typer.Option("--question", "-q")],
+    language: Annotated[str, typer.Option(help="en, es or zh.")] = "en",
+    context: Annotated[str | None, typer.Option(help="Clinical context.")] = None,
+    gateway: Gateway = GATEWAY_URL,
+) -> None:
+    """Ask a running gateway a question about one or more images."""
+    from typing import get_args
+
+    from gateway.client import ask as put
+    from gateway.contract import Language
+    from services.running.demo import show
+
+    if language not in get_args(Language):
+        raise typer.BadParameter(f"one of {', '.join(get_args(Language))}", param_hint="--language")
+    with failures():
+        verdict = put(images, question, language=language, context=context, url=gateway)  # type: ignore[arg-type]
+        show(verdict, console.print)
+
+
+@app.command()
+def worker(
+    name: str,
+    panel: Panel = PANEL_FILE,
+    host: Host = "127.0.0.1",
+    gpu_share: GpuShare = None,
+) -> None:
+    """Become the vLLM server of one worker."""
+    _become_engine(name, panel, host, gpu_share)
+
+
+@app.command()
+def summariser(
+    panel: Panel = PANEL_FILE, host: Host = "127.0.0.1", gpu_share: GpuShare = None
+) -> None:
+    """Become the vLLM server of the summariser."""
+    _become_engine("summariser", panel, host, gpu_share)
+
+
+@app.command()
+def check(
+    panel: Annotated[Path, typer.Argument(help="Who sits on the panel.")] = PANEL_FILE,
+) -> None:
+    """Say whether a panel file can be served, seat by seat; nothing is fetched or started."""
+    from services.running.check import check as program
+
+    with failures():
+        if not program(settings_of(panel), console.print):
+            raise SystemExit(1)
+
+
+@app.command()
+def plan(
+    gpus: Annotated[str, typer.Option(help="How many and their GB: 1x80, or 2x80,1x24.")],
+    panel: Panel = PANEL_FILE,
+) -> None:
+    """Say which seat fits on which GPU, before anything is started."""
+    from services.running.plan import PlanError, read_gpus
+    from services.running.plan import plan as program
+
+    with failures(PlanError):
+        for line in program(settings_of(panel, {}, with_competence=False), read_gpus(gpus)):
+            console.print(line)
+
+
+@app.command()
+def fetch(
+    to: Annotated[Path, typer.Option(help="The folder to fill.")], panel: Panel = PANEL_FILE
+) -> None:
+    """Gather what the panel needs from a network, for a machine without one."""
+    from services.running.fetch import fetch as program
+
+    with failures():
+        size = program(settings_of(panel, {}, with_competence=False), to, console.print)
+        console.print(f"{to}: {size / 1e6:,.0f} MB; there, set CONSILIUM_WEIGHTS to this folder")
+
+
+@app.command()
+def compose(
+    panel: Panel = PANEL_FILE,
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("docker-compose.yml"),
+    gpus: Annotated[
+        str | None, typer.Option(help="For profile gpu: place seats on these, such as 2x80.")
+    ] = None,
+) -> None:
+    """Write docker-compose.yml from the panel file: with GPUs, with one, or without."""
+    from services.running.compose import write
+    from services.running.plan import PlanError, needs, place, read_gpus
+
+    with failures(PlanError):
+        # The file alone decides: where servers are reached from this machine is no matter here.
+        settings = settings_of(panel, {})
+        places = place(needs(settings), read_gpus(gpus)) if gpus else None
+        write(settings, panel, out, places)
+        console.print(f"written: {out}")
+
+
+def _become_engine(name: str, panel: Path, host: str, gpu_share: float | None) -> None:
+    from services.running.engine import launch, model_folder
+
+    with failures():
+        settings = settings_of(panel, with_competence=False)
+        server = launch(settings, name, model_folder(settings, name), host, gpu_share)
+        # Replaced, not started: whoever stops this process stops the server.
+        os.execve(server.command[0], server.command, server.environment)

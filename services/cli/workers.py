@@ -1,0 +1,168 @@
+"""How workers come to be: train, crossval, probe, report-training, ablate, export."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.cli.shared import Data, OptionalData, console, training_failures
+
+app = typer.Typer()
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name in models/recipes, or its file.")],
+    data: OptionalData = None,
+    runs: Annotated[Path, typer.Option(help="Where checkpoints go; a stopped run resumes.")] = Path(
+        "runs"
+    ),
+    fold: Annotated[
+        int | None, typer.Option(min=0, help="Which fold is held out, where data is in folds.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would train and take, and stop.")
+    ] = False,
+) -> None:
+    """Run a recipe's stages that are not done yet."""
+    from models.recipe import load_recipe
+    from models.training.dry_run import plan
+    from models.training.loop import train as run
+
+    with training_failures():
+        read = load_recipe(recipe)
+        if fold is not None:
+            read = read.of_fold(fold)
+        if dry_run:
+            for stage in plan(read, data):
+                console.print(str(stage))
+            return
+        if data is None:
+            raise typer.BadParameter("needs --data, or CONSILIUM_DATA", param_hint="train")
+        console.print(f"trained: {run(read, data, runs)}")
+
+
+@app.command()
+def crossval(
+    recipe: Annotated[str, typer.Argument(help="A recipe whose data is in folds.")],
+    data: Data,
+    runs: Annotated[Path, typer.Option(help="Where checkpoints go; a stopped run resumes.")] = Path(
+        "runs"
+    ),
+) -> None:
+    """Train a recipe once for each fold; score each question by the run that did not see it."""
+    from models.recipe import load_recipe
+    from models.training.crossval import crossval as run
+
+    with training_failures():
+        for group, found in run(load_recipe(recipe), data, runs).items():
+            interval = f"{found.low:.1%} to {found.high:.1%}"
+            console.print(f"{group:6} {found.value:6.1%}  ({interval})  {found.cases} questions")
+
+
+@app.command()
+def probe(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of consilium train.")],
+    out: Annotated[Path, typer.Option(help="A folder for projection.json and projection.png.")],
+    data: Data,
+) -> None:
+    """How much is read of an image before and after the connector, before and after each stage."""
+    from models.study.probe import ProbeError
+    from models.study.projection import compare
+    from models.study.projection_chart import draw, lines
+
+    with training_failures(ProbeError):
+        found = compare(runs, data, out)
+        for line in lines(found):
+            console.print(line)
+        draw(found, out / "projection.png")
+
+
+@app.command()
+def report_training(
+    run: Annotated[Path, typer.Argument(help="A run folder of consilium train.")],
+    out: Annotated[Path, typer.Option(help="A folder for index.md and its pictures.")],
+    data: Data,
+) -> None:
+    """Show a run: its losses, what it answers right by kind of question, and some answers."""
+    from models.training.report import report
+
+    with training_failures():
+        console.print(f"written: {report(run, data, out)}")
+
+
+@app.command()
+def ablate(
+    out: Annotated[Path, typer.Option(help="Where runs and table go; a stopped one goes on.")],
+    analyses: Annotated[
+        list[str] | None, typer.Argument(help="Only these, such as: connectors stages.")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="What one thing is changed of at a time.")] = (
+        "screening"
+    ),
+    steps: Annotated[int, typer.Option(min=4, help="The budget of each variant.")] = 60,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant.")] = 2,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="List what is done and what is open, and stop.")
+    ] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print and draw what is done, and stop.")
+    ] = False,
+    data: OptionalData = None,
+) -> None:
+    """Train design choices for the same few steps each, and compare them on validation."""
+    from models.recipe import load_recipe
+    from models.study.ablation import Screening
+    from models.study.variants import AblationError
+    from services.evaluation import ablate as program
+
+    with training_failures(AblationError):
+        screening = Screening(load_recipe(recipe), steps, seeds, out)
+        if plan:
+            return program.list_plan(screening, analyses or (), console.print)
+        if data is None:
+            raise typer.BadParameter("needs --data, or CONSILIUM_DATA", param_hint="ablate")
+        if not show:
+            screening.run(data, analyses or (), console.print)
+        program.show(screening, analyses or (), data, console.print)
+
+
+@app.command()
+def export(
+    recipe: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The recipe's file.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(exists=True, file_okay=False, help="runs/RECIPE/STAGE/step-N")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to write, such as models/zoo/NAME.")],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Start vLLM on it: does it say what was trained?")
+    ] = False,
+    data: OptionalData = None,
+) -> None:
+    """Keep what was trained, as a folder of the zoo."""
+    if verify and data is None:
+        raise typer.BadParameter("needs --data, or CONSILIUM_DATA", param_hint="--verify")
+    from models.serving.export import ExportError
+    from models.serving.export import export as run
+    from models.serving.parity import ParityError
+
+    with training_failures(ExportError, ParityError):
+        console.print(f"exported: {run(recipe, checkpoint, out)}")
+        if data and verify and not _verified(out, data):
+            raise SystemExit(1)
+
+
+def _verified(zoo: Path, data: Path) -> bool:
+    from services.running import verify as program
+
+    parity = program.verify(zoo, data)
+    for each in parity.differing:
+        console.print(
+            f"differs: {each.example.id}: transformers {each.transformers!r}, vLLM {each.vllm!r}, "
+            f"{each.gap:.3f} between the two best log-probabilities"
+        )
+    console.print(
+        f"parity {'holds' if parity.holds else 'does not hold'}: "
+        f"{len(parity.differing)} of {len(parity.comparisons)} answers differ"
+    )
+    return parity.holds

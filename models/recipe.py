@@ -35,10 +35,28 @@ class TowerPart(_Strict):
     name: str  # a convolutional network of timm, or a vision transformer
     weights: str  # a reference of models.assets, or "timm"
     image_size: int = Field(default=224, ge=32, le=1024)
+    strides: tuple[int, ...] = ()  # of the layers that are taken; empty for the last one alone
+
+
+class MadeLanguage(_Strict):
+    """A small Llama from scratch: see models.parts.words."""
+
+    layers: int = Field(ge=1)
+    width: int = Field(ge=1)
+    hidden: int = Field(ge=1)  # width of what is between a layer's two projections
+    heads: int = Field(ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)  # of what a layer adds
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> "MadeLanguage":
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width must be a multiple of {2 * self.heads}, twice its heads")
+        return self
 
 
 class LanguagePart(_Strict):
-    model: str  # a reference of models.assets
+    model: str | None = None  # a reference of models.assets
+    made: MadeLanguage | None = None  # or none: its words come from the training data
     family: str  # workers of one family err together
     bos: bool = False  # Gemma babbles without its <bos>
     image_token: str  # a special token of the tokenizer that no text uses
@@ -46,6 +64,14 @@ class LanguagePart(_Strict):
     four_bit: bool = False
     # Whether an image's tokens see those after them too; vLLM is told of no such thing.
     image_attention: ImageAttention = "causal"
+
+    @model_validator(mode="after")
+    def _is_taken_or_made(self) -> "LanguagePart":
+        if (self.model is None) == (self.made is None):
+            raise ValueError("give model, a reference, or made, a table of sizes: one of them")
+        if self.made and (self.bos or self.four_bit):
+            raise ValueError("bos and four_bit are for a model that is there already, not for made")
+        return self
 
 
 class Lora(_Strict):
@@ -61,6 +87,9 @@ class Source(_Strict):
     few: int | None = Field(default=None, ge=1)  # images, the first ones; and questions of each
     # So many folds by image: validation takes the recipe's fold of them, a stage all the others.
     folds: int | None = Field(default=None, ge=2)
+    # Augmented ones of each image, made once: a stage shows one of them or the image itself, and a
+    # tower that keeps still reads none of them twice.
+    copies: int = Field(default=0, ge=0)
 
     @field_validator("set")
     @classmethod
@@ -82,9 +111,15 @@ class Stage(_Strict):
     data: tuple[Source, ...] = Field(min_length=1)
     validation: tuple[Source, ...] = ()  # where it is not the recipe's
     augment: bool = False  # images are shifted, turned, scaled, dimmed a little, anew each time
+    word_dropout: float = Field(default=0.0, ge=0, lt=1)  # of a question's words, made unknown
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)  # of an answer, not of its end
+    weight_decay: float = Field(default=0.01, ge=0)
+    # What is validated and kept is the weights' exponential moving average.
+    average: float = Field(default=0.0, ge=0, lt=1)
     epochs: int = Field(ge=1)
     steps: int | None = Field(default=None, ge=1)  # it ends after so many, if not before
     rows_per_step: int = Field(default=4, ge=1)  # a row is an image with its questions
+    questions_per_row: int = Field(default=16, ge=1)  # at most
     accumulate: int = Field(default=1, ge=1)  # parts of a step that are in memory one by one
     checkpoint_activations: bool = False  # slower, in less memory: layers are computed twice
     tower_lr: float = Field(default=1e-4, gt=0)
@@ -104,6 +139,10 @@ class Stage(_Strict):
         if (self.tower, self.connector, self.language) == ("frozen",) * 3:
             raise ValueError(
                 "nothing trains: set tower, connector or language to other than frozen"
+            )
+        if any(source.copies for source in self.data) and (self.tower != "frozen" or self.augment):
+            raise ValueError(
+                'copies of an image are for tower = "frozen", and in place of augment = true'
             )
         if self.language == "prefix" and self.checkpoint_activations:
             raise ValueError(
@@ -155,6 +194,13 @@ class Recipe(_Strict):
                     f"stage {stage.name}: validation is empty: name what it is scored on, such as "
                     '[{ set = "slake", split = "validate", languages = ["en"] }]'
                 )
+            if self.language.made and stage.language != "full":
+                raise ValueError(
+                    f"stage {stage.name}: a made language model knows nothing yet: take "
+                    'language = "full"'
+                )
+            if stage.word_dropout and not self.language.made:
+                raise ValueError(f"stage {stage.name}: word_dropout: only made has an unknown word")
             if self.language.four_bit and stage.language == "full":
                 raise ValueError(
                     f"stage {stage.name}: four_bit weights do not train: take language = "
@@ -215,6 +261,11 @@ class Recipe(_Strict):
         name, validation = f"{self.name}-smoke", few(self.validation)
         changed = {"name": name, "validation": validation, "stage": tuple(stages)}
         return self.model_copy(update=changed)
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """The base weights that it stands on, as references of models.assets."""
+        return tuple(filter(None, (self.tower.weights, self.language.model)))
 
     @property
     def start_folder(self) -> Path | None:

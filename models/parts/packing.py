@@ -59,6 +59,7 @@ class Batch:
 def pack(
     examples: Sequence[Example],
     encode: Callable[[str], list[int]],
+    encode_answer: Callable[[str], list[int]],
     prompt: str,
     end: int,
     bos: list[int],
@@ -67,8 +68,8 @@ def pack(
 ) -> list[Row]:
     """Rows in the order in which images first appear; at most `max_questions` in each.
 
-    `encode` turns text into ids, `prompt` holds `{question}`, `end` is the end-of-text id,
-    `image_tokens` says how many tokens so many images take.
+    `encode` turns text into ids, `encode_answer` an answer, `prompt` holds `{question}`, `end` is
+    the end-of-text id, `image_tokens` says how many tokens so many images take.
 
     Raises:
         DataError: no examples.
@@ -79,7 +80,16 @@ def pack(
     for example in examples:
         by_images[example.images].append(example)
     return [
-        _row(images, group[i : i + max_questions], encode, prompt, end, bos, image_tokens)
+        _row(
+            images,
+            group[i : i + max_questions],
+            encode,
+            encode_answer,
+            prompt,
+            end,
+            bos,
+            image_tokens,
+        )
         for images, group in by_images.items()
         for i in range(0, len(group), max_questions)
     ]
@@ -89,6 +99,7 @@ def _row(
     images: tuple[Path, ...],
     questions: list[Example],
     encode: Callable[[str], list[int]],
+    encode_answer: Callable[[str], list[int]],
     prompt: str,
     end: int,
     bos: list[int],
@@ -99,7 +110,7 @@ def _row(
     positions, segments, labels = list(range(prefix)), [0] * prefix, [IGNORED] * prefix
     for number, example in enumerate(questions, start=1):
         asked = encode(prompt.format(question=example.question))
-        answered = [*encode(" " + example.answer), end]
+        answered = [*encode_answer(example.answer), end]
         text = asked + answered[:-1]  # the end is predicted, never read
         ids += text
         positions += range(prefix, prefix + len(text))

@@ -1,9 +1,10 @@
 """Vision towers: an image in, a grid of patch features out.
 
 A tower is any convolutional network of timm, or a vision transformer (CLIP's and SigLIP's among
-them), whose last layer's patches are taken. Its weights come from `models.assets` or, where a
-hub can be reached, from timm's own. It always runs in float32: it is small, and the features that
-training caches and the ones that vLLM computes are then the same.
+them), whose last layer's patches are taken; of a convolutional one those of finer layers as well,
+where `strides` names them. Its weights come from `models.assets` or, where a hub can be reached,
+from timm's own. It always runs in float32: it is small, and the features that training caches and
+the ones that vLLM computes are then the same.
 """
 
 import math
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.functional import pixel_unshuffle
 
 import models.cpu_torch  # noqa: F401  before timm, which imports torchvision
 
@@ -30,11 +32,17 @@ UNUSED = ("head", "attn_pool")  # of a timm network, behind the features that ar
 
 @dataclass(frozen=True)
 class TowerConfig:
-    """`weights` is a reference of `models.assets`, or "timm" for timm's own on the hub."""
+    """`weights` is a reference of `models.assets`, or "timm" for timm's own on the hub.
+
+    `strides` says which layers are taken, by the image's pixels per place of their grids: the last
+    layer's and finer ones, whose neighbouring places are put beside each other to lie on its grid
+    (space to depth). Left out, it is the last layer's alone.
+    """
 
     name: str
     weights: str
     image_size: int = 224  # pixels; images are squeezed to a square, as SLAKE's mostly are
+    strides: tuple[int, ...] = ()
 
 
 class Tower(nn.Module):
@@ -45,7 +53,8 @@ class Tower(nn.Module):
         side: patches per side of the square grid.
 
     Raises:
-        ValueError: timm has no such network, or it makes no square grid of features.
+        ValueError: timm has no such network, it makes no square grid of features, or has no layer
+            of such a stride.
         AssetError: its weights cannot be had or are another network's.
     """
 
@@ -83,6 +92,24 @@ class Tower(nn.Module):
                 f"{config.name} gives features {list(shape)}, no square grid: take a convolutional "
                 "tower or a vision transformer"
             )
+        self.finer: list[int] = []  # the places of the layers taken before the last one
+        if config.strides:
+            self._take(config.strides, size // self.side)
+
+    def _take(self, strides: Sequence[int], last: int) -> None:
+        layers = [] if self.before is not None else list(self.net.feature_info)
+        place = {each["reduction"]: number for number, each in enumerate(layers)}
+        finer = [stride for stride in place if stride < last and last % stride == 0]
+        wanted = set(strides) - {last}
+        if last not in strides or wanted - set(finer) or self.config.image_size % last:
+            raise ValueError(
+                f"strides {list(strides)} of {self.config.name} at {self.config.image_size} px: "
+                f"{last} must be among them, and there are {', '.join(map(str, finer)) or 'none'} "
+                f"finer; image_size must be a multiple of {last}"
+            )
+        self.finer = [place[stride] for stride in sorted(wanted)]
+        for stride in wanted:
+            self.dim += layers[place[stride]]["num_chs"] * (last // stride) ** 2
 
     @property
     def patches(self) -> int:
@@ -93,6 +120,10 @@ class Tower(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels [b, 3, size, size] → features [b, patches, dim], rows first."""
+        if self.finer:
+            last, maps = self.net.forward_intermediates(pixels.float(), indices=self.finer)
+            beside = [pixel_unshuffle(each, each.shape[-1] // self.side) for each in maps]
+            return torch.cat([last, *beside], dim=1).flatten(2).transpose(1, 2)
         found = self.net.forward_features(pixels.float())
         if self.before is not None:
             return found[:, self.before :]

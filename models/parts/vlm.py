@@ -6,6 +6,7 @@ language model is any causal model of transformers. Its embedding layer turns te
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -13,8 +14,14 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+import models.cpu_torch  # noqa: F401  before transformers, which imports torchvision
+
+# isort: split
+from transformers import AutoTokenizer
+
 from models import connectors
 from models.data.example import Example
+from models.parts import words
 from models.parts.language import load_language
 from models.parts.packing import Row, pack
 from models.parts.vision import Tower, TowerConfig, require_one_size
@@ -143,7 +150,14 @@ class Vlm(nn.Module):
         if self.fuses:
             max_questions = 1
         rows = pack(
-            examples, self.text_ids, prompt, end, self.bos, self.image_tokens, max_questions
+            examples,
+            self.text_ids,
+            lambda answer: words.answer_ids(self.tokenizer, answer),
+            prompt,
+            end,
+            self.bos,
+            self.image_tokens,
+            max_questions,
         )
         if self.stacks:
             for row in rows:
@@ -185,17 +199,27 @@ class Vlm(nn.Module):
         return ids[0].tolist()
 
 
-def build_model(recipe: Recipe, dtype: torch.dtype = torch.bfloat16) -> Vlm:
+def build_model(
+    recipe: Recipe, dtype: torch.dtype = torch.bfloat16, home: Path | None = None
+) -> Vlm:
     """The recipe's base model, its language model in `dtype`, its connector freshly initialised
     from the recipe's seed. In float32, to which adapters are merged, nothing is in four bits.
+
+    `home`, a run's folder or an exported worker's, holds the vocabulary where the language model is
+    made.
 
     Raises:
         RecipeError: a tower, a connector, a setting of it, or a token that does not exist.
         AssetError: base weights that cannot be had.
     """
     torch.manual_seed(recipe.seed)
-    four_bit = recipe.language.four_bit and dtype != torch.float32
-    language, tokenizer = load_language(recipe.language.model, dtype, four_bit)
+    if (part := recipe.language).model:
+        four_bit = part.four_bit and dtype != torch.float32
+        language, tokenizer = load_language(part.model, dtype, four_bit)
+    else:
+        assert part.made and home  # every caller has one
+        tokenizer = AutoTokenizer.from_pretrained(home / words.VOCABULARY)
+        language = words.make_language(part.made, len(tokenizer), dtype)
     return assemble(recipe, language, tokenizer)
 
 

@@ -8,6 +8,7 @@ from models import assets
 from models.recipe import Recipe
 from models.training.progress import read_log
 
+OURS = "Apache-2.0, as this repository"
 _DATASETS = {
     "slake": "SLAKE (Liu et al. 2021), CC BY 4.0",
     "vqa_rad": "VQA-RAD (Lau et al. 2018), CC0 1.0",
@@ -30,7 +31,7 @@ def model_card(recipe: Recipe, run: Path, scores: Path) -> str:
     data = sorted(
         {f"{_DATASETS[s.set]}: split `{s.split}`, {' and '.join(s.languages)}" for s in sources}
     )
-    tower, language = recipe.tower, recipe.language
+    tower = recipe.tower
     lines = [
         f"# {recipe.name}",
         "",
@@ -42,15 +43,14 @@ def model_card(recipe: Recipe, run: Path, scores: Path) -> str:
         f"| tower, {_trained(recipe, 'tower')} | {tower.name} at {tower.image_size} px, "
         f"{tower.weights} ({_licence(tower.weights)}) |",
         f"| connector, {_trained(recipe, 'connector')} | {_settings(recipe.connector)} |",
-        f"| language model, {_trained(recipe, 'language')} | {language.model} "
-        f"({_licence(language.model)}) |",
+        f"| language model, {_trained(recipe, 'language')} | {_language(recipe)} |",
         *([f"| trained on from | {recipe.start} |"] if recipe.start else []),
         f"| stages | {', '.join(stage.name for stage in recipe.stage)} |",
         f"| answers in | {', '.join(recipe.languages)} |",
         f"| asked with | `{recipe.prompt!r}` |",
         f"| data | {'; '.join(data)} |",
         f"| seed | {recipe.seed} |",
-        f"| licence of these weights | {_licence(language.model)} |",
+        f"| licence of these weights | {_licence(recipe.language.model)} |",
         f"| made by | `consilium train {recipe.name}`, then `consilium export` |",
         "",
         "`recipe.toml` holds every setting, `base.json` the base weights' hashes.",
@@ -121,7 +121,19 @@ def _trained(recipe: Recipe, part: str) -> str:
     return " and ".join(words.get(way, way) for way in ways if way != "frozen") or "frozen"
 
 
-def _licence(reference: str) -> str:
+def _language(recipe: Recipe) -> str:
+    part = recipe.language
+    if made := part.made:
+        return (
+            f"made here: a Llama of {made.layers} layers of width {made.width}, with a token for "
+            "every word of the questions and for every answer"
+        )
+    return f"{part.model} ({_licence(part.model)})"
+
+
+def _licence(reference: str | None) -> str:
+    if reference is None:
+        return OURS
     packaged = assets.PACKAGED.get(reference.removeprefix("base:"))
     return packaged.licence if packaged else "see its own card"
 

@@ -1,7 +1,8 @@
 """A trained checkpoint → `models/zoo/NAME` (what is kept) → a merged folder (what is served).
 
     models/zoo/NAME/    what was trained (models.training.tuning), recipe.toml, base.json,
-                        README.md, scores.json: what was measured of exactly these weights
+                        vocabulary/ of a made language model, README.md, scores.json: what was
+                        measured of exactly these weights
     $CONSILIUM_CACHE/served/HASH/  config.json, model.safetensors, tokenizer, chat template
 
 The zoo holds only what was trained, in bfloat16. The served folder can be made from it at any time;
@@ -29,6 +30,7 @@ from models import assets, connectors
 from models.exported import ADAPTER, ZOO, adapter_base, for_everyone, served_name
 from models.parts.vision import Tower, TowerConfig
 from models.parts.vlm import Vlm, build_model
+from models.parts.words import VOCABULARY
 from models.recipe import Recipe, load_recipe
 from models.serving.card import model_card
 from models.serving.served_config import ARCHITECTURE, ServedConfig
@@ -60,6 +62,9 @@ def export(recipe_file: Path, checkpoint: Path, out: Path) -> Path:
     before = served_name(out)
     for name in ("connector", "tower", "language"):
         _keep(checkpoint, out, f"{name}.safetensors")
+    shutil.rmtree(out / VOCABULARY, ignore_errors=True)
+    if recipe.language.made:
+        shutil.copytree(checkpoint.parents[1] / VOCABULARY, out / VOCABULARY)
     for name, base in (("tower", recipe.tower.weights), ("adapter", recipe.language.model)):
         shutil.rmtree(out / name, ignore_errors=True)
         if (checkpoint / name).is_dir():
@@ -155,7 +160,7 @@ def _serve(zoo: Path, folder: Path) -> None:
             f"on. Train it anew: consilium train {recipe.name}."
         )
     # Merged in float32 and rounded once.
-    model = build_model(recipe, torch.float32)
+    model = build_model(recipe, torch.float32, home=zoo)
     load_trained(model, zoo, merge=True)
     tower, connector, tokenizer = model.tower, model.connector, model.tokenizer
     language = model.language.to(torch.bfloat16)
@@ -264,6 +269,8 @@ def _refuse_unserved_connector(recipe: Recipe) -> None:
 
 
 def _refuse_unserved_language(recipe: Recipe) -> None:
+    if recipe.language.model is None:
+        return
     settings = AutoConfig.from_pretrained(assets.resolve(recipe.language.model))
     with torch.device("meta"):
         layers = AutoModelForCausalLM.from_config(settings).base_model_prefix
@@ -296,8 +303,10 @@ def _refuse_bidirectional_images(recipe: Recipe) -> None:
 def _bases(recipe: Recipe) -> dict[str, dict[str, str]]:
     """Which base weights a worker stands on: reference and sha256."""
     tower, language = recipe.tower.weights, recipe.language.model
-    found = {"tower": {"weights": tower}, "language": {"model": language}}
-    for part, reference in (("tower", tower), ("language", language)):
+    found = {"tower": {"weights": tower}}
+    if language:
+        found["language"] = {"model": language}
+    for part, reference in zip(found, recipe.bases, strict=True):
         if packaged := assets.PACKAGED.get(reference.removeprefix("base:")):
             found[part] |= {"sha256": packaged.sha256, "licence": packaged.licence}
         elif part == "language":

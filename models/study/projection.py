@@ -100,7 +100,9 @@ def compare(runs: Sequence[Path], data: Path, out: Path) -> dict[str, Any]:
     seen: dict[str, Reading] = {}
     found: dict[str, list[Point]] = {}
     for run, recipe, folders in zip(runs, recipes, stops, strict=True):
-        found[run.name] = [_point(recipe, stage, folder, known, seen) for stage, folder in folders]
+        found[run.name] = [
+            _point(run, recipe, stage, folder, known, seen) for stage, folder in folders
+        ]
     content = _content(known, recipes, found)
     out.mkdir(parents=True, exist_ok=True)
     (out / "projection.json").write_text(json.dumps(content, indent=1))
@@ -149,13 +151,14 @@ def _stops(run: Path, recipe: Recipe) -> list[tuple[str, Path | None]]:
 
 
 def _point(
+    run: Path,
     recipe: Recipe,
     stage: str,
     folder: Path | None,
     known: Probed,
     seen: dict[str, Reading],
 ) -> Point:
-    model = build_model(recipe)
+    model = build_model(recipe, home=run)
     if folder:
         load_trained(model, folder, merge=True)
     features, tokens = _embeddings(model, known.images)

@@ -1,5 +1,9 @@
 """A training image, seen a little differently each time."""
 
+import zlib
+
+import torch
+
 import models.cpu_torch  # noqa: F401  before torchvision
 
 # isort: split
@@ -23,3 +27,14 @@ _CHANGE = v2.Compose(
 def augmented(image: Image.Image) -> Image.Image:
     """Shifted, turned, scaled and dimmed a little, by torch's random numbers."""
     return _CHANGE(image)
+
+
+def copy_of(image: Image.Image, number: int) -> Image.Image:
+    """Its augmented copy of that number: always the same, and torch's random numbers stay theirs.
+    Copy 0 is the image itself.
+    """
+    if number == 0:
+        return image
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(zlib.crc32(image.tobytes(), number))
+        return augmented(image)

@@ -2,10 +2,13 @@
 
 Everything is built on torch's meta device, which knows shapes and holds no numbers. Of the language
 model only its settings and tokenizer are read, once it is there: a packaged one is fetched whole,
-and of one in `models.training.published` nothing.
+and of one in `models.training.published` nothing. One that is made has the training data's
+vocabulary.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,9 +22,11 @@ from transformers.pytorch_utils import Conv1D
 
 from models import assets
 from models.parts.vlm import Vlm, assemble
+from models.parts.words import make_language
 from models.recipe import Recipe, Stage
 from models.training import published, tuning
 from models.training.losses import Objective
+from models.training.vocabulary import vocabulary_of
 
 TEXT_TOKENS = 256  # of a row: sixteen questions and answers
 NF4_BITS = 4.127  # of a weight, with the constants of its block
@@ -51,29 +56,40 @@ class StagePlan:
         )
 
 
-def plan(recipe: Recipe) -> list[StagePlan]:
-    """One plan per stage, each with the adapters that its parents hand on.
+def plan(recipe: Recipe, data: Path | None = None) -> list[StagePlan]:
+    """One plan per stage, each with the adapters that its parents hand on. Without `data` a made
+    language model's vocabulary is empty.
 
     Raises:
         RecipeError: a part that does not exist or does not fit.
         TuningError: a parent's adapter that does not fit.
         AssetError: a base model whose settings cannot be had.
     """
-    if known := published.MODELS.get(recipe.language.model):
-        settings, tokenizer = known.config, known.tokenizer
-    else:
-        folder = assets.resolve(recipe.language.model, report=print)
-        settings = AutoConfig.from_pretrained(folder)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+    build, tokenizer = _language(recipe, data)
     plans = []
     for stage in recipe.stage:
         with torch.device("meta"):
-            language = AutoModelForCausalLM.from_config(settings, dtype=torch.bfloat16)
+            language = build()
             model = assemble(recipe, language, tokenizer, load_weights=False)
             for each in _lineage(recipe, stage):
                 tuning.prepare(model, each)
-            plans.append(_plan(model, stage, settings, recipe))
+            plans.append(_plan(model, stage, language.config, recipe))
     return plans
+
+
+def _language(recipe: Recipe, data: Path | None) -> tuple[Callable[[], Any], Any]:
+    """What builds the language model without its weights, and its tokenizer."""
+    if made := recipe.language.made:
+        tokenizer = vocabulary_of(recipe, data)
+        return lambda: make_language(made, len(tokenizer), torch.bfloat16), tokenizer
+    model = str(recipe.language.model)
+    if known := published.MODELS.get(model):
+        settings, tokenizer = known.config, known.tokenizer
+    else:
+        folder = assets.resolve(model, report=print)
+        settings = AutoConfig.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    return lambda: AutoModelForCausalLM.from_config(settings, dtype=torch.bfloat16), tokenizer
 
 
 def _lineage(recipe: Recipe, stage: Stage) -> list[Stage]:
@@ -87,7 +103,7 @@ def _lineage(recipe: Recipe, stage: Stage) -> list[Stage]:
 
 
 def _plan(model: Vlm, stage: Stage, language: Any, recipe: Recipe) -> StagePlan:
-    objective = Objective(model)
+    objective = Objective(model, stage)
     parts: dict[str, nn.Module] = {
         name: model.get_submodule(name) for name in ("tower", "connector", "language")
     }

@@ -56,15 +56,20 @@ def learned_by(recipe: Recipe, data: Path) -> list[Example]:
 
 def examples_to_learn(sources: Sequence[Source], recipe: Recipe, data: Path) -> list[Example]:
     """What a stage with these sources trains on. Captions, say, show the same images as the
-    questions of the fold that is held out: those are left out.
+    questions of the fold that is held out, and another set may show them in another size: those,
+    and what looks like them, are left out.
 
     Raises:
         DataError: a source cannot be read, or nothing is left.
     """
+    learned = examples_of(sources, data, recipe.fold)
     in_folds = [source for source in recipe.held_out if source.folds]
+    if not in_folds:
+        return learned
     held_out = examples_of(in_folds, data, recipe.fold, held_out=True)
     shown = {image for example in held_out for image in example.images}
-    return [e for e in examples_of(sources, data, recipe.fold) if shown.isdisjoint(e.images)]
+    shown |= {image for image, _, _ in near_duplicates_between(learned, held_out)}
+    return [example for example in learned if shown.isdisjoint(example.images)]
 
 
 def examples_of(

@@ -1,7 +1,7 @@
 """A frozen tower's features, computed once and kept: `$CONSILIUM_CACHE/features/KEY.safetensors`.
 
-The key covers the tower's settings, weights and preprocessing, and the dtype; within the
-file an image is named by the hash of its decoded pixels.
+The key covers the tower's settings, weights and preprocessing, the dtype, and which copy of the
+images it is; within the file an image is named by the hash of its decoded pixels.
 """
 
 import hashlib
@@ -19,19 +19,25 @@ from models.assets import cache_dir
 from models.data.pixels import open_rgb, pixel_hash
 from models.parts.vision import Tower
 from models.tensors import save_whole
+from models.training.augment import copy_of
 
 DTYPE = torch.bfloat16
 
 
-def cached_features(tower: Tower, images: Iterable[Path], batch: int = 8) -> dict[Path, Tensor]:
-    """Each image's features, [patches, dim] in bfloat16, computed only where the cache has none."""
-    path = cache_dir() / "features" / f"{_tower_key(tower)}.safetensors"
+def cached_features(
+    tower: Tower, images: Iterable[Path], copy: int = 0, batch: int = 8
+) -> dict[Path, Tensor]:
+    """Each image's features, [patches, dim] in bfloat16, computed only where the cache has none;
+    those of its augmented copy of that number, where `copy` is not 0.
+    """
+    path = cache_dir() / "features" / f"{_key(tower, copy)}.safetensors"
     kept = load_file(path) if path.exists() else {}
     key_of = {image: pixel_hash(image) for image in sorted(set(images))}
     missing = list({key: image for image, key in key_of.items() if key not in kept}.items())
     for start in track(range(0, len(missing), batch), "tower features", disable=not missing):
         chunk = missing[start : start + batch]
-        pixels = torch.stack([tower.preprocess(open_rgb(image)) for _, image in chunk])
+        shown = [copy_of(open_rgb(image), copy) for _, image in chunk]
+        pixels = torch.stack([tower.preprocess(image) for image in shown])
         with torch.no_grad():
             features = tower(pixels).to(DTYPE)
         kept |= {
@@ -43,9 +49,10 @@ def cached_features(tower: Tower, images: Iterable[Path], batch: int = 8) -> dic
     return {image: kept[key] for image, key in key_of.items()}
 
 
-def _tower_key(tower: Tower) -> str:
-    # What the tower makes of a drawn image stands for its preprocessing: code has no hash.
-    probe = tower.preprocess(Image.linear_gradient("L").resize((97, 61)))
+def _key(tower: Tower, copy: int) -> str:
+    # A drawn image stands for how images are augmented and preprocessed: code has no hash.
+    drawn = Image.linear_gradient("L").resize((97, 61)).convert("RGB")
+    probe = tower.preprocess(copy_of(drawn, copy))
     digest = hashlib.sha256(json.dumps([tower.describe(), str(DTYPE)], sort_keys=True).encode())
     digest.update(probe.numpy().tobytes())
     for name, value in sorted(tower.state_dict().items()):

@@ -9,7 +9,7 @@ import gc
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -24,17 +24,20 @@ import models.cpu_torch  # noqa: F401  before accelerate, which imports torchvis
 from accelerate import Accelerator
 
 from models.connectors import moe
+from models.data.datasets import load
 from models.data.pixels import open_rgb
 from models.parts.packing import IGNORED, Row, collate, in_steps
 from models.parts.vlm import build_model
-from models.recipe import Recipe, Stage
+from models.recipe import Recipe, Source, Stage
 from models.training import checkpoints, tuning
 from models.training.augment import augmented
+from models.training.average import Average
 from models.training.checkpoints import Checkpoint
 from models.training.examples import NEAR_DUPLICATES, check_data, examples_of, examples_to_learn
 from models.training.features import cached_features
 from models.training.losses import Losses, Objective
 from models.training.progress import Log, Tally
+from models.training.vocabulary import keep_vocabulary
 
 REPORT_EVERY = 20  # steps
 RECONSTRUCTOR = "reconstructor.safetensors"  # beside what is exported: only training needs it
@@ -60,6 +63,8 @@ def train(recipe: Recipe, data: Path, runs: Path) -> Path:
     if not all(stop and stop.finished for stop in stops) or not (run / NEAR_DUPLICATES).exists():
         alike = check_data(recipe, data, run)
         print(f"{alike} held-out images look like a training image: {run / NEAR_DUPLICATES}")
+    if recipe.language.made:
+        keep_vocabulary(recipe, data, run)
     done: dict[str, Path] = {}
     for stage in recipe.stage:
         state = checkpoints.newest(run / stage.name)
@@ -78,11 +83,13 @@ class StageRun:
         self.recipe, self.stage = recipe, stage
         self.folder = run / stage.name
         self.folder.mkdir(exist_ok=True)
-        self.model = build_model(recipe)
-        self.rows = self.model.packed(examples_to_learn(stage.data, recipe, data), recipe.prompt)
+        self.model = build_model(recipe, home=run)
+        learned = examples_to_learn(stage.data, recipe, data)
+        self.rows = self.model.packed(learned, recipe.prompt, stage.questions_per_row)
         sources = stage.validation or recipe.validation
         held_out = examples_of(sources, data, recipe.fold, held_out=True)
         self.validation = self.model.packed(held_out, recipe.prompt)
+        self.copied = copied_images(stage.data, data)
         self.steps_per_epoch = math.ceil(len(self.rows) / stage.rows_per_step)
         whole = self.steps_per_epoch * stage.epochs
         self.steps = min(whole, stage.steps or whole)
@@ -99,11 +106,16 @@ class StageRun:
             tuning.load_trained(model, origin)
         tuning.prepare(model, stage)
         self.features: dict[Path, Tensor] = {}
+        self.copies: list[dict[Path, Tensor]] = []
         if stage.tower == "frozen":
-            rows = self.validation if stage.augment else self.validation + self.learned_from()
-            images = (image for row in rows for image in row.images)
-            self.features = cached_features(model.tower, images)
-        self.objective = Objective(model)
+            learned = self.learned_from()
+            rows = self.validation if stage.augment else self.validation + learned
+            self.features = cached_features(model.tower, images_of(rows))
+            self.copies = [
+                cached_features(model.tower, images.intersection(images_of(learned)), number)
+                for number, images in enumerate(self.copied, start=1)
+            ]
+        self.objective = Objective(model, stage)
         # A fresh one would first have to learn what the parent's knew, and pull the tokens about.
         if origin and (self.start or (origin / RECONSTRUCTOR).exists()):
             self.objective.reconstructor.load_state_dict(load_file(origin / RECONSTRUCTOR))
@@ -120,14 +132,17 @@ class StageRun:
                 {"params": [p for p in part.parameters() if p.requires_grad], "lr": rate}
                 for part, rate in groups
             ],
-            weight_decay=0.01,
+            weight_decay=stage.weight_decay,
         )
+        trained = [weight for group in self.optimiser.param_groups for weight in group["params"]]
+        self.average = Average(trained, stage.average)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, self.rate)
         if self.start:
             kept = self.start.folder / "optimiser.pt"
             saved = torch.load(kept, map_location="cpu", weights_only=True)
             self.optimiser.load_state_dict(saved["optimiser"])
             self.schedule.load_state_dict(saved["schedule"])
+            self.average.restore(saved["weights"], self.start.step)
             torch.set_rng_state(saved["rng"])
             if torch.cuda.is_available() and saved["cuda_rng"]:
                 torch.cuda.set_rng_state_all(saved["cuda_rng"])
@@ -160,7 +175,8 @@ class StageRun:
                 self.log.figures(step + 1, "train", tally.report(), f"{left / 60:.0f} min left")
                 tally = Tally()
             if (step + 1) % self.steps_per_epoch == 0 or step + 1 == self.steps:
-                stop = self.save(step + 1, self.validate(step + 1))
+                with self.average.in_place() as weights:
+                    stop = self.save(step + 1, self.validate(step + 1), weights)
                 tally = Tally()
         assert stop is not None  # there is at least one step, and the last one saves
         return stop
@@ -205,6 +221,7 @@ class StageRun:
         self.optimiser.step()
         self.schedule.step()
         self.optimiser.zero_grad(set_to_none=True)
+        self.average.update()
         if self.stage.connector == "full":
             for sum_, mixture in zip(load, self.mixtures(), strict=True):
                 mixture.balance(self.accelerator.reduce(sum_))
@@ -230,13 +247,20 @@ class StageRun:
 
     def seen(self, rows: Sequence[Row]) -> Tensor:
         """The rows' images as the objective takes them: features where the tower keeps still."""
-        images = [image for row in rows for image in row.images]
+        images = list(images_of(rows))
         augment = self.stage.augment and self.objective.training
         if self.features and not augment:
-            return torch.stack([self.features[image] for image in images])
+            return torch.stack([self.features_of(image) for image in images])
         decoded = map(open_rgb, images)
         shown = map(augmented, decoded) if augment else decoded
         return torch.stack([self.model.tower.preprocess(image) for image in shown])
+
+    def features_of(self, image: Path) -> Tensor:
+        """[patches, vision_dim]; in training those of one of its copies, by lot."""
+        found = [self.features[image]]
+        if self.objective.training:
+            found += [features[image] for features in self.copies if image in features]
+        return found[int(torch.randint(len(found), ()))] if len(found) > 1 else found[0]
 
     @torch.no_grad()
     def validate(self, step: int) -> Tally:
@@ -250,13 +274,16 @@ class StageRun:
             self.log.experts(step, shares)
         return tally
 
-    def save(self, step: int, validated: Tally) -> Checkpoint:
+    def save(self, step: int, validated: Tally, weights: list[Tensor]) -> Checkpoint:
+        """`weights` are those of the optimiser, where their average stands in their place."""
+
         def write(folder: Path) -> None:
             tuning.save_trained(self.model, folder)
             save_file(self.objective.reconstructor.state_dict(), folder / RECONSTRUCTOR)
             state = {
                 "optimiser": self.optimiser.state_dict(),
                 "schedule": self.schedule.state_dict(),
+                "weights": weights if self.stage.average else [],
                 "rng": torch.get_rng_state(),
                 "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             }
@@ -269,6 +296,21 @@ class StageRun:
             checkpoints.save(self.folder, step, finished, write)
         self.accelerator.wait_for_everyone()  # the next stage may start from it
         return Checkpoint(self.folder / f"step-{step}", step, finished)
+
+
+def copied_images(sources: Sequence[Source], data: Path) -> list[set[Path]]:
+    """For each number of a copy, from 1: the images that have one."""
+    found: list[set[Path]] = [set() for _ in range(max(source.copies for source in sources))]
+    for source in {source for source in sources if source.copies}:
+        for language in source.languages:
+            shown = load(source.set, data, source.split, language)
+            for images in found[: source.copies]:
+                images.update(image for example in shown for image in example.images)
+    return found
+
+
+def images_of(rows: Sequence[Row]) -> Iterator[Path]:
+    return (image for row in rows for image in row.images)
 
 
 def in_parts(rows: list[Row], count: int) -> list[list[Row]]:

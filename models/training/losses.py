@@ -1,6 +1,7 @@
 """What training minimises: the answers' cross-entropy, and the reconstruction regulariser."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from peft import PeftModel, PeftType
 from models.parts.packing import IGNORED, Batch
 from models.parts.vlm import Embedded, Vlm
 from models.positions import FOURIER_DIM, STACK_FOURIER_DIM, fourier
+from models.recipe import Stage
 from models.training.tuning import soft_prompt
 
 
@@ -28,32 +30,62 @@ class Losses:
 
 
 class Objective(nn.Module):
-    """Model and reconstructor as one module: what several GPUs compute gradients of."""
+    """Model and reconstructor as one module: what several GPUs compute gradients of. In training
+    it hides words and smooths labels as the stage says.
+    """
 
-    def __init__(self, model: Vlm):
+    def __init__(self, model: Vlm, stage: Stage):
         super().__init__()
-        self.model = model
+        self.model, self.stage = model, stage
         text_dim = model.text_embeddings(torch.zeros(1, dtype=torch.long)).shape[-1]
         place_dim = STACK_FOURIER_DIM if model.stacks else FOURIER_DIM
         self.reconstructor = Reconstructor(text_dim, model.tower.dim, place_dim)
+        self.reconstructor.requires_grad_(stage.reconstruction > 0)
 
     def forward(self, batch: Batch, seen: Tensor) -> Losses:
         """`seen` holds the rows' images in order: pixels [images, 3, size, size], or the features
         [images, patches, vision_dim] that the tower has made of them.
         """
         features = self.model.tower(seen) if seen.dim() == 4 else seen
+        if self.training and self.stage.word_dropout:
+            batch = self._with_words_hidden(batch)
         with torch.autocast(seen.device.type, torch.bfloat16):
             logits, labels, embedded = answer_logits(self.model, batch, features)
-            # Of a tower that moves only the answers say where to: else it would move to where it
-            # is easy to rebuild. A stack is rebuilt as one, and counts as its images.
-            rebuilt = [
-                self.reconstructor(each.tokens, each.positions, each.features.detach())
-                * (each.features.shape[1] / self.model.tower.patches)
-                for each in embedded
-            ]
+            rebuilt = self._rebuilt(embedded)
         # In bfloat16 as they are: 262,144 words a token are too many to copy. Only the sum is not.
-        answer = functional.cross_entropy(logits, labels, reduction="none").float().sum()
-        return Losses(answer, torch.cat(rebuilt).sum(), logits.argmax(-1) != labels)
+        answer = functional.cross_entropy(logits, labels, reduction="none").float()
+        if self.training and self.stage.label_smoothing:
+            answer = self._smoothed(answer, logits, labels)
+        return Losses(answer.sum(), rebuilt.sum(), logits.argmax(-1) != labels)
+
+    def _rebuilt(self, embedded: Sequence[Embedded]) -> Tensor:
+        """[images]: how much of each cannot be rebuilt. Where nothing learns to, it is only asked
+        in validation.
+        """
+        if self.training and not self.stage.reconstruction:
+            return embedded[0].tokens.new_zeros(1)
+        # Of a tower that moves only the answers say where to: else it would move to where it is
+        # easy to rebuild. A stack is rebuilt as one, and counts as its images.
+        found = [
+            self.reconstructor(each.tokens, each.positions, each.features.detach())
+            * (each.features.shape[1] / self.model.tower.patches)
+            for each in embedded
+        ]
+        return torch.cat(found)
+
+    def _with_words_hidden(self, batch: Batch) -> Batch:
+        """Words of questions, unknown by lot; the last one, which the answer follows, stays."""
+        hidden = torch.rand_like(batch.ids, dtype=torch.float32) < self.stage.word_dropout
+        hidden &= (batch.labels == IGNORED) & ~batch.images
+        return replace(batch, ids=batch.ids.masked_fill(hidden, self.model.tokenizer.unk_token_id))
+
+    def _smoothed(self, answer: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        """Label smoothing (Szegedy et al. 2016, section 7) of each token's loss [n], but for the
+        end, which is certain once all has been said.
+        """
+        share = self.stage.label_smoothing * (labels != self.model.tokenizer.eos_token_id)
+        even = (logits.logsumexp(-1) - logits.mean(-1)).float()
+        return answer.lerp(even, share)
 
 
 def answer_logits(

@@ -131,7 +131,7 @@ def _samples(recipe: Recipe, last: Told, data: Path, out: Path) -> list[str]:
     """A table of questions that were drawn by lot, answered by the last checkpoint."""
     asked = _held_out(recipe, last.stage, data)
     drawn = random.Random(recipe.seed).sample(asked, min(SAMPLES, len(asked)))
-    model = build_model(recipe)
+    model = build_model(recipe, home=last.kept[-1].parents[1])
     load_trained(model, last.kept[-1])
     (out / "samples").mkdir(exist_ok=True)
     named = f"{last.stage.name}/{last.kept[-1].name}"

@@ -41,7 +41,7 @@ def train(
         if smoke:
             read = read.in_a_minute()
         if dry_run:
-            for stage in plan(read):
+            for stage in plan(read, data):
                 console.print(str(stage))
             return
         if data is None:

@@ -155,7 +155,7 @@ def bases(settings: Settings, name: str) -> tuple[str, ...]:
         recipe = load_recipe(folder / "recipe.toml")
     except RecipeError as error:
         raise EngineError(f"panel.toml: {name}: model: {error}") from error
-    return (recipe.tower.weights, recipe.language.model)
+    return recipe.bases
 
 
 def missing(settings: Settings, name: str) -> list[str]:

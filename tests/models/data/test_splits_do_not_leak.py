@@ -101,6 +101,30 @@ def test_a_worker_in_folds_never_learns_from_a_held_out_image(dataset: Path) -> 
     )
 
 
+def test_what_another_set_shows_in_another_size_is_not_learned_either(
+    film: Path, tiny_recipe: Callable[..., Recipe]
+) -> None:
+    """VQA-Med 2019 has images of VQA-RAD, and no pixel of them is the same."""
+    data = tiny.draw_slake(film.parent)
+    folded = tiny.DATA | {"folds": 2}
+    other = {"set": "vqa_rad", "split": "train", "languages": ["en"]}
+    recipe = tiny_recipe(data=[folded, other], validation=[folded])
+    recipe = recipe.model_copy(update={"validation": ()})
+    held_out = examples_of(recipe.held_out, data, recipe.fold, held_out=True)[0].images[0]
+    (data / "vqa_rad" / "images").mkdir(parents=True)
+    with Image.open(held_out) as image:
+        image.resize((48, 48)).save(data / "vqa_rad" / "images" / "twin.png")
+    film.rename(data / "vqa_rad" / "images" / "film.png")
+    row = {"question": "?", "answer": "yes", "answer_type": "CLOSED", "question_type": "PRES"}
+    rows = [row | {"qid": name, "image_name": f"{name}.png"} for name in ("twin", "film")]
+    (data / "vqa_rad" / "trainset.json").write_text(json.dumps(rows))
+
+    learned = {e.id for e in examples_to_learn(recipe.stage[0].data, recipe, data)}
+
+    assert {id for id in learned if id.startswith("vqa_rad")} == {"vqa_rad/train-film"}
+    assert len(learned) > 1  # and of SLAKE the other fold
+
+
 def test_in_cross_validation_every_question_is_answered_once_by_a_run_that_did_not_see_it(
     drawn_slake: Path, tiny_recipe: Callable[..., Recipe], tmp_path: Path
 ) -> None:

@@ -98,7 +98,7 @@ def test_a_dry_run_counts_what_will_train(tiny_recipe: RecipeMaker, mode: str) -
 
     model = build_model(recipe)
     tuning.prepare(model, recipe.stage[0])
-    objective = Objective(model)
+    objective = Objective(model, recipe.stage[0])
     trained = sum(p.numel() for p in objective.parameters() if p.requires_grad)
     still = sum(p.numel() for p in objective.parameters() if not p.requires_grad)
     assert (sum(planned.trains.values()), sum(planned.frozen.values())) == (trained, still)

@@ -47,7 +47,7 @@ FOLLOWS = {
 }
 # Packages of the index hold their base weights; the others' come from a hub.
 AT_HAND = [name for name in FOLLOWS if load_recipe(name).tower.weights.startswith("base:")]
-HOUSE = {"mobilenet", "efficientnet", "polyglot", "screening"}
+HOUSE = {"mobilenet", "efficientnet", "polyglot", "chooser", "screening"}
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.toml")))

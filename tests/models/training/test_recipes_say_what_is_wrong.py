@@ -16,6 +16,8 @@ from tests import tiny
 ROOT = Path(__file__).parents[3]
 SHIPPED = sorted(path.stem for path in RECIPES.glob("*.toml"))
 GOOD = (RECIPES / "mobilenet.toml").read_text()
+MODEL = 'model = "base:smollm2-135m-instruct"'
+MADE = "{ layers = 1, width = 64, hidden = 64, heads = 2 }"
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -76,6 +78,17 @@ def test_the_shipped_workers_are_those_that_competence_was_learned_from() -> Non
             'connector = "full"',
             'connector = "full"\ntower_lora = { rank = 2 }',
             r"stage\.tower_lora\] table goes with",
+        ),
+        (MODEL, "", "give model, a reference, or made, a table of sizes: one of them"),
+        (MODEL, f"{MODEL}\nmade = {MADE}", "or made, a table of sizes: one of them"),
+        (MODEL, f"made = {MADE}", "stage vqa: a made language model knows nothing yet"),
+        (MODEL, f"made = {MADE}\nbos = true", "bos and four_bit are for a model that is there"),
+        (MODEL, f"made = {MADE.replace('64', '66')}", "width must be a multiple of 4"),
+        ("reconstruction", "word_dropout", "stage vqa: word_dropout: only made has an unknown"),
+        (
+            "] }]\naugment",
+            "], copies = 2 }]\naugment",
+            'copies of an image are for tower = "frozen"',
         ),
     ],
 )

@@ -1,0 +1,92 @@
+"""A small language model from scratch, whose tokens are whole: words of questions, and answers.
+
+A worker on it chooses: one token holds the probability of every answer that it knows. It is a Llama
+as transformers and vLLM have it. Its vocabulary, a folder of a run or of the zoo, comes from the
+recipe's training data and is all that it needs beside its weights.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import models.cpu_torch  # noqa: F401  before transformers, which imports torchvision
+
+# isort: split
+from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import WordLevel
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from models.recipe import MadeLanguage
+
+VOCABULARY = "vocabulary"  # its folder
+END, UNKNOWN, IMAGE = "<end>", "<unknown>", "<image>"
+SEEN = 2  # a word that is seen less often is unknown, so that there is something to learn of those
+
+
+def word_tokenizer(asked: Iterable[str], answers: Iterable[str]) -> PreTrainedTokenizerFast:
+    """The words of `asked`, without capitals, Chinese ones by character; and every answer whole.
+
+    A question never becomes an answer's token, unless one of its words is that answer.
+    """
+    raw = Tokenizer(WordLevel({UNKNOWN: 0}, unk_token=UNKNOWN))
+    raw.normalizer = normalizers.BertNormalizer(strip_accents=False, lowercase=True)
+    raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    raw.decoder = decoders.Fuse()
+    counts = Counter(
+        word
+        for text in asked
+        for word, _ in raw.pre_tokenizer.pre_tokenize_str(raw.normalizer.normalize_str(text))
+    )
+    words = sorted(word for word, count in counts.items() if count >= SEEN)
+    tokens = dict.fromkeys([END, UNKNOWN, IMAGE, *words, *sorted(set(answers))])
+    raw.model = WordLevel({token: id for id, token in enumerate(tokens)}, unk_token=UNKNOWN)
+    # As it is written: no question's words add up to it.
+    raw.add_special_tokens([AddedToken(IMAGE, normalized=False)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        eos_token=END,
+        unk_token=UNKNOWN,
+        pad_token=END,  # nothing sees padding
+        additional_special_tokens=[IMAGE],
+    )
+
+
+def answer_ids(tokenizer: Any, answer: str) -> list[int]:
+    """An answer as a model is taught to say it; where answers are whole, one token, or the unknown
+    word's, which no model is taught to say.
+    """
+    if isinstance(tokenizer.backend_tokenizer.model, WordLevel):
+        return [tokenizer.convert_tokens_to_ids(answer)]
+    return tokenizer(" " + answer, add_special_tokens=False).input_ids
+
+
+def make_language(made: MadeLanguage, vocabulary: int, dtype: torch.dtype) -> Any:
+    """A fresh Llama over so many tokens, by torch's random numbers."""
+    config = LlamaConfig(
+        architectures=["LlamaForCausalLM"],
+        vocab_size=vocabulary,
+        hidden_size=made.width,
+        intermediate_size=made.hidden,
+        num_hidden_layers=made.layers,
+        num_attention_heads=made.heads,
+        max_position_embeddings=8192,
+        initializer_range=0.05,
+        attn_implementation="eager",
+        bos_token_id=None,
+        eos_token_id=0,
+        pad_token_id=0,
+        tie_word_embeddings=False,
+    )
+    language = LlamaForCausalLM(config).to(dtype)
+
+    def dropped(module: nn.Module, _: Any, out: Tensor) -> Tensor:
+        return nn.functional.dropout(out, made.dropout, module.training)
+
+    # Llama itself drops nothing of what a layer adds.
+    for layer in language.model.layers:
+        layer.self_attn.o_proj.register_forward_hook(dropped)
+        layer.mlp.down_proj.register_forward_hook(dropped)
+    return language

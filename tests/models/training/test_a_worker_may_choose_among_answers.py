@@ -1,0 +1,247 @@
+"""A language model made here: its words and answers are whole, and what is trained is served."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn import functional
+
+from models.parts.packing import IGNORED, Batch, collate
+from models.parts.vlm import Vlm, build_model
+from models.parts.words import IMAGE, UNKNOWN, answer_ids, word_tokenizer
+from models.recipe import Recipe, load_recipe
+from models.serving.export import export, load_served, served_folder
+from models.training.average import Average
+from models.training.checkpoints import claim
+from models.training.dry_run import plan
+from models.training.examples import examples_of
+from models.training.loop import train
+from models.training.losses import Losses, Objective, answer_logits
+from models.training.vocabulary import keep_vocabulary, vocabulary_of
+from tests import tiny
+
+ASKED = ["Is the Liver healthy?", "Is the liver big?", "肺在哪里？", "肺健康吗？"]
+ANSWERS = ["Left Lung, Right", "Liver", "Yes", "左肺", "Left Lung"]
+CHOOSER: dict[str, Any] = {
+    "language": "full",
+    "lora": None,
+    "data": [tiny.DATA | {"copies": 2}],
+    "word_dropout": 0.2,
+    "label_smoothing": 0.1,
+    "weight_decay": 0.05,
+    "average": 0.9,
+}
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    return load_recipe(write_chooser(tmp_path))
+
+
+def write_chooser(folder: Path, **stage: Any) -> Path:
+    content = tiny.recipe(Path("none"), "chooser", **CHOOSER | stage)
+    made = {"layers": 2, "width": 32, "hidden": 48, "heads": 4, "dropout": 0.1}
+    content["language"] = {"made": made, "family": "tiny", "image_token": IMAGE}
+    content["tower"]["strides"] = [16, 32]
+    return tiny.write_toml(content, folder / "chooser.toml")
+
+
+@pytest.fixture
+def chooser(recipe: Recipe, drawn_slake: Path, tmp_path: Path) -> Vlm:
+    """As it starts to train."""
+    keep_vocabulary(recipe, drawn_slake, tmp_path)
+    return build_model(recipe, torch.float32, home=tmp_path)
+
+
+def test_every_answer_is_one_token_that_is_read_as_it_is_written() -> None:
+    tokenizer = word_tokenizer(ASKED, ANSWERS)
+
+    for answer in ANSWERS:
+        (token,) = answer_ids(tokenizer, answer)
+        assert tokenizer.decode([token, tokenizer.eos_token_id], skip_special_tokens=True) == answer
+    assert answer_ids(tokenizer, "Kidney") == [tokenizer.unk_token_id]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("is the LIVER?", ["is", "the", "liver", "?"]),
+        ("肺健在？", ["肺", UNKNOWN, UNKNOWN, "？"]),
+        ("Yes: 左肺 Left Lung?", [UNKNOWN, UNKNOWN, UNKNOWN, "肺", UNKNOWN, UNKNOWN, "?"]),
+        (f"{IMAGE}Is left lung?", [IMAGE, "is", UNKNOWN, UNKNOWN, "?"]),
+        ("", []),
+    ],
+    ids=["capitals", "Chinese", "an answer's words", "an image", "nothing"],
+)
+def test_a_question_is_read_by_words_that_were_seen_twice(text: str, words: list[str]) -> None:
+    """Chinese ones by character; an answer's own token never comes of a question's words."""
+    tokenizer = word_tokenizer(ASKED, ANSWERS)
+
+    assert tokenizer.convert_ids_to_tokens(tokenizer(text).input_ids) == words
+
+
+def test_the_vocabulary_is_a_function_of_the_data_and_not_of_its_order() -> None:
+    one, other = word_tokenizer(ASKED, ANSWERS), word_tokenizer(ASKED[::-1], ANSWERS[::-1])
+
+    assert one.get_vocab() == other.get_vocab()
+
+
+def test_a_set_that_is_named_twice_makes_no_word_commoner(tmp_path: Path) -> None:
+    """Or the words that are known would depend on how often a stage shows them."""
+    data = tiny.draw_slake(tmp_path)
+    file = data / "slake" / "train.json"
+    file.write_text(file.read_text().replace("Which colour?", "Which odd colour?", 1))
+    recipe = load_recipe(write_chooser(tmp_path, data=[tiny.DATA, tiny.DATA | {"copies": 1}]))
+
+    known = vocabulary_of(recipe, data).get_vocab()
+
+    assert "colour" in known and "odd" not in known
+
+
+def test_a_stopped_run_ends_with_the_weights_and_average_of_an_unbroken_one(
+    recipe: Recipe, drawn_slake: Path, tmp_path: Path
+) -> None:
+    """Copies, hidden words and dropout are drawn as if nothing had been."""
+    unbroken = train(recipe, drawn_slake, tmp_path / "unbroken")
+    finished = train(recipe, drawn_slake, tmp_path / "broken")
+    (finished / "state.json").unlink()  # as if it had been cut off while saving
+
+    resumed = train(recipe, drawn_slake, tmp_path / "broken")
+
+    for name in ("connector", "language"):
+        expected, found = (load_file(at / f"{name}.safetensors") for at in (unbroken, resumed))
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(expected[key], found[key]) for key in expected)
+    own, again = (torch.load(at / "optimiser.pt")["weights"] for at in (unbroken, resumed))
+    assert all(map(torch.equal, own, again))
+
+
+def test_an_exported_chooser_is_asked_as_it_was_trained(drawn_slake: Path, tmp_path: Path) -> None:
+    """The chat template's ids are those of training, and its folder needs neither the data nor a
+    base language model."""
+    file = write_chooser(tmp_path, epochs=1, data=[tiny.DATA])
+    recipe = load_recipe(file)
+    checkpoint = train(recipe, drawn_slake, tmp_path / "runs")
+
+    zoo = export(file, checkpoint, tmp_path / "zoo")
+    served = load_served(served_folder(zoo))
+
+    row, *_ = served.packed(examples_of(recipe.stage[0].data, drawn_slake)[:1], recipe.prompt)
+    text = recipe.prompt.format(question=row.questions[0].question)
+    content = [{"type": "image"}, {"type": "text", "text": text}]
+    ids = served.tokenizer.apply_chat_template([{"role": "user", "content": content}]).input_ids
+    assert ids == [served.tokenizer.convert_tokens_to_ids(IMAGE), *row.asked.tolist()]
+    assert served.tokenizer.decode(row.labels[row.labels != IGNORED][:1]) == "red"
+    kept = load_file(checkpoint / "language.safetensors")
+    for name, weight in served.language.state_dict().items():
+        assert torch.equal(weight, kept[name].to(torch.bfloat16))
+    assert "language" not in (zoo / "base.json").read_text()
+    assert "made here: a Llama of 2 layers of width 32" in (zoo / "README.md").read_text()
+
+
+def test_a_dry_run_counts_the_words_of_the_data(recipe: Recipe, drawn_slake: Path) -> None:
+    (with_words,), (without,) = plan(recipe, drawn_slake), plan(recipe)
+
+    # is it red ? which colour answer :, blue green red white True False
+    words = {"is", "it", "red", "?", "which", "colour", "answer", ":"}
+    words |= {"blue", "green", "white", "True", "False"}
+    grown = with_words.trains["language"] - without.trains["language"]
+    assert grown == 2 * 32 * len(words)
+
+
+def batch_of(chooser: Vlm, recipe: Recipe, data: Path) -> tuple[Batch, torch.Tensor]:
+    rows = chooser.packed(examples_of(recipe.stage[0].data, data), recipe.prompt)
+    generator = torch.Generator().manual_seed(0)
+    shape = (len(rows), chooser.tower.patches, chooser.tower.dim)
+    return collate(rows, 0), torch.randn(shape, generator=generator)
+
+
+def losses_of(chooser: Vlm, recipe: Recipe, data: Path, **stage: Any) -> Losses:
+    """In training, without dropout, with nothing of the recipe's but `stage`."""
+    plain = {"word_dropout": 0.0, "label_smoothing": 0.0}
+    objective = Objective(chooser, recipe.stage[0].model_copy(update=plain | stage))
+    chooser.eval()
+    objective.training = True
+    found: Losses = objective(*batch_of(chooser, recipe, data))
+    return found
+
+
+def test_an_answers_label_is_smoothed_and_its_end_is_not(
+    chooser: Vlm, recipe: Recipe, drawn_slake: Path
+) -> None:
+    """As torch smooths; the end would else cost every answer a tenth of its confidence."""
+    with torch.autocast("cpu", torch.bfloat16):
+        logits, labels, _ = answer_logits(chooser.eval(), *batch_of(chooser, recipe, drawn_slake))
+    said = labels != chooser.tokenizer.eos_token_id
+    expected = functional.cross_entropy(
+        logits[said].float(), labels[said], label_smoothing=0.1, reduction="sum"
+    ) + functional.cross_entropy(logits[~said].float(), labels[~said], reduction="sum")
+
+    found = losses_of(chooser, recipe, drawn_slake, label_smoothing=0.1).answer
+
+    assert found.item() == pytest.approx(expected.item(), rel=2e-3)
+
+
+def test_only_words_of_questions_are_hidden(
+    chooser: Vlm, recipe: Recipe, drawn_slake: Path
+) -> None:
+    """Never the image, the answer, or the last word, which the answer follows."""
+    batch, _ = batch_of(chooser, recipe, drawn_slake)
+    stage = recipe.stage[0].model_copy(update={"word_dropout": 0.999999})
+
+    hidden = Objective(chooser, stage)._with_words_hidden(batch)
+
+    kept = (batch.labels != IGNORED) | batch.images
+    assert torch.equal(hidden.ids[kept], batch.ids[kept])
+    assert (hidden.ids[~kept] == chooser.tokenizer.unk_token_id).all()
+
+
+def test_a_validated_loss_is_neither_smoothed_nor_hidden(
+    chooser: Vlm, recipe: Recipe, drawn_slake: Path
+) -> None:
+    plain = losses_of(chooser, recipe, drawn_slake).answer
+    validated = Objective(chooser, recipe.stage[0]).eval()
+
+    assert torch.equal(validated(*batch_of(chooser, recipe, drawn_slake)).answer, plain)
+
+
+def test_the_average_follows_the_weights_and_stands_in_for_them() -> None:
+    """Of 1, 2, 3 …: a tenth of the first step stays, later ones weigh as the decay says."""
+    weight = nn.Parameter(torch.zeros(1))
+    average, expected = Average([weight], 0.5), 0.0
+    for step in range(20):
+        weight.data.fill_(step)
+        average.update()
+        decay = min(0.5, (step + 1) / (step + 10)) if step else 0.0
+        expected = decay * expected + (1 - decay) * step
+
+    with average.in_place() as own:
+        assert weight.item() == pytest.approx(expected)
+        assert [each.item() for each in own] == [19.0]
+    assert weight.item() == 19
+
+
+def test_without_a_decay_nothing_is_averaged() -> None:
+    weight = nn.Parameter(torch.ones(1))
+    average = Average([weight], 0.0)
+    average.update()
+
+    with average.in_place():
+        assert weight.item() == 1
+
+
+def test_a_vocabulary_stays_with_its_run(recipe: Recipe, drawn_slake: Path, tmp_path: Path) -> None:
+    """A run that goes on, and a worker that is trained on, keep the tokens they have learned."""
+    run = claim(tmp_path / "runs", recipe)
+    keep_vocabulary(recipe, drawn_slake, run)
+    before = (run / "vocabulary" / "tokenizer.json").read_bytes()
+    onward = recipe.model_copy(update={"start": str(run), "prompt": "Now: {question}"})
+
+    keep_vocabulary(onward, drawn_slake, run)
+    keep_vocabulary(onward, drawn_slake, tmp_path)
+
+    assert (run / "vocabulary" / "tokenizer.json").read_bytes() == before
+    assert (tmp_path / "vocabulary" / "tokenizer.json").read_bytes() == before

@@ -41,9 +41,8 @@ class Average:
     def restore(self, own: Sequence[Tensor], steps: int) -> None:
         """From a checkpoint whose average is in place already: what the weights were, and how many
         steps it is of."""
-        if self.on:
-            self.kept.n_averaged.fill_(steps)
-            self._set(own)
+        self.kept.n_averaged.fill_(steps)
+        self._set(own)
 
     @torch.no_grad()
     def _set(self, values: Sequence[Tensor]) -> None:

@@ -142,7 +142,8 @@ class StageRun:
             saved = torch.load(kept, map_location="cpu", weights_only=True)
             self.optimiser.load_state_dict(saved["optimiser"])
             self.schedule.load_state_dict(saved["schedule"])
-            self.average.restore(saved["weights"], self.start.step)
+            if stage.average:
+                self.average.restore(saved["weights"], self.start.step)
             torch.set_rng_state(saved["rng"])
             if torch.cuda.is_available() and saved["cuda_rng"]:
                 torch.cuda.set_rng_state_all(saved["cuda_rng"])

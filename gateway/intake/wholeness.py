@@ -21,6 +21,8 @@ ADAM7 += [(0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
 SCAN, NO_MARK = 0xDA, -1
 END_OF_JPEG = b"\xff\xd9"
 AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # any mark but those within a scan
+ALONE = {0x01, *range(0xD0, 0xD8)}  # marks without a length; none stands between segments
+FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # T.81 table B.1
 BY_COEFFICIENTS = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}  # frames whose scans tell 64 numbers of a block
 # What libjpeg warns of when it makes up pixels. It warns of harmless things too.
 MADE_UP = re.compile(
@@ -82,7 +84,7 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
             at += 1
             continue
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        if end > len(data) or end < at + 4:
+        if end > len(data) or end < at + 4 or data[at + 1] in ALONE:
             break
         if data[at + 1] == SCAN:
             found = AFTER_SCAN.search(data, end)
@@ -94,10 +96,13 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def check_jpeg(data: bytes) -> None:
-    """Raises ValueError where a scan is missing or cut short: by decoding it at an eighth of its
-    size, which reads every one of its bits."""
+    """Raises ValueError where a scan is missing or cut short: by decoding it, at an eighth of its
+    size where it can be, which reads every one of its bits."""
+    frame = None  # the first one, as a decoder takes it
     left: dict[int, set[int]] = {}  # of a component, the coefficients not told to their last bit
     for mark, segment in jpeg_segments(data):
+        if mark in FRAMES and frame is None:
+            frame = mark
         if mark in BY_COEFFICIENTS:
             left = {component: set(range(64)) for component in segment[10::3]}
         elif mark == NO_MARK:
@@ -110,10 +115,10 @@ def check_jpeg(data: bytes) -> None:
                     left[component] -= set(range(first, last + 1))
     if any(left.values()):
         raise ValueError("scans are missing")
+    # Asked for an eighth of a lossless frame, libjpeg-turbo writes the whole of it, and beyond.
+    eighth = {"min_height": 1, "min_width": 1, "min_factor": 8} if frame in BY_COEFFICIENTS else {}
     try:
-        simplejpeg.decode_jpeg(
-            data, "GRAY", fastdct=True, fastupsample=True, min_height=1, min_width=1, min_factor=8
-        )
+        simplejpeg.decode_jpeg(data, "GRAY", fastdct=True, fastupsample=True, **eighth)
     except ValueError as error:
         if MADE_UP.search(str(error)):
             raise

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image, ImageCms, TiffImagePlugin
@@ -393,3 +394,17 @@ def test_wide_numbers_beyond_measure_are_refused_unread():
 def test_the_tiff_writer_of_these_tests_is_understood_elsewhere():
     page = Image.open(io.BytesIO(tiff(RAMP.astype("u1"))))
     assert isinstance(page, TiffImagePlugin.TiffImageFile) and (np.asarray(page) == RAMP).all()
+
+
+LOSSLESS = np.random.default_rng(0).integers(0, 255, (256, 256)).astype("u1")
+
+
+def test_a_lossless_jpeg_is_read_and_kills_nobody():
+    """Nor one whose frame a walk over the segments does not find."""
+    whole = imagecodecs.jpeg8_encode(LOSSLESS, lossless=True)
+
+    assert (np.asarray(shown(whole, "Image 1 of 1")) == LOSSLESS).all()
+    for before in (b"", b"\xff\x01", b"\xff\xd0", b"\xff\xff"):
+        data = whole[:2] + before + whole[2:]
+        with pytest.raises(UnreadableImage):
+            only_pixels(data[: len(data) // 2] + b"\xff\xd9", "Image 1 of 1")

@@ -3,6 +3,7 @@ read where pixels are missing."""
 
 import io
 import struct
+import tracemalloc
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image, ImageCms, TiffImagePlugin
 
 from gateway.contract import TooLarge, UnreadableImage
+from gateway.intake import samples
 from gateway.intake.pixels import only_pixels, shown
 from tests.conftest import picture
 
@@ -153,12 +155,33 @@ def test_what_another_program_wrote_is_read(compression):
     assert (seen(file.getvalue()) == expected).all()
 
 
-def test_twelve_bits_in_a_row_are_read():
-    values = WIDE[:, :32, 0]
-    bits = np.unpackbits(values.astype(">u2").view(np.uint8).reshape(40, 32, 2), axis=2)[..., 4:]
-    packed = np.packbits(bits.reshape(40, -1), axis=1).tobytes()
+def packed_bits(values: np.ndarray, bits: int) -> bytes:
+    """Rows of samples without a gap, each filled up to a byte."""
+    rows = values.astype(">u2").view(np.uint8).reshape(*values.shape, 2)
+    each = np.unpackbits(rows, axis=2)[..., 16 - bits :]
+    return np.packbits(each.reshape(len(values), -1), axis=1).tobytes()
+
+
+@pytest.mark.parametrize("columns", [33, 32, 3])
+@pytest.mark.parametrize("bits", [9, 10, 12, 13, 15])
+def test_any_number_of_bits_in_a_row_is_read(bits, columns):
+    values = WIDE[:, :columns, 0] % 2**bits
     expected = seen(tiff(values.astype("<u2")))
-    assert (seen(tiff(values.astype("<u2"), bits=12, data=packed)) == expected).all()
+    data = packed_bits(values, bits)
+    assert (seen(tiff(values.astype("<u2"), bits=bits, data=data)) == expected).all()
+
+
+def test_packed_bits_take_little_more_memory_than_the_picture():
+    """Numpy tells of its memory too; a bit of each as a wide number is a hundredfold."""
+    values = np.arange(250_000).reshape(500, 500) % 4096
+    data = tiff(values.astype("<u2"), bits=12, data=packed_bits(values, 12))
+    page = samples.of_tiff(data)
+    assert page
+    tracemalloc.start()
+    page.read()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 12 * values.size
 
 
 def test_what_is_no_number_is_black_and_takes_no_part_in_the_range():
@@ -388,6 +411,25 @@ def test_wide_numbers_beyond_measure_are_refused_unread():
     bomb = tiff(np.zeros((1, 1, 3), "f8"), 2, data=packed, t259=(8,), t256=(7_000,), t257=(7_000,))
     with pytest.raises(TooLarge, match="MB of wide numbers"):
         only_pixels(bomb, "Image 1 of 1")
+
+
+@pytest.mark.parametrize("side", ["t322", "t323"])
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+def test_tiles_far_larger_than_the_page_are_refused_unread(kind, side):
+    """Each is unpacked as a whole, of which next to nothing is in the file."""
+    tile = {"t322": (16,), "t323": (16,), "t324": (8,), "t325": (9,), side: (2**20,)}
+    with pytest.raises(UnreadableImage):
+        only_pixels(tiff(np.ones((16, 16), kind), **tile), "Image 1 of 1")
+
+
+def test_what_fills_up_tiles_counts_as_decoded():
+    """A narrow page may be of many rows."""
+    tile = {"t322": (4096,), "t323": (16,), "t324": [8] * 6250, "t325": [9] * 6250}
+    page = samples.of_tiff(tiff(np.ones((1, 1), "u2"), **tile, t256=(16,), t257=(100_000,)))
+    assert page and page.decoded_bytes == 4096 * 100_000 * 2
+    with pytest.raises(TooLarge, match="MB of wide numbers"):
+        tall = tiff(np.ones((1, 1), "u2"), **tile, t256=(16,), t257=(100_000,))
+        only_pixels(tall, "Image 1 of 1")
 
 
 def test_the_tiff_writer_of_these_tests_is_understood_elsewhere():

@@ -48,6 +48,12 @@ def depth_of_png(data: bytes) -> int:
     return data[24]
 
 
+def decoded_bytes_of_png(data: bytes) -> int:
+    """Of all the samples of one of 16 bits."""
+    width, height = struct.unpack_from(">II", data, 16)
+    return 2 * wholeness.SAMPLES[data[25]] * int(width) * int(height)
+
+
 def of_png(data: bytes) -> Samples:
     """The samples of a PNG of 16 bits whose size was checked; raises as `png_rows`.
 

@@ -351,6 +351,18 @@ def test_a_jpeg_without_data_in_its_middle_is_not_whole():
         only_pixels(whole[:middle] + whole[middle + 300 :], "Image 1 of 1")
 
 
+@pytest.mark.parametrize("hidden", [b"", b"\0", b"\xff\x01\xff\xff"])
+def test_a_jpeg_of_a_thousand_scans_is_refused_undecoded(hidden):
+    """Each costs a decoder the whole picture again. It finds them too where they are hidden from
+    who walks from mark to mark."""
+    whole = jpeg(progressive=True)
+    last = whole[whole.rindex(b"\xff\xda") : -2]
+    assert only_pixels(whole[:-2] + hidden + last * 30 + whole[-2:], "Image 1 of 1").data
+    with pytest.raises(UnreadableImage) as refused:
+        only_pixels(whole[:-2] + hidden + last * 1000 + whole[-2:], "Image 1 of 1")
+    assert "scans" in str(refused.value.__cause__)
+
+
 BROKEN: dict[str, Callable[[bytes], bytes]] = {
     "short": lambda rows: zlib.compress(rows[: len(rows) // 2]),
     "cut": lambda rows: zlib.compress(rows)[:-9],
@@ -430,6 +442,15 @@ def test_what_fills_up_tiles_counts_as_decoded():
     with pytest.raises(TooLarge, match="MB of wide numbers"):
         tall = tiff(np.ones((1, 1), "u2"), **tile, t256=(16,), t257=(100_000,))
         only_pixels(tall, "Image 1 of 1")
+
+
+@pytest.mark.parametrize(("colours", "refused"), [(0, False), (4, False), (2, True), (6, True)])
+def test_a_deep_png_beyond_measure_is_refused_before_it_is_inflated(colours, refused):
+    """By the samples that its pixels have: grey with transparency has two."""
+    head = struct.pack(">IIBBBBB", 7_000, 7_000, 16, colours, 0, 0, 0)
+    data = png_chunk(b"IHDR", head) + png_chunk(b"IDAT", b"no rows") + png_chunk(b"IEND", b"")
+    with pytest.raises(TooLarge if refused else UnreadableImage):
+        only_pixels(b"\x89PNG\r\n\x1a\n" + data, "Image 1 of 1")
 
 
 def test_the_tiff_writer_of_these_tests_is_understood_elsewhere():

@@ -246,7 +246,7 @@ def _decode(header: Any, index: int, place: str) -> NDArray[Any]:
     except WrongSize as error:
         raise UnreadableImage(
             f"{place}: (7FE0,0010) Pixel Data is cut short, or of another size than (0028,0010) "
-            "Rows and (0028,0011) Columns say. Export it again."
+            "Rows, (0028,0011) Columns and (0028,0002) Samples per Pixel say. Export it again."
         ) from error
     pixels: NDArray[Any]
     pixels, _ = get_decoder(syntax).as_array(

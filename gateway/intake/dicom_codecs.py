@@ -26,6 +26,8 @@ from pydicom.uid import (
 )
 from pydicom.uid import JPEG2000 as JPEG2000Lossy
 
+from gateway.intake import wholeness
+
 OURS = "imagecodecs"
 JPEG = {JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1}
 JPEG_LS = {JPEGLSLossless, JPEGLSNearLossless}
@@ -39,7 +41,7 @@ _END = b"\xff\xd9"  # EOI, of which no decoder notices that it is missing
 
 
 class WrongSize(ValueError):
-    """A frame is compressed in another size than the header says, or ends early."""
+    """A frame has another size or other components than the header says, or ends early."""
 
 
 def plugin_for(syntax: UID, header: Any, index: int) -> str:
@@ -61,10 +63,11 @@ def plugin_for(syntax: UID, header: Any, index: int) -> str:
     if syntax in JPEG_2000:
         size = _size_of_jpeg_2000(frame)
     else:
+        wholeness.check_scans(frame)
         if not frame.rstrip(b"\0\xff").endswith(_END):
             raise WrongSize("no end of image")
         size = _size_of_jpeg(frame)
-    if size != (header.Rows, header.Columns):
+    if size != (header.Rows, header.Columns, header.SamplesPerPixel):
         raise WrongSize("another size than in the header")
     # Pillow heeds what an Adobe mark says of the colours; twelve bits it cannot.
     return "pillow" if syntax == JPEGBaseline8Bit else OURS
@@ -76,24 +79,25 @@ def _offsets(header: Any) -> tuple[bytes, bytes] | None:
     return table if all(table) else None
 
 
-def _size_of_jpeg(frame: bytes) -> tuple[int, int] | None:
-    """Rows and columns in a JPEG's or JPEG-LS's frame header; None where there is none."""
+def _size_of_jpeg(frame: bytes) -> tuple[int, int, int] | None:
+    """Rows, columns and components in the frame header of a JPEG or JPEG-LS; None without one."""
     at = 2
-    while at + 9 <= len(frame) and frame[at] == 0xFF:
+    while at + 10 <= len(frame) and frame[at] == 0xFF:
         mark = frame[at + 1]
         if mark in _FRAME_HEADERS:
-            return struct.unpack_from(">HH", frame, at + 5)
+            return struct.unpack_from(">HHB", frame, at + 5)
         # A mark may be preceded by any number of fill bytes.
         at += 1 if mark == 0xFF else 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
     return None
 
 
-def _size_of_jpeg_2000(frame: bytes) -> tuple[int, int] | None:
+def _size_of_jpeg_2000(frame: bytes) -> tuple[int, int, int] | None:
     at = frame.find(_CODESTREAM)
-    if at < 0 or at + 24 > len(frame):
+    if at < 0 or at + 42 > len(frame):
         return None
-    width, height, left, top = struct.unpack_from(">IIII", frame, at + 8)
-    return height - top, width - left
+    # What stands between is of the tiles.
+    width, height, left, top, components = struct.unpack_from(">IIII16xH", frame, at + 8)
+    return height - top, width - left, components
 
 
 def _decode_frame(source: bytes, runner: Any) -> bytes | bytearray:

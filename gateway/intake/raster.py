@@ -44,6 +44,15 @@ def check_pixels(width: int, height: int, place: str) -> None:
         )
 
 
+def check_bytes(count: int, place: str) -> None:
+    """Raises TooLarge, before so many are decoded."""
+    if count > MAX_BYTES:
+        raise TooLarge(
+            f"{place} holds over {MAX_BYTES // 1_000_000} MB of wide numbers when it is decoded. "
+            "Send a smaller one, or 8 bits for each colour."
+        )
+
+
 def picture(data: bytes, place: str) -> Image.Image:
     """What the file shows; raises a Refused, or what a decoder raises for a broken file."""
     kind = kind_of(data)
@@ -53,30 +62,24 @@ def picture(data: bytes, place: str) -> Image.Image:
         raise UnsupportedMedia(f"{place} is not an image that is served. Send {FORMATS}.")
     if kind == "TIFF" and (found := samples.of_tiff(data)):
         check_pixels(found.width, found.height, place)
-        _check_bytes(found.decoded_bytes, place)
+        check_bytes(found.decoded_bytes, place)
         return _upright(_shown(found.read()), found.orientation)
     if kind == "JPEG":
         data += wholeness.END_OF_JPEG  # cameras and browsers leave it off; twice does no harm
     image: Image.Image = Image.open(io.BytesIO(data), formats=[kind])
     check_pixels(*image.size, place)
+    deep = kind == "PNG" and samples.depth_of_png(data) == 16
+    if deep:
+        check_bytes(samples.decoded_bytes_of_png(data), place)
     if kind == "JPEG":
         wholeness.check_jpeg(data)
     if kind == "PNG":
         wholeness.png_rows(data)
     image.load()
     orientation = image.getexif().get(ORIENTATION, 1)
-    if kind == "PNG" and samples.depth_of_png(data) == 16:
-        _check_bytes(2 * len(image.getbands()) * image.width * image.height, place)
+    if deep:
         return _upright(_shown(samples.of_png(data)), orientation)
     return _upright(_flat(image, data), orientation)
-
-
-def _check_bytes(count: int, place: str) -> None:
-    if count > MAX_BYTES:
-        raise TooLarge(
-            f"{place} holds over {MAX_BYTES // 1_000_000} MB of wide numbers when it is decoded. "
-            "Send a smaller one, or 8 bits for each colour."
-        )
 
 
 def _flat(image: Image.Image, data: bytes) -> Image.Image:

@@ -27,6 +27,7 @@ PLANAR, PREDICTOR, TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES = 284, 317, 322, 3
 EXTRA, FORMAT = 338, 339
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3
 PREMULTIPLIED, ALPHA = 1, 2
+LARGEST_MARGIN = 4096  # by which a tile may be wider or higher than the whole page
 # Those that pack bytes, whatever the bytes are: none, LZW, deflate (twice), PackBits, LZMA, zstd.
 PACKS_BYTES = {1, 5, 8, 32946, 32773, 34925, 50000}
 
@@ -45,6 +46,12 @@ class Samples:
 def depth_of_png(data: bytes) -> int:
     """Bits of a sample."""
     return data[24]
+
+
+def decoded_bytes_of_png(data: bytes) -> int:
+    """Of all the samples of one of 16 bits."""
+    width, height = struct.unpack_from(">II", data, 16)
+    return 2 * wholeness.SAMPLES[data[25]] * int(width) * int(height)
 
 
 def of_png(data: bytes) -> Samples:
@@ -88,12 +95,16 @@ def _png_of_8_bits(data: bytes, rows: bytes) -> NDArray[np.uint8]:
 def of_tiff(data: bytes) -> "Tiff | None":
     """The first page, where it is grey or RGB of samples that Pillow does not read as they are.
 
-    Raises what Pillow raises for a broken directory.
+    Raises ValueError for tiles that are far larger than the page, since a decoder sets memory aside
+    for a whole one; and what Pillow raises for a broken directory.
     """
     file, header = io.BytesIO(data), data[: 16 if data[2:4] in (b"+\0", b"\0+") else 8]
     tags = TiffImagePlugin.ImageFileDirectory_v2(header)
     file.seek(tags.next)
     tags.load(file)
+    for tile, page in ((TILE_WIDTH, WIDTH), (TILE_HEIGHT, HEIGHT)):
+        if tags.get(tile, 0) > tags[page] + LARGEST_MARGIN:
+            raise ValueError("tiles far larger than the page")
     bits, form = set(tags.get(BITS, (1,))), set(tags.get(FORMAT, (UNSIGNED,)))
     count, photometric = int(tags.get(SAMPLES, 1)), tags.get(PHOTOMETRIC)
     plain = max(bits) <= 8 and form == {UNSIGNED} and (count == 1 or photometric == 2)
@@ -114,11 +125,13 @@ class Tiff:
         self.orientation = int(tags.get(ORIENTATION, 1))
         self._bits, self._count = int(tags[BITS][0]), int(tags.get(SAMPLES, 1))
         self._format = int(tags.get(FORMAT, (UNSIGNED,))[0])
+        self._across = int(tags[TILE_WIDTH]) if TILES in tags else self.width
 
     @property
     def decoded_bytes(self) -> int:
-        """Of all its samples."""
-        return self.width * self.height * self._count * max(self._bits, 16) // 8
+        """Of all its samples, with those that fill up the tiles at its right."""
+        columns = -(-self.width // self._across) * self._across
+        return columns * self.height * self._count * max(self._bits, 16) // 8
 
     def read(self) -> Samples:
         """Raises ValueError for samples of no known kind, and what Pillow raises."""
@@ -142,9 +155,7 @@ class Tiff:
     def _plane(self, plane: int, count: int) -> NDArray[Any]:
         """[rows, columns, count]: one plane, or the only one with all its samples beside each
         other. Its bytes are read as a grey picture that is so much wider."""
-        tiled = TILES in self._tags
-        across = int(self._tags[TILE_WIDTH]) if tiled else self.width
-        tiles = -(-self.width // across)
+        across, tiles = self._across, -(-self.width // self._across)
         stride = -(-across * count * self._bits // 8)  # bytes in a row of a tile, or of a strip
         grey = self._as_bytes(plane, stride, tiles)
         rows = np.asarray(Image.open(io.BytesIO(grey), formats=["TIFF"]))
@@ -209,7 +220,16 @@ class Tiff:
             return values
         if self._format != UNSIGNED or self._bits > 16 or predictor != 1:
             raise ValueError("samples of a rare kind")
-        bits = np.unpackbits(rows, axis=2)[..., : across * count * self._bits]
-        weights = 1 << np.arange(self._bits - 1, -1, -1)
-        numbers = bits.reshape(*rows.shape[:2], across * count, self._bits) @ weights
-        return numbers.astype(np.uint16).reshape(shape)
+        # Eight samples fill as many bytes as one has bits, and each lies within three of them.
+        groups = -(-across * count // 8)
+        end = groups * self._bits
+        padded = np.pad(rows, ((0, 0), (0, 0), (0, end + 2 - rows.shape[2])))
+        numbers = np.empty((*rows.shape[:2], groups * 8), np.uint16)
+        for sample in range(8):
+            at, skipped = divmod(sample * self._bits, 8)
+            high, middle, low = (
+                padded[..., byte : byte + end : self._bits] for byte in (at, at + 1, at + 2)
+            )
+            three = high.astype(np.uint32) << 16 | middle.astype(np.uint32) << 8 | low
+            numbers[..., sample::8] = three >> (24 - skipped - self._bits) & (2**self._bits - 1)
+        return numbers[..., : across * count].reshape(shape)

@@ -22,7 +22,7 @@ BASELINE, EXTENDED, PROGRESSIVE = 0xC0, 0xC1, 0xC2
 TABLES = {0xC4, 0xDB, 0xDD}  # Huffman, quantisation, restart interval
 EXIF, ADOBE, COMMENT = 0xE1, 0xEE, 0xFE
 APPLICATION = range(0xE0, 0xF0)
-MAX_SCANS = 64  # a scan costs a decoder the whole picture again
+MAX_SCANS = 64  # workers decode what is passed on, and each scan costs them the whole picture
 
 
 def strip_png(data: bytes) -> tuple[bytes, int, int] | None:

@@ -19,6 +19,7 @@ ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)]
 ADAM7 += [(0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
 
 SCAN, NO_MARK = 0xDA, -1
+MAX_SCANS = 500  # an encoder writes ten or so, and each costs a decoder the whole picture again
 END_OF_JPEG = b"\xff\xd9"
 AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # any mark but those within a scan
 ALONE = {0x01, *range(0xD0, 0xD8)}  # marks without a length; none stands between segments
@@ -95,9 +96,20 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
         yield NO_MARK, b""
 
 
+def check_scans(data: bytes) -> None:
+    """Raises ValueError for a JPEG of so many scans that decoding it would take minutes.
+
+    Their marks are counted wherever they stand: a decoder goes on where a walk over the segments
+    ends. Twenty megabytes of what is no JPEG, as a phone's film behind one, hold 300 by chance.
+    """
+    if data.count(b"\xff\xda") > MAX_SCANS:
+        raise ValueError("too many scans")
+
+
 def check_jpeg(data: bytes) -> None:
     """Raises ValueError where a scan is missing or cut short: by decoding it, at an eighth of its
-    size where it can be, which reads every one of its bits."""
+    size where it can be, which reads every one of its bits; or as `check_scans`, before that."""
+    check_scans(data)
     frame = None  # the first one, as a decoder takes it
     left: dict[int, set[int]] = {}  # of a component, the coefficients not told to their last bit
     for mark, segment in jpeg_segments(data):

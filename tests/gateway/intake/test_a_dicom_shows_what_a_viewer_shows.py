@@ -14,6 +14,8 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
     JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
@@ -529,6 +531,36 @@ def test_a_frame_of_another_size_than_the_header_says_is_not_decoded():
         short = encapsulate([frame[: len(frame) // 2]])
         with pytest.raises(UnreadableImage):
             shown(dicom_of(RAMP, syntax=syntax, PixelData=short))
+
+
+def test_a_frame_of_other_components_than_the_header_says_is_not_decoded():
+    """A kilobyte may tell of as many as 16,384, each of the size that the header says."""
+    import imagecodecs
+
+    grey = (RAMP >> 4).astype(np.uint8)
+    many = np.repeat(grey[..., None], 3, axis=-1)
+    frames = {
+        JPEG2000Lossless: imagecodecs.jpeg2k_encode(many, reversible=True, codecformat="j2k"),
+        HTJ2K: imagecodecs.htj2k_encode(many, reversible=True),
+        JPEGLSLossless: imagecodecs.jpegls_encode(many),
+        JPEGBaseline8Bit: imagecodecs.jpeg8_encode(many, colorspace="RGB", outcolorspace="RGB"),
+    }
+    for syntax, frame in frames.items():
+        assert shown(dicom_of(many, syntax=syntax, PixelData=encapsulate([frame]))).shape[2] == 3
+        with pytest.raises(UnreadableImage, match=r"\(0028,0002\) Samples per Pixel"):
+            shown(dicom_of(grey, syntax=syntax, PixelData=encapsulate([frame])))
+
+
+def test_a_jpeg_of_a_thousand_scans_is_not_decoded():
+    """Each costs the decoder the whole picture again."""
+    import imagecodecs
+
+    frame = imagecodecs.jpeg8_encode((RAMP >> 4).astype(np.uint8))
+    scan = frame[frame.index(b"\xff\xda") : -2]
+    made = encapsulate([frame[:-2] + 1000 * scan + frame[-2:]])
+    with pytest.raises(UnreadableImage) as refused:
+        shown(dicom_of(RAMP.astype(np.uint8), syntax=JPEGBaseline8Bit, PixelData=made))
+    assert "scans" in str(refused.value.__cause__)
 
 
 def test_a_run_that_never_ends_is_not_decoded():

@@ -3,6 +3,7 @@ read where pixels are missing."""
 
 import io
 import struct
+import tracemalloc
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image, ImageCms, TiffImagePlugin
 
 from gateway.contract import TooLarge, UnreadableImage
+from gateway.intake import samples
 from gateway.intake.pixels import only_pixels, shown
 from tests.conftest import picture
 
@@ -154,12 +156,33 @@ def test_what_another_program_wrote_is_read(compression):
     assert (seen(file.getvalue()) == expected).all()
 
 
-def test_twelve_bits_in_a_row_are_read():
-    values = WIDE[:, :32, 0]
-    bits = np.unpackbits(values.astype(">u2").view(np.uint8).reshape(40, 32, 2), axis=2)[..., 4:]
-    packed = np.packbits(bits.reshape(40, -1), axis=1).tobytes()
+def packed_bits(values: np.ndarray, bits: int) -> bytes:
+    """Rows of samples without a gap, each filled up to a byte."""
+    rows = values.astype(">u2").view(np.uint8).reshape(*values.shape, 2)
+    each = np.unpackbits(rows, axis=2)[..., 16 - bits :]
+    return np.packbits(each.reshape(len(values), -1), axis=1).tobytes()
+
+
+@pytest.mark.parametrize("columns", [33, 32, 3])
+@pytest.mark.parametrize("bits", [9, 10, 12, 13, 15])
+def test_any_number_of_bits_in_a_row_is_read(bits, columns):
+    values = WIDE[:, :columns, 0] % 2**bits
     expected = seen(tiff(values.astype("<u2")))
-    assert (seen(tiff(values.astype("<u2"), bits=12, data=packed)) == expected).all()
+    data = packed_bits(values, bits)
+    assert (seen(tiff(values.astype("<u2"), bits=bits, data=data)) == expected).all()
+
+
+def test_packed_bits_take_little_more_memory_than_the_picture():
+    """Numpy tells of its memory too; a bit of each as a wide number is a hundredfold."""
+    values = np.arange(250_000).reshape(500, 500) % 4096
+    data = tiff(values.astype("<u2"), bits=12, data=packed_bits(values, 12))
+    page = samples.of_tiff(data)
+    assert page
+    tracemalloc.start()
+    page.read()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 12 * values.size
 
 
 def test_what_is_no_number_is_black_and_takes_no_part_in_the_range():
@@ -329,6 +352,18 @@ def test_a_jpeg_without_data_in_its_middle_is_not_whole():
         only_pixels(whole[:middle] + whole[middle + 300 :], "Image 1 of 1")
 
 
+@pytest.mark.parametrize("hidden", [b"", b"\0", b"\xff\x01\xff\xff"])
+def test_a_jpeg_of_a_thousand_scans_is_refused_undecoded(hidden):
+    """Each costs a decoder the whole picture again. It finds them too where they are hidden from
+    who walks from mark to mark."""
+    whole = jpeg(progressive=True)
+    last = whole[whole.rindex(b"\xff\xda") : -2]
+    assert only_pixels(whole[:-2] + hidden + last * 30 + whole[-2:], "Image 1 of 1").data
+    with pytest.raises(UnreadableImage) as refused:
+        only_pixels(whole[:-2] + hidden + last * 1000 + whole[-2:], "Image 1 of 1")
+    assert "scans" in str(refused.value.__cause__)
+
+
 BROKEN: dict[str, Callable[[bytes], bytes]] = {
     "short": lambda rows: zlib.compress(rows[: len(rows) // 2]),
     "cut": lambda rows: zlib.compress(rows)[:-9],
@@ -389,6 +424,34 @@ def test_wide_numbers_beyond_measure_are_refused_unread():
     bomb = tiff(np.zeros((1, 1, 3), "f8"), 2, data=packed, t259=(8,), t256=(7_000,), t257=(7_000,))
     with pytest.raises(TooLarge, match="MB of wide numbers"):
         only_pixels(bomb, "Image 1 of 1")
+
+
+@pytest.mark.parametrize("side", ["t322", "t323"])
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+def test_tiles_far_larger_than_the_page_are_refused_unread(kind, side):
+    """Each is unpacked as a whole, of which next to nothing is in the file."""
+    tile = {"t322": (16,), "t323": (16,), "t324": (8,), "t325": (9,), side: (2**20,)}
+    with pytest.raises(UnreadableImage):
+        only_pixels(tiff(np.ones((16, 16), kind), **tile), "Image 1 of 1")
+
+
+def test_what_fills_up_tiles_counts_as_decoded():
+    """A narrow page may be of many rows."""
+    tile = {"t322": (4096,), "t323": (16,), "t324": [8] * 6250, "t325": [9] * 6250}
+    page = samples.of_tiff(tiff(np.ones((1, 1), "u2"), **tile, t256=(16,), t257=(100_000,)))
+    assert page and page.decoded_bytes == 4096 * 100_000 * 2
+    with pytest.raises(TooLarge, match="MB of wide numbers"):
+        tall = tiff(np.ones((1, 1), "u2"), **tile, t256=(16,), t257=(100_000,))
+        only_pixels(tall, "Image 1 of 1")
+
+
+@pytest.mark.parametrize(("colours", "refused"), [(0, False), (4, False), (2, True), (6, True)])
+def test_a_deep_png_beyond_measure_is_refused_before_it_is_inflated(colours, refused):
+    """By the samples that its pixels have: grey with transparency has two."""
+    head = struct.pack(">IIBBBBB", 7_000, 7_000, 16, colours, 0, 0, 0)
+    data = png_chunk(b"IHDR", head) + png_chunk(b"IDAT", b"no rows") + png_chunk(b"IEND", b"")
+    with pytest.raises(TooLarge if refused else UnreadableImage):
+        only_pixels(b"\x89PNG\r\n\x1a\n" + data, "Image 1 of 1")
 
 
 def test_the_tiff_writer_of_these_tests_is_understood_elsewhere():

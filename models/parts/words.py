@@ -19,10 +19,10 @@ from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokeniz
 from tokenizers.models import WordLevel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from models.recipe import MadeLanguage
+from models.recipe import MADE_IMAGE_TOKEN, MadeLanguage
 
 VOCABULARY = "vocabulary"  # its folder
-END, UNKNOWN, IMAGE = "<end>", "<unknown>", "<image>"
+END, UNKNOWN, IMAGE = "<end>", "<unknown>", MADE_IMAGE_TOKEN
 SEEN = 2  # a word that is seen less often is unknown, so that there is something to learn of those
 
 

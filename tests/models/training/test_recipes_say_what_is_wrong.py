@@ -81,7 +81,16 @@ def test_the_shipped_workers_are_those_that_competence_was_learned_from() -> Non
         ),
         (MODEL, "", "give model, a reference, or made, a table of sizes: one of them"),
         (MODEL, f"{MODEL}\nmade = {MADE}", "or made, a table of sizes: one of them"),
-        (MODEL, f"made = {MADE}", "stage vqa: a made language model knows nothing yet"),
+        (
+            MODEL,
+            f"made = {MADE}",
+            'a made language model has image_token = "<image>", and no other',
+        ),
+        (
+            f'{MODEL}\nfamily = "smollm2"\nimage_token = "<file_sep>"',
+            f'made = {MADE}\nfamily = "own"\nimage_token = "<image>"',
+            "stage vqa: a made language model knows nothing yet",
+        ),
         (MODEL, f"made = {MADE}\nbos = true", "bos and four_bit are for a model that is there"),
         (MODEL, f"made = {MADE.replace('64', '66')}", "width must be a multiple of 4"),
         ("reconstruction", "word_dropout", "stage vqa: word_dropout: only made has an unknown"),

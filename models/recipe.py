@@ -20,6 +20,8 @@ from models.files import NotUtf8, read_text
 
 RECIPES = Path(__file__).parent / "recipes"
 
+MADE_IMAGE_TOKEN = "<image>"  # of every language model that is made here
+
 ImageAttention = Literal["causal", "bidirectional"]
 
 
@@ -71,6 +73,10 @@ class LanguagePart(_Strict):
             raise ValueError("give model, a reference, or made, a table of sizes: one of them")
         if self.made and (self.bos or self.four_bit):
             raise ValueError("bos and four_bit are for a model that is there already, not for made")
+        if self.made and self.image_token != MADE_IMAGE_TOKEN:
+            raise ValueError(
+                f'a made language model has image_token = "{MADE_IMAGE_TOKEN}", and no other'
+            )
         return self
 
 

@@ -257,20 +257,20 @@ def _layers_below(language: Any, blocks: int) -> list[nn.Module]:
 
 def _check_tokens(recipe: Recipe, tokenizer: Any) -> None:
     """Now, not at the export hours later."""
-    token = recipe.language.image_token
+    token, model = recipe.language.image_token, recipe.language.model or "a made language model"
     if token not in tokenizer.all_special_tokens and token not in tokenizer.get_added_vocab():
         raise RecipeError(
             f"recipe {recipe.name}: language.image_token: {token!r} is no special token of "
-            f"{recipe.language.model}. Take one that no text uses."
+            f"{model}. Take one that no text uses."
         )
     for written in tokenizer.all_special_tokens:
         if written in recipe.prompt:
             raise RecipeError(
                 f"recipe {recipe.name}: prompt: {written!r} is a control token of "
-                f"{recipe.language.model}, and a prompt is taken as text. Say it in words."
+                f"{model}, and a prompt is taken as text. Say it in words."
             )
     if recipe.language.bos and tokenizer.bos_token_id is None:
         raise RecipeError(
-            f"recipe {recipe.name}: language.bos: the tokenizer of {recipe.language.model} has "
+            f"recipe {recipe.name}: language.bos: the tokenizer of {model} has "
             "no bos token. Leave it out."
         )

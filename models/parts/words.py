@@ -19,10 +19,10 @@ from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokeniz
 from tokenizers.models import WordLevel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from models.recipe import MadeLanguage
+from models.recipe import MADE_IMAGE_TOKEN, MadeLanguage
 
 VOCABULARY = "vocabulary"  # its folder
-END, UNKNOWN, IMAGE = "<end>", "<unknown>", "<image>"
+END, UNKNOWN, IMAGE = "<end>", "<unknown>", MADE_IMAGE_TOKEN
 SEEN = 2  # a word that is seen less often is unknown, so that there is something to learn of those
 
 
@@ -58,9 +58,16 @@ def answer_ids(tokenizer: Any, answer: str) -> list[int]:
     """An answer as a model is taught to say it; where answers are whole, one token, or the unknown
     word's, which no model is taught to say.
     """
-    if isinstance(tokenizer.backend_tokenizer.model, WordLevel):
-        return [tokenizer.convert_tokens_to_ids(answer)]
-    return tokenizer(" " + answer, add_special_tokens=False).input_ids
+    if not says_whole(tokenizer):
+        return tokenizer(" " + answer, add_special_tokens=False).input_ids
+    token = tokenizer.convert_tokens_to_ids(answer)
+    return [tokenizer.unk_token_id if token in tokenizer.all_special_ids else token]
+
+
+def says_whole(tokenizer: Any) -> bool:
+    """Whether its answers are whole: one that it does not know cannot be said at all."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)  # BioGPT's is all of Python
+    return backend is not None and isinstance(backend.model, WordLevel)
 
 
 def make_language(made: MadeLanguage, vocabulary: int, dtype: torch.dtype) -> Any:

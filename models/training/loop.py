@@ -63,8 +63,8 @@ def train(recipe: Recipe, data: Path, runs: Path) -> Path:
     if not all(stop and stop.finished for stop in stops) or not (run / NEAR_DUPLICATES).exists():
         alike = check_data(recipe, data, run)
         print(f"{alike} held-out images look like a training image: {run / NEAR_DUPLICATES}")
-    if recipe.language.made:
-        keep_vocabulary(recipe, data, run)
+        if recipe.language.made:
+            keep_vocabulary(recipe, data, run)
     done: dict[str, Path] = {}
     for stage in recipe.stage:
         state = checkpoints.newest(run / stage.name)

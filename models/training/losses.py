@@ -15,6 +15,7 @@ from peft import PeftModel, PeftType
 
 from models.parts.packing import IGNORED, Batch
 from models.parts.vlm import Embedded, Vlm
+from models.parts.words import says_whole
 from models.positions import FOURIER_DIM, STACK_FOURIER_DIM, fourier
 from models.recipe import Stage
 from models.training.tuning import soft_prompt
@@ -56,7 +57,10 @@ class Objective(nn.Module):
         answer = functional.cross_entropy(logits, labels, reduction="none").float()
         if self.training and self.stage.label_smoothing:
             answer = self._smoothed(answer, logits, labels)
-        return Losses(answer.sum(), rebuilt.sum(), logits.argmax(-1) != labels)
+        wrong = logits.argmax(-1) != labels
+        if says_whole(self.model.tokenizer):  # an unknown answer is none, even if "unknown" is said
+            wrong |= labels == self.model.tokenizer.unk_token_id
+        return Losses(answer.sum(), rebuilt.sum(), wrong)
 
     def _rebuilt(self, embedded: Sequence[Embedded]) -> Tensor:
         """[images]: how much of each cannot be rebuilt. Where nothing learns to, it is only asked

@@ -10,9 +10,10 @@ import models.cpu_torch  # noqa: F401  before transformers, which imports torchv
 # isort: split
 from transformers import AutoTokenizer
 
-from models.parts.words import VOCABULARY, word_tokenizer
+from models.data.example import DataError
+from models.parts.words import VOCABULARY, answer_ids, word_tokenizer
 from models.recipe import Recipe
-from models.training.examples import learned_by
+from models.training.examples import examples_to_learn, learned_by
 
 
 def vocabulary_of(recipe: Recipe, data: Path | None) -> Any:
@@ -33,13 +34,26 @@ def vocabulary_of(recipe: Recipe, data: Path | None) -> Any:
 def keep_vocabulary(recipe: Recipe, data: Path, run: Path) -> None:
     """Puts it into the run's folder, unless it is there already.
 
-    Raises: as `vocabulary_of`.
+    Raises:
+        DataError: an answer to learn is none of its tokens.
+        DataError, RecipeError: as `vocabulary_of`.
     """
     folder, scratch = run / VOCABULARY, run / f".{VOCABULARY}-{os.getpid()}"
-    if folder.exists():
-        return
-    vocabulary_of(recipe, data).save_pretrained(scratch)
-    try:
-        scratch.rename(folder)
-    except OSError:  # another process made the same one first
-        shutil.rmtree(scratch)
+    if not folder.exists():
+        vocabulary_of(recipe, data).save_pretrained(scratch)
+        try:
+            scratch.rename(folder)
+        except OSError:  # another process made the same one first
+            shutil.rmtree(scratch)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    sources = [source for stage in recipe.stage for source in stage.data]
+    answers = {example.answer for example in examples_to_learn(sources, recipe, data)}
+    unknown = sorted(
+        each for each in answers if answer_ids(tokenizer, each) == [tokenizer.unk_token_id]
+    )
+    if unknown:
+        raise DataError(
+            f"{folder} has no token for {len(unknown)} of {len(answers)} answers to learn, such as "
+            f"{unknown[0][:40]!r}: it is of other training data. Leave those questions out, or let "
+            "a vocabulary be made of them: without start, and under another name."
+        )

@@ -1,5 +1,6 @@
 """A language model made here: its words and answers are whole, and what is trained is served."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
+from models.data.example import DataError
 from models.parts.packing import IGNORED, Batch, collate
 from models.parts.vlm import Vlm, build_model
 from models.parts.words import IMAGE, UNKNOWN, answer_ids, word_tokenizer
@@ -20,6 +22,7 @@ from models.training.dry_run import plan
 from models.training.examples import examples_of
 from models.training.loop import train
 from models.training.losses import Losses, Objective, answer_logits
+from models.training.progress import all_right
 from models.training.vocabulary import keep_vocabulary, vocabulary_of
 from tests import tiny
 
@@ -245,3 +248,39 @@ def test_a_vocabulary_stays_with_its_run(recipe: Recipe, drawn_slake: Path, tmp_
 
     assert (run / "vocabulary" / "tokenizer.json").read_bytes() == before
     assert (tmp_path / "vocabulary" / "tokenizer.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("answer", ["violet", UNKNOWN, IMAGE])
+@pytest.mark.parametrize("goes_on", [False, True], ids=["started from it", "the same run"])
+def test_an_answer_that_cannot_be_said_is_not_taught(
+    goes_on: bool, answer: str, recipe: Recipe, tmp_path: Path
+) -> None:
+    """It would be learned as the unknown word. What an older vocabulary lacks is named."""
+    data = tiny.draw_slake(tmp_path)
+    keep_vocabulary(recipe, data, tmp_path)
+    file = data / "slake" / "train.json"
+    file.write_text(file.read_text().replace('"red"', f'"{answer}"', 1))
+    onward = recipe if goes_on else recipe.model_copy(update={"start": str(tmp_path)})
+
+    with pytest.raises(DataError, match=f"no token for 1 of . answers to learn, such as '{answer}"):
+        keep_vocabulary(onward, data, tmp_path if goes_on else claim(tmp_path / "run", onward))
+
+
+@pytest.mark.parametrize("answer", ["violet", UNKNOWN, "<end>"])
+def test_an_unknown_answer_is_never_right(
+    answer: str, chooser: Vlm, recipe: Recipe, drawn_slake: Path
+) -> None:
+    """Not even of a model that says that it does not know."""
+    examples = examples_of(recipe.stage[0].data, drawn_slake)[:2]
+    examples = [replace(each, answer=answer) for each in examples]
+    batch = collate(chooser.packed(examples, recipe.prompt), 0)
+    unknown = chooser.tokenizer.unk_token_id
+    head = chooser.language.get_output_embeddings()
+    head.register_forward_hook(lambda *call: call[2].index_fill(-1, torch.tensor(unknown), 99.0))
+
+    seen = torch.zeros(len(batch.rows), chooser.tower.patches, chooser.tower.dim)
+    wrong = Objective(chooser, recipe.stage[0]).eval()(batch, seen).wrong
+
+    labels = batch.labels[batch.labels != IGNORED]
+    assert all_right(wrong, labels, chooser.tokenizer.eos_token_id) == [False, False]
+    assert wrong[labels == unknown].tolist() == [True, True]

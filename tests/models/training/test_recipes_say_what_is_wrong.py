@@ -81,7 +81,16 @@ def test_the_shipped_workers_are_those_that_competence_was_learned_from() -> Non
         ),
         (MODEL, "", "give model, a reference, or made, a table of sizes: one of them"),
         (MODEL, f"{MODEL}\nmade = {MADE}", "or made, a table of sizes: one of them"),
-        (MODEL, f"made = {MADE}", "stage vqa: a made language model knows nothing yet"),
+        (
+            MODEL,
+            f"made = {MADE}",
+            'a made language model has image_token = "<image>", and no other',
+        ),
+        (
+            f'{MODEL}\nfamily = "smollm2"\nimage_token = "<file_sep>"',
+            f'made = {MADE}\nfamily = "own"\nimage_token = "<image>"',
+            "stage vqa: a made language model knows nothing yet",
+        ),
         (MODEL, f"made = {MADE}\nbos = true", "bos and four_bit are for a model that is there"),
         (MODEL, f"made = {MADE.replace('64', '66')}", "width must be a multiple of 4"),
         ("reconstruction", "word_dropout", "stage vqa: word_dropout: only made has an unknown"),
@@ -133,7 +142,7 @@ def test_a_recipe_is_found_by_its_file_with_or_without_suffix_and_then_by_name(
     ]
     assert load_recipe("mobilenet").name == "mo"
     for nowhere in ("no-such", "plami/no-such.toml", "."):
-        with pytest.raises(RecipeError, match=r"No recipe at .*one of: clinicalblip, .*mobilenet"):
+        with pytest.raises(RecipeError, match=r"No recipe at .*one of: .*clinicalblip, .*mobilenet"):
             load_recipe(nowhere)
 
 

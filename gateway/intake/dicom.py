@@ -35,8 +35,8 @@ from gateway.contract import (
     UnreadableImage,
 )
 from gateway.intake.dicom_codecs import COMPRESSED, JPEG_2000, WrongSize, plugin_for
-from gateway.intake.dicom_grey import greys, groups, is_little_endian, number, read_lut
-from gateway.intake.raster import check_pixels
+from gateway.intake.dicom_grey import greys, groups, is_little_endian, levels_of, number, read_lut
+from gateway.intake.raster import check_bytes, check_pixels
 
 # pydicom quotes the header's values when it warns, and headers name patients.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
@@ -199,6 +199,7 @@ def _complete(header: Any, place: str) -> None:
             f"{place}: (0028,0004) Photometric Interpretation is none that is read here with the "
             "(0028,0002) Samples per Pixel that it has. Send it as PNG."
         )
+    check_bytes(header.Rows * header.Columns * samples * header.BitsAllocated // 8, place)
 
 
 def _number_of(header: Any, keyword: str, place: str) -> None:
@@ -291,13 +292,16 @@ def _used_bits(pixels: NDArray[Any], header: Any) -> NDArray[Any]:
 
 def _to_8_bits(colours: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     """A colour is a value: it is scaled by the bits that it has, whatever else there is."""
-    unsigned = colours.astype(np.int64)
-    scaled = unsigned >> (bits - 8) if bits >= 8 else unsigned * 255 // (2**bits - 1)
-    return scaled.astype(np.uint8)
+    if bits >= 8:
+        scaled = colours >> (bits - 8) if bits > 8 else colours
+    else:
+        scaled = colours.astype(np.uint16) * 255 // (2**bits - 1)
+    return scaled.astype(np.uint8, copy=False)
 
 
 def _palette(stored: NDArray[Any], header: Any) -> NDArray[np.uint8]:
     """C.7.6.3.1.5, C.7.9: each stored value's colour, [rows, columns, 3]."""
+    levels, _, where = levels_of(stored)
     channels = []
     for colour in ("Red", "Green", "Blue"):
         descriptor = header[f"{colour}PaletteColorLookupTableDescriptor"].value
@@ -305,8 +309,9 @@ def _palette(stored: NDArray[Any], header: Any) -> NDArray[np.uint8]:
         if data is None:
             segmented = header[f"Segmented{colour}PaletteColorLookupTableData"].value
             data = _unsegmented(segmented, descriptor, is_little_endian(header))
-        table = read_lut(descriptor, data, is_little_endian(header), bool(stored.min() < 0))
-        channels.append(_to_8_bits(table(stored), table.bits))
+        table = read_lut(descriptor, data, is_little_endian(header), bool(levels[0] < 0))
+        found = table(levels).astype(np.uint16)
+        channels.append(_to_8_bits(found, table.bits)[where])
     return np.stack(channels, axis=-1)
 
 

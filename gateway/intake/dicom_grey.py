@@ -30,7 +30,7 @@ def greys(
     `stored` has the values as they are stored, [rows, columns]; the window is the one `asked` for,
     else the file's first, else the range that was found; None under a VOI LUT.
     """
-    levels, counts, where = _levels(stored)
+    levels, counts, where = levels_of(stored)
     values = _modality(levels.astype(np.float64), header, index)
     background = _padding(levels, header) | ~np.isfinite(values)
     counts = np.where(background, 0, counts)
@@ -102,7 +102,7 @@ def read_lut(descriptor: Any, data: Any, little_endian: bool, signed: bool = Fal
     return Lut(entries, first, max(bits, int(entries.max()).bit_length(), 1))
 
 
-def _levels(stored: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
+def levels_of(stored: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
     """Each value that there may be, ascending; how many pixels have it; which one a pixel has."""
     if stored.dtype.kind in "iu":
         low, high = int(stored.min()), int(stored.max())

@@ -19,7 +19,7 @@ from PIL import Image
 from gateway.case import CaseImage
 from gateway.contract import AskedWindow, ImageShown, InvalidCase, Modality, UnreadableImage
 from gateway.contract import Refused as Refused  # for those who read images and know no case
-from gateway.intake import raster, wholeness
+from gateway.intake import raster, samples, wholeness
 from gateway.intake.raster import check_pixels
 from gateway.intake.stripping import strip_jpeg, strip_png
 
@@ -105,11 +105,17 @@ def _decoded(
 
 
 def _pages(data: bytes) -> int:
+    """How many pictures a file holds, as far as it tells: it is the first that was asked about."""
+    kind = raster.kind_of(data)
+    if kind == "TIFF":
+        return samples.pages_of_tiff(data)
+    if kind == "JPEG":
+        return 1
     try:
-        with Image.open(io.BytesIO(data), formats=["PNG", "TIFF", "WEBP"]) as image:
+        with Image.open(io.BytesIO(data), formats=["PNG", "WEBP"]) as image:
             return int(getattr(image, "n_frames", 1))
-    except OSError:
-        return 1  # a JPEG; or a TIFF of numbers that Pillow does not know, which are of one page
+    except _CODEC_ERRORS:
+        return 1
 
 
 @contextmanager

@@ -6,6 +6,7 @@ the W3C PNG specification, third edition; TIFF 6.0 sections 7, 14, 18 and 19; Ad
 Note 3 (the predictor of floats).
 """
 
+import contextlib
 import io
 import struct
 import zlib
@@ -27,6 +28,7 @@ PLANAR, PREDICTOR, TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES = 284, 317, 322, 3
 EXTRA, FORMAT = 338, 339
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3
 PREMULTIPLIED, ALPHA = 1, 2
+MAX_PAGES = 1000  # that are counted
 LARGEST_MARGIN = 4096  # by which a tile may be wider or higher than the whole page
 # Those that pack bytes, whatever the bytes are: none, LZW, deflate (twice), PackBits, LZMA, zstd.
 PACKS_BYTES = {1, 5, 8, 32946, 32773, 34925, 50000}
@@ -90,6 +92,25 @@ def _png_of_8_bits(data: bytes, rows: bytes) -> NDArray[np.uint8]:
     png = wholeness.PNG_SIGNATURE + chunk(b"IHDR", head) + packed + chunk(b"IEND", b"")
     pixels = np.asarray(Image.open(io.BytesIO(png), formats=["PNG"]))
     return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def pages_of_tiff(data: bytes) -> int:
+    """How many, at most `MAX_PAGES`: those before the first whose directory is not all there."""
+    order, is_big = "<" if data.startswith(b"II") else ">", 43 in data[2:4]
+    # Where the first directory's offset stands, an offset, a count of entries, an entry's bytes.
+    at, offset, count, entry = (8, "Q", "Q", 20) if is_big else (4, "I", "H", 12)
+    seen: set[int] = set()
+    with contextlib.suppress(struct.error):
+        while len(seen) < MAX_PAGES:
+            (page,) = struct.unpack_from(order + offset, data, at)
+            if page in seen or not 0 < page < len(data):
+                break
+            (entries,) = struct.unpack_from(order + count, data, page)
+            at = page + struct.calcsize(count) + entries * entry
+            if at > len(data):
+                break
+            seen.add(page)
+    return max(1, len(seen))
 
 
 def of_tiff(data: bytes) -> "Tiff | None":

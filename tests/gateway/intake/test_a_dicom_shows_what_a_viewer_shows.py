@@ -1,6 +1,7 @@
 """A DICOM's picture follows PS3.3 step by step: workers are sent what a viewer shows."""
 
 import io
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ from pydicom.uid import (
 )
 
 from gateway.contract import InvalidCase, TooLarge, UnreadableImage
-from tests.dicoms import dicom_of, item, lut, sent, shown
+from gateway.intake.pixels import shown as picture_of
+from tests.dicoms import HERE, dicom_of, item, lut, sent, shown
 
 RAMP = np.tile(np.arange(64, dtype="<u2") * 60, (64, 1))  # 0 to 3780, from left to right
 FULL = np.linspace(0, 255, 64)  # what it looks like
@@ -446,6 +448,48 @@ def test_colours_of_sixteen_bits_are_values_too():
     assert (
         shown(dicom_of(np.full((4, 4, 3), 20 << 4, "<u2"), BitsStored=12, HighBit=11)) == 20
     ).all()
+
+
+@pytest.mark.parametrize("bits", [1, 4, 7, 8, 9, 12, 16])
+def test_a_colour_is_scaled_by_its_bits(bits):
+    brightest = 2**bits - 1
+    pixels = np.full((4, 4, 3), brightest, "<u2")
+    found = shown(dicom_of(pixels, BitsStored=bits, HighBit=bits - 1))
+    assert (found == 255).all()
+    assert not shown(dicom_of(pixels * 0, BitsStored=bits, HighBit=bits - 1)).any()
+
+
+def peak_a_pixel(data: bytes) -> float:
+    """Bytes that are in use at once, as numpy tells of them too, a pixel of 500 by 500."""
+    picture_of(data, HERE)  # what is imported is not counted
+    tracemalloc.start()
+    picture_of(data, HERE)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return peak / 500**2
+
+
+def test_a_picture_takes_little_more_memory_than_its_pixels():
+    """Of fifty million pixels each wide number is 400 megabytes."""
+    values = DICE.integers(0, 256, (500, 500, 3))
+    assert peak_a_pixel(dicom_of(values.astype("u1"))) < 16
+    assert peak_a_pixel(dicom_of(values.astype("<u2"))) < 24
+    grey = values[..., 0]
+    assert peak_a_pixel(dicom_of(grey.astype("<i2") - 128)) < 20
+    palette: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for colour in ("Red", "Green", "Blue"):
+        palette[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, 8]
+        palette[f"{colour}PaletteColorLookupTableData"] = bytes(range(256))
+    assert peak_a_pixel(dicom_of(grey.astype("u1"), **palette)) < 20
+
+
+@pytest.mark.parametrize(("dtype", "colours"), [("<u2", 3), ("<u4", 3), ("<u8", 1)])
+def test_wide_numbers_beyond_measure_are_refused_unread(dtype, colours):
+    """Compressed they may be a few kilobytes."""
+    pixels = np.zeros((2, 2, 3) if colours == 3 else (2, 2), dtype)
+    data = dicom_of(pixels, Rows=7_000, Columns=7_000)
+    with pytest.raises(TooLarge, match="MB of wide numbers"):
+        shown(data)
 
 
 # Shape and frames.

@@ -305,6 +305,57 @@ def test_of_several_pages_the_first_is_shown(kind):
     assert (seen(file.getvalue()) == (255, 0, 0)).all()
 
 
+def pages(count: int, order: str, is_big: bool, last: int = 0) -> bytes:
+    """A TIFF of so many small pages, the last of which names `last` as the next."""
+    sizes = ("Q", "Q", "Q", "HHQQ") if is_big else ("I", "H", "I", "HHII")
+    offset, number, after, entry = (order + size for size in sizes)
+    head = (b"II" if order == "<" else b"MM") + struct.pack(order + "H", 43 if is_big else 42)
+    head += struct.pack(order + "HH", 8, 0) if is_big else b""
+    start = len(head) + struct.calcsize(offset)
+    pixel = {256: 1, 257: 1, 258: 8, 259: 1, 262: 1, 273: 3, 277: 1, 278: 1, 279: 1}
+    each = struct.calcsize(number) + 9 * struct.calcsize(entry) + struct.calcsize(after)
+    body = b""
+    for page in range(count):
+        end = start + each * (page + 1) if page + 1 < count else last
+        body += struct.pack(number, 9)
+        # Of four bytes each.
+        body += b"".join(struct.pack(entry, tag, 16 if is_big else 4, 1, value)
+                         for tag, value in pixel.items())  # fmt: skip
+        body += struct.pack(after, end)
+    return head + struct.pack(offset, start) + body
+
+
+@pytest.mark.parametrize("is_big", [False, True])
+@pytest.mark.parametrize("order", "<>")
+def test_pages_are_counted_and_none_of_them_hides_the_first(order, is_big):
+    """One that leads back, out of the file, or to what is no directory is the last."""
+
+    def told(data: bytes) -> int | None:
+        if is_big and order == ">":  # Pillow reads none
+            return samples.pages_of_tiff(data)
+        return only_pixels(data, "Image 1 of 1").shown.of
+
+    assert [told(pages(count, order, is_big)) for count in (1, 2, 3, 1500)] == [1, 2, 3, 1000]
+    for last in (16 if is_big else 8, 3, 10**6, 2**32 - 1):
+        assert told(pages(2, order, is_big, last)) == 2
+    assert told(pages(2, order, is_big)[:-30]) == 1
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_a_file_that_does_not_tell_its_pages_is_of_one(kind, monkeypatch):
+    data = picture("RGBA", kind=kind)
+    expected = only_pixels(data, "Image 1 of 1")
+    opened = Image.open
+
+    def broken(file: Any, formats: list[str]) -> Image.Image:
+        if len(formats) > 1:
+            raise SyntaxError("a broken second page")
+        return opened(file, formats=formats)
+
+    monkeypatch.setattr(Image, "open", broken)
+    assert only_pixels(data, "Image 1 of 1") == expected and expected.shown.of == 1
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
 def test_every_format_is_turned_upright(kind):
     exif = Image.Exif()

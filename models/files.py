@@ -7,7 +7,8 @@ the others stay good.
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -28,21 +29,28 @@ class Lines(Generic[Record]):
     broken: list[bytes]
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """All of it, or nothing: never a file that was cut short, not even where the power goes.
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Where to write a file that then takes the place of `path`, all of it or nothing: never one
+    that was cut short, not even where the power goes.
 
     Raises:
         OSError: it could not be written; what was there before is untouched.
     """
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with scratch.open("wb") as stream:
-            stream.write(content.encode() if isinstance(content, str) else content)
-            stream.flush()
+        yield scratch
+        with scratch.open("rb") as stream:
             os.fsync(stream.fileno())  # else the new name may outlive a crash, and the bytes not
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """A file that is at hand: see `written_whole`."""
+    with written_whole(path) as scratch:
+        scratch.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def read_text(path: Path) -> str:

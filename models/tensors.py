@@ -1,11 +1,12 @@
 """Tensors on disk: written whole or not at all."""
 
-import os
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
+
+from models.files import written_whole
 
 
 def save_whole(tensors: dict[str, Tensor], path: Path) -> None:
@@ -14,12 +15,10 @@ def save_whole(tensors: dict[str, Tensor], path: Path) -> None:
     Raises:
         OSError: it could not be written; what was there before is untouched.
     """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file({name: value.contiguous() for name, value in tensors.items()}, scratch)
-        scratch.rename(path)
+        with written_whole(path) as scratch:
+            save_file({name: value.contiguous() for name, value in tensors.items()}, scratch)
     except SafetensorError as error:
-        scratch.unlink(missing_ok=True)
         raise OSError(
             f"{path} could not be written ({error}). Make room, and run the same command again."
         ) from error

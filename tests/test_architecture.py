@@ -41,8 +41,8 @@ FLOORS: dict[str, list[str]] = {
         "__main__",
     ],
     "models": [
-        "cpu_torch exported files positions tensors",
-        "assets metrics",
+        "cpu_torch exported files positions",
+        "assets metrics tensors",
         "data connectors",
         "recipe",
         "parts",

@@ -81,15 +81,18 @@ def _example(
     said = [response for response in given if response.text.strip()]
     if not said:
         return None
-    first, *others = (response.text.strip() for response in said)
     where = f"{path}: encounter {encounter['encounter_id']}: its query"
     queries = [
         text_of(encounter[f"query_{part}_{language}"], where) for part in ("title", "content")
     ]
+    question = " ".join(part.strip() for part in queries if part).strip()
+    if not question:
+        return None
+    first, *others = (response.text.strip() for response in said)
     return Example(
         id=encounter["encounter_id"],
         images=tuple(folder / image for image in encounter["image_ids"]),
-        question=" ".join(part.strip() for part in queries if part).strip(),
+        question=question,
         answer=first,
         language=language,
         closed=False,

@@ -28,6 +28,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from models import assets, connectors
 from models.exported import ADAPTER, ZOO, adapter_base, for_everyone, served_name
+from models.files import write_whole
 from models.parts.vision import Tower, TowerConfig
 from models.parts.vlm import Vlm, build_model
 from models.parts.words import VOCABULARY
@@ -72,13 +73,13 @@ def export(recipe_file: Path, checkpoint: Path, out: Path) -> Path:
             _keep(checkpoint / name, out / name, "adapter_model.safetensors")
             settings = json.loads((checkpoint / name / "adapter_config.json").read_text())
             settings["base_model_name_or_path"] = base  # not a path of this machine
-            (out / name / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+            write_whole(out / name / "adapter_config.json", json.dumps(settings, indent=2) + "\n")
     shutil.copyfile(recipe_file, out / "recipe.toml")
-    (out / "base.json").write_text(json.dumps(_bases(recipe), indent=2) + "\n")
+    write_whole(out / "base.json", json.dumps(_bases(recipe), indent=2) + "\n")
     if served_name(out) != before:
         (out / "scores.json").unlink(missing_ok=True)  # they were another model's
     card = model_card(recipe, checkpoint.parent.parent, out / "scores.json")
-    (out / "README.md").write_text(card)
+    write_whole(out / "README.md", card)
     for_everyone(out)
     return out
 

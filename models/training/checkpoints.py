@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from models.files import write_whole
 from models.recipe import Recipe
 
-START = "start.sha256"  # of the weights that a run started from, where it was a worker's
+START = "start.sha256"  # of the worker that a run started from, where it was one
 KEPT = 2  # checkpoints of a stage, the newest
 
 
@@ -81,7 +81,7 @@ def claim(run: Path, recipe: Recipe) -> Path:
     may have changed.
 
     Raises:
-        CheckpointError: it holds a run of another recipe, or of one that starts from other weights.
+        CheckpointError: it holds a run of another recipe, or one that started from another worker.
     """
     run.mkdir(parents=True, exist_ok=True)
     path = run / "recipe.json"
@@ -104,14 +104,15 @@ def claim(run: Path, recipe: Recipe) -> Path:
 def _claim_start(path: Path, start: Path) -> None:
     """An exported worker may be exported anew; half a run on each would be a run of neither."""
     digest = hashlib.sha256()
-    for weights in sorted(start.rglob("*.safetensors")):
-        digest.update(weights.read_bytes())
+    # Its weights; and where its language model was made, which word each of them is of.
+    for part in sorted([*start.rglob("*.safetensors"), *start.rglob("tokenizer.json")]):
+        digest.update(part.read_bytes())
     if path.exists() and path.read_text() != digest.hexdigest():
         raise CheckpointError(
-            f"{path.parent} was started from other weights than {start} holds now. Delete that "
-            "folder, and it is trained from these."
+            f"{path.parent} was started from another worker than {start} holds now. Delete that "
+            "folder, and it is trained from this one."
         )
-    path.write_text(digest.hexdigest())
+    write_whole(path, digest.hexdigest())
 
 
 def recipe_of(run: Path) -> Recipe:

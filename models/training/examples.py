@@ -10,6 +10,7 @@ from pathlib import Path
 from models.data.datasets import load, one_spelling
 from models.data.example import DataError, Example
 from models.data.splits import folds, near_duplicates_between, refuse_shared_images
+from models.files import write_whole
 from models.recipe import Recipe, Source
 
 NEAR_DUPLICATES = "near_duplicates.json"
@@ -29,7 +30,7 @@ def check_data(recipe: Recipe, data: Path, run: Path) -> int:
     alike = near_duplicates_between(learned, held_out)
     named = [(os.path.relpath(a, data), os.path.relpath(b, data), bits) for a, b, bits in alike]
     listed = [{"train": a, "held_out": b, "bits": bits} for a, b, bits in named]
-    (run / NEAR_DUPLICATES).write_text(json.dumps(listed, indent=1))
+    write_whole(run / NEAR_DUPLICATES, json.dumps(listed, indent=1))
     return len({b for _, b, _ in alike})
 
 

@@ -18,6 +18,7 @@ import matplotlib
 
 from models.data.example import Example
 from models.data.pixels import open_rgb
+from models.files import write_whole
 from models.parts.vlm import build_model
 from models.recipe import Recipe, Stage
 from models.training import checkpoints
@@ -68,7 +69,7 @@ def report(run: Path, data: Path, out: Path) -> Path:
                 page.append(_row(cells))
     page += ["", *_kinds(recipe, told, data, out), *_samples(recipe, told[-1], data, out)]
     index = out / "index.md"
-    index.write_text("\n".join(page) + "\n", encoding="utf-8")
+    write_whole(index, "\n".join(page) + "\n")
     return index
 
 

@@ -114,6 +114,33 @@ def test_a_mediqa_case_has_all_its_images(tmp_path: Path) -> None:
         mediqa_m3g.load(tmp_path, "train", "zh")
 
 
+@pytest.mark.parametrize("blank", [None, "", " "])
+def test_a_mediqa_case_without_a_query_is_left_out_and_told(
+    blank: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A title or a text alone is a query; of what is left out no image is wanted."""
+    queries = [("Rash?", blank), (blank, "Arm."), (blank, blank)]
+    encounters = [
+        {
+            "encounter_id": f"ENC{number}",
+            "image_ids": [f"{number}.jpg"],
+            "query_title_en": title,
+            "query_content_en": content,
+            "responses": [{"author_id": "U1", "content_en": "Yes"}],
+        }
+        for number, (title, content) in enumerate(queries)
+    ]
+    (tmp_path / "train.json").write_text(json.dumps(encounters))
+    (tmp_path / "df_userinfo.csv").write_text("author_id,validation_level,rank_level\n")
+    for number in (0, 1):
+        draw(tmp_path / "images_train" / f"{number}.jpg")
+
+    found = mediqa_m3g.load(tmp_path, "train", "en")
+
+    assert [case.question for case in found] == ["Rash?", "Arm."]
+    assert "left out for want of a question or an answer: 1 of 3" in capsys.readouterr().err
+
+
 def test_path_vqa_is_read_from_plain_pickles_only(tmp_path: Path) -> None:
     path = tmp_path / "qas" / "val" / "val_qa.pkl"
     path.parent.mkdir(parents=True)

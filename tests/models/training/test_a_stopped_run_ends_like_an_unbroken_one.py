@@ -17,7 +17,8 @@ from models.data.example import DataError
 from models.parts.vlm import build_model
 from models.recipe import Recipe, RecipeError
 from models.serving.export import export
-from models.training.checkpoints import Checkpoint, CheckpointError, newest, save
+from models.training.checkpoints import Checkpoint, CheckpointError, claim, newest, save
+from models.training.examples import check_data
 from models.training.loop import StageRun, TrainingError, train
 from models.training.losses import Losses
 from models.training.tuning import Proof, TuningError
@@ -327,8 +328,47 @@ def test_a_run_is_started_from_one_worker_only(
     train(recipe, drawn_slake, tmp_path / "d")
     changed = {name: w + 1 for name, w in load_file(exported / "connector.safetensors").items()}
     save_file(changed, exported / "connector.safetensors")
-    with pytest.raises(CheckpointError, match=r"more was started from other weights than"):
+    with pytest.raises(CheckpointError, match=r"more was started from another worker than"):
         train(recipe, drawn_slake, tmp_path / "d")
+
+
+@pytest.mark.parametrize("part", ["connector.safetensors", "vocabulary/tokenizer.json"])
+def test_a_worker_that_a_run_started_from_is_its_weights_and_its_words(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path, part: str
+) -> None:
+    """Where a language model is made, a token means what the vocabulary says."""
+    file = tmp_path / "worker" / part
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"one")
+    recipe = tiny_recipe().model_copy(update={"start": str(tmp_path / "worker")})
+    claim(tmp_path / "run", recipe)
+    claim(tmp_path / "run", recipe)
+
+    file.write_bytes(b"other")
+    with pytest.raises(CheckpointError, match="was started from another worker than"):
+        claim(tmp_path / "run", recipe)
+
+
+def test_what_a_run_goes_by_is_there_whole_or_not_at_all(
+    tiny_recipe: Callable[..., Recipe],
+    drawn_slake: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A list of near-duplicates that was cut short would never be made again."""
+    recipe, run = tiny_recipe(), tmp_path / "run"
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("models.files.os.fsync", full)
+    for write in (
+        lambda: claim(run, recipe.model_copy(update={"start": str(tmp_path)})),
+        lambda: check_data(recipe, drawn_slake, run),
+    ):
+        with pytest.raises(OSError, match="No space"):
+            write()
+        assert list(run.iterdir()) == []
 
 
 def test_what_looks_like_a_training_image_is_listed(

@@ -142,7 +142,9 @@ def test_a_recipe_is_found_by_its_file_with_or_without_suffix_and_then_by_name(
     ]
     assert load_recipe("mobilenet").name == "mo"
     for nowhere in ("no-such", "plami/no-such.toml", "."):
-        with pytest.raises(RecipeError, match=r"No recipe at .*one of: .*clinicalblip, .*mobilenet"):
+        with pytest.raises(
+            RecipeError, match=r"No recipe at .*one of: .*clinicalblip, .*mobilenet"
+        ):
             load_recipe(nowhere)
 
 

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
 
 from gateway.contract import Problem
 from models import files
 from models.files import append_line, read_lines, write_whole
+from models.tensors import save_whole
 from services.evaluation import stored_run
 from services.evaluation.replay import replay
 from services.evaluation.stored_run import (
@@ -134,15 +136,26 @@ def test_a_second_evaluation_asks_nothing(fake: Callable[..., object], data, tmp
     assert not gateway.requests
 
 
-def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path, text: write_whole(path, text),
+        lambda path, text: save_whole({text: torch.zeros(2)}, path),
+    ],
+    ids=["text", "tensors"],
+)
+def test_a_file_is_written_whole_or_not_at_all(
+    write: Callable[[Path, str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What was there before stays where the disk is full, and nothing else is left."""
-    path = tmp_path / "summary.json"
-    write_whole(path, "before")
+    path = tmp_path / "summary"
+    write(path, "before")
+    kept = path.read_bytes()
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        write_whole(path, "after")
-    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+        write(path, "after")
+    assert path.read_bytes() == kept and list(tmp_path.iterdir()) == [path]

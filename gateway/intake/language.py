@@ -19,27 +19,38 @@ ENGLISH, SPANISH = (
         "los las una del",
     )
 )
+# Those of them that are no words of Portuguese, French or Italian, and letters that Spanish lacks.
+ONLY_SPANISH = frozenset(
+    "qué cuál cual cuáles cuales dónde donde cuántos cuantos cuántas cuantas cómo quién están hay "
+    "muestra puede imagen el".split()
+)
+NOT_SPANISH = re.compile("[ãõçàèìòùâêîôûœ]")
 
 
 def language_of(question: str) -> Language | None:
     """Chinese is told by its characters where no word of English or Spanish grammar stands beside
-    them, Spanish by its opening question mark or by two of its words where there is none of
-    English; None where neither is so: most often that is English."""
-    words = set(WORD.findall(question.casefold()))
+    them, Spanish by its opening question mark or by two of its words, one of which its neighbours
+    do not share, where there is none of English; None where neither is so: most often that is
+    English."""
+    folded = question.casefold()
+    words = set(WORD.findall(folded))
     english, spanish = len(words & ENGLISH), len(words & SPANISH)
     if HAN.search(question):
         return None if english or spanish or KANA.search(question) else "zh"
-    return "es" if not english and ("¿" in question or spanish > 1) else None
+    told = spanish > 1 and words & ONLY_SPANISH and not NOT_SPANISH.search(folded)
+    return "es" if not english and ("¿" in question or told) else None
 
 
 def asked_in(question: str, named: Language | None) -> Language:
     """The language that was named, else the question's own, else English.
 
     Raises:
-        InvalidCase: another was named than the question is in.
+        InvalidCase: another was named than the question is in, by its characters: words alone
+            are no proof against who should know.
     """
     found = language_of(question)
-    if named and found and named != found:
+    by_characters = found == "zh" or "¿" in question
+    if named and found and named != found and by_characters:
         raise InvalidCase(
             f"language: {named}, but the question is in {NAMES[found]}. Send {found}, or leave it "
             "out."

@@ -37,12 +37,14 @@ from gateway.contract import (
 from gateway.intake.language import asked_in
 from gateway.intake.pixels import only_pixels
 from gateway.settings import Limits, Settings
-from gateway.verdict.meaning import meaning
+from gateway.verdict.meaning import meanings
 
 T = TypeVar("T")
 MEGABYTE = 1_000_000
 # Brackets and commas in a JSON body: base64 has none of them, a long chat some thousands.
 MAX_MARKS = 20_000
+# An answer is a few words, and every worker's is compared with every choice.
+MAX_CHOICE_CHARS = 200
 SINGLE_FIELDS = {"question", "language", "context", "modality", "options"}
 OPTIONAL_FIELDS = SINGLE_FIELDS - {"question"} | {"choices"}
 IMAGE_FIELDS = {"images", "image", "files", "file"}  # the first is ours, all mean the same
@@ -105,7 +107,9 @@ async def read(request: Request, settings: Settings) -> Draft:
         return await _off_loop(lambda: _from_json(_json_object(body, "The body"), limits))
     if kind != "multipart/form-data":
         raise UnsupportedMedia("Send Content-Type application/json or multipart/form-data.")
-    return await _from_multipart(request, await _in_time(request, settings), limits)
+    body = await _in_time(request, settings)
+    # Its parser awaits nothing that is not here: a loop of its own keeps nobody else waiting.
+    return await _off_loop(lambda: asyncio.run(_from_multipart(request, body, limits)))
 
 
 async def draft_of(content: dict[str, Any], limits: Limits) -> Draft:
@@ -342,7 +346,7 @@ def _check_fields(fields: CaseFields, limits: Limits) -> Language:
     """The language that the case is asked in."""
     texts = [("question", fields.question, limits.max_question_chars)]
     texts += [("context", fields.context or "", limits.max_context_chars)]
-    texts += [("choices", choice, limits.max_question_chars) for choice in fields.choices or ()]
+    texts += [("choices", choice, MAX_CHOICE_CHARS) for choice in fields.choices or ()]
     workers = fields.options.workers or ()
     texts += [("options.workers", worker, limits.max_question_chars) for worker in workers]
     for name, text, max_chars in texts:
@@ -355,8 +359,8 @@ def _check_fields(fields: CaseFields, limits: Limits) -> Language:
     if not fields.question.strip():
         raise InvalidCase("question: it is blank; ask something.")
     language = asked_in(fields.question, fields.language)
-    meanings = [meaning(c, language, fields.question) for c in fields.choices or ()]
-    if () in meanings or len(set(meanings)) < len(meanings):
+    meant = meanings(fields.choices or (), language, fields.question)
+    if () in meant or any(len(same) > 1 for same in meant.values()):
         raise InvalidCase("choices: each must say something, and something else than the others.")
     return language
 

@@ -7,8 +7,9 @@ from gateway.contract import InvalidCase, Language
 NAMES: dict[Language, str] = {"en": "English", "es": "Spanish", "zh": "Chinese"}
 HAN, KANA = re.compile(r"[\u3400-\u9fff]"), re.compile(r"[\u3040-\u30ff]")
 WORD = re.compile(r"[^\W\d_]+")
-# No word of one stands in the other's list, nor is any the name of a thing.
-ENGLISH, SPANISH = (
+# No word of English stands in the others' list, nor is any the name of a thing. The last are no
+# words of Portuguese, French or Italian, and the letters none of Spanish.
+ENGLISH, SPANISH, ONLY_SPANISH = (
     frozenset(words.split())
     for words in (
         "what which where who whose why when how is are was were be been does did do have had "
@@ -17,12 +18,9 @@ ENGLISH, SPANISH = (
         "qué que cuál cual cuáles cuales dónde donde cuántos cuantos cuántas cuantas cómo quién "
         "está están esta este estos estas hay se observa muestra puede ver tiene existe imagen el "
         "los las una del",
+        "qué cuál cual cuáles cuales dónde donde cuántos cuantos cuántas cuantas cómo quién están "
+        "hay muestra puede imagen el",
     )
-)
-# Those of them that are no words of Portuguese, French or Italian, and letters that Spanish lacks.
-ONLY_SPANISH = frozenset(
-    "qué cuál cual cuáles cuales dónde donde cuántos cuantos cuántas cuantas cómo quién están hay "
-    "muestra puede imagen el".split()
 )
 NOT_SPANISH = re.compile("[ãõçàèìòùâêîôûœ]")
 

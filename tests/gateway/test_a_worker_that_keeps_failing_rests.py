@@ -195,6 +195,33 @@ def test_a_worker_may_have_less_time_than_the_panel(vllm, gateway):
     assert response.json()["answers"][0]["error"]["detail"] == "No answer within 0.2 s."
 
 
+@pytest.mark.parametrize(
+    ("meanwhile", "rests_then"),
+    [("replied", False), ("refused", True), ("broke_off", True), (None, True)],
+)
+def test_who_answers_others_while_its_own_question_waits_is_only_busy(
+    meanwhile, rests_then, monkeypatch
+):
+    """Load alone rests nobody. A refusal proves no more than the server before the model."""
+    monkeypatch.setattr(breaker, "PATIENCE_S", 0)
+
+    async def live() -> bool:
+        async def waits_in_vain() -> bool:
+            if meanwhile:
+                getattr(rest, meanwhile)()
+            return False
+
+        rest = breaker.Breaker("w", waits_in_vain)
+        rest.doubt()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        found = rest.rests_s is not None
+        rest.close()
+        return found
+
+    assert asyncio.run(live()) is rests_then
+
+
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3)), max_size=12))
 def test_whatever_is_doubted_only_its_own_question_decides(moments):
     """Callers raise doubts at any moment; it rests if, and only if, it has left the gateway's own

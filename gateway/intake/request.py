@@ -5,7 +5,7 @@ import difflib
 import json
 import os
 import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 from urllib.parse import unquote
 
 import pybase64
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -48,6 +48,7 @@ MAX_CHOICE_CHARS = 200
 SINGLE_FIELDS = {"question", "language", "context", "modality", "options"}
 OPTIONAL_FIELDS = SINGLE_FIELDS - {"question"} | {"choices"}
 IMAGE_FIELDS = {"images", "image", "files", "file"}  # the first is ours, all mean the same
+SHOWN_FIELDS = ("frame", "window")  # of an image; a form has them beside its images
 URL_ALPHABET = str.maketrans("-_", "+/")
 
 # Pydantic's kinds of errors, in words for who never heard of it.
@@ -228,7 +229,7 @@ async def _from_multipart(request: Request, body: bytes, limits: Limits) -> Draf
         ) from error
     content: dict[str, Any] = {}
     images: list[bytes] = []
-    shown: dict[str, list[str]] = {"frame": [], "window": []}
+    shown: dict[str, list[str]] = {name: [] for name in SHOWN_FIELDS}
     for sent_as, value in form.multi_items():
         name = sent_as.removesuffix("[]")  # how some libraries name what is there several times
         if isinstance(value, UploadFile):
@@ -252,7 +253,9 @@ async def _from_multipart(request: Request, body: bytes, limits: Limits) -> Draf
         elif name in SINGLE_FIELDS:
             content[name] = value
         else:
-            raise InvalidCase(f"{_shown(name)}: it {_unknown(name, CaseRequest)}.")
+            raise InvalidCase(
+                f"{_shown(name)}: it {_unknown(name, [*CaseRequest.model_fields, *SHOWN_FIELDS])}."
+            )
     await form.close()
     try:
         fields = CaseFields.model_validate(content)
@@ -325,15 +328,15 @@ def refuse_fields(error: ValidationError) -> NoReturn:
         raise InvalidCase(f"{field}: {first['ctx']['error']}.") from error
     if first["type"] == "extra_forbidden":
         known = Options if "options" in above else AskedImage if "images" in above else CaseRequest
-        reason = _unknown(name, known)
+        reason = _unknown(name, known.model_fields)
     else:
         words = WHAT_IT_MUST_BE.get(first["type"], "must be as /docs says")
         reason = words.format(items=ITEMS.get(name, "texts"), **first.get("ctx", {}))
     raise InvalidCase(f"{field}: it {reason}." if field else f"It {reason}.") from error
 
 
-def _unknown(name: str, known: type[BaseModel]) -> str:
-    near = difflib.get_close_matches(name, known.model_fields, n=1)
+def _unknown(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
     return "is not a known field" + (f"; is {near[0]} meant?" if near else ".") + " See /docs"
 
 

@@ -5,7 +5,8 @@ server takes too long, or gives up with a 5xx. So no call of a caller's trips a 
 long without a reply, or three in a row that broke off, raise a doubt, and then the gateway asks a
 question of its own, always the same. A worker rests only after that one, which no caller has a word
 in, was left unanswered for `PATIENCE_S`. No case tries it then: it is asked that question again
-until it answers.
+until it answers. Where callers are answered while that question waits, it waits behind theirs: a
+busy worker is no ill one.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ class Breaker:
         self._worker, self._is_well = worker, is_well
         self._resting, self._looks_at = rests, 0.0
         self._looking: asyncio.Task[None] | None = None
-        self._broken_off, self._closed = 0, False
+        self._broken_off, self._answered, self._closed = 0, 0, False
         if rests:
             self.doubt()
 
@@ -44,7 +45,12 @@ class Breaker:
         return max(self._looks_at - time.monotonic(), 0.0)
 
     def replied(self) -> None:
-        """A call brought an answer, or a refusal, or nonsense: there is somebody."""
+        """A call brought an answer, or nonsense: the model is at work."""
+        self._answered += 1
+        self._broken_off = 0
+
+    def refused(self) -> None:
+        """A call brought a refusal: there is somebody, though the model behind may hang."""
         self._broken_off = 0
 
     def broke_off(self) -> None:
@@ -67,8 +73,8 @@ class Breaker:
             self._looking.cancel()
 
     async def _look(self) -> None:
-        began = time.monotonic()
-        while not await self._is_well():
+        began, answered = time.monotonic(), self._answered
+        while not await self._is_well() and self._answered == answered:
             now = time.monotonic()
             if not self._resting and now - began >= PATIENCE_S:
                 self._resting = True

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from gateway.case import Case
 from gateway.contract import Alternative, AnswerError, ErrorKind
-from gateway.verdict.meaning import meaning
+from gateway.verdict.meaning import meaning, meanings
 from gateway.watch import tracing
 from gateway.watch.telemetry import stopwatch
 
@@ -153,10 +153,10 @@ async def complete(http: Http, url: str, *body: bytes) -> Completion:
     text = answer_in(said)
     if text is None:
         raise _failed("cut_short", "It thought, and came to no answer.")
-    if not meaning(text):
-        raise _failed("empty", "It answered nothing.")
     if len(text) > MAX_ANSWER_CHARS:
         raise _failed("garbage", f"Its answer is longer than {MAX_ANSWER_CHARS} characters.")
+    if not meaning(text):
+        raise _failed("empty", "It answered nothing.")
     tokens = (choice.logprobs and choice.logprobs.content) or []
     if text != said or choice.message.has_thought:
         tokens = _of_the_answer(text, tokens)
@@ -207,10 +207,10 @@ def as_choice(completion: Completion, case: Case) -> Completion:
     if case.choices is None:
         return completion
     said = meaning(completion.text, case.language, case.question)
-    meant = {meaning(choice, case.language, case.question): choice for choice in case.choices}
+    meant = meanings(case.choices, case.language, case.question)
     if said not in meant:
         raise _failed("garbage", "Its answer is not one of the choices.")
-    own, confidence = meant[said], completion.confidence
+    own, confidence = meant[said][-1], completion.confidence
     others: dict[str, float] = {}
     open_ones = []
     for other in completion.alternatives:

@@ -266,6 +266,8 @@ class Panel:
                 breaker.doubt()
             case "unreachable":
                 breaker.broke_off()
+            case "refused":
+                breaker.refused()
             case _:
                 breaker.replied()
         return Answer(worker=worker.name, seconds=time.perf_counter() - began, error=error)

@@ -3,9 +3,11 @@
 import asyncio
 import json
 import logging
+import re
 import time
 from collections.abc import Collection
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from gateway import model_server, summariser
@@ -19,6 +21,7 @@ from gateway.watch.metrics import Metrics
 from gateway.watch.tracing import span
 
 REPORT_S = 0.5
+FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^/\s]+/)+")
 log = logging.getLogger("consilium.gateway")
 Probed = tuple[bool, str | None]
 
@@ -61,8 +64,8 @@ class Service:
             if settings.panel.store != self.settings.panel.store:
                 raise SettingsError(f"{settings.file}: panel.store: another one needs a restart")
         except SettingsError as error:
-            file = self.settings.file
-            self.reload_error = str(error).replace(str(file), file.name)  # it is shown to callers
+            # It is shown to callers, whom the server's folders do not concern.
+            self.reload_error = _without_folders(str(error), self.settings.file.parent)
             log.error(json.dumps({"event": "panel_not_taken_up", "why": str(error)}))
             raise
         self.reload_error = None
@@ -192,6 +195,13 @@ async def _asked(case: Case, panel: Panel, began: float, tell: Tell) -> tuple[Ve
     )
     failed = any(a.error and a.error.kind != "not_eligible" for a in verdict.answers)
     return verdict, not failed and not wording.fell_back
+
+
+def _without_folders(text: str, own: Path) -> str:
+    """Files by their names alone: those in `own`, whatever is in its name, and absolute ones."""
+    if own.name:
+        text = text.replace(f"{own}/", "")
+    return FOLDERS.sub("", text)
 
 
 def _again(verdict: Verdict, case: Case, began: float) -> Verdict:

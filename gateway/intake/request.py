@@ -5,7 +5,7 @@ import difflib
 import json
 import os
 import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 from urllib.parse import unquote
 
 import pybase64
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -37,15 +37,18 @@ from gateway.contract import (
 from gateway.intake.language import asked_in
 from gateway.intake.pixels import only_pixels
 from gateway.settings import Limits, Settings
-from gateway.verdict.meaning import meaning
+from gateway.verdict.meaning import meanings
 
 T = TypeVar("T")
 MEGABYTE = 1_000_000
 # Brackets and commas in a JSON body: base64 has none of them, a long chat some thousands.
 MAX_MARKS = 20_000
+# An answer is a few words, and every worker's is compared with every choice.
+MAX_CHOICE_CHARS = 200
 SINGLE_FIELDS = {"question", "language", "context", "modality", "options"}
 OPTIONAL_FIELDS = SINGLE_FIELDS - {"question"} | {"choices"}
 IMAGE_FIELDS = {"images", "image", "files", "file"}  # the first is ours, all mean the same
+SHOWN_FIELDS = ("frame", "window")  # of an image; a form has them beside its images
 URL_ALPHABET = str.maketrans("-_", "+/")
 
 # Pydantic's kinds of errors, in words for who never heard of it.
@@ -105,7 +108,9 @@ async def read(request: Request, settings: Settings) -> Draft:
         return await _off_loop(lambda: _from_json(_json_object(body, "The body"), limits))
     if kind != "multipart/form-data":
         raise UnsupportedMedia("Send Content-Type application/json or multipart/form-data.")
-    return await _from_multipart(request, await _in_time(request, settings), limits)
+    body = await _in_time(request, settings)
+    # Its parser awaits nothing that is not here: a loop of its own keeps nobody else waiting.
+    return await _off_loop(lambda: asyncio.run(_from_multipart(request, body, limits)))
 
 
 async def draft_of(content: dict[str, Any], limits: Limits) -> Draft:
@@ -224,7 +229,7 @@ async def _from_multipart(request: Request, body: bytes, limits: Limits) -> Draf
         ) from error
     content: dict[str, Any] = {}
     images: list[bytes] = []
-    shown: dict[str, list[str]] = {"frame": [], "window": []}
+    shown: dict[str, list[str]] = {name: [] for name in SHOWN_FIELDS}
     for sent_as, value in form.multi_items():
         name = sent_as.removesuffix("[]")  # how some libraries name what is there several times
         if isinstance(value, UploadFile):
@@ -248,7 +253,9 @@ async def _from_multipart(request: Request, body: bytes, limits: Limits) -> Draf
         elif name in SINGLE_FIELDS:
             content[name] = value
         else:
-            raise InvalidCase(f"{_shown(name)}: it {_unknown(name, CaseRequest)}.")
+            raise InvalidCase(
+                f"{_shown(name)}: it {_unknown(name, [*CaseRequest.model_fields, *SHOWN_FIELDS])}."
+            )
     await form.close()
     try:
         fields = CaseFields.model_validate(content)
@@ -321,15 +328,15 @@ def refuse_fields(error: ValidationError) -> NoReturn:
         raise InvalidCase(f"{field}: {first['ctx']['error']}.") from error
     if first["type"] == "extra_forbidden":
         known = Options if "options" in above else AskedImage if "images" in above else CaseRequest
-        reason = _unknown(name, known)
+        reason = _unknown(name, known.model_fields)
     else:
         words = WHAT_IT_MUST_BE.get(first["type"], "must be as /docs says")
         reason = words.format(items=ITEMS.get(name, "texts"), **first.get("ctx", {}))
     raise InvalidCase(f"{field}: it {reason}." if field else f"It {reason}.") from error
 
 
-def _unknown(name: str, known: type[BaseModel]) -> str:
-    near = difflib.get_close_matches(name, known.model_fields, n=1)
+def _unknown(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
     return "is not a known field" + (f"; is {near[0]} meant?" if near else ".") + " See /docs"
 
 
@@ -342,7 +349,7 @@ def _check_fields(fields: CaseFields, limits: Limits) -> Language:
     """The language that the case is asked in."""
     texts = [("question", fields.question, limits.max_question_chars)]
     texts += [("context", fields.context or "", limits.max_context_chars)]
-    texts += [("choices", choice, limits.max_question_chars) for choice in fields.choices or ()]
+    texts += [("choices", choice, MAX_CHOICE_CHARS) for choice in fields.choices or ()]
     workers = fields.options.workers or ()
     texts += [("options.workers", worker, limits.max_question_chars) for worker in workers]
     for name, text, max_chars in texts:
@@ -355,8 +362,8 @@ def _check_fields(fields: CaseFields, limits: Limits) -> Language:
     if not fields.question.strip():
         raise InvalidCase("question: it is blank; ask something.")
     language = asked_in(fields.question, fields.language)
-    meanings = [meaning(c, language, fields.question) for c in fields.choices or ()]
-    if () in meanings or len(set(meanings)) < len(meanings):
+    meant = meanings(fields.choices or (), language, fields.question)
+    if () in meant or any(len(same) > 1 for same in meant.values()):
         raise InvalidCase("choices: each must say something, and something else than the others.")
     return language
 

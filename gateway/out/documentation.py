@@ -11,7 +11,15 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse, HTMLResponse
 from pydantic.json_schema import models_json_schema
 
-from gateway.contract import CaseFields, CaseRequest, Forbidden, Problem, Refused, UnknownModel
+from gateway.contract import (
+    AskedImage,
+    CaseFields,
+    CaseRequest,
+    Forbidden,
+    Problem,
+    Refused,
+    UnknownModel,
+)
 from gateway.intake import request as intake
 from gateway.out.openai_api import ChatRequest
 
@@ -64,6 +72,10 @@ def case_body() -> dict[str, Any]:
     }
     form["options"] = {"type": "string", "description": "Options as a JSON object."}
     form["images"] = {"type": "array", "items": {"type": "string", "format": "binary"}}
+    shown = AskedImage.model_json_schema()["properties"]
+    for name in intake.SHOWN_FIELDS:
+        told = f"One for each image, or none. {shown[name]['description']}"
+        form[name] = {"type": "array", "items": {"type": "string"}, "description": told}
     form_schema = {"type": "object", "properties": form, "required": ["question", "images"]}
     return _body(
         {

@@ -11,44 +11,50 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 
 from gateway.contract import Language
 from gateway.verdict.questions import kind_of
 from gateway.verdict.words import NO, NUMBERS, SYNONYMS, WORDS, YES, Words
 
 Meaning = tuple[str, ...]
+YES_OR_NO = YES | NO
 
 HAN = re.compile(r"[\u3400-\u9fff]")
 # A comma between digits is a decimal one, or parts thousands.
 COMMA = re.compile(r"(?<!\d),|,(?!\d)|[、;\n]")
 SENTENCE = re.compile(r"(?<=[.!?]) |(?<=[。!?])|\n")  # a Western full stop has a space behind it
 HEAD = re.compile(
-    rf"({'|'.join(sorted(YES | NO, key=len, reverse=True))})"
+    rf"({'|'.join(sorted(YES_OR_NO, key=len, reverse=True))})"
     r"(?: ?([,.;:!。\n]|[-–—] )\s*|$|(?= (?:it|there|this|that|they|these)\b))"
 )
 HYPHEN = re.compile(r"(?<=[^\W\d_])-(?=\w)|(?<=\w)-(?=[^\W\d_])")  # a minus or a range stays
 WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+")
 NOT = re.compile(r"n't\b|(?<=\bcan)(?=not\b)")
-BRACKETS = re.compile(r"(.+?) ?\((.+)\)")
+BRACKETS = re.compile(r"([^(]+?) ?\((.+)\)")
 
+# Callers choose what is read here: no pattern may take more than a few steps for each character, so
+# none looks for an end that it has looked for before.
 # Marks of a chat, by what is left of them.
 MARKS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"</?(?:b|i|em|strong|p|br)\s*/?>"), " "),
-    (re.compile(r"(\*\*|__|`+)(.+?)\1"), r"\2"),
-    (re.compile(r"\*(?=\S)(.+?)(?<=\S)\*(?!\w)"), r"\1"),
-    (re.compile(r"^\s*(?:#+|>)\s+", re.M), ""),
+    (re.compile(r"`+"), ""),
+    (re.compile(r"(\*\*|__)(.+?)\1"), r"\2"),
+    (re.compile(r"\*(?=\S)([^*\n]++)(?<=\S)\*(?!\w)"), r"\1"),
+    (re.compile(r"^[^\S\n]*+(?:#+|>(?!\s*\d))\s+", re.M), ""),
 )
 MARKED = re.compile(r"[*_`<>#\\]")
-BOX = re.compile(r"\\boxed\{(?:\\text\{)?([^{}]*)\}|<answer>(.*?)</answer>", re.S)
-BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+", re.M)
-DASH = re.compile(r"^\s*[-*•]\s+", re.M)
+BOX = re.compile(r"\\boxed\{(?:\\text\{)?([^{}]*)\}|<answer>((?:(?!</?answer>).)*+)</answer>", re.S)
+BULLET = re.compile(r"^[^\S\n]*+(?:[-*•]|\d+[.)])\s+", re.M)
+DASH = re.compile(r"^[^\S\n]*+(?:[*•]|-(?!\s+\d))\s+", re.M)  # "- 3" may be a minus
 QUOTED = re.compile(r"""["'“‘「](.+)["'”’」]""")
 LETTERS = "ABCDEFGH"
-OPTION = re.compile(
-    r"(?:^|(?<=[\s,;?(]))\(?([A-H])[).:]\s*(.*?)(?=[\s,;]*(?:\s|\()\(?[A-H][).:]\s|\s*$)", re.S
-)
+OPTION = re.compile(r"(?:^|(?<=[\s,;?(]))\(?([A-H])[).:](?=\s)")
 CHOSEN = re.compile(r"(?:option )?\(?([a-h])\)?(?:[.:] |[.:]?$| (?=\w))(.*)", re.S)
-LETTERED = re.compile(r"\(?[a-h]\) ")
+LETTERED = re.compile(r"^\(?[a-h]\) ")
+# What beside a number may say that it is not just that many: a sign, a comparison, a unit.
+INEXACT = re.compile(r"""[^\w\s.,;:!()'"“”。、]|(?<!\d)[.,]\d""")
+COPULAS = 8  # of an answer that are looked at: no sentence has more
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,18 @@ def meaning(text: str, language: Language = "en", question: str = "") -> Meaning
     return _items(_news(said, asked, words), words)
 
 
+@lru_cache(maxsize=64)
+def meanings(
+    choices: tuple[str, ...], language: Language, question: str
+) -> Mapping[Meaning, tuple[str, ...]]:
+    """Which of a question's choices mean what: it is asked again for every worker's answer."""
+    found: dict[Meaning, tuple[str, ...]] = {}
+    for choice in choices:
+        meant = meaning(choice, language, question)
+        found[meant] = (*found.get(meant, ()), choice)
+    return found
+
+
 def _words_of(text: str, language: Language) -> Words:
     """Chinese is known by its script; what else a Chinese case holds is taken for English."""
     if HAN.search(text):
@@ -108,6 +126,7 @@ def _asked(question: str, language: Language) -> Asked:
     options = list(OPTION.finditer(question))
     if len(options) < 2 or "".join(option[1] for option in options) != LETTERS[: len(options)]:
         options = []
+    ends = [option.start() for option in options[1:]] + [len(question)]
     plain = _plain(question[: options[0].start()] if options else question)
     plain = " ".join(plain.split())
     kind = kind_of(plain, "zh" if words is WORDS["zh"] else language)
@@ -117,7 +136,10 @@ def _asked(question: str, language: Language) -> Asked:
         told=_told(plain, words),
         yes_or_no=kind == "yes_no" and not negations,
         before=frozenset({(), *([] if negations else _asked_again(plain, words))}),
-        options={option[1].lower(): meaning(option[2], language) for option in options},
+        options={
+            option[1].lower(): meaning(question[option.end() : end].strip(" \n\r\t,;("), language)
+            for option, end in zip(options, ends, strict=bool(options))
+        },
         counts=bool(words.counts.search(plain)),
         where=bool(words.wheres.search(plain)),
     )
@@ -246,7 +268,7 @@ def _news(said: str, asked: Asked, words: Words) -> str:
     news = said[framed.end() :] if framed else said
     if tail := words.tails.search(news):
         news = news[: tail.start()]
-    for copula in list(words.copula.finditer(news))[::-1]:
+    for copula in list(islice(words.copula.finditer(news), COPULAS))[::-1]:
         content, negations = _content(news[: copula.start()], words)
         if not negations and content in asked.before:
             news = news[copula.end() :]
@@ -256,7 +278,9 @@ def _news(said: str, asked: Asked, words: Words) -> str:
     if asked.counts:
         content, negations = _content(news, words)
         counted = [NUMBERS.get(token, token) for token in content if token not in asked.content]
-        if not negations and len(counted) == 1 and counted[0].isdecimal() and "%" not in news:
+        exact = words.compares.isdisjoint(_tokens(news, words))
+        exact = exact and not negations and not INEXACT.search(HYPHEN.sub(" ", news))
+        if exact and len(counted) == 1 and counted[0].isdecimal():
             news = counted[0]
     return news or said
 
@@ -264,7 +288,7 @@ def _news(said: str, asked: Asked, words: Words) -> str:
 def _items(said: str, words: Words) -> Meaning:
     """The parts of a list, each by the name of its meaning. Where one is negated, the order may
     tell what is."""
-    parts = COMMA.split(LETTERED.sub("", said))
+    parts = COMMA.split(said)
     if len(parts) == 1 and not words.joins.search(said):
         return (_item(parts[0], words),) if said else ()
     negated = _content(said, words)[1] > 0
@@ -276,14 +300,17 @@ def _items(said: str, words: Words) -> Meaning:
 
 def _joined(part: str, words: Words) -> list[str]:
     """ "liver and heart" → both; "large bowel and stomach" is left whole: both may be large."""
-    items = [words.article.sub("", item.strip()) for item in words.joins.split(f" {part}")]
+    items = [
+        words.article.sub("", LETTERED.sub("", item.strip()))
+        for item in words.joins.split(f" {part}")
+    ]
     lengths = {len(item) if words is WORDS["zh"] else len(item.split()) for item in items if item}
     return items if len(lengths) == 1 else [part]
 
 
 def _item(text: str, words: Words) -> str:
-    plain = HYPHEN.sub(" ", words.article.sub("", text.strip()))
-    if plain in YES | NO:
+    plain = HYPHEN.sub(" ", words.article.sub("", LETTERED.sub("", text.strip())))
+    if plain in YES_OR_NO:
         return "yes" if plain in YES else "no"
     plain = " ".join(NUMBERS.get(word, word) for word in plain.split())
     if (twice := BRACKETS.fullmatch(plain)) and twice[1] in SYNONYMS:

@@ -65,7 +65,7 @@ RULES: dict[Language, tuple[tuple[Kind, str], ...]] = {
         ("organ", r"órgano|sistema|cuerpo|anatom|estructura|tejido"),
     ),
     "zh": (
-        ("which_of", r"还是|哪(个|一个)?(更|最)(大|小)|、.*哪"),
+        ("which_of", r"还是|哪(个|一个)?(更|最)(大|小)|、[^、]*哪"),
         ("yes_no", r"[吗嗎]|(?<!什)么[?？]?$|是否|有没有|是不是|能不能"),
         (
             "modality",

@@ -67,7 +67,8 @@ class Words:
     is what may stand for the last comma of a list.
 
     `fillers` and `negators` are words of a sentence: without both, its content is left. `asks` are
-    a question's words for what is not known. `telling` words never go with an explanation.
+    a question's words for what is not known. With one of `compares` an answer is no mere
+    number: more than 4 are not 4. `telling` words never go with an explanation.
     """
 
     answer: str
@@ -86,6 +87,7 @@ class Words:
     asks: Set[str]
     counts: re.Pattern[str]
     wheres: re.Pattern[str]
+    compares: Set[str]
     telling: Set[str]
 
 
@@ -138,6 +140,10 @@ ENGLISH = Words(
     asks=_set("what which where how many who whose why when"),
     counts=re.compile(r"how many|number of"),
     wheres=re.compile(r"where\b"),
+    compares=_set(
+        "more less fewer least most over under above below about around approximately almost "
+        "nearly up than greater larger smaller"
+    ),
     telling=_set(
         "left right both bilateral unilateral upper lower middle superior inferior anterior "
         "posterior medial lateral central peripheral apical basal top bottom center first second "
@@ -186,6 +192,10 @@ SPANISH = Words(
     asks=_set("qué cuál cuáles dónde cuántos cuántas cuánto cómo quién"),
     counts=re.compile(r"cuánt[oa]s"),
     wheres=re.compile(r"dónde"),
+    compares=_set(
+        "más menos mínimo máximo hasta casi cerca unos unas sobre mayor mayores menor menores "
+        "aproximadamente alrededor"
+    ),
     telling=_set(
         "izquierdo izquierda derecho derecha ambos ambas bilateral unilateral superior inferior "
         "medio media anterior posterior medial lateral central pulmón pulmones corazón hígado bazo "
@@ -227,6 +237,7 @@ CHINESE = Words(
     asks=_set("什么 哪里 哪个 哪些 哪种 哪一个 哪一 哪 多少 几个 几 何处 何种 何 怎么"),
     counts=re.compile(r"多少|几个|几"),
     wheres=re.compile(r"哪里|何处|在哪"),
+    compares=_set("多 少 大 小 高 低 超 过 约 近 余 以 至"),
     telling=_set(
         "左 右 双 上 下 前 后 内 外 侧 两 肺 心 肝 脾 肾 脑 胃 肠 胆 胰 膀胱 食管 气管 骨 脊 颌 "
         "喉 胸 腹 盆 头 颈 眼 叶 但 可能 或"

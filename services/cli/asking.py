@@ -12,6 +12,17 @@ from services.cli.shared import GATEWAY_URL, Gateway, console, failures, names_i
 
 app = typer.Typer()
 
+Frames = Annotated[
+    list[int] | None,
+    typer.Option("--frame", min=1, help="Of a DICOM, from 1; with several images once for each."),
+]
+Windows = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--window", help="Of a DICOM: lung, bone, … or CENTRE,WIDTH; once for each image."
+    ),
+]
+
 
 class CasesError(Exception):
     """A file of cases that cannot be asked, or not all of which were answered."""
@@ -36,14 +47,8 @@ def ask(
         Language | None, typer.Option(help="en, es or zh, if it is not the question's own.")
     ] = None,
     context: Annotated[str | None, typer.Option(help="Clinical context.")] = None,
-    frame: Annotated[
-        list[int] | None,
-        typer.Option(min=1, help="Of a DICOM, from 1; with several images once for each."),
-    ] = None,
-    window: Annotated[
-        list[str] | None,
-        typer.Option(help="Of a DICOM: lung, bone, … or CENTRE,WIDTH; once for each image."),
-    ] = None,
+    frame: Frames = None,
+    window: Windows = None,
     modality: Annotated[
         Modality | None, typer.Option(help="How the images were made, if that is known.")
     ] = None,
@@ -84,9 +89,12 @@ def ask(
         raise typer.BadParameter("give images and --question, or --cases FILE")
     if cases is not None and (images or question):
         raise typer.BadParameter("--cases FILE takes the place of images and --question")
-    given: list[Any] = list(images or ())
-    if frame or window:
-        given = _shown(given, frame, window)
+    if cases is not None and (frame or window):
+        raise typer.BadParameter(
+            "with --cases FILE --frame and --window stand in the file: "
+            '{"images": [{"data": "a.dcm", "frame": 2}], …}'
+        )
+    given = shown(images or [], frame, window)
     if choices and len(choices) == 1:
         choices = names_in(choices[0])
     asked: dict[str, Any] = {
@@ -117,10 +125,13 @@ def ask(
             show(verdict, console.print)
 
 
-def _shown(
+def shown(
     images: list[Path], frames: list[int] | None, windows: list[str] | None
 ) -> list[dict[str, Any]]:
-    """The images, each with its frame and its window."""
+    """The images, each with its frame and its window, as `gateway.client.ask` takes them.
+
+    Raises BadParameter where there is not one for each, and for a window that is none.
+    """
     for name, values in (("--frame", frames), ("--window", windows)):
         if values and len(values) != len(images):
             raise typer.BadParameter("give it once for each image", param_hint=name)
@@ -171,8 +182,8 @@ def _read(file: Path, asked: dict[str, Any]) -> Iterator[tuple[int, dict[str, An
         try:
             case = json.loads(line)
             images = case["images"]
-            given = [images] if isinstance(images, str) else images
-            case = asked | case | {"images": [file.parent / image for image in given]}
+            given = [images] if isinstance(images, str | dict) else images
+            case = asked | case | {"images": [_from(file.parent, image) for image in given]}
             case["options"] = asked["options"] | (case["options"] or {})
             unknown = case.keys() - known
         except (ValueError, KeyError, TypeError) as error:
@@ -180,6 +191,13 @@ def _read(file: Path, asked: dict[str, Any]) -> Iterator[tuple[int, dict[str, An
         if unknown or "question" not in case:
             what = f"unknown {', '.join(sorted(unknown))}" if unknown else "no question"
             raise CasesError(f"{file}, line {number}: {what}; mend that line")
-        if missing := [image for image in case["images"] if not image.is_file()]:
+        paths = [image["data"] for image in case["images"]]
+        if missing := [path for path in paths if not path.is_file()]:
             raise CasesError(f"{file}, line {number}: {missing[0]} is no file")
         yield number, case
+
+
+def _from(folder: Path, image: str | dict[str, Any]) -> dict[str, Any]:
+    """An image of a line, by its path or as an object with that in `data`."""
+    sent = image if isinstance(image, dict) else {"data": image}
+    return {**sent, "data": folder / sent["data"]}

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from services.cli.asking import Frames, Windows, shown
 from services.cli.shared import PANEL_FILE, Panel, console, failures, settings_of
 
 app = typer.Typer(help="The gateway's audit.", no_args_is_help=True)
@@ -19,6 +20,8 @@ def match(
     question: Annotated[str, typer.Option("--question", "-q")],
     language: Annotated[str | None, typer.Option(help="If one was sent.")] = None,
     context: Annotated[str | None, typer.Option(help="Clinical context.")] = None,
+    frame: Frames = None,
+    window: Windows = None,
     choices: Annotated[list[str] | None, typer.Option("--choice", help="One each.")] = None,
     answer: Annotated[str | None, typer.Option(help="Only where this was decided.")] = None,
     folder: Annotated[Path | None, typer.Option(help="If not panel.toml's audit.folder.")] = None,
@@ -26,8 +29,8 @@ def match(
 ) -> None:
     """Print the audit's lines about a case, whoever asked it; exit status 1 where there is none.
 
-    It takes the very files, words and choices that were sent, and the gateway's secret:
-    CONSILIUM_SECRET_FILE or CONSILIUM_SECRET.
+    It takes the very files, frames, windows, words and choices that were sent, and the gateway's
+    secret: CONSILIUM_SECRET_FILE or CONSILIUM_SECRET.
     """
     from gateway.case import Case
     from gateway.client import encode
@@ -42,7 +45,9 @@ def match(
             raise AuditError("Set CONSILIUM_SECRET_FILE: without the secret no line can be matched")
         found = lines(folder or settings.audit_folder)
         sent = {
-            "images": [encode(image) for image in images],
+            "images": [
+                {**image, "data": encode(image["data"])} for image in shown(images, frame, window)
+            ],
             "question": question,
             "language": language,
             "context": context,

@@ -78,7 +78,7 @@ def test_what_one_caller_asks_takes_no_worker_from_another(vllm, gateway, tmp_pa
 def test_choices_that_nobody_says_rest_nobody(vllm, gateway):
     url = gateway([vllm("yes"), vllm("yes")], panel=DEADLINE)
     for number in range(4):
-        evil = ask(url, question=f"{number}?", choices=["a" * 1_900, "b"])
+        evil = ask(url, question=f"{number}?", choices=["a" * 200, "b"])
         assert {answer["error"]["kind"] for answer in evil.json()["answers"]} == {"garbage"}
     assert failures(ask(url)) == {} and rests(url) == [False, False]
 
@@ -193,6 +193,33 @@ def test_a_worker_may_have_less_time_than_the_panel(vllm, gateway):
     response = ask(url)
     assert failures(response) == {"w0": "timeout"} and time.perf_counter() - began < 5
     assert response.json()["answers"][0]["error"]["detail"] == "No answer within 0.2 s."
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "rests_then"),
+    [("replied", False), ("refused", True), ("broke_off", True), (None, True)],
+)
+def test_who_answers_others_while_its_own_question_waits_is_only_busy(
+    meanwhile, rests_then, monkeypatch
+):
+    """Load alone rests nobody. A refusal proves no more than the server before the model."""
+    monkeypatch.setattr(breaker, "PATIENCE_S", 0)
+
+    async def live() -> bool:
+        async def waits_in_vain() -> bool:
+            if meanwhile:
+                getattr(rest, meanwhile)()
+            return False
+
+        rest = breaker.Breaker("w", waits_in_vain)
+        rest.doubt()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        found = rest.rests_s is not None
+        rest.close()
+        return found
+
+    assert asyncio.run(live()) is rests_then
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3)), max_size=12))

@@ -88,6 +88,9 @@ def test_the_schema_is_true_and_whole(vllm, gateway):
         assert reference.split('"')[0] in models
     vqa = schema["paths"]["/vqa"]["post"]
     assert set(vqa["requestBody"]["content"]) == {"application/json", "multipart/form-data"}
+    form = vqa["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+    assert {*models["CaseRequest"]["properties"], "frame", "window"} == form.keys()
+    assert {form[name]["type"] for name in ("images", "frame", "window")} == {"array"}
     assert set(vqa["responses"]) == set(
         ["200", "400", "401", "408", "413", "415", "422", "429", "503"]
     )

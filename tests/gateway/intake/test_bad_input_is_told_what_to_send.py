@@ -69,6 +69,7 @@ JSON_PROBLEMS: list[tuple[str, dict[str, Any], int, list[str]]] = [
     ("a language nobody speaks", case(language="zh"), 422, ["No worker takes", "w0: en"]),
     ("one choice", case(choices=["yes"]), 422, ["choices"]),
     ("equal choices", case(choices=["yes", "Yes."]), 422, ["choices"]),
+    ("a long choice", case(choices=["x" * 201, "y"]), 422, ["choices", "at most 200"]),
     ("an unknown worker", case(options={"workers": [SECRET]}), 422, ["w0"]),
     ("three rounds", case(options={"rounds": 3}), 422, ["options.rounds", "1 or 2"]),
     ("not waiting", case(options={"wait": "none"}), 422, ["options.wait", "'all'", "'enough'"]),

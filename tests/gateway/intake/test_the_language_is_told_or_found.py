@@ -23,6 +23,12 @@ ALL = 'languages = ["en", "es", "zh"]\nmax_images = 4'
         ("肺のどこですか", None),
         ("Is the sign called 'la imagen del doble halo' there?", None),
         ("", None),
+        ("Se observa derrame en la imagen", "es"),
+        ("Existe uma lesão que se vê nesta imagem?", None),
+        ("O que se observa nesta imagem, e onde se pode ver?", None),
+        ("Donde está a lesão que se vê?", None),
+        ("Que se passe-t-il, et existe-t-il une lésion?", None),
+        ("Una lesione del fegato si osserva? Se tiene, che cosa?", None),
     ],
 )
 def test_only_what_is_certain_is_found(question, language):
@@ -38,6 +44,9 @@ def test_only_what_is_certain_is_found(question, language):
         ("What does 肺 mean?", None, "en"),
         ("What does 肺 mean?", "zh", "zh"),
         ("¿Hay derrame pleural?", "es", "es"),
+        ("Existe uma lesão que se vê nesta imagem?", "en", "en"),
+        ("Donde esta la lesion", "en", "en"),
+        ("Donde esta la lesion", None, "es"),
     ],
 )
 def test_a_question_is_asked_in_its_own_language(vllm, gateway, question, named, asked):

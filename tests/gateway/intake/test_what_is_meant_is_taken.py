@@ -144,6 +144,9 @@ def test_a_form_is_read_as_libraries_write_it(url):
     assert response.status_code == 422 and "call the field images" in response.json()["detail"]
     response = httpx.post(f"{url}/vqa", data={"question": "q?", "image": PLAIN}, files=files)
     assert response.status_code == 422 and "as a file" in response.json()["detail"]
+    for wrong, meant in (("frames", "frame"), ("windows", "window"), ("choice", "choices")):
+        response = httpx.post(f"{url}/vqa", data={"question": "q?", wrong: "1"}, files=files)
+        assert response.status_code == 422 and f"is {meant} meant?" in response.json()["detail"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Answers that mean the same count together; nothing that could matter is ever merged."""
 
 import os
+import time
 from functools import cache
 from pathlib import Path
 
@@ -50,6 +51,8 @@ from models.data.example import DataError
         ("<answer>CT</answer>", "ct"),
         ('"CT"', "ct"),
         ("A) CT", "ct"),
+        ("(a) liver, (b) heart", "liver, heart"),
+        ("(a) liver and (b) heart", "liver, heart"),
         ("This is a CT scan.", "ct"),
         ("The image shows the left lung.", "left lung"),
         ("Based on the image, the answer is the left lung.", "left lung"),
@@ -156,6 +159,8 @@ def test_a_sentence_of_the_questions_own_words_is_its_answer(question, said, ans
         ("Answer: yes\nQuestion: is it large?\nAnswer: no", "no"),
         ("The left lung is not visible in the image.", "left lung"),
         ("A", "A) CT"),
+        ("grade (a) tumor", "grade (b) tumor"),
+        ("grade (a) tumor, grade (b) tumor", "grade tumor, grade tumor"),
         ("Left lung, answer: right lung", "right lung"),
         ("No. The answer is yes", "yes"),
     ],
@@ -199,6 +204,66 @@ def test_a_question_merges_nothing_that_differs(question, one, other):
     """A side, an organ, a doubt or a contradiction more than yes or no is another answer."""
     language: Language = "es" if "¿" in question else "en"
     assert meaning(one, language, question) != meaning(other, language, question)
+
+
+COUNT: dict[Language, str] = {
+    "en": "How many nodules are there?",
+    "es": "¿Cuántos nódulos hay?",
+    "zh": "图中有几个结节？",
+}
+COUNTED: dict[Language, str] = {
+    "en": "3|>3|<3|≥3|≤3|~3|≈3|3+|-3|−3|±3|> 3|- 3|=3?|.3|3%|3 or more|3 or 4|more than 3|over 3|"
+    "less than 3|at least 3|at most 3|about 3|There are more than three nodules.|no 3",
+    "es": "3|>3|3+|más de 3|menos de 3|al menos 3|unos 3|casi 3|Hay más de tres nódulos",
+    "zh": "3|＞3|3+|多于3个|超过3个|少于3个|至少3个|最多3个|约3个|3个以上|图中有至少三个结节",
+}
+
+
+@pytest.mark.parametrize("language", COUNT)
+def test_a_number_with_a_sign_or_a_comparison_is_not_that_number(language):
+    said = COUNTED[language].split("|")
+    assert len({meaning(one, language, COUNT[language]) for one in said}) == len(said)
+
+
+def test_a_comparison_in_the_question_is_none_in_a_bare_number():
+    question = "How many nodules are more than 3 mm?"
+    assert meaning("more than 4", "en", question) != meaning("4", "en", question)
+    assert meaning("There are 4 nodules.", "en", question) == meaning("4", "en", question)
+
+
+# What pattern matching that looks for the same end again and again is slow at.
+NASTY = ["`", "\n", "\n\t", "*a", "__a", "**a", "<answer>", "\\boxed{", "(", "- \n", "> ", "1."]
+NASTY += [
+    " is",
+    "是",
+    ",",
+    ", ",
+    " and ",
+    "A. ",
+    "(a) ",
+    "、",
+    " ",
+    "no. ",
+    "answer: ",
+    "“",
+    "n't ",
+]
+
+
+@pytest.mark.parametrize("language", COUNT)
+def test_what_a_caller_may_send_is_read_in_a_moment(language):
+    """2,000 characters of any kind, as an answer and as a question, with another at the end."""
+
+    def seconds(characters: int) -> float:
+        began = time.process_time()
+        for nasty in NASTY:
+            for begins in ("", "A. x", "`"):
+                text = f"{begins}{nasty * characters}"[: characters - 1] + "x"
+                meaning(text, language, COUNT[language])
+                meaning("3", language, text)
+        return time.process_time() - began
+
+    assert seconds(2_000) < 2
 
 
 SIDES = {"left": "right", "izquierdo": "derecho", "左": "右", "upper": "lower", "上": "下"}

@@ -9,6 +9,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import httpx
+import numpy as np
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client.parser import text_string_to_metric_families
@@ -18,6 +19,7 @@ from gateway.door import keys
 from gateway.watch.log import JsonLine
 from services.cli.__main__ import app
 from tests.conftest import picture
+from tests.dicoms import dicom_of
 from tests.gateway.test_it_changes_without_a_gap import until
 
 IMAGE = base64.b64encode(picture()).decode()
@@ -245,6 +247,20 @@ def test_the_audit_says_who_asked_and_what_was_decided_and_no_word_of_it(
     assert match("--choice", "yes", "--choice", "no", **secret) == (1, [])
     assert match(CONSILIUM_SECRET="another") == (1, [])
     assert match() == (1, [])
+
+
+def test_a_case_of_one_frame_in_one_window_is_matched_by_both(vllm, gateway, tmp_path):
+    frames = np.arange(2 * 32 * 32, dtype=np.int16).reshape(2, 32, 32)
+    scan = tmp_path / "a.dcm"
+    scan.write_bytes(dicom_of(frames, NumberOfFrames=2))
+    url = gateway([vllm()], environ={"CONSILIUM_SECRET": "s"}, audit='folder = "audit"')
+    image = {"data": base64.b64encode(scan.read_bytes()).decode(), "frame": 2, "window": "bone"}
+    assert httpx.post(f"{url}/vqa", json={"question": "q?", "images": [image]}).status_code == 200
+
+    command = ["audit", "match", str(scan), "-q", "q?", "--panel", str(tmp_path / "panel.toml")]
+    for more, status in (("--frame 2 --window bone", 0), ("--frame 1 --window bone", 1), ("", 1)):
+        done = CliRunner().invoke(app, [*command, *more.split()], env={"CONSILIUM_SECRET": "s"})
+        assert done.exit_code == status, more
 
 
 def test_a_full_disk_costs_the_audits_line_and_not_the_case(vllm, gateway, tmp_path, caplog):

@@ -93,6 +93,22 @@ def test_many_cases_are_a_line_each(fake, consilium, scan):
     assert (second["options"]["rounds"], second["options"]["workers"]) == (2, ["w0"])
 
 
+def test_an_image_of_many_may_say_what_of_it_is_shown(fake, consilium, scan):
+    gateway, file = fake(), scan.with_name("cases.jsonl")
+    shown = {"data": "scan.png", "frame": 2, "window": [40, 80]}
+    cases = [{"images": images, "question": "?"} for images in ([shown, "scan.png"], shown)]
+    file.write_text("\n".join(map(json.dumps, cases)))
+    how = ("--cases", file, "--gateway", gateway.url)
+
+    assert consilium("ask", *how).status == 0
+    (one, other), (alone,) = (request["images"] for request in gateway.requests)
+    assert (one["frame"], one["window"]) == (2, [40, 80]) and one == alone
+    assert other == {"data": one["data"]}
+
+    wrong = consilium("ask", *how, "--frame", "2")
+    assert wrong.status == 2 and "stand in the file" in " ".join(wrong.err.split())
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [
@@ -102,6 +118,9 @@ def test_many_cases_are_a_line_each(fake, consilium, scan):
         (b'{"images": "scan.png", "question": "?", "rounds": 2}', "line 2: unknown rounds"),
         (b'{"images": "scan.png", "question": "?", "options": [1]}', "line 2: no case"),
         (b'{"images": "none.png", "question": "?"}', "none.png is no file"),
+        (b'{"images": {"data": "none.png"}, "question": "?"}', "none.png is no file"),
+        (b'{"images": [{"frame": 2}], "question": "?"}', "line 2: no case"),
+        (b'{"images": [{"data": 7}], "question": "?"}', "line 2: no case"),
         (b'{"images": "scan.png", "question": "\xe9"}', "line 2, is not UTF-8 (byte 0xe9)"),
     ],
 )

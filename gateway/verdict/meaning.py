@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from gateway.contract import Language
 from gateway.verdict.questions import kind_of
-from gateway.verdict.words import NO, NUMBERS, SYNONYMS, WORDS, YES, Words
+from gateway.verdict.words import NO, NOT_SO, NOT_THERE, NUMBERS, SYNONYMS, WORDS, YES, Words
 
 Meaning = tuple[str, ...]
 
@@ -45,6 +45,11 @@ BOX = re.compile(r"\\boxed\{(?:\\text\{)?([^{}]*)\}|<answer>(.*?)</answer>", re.
 BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+", re.M)
 DASH = re.compile(r"^\s*[-*•]\s+", re.M)
 QUOTED = re.compile(r"""["'“‘「](.+)["'”’」]""")
+# A short answer that stands in brackets, behind a label, or as a list's one line.
+SET_OFF = re.compile(
+    r"\(([^()]+)\)|(?:a|ans|response|reply|r|respuesta|答) ?: ?(.+)|1[.)] (.+)", re.S
+)
+FENCE = re.compile(r"^\s*```\w*\s*$", re.M)
 LETTERS = "ABCDEFGH"
 OPTION = re.compile(
     r"(?:^|(?<=[\s,;?(]))\(?([A-H])[).:]\s*(.*?)(?=[\s,;]*(?:\s|\()\(?[A-H][).:]\s|\s*$)", re.S
@@ -67,6 +72,7 @@ class Asked:
     options: Mapping[str, Meaning] = field(default_factory=dict)  # by letter
     counts: bool = False
     where: bool = False
+    there: bool = False
 
 
 NOTHING = Asked()
@@ -86,6 +92,9 @@ def meaning(text: str, language: Language = "en", question: str = "") -> Meaning
     if said in SHORT:
         return SHORT[said]
     asked = _asked(question, language) if question else NOTHING
+    if not asked.options and (set_off := SET_OFF.fullmatch(said)):
+        alone = next(filter(None, set_off.groups()))
+        said = alone if alone in SHORT else said
     if option := _option(said, asked, language):
         return option
     if answer := _yes_or_no(said, asked, words):
@@ -122,6 +131,7 @@ def _asked(question: str, language: Language) -> Asked:
         options={option[1].lower(): meaning(option[2], language) for option in options},
         counts=bool(words.counts.search(plain)),
         where=bool(words.wheres.search(plain)),
+        there=bool(words.there.search(plain)),
     )
 
 
@@ -147,6 +157,7 @@ def _bare(text: str, words: Words) -> str:
     """In lower case, without marks, labels, and what only explains the answer behind it."""
     plain = _plain(text)
     if MARKED.search(plain):
+        plain = FENCE.sub("", plain)
         boxes = {" ".join((one or other).split()) for one, other in BOX.findall(plain)} - {""}
         plain = boxes.pop() if len(boxes) == 1 else plain
         for mark, left in MARKS:
@@ -181,6 +192,10 @@ def _option(said: str, asked: Asked, language: Language) -> Meaning | None:
 
 def _yes_or_no(said: str, asked: Asked, words: Words) -> str | None:
     """The answer, where it is yes or no and no more than that."""
+    if asked.yes_or_no and (
+        said in NOT_SO or (asked.there and said in NOT_THERE - {*asked.content})
+    ):
+        return "no"
     head = HEAD.match(said)
     first, *others = SENTENCE.split(said[head.end() :] if head else said)
     if head is None:

@@ -29,6 +29,19 @@ NO |= {
     "不能",
 }
 
+# Whole answers to a question that asks for yes or no; of the second, where it is asked whether
+# something is there.
+NOT_SO = {
+    "it is not",
+    "it isn't",
+    "there is not",
+    "there isn't",
+    "it does not",
+    "no lo es",
+    "no hay",
+}
+NOT_THERE = {"absent", "not present", "negative", "ausente", "negativo"}
+
 NUMBERS = {
     word: str(number)
     for words in (
@@ -82,8 +95,8 @@ class Words:
     is what may stand for the last comma of a list.
 
     `fillers` and `negators` are words of a sentence: without both, its content is left. `asks` are
-    a question's words for what is not known; what meets `asking` only asks. `telling` words never
-    go with an explanation.
+    a question's words for what is not known; what meets `asking` only asks, a question that meets
+    `there` asks whether something is. `telling` words never go with an explanation.
     """
 
     answer: str
@@ -101,6 +114,7 @@ class Words:
     negators: Set[str]
     asks: Set[str]
     asking: re.Pattern[str]
+    there: re.Pattern[str]
     counts: re.Pattern[str]
     wheres: re.Pattern[str]
     telling: Set[str]
@@ -112,9 +126,9 @@ _IMAGEN = r"(?:imagen|imágenes|foto|fotografía|figura)"
 ENGLISH = Words(
     answer="answer",
     label=_at_the_start_of_a_sentence(
-        r"(?:(?:therefore|thus|so|hence),? )?(?:the )?(?:panel's )?"
+        r"(?:(?:therefore|thus|so|hence),? )?(?:the |my )?(?:panel's )?"
         r"(?:final |correct |short |best )?answer(?: to (?:the|this|your) question)?"
-        r"(?: is\b ?:?| ?:) ?"
+        r"(?: is\b ?:?| ?:|\n) ?"
     ),
     explanation=re.compile(r"\b(?:explanation|reason|reasoning|rationale|justification) ?: "),
     because=re.compile(r"^(?:because|since|as evidenced by|as (?:it|the|this|there)) "),
@@ -156,6 +170,7 @@ ENGLISH = Words(
     asking=re.compile(
         r"\?|^(?:so |and )?(?:is|are|was|were|do|does|did|has|have|can|could|will|would|should)\b"
     ),
+    there=re.compile(r"^(?:is|are|was|were) there\b|\bpresent\b"),
     counts=re.compile(r"how many|number of"),
     wheres=re.compile(r"where\b"),
     telling=_set(
@@ -209,6 +224,7 @@ SPANISH = Words(
     negators=_set("no sin ningún ninguna ausente ausencia nunca tampoco"),
     asks=_set("qué cuál cuáles dónde cuántos cuántas cuánto cómo quién"),
     asking=re.compile(r"[?¿]"),
+    there=re.compile(r"\b(?:hay|existen?|presencia|presentes?)\b"),
     counts=re.compile(r"cuánt[oa]s"),
     wheres=re.compile(r"dónde"),
     telling=_set(
@@ -255,6 +271,7 @@ CHINESE = Words(
         "没有 沒有 沒 無 不是 不包含 不包括 不存在 不可以 不能 未见 未发现 并非 没 未 不 无 非 否"
     ),
     asks=_set("什么 哪里 哪个 哪些 哪种 哪一个 哪一 哪 多少 几个 几 何处 何种 何 怎么"),
+    there=re.compile(r"(?!)"),
     asking=re.compile(r"\?|[吗嗎]$|有没有|有沒有|是否|是不是|能不能|能否"),
     counts=re.compile(r"多少|几个|几"),
     wheres=re.compile(r"哪里|何处|在哪"),

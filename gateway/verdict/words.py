@@ -185,7 +185,7 @@ ENGLISH = Words(
         "sure might may could suspected suspicious suspect equivocal indeterminate doubt doubtful "
         "exclude excluded ruled wrong opposite contrary mistaken mistake incorrect untrue sorry "
         "correction corrected actually apologies apologize error reverse instead rather wait "
-        "apparently presumably otherwise retract"
+        "apparently presumably otherwise retract negative positive true false correct"
     ),
 )
 
@@ -236,7 +236,7 @@ SPANISH = Words(
         "quizás quizá acaso posiblemente posible probablemente probable pero aunque duda dudoso "
         "dudosa incierto seguro segura sospecha descartar descarta descartado descartada error "
         "errado equivocado equivocada equivoqué incorrecto opuesto contrario corrección perdón "
-        "rectifico disculpa"
+        "rectifico disculpa vez falso negativo positivo cierto verdad correcto"
     ),
 )
 

@@ -245,11 +245,10 @@ def _contradicts(sentence: str, answer: str, words: Words) -> bool:
     """Whether it says yes where the answer is no, or no where it is yes."""
     other = NO if answer == "yes" else YES
     if words is WORDS["zh"]:  # there a yes is a word of any sentence, but for its end
-        return any(
-            re.search(rf"(?:^|[是为:, ]){each}$", sentence.rstrip("。.! ")) for each in other
-        )
-    negated = answer == "yes" and words.negators  # a no may also be another word's
-    return not (other - (negated or frozenset())).isdisjoint(_tokens(sentence, words))
+        said = sentence.rstrip("。.! ")
+        return any(re.search(rf"(?:^|[是为:, ]){each}$", said) for each in other)
+    # A "no" may be another word's; what that negates is told elsewhere.
+    return not (other - words.negators).isdisjoint(_tokens(sentence, words))
 
 
 def _tells_no_more(sentence: str, asked: Asked, words: Words) -> bool:

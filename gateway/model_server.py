@@ -7,6 +7,7 @@ server's own words never leave this file, since they may quote the caller.
 import asyncio
 import math
 import re
+import unicodedata
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -31,17 +32,27 @@ PROBE_S = 1.0
 RECONNECT_S = 0.1
 MIN_PROBABILITY = 0.005  # of an alternative that is worth telling
 
-# How thoughts are marked that come with the answer, by the models that do it.
-THOUGHTS = (
-    ("<think>", "</think>"),
-    ("<thinking>", "</thinking>"),
-    ("<thought>", "</thought>"),
-    ("<reasoning>", "</reasoning>"),
-    ("[THINK]", "[/THINK]"),
-    ("◁think▷", "◁/think▷"),
-    ("<unused94>", "<unused95>"),
+# What a server says of an answer that it has told whole; all else (length, abort, …) is cut short.
+WHOLE = {"stop", "null", "eos_token", "stop_sequence", "end_turn", "tool_calls"}
+
+# How thoughts are marked that come with the answer, by the models that do it. A server that leaves
+# special tokens out writes gpt-oss's channels as "analysis…assistantfinal…".
+_THOUGHT = r"(?:seed:)?(?:think(?:ing)?|thoughts?|reasoning|analysis|reflection|scratchpad)"
+THOUGHT_BEGINS = re.compile(
+    rf"<\|?(?:begin_of_|start_)?{_THOUGHT}\|?>|\[think\]|◁think▷|<unused94>"
+    r"|\A(?-i:analysis(?=[A-Z]))",
+    re.I,
+)
+THOUGHT_ENDS = re.compile(
+    rf"<\|?(?:/|end_of_|end_){_THOUGHT}\|?>|\[/think\]|◁/think▷|<unused95>"
+    r"|assistantfinal|<\|start_response\|>",
+    re.I,
 )
 CHANNEL, CHANNEL_OF_ANSWER = "<|channel|>", "<|channel|>final<|message|>"
+AROUND_ANSWER = re.compile(
+    r"</?conclusion>|<\|(?:start|begin|end)_(?:of_)?(?:response|solution)\|>", re.I
+)
+END_TOKENS = re.compile(r"(?:\s*(?:</s>|<eos>|<pad>|<end_of_\w+>|<[|｜][\w▁]+[|｜]>))+\s*$", re.I)
 
 UNREADABLE = AnswerError(kind="refused", detail="It cannot read the image.")
 
@@ -147,8 +158,8 @@ async def complete(http: Http, url: str, *body: bytes) -> Completion:
         choice = _Reply.model_validate_json(raw).choices[0]
     except ValidationError as error:
         raise _failed("garbage", "Its reply is not a chat completion.") from error
-    if choice.finish_reason == "length":
-        raise _failed("cut_short", "It had not finished its answer when its tokens were used up.")
+    if choice.finish_reason and choice.finish_reason.casefold() not in WHOLE:
+        raise _failed("cut_short", "It was stopped before it had finished its answer.")
     said = (choice.message.content or "").strip()
     text = answer_in(said)
     if text is None:
@@ -166,15 +177,17 @@ async def complete(http: Http, url: str, *body: bytes) -> Completion:
 def answer_in(said: str) -> str | None:
     """What is said once the thinking is over; None where it is not."""
     if said.startswith(CHANNEL) or CHANNEL_OF_ANSWER in said:
-        _, of_answer, rest = said.rpartition(CHANNEL_OF_ANSWER)
-        return re.sub(r"<\|(end|return)\|>$", "", rest).strip() if of_answer else None
-    for begin, end in THOUGHTS:
-        # A template may have begun the thought in the prompt: then only its end is here.
-        _, ended, rest = said.rpartition(end)
-        said = rest.strip() if ended else said
-        if said.startswith(begin):
+        _, of_answer, said = said.rpartition(CHANNEL_OF_ANSWER)
+        if not of_answer:
             return None
-    return said
+    # A template may have begun the thought in the prompt: then only its end is here.
+    said = THOUGHT_ENDS.split(said)[-1]
+    if THOUGHT_BEGINS.search(said):
+        return None
+    said = END_TOKENS.sub("", AROUND_ANSWER.sub("", said))
+    if not said.isascii():  # a mark of no width would part two answers that look alike
+        said = "".join(each for each in said if unicodedata.category(each) != "Cf")
+    return said.strip()
 
 
 def answer_bounds(case: Case, max_tokens: int) -> dict[str, Any]:

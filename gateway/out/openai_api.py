@@ -19,6 +19,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.json_schema import SkipJsonSchema
 
 from gateway.case import Case
 from gateway.contract import (
@@ -41,10 +42,10 @@ ABSTAINED = "The panel abstains: it is too likely to be wrong."
 # sends another must not believe that it was heeded. What is not listed says how a model samples or
 # who is asking (temperature, max_tokens, seed, user), and is ignored.
 NOT_DONE: dict[str, tuple[str, tuple[Any, ...]]] = {
-    "n": ("a panel gives one verdict", (1,)),
+    "n": ("a panel gives one verdict", (1, 1.0)),
     "best_of": ("a panel gives one verdict", (1,)),
-    "response_format": ("an answer is plain text", ({"type": "text"},)),
-    "tools": ("a panel calls none", ([],)),
+    "response_format": ("an answer is plain text", ({"type": "text"}, {})),
+    "tools": ("a panel calls none", ([], {})),
     "tool_choice": ("a panel calls none", ("none", "auto")),
     "functions": ("a panel calls none", ([],)),
     "function_call": ("a panel calls none", ("none", "auto")),
@@ -63,12 +64,27 @@ NOT_DONE: dict[str, tuple[str, tuple[Any, ...]]] = {
         ("guided_choice", "guided_regex", "guided_json", "guided_grammar", "structured_outputs"),
         ("to allow some answers alone, send consilium.choices", ({},)),
     ),
+    **dict.fromkeys(
+        ("format", "json_schema", "text", "response_mime_type"),
+        ("an answer is plain text", ({}, "", "text/plain", {"format": {"type": "text"}})),
+    ),
+    **dict.fromkeys(
+        ("grammar", "regex", "allowed_token_ids", "bad_words"),
+        ("to allow some answers alone, send consilium.choices", ([], "")),
+    ),
+    "stop_token_ids": ("an answer is told whole", ([],)),
+    "prompt_logprobs": ("each worker's confidence is in the reply's consilium", (0,)),
+    **dict.fromkeys(("documents", "files"), ("a panel reads images alone", ([],))),
+    **dict.fromkeys(("system", "instructions"), ("a panel follows none", ("",))),
+    "plugins": ("a panel calls none", ([],)),
+    "extra_body": ("its fields stand beside messages", ({},)),
     **{name: (f"send it as consilium.{name}", ()) for name in CaseRequest.model_fields},
 }
 NOT_DONE["question"] = NOT_DONE["images"] = ("send it in the last user message", ())
 
 READ, KNOWN_UNREAD = {"text", "image_url"}, {"file", "input_audio", "input_image", "input_file"}
 KNOWN_UNREAD |= {"input_text", "audio_url", "video_url", "video", "refusal", "image"}
+BESIDE = ("image", "images", "image_url", "attachments", "files")
 ASIDE = {"system", "developer"}  # what they say is not read, wherever it stands
 WORD = re.compile(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+|[^\w\s]")
 
@@ -103,6 +119,21 @@ class Message(_Lenient):
         tuple[Part, ...],
         BeforeValidator(_as_parts, json_schema_input_type=tuple[Part, ...] | str | None),
     ] = ()
+    beside: SkipJsonSchema[frozenset[str]] = frozenset()  # where other APIs have their images
+
+    @model_validator(mode="before")
+    @classmethod
+    def _look_beside(cls, sent: Any) -> Any:
+        if not isinstance(sent, dict):
+            return sent
+        return sent | {"beside": {name for name in BESIDE if sent.get(name)}}
+
+    @property
+    def unread(self) -> set[str]:
+        """What it holds that nobody reads, by names that are known."""
+        strange = {part.type for part in self.content} - READ
+        unknown = {"an unknown kind"} if strange - KNOWN_UNREAD else set()
+        return strange & KNOWN_UNREAD | unknown | {f"{name} beside content" for name in self.beside}
 
     @property
     def text(self) -> str:
@@ -177,17 +208,21 @@ def read(content: dict[str, Any], settings: Settings) -> tuple[ChatRequest, dict
 
 def _asked(messages: tuple[Message, ...]) -> tuple[str, list[str]]:
     """The last user message's question; its images, else those of the latest before it that has
-    some. An image that is named and not there is never made up for by an earlier one."""
+    some. An image that is not there, or stands where nobody reads it, is never made up for by an
+    earlier one."""
     asked = [message for message in messages if message.role == "user"]
     if not asked:
         raise InvalidCase('messages: none is of the role "user"; send the question as one.')
     if next(each.role for each in reversed(messages) if each.role not in ASIDE) != "user":
         raise InvalidCase('messages: the last one must be of the role "user": it is the question.')
-    if strange := {part.type for part in asked[-1].content} - READ:
-        named = ", ".join(sorted(strange & KNOWN_UNREAD)) or "an unknown kind"
-        raise InvalidCase(
-            f"messages: the last one holds what nobody reads ({named}); send text and image_url."
-        )
+    for message in reversed(asked):
+        if message.unread:
+            raise InvalidCase(
+                f"messages: one holds what nobody reads ({', '.join(sorted(message.unread))}); "
+                "send text, and images as image_url parts."
+            )
+        if message.images:
+            break
     if not asked[-1].text.strip():
         raise InvalidCase("messages: the last one has no text; ask something about the image.")
     found = next((m.images for m in reversed(asked) if m.images), [])

@@ -15,7 +15,7 @@ from itertools import islice
 
 from gateway.contract import Language
 from gateway.verdict.questions import kind_of
-from gateway.verdict.words import NO, NUMBERS, SYNONYMS, WORDS, YES, Words
+from gateway.verdict.words import NO, NOT_SO, NOT_THERE, NUMBERS, SYNONYMS, WORDS, YES, Words
 
 Meaning = tuple[str, ...]
 YES_OR_NO = YES | NO
@@ -26,10 +26,12 @@ COMMA = re.compile(r"(?<!\d),|,(?!\d)|[、;\n]")
 SENTENCE = re.compile(r"(?<=[.!?]) |(?<=[。!?])|\n")  # a Western full stop has a space behind it
 HEAD = re.compile(
     rf"({'|'.join(sorted(YES_OR_NO, key=len, reverse=True))})"
-    r"(?: ?([,.;:!。\n]|[-–—] )\s*|$|(?= (?:it|there|this|that|they|these)\b))"
+    r"(?: ?([,.;:!。\n]|[-–—] |[–—])\s*|$|(?= \(| (?:it|there|this|that|they|these|because)\b)"
+    r"|(?<=^sí)(?= (?:hay|se|es|existe|tiene)\b))"
 )
 HYPHEN = re.compile(r"(?<=[^\W\d_])-(?=\w)|(?<=\w)-(?=[^\W\d_])")  # a minus or a range stays
-WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+")
+SIGN = r"[<>≤≥±]|(?<=[a-z0-9])[*+-](?![\w*])"  # T2* is not T2
+WORD = re.compile(rf"\d+(?:[.,]\d+)*|[^\W\d_]+|{SIGN}")
 NOT = re.compile(r"n't\b|(?<=\bcan)(?=not\b)")
 BRACKETS = re.compile(r"([^(]+?) ?\((.+)\)")
 
@@ -48,6 +50,11 @@ BOX = re.compile(r"\\boxed\{(?:\\text\{)?([^{}]*)\}|<answer>((?:(?!</?answer>).)
 BULLET = re.compile(r"^[^\S\n]*+(?:[-*•]|\d+[.)])\s+", re.M)
 DASH = re.compile(r"^[^\S\n]*+(?:[*•]|-(?!\s+\d))\s+", re.M)  # "- 3" may be a minus
 QUOTED = re.compile(r"""["'“‘「](.+)["'”’」]""")
+# A short answer that stands in brackets, behind a label, or as a list's one line.
+SET_OFF = re.compile(
+    r"\(([^()]+)\)|(?:a|ans|response|reply|r|respuesta|答) ?: ?(.+)|1[.)] (.+)", re.S
+)
+FENCE = re.compile(r"^\s*```\w*\s*$", re.M)
 LETTERS = "ABCDEFGH"
 OPTION = re.compile(r"(?:^|(?<=[\s,;?(]))\(?([A-H])[).:](?=\s)")
 CHOSEN = re.compile(r"(?:option )?\(?([a-h])\)?(?:[.:] |[.:]?$| (?=\w))(.*)", re.S)
@@ -71,6 +78,7 @@ class Asked:
     options: Mapping[str, Meaning] = field(default_factory=dict)  # by letter
     counts: bool = False
     where: bool = False
+    there: bool = False
 
 
 NOTHING = Asked()
@@ -90,6 +98,9 @@ def meaning(text: str, language: Language = "en", question: str = "") -> Meaning
     if said in SHORT:
         return SHORT[said]
     asked = _asked(question, language) if question else NOTHING
+    if not asked.options and (set_off := SET_OFF.fullmatch(said)):
+        alone = next(filter(None, set_off.groups()))
+        said = alone if alone in SHORT else said
     if option := _option(said, asked, language):
         return option
     if answer := _yes_or_no(said, asked, words):
@@ -142,6 +153,7 @@ def _asked(question: str, language: Language) -> Asked:
         },
         counts=bool(words.counts.search(plain)),
         where=bool(words.wheres.search(plain)),
+        there=bool(words.there.search(plain)),
     )
 
 
@@ -167,6 +179,7 @@ def _bare(text: str, words: Words) -> str:
     """In lower case, without marks, labels, and what only explains the answer behind it."""
     plain = _plain(text)
     if MARKED.search(plain):
+        plain = FENCE.sub("", plain)
         boxes = {" ".join((one or other).split()) for one, other in BOX.findall(plain)} - {""}
         plain = boxes.pop() if len(boxes) == 1 else plain
         for mark, left in MARKS:
@@ -201,9 +214,15 @@ def _option(said: str, asked: Asked, language: Language) -> Meaning | None:
 
 def _yes_or_no(said: str, asked: Asked, words: Words) -> str | None:
     """The answer, where it is yes or no and no more than that."""
+    if asked.yes_or_no and (
+        said in NOT_SO or (asked.there and said in NOT_THERE - {*asked.content})
+    ):
+        return "no"
     head = HEAD.match(said)
     first, *others = SENTENCE.split(said[head.end() :] if head else said)
     if head is None:
+        if words.asking.search(first):
+            return None
         content, negations = _content(first, words)
         again = asked.yes_or_no and content and content == asked.content and negations < 2
         if not again or not (negations or words.states.search(first)):
@@ -213,7 +232,7 @@ def _yes_or_no(said: str, asked: Asked, words: Words) -> str | None:
         answer = "yes" if head[1] in YES else "no"
         if first and head[2] in (".", "!", "。", "\n"):
             others.insert(0, first)
-        elif first and not _echoes(first, answer, asked, words):
+        elif (first := first.strip()) and not _echoes(first, answer, asked, words):
             because = words.because.match(first)
             if not because:
                 return None
@@ -232,12 +251,26 @@ def _echoes(sentence: str, answer: str, asked: Asked, words: Words) -> bool:
 def _explains(sentence: str, answer: str, asked: Asked, words: Words) -> bool:
     """Whether it may go without saying: it neither contradicts the answer nor tells a side, an
     organ or a number that was not asked about."""
+    if words.asking.search(sentence) or _contradicts(sentence, answer, words):
+        return False
     if _echoes(sentence, answer, asked, words):
         return True
     content, negations = _content(sentence, words)
     if not asked.yes_or_no or _is_within(content, asked.content) or (negations and answer == "yes"):
         return False
+    if answer == "no" and not negations and set(content) & set(asked.content):
+        return False
     return _tells_no_more(sentence, asked, words)
+
+
+def _contradicts(sentence: str, answer: str, words: Words) -> bool:
+    """Whether it says yes where the answer is no, or no where it is yes."""
+    other = NO if answer == "yes" else YES
+    if words is WORDS["zh"]:  # there a yes is a word of any sentence, but for its end
+        said = sentence.rstrip("。.! ")
+        return any(re.search(rf"(?:^|[是为:, ]){each}$", said) for each in other)
+    # A "no" may be another word's; what that negates is told elsewhere.
+    return not (other - words.negators).isdisjoint(_tokens(sentence, words))
 
 
 def _tells_no_more(sentence: str, asked: Asked, words: Words) -> bool:
@@ -246,7 +279,7 @@ def _tells_no_more(sentence: str, asked: Asked, words: Words) -> bool:
 
 
 def _told(sentence: str, words: Words) -> frozenset[str]:
-    numbers = re.findall(r"\d+", sentence)
+    numbers = [each for each in map(_number, _tokens(sentence, words)) if each[0].isdecimal()]
     if words is WORDS["zh"]:
         return frozenset([*numbers, *(word for word in words.telling if word in sentence)])
     return frozenset([*numbers, *(set(_tokens(sentence, words)) & words.telling)])
@@ -323,7 +356,12 @@ def _content(text: str, words: Words) -> tuple[Meaning, int]:
     """The words that make one sentence another than the next, and how often it is negated."""
     tokens = [token for token in _tokens(text, words) if token not in words.fillers]
     negations = sum(token in words.negators for token in tokens)
-    return tuple(_singular(t) for t in tokens if t not in words.negators), negations
+    return tuple(_singular(_number(t)) for t in tokens if t not in words.negators), negations
+
+
+def _number(word: str) -> str:
+    """A number in letters as one in digits, and any other word as it is."""
+    return NUMBERS.get(word, word)
 
 
 def _tokens(text: str, words: Words) -> list[str]:
@@ -336,7 +374,9 @@ def _tokens(text: str, words: Words) -> list[str]:
 def _chinese() -> re.Pattern[str]:
     """Chinese has no spaces: what is no known word is taken character by character."""
     known = WORDS["zh"].fillers | WORDS["zh"].negators | WORDS["zh"].asks
-    return re.compile("|".join([*sorted(known, key=len, reverse=True), r"[a-z]+|\d+(?:\.\d+)?|\w"]))
+    return re.compile(
+        "|".join([*sorted(known, key=len, reverse=True), r"[a-z]+|\d+(?:\.\d+)?|\w", SIGN])
+    )
 
 
 def _singular(word: str) -> str:

@@ -11,9 +11,36 @@ from dataclasses import dataclass
 from gateway.contract import Language
 
 YES = {"yes", "yeah", "yep", "true", "correct", "sí", "si", "correcto", "verdadero"}
-YES |= {"是", "是的", "对", "对的", "有", "包含", "包括", "可以", "存在", "能"}
+YES |= {"對", "是", "是的", "对", "对的", "有", "包含", "包括", "可以", "存在", "能"}
 NO = {"no", "nope", "false", "falso"}
-NO |= {"不", "不是", "不是的", "否", "没有", "无", "不包含", "不包括", "不可以", "不存在", "不能"}
+NO |= {
+    "沒有",
+    "無",
+    "不",
+    "不是",
+    "不是的",
+    "否",
+    "没有",
+    "无",
+    "不包含",
+    "不包括",
+    "不可以",
+    "不存在",
+    "不能",
+}
+
+# Whole answers to a question that asks for yes or no; of the second, where it is asked whether
+# something is there.
+NOT_SO = {
+    "it is not",
+    "it isn't",
+    "there is not",
+    "there isn't",
+    "it does not",
+    "no lo es",
+    "no hay",
+}
+NOT_THERE = {"absent", "not present", "negative", "ausente", "negativo"}
 
 NUMBERS = {
     word: str(number)
@@ -29,11 +56,12 @@ NUMBERS = {
 SAME = (
     "mri, mr, mri scan, mr scan, mri image, mr image, mr imaging, magnetic resonance, "
     "magnetic resonance imaging, magnetic resonance image, rm, resonancia magnética, "
+    "resonancia magnetica, "
     "imagen por resonancia magnética, 核磁共振, 磁共振, 核磁共振成像, 磁共振成像",
     "ct, ct scan, ct image, cat scan, computed tomography, computed tomography scan, tc, "
-    "tomografía computarizada, 计算机断层扫描, ct扫描",
+    "tac, tomografía computarizada, tomografia computarizada, 计算机断层扫描, ct扫描",
     "x ray, xray, x rays, x ray film, x ray image, plain film, plain radiograph, radiograph, "
-    "radiografía, rayos x, x光, x光片, x射线",
+    "radiografía, rayos x, x光, x光片, x射线, x线",
     "ultrasound, ultrasound scan, ultrasonography, sonography, sonogram, ecografía, ultrasonido, "
     "超声, 超声波",
     "pet, pet scan, positron emission tomography",
@@ -67,8 +95,9 @@ class Words:
     is what may stand for the last comma of a list.
 
     `fillers` and `negators` are words of a sentence: without both, its content is left. `asks` are
-    a question's words for what is not known. With one of `compares` an answer is no mere
-    number: more than 4 are not 4. `telling` words never go with an explanation.
+    a question's words for what is not known. What meets `asking` only asks, a question that meets
+    `there` asks whether something is. With one of `compares` an answer is no mere number: more than
+    4 are not 4. `telling` words never go with an explanation.
     """
 
     answer: str
@@ -85,6 +114,8 @@ class Words:
     fillers: Set[str]
     negators: Set[str]
     asks: Set[str]
+    asking: re.Pattern[str]
+    there: re.Pattern[str]
     counts: re.Pattern[str]
     wheres: re.Pattern[str]
     compares: Set[str]
@@ -97,9 +128,9 @@ _IMAGEN = r"(?:imagen|imágenes|foto|fotografía|figura)"
 ENGLISH = Words(
     answer="answer",
     label=_at_the_start_of_a_sentence(
-        r"(?:(?:therefore|thus|so|hence),? )?(?:the )?(?:panel's )?"
+        r"(?:(?:therefore|thus|so|hence),? )?(?:the |my )?(?:panel's )?"
         r"(?:final |correct |short |best )?answer(?: to (?:the|this|your) question)?"
-        r"(?: is\b ?:?| ?:) ?"
+        r"(?: is\b ?:?| ?:|\n) ?"
     ),
     explanation=re.compile(r"\b(?:explanation|reason|reasoning|rationale|justification) ?: "),
     because=re.compile(r"^(?:because|since|as evidenced by|as (?:it|the|this|there)) "),
@@ -138,6 +169,10 @@ ENGLISH = Words(
     ),
     negators=_set("no not without absent absence none never"),
     asks=_set("what which where how many who whose why when"),
+    asking=re.compile(
+        r"\?|^(?:so |and )?(?:is|are|was|were|do|does|did|has|have|can|could|will|would|should)\b"
+    ),
+    there=re.compile(r"^(?:is|are|was|were) there\b|\bpresent\b"),
     counts=re.compile(r"how many|number of"),
     wheres=re.compile(r"where\b"),
     compares=_set(
@@ -152,7 +187,11 @@ ENGLISH = Words(
         "cord mandible larynx duodenum pelvis chest abdomen head neck eye eyes lobe lobes "
         "hemisphere ventricle ventricles cerebellum brainstem aorta mediastinum hilum pleura "
         "breast uterus ovary prostate thyroid adrenal skull maybe possibly perhaps unclear "
-        "uncertain cannot however but although though"
+        "uncertain cannot however but although though probably probable likely unlikely unsure "
+        "sure might may could suspected suspicious suspect equivocal indeterminate doubt doubtful "
+        "exclude excluded ruled wrong opposite contrary mistaken mistake incorrect untrue sorry "
+        "correction corrected actually apologies apologize error reverse instead rather wait "
+        "apparently presumably otherwise retract negative positive true false correct"
     ),
 )
 
@@ -190,6 +229,8 @@ SPANISH = Words(
     ),
     negators=_set("no sin ningún ninguna ausente ausencia nunca tampoco"),
     asks=_set("qué cuál cuáles dónde cuántos cuántas cuánto cómo quién"),
+    asking=re.compile(r"[?¿]"),
+    there=re.compile(r"\b(?:hay|existen?|presencia|presentes?)\b"),
     counts=re.compile(r"cuánt[oa]s"),
     wheres=re.compile(r"dónde"),
     compares=_set(
@@ -202,7 +243,10 @@ SPANISH = Words(
         "riñón riñones cerebro estómago intestino colon recto vejiga esófago tráquea páncreas "
         "hueso huesos costilla costillas columna médula mandíbula laringe duodeno pelvis tórax "
         "abdomen cabeza cuello ojo ojos lóbulo lóbulos hemisferio ventrículo cerebelo aorta "
-        "quizás posiblemente pero aunque"
+        "quizás quizá acaso posiblemente posible probablemente probable pero aunque duda dudoso "
+        "dudosa incierto seguro segura sospecha descartar descarta descartado descartada error "
+        "errado equivocado equivocada equivoqué incorrecto opuesto contrario corrección perdón "
+        "rectifico disculpa vez falso negativo positivo cierto verdad correcto"
     ),
 )
 
@@ -233,14 +277,19 @@ CHINESE = Words(
         "可以看到 可以 看到 看出 观察到 发现 出现 属于 任何 患者 病人 根据 并 能 的 了 吗 嘛 呢 么 "
         "是 有 在 为 中 里 于 呈"
     ),
-    negators=_set("没有 不是 不包含 不包括 不存在 不可以 不能 未见 未发现 并非 没 未 不 无 非 否"),
+    negators=_set(
+        "没有 沒有 沒 無 不是 不包含 不包括 不存在 不可以 不能 未见 未发现 并非 没 未 不 无 非 否"
+    ),
     asks=_set("什么 哪里 哪个 哪些 哪种 哪一个 哪一 哪 多少 几个 几 何处 何种 何 怎么"),
+    there=re.compile(r"(?!)"),
+    asking=re.compile(r"\?|[吗嗎]$|有没有|有沒有|是否|是不是|能不能|能否"),
     counts=re.compile(r"多少|几个|几"),
     wheres=re.compile(r"哪里|何处|在哪"),
     compares=_set("多 少 大 小 高 低 超 过 约 近 余 以 至"),
     telling=_set(
         "左 右 双 上 下 前 后 内 外 侧 两 肺 心 肝 脾 肾 脑 胃 肠 胆 胰 膀胱 食管 气管 骨 脊 颌 "
-        "喉 胸 腹 盆 头 颈 眼 叶 但 可能 或"
+        "喉 胸 腹 盆 头 颈 眼 叶 但 可能 或 也许 大概 不确定 不一定 疑 排除 错 錯 误 誤 更正 纠正 "
+        "相反 抱歉 不对 其实 应该"
     ),
 )
 

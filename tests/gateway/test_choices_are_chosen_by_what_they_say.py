@@ -85,6 +85,18 @@ THOUGHT = "<think>It is black. Yes? No."
         "<think>\n\n</think>\n\nNo",
         "[THINK]Yes?[/THINK]No",
         "<unused94>thought\nYes?<unused95>No",
+        "<THINK>Yes?</THINK>No",
+        "<thoughts>Yes?</thoughts>No",
+        "<seed:think>Yes?</seed:think>No",
+        "analysisYes? It is.assistantfinal No",
+        "<|START_THINKING|>Yes?<|END_THINKING|><|START_RESPONSE|>No<|END_RESPONSE|>",
+        "<|begin_of_thought|>Yes?<|end_of_thought|><|begin_of_solution|>No<|end_of_solution|>",
+        "<REASONING>Yes?</REASONING><CONCLUSION>No</CONCLUSION>",
+        "No</s>",
+        "No<|im_end|>\n<|endoftext|>",
+        "No<end_of_utterance>",
+        "No<eos>",
+        "\ufeffN\u200bo",
         "<|channel|>analysis<|message|>Yes?<|end|><|start|>assistant<|channel|>final<|message|>No",
     ],
 )
@@ -95,7 +107,17 @@ def test_thoughts_are_no_answer(vllm, gateway, said):
 
 
 @pytest.mark.parametrize(
-    "said", [THOUGHT, "<thinking>No", "<|channel|>analysis<|message|>No", "<unused94>thought No"]
+    "said",
+    [
+        THOUGHT,
+        "<thinking>No",
+        "<|channel|>analysis<|message|>No",
+        "<unused94>thought No",
+        "No <think>but maybe",
+        "<Analysis>No",
+        "<|START_THINKING|>No",
+        "analysisThe user asks. No",
+    ],
 )
 def test_a_thought_without_an_end_has_no_answer(vllm, gateway, said):
     assert failures(ask(gateway([vllm(said), vllm("no")]))) == {"w0": "cut_short"}

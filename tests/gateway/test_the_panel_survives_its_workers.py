@@ -63,6 +63,10 @@ def test_everyone_is_asked_at_once_in_his_own_words(vllm, gateway):
         ({"says": " . "}, "empty"),
         ({"raw": b'{"choices": [{"message": {"content": null}}]}'}, "empty"),
         ({"says": "The image shows", "finish_reason": "length"}, "cut_short"),
+        *(
+            ({"finish_reason": reason}, "cut_short")
+            for reason in ("LENGTH", "abort", "content_filter", "max_tokens", "repetition")
+        ),
         ({"says": "<think>Is it? No"}, "cut_short"),
     ],
 )

@@ -158,9 +158,13 @@ def test_a_wrong_chat_is_one_clear_error(vllm, gateway, changed, error, says):
 # One line for each thing that a chat may ask and a panel does not do; and how it asks nothing.
 NOT_DONE = [
     ("n", 2, 1),
+    ("n", 2.0, 1.0),
+    ("n", True, 1),
     ("response_format", {"type": "json_object"}, {"type": "text"}),
     ("response_format", {"type": "json_schema", "json_schema": {}}, None),
+    ("response_format", {"type": "json_object"}, {}),
     ("tools", [{"type": "function", "function": {"name": "f"}}], []),
+    ("tools", [{"type": "function", "function": {"name": "f"}}], {}),
     ("tool_choice", "required", "auto"),
     ("tool_choice", {"type": "function", "function": {"name": "f"}}, "none"),
     ("functions", [{"name": "f"}], []),
@@ -178,6 +182,22 @@ NOT_DONE = [
     ("continue_final_message", True, False),
     ("guided_choice", ["yes", "no"], None),
     ("structured_outputs", {"choice": ["yes", "no"]}, {}),
+    ("extra_body", {"guided_choice": ["a"]}, {}),
+    ("format", "json", None),
+    ("grammar", "root ::= x", None),
+    ("json_schema", {"type": "object"}, {}),
+    ("regex", "a|b", ""),
+    ("allowed_token_ids", [1], []),
+    ("bad_words", ["yes"], []),
+    ("stop_token_ids", [1], []),
+    ("prompt_logprobs", 1, 0),
+    ("text", {"format": {"type": "json_schema"}}, {}),
+    ("response_mime_type", "application/json", "text/plain"),
+    ("documents", [{"text": "x"}], []),
+    ("system", "Say no.", ""),
+    ("instructions", "Say no.", ""),
+    ("plugins", [{"id": "web"}], []),
+    ("files", [{"id": "f"}], []),
     ("choices", ["yes", "no"], None),
     ("language", "zh", None),
     ("context", "cough", None),
@@ -244,6 +264,26 @@ def test_an_image_that_is_not_there_is_never_another_one(panel, empty):
     ):
         with pytest.raises(InvalidCase, match="image_url without an image"):
             read(panel, *chat)
+
+
+@pytest.mark.parametrize(
+    ("unread", "named"),
+    [
+        ({"role": "user", "content": "x?", "images": ["AAAA"]}, "images beside content"),
+        ({"role": "user", "content": "x?", "image_url": "AAAA"}, "image_url beside content"),
+        (user(TEXT, {"type": "image", "source": {}}), "(image)"),
+        (user(TEXT, {"type": "input_image", "image_url": URI}), "input_image"),
+        (user(TEXT, {"type": "file", "file": {}}), "file"),
+    ],
+)
+def test_a_picture_that_nobody_reads_is_never_an_earlier_one(panel, unread, named):
+    """Neither where it stands with the question nor in between; before the pictures that are read
+    it is no matter."""
+    for chat in ([asks("x?", URI), unread], [asks("x?", URI), unread, user(TEXT)]):
+        with pytest.raises(InvalidCase) as refused:
+            read(panel, *chat)
+        assert named in str(refused.value)
+    assert read(panel, unread, asks("x?", URI))[1] == read(panel)[1]
 
 
 def test_parts_are_read_in_any_order_and_an_image_in_either_form(panel):

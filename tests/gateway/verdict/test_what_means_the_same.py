@@ -32,6 +32,9 @@ from models.data.example import DataError
         ("two", "2"),
         ("Two kidneys", "2 kidneys"),
         ("两", "2"),
+        ("沒有", "没有"),
+        ("對", "是"),
+        ("X线", "X光"),
         ("Yes, it is", "yes"),
         ("Yes it is.", "yes"),
         ("No, there isn't.", "no"),
@@ -43,6 +46,14 @@ from models.data.example import DataError
         ("the left lung and the right lung", "right lung, left lung"),
         ("- Liver\n- Heart", "liver, heart"),
         ("**No**", "no"),
+        ("(No)", "no"),
+        ("1. No", "no"),
+        ("A: No", "no"),
+        ("Response: No", "no"),
+        ("Ans: No", "no"),
+        ("My answer is no", "no"),
+        ("### Answer\nNo", "no"),
+        ("```\nNo\n```", "no"),
         ("Answer: No", "no"),
         ("**Final Answer:** CT", "ct"),
         ("The answer is no.", "no"),
@@ -95,6 +106,15 @@ LARGER = "Is the left lung larger than the right lung?"
         ("Which organ is abnormal?", "The abnormal organ is the heart.", "heart"),
         ("Where is the lesion?", "The lesion is located in the left lung.", "left lung"),
         ("How many kidneys are there?", "There are two kidneys in the image.", "2"),
+        (EFFUSION, "It is not.", "no"),
+        (EFFUSION, "Absent.", "no"),
+        (EFFUSION, "Negative.", "no"),
+        ("¿Hay derrame pleural?", "No hay", "no"),
+        ("Are there two nodules?", "There are 2 nodules.", "yes"),
+        ("Is the mass > 3 cm?", "The mass is > 3 cm.", "yes"),
+        (EFFUSION, "Yes—there is a pleural effusion.", "yes"),
+        (EFFUSION, "Yes (there is a pleural effusion).", "yes"),
+        (EFFUSION, "No because the angles are sharp.", "no"),
         ("Which is it? A. CT B. MRI", "B", "MRI"),
         ("Which is it? A. CT B. MRI", "B. MRI", "MRI"),
         ("Which is it? (A) CT (B) MRI", "The answer is (B).", "MRI"),
@@ -110,6 +130,7 @@ LARGER = "Is the left lung larger than the right lung?"
         ("¿Hay derrame pleural?", "No hay derrame pleural.", "no"),
         ("¿Hay derrame pleural?", "No, no hay derrame pleural.", "no"),
         ("¿Hay derrame pleural?", "No se observa derrame pleural en la imagen.", "no"),
+        ("¿Hay derrame pleural?", "Sí hay derrame pleural", "sí"),
         ("¿Hay derrame pleural?", "Sí, hay un derrame pleural.", "sí"),
         ("¿Cuál es el órgano más grande?", "El órgano más grande es el pulmón.", "pulmón"),
         ("¿Dónde está la lesión?", "Está en el pulmón izquierdo.", "pulmón izquierdo"),
@@ -184,6 +205,12 @@ def test_what_may_differ_in_meaning_stays_apart(one, other):
         ("Is there a left pleural effusion?", "yes", "There is a pleural effusion."),
         ("Is there no pleural effusion?", "yes", "There is a pleural effusion."),
         (LARGER, "yes", "The right lung is larger than the left lung."),
+        ("Is the spleen normal?", "no", "Absent."),
+        ("Is there a negative wave?", "no", "Negative."),
+        ("Which is it? A. CT B. MRI", "A: MRI", "MRI"),
+        ("Are there two nodules?", "yes", "Yes. There are three."),
+        ("Is the mass > 3 cm?", "yes", "The mass is < 3 cm."),
+        ("Is this a T2* image?", "yes", "This is a T2 image."),
         ("Is it a CT or an MRI?", "It is a CT.", "It is an MRI."),
         ("Which is larger, left or right lung?", "left lung is larger", "right lung is larger"),
         ("What organ is on the left?", "The organ on the right is the liver.", "liver"),
@@ -264,6 +291,47 @@ def test_what_a_caller_may_send_is_read_in_a_moment(language):
         return time.process_time() - began
 
     assert seconds(2_000) < 2
+
+
+FOR_EACH = {"en": EFFUSION, "es": "¿Hay derrame pleural?", "zh": "图中有胸腔积液吗？"}
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [
+        ("en", EFFUSION),
+        ("en", "There is a pleural effusion?"),
+        ("es", "¿Hay derrame pleural?"),
+        ("zh", "图中有胸腔积液吗？"),
+        ("zh", "有没有胸腔积液"),
+        ("en", "No\nYes"),
+        ("en", "No. The answer is yes."),
+        ("en", "No. Correction: yes."),
+        ("en", "No. A small effusion is seen."),
+        ("en", "False. Yes."),
+        ("en", "No, because yes"),
+        ("en", "Yes. No."),
+        ("es", "No. La respuesta es sí."),
+        ("es", "No. Se observa un pequeño derrame."),
+        ("zh", "没有。答案是有。"),
+        ("zh", "没有。可见少量积液。"),
+        ("en", "Yes. Probably."),
+        ("en", "Yes. Unsure."),
+        ("en", "Yes. Ruled out."),
+        ("en", "No. I was wrong."),
+        ("en", "Yes. The opposite is true."),
+        ("en", "No. An effusion cannot be excluded."),
+        ("en", "Yes. Negative."),
+        ("en", "No. Positive."),
+        ("es", "No. Es falso."),
+        ("es", "Sí. Tal vez."),
+        ("es", "Sí. Probablemente."),
+        ("zh", "没有。错了。"),
+    ],
+)
+def test_a_question_a_contradiction_and_a_doubt_are_no_votes(language, said):
+    """For neither yes nor no."""
+    assert meaning(said, language, FOR_EACH[language]) not in (("yes",), ("no",))
 
 
 SIDES = {"left": "right", "izquierdo": "derecho", "左": "右", "upper": "lower", "上": "下"}

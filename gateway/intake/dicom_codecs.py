@@ -26,6 +26,8 @@ from pydicom.uid import (
 )
 from pydicom.uid import JPEG2000 as JPEG2000Lossy
 
+from gateway.intake import wholeness
+
 OURS = "imagecodecs"
 JPEG = {JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1}
 JPEG_LS = {JPEGLSLossless, JPEGLSNearLossless}
@@ -35,7 +37,9 @@ COMPRESSED = JPEG | JPEG_LS | JPEG_2000 | {RLELossless}
 # ITU-T T.81 table B.1 and T.87: the marks of a frame's header, of whichever process.
 _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _CODESTREAM = b"\xff\x4f\xff\x51"  # ITU-T T.800 A.4, A.5: SOC, SIZ
+_BY_COSINES = {0xC0, 0xC1, 0xC2}
 _END = b"\xff\xd9"  # EOI, of which no decoder notices that it is missing
+_MORE = bytes(range(0xFD, 2, -3))  # bits that no decoder makes up
 
 
 class WrongSize(ValueError):
@@ -66,6 +70,7 @@ def plugin_for(syntax: UID, header: Any, index: int) -> str:
         size = _size_of_jpeg(frame)
     if size != (header.Rows, header.Columns):
         raise WrongSize("another size than in the header")
+    _check_scans(frame)
     # Pillow heeds what an Adobe mark says of the colours; twelve bits it cannot.
     return "pillow" if syntax == JPEGBaseline8Bit else OURS
 
@@ -96,6 +101,35 @@ def _size_of_jpeg_2000(frame: bytes) -> tuple[int, int] | None:
     return height - top, width - left
 
 
+def _check_scans(frame: bytes) -> None:
+    """Raises WrongSize where a JPEG of 8 bits by cosines, which alone can be read so, is not whole;
+    anything else passes."""
+    for mark, segment in wholeness.jpeg_segments(frame):
+        if mark in _FRAME_HEADERS:
+            if mark in _BY_COSINES and segment[4] == 8:
+                try:
+                    wholeness.check_jpeg(frame)
+                except ValueError as error:
+                    raise WrongSize("scans are missing or cut short") from error
+            return
+
+
+def _whole_jpeg(source: bytes, space: str | None) -> Any:
+    """A JPEG of any other process. No decoder says that it made pixels up; but then what it makes
+    up depends on what stands before the end, which it does not read of a whole one.
+
+    Raises:
+        WrongSize: pixels are missing.
+    """
+    import imagecodecs
+
+    pixels = imagecodecs.jpeg8_decode(source, colorspace=space, outcolorspace=space)
+    more = source.rstrip(b"\0\xff").removesuffix(_END) + _MORE + _END
+    if (pixels != imagecodecs.jpeg8_decode(more, colorspace=space, outcolorspace=space)).any():
+        raise WrongSize("fewer pixels than in the header")
+    return pixels
+
+
 def _decode_frame(source: bytes, runner: Any) -> bytes | bytearray:
     """What pydicom calls; `runner` knows the header, and is told what came out."""
     import imagecodecs  # it takes half a second, and few need it
@@ -117,7 +151,7 @@ def _decode_frame(source: bytes, runner: Any) -> bytes | bytearray:
     else:
         # Colours as they are stored: the header says what they are.
         space = "RGB" if runner.samples_per_pixel == 3 else None
-        pixels = imagecodecs.jpeg8_decode(source, colorspace=space, outcolorspace=space)
+        pixels = _whole_jpeg(source, space)
     runner.set_option("planar_configuration", 0)
     runner.set_option("bits_allocated", 8 * pixels.itemsize)
     return bytes(pixels.tobytes())

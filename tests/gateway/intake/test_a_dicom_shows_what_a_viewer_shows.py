@@ -6,14 +6,18 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     HTJ2K,
     MPEG4HP41,
+    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
     JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
@@ -529,6 +533,34 @@ def test_a_frame_of_another_size_than_the_header_says_is_not_decoded():
         short = encapsulate([frame[: len(frame) // 2]])
         with pytest.raises(UnreadableImage):
             shown(dicom_of(RAMP, syntax=syntax, PixelData=short))
+
+
+def jpegs() -> dict[str, tuple[UID, np.ndarray, bytes]]:
+    import imagecodecs
+
+    deep = DICE.integers(0, 4096, (64, 64)).astype("<u2")
+    flat = (deep >> 4).astype("u1")
+    progressive = io.BytesIO()
+    Image.fromarray(flat).save(progressive, "JPEG", progressive=True)
+    return {
+        "8 bits": (JPEGBaseline8Bit, flat, imagecodecs.jpeg8_encode(flat)),
+        "progressive": (JPEGBaseline8Bit, flat, progressive.getvalue()),
+        "8 of 12 bits": (JPEGExtended12Bit, flat, imagecodecs.jpeg8_encode(flat)),
+        "12 bits": (JPEGExtended12Bit, deep, imagecodecs.jpeg8_encode(deep, bitspersample=12)),
+        "lossless": (JPEGLosslessSV1, deep, imagecodecs.ljpeg_encode(deep)),
+        "8 lossless": (JPEGLosslessSV1, flat, imagecodecs.jpeg8_encode(flat, lossless=True)),
+        "JPEG-LS": (JPEGLSLossless, deep, imagecodecs.jpegls_encode(deep)),
+    }
+
+
+@pytest.mark.parametrize("name", list(jpegs()))
+@pytest.mark.parametrize("part", [0.5, 0.9])
+def test_a_frame_that_is_cut_short_is_refused_though_it_ends_as_it_should(name, part):
+    syntax, pixels, whole = jpegs()[name]
+    assert shown(dicom_of(pixels, syntax=syntax, PixelData=encapsulate([whole]))).std() > 60
+    short = whole[: int(len(whole) * part)] + b"\xff\xd9"
+    with pytest.raises(UnreadableImage):
+        shown(dicom_of(pixels, syntax=syntax, PixelData=encapsulate([short])))
 
 
 def test_a_run_that_never_ends_is_not_decoded():

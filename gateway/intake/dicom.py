@@ -34,7 +34,15 @@ from gateway.contract import (
     Modality,
     UnreadableImage,
 )
-from gateway.intake.dicom_codecs import COMPRESSED, JPEG_2000, WrongSize, plugin_for
+from gateway.intake.dicom_codecs import (
+    COMPRESSED,
+    JPEG_2000,
+    NoFrame,
+    WrongSize,
+    frame_of,
+    plugin_for,
+    precision,
+)
 from gateway.intake.dicom_grey import greys, groups, is_little_endian, number, read_lut
 from gateway.intake.raster import check_pixels
 
@@ -99,6 +107,11 @@ def show(data: bytes, place: str, frame: int | None, window: AskedWindow | None)
         return _show(data, place, frame, window)
     except BytesLengthException as error:  # the one of pydicom's that is no ValueError
         raise ValueError("a value of another length than its kind has") from error
+    except NoFrame as error:
+        raise UnreadableImage(
+            f"{place}: the frame is not there: (0028,0008) Number of Frames says more than "
+            "(7FE0,0010) Pixel Data holds. Ask for an earlier one."
+        ) from error
 
 
 def _show(data: bytes, place: str, frame: int | None, window: AskedWindow | None) -> Shown:
@@ -252,8 +265,13 @@ def _decode(header: Any, index: int, place: str) -> NDArray[Any]:
     pixels, _ = get_decoder(syntax).as_array(
         header, index=index, decoding_plugin=plugin, correct_unused_bits=False
     )
-    # It says itself how many bits it has, and may overshoot them by a little.
-    return pixels if syntax in JPEG_2000 else _used_bits(pixels, header)
+    if syntax in JPEG_2000:
+        bits, without_loss = precision(frame_of(header, index))
+        if bits <= header.BitsStored:  # they are what was compressed
+            return pixels
+        if not without_loss:  # values may overshoot their bits by a little
+            return pixels >> (_high_bit(pixels, header) + 1 - int(header.BitsStored))
+    return _used_bits(pixels, header)
 
 
 def _pad(header: Any, index: int) -> None:
@@ -282,11 +300,15 @@ def _used_bits(pixels: NDArray[Any], header: Any) -> NDArray[Any]:
     allocated, used = 8 * pixels.itemsize, int(header.BitsStored)
     if pixels.dtype.kind == "f" or used >= allocated:
         return pixels
-    high = int(number(header, "HighBit") or 0)
-    if not used - 1 <= high < allocated:
-        high = used - 1
-    used_bits: NDArray[Any] = (pixels << (allocated - 1 - high)) >> (allocated - used)
+    above = allocated - 1 - _high_bit(pixels, header)
+    used_bits: NDArray[Any] = (pixels << above) >> (allocated - used)
     return used_bits
+
+
+def _high_bit(pixels: NDArray[Any], header: Any) -> int:
+    """PS3.5 8.1.1; where it cannot be, the bits that are used are the lowest."""
+    high, lowest = int(number(header, "HighBit") or 0), int(header.BitsStored) - 1
+    return high if lowest <= high < 8 * pixels.itemsize else lowest
 
 
 def _to_8_bits(colours: NDArray[Any], bits: int) -> NDArray[np.uint8]:

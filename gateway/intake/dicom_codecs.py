@@ -37,9 +37,14 @@ COMPRESSED = JPEG | JPEG_LS | JPEG_2000 | {RLELossless}
 # ITU-T T.81 table B.1 and T.87: the marks of a frame's header, of whichever process.
 _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _CODESTREAM = b"\xff\x4f\xff\x51"  # ITU-T T.800 A.4, A.5: SOC, SIZ
+_CODING_STYLE = b"\xff\x52"  # COD
 _BY_COSINES = {0xC0, 0xC1, 0xC2}
 _END = b"\xff\xd9"  # EOI, of which no decoder notices that it is missing
 _MORE = bytes(range(0xFD, 2, -3))  # bits that no decoder makes up
+
+
+class NoFrame(ValueError):
+    """The header counts more frames than there are."""
 
 
 class WrongSize(ValueError):
@@ -51,17 +56,13 @@ def plugin_for(syntax: UID, header: Any, index: int) -> str:
 
     Raises:
         WrongSize: before anything is decoded, since it could be of any size.
+        NoFrame: it is not there.
     """
     if syntax not in COMPRESSED:
         return ""
+    frame = frame_of(header, index)
     if syntax == RLELossless:
         return OURS
-    frame = get_frame(
-        header.PixelData,
-        index,
-        number_of_frames=int(header.NumberOfFrames),
-        extended_offsets=_offsets(header),
-    )
     if syntax in JPEG_2000:
         size = _size_of_jpeg_2000(frame)
     else:
@@ -73,6 +74,27 @@ def plugin_for(syntax: UID, header: Any, index: int) -> str:
     _check_scans(frame)
     # Pillow heeds what an Adobe mark says of the colours; twelve bits it cannot.
     return "pillow" if syntax == JPEGBaseline8Bit else OURS
+
+
+def frame_of(header: Any, index: int) -> bytes:
+    """The compressed bytes of a frame (from 0); raises NoFrame."""
+    try:
+        return get_frame(
+            header.PixelData,
+            index,
+            number_of_frames=int(header.NumberOfFrames),
+            extended_offsets=_offsets(header),
+        )
+    except (ValueError, IndexError) as error:
+        raise NoFrame("fewer frames than in the header") from error
+
+
+def precision(frame: bytes) -> tuple[int, bool]:
+    """Of a JPEG 2000: how many bits a sample has (T.800 A.5.1), and whether it was compressed
+    without loss (A.6.1)."""
+    at = frame.find(_CODESTREAM)
+    style = frame.find(_CODING_STYLE, at)
+    return (frame[at + 42] & 0x7F) + 1, frame[style + 13] == 1
 
 
 def _offsets(header: Any) -> tuple[bytes, bytes] | None:
@@ -124,7 +146,8 @@ def _whole_jpeg(source: bytes, space: str | None) -> Any:
     import imagecodecs
 
     pixels = imagecodecs.jpeg8_decode(source, colorspace=space, outcolorspace=space)
-    more = source.rstrip(b"\0\xff").removesuffix(_END) + _MORE + _END
+    # Before a mark any number of fill bytes may stand.
+    more = source.rstrip(b"\0\xff").removesuffix(_END).rstrip(b"\xff") + _MORE + _END
     if (pixels != imagecodecs.jpeg8_decode(more, colorspace=space, outcolorspace=space)).any():
         raise WrongSize("fewer pixels than in the header")
     return pixels

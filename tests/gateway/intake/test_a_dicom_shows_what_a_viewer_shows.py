@@ -11,11 +11,13 @@ from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     HTJ2K,
+    JPEG2000,
     MPEG4HP41,
     UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
     JPEGLosslessSV1,
@@ -561,6 +563,46 @@ def test_a_frame_that_is_cut_short_is_refused_though_it_ends_as_it_should(name, 
     short = whole[: int(len(whole) * part)] + b"\xff\xd9"
     with pytest.raises(UnreadableImage):
         shown(dicom_of(pixels, syntax=syntax, PixelData=encapsulate([short])))
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEG2000, HTJ2K])
+@pytest.mark.parametrize(("high_bit", "signed"), [(11, 0), (11, 1), (13, 0), (15, 0), (15, 1)])
+def test_a_codestream_of_more_bits_than_are_stored_is_read_up_to_the_high_bit(
+    high_bit, signed, syntax
+):
+    """And an overlay that was compressed with them is no part of the value."""
+    import imagecodecs
+
+    values = RAMP.astype(np.int32) - 2048 * signed
+    words = (values & 0xFFF) << (high_bit - 11)
+    words |= DICE.integers(0, 65536, words.shape) & ~(0xFFF << (high_bit - 11))
+    encode = imagecodecs.htj2k_encode if syntax == HTJ2K else imagecodecs.jpeg2k_encode
+    frame = encode(words.astype("<u2"), reversible=True)
+    tags = {"BitsStored": 12, "HighBit": high_bit, "PixelRepresentation": signed}
+    data = dicom_of(RAMP, syntax=syntax, PixelData=encapsulate([frame]), **tags)
+    assert looks_like(shown(data), FULL)
+
+
+@pytest.mark.parametrize("shift", [0, 4])
+def test_a_value_that_overshoots_its_bits_with_loss_stays_bright(shift):
+    import imagecodecs
+
+    bars = np.where(np.arange(64) % 8 < 4, 0, 4095) * np.ones((64, 1), int)
+    frame = imagecodecs.jpeg2k_encode((bars << shift).astype("<u2"), level=60, reversible=False)
+    tags = {"BitsStored": 12, "HighBit": 11 + shift, "WindowCenter": 2048, "WindowWidth": 4096}
+    picture = shown(dicom_of(RAMP, syntax=JPEG2000, PixelData=encapsulate([frame]), **tags))
+    assert (picture[bars > 0] > 200).all() and (picture[bars == 0] < 55).all()
+
+
+@pytest.mark.parametrize("has_bot", [True, False])
+def test_a_compressed_frame_that_is_not_there_is_said_not_to_be(has_bot):
+    import imagecodecs
+
+    frames = encapsulate([imagecodecs.jpegls_encode(RAMP)] * 2, has_bot=has_bot)
+    data = dicom_of(RAMP, syntax=JPEGLSLossless, PixelData=frames, NumberOfFrames=3)
+    assert looks_like(shown(data, 2), FULL)
+    with pytest.raises(UnreadableImage, match="the frame is not there"):
+        shown(data, 3)
 
 
 def test_a_run_that_never_ends_is_not_decoded():

@@ -1,6 +1,7 @@
 """A DICOM's picture follows PS3.3 step by step: workers are sent what a viewer shows."""
 
 import io
+import struct
 from typing import Any
 
 import numpy as np
@@ -151,6 +152,48 @@ def test_a_modality_table_may_have_entries_of_any_depth(bits, big):
     sequence = [lut([4096, 0, bits], table.tobytes(), ModalityLUTType="US")]
     tags = {"syntax": ExplicitVRBigEndian} if big else {}
     assert looks_like(shown(dicom_of(pixels, ModalityLUTSequence=sequence, **tags)), FULL, by=2)
+
+
+def written(data: bytes, keyword: str, text: bytes) -> bytes:
+    """With that as a tag's value, which pydicom would not write; it must be as long as before."""
+    tag = pydicom.datadict.tag_for_keyword(keyword)
+    start = data.index(struct.pack("<HH", tag >> 16, tag & 0xFFFF)) + 8
+    assert int.from_bytes(data[start - 2 : start], "little") == len(text)
+    return data[:start] + text + data[start + len(text) :]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "text", "tags"),
+    [
+        ("RescaleSlope", b"0,25", {"RescaleSlope": "0.25"}),
+        ("RescaleIntercept", b"-1000,50", {"RescaleIntercept": "-1000.50"}),
+        ("WindowCenter", b"1234,5", {"WindowCenter": "1234.5", "WindowWidth": "900"}),
+        (
+            "WindowWidth", b"900,5\\40,25 ",
+            {"WindowCenter": ["2000", "1"], "WindowWidth": ["900.5", "40.25"]},
+        ),
+        ("PixelSpacing", b"3,0\\1,0 ", {"PixelSpacing": ["3.0", "1.0"]}),
+    ],
+)  # fmt: skip
+def test_a_decimal_comma_is_read_as_a_point(keyword, text, tags):
+    point = dicom_of(RAMP, **{"WindowCenter": "1000", "WindowWidth": "2000", **tags})
+    assert (shown(written(point, keyword, text)) == shown(point)).all()
+
+
+@pytest.mark.parametrize("text", [b"1 234 ", b"1,2,3 ", b"1,23.4", b"twelve", b"1e9999", b"NaN   "])
+@pytest.mark.parametrize(
+    ("keyword", "tag"),
+    [
+        ("RescaleSlope", r"\(0028,1053\) Rescale Slope"),
+        ("RescaleIntercept", r"\(0028,1052\) Rescale Intercept"),
+        ("WindowCenter", r"\(0028,1050\) Window Center"),
+        ("WindowWidth", r"\(0028,1051\) Window Width"),
+    ],
+)
+def test_what_is_written_as_no_number_is_refused_and_not_replaced(keyword, tag, text):
+    tags = {"WindowCenter": "100000", "WindowWidth": "100000", keyword: "100000"}
+    with pytest.raises(UnreadableImage, match=tag + " is no number"):
+        shown(written(dicom_of(RAMP, **tags), keyword, text))
 
 
 # The VOI LUT.
@@ -622,6 +665,15 @@ def test_a_run_that_never_ends_is_not_decoded():
         ("1.66.4", {}, "is Segmentation Storage"),
         ("1.481.2", {}, "is RT Dose Storage"),
         ("1.77.1.6", {}, "tiles.* is VL Whole Slide Microscopy Image Storage"),
+        ("1.77.1.9", {}, "cut into tiles"),
+        ("1.77.1.2", {"TotalPixelMatrixRows": 65, "TotalPixelMatrixColumns": 64}, "into tiles"),
+        ("9", {"TotalPixelMatrixRows": 64, "TotalPixelMatrixColumns": 999}, "cut into tiles"),
+        ("1.2", {"PixelData": b""}, "without pixels.* is CT Image Storage"),
+        ("9", {"Modality": "SEG"}, r"\(0008,0060\) Modality is SEG"),
+        ("9", {"Modality": "RTDOSE"}, r"no picture.*\(0008,0060\) Modality is RTDOSE"),
+        ("9", {"Modality": "PR"}, r"\(0008,0060\) Modality is PR"),
+        ("9", {"Modality": "SR"}, r"\(0008,0060\) Modality is SR"),
+        ("9", {"Modality": "KO"}, r"\(0008,0060\) Modality is KO"),
         ("1.77.1.2", {"DimensionOrganizationType": "TILED_FULL"}, "cut into tiles"),
         ("1.2", {"drop": ("PixelData",)}, "without pixels.* is CT Image Storage"),
         ("1.11.1", {"drop": ("PixelData",)}, "without pixels.* Presentation State Storage"),
@@ -653,9 +705,27 @@ def test_a_value_of_the_wrong_length_is_refused():
         shown(whole[: length + 6] + b"\5" + whole[length + 7 :])
 
 
-def test_an_rt_image_is_a_picture():
-    """Of the radiotherapy objects the one that is."""
-    assert looks_like(shown(dicom_of(RAMP, SOPClassUID="1.2.840.10008.5.1.4.1.1.481.1")), FULL)
+def test_without_a_sop_class_the_modality_decides():
+    """Which is Image Plane's own for a picture, whatever its class."""
+    for kind in ("", "1.2.3"):
+        assert looks_like(
+            shown(dicom_of(RAMP, SOPClassUID=kind or "1.2", Modality="RTIMAGE")), FULL
+        )
+    whole = dicom_of(RAMP, Modality="SEG")
+    header = pydicom.dcmread(io.BytesIO(whole))
+    del header.SOPClassUID, header.file_meta.MediaStorageSOPClassUID
+    file = io.BytesIO()
+    header.save_as(file)
+    with pytest.raises(UnreadableImage, match=r"\(0008,0060\) Modality is SEG"):
+        shown(file.getvalue())
+    assert looks_like(shown(dicom_of(RAMP, Modality="SEG")), FULL)  # a CT by its class
+
+
+@pytest.mark.parametrize("kind", ["481.1", "481.23", "481.24", "77.1.8"])
+@pytest.mark.parametrize("whole", [{}, {"TotalPixelMatrixRows": 64, "TotalPixelMatrixColumns": 64}])
+def test_radiotherapys_own_images_and_confocal_ones_are_pictures(kind, whole):
+    data = dicom_of(RAMP, SOPClassUID=f"1.2.840.10008.5.1.4.1.1.{kind}", **whole)
+    assert looks_like(shown(data), FULL)
 
 
 def test_overlays_are_not_drawn():

@@ -7,8 +7,8 @@ header calls representative, else the first.
 
 import io
 import logging
+import math
 from dataclasses import dataclass
-from math import ceil
 from typing import Any
 
 import numpy as np
@@ -34,8 +34,24 @@ from gateway.contract import (
     Modality,
     UnreadableImage,
 )
-from gateway.intake.dicom_codecs import COMPRESSED, JPEG_2000, WrongSize, plugin_for
-from gateway.intake.dicom_grey import greys, groups, is_little_endian, levels_of, number, read_lut
+from gateway.intake.dicom_codecs import (
+    COMPRESSED,
+    JPEG_2000,
+    NoFrame,
+    WrongSize,
+    frame_of,
+    plugin_for,
+    precision,
+)
+from gateway.intake.dicom_grey import (
+    NoNumber,
+    greys,
+    groups,
+    is_little_endian,
+    levels_of,
+    number,
+    read_lut,
+)
 from gateway.intake.raster import check_bytes, check_pixels
 
 # pydicom quotes the header's values when it warns, and headers name patients.
@@ -59,9 +75,16 @@ MODALITIES: dict[str, Modality] = {
 # outlined, planned, measured or written about one.
 STORAGE = "1.2.840.10008.5.1.4.1.1."
 NO_PICTURES = tuple(STORAGE + part for part in ("9.", "11.", "66.", "88.", "104.", "481."))
-RT_IMAGE = STORAGE + "481.1"
+RT_IMAGES = {STORAGE + part for part in ("481.1", "481.23", "481.24")}
+# By C.7.3.1.1.1 these are none either; it is asked where the SOP class is none that is known.
+MADE_FROM_PICTURES = {
+    "ANN", "AR", "ASMT", "AU", "CTPROTOCOL", "DOC", "ECG", "EEG", "EMG", "EOG", "EPS", "FID",
+    "HD", "IOL", "KER", "KO", "LEN", "M3D", "OAM", "OPV", "OSS", "PLAN", "POS", "PR", "REG",
+    "RESP", "RTDOSE", "RTINTENT", "RTPLAN", "RTRAD", "RTRECORD", "RTSEGANN", "RTSTRUCT", "RWV",
+    "SEG", "SMR", "SR", "SRF", "STAIN", "TEXTUREMAP", "VA", "XAPROTOCOL",
+}  # fmt: skip
 # Of a slide's tiles (C.8.12.4), or of a pyramid's, no single one is the picture.
-TILED = {STORAGE + "77.1.6", STORAGE + "77.1.8", STORAGE + "77.1.9"}
+TILED = {STORAGE + "77.1.6", STORAGE + "77.1.9"}
 
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 UNCOMPRESSED = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian}
@@ -99,6 +122,15 @@ def show(data: bytes, place: str, frame: int | None, window: AskedWindow | None)
         return _show(data, place, frame, window)
     except BytesLengthException as error:  # the one of pydicom's that is no ValueError
         raise ValueError("a value of another length than its kind has") from error
+    except NoNumber as error:
+        raise UnreadableImage(
+            f"{place}: {_tag(error.keyword)} is no number. Export it again, best as PNG."
+        ) from error
+    except NoFrame as error:
+        raise UnreadableImage(
+            f"{place}: the frame is not there: (0028,0008) Number of Frames says more than "
+            "(7FE0,0010) Pixel Data holds. Ask for an earlier one."
+        ) from error
 
 
 def _show(data: bytes, place: str, frame: int | None, window: AskedWindow | None) -> Shown:
@@ -150,18 +182,25 @@ def _check_object(header: Any, place: str) -> None:
         str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID", ""))
     )
     # Only a name from the standard: an unknown value is the sender's own text.
-    name = kind.name if kind.is_valid and kind.name != kind else "DICOM of a kind of its own"
-    if not any(keyword in header for keyword in PIXELS):
+    is_known = kind.is_valid and kind.name != kind
+    name = kind.name if is_known else "DICOM of a kind of its own"
+    if not any(header.get(keyword) for keyword in PIXELS):
         raise UnreadableImage(
             f"{place} is a DICOM without pixels: (0008,0016) SOP Class UID is {name}. "
             "Send one that holds an image."
         )
-    if kind.startswith(NO_PICTURES) and kind != RT_IMAGE:
+    if kind.startswith(NO_PICTURES) and kind not in RT_IMAGES:
         raise UnreadableImage(
             f"{place} is no picture of a patient: (0008,0016) SOP Class UID is {name}. "
             "Send the image that it was made from."
         )
-    if kind in TILED or str(header.get("DimensionOrganizationType")).startswith("TILED"):
+    modality = str(header.get("Modality") or "").strip().upper()
+    if not is_known and modality in MADE_FROM_PICTURES:
+        raise UnreadableImage(
+            f"{place} is no picture of a patient: (0008,0060) Modality is {modality}. "
+            "Send the image that it was made from."
+        )
+    if kind in TILED or _is_tiled(header):
         raise UnreadableImage(
             f"{place} is cut into tiles: (0008,0016) SOP Class UID is {name}. "
             "Send the region that you ask about as one picture, best as PNG."
@@ -173,6 +212,16 @@ def _check_object(header: Any, place: str) -> None:
             f"{place}: (0002,0010) Transfer Syntax UID is {named}, which is not decoded here. "
             "Send it uncompressed, or as PNG."
         )
+
+
+def _is_tiled(header: Any) -> bool:
+    """C.7.6.17.3, or by C.8.12.4 a whole that is larger than one frame of it."""
+    if str(header.get("DimensionOrganizationType")).startswith("TILED"):
+        return True
+    return any(
+        (number(header, f"TotalPixelMatrix{side}") or 0) > (number(header, side) or math.inf)
+        for side in ("Rows", "Columns")
+    )
 
 
 def _complete(header: Any, place: str) -> None:
@@ -205,13 +254,16 @@ def _complete(header: Any, place: str) -> None:
 def _number_of(header: Any, keyword: str, place: str) -> None:
     value = int(number(header, keyword) or 0)
     if value < 1:
-        tag = pydicom.datadict.tag_for_keyword(keyword)
-        name = pydicom.datadict.dictionary_description(tag)
         raise UnreadableImage(
-            f"{place}: ({tag >> 16:04X},{tag & 0xFFFF:04X}) {name} is missing or no number. "
-            "Export it again, best as PNG."
+            f"{place}: {_tag(keyword)} is missing or no number. Export it again, best as PNG."
         )
     setattr(header, keyword, value)
+
+
+def _tag(keyword: str) -> str:
+    tag = pydicom.datadict.tag_for_keyword(keyword)
+    name = pydicom.datadict.dictionary_description(tag)
+    return f"({tag >> 16:04X},{tag & 0xFFFF:04X}) {name}"
 
 
 def _frame(header: Any, frames: int, asked: int | None, place: str) -> int:
@@ -253,8 +305,13 @@ def _decode(header: Any, index: int, place: str) -> NDArray[Any]:
     pixels, _ = get_decoder(syntax).as_array(
         header, index=index, decoding_plugin=plugin, correct_unused_bits=False
     )
-    # It says itself how many bits it has, and may overshoot them by a little.
-    return pixels if syntax in JPEG_2000 else _used_bits(pixels, header)
+    if syntax in JPEG_2000:
+        bits, without_loss = precision(frame_of(header, index))
+        if bits <= header.BitsStored:  # they are what was compressed
+            return pixels
+        if not without_loss:  # values may overshoot their bits by a little
+            return pixels >> (_high_bit(pixels, header) + 1 - int(header.BitsStored))
+    return _used_bits(pixels, header)
 
 
 def _pad(header: Any, index: int) -> None:
@@ -270,12 +327,12 @@ def _pad(header: Any, index: int) -> None:
     pixel_bits = samples * header.BitsAllocated
     frame_bits = header.Rows * header.Columns * pixel_bits
     there = len(element.value)
-    if ceil(frame_bits * header.NumberOfFrames / 8) <= there:
+    if math.ceil(frame_bits * header.NumberOfFrames / 8) <= there:
         return
     header.NumberOfFrames = whole = (there + max(2, pixel_bits // 8)) * 8 // frame_bits
     if index >= whole:
         raise WrongSize("the frame is not all there")
-    element.value += b"\0" * max(0, ceil(frame_bits * whole / 8) - there)
+    element.value += b"\0" * max(0, math.ceil(frame_bits * whole / 8) - there)
 
 
 def _used_bits(pixels: NDArray[Any], header: Any) -> NDArray[Any]:
@@ -283,11 +340,15 @@ def _used_bits(pixels: NDArray[Any], header: Any) -> NDArray[Any]:
     allocated, used = 8 * pixels.itemsize, int(header.BitsStored)
     if pixels.dtype.kind == "f" or used >= allocated:
         return pixels
-    high = int(number(header, "HighBit") or 0)
-    if not used - 1 <= high < allocated:
-        high = used - 1
-    used_bits: NDArray[Any] = (pixels << (allocated - 1 - high)) >> (allocated - used)
+    above = allocated - 1 - _high_bit(pixels, header)
+    used_bits: NDArray[Any] = (pixels << above) >> (allocated - used)
     return used_bits
+
+
+def _high_bit(pixels: NDArray[Any], header: Any) -> int:
+    """PS3.5 8.1.1; where it cannot be, the bits that are used are the lowest."""
+    high, lowest = int(number(header, "HighBit") or 0), int(header.BitsStored) - 1
+    return high if lowest <= high < 8 * pixels.itemsize else lowest
 
 
 def _to_8_bits(colours: NDArray[Any], bits: int) -> NDArray[np.uint8]:

@@ -37,7 +37,14 @@ COMPRESSED = JPEG | JPEG_LS | JPEG_2000 | {RLELossless}
 # ITU-T T.81 table B.1 and T.87: the marks of a frame's header, of whichever process.
 _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _CODESTREAM = b"\xff\x4f\xff\x51"  # ITU-T T.800 A.4, A.5: SOC, SIZ
+_CODING_STYLE = b"\xff\x52"  # COD
+_BY_COSINES = {0xC0, 0xC1, 0xC2}
 _END = b"\xff\xd9"  # EOI, of which no decoder notices that it is missing
+_MORE = bytes(range(0xFD, 2, -3))  # bits that no decoder makes up
+
+
+class NoFrame(ValueError):
+    """The header counts more frames than there are."""
 
 
 class WrongSize(ValueError):
@@ -49,17 +56,13 @@ def plugin_for(syntax: UID, header: Any, index: int) -> str:
 
     Raises:
         WrongSize: before anything is decoded, since it could be of any size.
+        NoFrame: it is not there.
     """
     if syntax not in COMPRESSED:
         return ""
+    frame = frame_of(header, index)
     if syntax == RLELossless:
         return OURS
-    frame = get_frame(
-        header.PixelData,
-        index,
-        number_of_frames=int(header.NumberOfFrames),
-        extended_offsets=_offsets(header),
-    )
     if syntax in JPEG_2000:
         size = _size_of_jpeg_2000(frame)
     else:
@@ -69,8 +72,30 @@ def plugin_for(syntax: UID, header: Any, index: int) -> str:
         size = _size_of_jpeg(frame)
     if size != (header.Rows, header.Columns, header.SamplesPerPixel):
         raise WrongSize("another size than in the header")
+    _check_scans(frame)
     # Pillow heeds what an Adobe mark says of the colours; twelve bits it cannot.
     return "pillow" if syntax == JPEGBaseline8Bit else OURS
+
+
+def frame_of(header: Any, index: int) -> bytes:
+    """The compressed bytes of a frame (from 0); raises NoFrame."""
+    try:
+        return get_frame(
+            header.PixelData,
+            index,
+            number_of_frames=int(header.NumberOfFrames),
+            extended_offsets=_offsets(header),
+        )
+    except (ValueError, IndexError) as error:
+        raise NoFrame("fewer frames than in the header") from error
+
+
+def precision(frame: bytes) -> tuple[int, bool]:
+    """Of a JPEG 2000: how many bits a sample has (T.800 A.5.1), and whether it was compressed
+    without loss (A.6.1)."""
+    at = frame.find(_CODESTREAM)
+    style = frame.find(_CODING_STYLE, at)
+    return (frame[at + 42] & 0x7F) + 1, frame[style + 13] == 1
 
 
 def _offsets(header: Any) -> tuple[bytes, bytes] | None:
@@ -100,6 +125,36 @@ def _size_of_jpeg_2000(frame: bytes) -> tuple[int, int, int] | None:
     return height - top, width - left, components
 
 
+def _check_scans(frame: bytes) -> None:
+    """Raises WrongSize where a JPEG of 8 bits by cosines, which alone can be read so, is not whole;
+    anything else passes."""
+    for mark, segment in wholeness.jpeg_segments(frame):
+        if mark in _FRAME_HEADERS:
+            if mark in _BY_COSINES and segment[4] == 8:
+                try:
+                    wholeness.check_jpeg(frame)
+                except ValueError as error:
+                    raise WrongSize("scans are missing or cut short") from error
+            return
+
+
+def _whole_jpeg(source: bytes, space: str | None) -> Any:
+    """A JPEG of any other process. No decoder says that it made pixels up; but then what it makes
+    up depends on what stands before the end, which it does not read of a whole one.
+
+    Raises:
+        WrongSize: pixels are missing.
+    """
+    import imagecodecs
+
+    pixels = imagecodecs.jpeg8_decode(source, colorspace=space, outcolorspace=space)
+    # Before a mark any number of fill bytes may stand.
+    more = source.rstrip(b"\0\xff").removesuffix(_END).rstrip(b"\xff") + _MORE + _END
+    if (pixels != imagecodecs.jpeg8_decode(more, colorspace=space, outcolorspace=space)).any():
+        raise WrongSize("fewer pixels than in the header")
+    return pixels
+
+
 def _decode_frame(source: bytes, runner: Any) -> bytes | bytearray:
     """What pydicom calls; `runner` knows the header, and is told what came out."""
     import imagecodecs  # it takes half a second, and few need it
@@ -121,7 +176,7 @@ def _decode_frame(source: bytes, runner: Any) -> bytes | bytearray:
     else:
         # Colours as they are stored: the header says what they are.
         space = "RGB" if runner.samples_per_pixel == 3 else None
-        pixels = imagecodecs.jpeg8_decode(source, colorspace=space, outcolorspace=space)
+        pixels = _whole_jpeg(source, space)
     runner.set_option("planar_configuration", 0)
     runner.set_option("bits_allocated", 8 * pixels.itemsize)
     return bytes(pixels.tobytes())

@@ -49,16 +49,42 @@ def groups(header: Any, index: int, macro: str) -> list[Any]:
     return [item for group in [*own, *shared] for item in (group.get(macro) or [])[:1]] + [header]
 
 
+class NoNumber(ValueError):
+    """A tag that should hold a number holds something else."""
+
+    def __init__(self, keyword: str) -> None:
+        super().__init__(keyword)
+        self.keyword = keyword
+
+
 def number(source: Any, keyword: str, position: int = 0) -> float | None:
-    """The value at a position of a tag; None where there is none, or no number."""
+    """The value at a position of a tag, None where there is none. In text a comma is read as the
+    point that PS3.5 6.2 asks for.
+
+    Raises:
+        NoNumber: there is a value, but none that could be meant.
+    """
     try:
         value = source.get(keyword)
-        if isinstance(value, Sequence) and not isinstance(value, str):
-            value = value[position] if position < len(value) else None
-        found = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # pydicom reads all of its values or none
+        value = source.get_item(keyword).value
+    if isinstance(value, bytes):
+        value = value.decode("latin-1").split("\\")
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        value = value[position] if position < len(value) else None
+    if isinstance(value, str):
+        value = value.strip(" \0").replace(",", ".")
+    if value is None or value == "":
         return None
-    return found if math.isfinite(found) else None
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise NoNumber(keyword) from error
+    if math.isfinite(found):
+        return found
+    if type(value) is float:  # in binary, where it is how none is written
+        return None
+    raise NoNumber(keyword)
 
 
 class Lut(NamedTuple):

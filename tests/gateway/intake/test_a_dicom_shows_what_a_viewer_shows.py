@@ -1,22 +1,27 @@
 """A DICOM's picture follows PS3.3 step by step: workers are sent what a viewer shows."""
 
 import io
+import struct
 import tracemalloc
 from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     HTJ2K,
+    JPEG2000,
     MPEG4HP41,
+    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGExtended12Bit,
     JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
@@ -149,6 +154,48 @@ def test_a_modality_table_may_have_entries_of_any_depth(bits, big):
     sequence = [lut([4096, 0, bits], table.tobytes(), ModalityLUTType="US")]
     tags = {"syntax": ExplicitVRBigEndian} if big else {}
     assert looks_like(shown(dicom_of(pixels, ModalityLUTSequence=sequence, **tags)), FULL, by=2)
+
+
+def written(data: bytes, keyword: str, text: bytes) -> bytes:
+    """With that as a tag's value, which pydicom would not write; it must be as long as before."""
+    tag = pydicom.datadict.tag_for_keyword(keyword)
+    start = data.index(struct.pack("<HH", tag >> 16, tag & 0xFFFF)) + 8
+    assert int.from_bytes(data[start - 2 : start], "little") == len(text)
+    return data[:start] + text + data[start + len(text) :]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "text", "tags"),
+    [
+        ("RescaleSlope", b"0,25", {"RescaleSlope": "0.25"}),
+        ("RescaleIntercept", b"-1000,50", {"RescaleIntercept": "-1000.50"}),
+        ("WindowCenter", b"1234,5", {"WindowCenter": "1234.5", "WindowWidth": "900"}),
+        (
+            "WindowWidth", b"900,5\\40,25 ",
+            {"WindowCenter": ["2000", "1"], "WindowWidth": ["900.5", "40.25"]},
+        ),
+        ("PixelSpacing", b"3,0\\1,0 ", {"PixelSpacing": ["3.0", "1.0"]}),
+    ],
+)  # fmt: skip
+def test_a_decimal_comma_is_read_as_a_point(keyword, text, tags):
+    point = dicom_of(RAMP, **{"WindowCenter": "1000", "WindowWidth": "2000", **tags})
+    assert (shown(written(point, keyword, text)) == shown(point)).all()
+
+
+@pytest.mark.parametrize("text", [b"1 234 ", b"1,2,3 ", b"1,23.4", b"twelve", b"1e9999", b"NaN   "])
+@pytest.mark.parametrize(
+    ("keyword", "tag"),
+    [
+        ("RescaleSlope", r"\(0028,1053\) Rescale Slope"),
+        ("RescaleIntercept", r"\(0028,1052\) Rescale Intercept"),
+        ("WindowCenter", r"\(0028,1050\) Window Center"),
+        ("WindowWidth", r"\(0028,1051\) Window Width"),
+    ],
+)
+def test_what_is_written_as_no_number_is_refused_and_not_replaced(keyword, tag, text):
+    tags = {"WindowCenter": "100000", "WindowWidth": "100000", keyword: "100000"}
+    with pytest.raises(UnreadableImage, match=tag + " is no number"):
+        shown(written(dicom_of(RAMP, **tags), keyword, text))
 
 
 # The VOI LUT.
@@ -607,6 +654,74 @@ def test_a_jpeg_of_a_thousand_scans_is_not_decoded():
     assert "scans" in str(refused.value.__cause__)
 
 
+def jpegs() -> dict[str, tuple[UID, np.ndarray, bytes]]:
+    import imagecodecs
+
+    deep = DICE.integers(0, 4096, (64, 64)).astype("<u2")
+    flat = (deep >> 4).astype("u1")
+    progressive = io.BytesIO()
+    Image.fromarray(flat).save(progressive, "JPEG", progressive=True)
+    return {
+        "8 bits": (JPEGBaseline8Bit, flat, imagecodecs.jpeg8_encode(flat)),
+        "progressive": (JPEGBaseline8Bit, flat, progressive.getvalue()),
+        "8 of 12 bits": (JPEGExtended12Bit, flat, imagecodecs.jpeg8_encode(flat)),
+        "12 bits": (JPEGExtended12Bit, deep, imagecodecs.jpeg8_encode(deep, bitspersample=12)),
+        "lossless": (JPEGLosslessSV1, deep, imagecodecs.ljpeg_encode(deep)),
+        "8 lossless": (JPEGLosslessSV1, flat, imagecodecs.jpeg8_encode(flat, lossless=True)),
+        "JPEG-LS": (JPEGLSLossless, deep, imagecodecs.jpegls_encode(deep)),
+    }
+
+
+@pytest.mark.parametrize("name", list(jpegs()))
+@pytest.mark.parametrize("part", [0.5, 0.9])
+def test_a_frame_that_is_cut_short_is_refused_though_it_ends_as_it_should(name, part):
+    syntax, pixels, whole = jpegs()[name]
+    assert shown(dicom_of(pixels, syntax=syntax, PixelData=encapsulate([whole]))).std() > 60
+    short = whole[: int(len(whole) * part)] + b"\xff\xd9"
+    with pytest.raises(UnreadableImage):
+        shown(dicom_of(pixels, syntax=syntax, PixelData=encapsulate([short])))
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEG2000, HTJ2K])
+@pytest.mark.parametrize(("high_bit", "signed"), [(11, 0), (11, 1), (13, 0), (15, 0), (15, 1)])
+def test_a_codestream_of_more_bits_than_are_stored_is_read_up_to_the_high_bit(
+    high_bit, signed, syntax
+):
+    """And an overlay that was compressed with them is no part of the value."""
+    import imagecodecs
+
+    values = RAMP.astype(np.int32) - 2048 * signed
+    words = (values & 0xFFF) << (high_bit - 11)
+    words |= DICE.integers(0, 65536, words.shape) & ~(0xFFF << (high_bit - 11))
+    encode = imagecodecs.htj2k_encode if syntax == HTJ2K else imagecodecs.jpeg2k_encode
+    frame = encode(words.astype("<u2"), reversible=True)
+    tags = {"BitsStored": 12, "HighBit": high_bit, "PixelRepresentation": signed}
+    data = dicom_of(RAMP, syntax=syntax, PixelData=encapsulate([frame]), **tags)
+    assert looks_like(shown(data), FULL)
+
+
+@pytest.mark.parametrize("shift", [0, 4])
+def test_a_value_that_overshoots_its_bits_with_loss_stays_bright(shift):
+    import imagecodecs
+
+    bars = np.where(np.arange(64) % 8 < 4, 0, 4095) * np.ones((64, 1), int)
+    frame = imagecodecs.jpeg2k_encode((bars << shift).astype("<u2"), level=60, reversible=False)
+    tags = {"BitsStored": 12, "HighBit": 11 + shift, "WindowCenter": 2048, "WindowWidth": 4096}
+    picture = shown(dicom_of(RAMP, syntax=JPEG2000, PixelData=encapsulate([frame]), **tags))
+    assert (picture[bars > 0] > 200).all() and (picture[bars == 0] < 55).all()
+
+
+@pytest.mark.parametrize("has_bot", [True, False])
+def test_a_compressed_frame_that_is_not_there_is_said_not_to_be(has_bot):
+    import imagecodecs
+
+    frames = encapsulate([imagecodecs.jpegls_encode(RAMP)] * 2, has_bot=has_bot)
+    data = dicom_of(RAMP, syntax=JPEGLSLossless, PixelData=frames, NumberOfFrames=3)
+    assert looks_like(shown(data, 2), FULL)
+    with pytest.raises(UnreadableImage, match="the frame is not there"):
+        shown(data, 3)
+
+
 def test_a_run_that_never_ends_is_not_decoded():
     """A segment of RLE may unpack to sixty times what the header says there is."""
     header = (2).to_bytes(4, "little") + (64).to_bytes(4, "little") + (40_064).to_bytes(4, "little")
@@ -624,6 +739,15 @@ def test_a_run_that_never_ends_is_not_decoded():
         ("1.66.4", {}, "is Segmentation Storage"),
         ("1.481.2", {}, "is RT Dose Storage"),
         ("1.77.1.6", {}, "tiles.* is VL Whole Slide Microscopy Image Storage"),
+        ("1.77.1.9", {}, "cut into tiles"),
+        ("1.77.1.2", {"TotalPixelMatrixRows": 65, "TotalPixelMatrixColumns": 64}, "into tiles"),
+        ("9", {"TotalPixelMatrixRows": 64, "TotalPixelMatrixColumns": 999}, "cut into tiles"),
+        ("1.2", {"PixelData": b""}, "without pixels.* is CT Image Storage"),
+        ("9", {"Modality": "SEG"}, r"\(0008,0060\) Modality is SEG"),
+        ("9", {"Modality": "RTDOSE"}, r"no picture.*\(0008,0060\) Modality is RTDOSE"),
+        ("9", {"Modality": "PR"}, r"\(0008,0060\) Modality is PR"),
+        ("9", {"Modality": "SR"}, r"\(0008,0060\) Modality is SR"),
+        ("9", {"Modality": "KO"}, r"\(0008,0060\) Modality is KO"),
         ("1.77.1.2", {"DimensionOrganizationType": "TILED_FULL"}, "cut into tiles"),
         ("1.2", {"drop": ("PixelData",)}, "without pixels.* is CT Image Storage"),
         ("1.11.1", {"drop": ("PixelData",)}, "without pixels.* Presentation State Storage"),
@@ -655,9 +779,27 @@ def test_a_value_of_the_wrong_length_is_refused():
         shown(whole[: length + 6] + b"\5" + whole[length + 7 :])
 
 
-def test_an_rt_image_is_a_picture():
-    """Of the radiotherapy objects the one that is."""
-    assert looks_like(shown(dicom_of(RAMP, SOPClassUID="1.2.840.10008.5.1.4.1.1.481.1")), FULL)
+def test_without_a_sop_class_the_modality_decides():
+    """Which is Image Plane's own for a picture, whatever its class."""
+    for kind in ("", "1.2.3"):
+        assert looks_like(
+            shown(dicom_of(RAMP, SOPClassUID=kind or "1.2", Modality="RTIMAGE")), FULL
+        )
+    whole = dicom_of(RAMP, Modality="SEG")
+    header = pydicom.dcmread(io.BytesIO(whole))
+    del header.SOPClassUID, header.file_meta.MediaStorageSOPClassUID
+    file = io.BytesIO()
+    header.save_as(file)
+    with pytest.raises(UnreadableImage, match=r"\(0008,0060\) Modality is SEG"):
+        shown(file.getvalue())
+    assert looks_like(shown(dicom_of(RAMP, Modality="SEG")), FULL)  # a CT by its class
+
+
+@pytest.mark.parametrize("kind", ["481.1", "481.23", "481.24", "77.1.8"])
+@pytest.mark.parametrize("whole", [{}, {"TotalPixelMatrixRows": 64, "TotalPixelMatrixColumns": 64}])
+def test_radiotherapys_own_images_and_confocal_ones_are_pictures(kind, whole):
+    data = dicom_of(RAMP, SOPClassUID=f"1.2.840.10008.5.1.4.1.1.{kind}", **whole)
+    assert looks_like(shown(data), FULL)
 
 
 def test_overlays_are_not_drawn():

@@ -148,6 +148,7 @@ def _show(data: bytes, place: str, frame: int | None, window: AskedWindow | None
         asked = _window(window, header, place)
         pixels, shown_in = greys(stored, header, index, asked)
     elif photometric == "PALETTE COLOR":
+        _count_palettes_bits(header)
         pixels = _palette(stored, header)
     else:
         pixels = _to_8_bits(stored, int(header.BitsStored))
@@ -322,6 +323,10 @@ def _pad(header: Any, index: int) -> None:
         WrongSize: more of this frame is missing.
     """
     element = header[next(keyword for keyword in PIXELS if keyword in header)]
+    if header.PhotometricInterpretation == "YBR_FULL_422":
+        whole_bits = 3 * header.Rows * header.Columns * header.BitsAllocated
+        if len(element.value) >= whole_bits * header.NumberOfFrames // 8:
+            header.PhotometricInterpretation = "YBR_FULL"  # each pixel has its own after all
     # C.7.6.3.1.2: of YBR_FULL_422 two pixels share their colours.
     samples = 2 if header.PhotometricInterpretation == "YBR_FULL_422" else header.SamplesPerPixel
     pixel_bits = samples * header.BitsAllocated
@@ -358,6 +363,19 @@ def _to_8_bits(colours: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     else:
         scaled = colours.astype(np.uint16) * 255 // (2**bits - 1)
     return scaled.astype(np.uint8, copy=False)
+
+
+def _count_palettes_bits(header: Any) -> None:
+    """Where 16 bits are stated and none of the entries uses the upper 8, there are 8."""
+    names = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue")]
+    tables = [header.get(f"{name}Data") for name in names]
+    if not all(isinstance(table, bytes) and table for table in tables):
+        return  # they are segmented, or not all there
+    order = "<u2" if is_little_endian(header) else ">u2"
+    if all(np.frombuffer(table[: len(table) // 2 * 2], order).max() < 256 for table in tables):
+        for name in names:
+            descriptor = header[f"{name}Descriptor"]
+            descriptor.value = [*descriptor.value[:2], 8]
 
 
 def _palette(stored: NDArray[Any], header: Any) -> NDArray[np.uint8]:

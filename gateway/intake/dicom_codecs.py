@@ -80,12 +80,13 @@ def plugin_for(syntax: UID, header: Any, index: int) -> str:
 def frame_of(header: Any, index: int) -> bytes:
     """The compressed bytes of a frame (from 0); raises NoFrame."""
     try:
-        return get_frame(
+        frame: bytes = get_frame(
             header.PixelData,
             index,
             number_of_frames=int(header.NumberOfFrames),
             extended_offsets=_offsets(header),
         )
+        return frame
     except (ValueError, IndexError) as error:
         raise NoFrame("fewer frames than in the header") from error
 

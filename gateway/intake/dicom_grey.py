@@ -4,6 +4,7 @@ Modality LUT (C.11.1), padding (C.7.5.1.1.2), VOI (C.11.2), presentation (C.11.6
 function of the stored value alone, so it is worked out once for each value that a frame may hold.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -72,6 +73,8 @@ def number(source: Any, keyword: str, position: int = 0) -> float | None:
         value = value.decode("latin-1").split("\\")
     if isinstance(value, Sequence) and not isinstance(value, str):
         value = value[position] if position < len(value) else None
+    elif position:
+        value = None
     if isinstance(value, str):
         value = value.strip(" \0").replace(",", ".")
     if value is None or value == "":
@@ -128,6 +131,12 @@ def read_lut(descriptor: Any, data: Any, little_endian: bool, signed: bool = Fal
     return Lut(entries, first, max(bits, int(entries.max()).bit_length(), 1))
 
 
+def _table(source: Any, keyword: str) -> Any:
+    """The first item of a sequence of tables that is not empty; None where there is none."""
+    items = source.get(keyword) or []
+    return next((item for item in items if item.get("LUTDescriptor") or item.get("LUTData")), None)
+
+
 def levels_of(stored: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
     """Each value that there may be, ascending; how many pixels have it; which one a pixel has."""
     if stored.dtype.kind in "iu":
@@ -141,8 +150,7 @@ def levels_of(stored: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64], ND
 
 def _modality(levels: Floats, header: Any, index: int) -> Floats:
     """C.11.1, and C.7.6.16.2.9 for functional groups: stored values → what they mean."""
-    if sequence := header.get("ModalityLUTSequence"):
-        item = sequence[0]
+    if item := _table(header, "ModalityLUTSequence"):
         little = is_little_endian(header)
         return read_lut(item.LUTDescriptor, item.LUTData, little, bool(levels[0] < 0))(levels)
     for source in groups(header, index, "PixelValueTransformationSequence"):
@@ -164,14 +172,16 @@ def _padding(levels: NDArray[Any], header: Any) -> NDArray[np.bool_]:
 
 
 def _stored(header: Any, keyword: str, is_float: bool = False) -> float | None:
-    """A tag's value as the pixels have it: it may be written as if they were of the other sign."""
+    """A tag's value as the pixels have it: it may be written as if they were of the other sign.
+    None where no pixel can have it (PS3.5 8.1.1)."""
     value = number(header, keyword)
     if value is None or is_float:
         return value
-    bits = int(header.BitsStored)
-    wrapped: int = int(value) % 2**bits
-    is_negative = header.PixelRepresentation and wrapped >> (bits - 1)
-    return wrapped - 2**bits if is_negative else wrapped
+    allocated, stored = int(header.BitsAllocated), int(header.BitsStored)
+    signed = bool(header.PixelRepresentation)
+    low, high = (-(2 ** (stored - 1)), 2 ** (stored - 1)) if signed else (0, 2**stored)
+    read = (value, value - 2**allocated if signed else value + 2**allocated)
+    return next((found for found in read if low <= found < high), None)
 
 
 def _voi(
@@ -186,20 +196,30 @@ def _voi(
     if asked:
         return _windowed(values, asked, "LINEAR"), asked
     for source in groups(header, index, "FrameVOILUTSequence"):
-        if sequence := source.get("VOILUTSequence"):
-            item = sequence[0]
+        if item := _table(source, "VOILUTSequence"):
             little, signed = is_little_endian(header), bool(values.min() < 0)
             table = read_lut(item.LUTDescriptor, item.LUTData, little, signed)
             return table.scaled(values), None
-        centre, width = number(source, "WindowCenter"), number(source, "WindowWidth")
-        if centre is not None and width is not None and width > 0:
+        if window := _window(source):
             function = str(source.get("VOILUTFunction") or "").strip().upper()
-            return _windowed(values, (centre, width), function), (centre, width)
+            return _windowed(values, window, function), window
     low, high = _range(values, levels, counts, header)
     if high <= low:
         return np.zeros_like(values), None
     window = ((low + high) / 2, high - low)
     return _windowed(values, window, "LINEAR_EXACT"), window
+
+
+def _window(source: Any) -> Window | None:
+    """The first of its windows that is one (C.11.2.1.2.1)."""
+    for position in itertools.count():
+        centre = number(source, "WindowCenter", position)
+        width = number(source, "WindowWidth", position)
+        if centre is None or width is None:
+            return None
+        if width > 0:
+            return centre, width
+    return None
 
 
 def _windowed(values: Floats, window: Window, function: str) -> Floats:
@@ -270,8 +290,7 @@ def _brightest(values: Floats, counts: NDArray[np.int64]) -> float:
 def _presentation(shown: Floats, header: Any) -> Floats:
     """C.11.6, C.7.6.3.1.2: a table gives what is shown; else the lowest value is white where either
     tag says so. Where both do they mean the same (C.8.11.3.1.2)."""
-    if sequence := header.get("PresentationLUTSequence"):
-        item = sequence[0]
+    if item := _table(header, "PresentationLUTSequence"):
         table = read_lut(item.LUTDescriptor, item.LUTData, is_little_endian(header))
         return table.scaled(table.first + shown * ((len(table.entries) - 1) / 255))
     inverse = str(header.get("PresentationLUTShape") or "").strip().upper() == "INVERSE"

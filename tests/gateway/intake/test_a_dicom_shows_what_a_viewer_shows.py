@@ -90,12 +90,22 @@ def test_a_windows_greys_do_not_depend_on_what_else_is_in_the_picture():
         ),
         ({"WindowCenter": 2000, "WindowWidth": 0}, FULL),
         ({"WindowCenter": 2000, "WindowWidth": -400}, FULL),
+        ({"WindowCenter": [9, 9, 2000], "WindowWidth": [0, -1, 900]}, windowed(RAMP[0], 2000, 900)),
+        (
+            {"WindowCenter": 2000, "WindowWidth": 900, "VOILUTSequence": [item()]},
+            windowed(RAMP[0], 2000, 900),
+        ),
+        (
+            {"WindowCenter": 2000, "WindowWidth": 900, "ModalityLUTSequence": [item()]},
+            windowed(RAMP[0], 2000, 900),
+        ),
         ({"WindowCenter": "", "WindowWidth": ""}, FULL),
         ({"WindowCenter": 2000}, FULL),
     ],
     ids=[
         "linear", "the first of two", "one wide", "exact", "sigmoid", "of its own",
-        "narrower than one", "none wide", "negative", "empty", "no width",
+        "narrower than one", "none wide", "negative", "the first that is one", "empty table",
+        "empty modality table", "empty", "no width",
     ],
 )  # fmt: skip
 def test_every_window_function_is_the_standards(tags, row):
@@ -301,6 +311,21 @@ def test_padding_is_black_in_a_window_too():
     assert (shown(dicom_of(np.full((8, 8), 7, "<u2"), PixelPaddingValue=7)) == 0).all()
 
 
+@pytest.mark.parametrize("signed", [0, 1])
+@pytest.mark.parametrize("value", [-32_768, 32_767, -4_096])
+def test_a_padding_value_that_no_pixel_can_have_pads_nothing(value, signed):
+    """Of 12 bits: modulo them it would be one that pixels have."""
+    values = RAMP.astype(np.int32) - 2048 * signed
+    values[0] = value & 0xFFF if not signed else (value + 2048) % 4096 - 2048
+    tags = {"BitsStored": 12, "HighBit": 11, "PixelRepresentation": signed}
+    tags |= {"WindowCenter": 1890 - 2048 * signed, "WindowWidth": 3780}
+    words = (values & 0xFFF).astype("<u2")
+    data = dicom_of(words, PixelPaddingValue=0, **tags)
+    kind = b"\x28\0\x20\1" + (b"SS" if signed else b"US") + b"\2\0"
+    data = data.replace(kind + bytes(2), kind + struct.pack("<h", value))
+    assert (shown(data) == shown(dicom_of(words, **tags))).all()
+
+
 PICTURES = {
     "mr": np.tile(np.linspace(0, 300, 64).astype("<i4"), (64, 1)),
     "noise": DICE.normal(500, 50, (64, 64)).astype("<i4"),
@@ -461,11 +486,20 @@ def palette(values: list[int], bits: int, dtype: str = "<u2", kind: str = "") ->
         palette([v << 8 for v in (20, 50, 100, 120)], 16),
         palette([v * 257 for v in (20, 50, 100, 120)], 16),
         palette([20, 50, 100, 120], 8),
+        palette([20, 50, 100, 120], 16),
         palette([20, 50, 100, 120], 8, "u1"),
         palette([0, 4, 20 << 8, 50 << 8, 100 << 8, 120 << 8], 16, kind="Segmented"),
         palette([0, 4, 20, 50, 100, 120], 8, "u1", kind="Segmented"),
     ],
-    ids=["shifted", "replicated", "bytes in words", "packed", "segmented", "segmented bytes"],
+    ids=[
+        "shifted",
+        "replicated",
+        "bytes in words",
+        "only the lower bytes",
+        "packed",
+        "segmented",
+        "segmented bytes",
+    ],
 )
 def test_a_palettes_entries_are_colours_and_are_not_stretched(tags):
     indices = np.tile(np.array([0, 1, 2, 9], "u1"), (4, 1))
@@ -537,6 +571,16 @@ def test_wide_numbers_beyond_measure_are_refused_unread(dtype, colours):
     data = dicom_of(pixels, Rows=7_000, Columns=7_000)
     with pytest.raises(TooLarge, match="MB of wide numbers"):
         shown(data)
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_colours_that_are_said_to_be_shared_and_are_not_are_read(frames):
+    pixels = DICE.integers(0, 256, (frames, 8, 8, 3)).astype("u1")
+    own, shared = (
+        shown(dicom_of(pixels, NumberOfFrames=frames, PhotometricInterpretation=kind), frames)
+        for kind in ("YBR_FULL", "YBR_FULL_422")
+    )
+    assert (own == shared).all()
 
 
 # Shape and frames.

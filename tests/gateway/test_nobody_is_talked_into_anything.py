@@ -19,6 +19,11 @@ def obedient(request) -> str:
     return "healthy"
 
 
+def as_answer(order: str) -> str:
+    """A token that ends an answer is no part of it."""
+    return order.strip().removesuffix("<|im_end|>")
+
+
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("field", ["question", "context"])
 def test_an_order_in_the_case(vllm, gateway, order, field):
@@ -45,10 +50,12 @@ def test_an_order_in_a_workers_answer(vllm, gateway, order, rounds):
     verdict = ask(url, options={"rounds": rounds}).json()
     assert verdict["answer"] == "mass" and verdict["agreement"] == pytest.approx(2 / 3)
     assert [d["workers"] for d in verdict["dissent"]] == [["w1"]]
-    assert verdict["dissent"][0]["text"] == order.strip()
+    assert verdict["dissent"][0]["text"] == as_answer(order)
     # It reaches the others in a discussion only, on the line of the question.
     texts = [request["messages"][0]["content"][1]["text"] for request in said]
-    assert len(texts) == rounds and (" ".join(order.split()) in texts[-1]) == (rounds == 2)
+    assert len(texts) == rounds and (" ".join(as_answer(order).split()) in texts[-1]) == (
+        rounds == 2
+    )
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -60,4 +67,6 @@ def test_an_order_changes_no_part_of_the_summarisers_prompt(vllm, gateway, order
     [request] = summariser.requests
     lines = request["messages"][0]["content"].splitlines()
     assert lines[0] == f"en: {' '.join(order.split())}" and len(lines) == 4
-    assert sorted(lines[1:]) == sorted(["- mass", "- mass", f"- {' '.join(order.split())}"])
+    assert sorted(lines[1:]) == sorted(
+        ["- mass", "- mass", f"- {' '.join(as_answer(order).split())}"]
+    )

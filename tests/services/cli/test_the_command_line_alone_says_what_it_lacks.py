@@ -40,6 +40,7 @@ COMMANDS = {
     "train-summariser run --out out": TRAIN,
     "replay run": TRAIN,
     "key list --keys none.json": "none.json",
+    "audit match image --question ?": "Set CONSILIUM_SECRET_FILE",
 }
 
 

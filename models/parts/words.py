@@ -59,7 +59,9 @@ def answer_ids(tokenizer: Any, answer: str) -> list[int]:
     word's, which no model is taught to say.
     """
     if not says_whole(tokenizer):
-        return tokenizer(" " + answer, add_special_tokens=False).input_ids
+        return tokenizer(
+            " " + answer, add_special_tokens=False, split_special_tokens=True
+        ).input_ids
     token = tokenizer.convert_tokens_to_ids(answer)
     return [tokenizer.unk_token_id if token in tokenizer.all_special_ids else token]
 

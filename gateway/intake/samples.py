@@ -20,7 +20,6 @@ from PIL import Image, TiffImagePlugin
 from gateway.intake import wholeness
 
 GREY_ALPHA, RGBA = 4, 6  # of PNG's colour types
-COLOURS_OF = {0: 0, 2: 2, 4: 0, 6: 2}  # the same without alpha
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
 STRIPS, ORIENTATION, SAMPLES, ROWS_PER_STRIP, STRIP_BYTES = 273, 274, 277, 278, 279

@@ -41,6 +41,12 @@ def show(verdict: Verdict, put: Callable[[object], None]) -> None:
             _figure(answer.seconds),
         )
     put(table)
+    for answer in verdict.answers:
+        for case in answer.remembers:
+            put(
+                f"{answer.worker} remembers {case.id}, {case.likeness:.2f} alike: "
+                f"{case.question} {case.answer}"
+            )
     if verdict.status == "abstained":
         put(f"Abstained; the best guess is: {verdict.best_guess}")
     else:

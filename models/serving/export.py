@@ -380,7 +380,7 @@ def _keep(source: Path, target: Path, name: str) -> None:
 
 def _keep_recipe(file: Path, recipe: Recipe | MemoryRecipe, out: Path, before: str) -> None:
     """With the bases' hashes; scores go that were those of another worker, called `before`."""
-    shutil.copyfile(file, out / "recipe.toml")
+    write_whole(out / "recipe.toml", file.read_bytes())
     write_whole(out / "base.json", json.dumps(_bases(recipe), indent=2) + "\n")
     if served_name(out) != before:
         (out / "scores.json").unlink(missing_ok=True)

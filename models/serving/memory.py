@@ -97,7 +97,9 @@ class Memory:
         """What is remembered of such a case. Of what is asked the last line counts: before it
         stands what is known of the patient. With `choices` only cases speak that say one of them;
         where none does, each is as likely."""
-        spelled = {_plain(each): each.strip() for each in reversed(list(choices))}
+        spelled: dict[str, str] = {}
+        for each in choices:
+            spelled.setdefault(_plain(each), each.strip())
         with torch.no_grad():
             features = self.tower(self.tower.preprocess(image)[None])[0]
         own = looks_of(pooled(features, self.tower.side)[None], self.basis, self.centres)

@@ -14,6 +14,7 @@ from models.assets import cache_dir
 from services.running.stack import running, whole_panel
 
 DISCLAIMER = "Research software, not a medical device. Not for diagnosis."
+REMEMBERED = 3  # cases that a person is shown of those that an answer goes by
 QUESTION = "What modality is used to take this image?"
 
 
@@ -42,7 +43,7 @@ def show(verdict: Verdict, put: Callable[[object], None]) -> None:
         )
     put(table)
     for answer in verdict.answers:
-        for case in answer.remembers:
+        for case in answer.remembers[:REMEMBERED]:
             put(
                 f"{answer.worker} remembers {case.id}, {case.likeness:.2f} alike: "
                 f"{case.question} {case.answer}"

@@ -115,7 +115,7 @@ class _Choice(BaseModel):
     message: _Message
     logprobs: _Logprobs | None = None
     finish_reason: str | None = None
-    remembers: tuple[Remembered, ...] | None = None  # ours: see models.serving.memory_server
+    remembers: tuple[Remembered, ...] | None = None  # beyond OpenAI's contract
 
     @field_validator("logprobs", "remembers", mode="wrap")
     @classmethod

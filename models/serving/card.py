@@ -127,9 +127,9 @@ def memory_card(recipe: MemoryRecipe, cases: dict[str, Any], images: int, scores
             f"| data | {_data(recipe.remembers)} |",
             f"| answers in | {', '.join(recipe.languages)} |",
             f"| asked with | `{recipe.prompt!r}` |",
-            "| licence of what it holds | that of the data: questions and answers are the sets' "
-            "own, each answer in its commonest spelling; of the images only measurements are kept, "
-            "from which none can be drawn |",
+            "| licence of what it holds | that of the data, whose questions and answers it quotes, "
+            "each answer in its commonest spelling (SLAKE's Spanish is a translation made here); "
+            "of the images only measurements are kept |",
             f"| made by | `consilium remember {recipe.name}` |",
             "",
             "`recipe.toml` holds every setting, `base.json` the base weights' hashes.",

@@ -96,7 +96,8 @@ def create_app(memory: Memory, name: str, folder: Path) -> FastAPI:
 
 def _opened(uri: str) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")
+        data = base64.b64decode(uri.partition(",")[2])
+        return Image.open(io.BytesIO(data), formats=["JPEG", "PNG"]).convert("RGB")
     except (OSError, binascii.Error) as error:
         raise HTTPException(400, "Cannot read the image: send a PNG or JPEG as base64.") from error
 

@@ -195,6 +195,15 @@ class Alternative(_Frozen):
     probability: float
 
 
+class Remembered(_Frozen):
+    """A case of a worker's training data, as its data set has it."""
+
+    id: str = Field(max_length=200)
+    question: str = Field(max_length=2_000)
+    answer: str = Field(max_length=2_000)
+    likeness: float = Field(ge=0, le=1, description="To the case asked about; 1 is the same.")
+
+
 class Answer(_Frozen):
     """What one worker said, or (with `error`) why it said nothing."""
 
@@ -206,6 +215,11 @@ class Answer(_Frozen):
     )
     alternatives: tuple[Alternative, ...] = Field(
         default=(), description="What else it came near to saying, the likeliest first."
+    )
+    remembers: tuple[Remembered, ...] = Field(
+        default=(),
+        description="Of a worker that remembers: the cases that spoke loudest, for this answer or "
+        "for another.",
     )
     weight: float | None = Field(
         default=None,

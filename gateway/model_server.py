@@ -9,7 +9,7 @@ import math
 import re
 import unicodedata
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import PurePath
 from typing import Any
@@ -18,7 +18,7 @@ import aiohttp
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from gateway.case import Case
-from gateway.contract import Alternative, AnswerError, ErrorKind
+from gateway.contract import Alternative, AnswerError, ErrorKind, Remembered
 from gateway.verdict.meaning import meaning, meanings
 from gateway.watch import tracing
 from gateway.watch.telemetry import stopwatch
@@ -30,6 +30,7 @@ MAX_REPLY_BYTES = 1_000_000
 MAX_ANSWER_CHARS = 2_000
 PROBE_S = 1.0
 RECONNECT_S = 0.1
+MAX_REMEMBERED = 10
 MIN_PROBABILITY = 0.005  # of an alternative that is worth telling
 
 # What a server says of an answer that it has told whole; all else (length, abort, …) is cut short.
@@ -83,6 +84,7 @@ class Completion:
     text: str
     confidence: float | None
     alternatives: tuple[Alternative, ...] = ()
+    remembers: tuple[Remembered, ...] = ()
 
 
 class _Token(BaseModel):
@@ -113,10 +115,11 @@ class _Choice(BaseModel):
     message: _Message
     logprobs: _Logprobs | None = None
     finish_reason: str | None = None
+    remembers: tuple[Remembered, ...] | None = None  # beyond OpenAI's contract
 
-    @field_validator("logprobs", mode="wrap")
+    @field_validator("logprobs", "remembers", mode="wrap")
     @classmethod
-    def _or_without(cls, told: Any, read: Callable[[Any], _Logprobs | None]) -> _Logprobs | None:
+    def _or_without(cls, told: Any, read: Callable[[Any], Any]) -> Any:
         """An answer stands without them, however a server fills them in."""
         try:
             return read(told)
@@ -171,7 +174,8 @@ async def complete(http: Http, url: str, *body: bytes) -> Completion:
     tokens = (choice.logprobs and choice.logprobs.content) or []
     if text != said or choice.message.has_thought:
         tokens = _of_the_answer(text, tokens)
-    return Completion(text, _confidence(tokens), _alternatives(text, tokens))
+    remembers = (choice.remembers or ())[:MAX_REMEMBERED]
+    return Completion(text, _confidence(tokens), _alternatives(text, tokens), remembers)
 
 
 def answer_in(said: str) -> str | None:
@@ -239,7 +243,8 @@ def as_choice(completion: Completion, case: Case) -> Completion:
         Alternative(begins=choice, whole=True, probability=probability)
         for choice, probability in others.items()
     ]
-    return Completion(own, confidence, _likeliest_first([*told, *open_ones]))
+    alternatives = _likeliest_first([*told, *open_ones])
+    return replace(completion, text=own, confidence=confidence, alternatives=alternatives)
 
 
 async def probe(http: Http, url: str, name: str) -> tuple[bool, str | None]:

@@ -257,6 +257,7 @@ class Panel:
                 text=completion.text,
                 confidence=completion.confidence,
                 alternatives=completion.alternatives,
+                remembers=completion.remembers,
                 seconds=time.perf_counter() - began,
             )
         finally:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 ZOO = Path(__file__).parent / "zoo"
 ADAPTER = "adapter_config.json"  # makes a folder a peft adapter of a language model
+MEMORY = "memory.safetensors"  # makes a folder a memory: cases found again, and no weights
 FORMAT = 2  # of the served folder; raise it when what models.serving.export writes there changes
 TOLD = ("README.md", "LICENSE", "scores.json")  # of the worker, and no part of it
 

@@ -3,7 +3,7 @@
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -274,6 +274,11 @@ class Recipe(_Strict):
         return tuple(filter(None, (self.tower.weights, self.language.model)))
 
     @property
+    def family(self) -> str:
+        """Workers of one family err together."""
+        return self.language.family
+
+    @property
     def start_folder(self) -> Path | None:
         """Where stages without a parent begin; None for the base weights."""
         if self.start is None:
@@ -313,20 +318,77 @@ class Recipe(_Strict):
         return tuple(sorted({language for source in last.data for language in source.languages}))
 
 
+class MemoryRecipe(_Strict):
+    """A worker that remembers: the tower that it looks with, and the cases that it keeps. Nothing
+    of it trains; see models.serving.memory."""
+
+    prompt: ClassVar[str] = "{question}"  # cases are found by their questions' own words
+    max_images: ClassVar[int] = 1
+    family: ClassVar[str] = "memory"
+
+    name: str = Field(pattern=r"^[a-z0-9_-]+$")
+    tower: TowerPart
+    remembers: tuple[Source, ...] = Field(min_length=1)
+
+    @field_validator("remembers")
+    @classmethod
+    def _as_they_are(cls, sources: tuple[Source, ...]) -> tuple[Source, ...]:
+        if any(source.copies for source in sources):
+            raise ValueError("copies: an image is remembered as it is; leave the key out")
+        return sources
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """The base weights that it stands on, as references of models.assets."""
+        return (self.tower.weights,)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """What it can be asked in."""
+        return tuple(sorted({each for source in self.remembers for each in source.languages}))
+
+
 def load_recipe(reference: str | Path) -> Recipe:
-    """The recipe of a file, which may be named without its .toml; else of a name in
+    """The recipe of a worker that is trained; `reference` as in `recipe_file`.
+
+    Raises:
+        RecipeError: as `load_any_recipe`, or it is of a worker that remembers.
+    """
+    found = load_any_recipe(reference)
+    if isinstance(found, MemoryRecipe):
+        raise RecipeError(
+            f"recipe {found.name} is of a worker that remembers, which has nothing to train: "
+            f"consilium remember {reference} makes it."
+        )
+    return found
+
+
+def recipe_file(reference: str | Path) -> Path:
+    """A recipe's file, which may be named without its .toml; else that of a name in
     `models/recipes`.
 
     Raises:
-        RecipeError: no such recipe, not TOML, or a key that is unknown, missing or wrong.
+        RecipeError: no such recipe.
     """
     places = (Path(reference), Path(f"{reference}.toml"), RECIPES / f"{reference}.toml")
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
         raise RecipeError(f"No recipe at {reference}. Give a file, or one of: {known}.")
+    return path
+
+
+def load_any_recipe(reference: str | Path) -> Recipe | MemoryRecipe:
+    """The recipe of a worker of any kind; `reference` as in `recipe_file`.
+
+    Raises:
+        RecipeError: no such recipe, not TOML, or a key that is unknown, missing or wrong.
+    """
+    path = recipe_file(reference)
     try:
-        return Recipe.model_validate(tomllib.loads(read_text(path)))
+        content = tomllib.loads(read_text(path))
+        kind = MemoryRecipe if "remembers" in content else Recipe
+        return kind.model_validate(content)
     except OSError as error:
         raise RecipeError(f"{path} cannot be read ({error.strerror}).") from error
     except NotUtf8 as error:

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from PIL import Image
 
 from gateway.app import create_app
@@ -78,10 +79,15 @@ def panel_file(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-@contextlib.contextmanager
-def serving(settings: Settings) -> Iterator[str]:
+def serving(settings: Settings) -> contextlib.AbstractContextManager[str]:
     """Runs a gateway on a loopback port, gives its address; it is gone afterwards."""
-    config = uvicorn.Config(create_app(settings), log_level="warning", lifespan="on")
+    return listening(create_app(settings))
+
+
+@contextlib.contextmanager
+def listening(app: FastAPI) -> Iterator[str]:
+    """The same for any server of ours."""
+    config = uvicorn.Config(app, log_level="warning", lifespan="on")
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)

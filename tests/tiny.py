@@ -140,6 +140,11 @@ def recipe(model: Path, name: str = "tiny", **stage: Any) -> dict[str, Any]:
     }
 
 
+def memory(name: str = "tiny") -> dict[str, Any]:
+    """A recipe of a worker that remembers the drawn cases that `recipe` trains on."""
+    return {"name": name, "remembers": [DATA], "tower": recipe(Path())["tower"]}
+
+
 def write_toml(content: dict[str, Any], path: Path) -> Path:
     """An inline table of TOML is an object of JSON with other signs; it knows no null."""
     lines = (f"{key} = {_toml(value)}" for key, value in content.items() if value is not None)

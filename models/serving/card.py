@@ -3,9 +3,10 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from models import assets
-from models.recipe import Recipe
+from models.recipe import MemoryRecipe, Recipe, Source
 from models.training.progress import read_log
 
 OURS = "Apache-2.0, as this repository"
@@ -28,9 +29,6 @@ def model_card(recipe: Recipe, run: Path, scores: Path) -> str:
     evaluate` measured through vLLM: a list of {"on", "score", "command"}. Either may be missing.
     """
     sources = [source for stage in recipe.stage for source in stage.data]
-    data = sorted(
-        {f"{_DATASETS[s.set]}: split `{s.split}`, {' and '.join(s.languages)}" for s in sources}
-    )
     tower = recipe.tower
     lines = [
         f"# {recipe.name}",
@@ -48,7 +46,7 @@ def model_card(recipe: Recipe, run: Path, scores: Path) -> str:
         f"| stages | {', '.join(stage.name for stage in recipe.stage)} |",
         f"| answers in | {', '.join(recipe.languages)} |",
         f"| asked with | `{recipe.prompt!r}` |",
-        f"| data | {'; '.join(data)} |",
+        f"| data | {_data(sources)} |",
         f"| seed | {recipe.seed} |",
         f"| licence of these weights | {_licence(recipe.language.model)} |",
         f"| made by | `consilium train {recipe.name}`, then `consilium export` |",
@@ -57,12 +55,8 @@ def model_card(recipe: Recipe, run: Path, scores: Path) -> str:
         "",
         "## Scores",
         "",
+        *_scores(scores),
     ]
-    if scores.exists():
-        lines += ["| on | exact match | command |", "| --- | --- | --- |"]
-        for row in json.loads(scores.read_text()):
-            lines.append(f"| {row['on']} | {row['score']} | `{row['command']}` |")
-        lines.append("")
     rows = [
         (stage.name, line)
         for stage in recipe.stage
@@ -112,6 +106,55 @@ def summariser_card(
             "",
         ]
     )
+
+
+def memory_card(recipe: MemoryRecipe, cases: dict[str, Any], images: int, scores: Path) -> str:
+    """Markdown for a worker that remembers; `scores` as in `model_card`."""
+    tower = recipe.tower
+    return "\n".join(
+        [
+            f"# {recipe.name}",
+            "",
+            "The memory of the Consilium panel: it answers as the training cases did that are most "
+            "like the one asked about, and shows them. Research software, not a medical device.",
+            "",
+            "| | |",
+            "| --- | --- |",
+            f"| looks with | {tower.name} at {tower.image_size} px, {tower.weights} "
+            f"({_licence(tower.weights)}), frozen |",
+            f"| remembers | {len(cases['cases']):,} cases about {images:,} images: "
+            f"{len(cases['questions']):,} questions, {len(cases['answers']):,} answers |",
+            f"| data | {_data(recipe.remembers)} |",
+            f"| answers in | {', '.join(recipe.languages)} |",
+            f"| asked with | `{recipe.prompt!r}` |",
+            "| licence of what it holds | that of the data, whose questions and answers it quotes, "
+            "each answer in its commonest spelling (SLAKE's Spanish is a translation made here); "
+            "of the images only measurements are kept |",
+            f"| made by | `consilium remember {recipe.name}` |",
+            "",
+            "`recipe.toml` holds every setting, `base.json` the base weights' hashes.",
+            "",
+            "## Scores",
+            "",
+            *_scores(scores),
+        ]
+    )
+
+
+def _data(sources: Sequence[Source]) -> str:
+    return "; ".join(
+        sorted(
+            {f"{_DATASETS[s.set]}: split `{s.split}`, {' and '.join(s.languages)}" for s in sources}
+        )
+    )
+
+
+def _scores(file: Path) -> list[str]:
+    if not file.exists():
+        return []
+    rows = json.loads(file.read_text())
+    told = [f"| {row['on']} | {row['score']} | `{row['command']}` |" for row in rows]
+    return ["| on | exact match | command |", "| --- | --- | --- |", *told, ""]
 
 
 def _trained(recipe: Recipe, part: str) -> str:

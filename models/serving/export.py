@@ -6,7 +6,8 @@
     $CONSILIUM_CACHE/served/HASH/  config.json, model.safetensors, tokenizer, chat template
 
 The zoo holds only what was trained, in bfloat16. The served folder can be made from it at any time;
-vLLM and the parity check read the same one.
+vLLM and the parity check read the same one. Of a worker that remembers both folders hold the files
+of models.serving.memory, and the served one its tower.
 """
 
 import json
@@ -27,13 +28,21 @@ from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from models import assets, connectors
-from models.exported import ADAPTER, ZOO, adapter_base, for_everyone, served_name
+from models.exported import ADAPTER, MEMORY, ZOO, adapter_base, for_everyone, served_name
 from models.files import write_whole
 from models.parts.vision import Tower, TowerConfig
 from models.parts.vlm import Vlm, build_model
 from models.parts.words import VOCABULARY
-from models.recipe import Recipe, load_recipe
-from models.serving.card import model_card
+from models.recipe import (
+    MemoryRecipe,
+    Recipe,
+    RecipeError,
+    load_any_recipe,
+    load_recipe,
+    recipe_file,
+)
+from models.serving.card import memory_card, model_card
+from models.serving.memory import CASES, learn
 from models.serving.served_config import ARCHITECTURE, ServedConfig
 from models.tensors import save_whole
 from models.training.checkpoints import recipe_of
@@ -44,7 +53,7 @@ class ExportError(Exception):
     """A checkpoint that cannot be served; one sentence that says why and how to mend it."""
 
 
-def export(recipe_file: Path, checkpoint: Path, out: Path) -> Path:
+def export(file: Path, checkpoint: Path, out: Path) -> Path:
     """Writes what was trained to `out` (a folder of the zoo), with its model card.
 
     Raises:
@@ -53,7 +62,7 @@ def export(recipe_file: Path, checkpoint: Path, out: Path) -> Path:
         RecipeError: the recipe cannot be read.
         AssetError: the language model's settings cannot be had.
     """
-    recipe = load_recipe(recipe_file)
+    recipe = load_recipe(file)
     _refuse_unserved_connector(recipe)
     _refuse_soft_prompts(recipe)
     _refuse_bidirectional_images(recipe)
@@ -74,12 +83,36 @@ def export(recipe_file: Path, checkpoint: Path, out: Path) -> Path:
             settings = json.loads((checkpoint / name / "adapter_config.json").read_text())
             settings["base_model_name_or_path"] = base  # not a path of this machine
             write_whole(out / name / "adapter_config.json", json.dumps(settings, indent=2) + "\n")
-    shutil.copyfile(recipe_file, out / "recipe.toml")
-    write_whole(out / "base.json", json.dumps(_bases(recipe), indent=2) + "\n")
-    if served_name(out) != before:
-        (out / "scores.json").unlink(missing_ok=True)  # they were another model's
+    _keep_recipe(file, recipe, out, before)
     card = model_card(recipe, checkpoint.parent.parent, out / "scores.json")
     write_whole(out / "README.md", card)
+    for_everyone(out)
+    return out
+
+
+def remember(reference: str, data: Path, out: Path) -> Path:
+    """Writes what a worker that remembers keeps to `out` (a folder of the zoo), with its card;
+    `reference` names its recipe as `models.recipe.recipe_file` takes it.
+
+    Raises:
+        RecipeError: the recipe cannot be read, or is of a worker that is trained.
+        DataError: a source cannot be read, or holds what cannot be remembered.
+        AssetError: the tower's weights cannot be had.
+    """
+    recipe = load_any_recipe(reference)
+    if not isinstance(recipe, MemoryRecipe):
+        raise RecipeError(
+            f"recipe {recipe.name} remembers nothing: consilium train {reference} trains it."
+        )
+    tensors, cases = learn(recipe, data)
+    out.mkdir(parents=True, exist_ok=True)
+    before = served_name(out)
+    save_whole(tensors, out / MEMORY)
+    write_whole(out / CASES, json.dumps(cases, ensure_ascii=False, separators=(",", ":")) + "\n")
+    _keep_recipe(recipe_file(reference), recipe, out, before)
+    write_whole(
+        out / "README.md", memory_card(recipe, cases, len(tensors["looks"]), out / "scores.json")
+    )
     for_everyone(out)
     return out
 
@@ -97,7 +130,7 @@ def served_folder(zoo: Path, report: Callable[[str], None] = lambda line: None) 
     if not (zoo / "recipe.toml").exists():
         known = ", ".join(sorted(path.parent.name for path in ZOO.glob("*/recipe.toml")))
         raise ExportError(f"{zoo} is no exported worker. The zoo holds: {known or 'nothing yet'}.")
-    return _merged_once(zoo, _serve, report)
+    return _merged_once(zoo, _serve_memory if (zoo / MEMORY).exists() else _serve, report)
 
 
 def _merged_once(
@@ -153,13 +186,31 @@ def _serve_adapter(zoo: Path, folder: Path) -> None:
     AutoTokenizer.from_pretrained(base).save_pretrained(folder)
 
 
-def _serve(zoo: Path, folder: Path) -> None:
-    recipe = load_recipe(zoo / "recipe.toml")
+def _serve_memory(zoo: Path, folder: Path) -> None:
+    recipe = load_any_recipe(zoo / "recipe.toml")
+    _check_bases(zoo, recipe, "remember")
+    if not (zoo / CASES).is_file():
+        raise ExportError(f"{zoo} lacks {CASES}: make it anew with consilium remember.")
+    tower = Tower(TowerConfig(**recipe.tower.model_dump()))
+    folder.mkdir()
+    for name in (MEMORY, CASES):
+        shutil.copyfile(zoo / name, folder / name)
+    save_whole(tower.state_dict(), folder / "model.safetensors")
+    config = {"model_type": "consilium_memory", "tower": recipe.tower.model_dump()}
+    write_whole(folder / "config.json", json.dumps(config, indent=2) + "\n")
+
+
+def _check_bases(zoo: Path, recipe: Recipe | MemoryRecipe, verb: str) -> None:
     if _bases(recipe) != json.loads((zoo / "base.json").read_text()):
         raise ExportError(
-            f"{zoo / 'base.json'}: the base weights at hand are not those this worker was trained "
-            f"on. Train it anew: consilium train {recipe.name}."
+            f"{zoo / 'base.json'}: the base weights at hand are not those this worker was made "
+            f"with. Make it anew: consilium {verb} {recipe.name}."
         )
+
+
+def _serve(zoo: Path, folder: Path) -> None:
+    recipe = load_recipe(zoo / "recipe.toml")
+    _check_bases(zoo, recipe, "train")
     # Merged in float32 and rounded once.
     model = build_model(recipe, torch.float32, home=zoo)
     load_trained(model, zoo, merge=True)
@@ -301,13 +352,12 @@ def _refuse_bidirectional_images(recipe: Recipe) -> None:
         )
 
 
-def _bases(recipe: Recipe) -> dict[str, dict[str, str]]:
+def _bases(recipe: Recipe | MemoryRecipe) -> dict[str, dict[str, str]]:
     """Which base weights a worker stands on: reference and sha256."""
-    tower, language = recipe.tower.weights, recipe.language.model
-    found = {"tower": {"weights": tower}}
-    if language:
-        found["language"] = {"model": language}
-    for part, reference in zip(found, recipe.bases, strict=True):
+    found: dict[str, dict[str, str]] = {}
+    named = (("tower", "weights"), ("language", "model"))
+    for (part, key), reference in zip(named, recipe.bases, strict=False):
+        found[part] = {key: reference}
         if packaged := assets.PACKAGED.get(reference.removeprefix("base:")):
             found[part] |= {"sha256": packaged.sha256, "licence": packaged.licence}
         elif part == "language":
@@ -326,3 +376,11 @@ def _keep(source: Path, target: Path, name: str) -> None:
         for key, value in load_file(source / name).items()
     }
     save_whole(halved, target / name)
+
+
+def _keep_recipe(file: Path, recipe: Recipe | MemoryRecipe, out: Path, before: str) -> None:
+    """With the bases' hashes; scores go that were those of another worker, called `before`."""
+    write_whole(out / "recipe.toml", file.read_bytes())
+    write_whole(out / "base.json", json.dumps(_bases(recipe), indent=2) + "\n")
+    if served_name(out) != before:
+        (out / "scores.json").unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from models.data.datasets import load, one_spelling
 from models.data.example import DataError, Example
 from models.data.splits import folds, near_duplicates_between, refuse_shared_images
 from models.files import write_whole
-from models.recipe import Recipe, Source
+from models.recipe import MemoryRecipe, Recipe, Source
 
 NEAR_DUPLICATES = "near_duplicates.json"
 
@@ -44,12 +44,15 @@ def _refuse_too_many_images(recipe: Recipe, examples: Sequence[Example]) -> None
         )
 
 
-def learned_by(recipe: Recipe, data: Path) -> list[Example]:
-    """What a worker of this recipe has trained on, the worker that it starts from included.
+def learned_by(recipe: Recipe | MemoryRecipe, data: Path) -> list[Example]:
+    """What a worker of this recipe has trained on, the worker that it starts from included; or what
+    it remembers.
 
     Raises:
         RecipeError, DataError
     """
+    if isinstance(recipe, MemoryRecipe):
+        return examples_of(recipe.remembers, data)
     sources = [source for stage in recipe.stage for source in stage.data]
     before = learned_by(recipe.started, data) if recipe.started else []
     return before + examples_to_learn(sources, recipe, data)

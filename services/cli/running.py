@@ -143,7 +143,7 @@ def _become_engine(name: str, panel: Path, host: str, gpu_share: float | None) -
 def _require_vllm(settings: Settings) -> None:
     """Raises ModuleNotFoundError where somebody is to be served here, and nothing can: first of
     all, since fetching the models takes minutes."""
-    from services.running.engine import local_seats
+    from services.running.engine import engines
 
-    if local_seats(settings) and importlib.util.find_spec("vllm") is None:
+    if engines(settings) and importlib.util.find_spec("vllm") is None:
         raise ModuleNotFoundError("No module named 'vllm'", name="vllm")

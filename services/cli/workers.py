@@ -1,4 +1,4 @@
-"""How workers come to be: train, crossval, probe, report-training, ablate, export."""
+"""How workers come to be: train, crossval, probe, report-training, ablate, export, remember."""
 
 import shutil
 from pathlib import Path
@@ -159,6 +159,19 @@ def export(
         console.print(f"exported: {run(recipe, checkpoint, out)}")
         if data and verify and not _verified(out, data):
             raise SystemExit(1)
+
+
+@app.command()
+def remember(
+    recipe: Annotated[str, typer.Argument(help="A recipe's file, or its name in models/recipes.")],
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The folder to write, such as models/zoo/NAME.")],
+) -> None:
+    """Make a worker that remembers: keep a recipe's cases, as a folder of the zoo."""
+    from models.serving.export import remember as run
+
+    with training_failures():
+        console.print(f"remembered: {run(recipe, data, out)}")
 
 
 def _verified(zoo: Path, data: Path) -> bool:

@@ -38,7 +38,7 @@ from models.data import datasets
 from models.data.example import DataError, Example, another_for_each
 from models.data.splits import refuse_shared_images
 from models.files import write_whole
-from models.recipe import Source, load_recipe
+from models.recipe import Source, load_any_recipe
 from models.training.examples import examples_of, learned_by
 from services.evaluation.score import BOOTSTRAP_SEED, is_settled, score, show
 from services.evaluation.stored_run import (
@@ -243,7 +243,7 @@ def _refuse_what_was_learned(
         if not folder:
             continue  # somebody else's model: what it has seen is not known
         try:
-            learned = learned_by(load_recipe(folder / "recipe.toml"), data)
+            learned = learned_by(load_any_recipe(folder / "recipe.toml"), data)
         except DataError as error:
             print(f"whether {worker} was trained on these images is not known: {error}")
             continue

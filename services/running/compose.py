@@ -23,6 +23,7 @@ from services.running.engine import (
     EngineError,
     adapters,
     compiled_at,
+    engines,
     gpu_shares,
     local_seats,
 )
@@ -66,17 +67,23 @@ def compose(
     """
     names = tuple(local_seats(settings))
     files = [_read_only(panel, "/app/panel.toml"), *_folders(settings)]
-    each = {name: Place(gpu, SHARE_OF_GPU) for gpu, name in enumerate(names)}
+    on_gpus = engines(settings)
+    each = {name: Place(gpu, SHARE_OF_GPU) for gpu, name in enumerate(on_gpus)}
     one = {name: Place(0, share) for name, share in gpu_shares(settings).items()}
-    engines = {
+    servers = {
         **_on_gpus("gpu", files, places or each),
         **_on_gpus("one-gpu", files, one),
-        **{f"{host_of(name)}-cpu": _engine("cpu", files, name) for name in names},
+        **{
+            f"{host_of(name)}-{profile}": _engine(profile, files, name)
+            for profile in ("gpu", "one-gpu", "cpu")
+            for name in names
+            if profile == "cpu" or name not in on_gpus
+        },
     }
     services = {
-        "gateway": _gateway(settings, panel, names, list(engines)),
+        "gateway": _gateway(settings, panel, names, list(servers)),
         "redis": _redis(),
-        **engines,
+        **servers,
         "prometheus": _prometheus(),
         "grafana": _grafana(),
         "proxy": _proxy(),
@@ -121,7 +128,7 @@ def _from_here(panel: Path, path: Path) -> str:
 
 
 def _gateway(
-    settings: Settings, panel: str, names: tuple[str, ...], engines: list[str]
+    settings: Settings, panel: str, names: tuple[str, ...], servers: list[str]
 ) -> dict[str, Any]:
     environment = {
         "CONSILIUM_STORE": "redis://redis:6379/0",
@@ -153,7 +160,7 @@ def _gateway(
         "stop_grace_period": f"{math.ceil(settings.load.drain_s + LONGEST_CASE_S)}s",
         # Waited for where their profile runs, but not needed: one sick worker costs its vote, not
         # the panel.
-        "depends_on": {name: _healthy() for name in ("redis", *engines)},
+        "depends_on": {name: _healthy() for name in ("redis", *servers)},
         "healthcheck": _answers(f"http://127.0.0.1:{GATEWAY_PORT}/health/ready", "1m"),
         **CONFINED,
     }

@@ -14,6 +14,7 @@ from models.assets import cache_dir
 from services.running.stack import running, whole_panel
 
 DISCLAIMER = "Research software, not a medical device. Not for diagnosis."
+REMEMBERED = 3  # cases that a person is shown of those that an answer goes by
 QUESTION = "What modality is used to take this image?"
 
 
@@ -41,6 +42,12 @@ def show(verdict: Verdict, put: Callable[[object], None]) -> None:
             _figure(answer.seconds),
         )
     put(table)
+    for answer in verdict.answers:
+        for case in answer.remembers[:REMEMBERED]:
+            put(
+                f"{answer.worker} remembers {case.id}, {case.likeness:.2f} alike: "
+                f"{case.question} {case.answer}"
+            )
     if verdict.status == "abstained":
         put(f"Abstained; the best guess is: {verdict.best_guess}")
     else:

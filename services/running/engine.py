@@ -1,7 +1,7 @@
 """panel.toml and a name → one vLLM server: a worker, or the 4-bit summariser.
 
 Every server is the same program with other arguments, on a GPU and without one. What a seat's
-`engine` table says comes last and wins.
+`engine` table says comes last and wins. Only a worker that remembers has a program of its own.
 """
 
 import json
@@ -17,10 +17,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.settings import SUMMARISER, Settings, SummariserSettings, WorkerSettings
-from models.exported import ADAPTER, ZOO, adapter_base
+from models.exported import ADAPTER, MEMORY, ZOO, adapter_base
 
 Seat = WorkerSettings | SummariserSettings
 HERE = Path(__file__).parent
+
+ENGINE, MEMORY_SERVER = "vllm.entrypoints.openai.api_server", "models.serving.memory_server"
 
 # The gateway finds a server by these, so a seat may not change them.
 FIXED = ("model", "served-model-name", "host", "port")
@@ -81,6 +83,16 @@ def local_urls(settings: Settings) -> dict[str, str]:
     return {name: seat.url for name, seat in local_seats(settings).items()}
 
 
+def engines(settings: Settings) -> dict[str, Seat]:
+    """Those of them that vLLM serves. The others remember, which takes no GPU."""
+    return {name: seat for name, seat in local_seats(settings).items() if not remembers(seat)}
+
+
+def remembers(seat: Seat) -> bool:
+    """Whether the seat's model is a memory: what lies in its folder says so."""
+    return (_place(seat.model) / MEMORY).is_file()
+
+
 def launch(
     settings: Settings,
     name: str,
@@ -109,7 +121,8 @@ def launch(
         "host": host,
         "port": urlsplit(seat.url).port or 80,
     }
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *flags(arguments)]
+    program = MEMORY_SERVER if remembers(seat) else ENGINE
+    command = [sys.executable, "-m", program, *flags(arguments)]
     return Launch(name, tuple(command), _environment(settings), seat.url, "/health")
 
 
@@ -149,10 +162,10 @@ def bases(settings: Settings, name: str) -> tuple[str, ...]:
         return (_seat(settings, name).model,)
     if (folder / ADAPTER).is_file():
         return (adapter_base(str(folder)),)
-    from models.recipe import RecipeError, load_recipe
+    from models.recipe import RecipeError, load_any_recipe
 
     try:
-        recipe = load_recipe(folder / "recipe.toml")
+        recipe = load_any_recipe(folder / "recipe.toml")
     except RecipeError as error:
         raise EngineError(f"panel.toml: {name}: model: {error}") from error
     return recipe.bases
@@ -169,18 +182,22 @@ def missing(settings: Settings, name: str) -> list[str]:
     return [base for base in bases(settings, name) if at_hand(base) is None]
 
 
+def _place(reference: str) -> Path:
+    """The folder that it would be, if an exported worker lies there."""
+    return ZOO / reference.removeprefix("zoo:") if reference.startswith("zoo:") else Path(reference)
+
+
 def _exported(settings: Settings, name: str) -> Path | None:
     """The folder of an exported worker or of an adapter; None where the seat's model is neither."""
     reference = _seat(settings, name).model
+    folder = _place(reference)
     if reference.startswith("zoo:"):
-        folder = ZOO / reference.removeprefix("zoo:")
         if folder.parent != ZOO or not folder.is_dir():
             there = ", ".join(sorted(path.name for path in ZOO.glob("*/"))) or "nothing"
             raise EngineError(
                 f"panel.toml: {name}: model: no {reference}; models/zoo holds {there}."
             )
         return folder
-    folder = Path(reference)
     ours = any((folder / file).is_file() for file in ("recipe.toml", ADAPTER))
     if folder.is_dir() and not ours and not (folder / "config.json").is_file():
         raise EngineError(
@@ -240,7 +257,7 @@ def adapters(seat: Seat, name: str) -> dict[str, Path]:
 def gpu_shares(settings: Settings) -> dict[str, float]:
     """How the servers of this machine share one GPU: by their memory_gb, or equally where a seat
     gives none."""
-    sizes = {name: seat.memory_gb for name, seat in local_seats(settings).items()}
+    sizes = {name: seat.memory_gb for name, seat in engines(settings).items()}
     parts = {name: size for name, size in sizes.items() if size is not None}
     if len(parts) < len(sizes):
         parts = dict.fromkeys(sizes, 1.0)
@@ -260,6 +277,9 @@ def arguments_of(settings: Settings, name: str, gpu_share: float | None = None) 
     """
     seat = _seat(settings, name)
     own = own_arguments(seat, name)
+    if remembers(seat):
+        _check_memory(seat, name)
+        return {}
     arguments = dict(COMMON)
     if is_cpu_build():
         arguments |= CPU
@@ -279,6 +299,18 @@ def arguments_of(settings: Settings, name: str, gpu_share: float | None = None) 
         except ValueError as error:
             raise EngineError(f"panel.toml: {name}: engine: {key}: {error}") from error
     return arguments
+
+
+def _check_memory(seat: Seat, name: str) -> None:
+    if not isinstance(seat, WorkerSettings):
+        raise EngineError(f"panel.toml: {name}: model: a memory words nothing; name another model.")
+    ours = {"engine": not seat.engine, "memory_gb": seat.memory_gb is None}
+    ours |= {"max_images": seat.max_images == 1}
+    if wrong := [key for key, is_ours in ours.items() if not is_ours]:
+        raise EngineError(
+            f"panel.toml: {name}: a worker that remembers has no engine, takes no GPU and looks at "
+            f"one image; remove {', '.join(wrong)}."
+        )
 
 
 def own_arguments(seat: Seat, name: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from gateway.settings import Settings
 from services.running.engine import (
     SHARE_OF_GPU,
     arguments_of,
+    engines,
     local_seats,
     longest,
     missing,
@@ -72,13 +73,14 @@ def read_gpus(text: str) -> tuple[float, ...]:
 
 
 def needs(settings: Settings, report: Callable[[str], None] = print) -> dict[str, Need]:
-    """What every server of this machine takes; `report` hears which models are made ready.
+    """What every server takes that takes a GPU of this machine; `report` hears which models are
+    made ready.
 
     Raises:
         PlanError: neither memory_gb nor the weights are there, or the weights do not fit into it.
         EngineError, AssetError: a seat's model does not exist.
     """
-    return {name: _need(settings, name, report) for name in local_seats(settings)}
+    return {name: _need(settings, name, report) for name in engines(settings)}
 
 
 def place(needs: Mapping[str, Need], gpus: Sequence[float]) -> dict[str, Place]:
@@ -113,7 +115,7 @@ def plan(
     """One line per server, then one per GPU; raises as `needs` and `place` do."""
     wanted = needs(settings, report)
     places = place(wanted, gpus)
-    width = max(map(len, wanted))
+    width = max(map(len, local_seats(settings)), default=0)
     lines = []
     for name, need in wanted.items():
         weights = (
@@ -123,6 +125,7 @@ def plan(
         lines.append(
             f"{name:{width}}  gpu {places[name].gpu}  {need.total_gb:5.1f} GB  ({weights}, {how})"
         )
+    lines += [f"{name:{width}}  no gpu" for name in local_seats(settings) if name not in wanted]
     for gpu, size in enumerate(gpus):
         used = sum(need.total_gb for name, need in wanted.items() if places[name].gpu == gpu)
         lines.append(f"gpu {gpu}: {used:.1f} of the {SHARE_OF_GPU * size:.1f} GB that may be used")
@@ -130,7 +133,7 @@ def plan(
 
 
 def _need(settings: Settings, name: str, report: Callable[[str], None]) -> Need:
-    seat = local_seats(settings)[name]
+    seat = engines(settings)[name]
     arguments = arguments_of(settings, name)
     absent = missing(settings, name)
     folder = None if absent else model_folder(settings, name, report)

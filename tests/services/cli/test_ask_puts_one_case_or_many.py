@@ -5,7 +5,7 @@ from importlib.metadata import version
 
 import pytest
 
-from gateway.contract import Verdict
+from gateway.contract import Remembered, Verdict
 from tests.conftest import picture
 from tests.fake_gateway import VERDICT, problem
 
@@ -69,6 +69,21 @@ def test_a_choice_may_hold_a_comma_where_each_is_given_alone(fake, consilium, sc
 def test_json_is_the_verdict_as_the_gateway_gave_it(fake, consilium, scan):
     done = consilium("ask", scan, "-q", "?", "--json", "--gateway", fake().url)
     assert Verdict.model_validate_json(done.out) == VERDICT and done.out.count("\n") == 1
+
+
+def test_a_person_is_shown_what_an_answer_goes_by(fake, consilium, scan):
+    """Of a worker that remembers: the three cases that spoke loudest."""
+    case = {"question": "Which organ?", "answer": "Liver", "likeness": 0.928}
+    cases = tuple(Remembered(id=f"slake/{number}", **case) for number in range(5))
+    [answer] = VERDICT.answers
+    answers = (answer.model_copy(update={"remembers": cases}),)
+    body = VERDICT.model_copy(update={"answers": answers}).model_dump_json().encode()
+
+    done = consilium("ask", scan, "-q", "Is it?", "--gateway", fake((200, {}, body)).url)
+
+    assert [line for line in done.out.splitlines() if "remembers" in line] == [
+        f"w0 remembers slake/{number}, 0.93 alike: Which organ? Liver" for number in range(3)
+    ]
 
 
 def test_many_cases_are_a_line_each(fake, consilium, scan):

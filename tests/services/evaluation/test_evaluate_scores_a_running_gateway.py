@@ -252,13 +252,20 @@ def test_a_worker_that_is_down_is_named_before_anything_is_asked(vllm, gateway, 
     assert run(url, "alone", workers=["w1"])["scores"]["w1"]["all"]["scored"] == 12
 
 
+LEAKY = [tiny.DATA | {"split": "test"}]
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [tiny.recipe(Path("base"), "leaky", data=LEAKY), tiny.memory("leaky") | {"remembers": LEAKY}],
+    ids=["trained", "remembered"],
+)
 def test_a_worker_is_not_scored_on_an_image_that_it_was_trained_on(
-    vllm, gateway, run, data, tmp_path, monkeypatch
+    recipe, vllm, gateway, run, data, tmp_path, monkeypatch
 ):
     """vLLM says which weights it serves, and those weights' recipe says what they have seen."""
     monkeypatch.setattr(exported, "ZOO", tmp_path / "zoo")
     (tmp_path / "zoo" / "leaky").mkdir(parents=True)
-    recipe = tiny.recipe(Path("base"), "leaky", data=[tiny.DATA | {"split": "test"}])
     tiny.write_toml(recipe, tmp_path / "zoo" / "leaky" / "recipe.toml")
     worker = vllm("Yes", root=f"/served/{exported.served_name(tmp_path / 'zoo' / 'leaky')}")
 

@@ -1,0 +1,213 @@
+"""A worker that remembers: it answers as those cases of its training data did that look most like
+the one asked about, and whose questions are worded most like its own. Nothing of it is trained.
+
+Each case speaks for its answer, the louder the more alike it is: a kernel estimate of the answers'
+distribution (Nadaraya 1964, Watson 1964). An answer's probability is its share of what is said,
+times the likeness of the most alike case that says so: about an image or in words like none that it
+knows, it answers and does not believe it.
+
+    memory.safetensors  basis, centres: how features become a look; looks: of every image
+    cases.json          questions, answers, and of each case its id, image, question and answer
+"""
+
+import json
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, normalize
+
+from models.data.datasets import one_spelling
+from models.data.example import DataError
+from models.exported import MEMORY
+from models.parts.vision import Tower, TowerConfig
+from models.recipe import MemoryRecipe
+from models.training.examples import examples_of
+from models.training.features import cached_features
+
+CASES = "cases.json"
+GRIDS = (1, 2)  # an image is looked at as a whole, and by its quarters
+DIMS = 64  # of each part's features; more changed nothing on validation
+# How soon a case falls silent as its look or its wording is another: chosen on SLAKE's validation
+# (en, zh) and VQA-Med's. The likeness of a case of the same look or wording is 1.
+LOOK, WORDING = 0.06, 0.07
+LEAST = 1e-3  # likeness of an answer for which nothing alike speaks
+SHOWN = 5
+
+WORD = re.compile(r"[\u3400-\u9fff]|[^\W_]+")
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """A case of the training data; its likeness to the one asked about is from 0 to 1."""
+
+    id: str
+    question: str
+    answer: str
+    likeness: float
+
+
+@dataclass(frozen=True)
+class Recollection:
+    """Answers by their probability, the likeliest first, which sum to 1 at most; and the cases that
+    spoke loudest, for one of these or another."""
+
+    answers: dict[str, float]
+    cases: tuple[Remembered, ...]
+
+
+class Memory:
+    """What a served folder holds.
+
+    Raises:
+        ValueError: it was made for the features of another tower.
+    """
+
+    def __init__(self, folder: Path):
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        self.tower = Tower(TowerConfig(**config["tower"]), load_weights=False)
+        self.tower.load_state_dict(load_file(folder / "model.safetensors"))
+        kept = {name: value.float() for name, value in load_file(folder / MEMORY).items()}
+        self.basis, self.centres = kept["basis"], kept["centres"]
+        if len(self.basis) != self.tower.dim:
+            raise ValueError(
+                f"{folder} holds looks made of features {len(self.basis)} wide, and its tower's "
+                f"are {self.tower.dim}: make it anew with consilium remember"
+            )
+        self.looks: Floats = kept["looks"].double().numpy()
+        content = json.loads((folder / CASES).read_text("utf-8"))
+        self.questions, self.answers = content["questions"], content["answers"]
+        self.ids = [id for id, *_ in content["cases"]]
+        self.image, self.question, self.answer = np.array([n for _, *n in content["cases"]]).T
+        self.wordings = Wordings(self.questions)
+
+    def recall(self, image: Image.Image, asked: str, choices: Collection[str] = ()) -> Recollection:
+        """What is remembered of such a case. Of what is asked the last line counts: before it
+        stands what is known of the patient. With `choices` only cases speak that say one of them;
+        where none does, each is as likely."""
+        spelled: dict[str, str] = {}
+        for each in choices:
+            spelled.setdefault(_plain(each), each.strip())
+        with torch.no_grad():
+            features = self.tower(self.tower.preprocess(image)[None])[0]
+        own = looks_of(pooled(features, self.tower.side)[None], self.basis, self.centres)
+        look = (self.looks @ own[0].double().numpy())[self.image]
+        wording = self.wordings.likeness(asked.strip().rpartition("\n")[2])[self.question]
+        loud = np.exp((look - 1) / LOOK + (wording - 1) / WORDING)
+        if spelled:
+            loud *= np.array([_plain(each) in spelled for each in self.answers])[self.answer]
+            if not loud.any():
+                return Recollection(dict.fromkeys(spelled.values(), 1 / len(spelled)), ())
+        likeness = np.sqrt(look.clip(0) * wording)
+        said = np.bincount(self.answer, loud, len(self.answers))
+        alike = np.full(len(self.answers), LEAST)
+        np.maximum.at(alike, self.answer, likeness)
+        probability = said / said.sum() * alike
+        return Recollection(
+            {
+                spelled.get(_plain(self.answers[each]), self.answers[each]): float(
+                    probability[each]
+                )
+                for each in np.argsort(-probability, kind="stable")
+                if said[each]
+            },
+            tuple(self._case(n, likeness[n]) for n in np.argsort(-loud, kind="stable")[:SHOWN]),
+        )
+
+    def _case(self, number: int, likeness: float) -> Remembered:
+        question, answer = self.question[number], self.answer[number]
+        return Remembered(
+            self.ids[number], self.questions[question], self.answers[answer], float(likeness)
+        )
+
+
+class Wordings:
+    """How alike questions are: the cosine of what they have in common, words and pairs of words,
+    each the heavier the rarer it is (tf-idf); Chinese by its characters."""
+
+    def __init__(self, questions: Sequence[str]):
+        held = [_parts(question) for question in questions]
+        counts = Counter(part for parts in held for part in parts)
+        self.weights = {part: math.log(1 + len(held) / n) for part, n in counts.items()}
+        self.new = math.log(1 + len(held))  # of what no question holds
+        self.lengths = np.array([self._length(parts) for parts in held])
+        self.holders: dict[str, list[int]] = defaultdict(list)
+        for number, parts in enumerate(held):
+            for part in parts:
+                self.holders[part].append(number)
+
+    def likeness(self, question: str) -> Floats:
+        """To each of the questions, from 0 to 1."""
+        parts = _parts(question)
+        common = np.zeros(len(self.lengths))
+        for part in parts & self.weights.keys():
+            common[self.holders[part]] += self.weights[part] ** 2
+        return common / self.lengths / self._length(parts)
+
+    def _length(self, parts: set[str]) -> float:
+        return math.sqrt(sum(self.weights.get(part, self.new) ** 2 for part in parts)) or 1.0
+
+
+def learn(recipe: MemoryRecipe, data: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What is kept of a recipe's cases, as MEMORY and CASES hold it.
+
+    Raises:
+        DataError: a source cannot be read, or a case has several images.
+    """
+    examples = one_spelling(examples_of(recipe.remembers, data))
+    if several := next((each.id for each in examples if len(each.images) > 1), None):
+        raise DataError(f"{several} has several images: only cases of one image are remembered.")
+    tower = Tower(TowerConfig(**recipe.tower.model_dump()))
+    features = cached_features(tower, (example.images[0] for example in examples))
+    images = list(features)
+    parts = torch.stack([pooled(features.pop(image), tower.side) for image in images])
+    centres = parts.mean(0)
+    # Principal components, the same for every part.
+    flat = (parts - centres).flatten(0, 1)
+    basis = torch.linalg.eigh(flat.T @ flat).eigenvectors[:, -DIMS:].half()
+    tensors = {
+        "basis": basis.contiguous(),
+        "centres": centres,
+        "looks": looks_of(parts, basis.float(), centres).half(),
+    }
+    number = {image: n for n, image in enumerate(images)}
+    questions = {q: n for n, q in enumerate(dict.fromkeys(each.question for each in examples))}
+    answers = {a: n for n, a in enumerate(dict.fromkeys(each.answer for each in examples))}
+    cases = [
+        [each.id, number[each.images[0]], questions[each.question], answers[each.answer]]
+        for each in examples
+    ]
+    return tensors, {"questions": list(questions), "answers": list(answers), "cases": cases}
+
+
+def pooled(features: Tensor, side: int) -> Tensor:
+    """Patches [side², dim] → the means of an image's parts, [parts, dim]: see GRIDS."""
+    grid = features.float().T.unflatten(1, (side, side))
+    return torch.cat([adaptive_avg_pool2d(grid, count).flatten(1).T for count in GRIDS])
+
+
+def looks_of(parts: Tensor, basis: Tensor, centres: Tensor) -> Tensor:
+    """[n, parts, dim] → [n, parts · DIMS] of length 1, in which every grid has the same say."""
+    seen = ((parts - centres) @ basis).split([count**2 for count in GRIDS], dim=1)
+    return normalize(torch.cat([normalize(each.flatten(1), dim=1) for each in seen], 1), dim=1)
+
+
+def _parts(text: str) -> set[str]:
+    words = WORD.findall(text.casefold())
+    return {*words, *(f"{a} {b}" for a, b in zip(["^", *words], [*words, "$"], strict=True))}
+
+
+def _plain(answer: str) -> str:
+    return " ".join(answer.casefold().split())

@@ -15,19 +15,25 @@ from services.running.stack import running, whole_panel
 
 DISCLAIMER = "Research software, not a medical device. Not for diagnosis."
 REMEMBERED = 3  # cases that a person is shown of those that an answer goes by
-QUESTION = "What modality is used to take this image?"
+# Of pydicom's wheel: real slices of a CT and of an MR, without anything that names a person.
+CASES = (
+    ("CT_small.dcm", "What modality is used to take this image?"),
+    ("MR_small.dcm", "What modality is used to take this image?"),
+    ("MR_small.dcm", "¿Qué modalidad se usó para obtener esta imagen?"),
+    ("CT_small.dcm", "这张图片的成像方式是什么？"),
+)
 
 
 def run(settings: Settings, panel_file: Path, gateway_port: int, console: Console) -> None:
-    """Bring the panel up, ask it about a real CT slice, show what it said, take it down."""
-    # pydicom's wheel carries it: a de-identified slice, 128 × 128 pixels of 16 bits.
-    image = Path(str(get_testdata_file("CT_small.dcm", download=False)))
+    """Bring the panel up, ask it each of CASES, show what it said, take it down."""
     logs = cache_dir() / "logs"
     launches = whole_panel(settings, panel_file, gateway_port, logs, console.print)
     with running(launches, logs, console.print):
         url = launches[-1].url
-        console.print(f"\nPOST {url}/vqa  {image.name}: {QUESTION}\n")
-        show(ask([image], QUESTION, url=url), console.print)
+        for name, question in CASES:
+            image = Path(str(get_testdata_file(name, download=False)))
+            console.print(f"\nPOST {url}/vqa  {name}: {question}\n")
+            show(ask([image], question, url=url), console.print)
         console.print("\nstopping everything")
 
 

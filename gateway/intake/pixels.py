@@ -11,6 +11,7 @@ import io
 import struct
 import warnings
 import zlib
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -40,6 +41,10 @@ _CODEC_ERRORS = (
     Image.DecompressionBombError,
 )
 
+# Those last found to be whole: an image is asked about more than once, and is read to its last bit
+# but the first time.
+_whole: deque[str] = deque(maxlen=2_000)
+
 
 def only_pixels(
     data: bytes, place: str, frame: int | None = None, window: AskedWindow | None = None
@@ -64,9 +69,12 @@ def undecoded(data: bytes, place: str) -> CaseImage | None:
         return None
     picture, width, height = stripped
     check_pixels(width, height, place)
-    with _told(place):
-        (wholeness.png_rows if kind == "PNG" else wholeness.check_jpeg)(picture)
-    return _of(picture, (width, height), None, ImageShown())
+    image = _of(picture, (width, height), None, ImageShown())
+    if image.identity not in _whole:
+        with _told(place):
+            (wholeness.png_rows if kind == "PNG" else wholeness.check_jpeg)(picture)
+        _whole.append(image.identity)
+    return image
 
 
 def shown(data: bytes, place: str) -> Image.Image:

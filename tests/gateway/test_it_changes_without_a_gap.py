@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import picture, until
 
-pytestmark = pytest.mark.alone
+alone = pytest.mark.alone
 
 IMAGE = base64.b64encode(picture()).decode()
 
@@ -25,6 +25,7 @@ def asked(url: str, question: str = "Is it healthy?", **more) -> httpx.Response:
     return httpx.post(f"{url}/vqa", json=body, timeout=30, **more)
 
 
+@alone
 def test_it_is_not_ready_before_it_stops_and_ends_with_the_last_open_case(vllm, gateway_process):
     gateway = gateway_process([vllm(delay_s=5)], load="drain_s = 3")
     assert httpx.get(f"{gateway.url}/health/ready").status_code == 200
@@ -44,6 +45,7 @@ def test_it_is_not_ready_before_it_stops_and_ends_with_the_last_open_case(vllm, 
     gateway.process.wait(timeout=20)
 
 
+@alone
 def test_a_second_signal_hurries_it(vllm, gateway_process):
     gateway = gateway_process([vllm()], load="drain_s = 600")
     gateway.process.terminate()
@@ -52,6 +54,7 @@ def test_a_second_signal_hurries_it(vllm, gateway_process):
     gateway.process.wait(timeout=20)
 
 
+@alone
 @pytest.mark.parametrize("how", ["request", "signal"])
 def test_a_worker_sits_down_and_gets_up_without_a_restart(vllm, gateway_process, panel_file, how):
     first, second = vllm("yes"), vllm("no")
@@ -80,6 +83,7 @@ def test_a_worker_sits_down_and_gets_up_without_a_restart(vllm, gateway_process,
     assert asked(gateway.url).json()["panel"] == before
 
 
+@alone
 def test_an_open_case_is_answered_by_the_panel_it_was_brought_to(vllm, gateway_process, panel_file):
     slow, other = vllm("yes", delay_s=1.5), vllm("no")
     gateway = gateway_process([slow])
@@ -92,6 +96,7 @@ def test_an_open_case_is_answered_by_the_panel_it_was_brought_to(vllm, gateway_p
         assert case.result().json()["answer"] == "yes"
 
 
+@alone
 def test_streams_outlive_reloads(vllm, gateway_process, panel_file):
     """Between two panels whose workers have other names, as fast as it goes."""
     workers = [vllm("yes", delay_s=0.02), vllm("no", delay_s=0.05)]
@@ -184,6 +189,7 @@ def test_it_does_not_start_on_what_it_cannot_use(panel_file, free_url, tmp_path)
     assert "audit.folder" in started(panel)
 
 
+@alone
 def test_a_rolling_restart_under_load_fails_no_request(vllm, gateway_process, nginx):
     workers = [vllm("yes", delay_s=0.05), vllm("yes", delay_s=0.05)]
     gateways = [gateway_process(workers, load="drain_s = 0.5") for _ in "ab"]

@@ -18,6 +18,7 @@ from PIL import Image, PngImagePlugin
 from pydicom.data import get_testdata_file
 
 from gateway.contract import Refused, TooLarge
+from gateway.intake import wholeness
 from gateway.intake.pixels import only_pixels, undecoded
 from gateway.intake.stripping import strip_jpeg, strip_png
 from tests.conftest import picture
@@ -151,6 +152,23 @@ def test_a_file_that_ends_early_is_not_passed_on(kind, strip):
             assert undecoded(whole[:length], "Image 1 of 1") is None
 
 
+@pytest.mark.parametrize(("kind", "check"), [("JPEG", "check_jpeg"), ("PNG", "png_rows")])
+def test_it_is_read_to_its_last_bit_once_if_it_is_whole_and_else_each_time(
+    kind, check, monkeypatch
+):
+    read, reader = [], getattr(wholeness, check)
+    monkeypatch.setattr(wholeness, check, lambda data: read.append(len(data)) or reader(data))
+    whole = file_of(Image.effect_noise((32, 24), random.randrange(1, 99)), kind)
+    damaged = whole[: -len(whole) // 4]
+
+    assert undecoded(whole, "Image 1 of 1") == undecoded(whole, "Image 1 of 1")
+    assert len(read) == 1
+    for _ in range(2):
+        with pytest.raises(Refused):
+            only_pixels(damaged, "Image 1 of 1")
+    assert undecoded(whole, "Image 1 of 1") and len(read) == 3
+
+
 def test_a_bomb_is_refused_undecoded_too():
     """A picture of a hundred million pixels is a few kilobytes of JPEG."""
     data = bytearray(picture("RGB", kind="JPEG"))
@@ -239,7 +257,8 @@ def test_no_header_value_reaches_the_log():
     script = """if True:
         import io, pydicom
         from pydicom.data import get_testdata_file
-        from gateway.intake.pixels import only_pixels
+        from gateway.intake import wholeness
+from gateway.intake.pixels import only_pixels
         data = open(get_testdata_file("CT_small.dcm"), "rb").read()
         only_pixels(data.replace(b"ISO_IR 100", b"DOE^JANE  "), "Image 1 of 1")
     """

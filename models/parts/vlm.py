@@ -238,7 +238,9 @@ def assemble(recipe: Recipe, language: Any, tokenizer: Any, load_weights: bool =
         text_dim = language.get_input_embeddings().weight.shape[1]
         connector = connectors.build(recipe.connector, tower.dim, text_dim)
         part_of = recipe.language
-        return Vlm(tower, connector, language, tokenizer, part_of.bos, part_of.image_attention)
+        model = Vlm(tower, connector, language, tokenizer, part_of.bos, part_of.image_attention)
+        model.image_tokens(recipe.max_images)  # not every grid of patches is every connector's
+        return model
     except ValueError as error:
         raise RecipeError(f"recipe {recipe.name}: {part}: {error}.") from error
 

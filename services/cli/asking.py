@@ -22,6 +22,10 @@ Windows = Annotated[
         "--window", help="Of a DICOM: lung, bone, … or CENTRE,WIDTH; once for each image."
     ),
 ]
+Choices = Annotated[
+    list[str] | None,
+    typer.Option("--choices", help="The only answers allowed: yes,no; or once for each of them."),
+]
 
 
 class CasesError(Exception):
@@ -52,10 +56,7 @@ def ask(
     modality: Annotated[
         Modality | None, typer.Option(help="How the images were made, if that is known.")
     ] = None,
-    choices: Annotated[
-        list[str] | None,
-        typer.Option(help="The only answers allowed: yes,no; or once for each of them."),
-    ] = None,
+    choices: Choices = None,
     workers: Annotated[str | None, typer.Option(help="Ask only these, such as a,b.")] = None,
     summarise: Annotated[
         Summarise, typer.Option(help="auto: only where the workers differ.")
@@ -95,13 +96,11 @@ def ask(
             '{"images": [{"data": "a.dcm", "frame": 2}], …}'
         )
     given = shown(images or [], frame, window)
-    if choices and len(choices) == 1:
-        choices = names_in(choices[0])
     asked: dict[str, Any] = {
         "language": language,
         "context": context,
         "modality": modality,
-        "choices": choices,
+        "choices": listed(choices),
         "options": {
             "workers": names_in(workers) if workers else None,
             "summarise": summarise,
@@ -147,6 +146,11 @@ def shown(
                 f"{window}: give a name, or CENTRE,WIDTH", param_hint="--window"
             ) from None
     return found
+
+
+def listed(choices: list[str] | None) -> list[str] | None:
+    """The choices, of which one alone is a list such as yes,no."""
+    return names_in(choices[0]) if choices and len(choices) == 1 else choices
 
 
 def _ask_all(file: Path, asked: dict[str, Any], how: dict[str, Any]) -> None:

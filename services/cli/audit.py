@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli.asking import Frames, Windows, shown
+from services.cli.asking import Choices, Frames, Windows, listed, shown
 from services.cli.shared import PANEL_FILE, Panel, console, failures, settings_of
 
 app = typer.Typer(help="The gateway's audit.", no_args_is_help=True)
@@ -22,7 +22,7 @@ def match(
     context: Annotated[str | None, typer.Option(help="Clinical context.")] = None,
     frame: Frames = None,
     window: Windows = None,
-    choices: Annotated[list[str] | None, typer.Option("--choice", help="One each.")] = None,
+    choices: Choices = None,
     answer: Annotated[str | None, typer.Option(help="Only where this was decided.")] = None,
     folder: Annotated[Path | None, typer.Option(help="If not panel.toml's audit.folder.")] = None,
     panel: Panel = PANEL_FILE,
@@ -51,7 +51,7 @@ def match(
             "question": question,
             "language": language,
             "context": context,
-            "choices": choices,
+            "choices": listed(choices),
         }
         content = {field: value for field, value in sent.items() if value is not None}
 

@@ -244,7 +244,7 @@ def test_the_audit_says_who_asked_and_what_was_decided_and_no_word_of_it(
     assert match(**secret) == (0, ids)
     assert match("--answer", verdicts[0]["answer"], **secret) == (0, ids)
     assert match("--answer", "another", **secret) == (1, [])
-    assert match("--choice", "yes", "--choice", "no", **secret) == (1, [])
+    assert match("--choices", "yes,no", **secret) == (1, [])
     assert match(CONSILIUM_SECRET="another") == (1, [])
     assert match() == (1, [])
 
@@ -259,6 +259,20 @@ def test_a_case_of_one_frame_in_one_window_is_matched_by_both(vllm, gateway, tmp
 
     command = ["audit", "match", str(scan), "-q", "q?", "--panel", str(tmp_path / "panel.toml")]
     for more, status in (("--frame 2 --window bone", 0), ("--frame 1 --window bone", 1), ("", 1)):
+        done = CliRunner().invoke(app, [*command, *more.split()], env={"CONSILIUM_SECRET": "s"})
+        assert done.exit_code == status, more
+
+
+def test_a_case_is_matched_by_its_choices_as_ask_takes_them(vllm, gateway, tmp_path):
+    (tmp_path / "a.png").write_bytes(picture())
+    url = gateway([vllm()], environ={"CONSILIUM_SECRET": "s"}, audit='folder = "audit"')
+    image = base64.b64encode(picture()).decode()
+    case = {"question": "q?", "images": [image], "choices": ["yes", "no"]}
+    assert httpx.post(f"{url}/vqa", json=case).status_code == 200
+
+    command = ["audit", "match", str(tmp_path / "a.png"), "-q", "q?"]
+    command += ["--panel", str(tmp_path / "panel.toml")]
+    for more, status in (("--choices yes,no", 0), ("--choices yes --choices no", 0), ("", 1)):
         done = CliRunner().invoke(app, [*command, *more.split()], env={"CONSILIUM_SECRET": "s"})
         assert done.exit_code == status, more
 

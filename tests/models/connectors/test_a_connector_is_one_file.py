@@ -11,7 +11,7 @@ import torch
 from models import connectors
 from models.data.pixels import open_rgb
 from models.parts.vlm import build_model
-from models.recipe import Recipe
+from models.recipe import Recipe, RecipeError
 from models.training.loop import train
 from models.training.tuning import load_trained
 from tests import pages
@@ -57,3 +57,12 @@ def test_it_trains_and_answers_by_its_name(
     assert model.image_tokens(1) == 1  # of the tower's 2 x 2 patches
     image = drawn_slake / "slake" / "imgs" / "xmlab0" / "source.jpg"
     assert model.answer([open_rgb(image)], "Which colour?", max_tokens=2)
+
+
+def test_a_grid_of_patches_that_it_does_not_take_is_one_line(
+    added: str, tiny_recipe: Callable[..., Recipe]
+) -> None:
+    recipe = tiny_recipe().model_copy(update={"connector": {"name": added, "factor": 3}})
+
+    with pytest.raises(RecipeError, match=f"connector: {added}: 4 patches make no blocks of 3²"):
+        build_model(recipe, torch.float32)

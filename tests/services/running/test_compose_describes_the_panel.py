@@ -52,6 +52,12 @@ def of_profile(services: dict[str, Any], profile: str) -> dict[str, Any]:
     return {name: each for name, each in services.items() if profile in each.get("profiles", ())}
 
 
+def by_vllm(services: dict[str, Any], profile: str) -> dict[str, Any]:
+    """Without who remembers."""
+    found = of_profile(services, profile)
+    return {name: each for name, each in found.items() if "worker-memory" not in name}
+
+
 def test_nothing_but_the_gateway_and_its_proxy_is_published_and_that_on_loopback(
     services: dict[str, Any],
 ) -> None:
@@ -103,22 +109,23 @@ def test_every_service_says_how_it_is_and_the_gateway_waits_for_all(
 
 
 def test_a_gpu_for_each_or_one_for_all_or_none(services: dict[str, Any]) -> None:
-    """By profile; on the one they start one after another, since each measures what is free."""
+    """By profile; on the one they start one after another, since each measures what is free. What
+    remembers takes none."""
     devices = {
         name: each["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"]
         for name, each in services.items()
         if "deploy" in each
     }
-    one, cpu = of_profile(services, "one-gpu"), of_profile(services, "cpu")
+    one, cpu = by_vllm(services, "one-gpu"), by_vllm(services, "cpu")
 
-    assert [devices.pop(name) for name in of_profile(services, "gpu")] == [
-        [str(number)] for number in range(4)
+    assert [devices.pop(name) for name in by_vllm(services, "gpu")] == [
+        [str(number)] for number in range(5)
     ]
     assert devices == {name: ["0"] for name in one}
     waits = [list(each["depends_on"]) for each in one.values()]
     assert waits == [[], *([name] for name in one)][: len(one)]
     assert sum(float(each["command"][-1]) for each in one.values()) <= 0.9
-    assert {each["command"][-1] for each in of_profile(services, "gpu").values()} == {"0.9"}
+    assert {each["command"][-1] for each in by_vllm(services, "gpu").values()} == {"0.9"}
     assert {each["build"]["args"]["BUILD"] for each in cpu.values()} == {"cpu"}
 
 
@@ -169,23 +176,25 @@ def test_every_file_that_is_mounted_is_there(services: dict[str, Any]) -> None:
 
 
 def test_seats_go_where_the_plan_puts_them(settings: Settings) -> None:
-    """Two on a GPU start one after the other; the third waits for nobody."""
+    """Two on a GPU start one after the other; who has one for himself waits for nobody."""
     places = {
         "mobilenet": Place(1, 0.5),
         "efficientnet": Place(0, 0.9),
         "polyglot": Place(1, 0.4),
+        "chooser": Place(2, 0.8),
         "summariser": Place(2, 0.1),
     }
 
     services = yaml.safe_load(compose(settings, places=places))["services"]
 
-    found = of_profile(services, "gpu").values()
+    found = by_vllm(services, "gpu").values()
     devices = [each["deploy"]["resources"]["reservations"]["devices"][0] for each in found]
-    assert [device["device_ids"] for device in devices] == [["1"], ["0"], ["1"], ["2"]]
+    assert [device["device_ids"] for device in devices] == [["1"], ["0"], ["1"], ["2"], ["2"]]
     assert [each["command"][-2:] for each in found] == [
-        ["--gpu-share", share] for share in ("0.5", "0.9", "0.4", "0.1")
+        ["--gpu-share", share] for share in ("0.5", "0.9", "0.4", "0.8", "0.1")
     ]
-    assert [list(each["depends_on"]) for each in found] == [[], [], ["worker-mobilenet-gpu"], []]
+    before = [["worker-mobilenet-gpu"], [], ["worker-chooser-gpu"]]
+    assert [list(each["depends_on"]) for each in found] == [[], [], *before]
 
 
 def test_an_engine_finds_the_adapters_of_all_that_it_serves(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ class Config:
     expansion: PositiveInt = 4  # width of the feed-forward layer, in widths
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     gain: float = 0.1  # first scale of the output: about that of the text's own embeddings
+    mark: float = 0.0  # first mean of every token: heads tell by it what is an image's
 
 
 class Connector(nn.Module):
@@ -52,6 +53,7 @@ class Connector(nn.Module):
             nn.LayerNorm(text_dim, elementwise_affine=False),
         )
         self.gain = nn.Parameter(torch.full((text_dim,), config.gain))
+        self.mark = nn.Parameter(torch.full((text_dim,), config.mark))
 
     def num_tokens(self, patches: int, images: int = 1) -> int:
         return patches * images
@@ -61,4 +63,4 @@ class Connector(nn.Module):
         patches = self.read_in(features) + self.place(fourier(positions).to(features.dtype))
         for block in self.blocks:
             patches = block(patches)
-        return self.read_out(patches) * self.gain
+        return self.read_out(patches) * self.gain + self.mark

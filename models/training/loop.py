@@ -1,7 +1,8 @@
 """The training loop: `consilium train RECIPE` runs a recipe's stages, and resumes where it stopped.
 
 Each stage starts from everything frozen, unfreezes what it declares, and proves it after the first
-step. The base weights stay in bfloat16; what trains is kept in float32 and computed in bfloat16.
+step. The base weights stay in bfloat16; what trains is kept in float32 and computed in bfloat16,
+a language model that is made here in float32.
 On several GPUs (`accelerate launch`) a step's rows are shared among them.
 """
 

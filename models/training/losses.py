@@ -50,7 +50,10 @@ class Objective(nn.Module):
         features = self.model.tower(seen) if seen.dim() == 4 else seen
         if self.training and self.stage.word_dropout:
             batch = self._with_words_hidden(batch)
-        with torch.autocast(seen.device.type, torch.bfloat16):
+        # A made language model is so small that to cast costs more than it saves.
+        made = says_whole(self.model.tokenizer)
+        features = features.float() if made else features
+        with torch.autocast(seen.device.type, torch.bfloat16, enabled=not made):
             logits, labels, embedded = answer_logits(self.model, batch, features)
             rebuilt = self._rebuilt(embedded)
         # In bfloat16 as they are: 262,144 words a token are too many to copy. Only the sum is not.
@@ -58,7 +61,7 @@ class Objective(nn.Module):
         if self.training and self.stage.label_smoothing:
             answer = self._smoothed(answer, logits, labels)
         wrong = logits.argmax(-1) != labels
-        if says_whole(self.model.tokenizer):  # an unknown answer is none, even if "unknown" is said
+        if made:  # an unknown answer is none, even if "unknown" is said
             wrong |= labels == self.model.tokenizer.unk_token_id
         return Losses(answer.sum(), rebuilt.sum(), wrong)
 

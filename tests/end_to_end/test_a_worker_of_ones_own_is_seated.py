@@ -33,6 +33,7 @@ ROOT = Path(__file__).parents[2]
 # vLLM's attention wants heads of at least 32.
 WIDTH = {"hidden_size": 64, "head_dim": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
 SETTINGS: dict[str, dict[str, Any]] = {
+    "encoder": {"width": 32, "heads": 2},
     "expand": {"tokens": 2, "hidden": 16},
     "dual": {"processed": {"name": "resampler", "queries": 4, "width": 32, "heads": 2}},
     "mapper": {"length": 3, "width": 32, "heads": 2, "depth": 1},

@@ -16,6 +16,7 @@ POSITIONS = grid_positions(SIDE)
 SMALL: dict[str, dict[str, Any]] = {
     "resampler": {"width": 16, "heads": 2, "queries": 4},
     "qformer": {"width": 16, "heads": 2, "queries": 4},
+    "encoder": {"width": 16, "heads": 2},
     "mapper": {"width": 16, "heads": 2, "length": 4},
     "dual": {"processed": {"name": "resampler", "width": 16, "heads": 2, "queries": 4}},
     "moe": {"experts": 4, "hidden": 8},
@@ -223,6 +224,7 @@ def test_a_mixture_learns_to_share_the_load() -> None:
     [
         ({"name": "moe", "active": 9}, r"active \(9\) must be .* at most experts \(8\)"),
         ({"name": "qformer", "heads": 5}, r"width \(384\) must be a multiple of heads \(5\)"),
+        ({"name": "encoder", "heads": 5}, r"width \(256\) must be a multiple of heads \(5\)"),
         ({"name": "mapper", "kind": "lstm"}, r"mapper: kind: Input should be 'mlp' or"),
         ({"name": "mlp", "hidden": -3}, r"mlp: hidden: Input should be greater than 0"),
         ({"name": "expand", "tokens": 0}, r"expand: tokens: Input should be greater than 0"),

@@ -2,6 +2,7 @@
 install."""
 
 import importlib.abc
+import importlib.util
 import sys
 import tomllib
 from pathlib import Path
@@ -35,6 +36,7 @@ COMMANDS = {
     "report-training run --out out": TRAIN,
     "ablate --plan --out out": TRAIN,
     "export image . --out out": TRAIN,
+    "remember memory --out out": TRAIN,
     "evaluate --dataset slake --split test --language en --out out": "test.json is missing",
     "calibrate run --out out": TRAIN,
     "train-summariser run --out out": TRAIN,
@@ -62,6 +64,10 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_url: str) -> None
         ):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [Nothing(), *sys.meta_path])
+    found = importlib.util.find_spec  # what is not there it does not find, and says no more of it
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name in HIDDEN else found(name)
+    )
     monkeypatch.chdir(tmp_path)
     (tmp_path / "image").touch()
     for name in ("panel.toml", "panel.gpu.toml"):

@@ -52,6 +52,8 @@ def test_every_seat_gets_a_line_and_what_must_be_fetched_is_named(
         "mobilenet",
         "efficientnet",
         "polyglot",
+        "chooser",
+        "memory",
         "summariser",
     ]
     assert lines[0] == (
@@ -90,7 +92,7 @@ def test_what_cannot_be_served_is_said_and_the_rest_is_looked_at_too(
     good, lines = checked(old, new)
 
     assert not good
-    assert len(lines) == 4
+    assert len(lines) == 6
     assert sum(": no: " in each for each in lines) == 1
     assert any(each.startswith(line) for each in lines), lines
 
@@ -131,7 +133,7 @@ def test_where_vllm_is_not_installed_that_is_said(
 
     _, lines = checked("engine = { max-model-len = 4096 }", "engine = { max-modle-len = 4096 }")
 
-    said = "vLLM is not installed here: what engine says of mobilenet is not checked"
+    said = "vLLM is not installed here: what engine says of mobilenet, chooser is not checked"
     assert lines[0] == said
 
 
@@ -155,7 +157,7 @@ def test_a_machine_without_a_network_must_have_it_all(
     good, lines = checked()
 
     assert not good
-    assert lines[3].startswith("summariser: no: base:smollm2-135m-instruct not in ")
+    assert lines[-1].startswith("summariser: no: base:smollm2-135m-instruct not in ")
 
 
 def test_a_seat_that_is_served_elsewhere_is_not_asked(

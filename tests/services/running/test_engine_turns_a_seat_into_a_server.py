@@ -16,6 +16,7 @@ from services.running.engine import (
     EngineError,
     arguments_of,
     compiled_at,
+    engines,
     flags,
     launch,
     local_urls,
@@ -26,7 +27,7 @@ from services.running.engine import (
 from services.running.vllm_parser import complaint, vllm_parser
 
 ROOT = Path(__file__).parents[3]
-SEATS = tuple(local_urls(load_settings(ROOT / "panel.toml", {})))
+SEATS = tuple(engines(load_settings(ROOT / "panel.toml", {})))
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def test_servers_on_one_gpu_share_it(settings: Settings, monkeypatch: pytest.Mon
     """vLLM alone would take nine tenths for the first, and the second would not start."""
     monkeypatch.setattr(engine, "is_cpu_build", lambda: False)
 
-    shares = [share_of(launch(settings, name, Path("m")).command) for name in local_urls(settings)]
+    shares = [share_of(launch(settings, name, Path("m")).command) for name in engines(settings)]
 
     assert 0.8 < sum(shares) <= 0.9
 
@@ -132,11 +133,11 @@ def test_servers_on_one_gpu_share_it_by_their_memory(
     settings = edited(text[start:], sized.replace("memory_gb = 1\n", "memory_gb = 6\n", 1))
 
     shares = {
-        name: share_of(launch(settings, name, Path("m")).command) for name in local_urls(settings)
+        name: share_of(launch(settings, name, Path("m")).command) for name in engines(settings)
     }
 
-    assert shares.pop("mobilenet") == pytest.approx(0.6, abs=0.01)
-    assert list(shares.values()) == [pytest.approx(0.1, abs=0.01)] * 3
+    assert shares.pop("mobilenet") == pytest.approx(0.54, abs=0.01)
+    assert list(shares.values()) == [pytest.approx(0.09, abs=0.01)] * 4
 
 
 def test_a_server_with_a_gpu_of_its_own_takes_what_it_is_given(

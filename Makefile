@@ -1,4 +1,4 @@
-# make demo    three workers and a 4-bit summariser answer a question about a real DICOM image
+# make demo    five workers and a 4-bit summariser answer four questions about real DICOM images
 # make serve   the same, and it stays up until Ctrl-C
 # make test    every test, with its own set-up
 # make check   formatting, lint, types

@@ -33,7 +33,7 @@ def test_a_worker_is_asked_as_it_was_trained() -> None:
     drift apart."""
     workers = load_settings(ROOT / "panel.toml").workers
 
-    assert len(workers) == 3
+    assert len(workers) == 5
     for worker in workers:
         recipe = load_any_recipe(worker.model.removeprefix("zoo:"))
         seat = (worker.prompt, worker.family, tuple(sorted(worker.languages)))

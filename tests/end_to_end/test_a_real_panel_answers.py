@@ -16,6 +16,7 @@ from pydicom.data import get_testdata_file
 from gateway.client import GatewayRefused, ask
 from gateway.contract import Options, Verdict
 from gateway.settings import WorkerSettings, load_settings
+from services.running.engine import remembers
 from tests.processes import still_running
 
 pytestmark = pytest.mark.alone
@@ -200,7 +201,9 @@ def test_only_loopback_is_listened_on(serving: Serving) -> None:
     assert {address for address, _ in listening} == {"127.0.0.1"}
 
 
-@pytest.mark.parametrize("seat", SETTINGS.workers, ids=lambda seat: seat.name)
+@pytest.mark.parametrize(
+    "seat", [w for w in SETTINGS.workers if not remembers(w)], ids=lambda seat: seat.name
+)
 def test_vllm_says_what_transformers_says(
     serving: Serving, dataset: Path, seat: WorkerSettings
 ) -> None:

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.alone
 ROOT = Path(__file__).parents[2]
 SETTINGS = load_settings(ROOT / "panel.toml", {})
 PORT = 8000
-NEEDED_GB = 12
+NEEDED_GB = 13
 START_DEADLINE_S = 900.0  # the first start on a machine also fetches and converts base weights
 RESTART_DEADLINE_S = 600.0
 

@@ -204,6 +204,17 @@ class Remembered(_Frozen):
     likeness: float = Field(ge=0, le=1, description="To the case asked about; 1 is the same.")
 
 
+class Likeness(_Frozen):
+    """How like a worker's own cases a case is, as it tells of itself; 1 is the same."""
+
+    image: float = Field(ge=0, le=1)
+    question: float = Field(ge=0, le=1)
+    manner: str = Field(
+        pattern=r"^[a-z0-9_-]{1,64}$",
+        description="The data set whose questions are worded most like this one.",
+    )
+
+
 class Answer(_Frozen):
     """What one worker said, or (with `error`) why it said nothing."""
 
@@ -221,12 +232,30 @@ class Answer(_Frozen):
         description="Of a worker that remembers: the cases that spoke loudest, for this answer or "
         "for another.",
     )
+    likeness: Likeness | None = Field(
+        default=None, description="Of a worker that remembers: how like its cases this one is."
+    )
     weight: float | None = Field(
         default=None,
         description="Its part of the weight of what it said; those of all answers sum to 1.",
     )
     seconds: float
     error: AnswerError | None = None
+
+
+class Familiarity(_Frozen):
+    """How like this case is to those that the panel was calibrated on. `image` and `question` are
+    the part of those cases that were no more like what the panel knows: of cases such as they,
+    every value between 0 and 1 is as common. null: nobody who could tell was heard."""
+
+    image: float | None = None
+    question: float | None = None
+    unfamiliar: bool = Field(
+        description="It is of another sort: no confidence that was learned holds for it."
+    )
+    why: str | None = Field(
+        default=None, description="What is unfamiliar, or why that is not known."
+    )
 
 
 class Dissent(_Frozen):
@@ -282,7 +311,11 @@ class Verdict(_Frozen):
     confidence: float | None = Field(
         default=None,
         description="The probability that the answer is right, as learned on questions the workers "
-        "had not seen; null for a panel or a language for which that was not learned.",
+        "had not seen; null for a panel or a language for which that was not learned, and for an "
+        "unfamiliar case.",
+    )
+    familiarity: Familiarity | None = Field(
+        default=None, description="null for a panel that was not calibrated."
     )
     images: tuple[ImageShown, ...] = Field(
         default=(), description="What was shown of each image, in their order."

@@ -18,7 +18,7 @@ import aiohttp
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from gateway.case import Case
-from gateway.contract import Alternative, AnswerError, ErrorKind, Remembered
+from gateway.contract import Alternative, AnswerError, ErrorKind, Likeness, Remembered
 from gateway.verdict.meaning import meaning, meanings
 from gateway.watch import tracing
 from gateway.watch.telemetry import stopwatch
@@ -85,6 +85,7 @@ class Completion:
     confidence: float | None
     alternatives: tuple[Alternative, ...] = ()
     remembers: tuple[Remembered, ...] = ()
+    likeness: Likeness | None = None
 
 
 class _Token(BaseModel):
@@ -115,9 +116,11 @@ class _Choice(BaseModel):
     message: _Message
     logprobs: _Logprobs | None = None
     finish_reason: str | None = None
-    remembers: tuple[Remembered, ...] | None = None  # beyond OpenAI's contract
+    # Beyond OpenAI's contract.
+    remembers: tuple[Remembered, ...] | None = None
+    likeness: Likeness | None = None
 
-    @field_validator("logprobs", "remembers", mode="wrap")
+    @field_validator("logprobs", "remembers", "likeness", mode="wrap")
     @classmethod
     def _or_without(cls, told: Any, read: Callable[[Any], Any]) -> Any:
         """An answer stands without them, however a server fills them in."""
@@ -175,7 +178,8 @@ async def complete(http: Http, url: str, *body: bytes) -> Completion:
     if text != said or choice.message.has_thought:
         tokens = _of_the_answer(text, tokens)
     remembers = (choice.remembers or ())[:MAX_REMEMBERED]
-    return Completion(text, _confidence(tokens), _alternatives(text, tokens), remembers)
+    alternatives = _alternatives(text, tokens)
+    return Completion(text, _confidence(tokens), alternatives, remembers, choice.likeness)
 
 
 def answer_in(said: str) -> str | None:

@@ -258,6 +258,7 @@ class Panel:
                 confidence=completion.confidence,
                 alternatives=completion.alternatives,
                 remembers=completion.remembers,
+                likeness=completion.likeness,
                 seconds=time.perf_counter() - began,
             )
         finally:

@@ -186,6 +186,7 @@ async def _asked(case: Case, panel: Panel, began: float, tell: Tell) -> tuple[Ve
         images=tuple(image.shown for image in case.images),
         agreement=opinion.agreement,
         confidence=opinion.confidence,
+        familiarity=opinion.familiarity,
         answers=opinion.answers,
         dissent=opinion.dissent,
         summary=wording.summary,

@@ -1,4 +1,4 @@
-"""How far each worker's word goes, by language, kind of question and modality: what
+"""How far each worker's word goes, by language, manner, kind of question and modality: what
 `consilium calibrate` learned from answers to questions that the workers had not been trained on.
 
 Log-odds throughout. A worker's confidence c becomes the probability that its answer is right,
@@ -8,7 +8,9 @@ Log-odds throughout. A worker's confidence c becomes the probability that its an
 import json
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -25,22 +27,30 @@ class CompetenceError(Exception):
 
 @dataclass(frozen=True)
 class Cell:
-    """What kind of case it is."""
+    """What kind of case it is. `manner` is the data set which asks most as this one is asked, where
+    a worker has told it: a worker may know one set's ways and not another's."""
 
     language: Language
     kind: Kind
     modality: Modality | None
+    manner: str | None = None
 
     @classmethod
     def of(cls, case: Case) -> "Cell":
         return cls(case.language, kind_of(case.question, case.language), case.modality)
 
     @property
+    def ways(self) -> tuple[str, ...]:
+        """Its manner, where that was told, and its language."""
+        return (*((f"{self.language}/@{self.manner}",) if self.manner else ()), self.language)
+
+    @property
     def names(self) -> tuple[str, ...]:
-        """From the most particular to the most general: "en/count/ct", "en/count", "en", ""."""
-        kind = f"{self.language}/{self.kind}"
+        """From the most particular to the most general: "en/@slake/count/ct", "en/@slake/count",
+        "en/@slake", "en", ""; without a manner "en/count/ct", "en/count", "en", ""."""
+        kind = f"{self.ways[0]}/{self.kind}"
         particular = (f"{kind}/{self.modality}",) if self.modality else ()
-        return (*particular, kind, self.language, "")
+        return (*particular, kind, *self.ways, "")
 
 
 class _Frozen(BaseModel):
@@ -79,9 +89,18 @@ class Worker(_Frozen):
         return next(self.skills[name] for name in cell.names if name in self.skills)
 
 
+class Likenesses(_Frozen):
+    """How like a worker's own cases those were that the panel was calibrated on: the least, the
+    greatest, and steps of as many cases each between."""
+
+    image: tuple[float, ...] = Field(min_length=2)
+    question: tuple[float, ...] = Field(min_length=2)
+
+
 class Competence(_Frozen):
     """`correlation` is that of two workers' errors, by family. `verdict` makes the weighed share of
-    the winning answer the probability that it is right; a language that is not there has none.
+    the winning answer the probability that it is right, by language and by manner; a language that
+    is not there has none. `familiarity` has the same names, and `tells` whose likenesses it is of.
 
     A worker that is not there is a newcomer. What it says of itself cannot be believed yet: it
     begins halfway, in log-odds, between a guess and what the others are in such cases.
@@ -90,7 +109,21 @@ class Competence(_Frozen):
     learned_from: str
     workers: dict[str, Worker]
     correlation: dict[str, float]
-    verdict: dict[Language, Line]
+    verdict: dict[str, Line]
+    familiarity: dict[str, Likenesses] = {}
+    tells: tuple[str, ...] = ()
+
+    @cached_property
+    def modalities(self) -> frozenset[str]:
+        """Those of the cases that it was learned from, as far as they were known."""
+        names = {name for worker in self.workers.values() for name in worker.skills}
+        return frozenset(name.rpartition("/")[2] for name in names) & set(get_args(Modality))
+
+    def calibration(self, cell: Cell) -> Line | None:
+        """Of the verdicts on such cases."""
+        if cell.language not in self.verdict:
+            return None
+        return next(self.verdict[name] for name in cell.names if name in self.verdict)
 
     def skill(self, worker: str, cell: Cell) -> Skill:
         """How good the worker is in such cases; a newcomer, as far as can be assumed."""

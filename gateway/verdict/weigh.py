@@ -14,11 +14,12 @@ import hashlib
 import random
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.case import Case
-from gateway.contract import Answer, Dissent
-from gateway.verdict.competence import EDGE, Cell, Competence, Line
+from gateway.contract import Answer, Dissent, Familiarity, Likeness
+from gateway.verdict.competence import EDGE, Cell, Competence
+from gateway.verdict.familiarity import familiarity
 from gateway.verdict.meaning import Meaning, meaning
 
 
@@ -38,11 +39,13 @@ class Cluster:
 @dataclass(frozen=True)
 class Opinion:
     """The panel's answers with their weights, and the clusters they form, the winner first.
-    `confidence` is the probability that the winner is right, None where that was not learned."""
+    `confidence` is the probability that the winner is right, None where that was not learned or is
+    not claimed, since the case is unfamiliar; `familiarity` is None where nothing was learned."""
 
     answers: tuple[Answer, ...]
     clusters: tuple[Cluster, ...]
     confidence: float | None
+    familiarity: Familiarity | None
 
     @property
     def winner(self) -> Cluster:
@@ -87,11 +90,7 @@ class Judge:
     @property
     def knows_risk(self) -> bool:
         """Whether its opinions have a confidence."""
-        return self._calibration is not None
-
-    @property
-    def _calibration(self) -> Line | None:
-        return self.competence.verdict.get(self.cell.language) if self.competence else None
+        return bool(self.competence and self.competence.calibration(self.cell))
 
     def weigh(self, answers: Iterable[Answer]) -> Opinion:
         """The opinion of those who answered; at least one of the answers must have a text.
@@ -99,13 +98,15 @@ class Judge:
         A tie goes to the answer whose givers were surer on average, then to the earlier seat.
         """
         answers = tuple(answers)
+        told = _told(answers)
+        cell = self._cell(told)
         # A worker's last word is its answer.
         standing = {answer.worker: answer for answer in answers if answer.text is not None}
         groups = self._grouped(standing.values())
         said = [answer for group in groups.values() for answer in group]
         voices = self._voices(answer.worker for answer in said)
         whole = sum(voices[answer.worker] for answer in said)
-        own = {answer.worker: self._own_belief(answer) for answer in said}
+        own = {answer.worker: self._own_belief(answer, cell) for answer in said}
         shares = {
             key: sum(voices[a.worker] * self._belief(a, own[a.worker], group) for a in said) / whole
             for key, group in groups.items()
@@ -121,7 +122,9 @@ class Judge:
             behind = {a.worker: voices[a.worker] * own[a.worker] for a in group}
             of_all = shares[key] / given / sum(behind.values())
             weights |= {worker: each * of_all for worker, each in behind.items()}
-        calibrate = self._calibration
+        known = familiarity(told, cell, self.competence) if self.competence else None
+        calibrate = self.competence and self.competence.calibration(cell)
+        claimed = calibrate if known and not known.unfamiliar else None
         return Opinion(
             answers=tuple(
                 answer.model_copy(update={"weight": weights[answer.worker]})
@@ -139,15 +142,20 @@ class Judge:
                 )
                 for key in ranked
             ),
-            confidence=calibrate(shares[ranked[0]]) if calibrate else None,
+            confidence=claimed(shares[ranked[0]]) if claimed else None,
+            familiarity=known,
         )
 
     def is_decided(self, heard: Collection[Answer], missing: Collection[str]) -> bool:
         """Whether the `missing` workers cannot change who wins, whatever they say and however many
         of them answer. Every answer of `heard` has a text."""
+        told = _told(heard)
+        if not told and self.competence and not set(self.competence.tells).isdisjoint(missing):
+            return False  # who may yet tell what kind of case it is
         first = self.weigh(heard).winner.meaning
         groups = self._grouped(heard)
-        own = {answer.worker: self._own_belief(answer) for answer in heard}
+        cell = self._cell(told)
+        own = {answer.worker: self._own_belief(answer, cell) for answer in heard}
 
         def ahead(answer: Answer, rival: Meaning | None) -> float:
             """How much more its giver believes in the winner than in a rival; None is any answer
@@ -197,10 +205,13 @@ class Judge:
         correlation = self.competence.correlation.get(family, 0.0) if self.competence else 0.0
         return 1 / (1 + (members - 1) * correlation)
 
-    def _own_belief(self, answer: Answer) -> float:
+    def _cell(self, told: Likeness | None) -> Cell:
+        return replace(self.cell, manner=told.manner) if told else self.cell
+
+    def _own_belief(self, answer: Answer, cell: Cell) -> float:
         if self.competence is None:
             return 1.0
-        return self.competence.believed(answer.worker, answer.confidence, self.cell)
+        return self.competence.believed(answer.worker, answer.confidence, cell)
 
     def _belief(self, answer: Answer, own: float, group: Sequence[Answer]) -> float:
         """How far the giver of `answer` believes in what `group` said; in its own, `own`."""
@@ -211,6 +222,11 @@ class Judge:
         # What it does not believe of its own answer, it believes of others as it nearly said them.
         left = max(1 - (answer.confidence or 0), EDGE)
         return (1 - own) * min(nearly_said(answer, group[0].text or "") / left, 1.0)
+
+
+def _told(answers: Iterable[Answer]) -> Likeness | None:
+    """How familiar the case is to a worker that tells it."""
+    return next((answer.likeness for answer in answers if answer.likeness), None)
 
 
 def in_case_order(case: Case, texts: Sequence[str]) -> list[str]:

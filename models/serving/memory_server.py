@@ -4,15 +4,17 @@ Prometheus ask for, so that its seat is one like the others.
     python -m models.serving.memory_server --model FOLDER --served-model-name NAME --port PORT
 
 An answer is one token, whose probability is the answer's; those of other answers stand beside it,
-and in `remembers` the cases that it goes by. No word of a case is kept or logged.
+in `remembers` the cases that it goes by, and in `likeness` how like them this one is. No word of a case is kept or logged.
 """
 
 import argparse
 import base64
 import binascii
+import hashlib
 import io
 import math
 import threading
+from collections import OrderedDict
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -24,9 +26,11 @@ from fastapi.responses import JSONResponse
 from PIL import Image
 from prometheus_client import make_asgi_app
 from pydantic import BaseModel, Field
+from torch import Tensor
 
 from models.serving.memory import Memory, Recollection
 
+KEPT = 64  # images that were asked about last, as the tower sees them: 33 kB each
 END = "<end>"  # closes an answer, as the token does that ends a model's
 
 
@@ -54,6 +58,7 @@ class Chat(BaseModel):
     messages: list[_Message] = Field(min_length=1, max_length=1)
     structured_outputs: _StructuredOutputs = _StructuredOutputs()
     top_logprobs: int = Field(default=0, ge=0)
+    cache_salt: str = ""
     stream: Literal[False] = False
 
 
@@ -63,6 +68,18 @@ def create_app(memory: Memory, name: str, folder: Path) -> FastAPI:
     app.mount("/metrics", make_asgi_app())
     # Torch takes every core for one image.
     one_at_a_time = threading.Lock()
+    seen: OrderedDict[bytes, Tensor] = OrderedDict()
+
+    def look_at(uri: str, salt: str) -> Tensor:
+        """Once for several questions about one image. Who sends another salt cannot tell by the
+        time whether it was seen."""
+        key = hashlib.sha256(f"{salt}\n{uri}".encode()).digest()
+        if key not in seen:
+            seen[key] = memory.look_at(_opened(uri))
+            if len(seen) > KEPT:
+                seen.popitem(last=False)
+        seen.move_to_end(key)
+        return seen[key]
 
     @app.exception_handler(RequestValidationError)
     def refuse(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -85,9 +102,9 @@ def create_app(memory: Memory, name: str, folder: Path) -> FastAPI:
         images = [part.image_url.url for part in parts if part.image_url]
         if len(images) != 1:
             raise HTTPException(400, f"Send one image: a memory looks at one, not {len(images)}.")
-        image = _opened(images[0])
         asked = "\n".join(part.text for part in parts if part.type == "text")
         with one_at_a_time:
+            image = look_at(images[0], chat.cache_salt)
             found = memory.recall(image, asked, chat.structured_outputs.choice)
         return {"object": "chat.completion", "model": name, "choices": [_choice(found, chat)]}
 
@@ -115,6 +132,7 @@ def _choice(found: Recollection, chat: Chat) -> dict[str, Any]:
         "logprobs": {"content": [said, end]},
         "finish_reason": "stop",
         "remembers": [asdict(case) for case in found.cases],
+        "likeness": asdict(found.likeness),
     }
 
 

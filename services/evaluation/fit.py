@@ -5,11 +5,13 @@ errors of a family are, and how often a verdict is right. Everything that is sco
 scored on images that were left out of the fit.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +19,18 @@ from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.model_selection import GroupKFold
 
 from gateway.case import Case
-from gateway.contract import Answer, Language, Modality, Options
+from gateway.contract import Answer, Language, Likeness, Modality, Options
 from gateway.intake.pixels import only_pixels
 from gateway.settings import Settings
-from gateway.verdict.competence import Cell, Competence, Line, Skill, Worker, logit
+from gateway.verdict.competence import (
+    Cell,
+    Competence,
+    Likenesses,
+    Line,
+    Skill,
+    Worker,
+    logit,
+)
 from gateway.verdict.questions import kind_of
 from gateway.verdict.weigh import Judge, Opinion
 from models.data.example import Example
@@ -31,7 +41,8 @@ from services.evaluation.stored_run import EvaluationError, Outcome
 FOLDS = 5
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)  # of the ridge, the inverse; chosen on left-out images
 PRIOR_CASES = 20  # a cell with so many cases counts half, its parent the other half
-FEWEST = 50  # cases of a worker from which anything is learned
+FEWEST = 50  # cases of a worker, or asked in one manner, from which anything is learned
+STEPS = np.linspace(0, 1, 101)  # of the likenesses that are kept
 
 # What the datasets call them.
 MODALITIES: dict[str, Modality] = {"CT": "ct", "MRI": "mri", "X-Ray": "xray"}
@@ -68,10 +79,11 @@ def calibrate(runs: Sequence[Path], settings: Settings, data: Path) -> Competenc
     refuse_strangers(cases, settings)
     competence = _learned(cases, settings)
     served = _served(runs)
-    shares: dict[Language, list[tuple[float, bool]]] = defaultdict(list)
+    shares: dict[str, list[tuple[float, bool]]] = defaultdict(list)
     for case, opinion in zip(cases, cross_fitted(cases, settings), strict=True):
         winner = opinion.winner
-        shares[case.cell.language].append((winner.share, is_right(winner.text, case.example)))
+        for name in case.cell.ways:
+            shares[name].append((winner.share, is_right(winner.text, case.example)))
     return competence.model_copy(
         update={
             "learned_from": "; ".join(sources),
@@ -79,7 +91,8 @@ def calibrate(runs: Sequence[Path], settings: Settings, data: Path) -> Competenc
                 name: worker.model_copy(update={"weights": served.get(name)})
                 for name, worker in competence.workers.items()
             },
-            "verdict": {language: _line_of(each) for language, each in sorted(shares.items())},
+            "verdict": {name: _line_of(each) for name, each in sorted(shares.items())},
+            **_familiar(cases),
         }
     )
 
@@ -111,8 +124,10 @@ def _served(runs: Sequence[Path]) -> dict[str, str | None]:
 
 def heard_in(language: Language, example: Example, outcome: Outcome) -> Heard:
     kind = kind_of(example.question, language)
-    cell = Cell(language, kind, MODALITIES.get(example.modality or ""))
-    return Heard(example, cell, tuple(answer for answer in outcome.answers if answer.round == 1))
+    answers = tuple(answer for answer in outcome.answers if answer.round == 1)
+    manner = next((answer.likeness.manner for answer in answers if answer.likeness), None)
+    modality = MODALITIES.get(example.modality or "")
+    return Heard(example, Cell(language, kind, modality, manner), answers)
 
 
 def refuse_strangers(cases: Sequence[Heard], settings: Settings) -> None:
@@ -260,6 +275,33 @@ def _line_of(shares: Sequence[tuple[float, bool]]) -> Line:
     return Line(
         slope=round(float(model.coef_[0][0]), 4), offset=round(float(model.intercept_[0]), 4)
     )
+
+
+def _familiar(cases: Sequence[Heard]) -> dict[str, Any]:
+    """Who tells how like its own cases a case is, and how like they were, by language and manner."""
+    tells: set[str] = set()
+    by: dict[str, list[Likeness]] = defaultdict(list)
+    for case in cases:
+        for answer in case.answers:
+            if answer.likeness:
+                tells.add(answer.worker)
+                for name in case.cell.ways:
+                    by[name].append(answer.likeness)
+
+    def steps(values: list[float]) -> tuple[float, ...]:
+        # Rounded down, so that a case which is as alike as the least is not below it.
+        return tuple(math.floor(v * 1e4) / 1e4 for v in np.quantile(values, STEPS, method="lower"))
+
+    return {
+        "tells": tuple(sorted(tells)),
+        "familiarity": {
+            name: Likenesses(
+                image=steps([each.image for each in likenesses]),
+                question=steps([each.question for each in likenesses]),
+            )
+            for name, likenesses in sorted(by.items())
+        },
+    }
 
 
 def _image_folds(cases: Sequence[Heard]) -> list[tuple[NDArray[np.int_], NDArray[np.int_]]]:

@@ -16,6 +16,7 @@ def seated(tmp_path):
     """Two workers who are believed as they say, on CT ten times less (in odds)."""
     skills = {"": Skill(cases=9, accuracy=0.5, offset=0)}
     skills["en/yes_no/ct"] = Skill(cases=9, accuracy=0.5, offset=-2.3)
+    skills["en/yes_no/mri"] = skills[""]
     one = Worker(model="mock", prompt="Question: {question} Answer:", slope=1, skills=skills)
     learned = Competence(
         learned_from="a test",

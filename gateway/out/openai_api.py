@@ -26,6 +26,7 @@ from gateway.contract import (
     Answer,
     CaseRequest,
     InvalidCase,
+    Language,
     Problem,
     Provisional,
     UnknownModel,
@@ -37,6 +38,11 @@ from gateway.settings import Settings
 
 MODEL = "consilium"
 ABSTAINED = "The panel abstains: it is too likely to be wrong."
+UNFAMILIAR: dict[Language, str] = {
+    "en": "Unfamiliar case: {why}.",
+    "es": "Caso desconocido: {why}.",
+    "zh": "不熟悉的病例：{why}。",
+}
 
 # What a chat may ask that a panel does not do, and the values with which it asks nothing. Whoever
 # sends another must not believe that it was heeded. What is not listed says how a model samples or
@@ -305,6 +311,11 @@ def _language(model: str, settings: Settings) -> str | None:
 def _said(verdict: Verdict) -> dict[str, Any]:
     if verdict.answer is None:
         return {"content": None, "refusal": ABSTAINED}
+    known = verdict.familiarity
+    if known and known.unfamiliar:
+        # Before the answer: who reads no further than that has read it.
+        warning = UNFAMILIAR[verdict.language].format(why=known.why)
+        return {"content": f"{warning}\n\n{verdict.answer}", "refusal": None}
     return {"content": verdict.answer, "refusal": None}
 
 

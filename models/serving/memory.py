@@ -253,9 +253,9 @@ def learned_gists(parts: Tensor) -> dict[str, Tensor]:
 
 
 def gists_of(parts: Tensor, basis: Tensor, mean: Tensor) -> Tensor:
-    """[n, parts, dim] → [n, GIST_DIMS]: of length 1, were nothing of the image lost. A look tells an
-    image from its like; this, one that is like the others from one that is of another kind. It is
-    the square roots of the features, so that no few of them rule; less only half of their mean:
+    """[n, parts, dim] → [n, GIST_DIMS]: of length 1, were nothing of the image lost. A look tells
+    an image from its like; this, one that is like the others from one of another kind. It is the
+    square roots of the features, so that no few of them rule; less only half of their mean:
     around the whole of it, an even picture, which lies there, would have no direction."""
     return normalize(_roots(parts) - mean / 2, dim=1) @ basis
 

@@ -4,7 +4,8 @@ Prometheus ask for, so that its seat is one like the others.
     python -m models.serving.memory_server --model FOLDER --served-model-name NAME --port PORT
 
 An answer is one token, whose probability is the answer's; those of other answers stand beside it,
-in `remembers` the cases that it goes by, and in `likeness` how like them this one is. No word of a case is kept or logged.
+in `remembers` the cases that it goes by, and in `likeness` how like them this one is. No word of a
+case is kept or logged; of the last images, what the tower made of them is.
 """
 
 import argparse

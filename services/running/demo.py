@@ -54,6 +54,8 @@ def show(verdict: Verdict, put: Callable[[object], None]) -> None:
                 f"{answer.worker} remembers {case.id}, {case.likeness:.2f} alike: "
                 f"{case.question} {case.answer}"
             )
+    if verdict.familiarity and verdict.familiarity.unfamiliar:
+        put(f"Unfamiliar: {verdict.familiarity.why}")
     if verdict.status == "abstained":
         put(f"Abstained; the best guess is: {verdict.best_guess}")
     else:

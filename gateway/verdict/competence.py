@@ -77,16 +77,22 @@ class Skill(_Frozen):
 
 class Worker(_Frozen):
     """`model` and `prompt` are those that panel.toml seated when this was learned, `weights` the
-    folder that was served then; null where it was not one alone, as with folds."""
+    folder that was served then; null where it was not one alone, as with folds. `slopes` are those
+    of manners in which its confidence is worth more, or less, than elsewhere."""
 
     model: str
     prompt: str
     weights: str | None = None
     slope: float
+    slopes: dict[str, float] = {}
     skills: dict[str, Skill]  # by a cell's names; "" is there always
 
     def skill(self, cell: Cell) -> Skill:
         return next(self.skills[name] for name in cell.names if name in self.skills)
+
+    def line(self, cell: Cell) -> Line:
+        slope = self.slopes.get(cell.ways[0], self.slope)
+        return Line(slope=slope, offset=self.skill(cell).offset)
 
 
 class Likenesses(_Frozen):
@@ -136,10 +142,10 @@ class Competence(_Frozen):
     def believed(self, worker: str, confidence: float | None, cell: Cell) -> float:
         """The probability that the worker's answer is right; without a confidence that can be
         believed, how often it is right in such cases."""
-        known, skill = self.workers.get(worker), self.skill(worker, cell)
+        known = self.workers.get(worker)
         if known is None or confidence is None:
-            return skill.accuracy
-        return Line(slope=known.slope, offset=skill.offset)(confidence)
+            return self.skill(worker, cell).accuracy
+        return known.line(cell)(confidence)
 
 
 def load_competence(path: Path) -> Competence:

@@ -25,7 +25,7 @@ from gateway.verdict.meaning import Meaning, meaning
 
 @dataclass(frozen=True)
 class Cluster:
-    """Answers that mean the same; `text` is the wording of its first member in panel order.
+    """Answers that mean the same; `text` is the wording of the member who is believed most.
     `share` is what all workers together believe in it, `weight` the same as a part of what they
     believe in any answer that was given: the weights sum to 1."""
 
@@ -134,7 +134,10 @@ class Judge:
             ),
             clusters=tuple(
                 Cluster(
-                    text=groups[key][0].text or "",
+                    # Who knows the manner of the question knows its words too. A tie goes to the
+                    # earlier seat.
+                    text=max(groups[key], key=lambda a: voices[a.worker] * own[a.worker]).text
+                    or "",
                     meaning=key,
                     workers=tuple(answer.worker for answer in groups[key]),
                     weight=shares[key] / given,
@@ -221,7 +224,7 @@ class Judge:
             return 0.0
         # What it does not believe of its own answer, it believes of others as it nearly said them.
         left = max(1 - (answer.confidence or 0), EDGE)
-        return (1 - own) * min(nearly_said(answer, group[0].text or "") / left, 1.0)
+        return (1 - own) * min(nearly_said(answer, {a.text or "" for a in group}) / left, 1.0)
 
 
 def _told(answers: Iterable[Answer]) -> Likeness | None:
@@ -238,14 +241,17 @@ def in_case_order(case: Case, texts: Sequence[str]) -> list[str]:
     return shuffled
 
 
-def nearly_said(answer: Answer, other: str) -> float:
-    """At most how likely its worker was to say `other` instead: the probability of all beginnings
-    that fit."""
-    wanted = " ".join(other.casefold().split()).rstrip(".")
+def nearly_said(answer: Answer, others: Collection[str]) -> float:
+    """At most how likely its worker was to say one of `others` instead: the probability of all
+    beginnings that fit."""
+    wanted = [" ".join(other.casefold().split()).rstrip(".") for other in others]
     found = 0.0
     for alternative in answer.alternatives:
         begins = " ".join(alternative.begins.casefold().split())
-        fits = begins.rstrip(".") == wanted if alternative.whole else wanted.startswith(begins)
+        if alternative.whole:
+            fits = begins.rstrip(".") in wanted
+        else:
+            fits = any(each.startswith(begins) for each in wanted)
         found += alternative.probability if fits else 0.0
     return found
 

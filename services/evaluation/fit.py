@@ -175,8 +175,9 @@ def _learned(cases: Sequence[Heard], settings: Settings) -> Competence:
 
 
 def _worker_of(cases: Sequence[Heard], name: str, model: str, prompt: str) -> Worker:
-    """A logistic regression of "was right" on the confidence's log-odds and the case's cells, whose
-    ridge draws a cell with few cases to what the worker is in general."""
+    """A logistic regression of "was right" on the confidence's log-odds, as each manner has them,
+    and the case's cells; its ridge draws what has few cases to what the worker is in
+    general."""
     heard = [(case, answer) for case in cases if (answer := case.by(name)) is not None]
     sure = [(case, answer) for case, answer in heard if answer.confidence is not None]
     if len(sure) < FEWEST:
@@ -186,13 +187,18 @@ def _worker_of(cases: Sequence[Heard], name: str, model: str, prompt: str) -> Wo
         )
     right = np.array([is_right(answer.text, case.example) for case, answer in sure])
     names = sorted({n for case, _ in sure for n in case.cell.names if n})
-    features = np.zeros((len(sure), 1 + len(names)))
+    manners = sorted({case.cell.ways[0] for case, _ in sure if case.cell.manner})
+    features = np.zeros((len(sure), 1 + len(manners) + len(names)))
     for row, (case, answer) in zip(features, sure, strict=True):
         row[0] = logit(answer.confidence or 0)
+        if case.cell.manner:
+            row[1 + manners.index(case.cell.ways[0])] = row[0]
         for n in case.cell.names[:-1]:
-            row[1 + names.index(n)] = 1
+            row[1 + len(manners) + names.index(n)] = 1
     coefficients, intercept = _fitted(features, right, [case.example.images for case, _ in sure])
-    own = dict(zip(names, coefficients[1:], strict=True))
+    slope, *more = coefficients
+    steeper = dict(zip(manners, more[: len(manners)], strict=True))
+    own = dict(zip(names, more[len(manners) :], strict=True))
     accuracy = _shrunk_accuracy(heard)
     skills = {}
     for n in ("", *names):
@@ -202,7 +208,8 @@ def _worker_of(cases: Sequence[Heard], name: str, model: str, prompt: str) -> Wo
             accuracy=round(accuracy[n], 4),
             offset=round(intercept + sum(own[p] for p in parts), 4),
         )
-    return Worker(model=model, prompt=prompt, slope=round(coefficients[0], 4), skills=skills)
+    slopes = {manner: round(slope + more, 4) for manner, more in steeper.items()}
+    return Worker(model=model, prompt=prompt, slope=round(slope, 4), slopes=slopes, skills=skills)
 
 
 def _fitted(

@@ -108,7 +108,7 @@ def test_a_second_thought_supports_another_ones_answer():
 def test_what_another_beginning_fits(begins, whole, probability):
     other = Alternative(begins=begins, whole=whole, probability=0.4)
     answer = Answer(worker="w0", text="Heart", confidence=0.5, alternatives=(other,), seconds=0)
-    assert nearly_said(answer, "Left lung.") == probability
+    assert nearly_said(answer, ["Left lung."]) == probability
 
 
 def test_what_decides_is_what_is_shown():

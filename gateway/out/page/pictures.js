@@ -1,0 +1,195 @@
+// The images of the case that is being written: chosen, looked at, shown in a frame and a window.
+
+import { Failure, preview } from "./gateway.js";
+import { sentence } from "./problems.js";
+import { WINDOWS, element, number, word } from "./words.js";
+
+const list = document.getElementById("pictures");
+const hint = document.getElementById("files-hint");
+const MEGABYTE = 1e6;
+
+// {file, frame, window, seen, failure, item}: frame and window are null while the file decides,
+// `seen` is what the gateway last showed of it.
+let pictures = [];
+let limits = null;
+let onRefused = () => {};
+
+export const chosen = () => pictures;
+
+/** What a case may hold, as GET /panel tells; `refused` hears of a key that is wanted. */
+export function limit(panel, refused) {
+  onRefused = refused;
+  limits = panel && {
+    images: Math.min(panel.max_images, Math.max(...panel.workers.map((each) => each.max_images))),
+    image: panel.max_image_mb,
+    body: panel.max_body_mb,
+  };
+  draw();
+}
+
+/** Takes files in, as many as there is room for; those that are over a limit are never read.
+ * Returns a Failure where some are left out. */
+export function add(files) {
+  let left = null;
+  for (const file of files) {
+    if (limits && pictures.length >= limits.images) {
+      left = new Failure("too-many-images", 0, "", null);
+      left.values = { images: limits.images, left: files.length };
+      break;
+    }
+    if (limits && file.size > limits.image * MEGABYTE) {
+      left = new Failure("image-too-large");
+      left.values = { name: file.name, mb: limits.image };
+      continue;
+    }
+    const sum = pictures.reduce((bytes, each) => bytes + each.file.size, file.size);
+    if (limits && sum > limits.body * MEGABYTE) {
+      left = new Failure("case-too-large");
+      left.values = { mb: limits.body };
+      continue;
+    }
+    const picture = { file, frame: null, window: null, seen: null, failure: null };
+    picture.item = list.appendChild(element("li"));
+    pictures.push(picture);
+    look(picture);
+  }
+  draw();
+  return left;
+}
+
+/** Looks again at those that could not be shown for a reason that has passed. */
+export function lookAgain() {
+  for (const each of pictures) if (each.failure) look(each);
+}
+
+/** Once nobody looks any more: the first that is no image, or null. */
+export async function refusedOne() {
+  await Promise.all(pictures.map((each) => each.looking));
+  return pictures.find((each) => [400, 413, 415, 422].includes(each.failure?.status)) ?? null;
+}
+
+function look(picture) {
+  picture.again = true;
+  picture.looking ??= looks(picture).finally(() => (picture.looking = null));
+}
+
+/** One look at a time: what was moved meanwhile is looked at next, whatever lay between. */
+async function looks(picture) {
+  while (picture.again) {
+    picture.again = false;
+    try {
+      picture.seen = await preview(picture);
+      picture.failure = null;
+    } catch (error) {
+      picture.failure = error;
+      if (error.status === 401) onRefused(error);
+    }
+  }
+  drawOne(picture);
+}
+
+/** All of them, in the words of now. */
+export function draw() {
+  hint.textContent = limits ? word("images_hint", limits) : "";
+  for (const each of pictures) drawOne(each);
+}
+
+function drawOne(picture) {
+  const { item, file, seen, failure } = picture;
+  const at = pictures.indexOf(picture) + 1;
+  if (!at) return; // taken out meanwhile
+  const name = word("picture", { at, name: file.name });
+  const drawn = JSON.stringify([name, seen?.dicom, failure?.type, failure?.detail]);
+  if (seen && item.dataset.drawn === drawn) {
+    update(picture, name); // a slider that is being moved stays what it is
+    return;
+  }
+  item.dataset.drawn = drawn;
+  const remove = element(
+    "button",
+    { type: "button", "aria-label": word("remove_one", { name }), click: () => takeOut(picture) },
+    word("remove"),
+  );
+  item.replaceChildren(
+    element("p", { class: "name" }, element("bdi", {}, name)),
+    ...(failure ? [sentence(failure)] : []),
+    ...(seen ? [element("img", { alt: "" }), ...controls(picture, name)] : []),
+    ...(seen || failure ? [] : [element("p", {}, word("looking"))]),
+    remove,
+  );
+  if (seen) update(picture, name);
+}
+
+function update({ item, seen: { picture, shown } }, name) {
+  const img = item.querySelector("img");
+  img.src = picture;
+  img.alt = `${name}. ${whatIsShown(shown)}`;
+  item.querySelector(".shown").textContent = whatIsShown(shown);
+  const slider = item.querySelector("[type=range]");
+  if (slider && slider !== document.activeElement) slider.value = shown.frame;
+}
+
+/** "Frame 3 of 12, window 40 / 400". */
+export function whatIsShown({ frame, of, window }) {
+  const parts = [of > 1 ? word("frame_of", { frame, of }) : word("as_sent")];
+  if (window) parts.push(word("window_is", { centre: number(window[0]), width: number(window[1]) }));
+  return parts.join(", ");
+}
+
+function controls(picture, name) {
+  const { dicom, shown, modality } = picture.seen;
+  const made = [element("p", { class: "shown hint" }, "")];
+  if (dicom && shown.of > 1) {
+    const move = (event) => change(picture, { frame: event.target.valueAsNumber });
+    const slider = { type: "range", min: 1, max: shown.of, value: shown.frame, input: move };
+    made.push(element("label", {}, word("frame"), element("input", slider)));
+  }
+  if (dicom && (shown.window || picture.window)) made.push(...windowControls(picture, modality));
+  return made;
+}
+
+function windowControls(picture, modality) {
+  const { window } = picture;
+  const [centre, width] = Array.isArray(window) ? window : picture.seen.shown.window ?? [0, 1];
+  const option = (value, text) =>
+    element("option", { value, selected: value === picture.choice }, text);
+  const set = () => {
+    const [c, w] = [...own.querySelectorAll("input")].map((each) => each.valueAsNumber);
+    if (Number.isFinite(c) && w > 0) change(picture, { window: [c, w] });
+  };
+  const field = (label, value) =>
+    element(
+      "label",
+      {},
+      word(label),
+      element("input", { type: "number", step: "any", value: Math.round(value), change: set }),
+    );
+  const own = element("p", { class: "row", hidden: picture.choice !== "own" });
+  own.append(field("centre", centre), field("width", width));
+  const choose = (event) => {
+    picture.choice = event.target.value;
+    own.hidden = picture.choice !== "own";
+    if (picture.choice === "own") set();
+    else change(picture, { window: picture.choice || null });
+  };
+  const select = element(
+    "select",
+    { change: choose },
+    option("", word("window_file")),
+    ...(modality === "ct" ? WINDOWS.map((each) => option(each, word(`window_${each}`))) : []),
+    option("own", word("window_own")),
+  );
+  return [element("label", {}, word("window"), select), own];
+}
+
+function change(picture, what) {
+  Object.assign(picture, what);
+  look(picture);
+}
+
+function takeOut(picture) {
+  pictures = pictures.filter((each) => each !== picture);
+  picture.item.remove();
+  draw();
+  document.getElementById("files").focus();
+}

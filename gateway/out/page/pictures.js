@@ -123,15 +123,16 @@ function drawOne(picture) {
 function update({ item, seen: { picture, shown } }, name) {
   const img = item.querySelector("img");
   img.src = picture;
-  img.alt = `${name}. ${whatIsShown(shown)}`;
-  item.querySelector(".shown").textContent = whatIsShown(shown);
+  const told = [word("as_sent"), whatIsShown(shown)].filter((each) => each).join(": ");
+  img.alt = `${name}. ${told}`;
+  item.querySelector(".shown").textContent = told;
   const slider = item.querySelector("[type=range]");
   if (slider && slider !== document.activeElement) slider.value = shown.frame;
 }
 
-/** "Frame 3 of 12, window 40 / 400". */
+/** "frame 3 of 12, window 40 / 400", as far as there is a choice. */
 export function whatIsShown({ frame, of, window }) {
-  const parts = [of > 1 ? word("frame_of", { frame, of }) : word("as_sent")];
+  const parts = of > 1 ? [word("frame_of", { frame, of })] : [];
   if (window) parts.push(word("window_is", { centre: number(window[0]), width: number(window[1]) }));
   return parts.join(", ");
 }

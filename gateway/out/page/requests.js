@@ -37,7 +37,7 @@ function curl({ pictures, fields }) {
   for (const { file, frame, window } of pictures) {
     const name = file.name.replaceAll("\\", "\\\\").replaceAll('"', '\\"');
     lines.push(`-F ${quoted(`images=@"${name}"`)}`);
-    lines.push(`-F frame=${frame ?? ""} -F window=${window ?? ""}`);
+    if (!isAsIs(pictures)) lines.push(`-F frame=${frame ?? ""} -F window=${window ?? ""}`);
   }
   for (const [name, value] of Object.entries(fields)) {
     for (const each of [value].flat()) {
@@ -47,6 +47,10 @@ function curl({ pictures, fields }) {
   }
   return lines.join(" \\\n  ");
 }
+
+/** Whether each file itself says what of it is shown. */
+const isAsIs = (pictures) =>
+  pictures.every(({ frame, window }) => frame === null && window === null);
 
 // Numbers, texts, lists and objects are written in JSON as in Python.
 const literal = (value) => JSON.stringify(value);
@@ -70,8 +74,7 @@ print(verdict.answer, verdict.agreement, verdict.dissent)`;
 
 function openai({ pictures, fields: { question, ...fields } }) {
   const names = literal(pictures.map(({ file }) => file.name));
-  const asIs = pictures.every(({ frame, window }) => frame === null && window === null);
-  const note = asIs ? "" : "# A chat shows the frame and the window that the file itself names.\n";
+  const note = isAsIs(pictures) ? "" : "# A chat shows the frame and the window that the file itself names.\n";
   return `import base64, os
 from pathlib import Path
 from openai import OpenAI

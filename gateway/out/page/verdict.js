@@ -86,9 +86,10 @@ function opinion(verdict) {
   made.push(...dissents(dissent));
   const facts = [word(`by_${summary.by}`)];
   if (verdict.cached) facts.push(word("cached"));
-  images.forEach((each, index) =>
-    facts.push(`${word("image_shown", { at: index + 1 })} ${whatIsShown(each)}.`),
-  );
+  images.forEach((each, index) => {
+    const what = whatIsShown(each);
+    if (what) facts.push(`${word("image_shown", { at: index + 1 })} ${what}.`);
+  });
   made.push(element("p", { class: "hint" }, facts.join(" ")));
   if (learned_from) {
     made.push(element("p", { class: "hint" }, `${word("learned_from")} ${learned_from}.`));

@@ -150,29 +150,24 @@ function controls(picture, name) {
 }
 
 function windowControls(picture, modality) {
-  const { window } = picture;
-  const [centre, width] = Array.isArray(window) ? window : picture.seen.shown.window ?? [0, 1];
   const option = (value, text) =>
     element("option", { value, selected: value === picture.choice }, text);
   const set = () => {
-    const [c, w] = [...own.querySelectorAll("input")].map((each) => each.valueAsNumber);
-    if (Number.isFinite(c) && w > 0) change(picture, { window: [c, w] });
+    const [centre, width] = fields.map((each) => each.valueAsNumber);
+    if (Number.isFinite(centre) && width > 0) change(picture, { window: [centre, width] });
   };
-  const field = (label, value) =>
-    element(
-      "label",
-      {},
-      word(label),
-      element("input", { type: "number", step: "any", value: Math.round(value), change: set }),
-    );
+  const fields = [0, 1].map(() => element("input", { type: "number", step: "any", change: set }));
   const own = element("p", { class: "row", hidden: picture.choice !== "own" });
-  own.append(field("centre", centre), field("width", width));
-  const choose = (event) => {
-    picture.choice = event.target.value;
+  own.append(...["centre", "width"].map((name, n) => element("label", {}, word(name), fields[n])));
+  const fill = () => fields.forEach((each, n) => (each.value = picture.seen.shown.window?.[n]));
+  const choose = ({ target }) => {
+    picture.choice = target.value;
     own.hidden = picture.choice !== "own";
-    if (picture.choice === "own") set();
-    else change(picture, { window: picture.choice || null });
+    fill(); // one's own begins where the last one was
+    if (own.hidden) change(picture, { window: picture.choice || null });
+    else set();
   };
+  fill();
   const select = element(
     "select",
     { change: choose },

@@ -20,6 +20,7 @@ const at = (id) => document.getElementById(id);
 const cases = []; // of this tab, the latest first
 let panel = null; // GET /panel, once it was answered
 let problem = null; // what stands above the button
+const waiting = []; // files that were chosen before the panel was known
 let running = null; // the case that is being asked
 let shown = null; // the case that is looked at
 
@@ -209,9 +210,15 @@ async function choosePage(language) {
   if (shown) show(shown);
 }
 
-function take(files) {
-  const left = pictures.add(files);
-  if (left) fail(left);
+/** Files wait until the limits are known: what is over one is never read. */
+async function take(files) {
+  waiting.push(...files);
+  try {
+    await meet();
+    fail(pictures.add(waiting.splice(0)));
+  } catch (failure) {
+    fail(failure);
+  }
 }
 
 function listen() {
@@ -254,7 +261,7 @@ function listen() {
       await meet();
       at("key").value = "";
       at("key-form").hidden = true;
-      fail(null);
+      take([]);
       pictures.lookAgain();
       at("files").focus();
     } catch (error) {

@@ -16,10 +16,11 @@ let onRefused = () => {};
 
 export const chosen = () => pictures;
 
-/** What a case may hold, as GET /panel tells; `refused` hears of a key that is wanted. */
+/** What a case may hold, as GET /panel tells, before any is added; `refused` hears of a key that is
+ * wanted. */
 export function limit(panel, refused) {
   onRefused = refused;
-  limits = panel && {
+  limits = {
     images: Math.min(panel.max_images, Math.max(...panel.workers.map((each) => each.max_images))),
     image: panel.max_image_mb,
     body: panel.max_body_mb,
@@ -32,18 +33,18 @@ export function limit(panel, refused) {
 export function add(files) {
   let left = null;
   for (const file of files) {
-    if (limits && pictures.length >= limits.images) {
-      left = new Failure("too-many-images", 0, "", null);
-      left.values = { images: limits.images, left: files.length };
+    if (pictures.length >= limits.images) {
+      left = new Failure("too-many-images");
+      left.values = { images: limits.images };
       break;
     }
-    if (limits && file.size > limits.image * MEGABYTE) {
+    if (file.size > limits.image * MEGABYTE) {
       left = new Failure("image-too-large");
       left.values = { name: file.name, mb: limits.image };
       continue;
     }
     const sum = pictures.reduce((bytes, each) => bytes + each.file.size, file.size);
-    if (limits && sum > limits.body * MEGABYTE) {
+    if (sum > limits.body * MEGABYTE) {
       left = new Failure("case-too-large");
       left.values = { mb: limits.body };
       continue;

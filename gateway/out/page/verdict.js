@@ -33,6 +33,7 @@ export function draw(shown) {
     ...(verdict ? opinion(verdict) : failure ? [sentence(failure)] : standing(shown.provisional)),
   );
   at("verdict").classList.toggle("final", Boolean(verdict));
+  at("verdict").setAttribute("aria-busy", !verdict && !failure); // read out once it is final
   drawCards(shown);
 }
 
@@ -44,7 +45,7 @@ function thumbnail({ seen, file }, index) {
 function progress({ answers, seats, verdict, failure, stopped }) {
   if (stopped) return word("stopped");
   if (failure) return word("no_verdict");
-  if (verdict) return word("took", { seconds: number(verdict.seconds, 1) });
+  if (verdict) return word("took", { seconds: number(verdict.seconds) });
   return word("heard", { heard: answers.size, asked: seats.length });
 }
 

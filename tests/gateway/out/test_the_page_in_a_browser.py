@@ -7,13 +7,12 @@ import asyncio
 import io
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, redirect_stdout, suppress
+from collections.abc import Iterator
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +43,8 @@ class Held(MockVllm):
     speak = threading.Event()
 
     async def _chat(self, request: web.Request) -> web.Response:
-        late = b"late" in await request.read()
-        while late and not self.speak.is_set():
-            await asyncio.sleep(0.02)
+        if b"late" in await request.read():
+            await asyncio.to_thread(self.speak.wait, 20)
         return await super()._chat(request)
 
 
@@ -69,7 +67,9 @@ class Panel:
             text += f'url = "{worker.url}"\nprompt = "Question: {{question}} Answer:"\n'
             text += 'languages = ["en", "es", "zh"]\nmax_images = 4\n'
         skill = Skill(cases=9, accuracy=0.5, offset=0)
-        one = Worker(model="mock", prompt="Question: {question} Answer:", slope=1, skills={"": skill})
+        one = Worker(
+            model="mock", prompt="Question: {question} Answer:", slope=1, skills={"": skill}
+        )
         workers = dict.fromkeys(("w0", "w1", "w2"), one)
         verdict = {"en": Line(), "es": Line()}
         learned = Competence(

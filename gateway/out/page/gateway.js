@@ -1,33 +1,33 @@
 // What the page says to the gateway, and what it hears of it.
 
 const KEY = "consilium-key"; // in this tab's own storage: gone with the tab
+// What a proxy before the gateway says in words of its own.
+const PROXYS = { 401: "unauthorized", 413: "too-large", 429: "too-many-requests" };
 
-/** There is no answer: a problem as the gateway writes it, or one of this page's own. */
+/** There is no answer: `type` is that of the gateway's problem, or one of this page's own; beside it
+ * `status`, `detail`, `afterS` (when it may be tried again), `answers` and `values` for its words. */
 export class Failure extends Error {
-  constructor(type, status = 0, detail = "", afterS = null) {
+  constructor(type, more = {}) {
     super(type);
-    Object.assign(this, { type, status, detail, afterS });
+    Object.assign(this, more, { type });
   }
 }
 
 /** A problem, as an event or a whole response has it. */
 export function asFailure(problem, afterS = null) {
-  const type = problem.type.replace("urn:consilium:", "");
-  return Object.assign(new Failure(type, problem.status, problem.detail, afterS), {
-    answers: problem.answers,
-  });
+  return new Failure(problem.type.replace("urn:consilium:", ""), { ...problem, afterS });
 }
 
 export const useKey = (key) => sessionStorage.setItem(KEY, key);
 
 /** Who sits on the panel, and what a case may hold. */
 export async function panel() {
-  return (await call("panel")).json();
+  return json(await call("panel"));
 }
 
 /** One image as the workers will get it. */
 export async function preview(picture) {
-  return (await call("preview", { method: "POST", body: imagesOf([picture]) })).json();
+  return json(await call("preview", { method: "POST", body: imagesOf([picture]) }));
 }
 
 /** The case's events, as pairs of name and content; the last is a verdict or a problem. */
@@ -64,7 +64,9 @@ function imagesOf(pictures) {
 
 async function call(path, init = {}) {
   const key = sessionStorage.getItem(KEY);
-  const headers = { ...init.headers, ...(key && { authorization: `Bearer ${key}` }) };
+  // A key is left as it is; what can be none, and could be no header, is refused as one.
+  const bearer = key && { authorization: `Bearer ${encodeURIComponent(key)}` };
+  const headers = { ...init.headers, ...bearer };
   let response;
   try {
     response = await fetch(path, { ...init, headers, cache: "no-store" });
@@ -76,7 +78,16 @@ async function call(path, init = {}) {
   const afterS = Number(response.headers.get("retry-after")) || null;
   const problem = await response.json().catch(() => null);
   if (problem?.type) throw asFailure(problem, afterS);
-  throw new Failure("status", response.status, "", afterS); // of a proxy before the gateway
+  const { status } = response;
+  throw new Failure(PROXYS[status] ?? "status", { status, afterS });
+}
+
+async function json(response) {
+  try {
+    return await response.json();
+  } catch {
+    throw new Failure("status", { status: response.status }); // a page to log in, as like as not
+  }
 }
 
 /** Server-sent events, as the gateway writes them: two lines and an empty one. */

@@ -99,8 +99,9 @@ async function ask() {
     cases.unshift(own);
     show(own);
     await hear(own);
-  } catch (failure) {
-    fail(failure);
+  } catch (error) {
+    if (!(error instanceof gateway.Failure)) throw error;
+    fail(error);
   } finally {
     if (running === own) running = null;
     drawButtons();

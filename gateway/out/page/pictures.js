@@ -8,13 +8,20 @@ const list = document.getElementById("pictures");
 const hint = document.getElementById("files-hint");
 const MEGABYTE = 1e6;
 
-// {file, frame, window, seen, failure, item}: frame and window are null while the file decides,
-// `seen` is what the gateway last showed of it.
+// {file, frame, window, choice, seen, failure, item}: frame and window are null while the file
+// decides, `choice` is which window was chosen, `seen` what the gateway last showed of it.
 let pictures = [];
 let limits = null;
 let onRefused = () => {};
 
 export const chosen = () => pictures;
+
+// In a field of a window Enter takes the value, and asks nothing yet.
+list.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.ctrlKey || event.target.type !== "number") return;
+  event.preventDefault();
+  event.target.dispatchEvent(new Event("change"));
+});
 
 /** What a case may hold, as GET /panel tells, before any is added; `refused` hears of a key that is
  * wanted. */
@@ -28,34 +35,29 @@ export function limit(panel, refused) {
   draw();
 }
 
-/** Takes files in, as many as there is room for; those that are over a limit are never read.
- * Returns a Failure where some are left out. */
+/** Takes files in, as many as there is room for. Returns a Failure where some are left out. */
 export function add(files) {
   let left = null;
   for (const file of files) {
-    if (pictures.length >= limits.images) {
-      left = new Failure("too-many-images");
-      left.values = { images: limits.images };
-      break;
-    }
-    if (file.size > limits.image * MEGABYTE) {
-      left = new Failure("image-too-large");
-      left.values = { name: file.name, mb: limits.image };
-      continue;
-    }
-    const sum = pictures.reduce((bytes, each) => bytes + each.file.size, file.size);
-    if (sum > limits.body * MEGABYTE) {
-      left = new Failure("case-too-large");
-      left.values = { mb: limits.body };
-      continue;
-    }
-    const picture = { file, frame: null, window: null, seen: null, failure: null };
-    picture.item = list.appendChild(element("li"));
-    pictures.push(picture);
-    look(picture);
+    const why = whyNot(file);
+    left = why ?? left;
+    if (why) continue;
+    const item = list.appendChild(element("li"));
+    pictures.push({ file, frame: null, window: null, seen: null, failure: null, item });
+    look(pictures.at(-1));
   }
   draw();
   return left;
+}
+
+/** What is over a limit is never read: a file tells its size without. */
+function whyNot(file) {
+  const values = { ...limits, name: file.name };
+  const bytes = pictures.reduce((sum, each) => sum + each.file.size, file.size);
+  if (pictures.length >= limits.images) return new Failure("too-many-images", { values });
+  if (file.size > limits.image * MEGABYTE) return new Failure("image-too-large", { values });
+  if (bytes > limits.body * MEGABYTE) return new Failure("case-too-large", { values });
+  return null;
 }
 
 /** Looks again at those that could not be shown for a reason that has passed. */
@@ -85,8 +87,8 @@ async function looks(picture) {
       picture.failure = error;
       if (error.status === 401) onRefused(error);
     }
+    drawOne(picture);
   }
-  drawOne(picture);
 }
 
 /** All of them, in the words of now. */
@@ -114,7 +116,7 @@ function drawOne(picture) {
   item.replaceChildren(
     element("p", { class: "name" }, element("bdi", {}, name)),
     ...(failure ? [sentence(failure)] : []),
-    ...(seen ? [element("img", { alt: "" }), ...controls(picture, name)] : []),
+    ...(seen ? [element("img", { alt: "" }), ...controls(picture)] : []),
     ...(seen || failure ? [] : [element("p", {}, word("looking"))]),
     remove,
   );
@@ -138,7 +140,7 @@ export function whatIsShown({ frame, of, window }) {
   return parts.join(", ");
 }
 
-function controls(picture, name) {
+function controls(picture) {
   const { dicom, shown, modality } = picture.seen;
   const made = [element("p", { class: "shown hint" }, "")];
   if (dicom && shown.of > 1) {

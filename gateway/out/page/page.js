@@ -90,6 +90,7 @@ async function ask() {
   }
   if (!own.pictures.length) return missing("no-image", "files");
   if (!own.question) return missing("no-question", "question");
+  if (!at("max-risk").checkValidity()) return missing("no-risk", "max-risk");
   running = own;
   fail(null);
   drawButtons();
@@ -138,6 +139,7 @@ async function hear(own) {
 
 function missing(name, field) {
   fail(new gateway.Failure(name));
+  at(field).closest("details")?.setAttribute("open", "");
   at(field).focus();
 }
 

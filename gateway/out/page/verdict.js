@@ -5,6 +5,7 @@ import { whatIsShown } from "./pictures.js";
 import { element, has, number, percent, word } from "./words.js";
 
 const SHAPES = { for: "▲", against: "▼", said: "◆", silent: "○", waiting: "…" };
+const UNSEEN = 0.05; // less grounding than this is told in words
 const at = (id) => document.getElementById(id);
 
 /** Takes an event of the stream into the case. */
@@ -64,8 +65,12 @@ function opinion(verdict) {
   const abstained = status === "abstained";
   const made = [];
   if (familiarity?.why) {
-    const text = `⚠ ${word("unfamiliar")} `;
-    made.push(element("p", { class: "unfamiliar" }, text, element("bdi", {}, familiarity.why)));
+    const why = element("bdi", {}, familiarity.why);
+    made.push(
+      familiarity.unfamiliar === false
+        ? element("p", { class: "hint" }, `${word("familiarity")} `, why)
+        : element("p", { class: "unfamiliar" }, `⚠ ${word("unfamiliar")} `, why),
+    );
   }
   made.push(
     element("p", { class: "label" }, word(abstained ? "abstained" : "verdict")),
@@ -83,7 +88,10 @@ function opinion(verdict) {
       ? element("p", {}, word("no_confidence"))
       : gauge("confidence", verdict.confidence),
   );
-  if (typeof grounding === "number") made.push(gauge("grounding", grounding));
+  if (typeof grounding === "number") {
+    made.push(gauge("grounding", grounding));
+    if (grounding < UNSEEN) made.push(element("p", { class: "unfamiliar" }, word("unseen")));
+  }
   made.push(...dissents(dissent));
   const facts = [word(`by_${summary.by}`)];
   if (verdict.cached) facts.push(word("cached"));

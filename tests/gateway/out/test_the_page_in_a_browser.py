@@ -166,6 +166,11 @@ def sent(tab: Any, path: str) -> int:
     return sum(each.url.endswith(f"/{path}") for each in tab.asked)
 
 
+def replied(tab: Any, **reply: Any) -> None:
+    """From now on a case is answered so."""
+    tab.route("**/vqa", lambda route: route.fulfill(**reply))
+
+
 def test_an_image_and_a_question_become_a_verdict(tab, url, file, panel):
     """Everything comes from the gateway itself, and no file name goes to it."""
     tab.set_input_files("#files", file)
@@ -282,32 +287,30 @@ def test_a_panel_that_abstains_says_what_it_would_have_said(tab, file):
 
 
 def test_a_verdict_may_say_that_the_case_is_unfamiliar(tab, file):
-    """That stands before the answer."""
+    """That stands before the answer; and how far it depends on the image."""
     answer = {"worker": "w0", "text": "yes", "confidence": None, "seconds": 1, "remembers": []}
     verdict = {
-        "status": "answered", "answer": "yes", "agreement": None, "confidence": 0.5,
+        "status": "answered", "answer": "yes", "agreement": None, "confidence": None,
         "answers": [answer | {"error": None}], "dissent": [], "images": [], "seconds": 1,
-        "summary": {"by": "unanimous"}, "cached": True, "learned_from": None, "grounding": 0.25,
-        "familiarity": {"image": 0.1, "question": 0.9, "why": "The image is like none learned."},
+        "summary": {"by": "unanimous"}, "cached": True, "learned_from": None, "grounding": 0.04,
     }  # fmt: skip
-    tab.route(
-        "**/vqa",
-        lambda route: route.fulfill(
-            content_type="text/event-stream",
-            body=f"event: verdict\ndata: {json.dumps(verdict)}\n\n",
-        ),
-    )
-    ask(tab, "Is it?", file)
-    told = decided(tab)
-    assert told.index("Unfamiliar: The image is like none learned.") < told.index("Verdict")
-    assert "Grounding 25%" in told and "asked within the hour" in told
+    why = "The image is like none learned."
+    tab.set_input_files("#files", file)
+    for unfamiliar, says in ((True, "Unfamiliar: "), (False, "a familiar one: ")):
+        told = verdict | {"familiarity": {"image": 0.1, "unfamiliar": unfamiliar, "why": why}}
+        body = f"event: verdict\ndata: {json.dumps(told)}\n\n"
+        replied(tab, content_type="text/event-stream", body=body)
+        ask(tab, f"Is it {says}?")
+        expect(tab.locator("#verdict")).to_contain_text(says + why)
+        shown = decided(tab)
+        assert shown.index(says) < shown.index("Verdict")
+        assert "Depends on the image 4%" in shown and "as without the image" in shown
 
 
 def test_what_a_proxy_says_is_told_in_words_of_ours(tab, file):
     said = [(502, "not well, or something before it (502)"), (413, "more than the gateway takes")]
     for status, says in said:
-        page = {"status": status, "content_type": "text/html", "body": "<h1>nginx</h1>"}
-        tab.route("**/vqa", lambda route, page=page: route.fulfill(**page))
+        replied(tab, status=status, content_type="text/html", body="<h1>nginx</h1>")
         ask(tab, f"Is it {status}?", *([] if tab.locator("#pictures li").count() else [file]))
         expect(tab.locator("#verdict")).to_contain_text(says)
         assert "nginx" not in tab.inner_text("body")

@@ -172,7 +172,7 @@ function drawHistory() {
       const answer = one.verdict ? one.verdict.answer ?? word("abstained") : word("no_verdict");
       const button = element(
         "button",
-        { type: "button", "aria-current": one === shown, click: () => show(one) },
+        { type: "button", "aria-current": String(one === shown), click: () => show(one) },
         element("bdi", {}, one.question),
         " — ",
         element("bdi", {}, one === running ? word("asking") : answer),

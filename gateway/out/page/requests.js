@@ -74,7 +74,8 @@ print(verdict.answer, verdict.agreement, verdict.dissent)`;
 
 function openai({ pictures, fields: { question, ...fields } }) {
   const names = literal(pictures.map(({ file }) => file.name));
-  const note = isAsIs(pictures) ? "" : "# A chat shows the frame and the window that the file itself names.\n";
+  const its = "# A chat shows the frame and the window that the file itself names.\n";
+  const note = isAsIs(pictures) ? "" : its;
   return `import base64, os
 from pathlib import Path
 from openai import OpenAI

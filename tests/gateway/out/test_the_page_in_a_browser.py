@@ -32,6 +32,7 @@ from tests.gateway.test_what_a_worker_remembers_is_shown import reply
 from tests.mock_vllm import MockVllm
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+PATIENCE_MS = 20_000  # all cores may be at work on other tests
 READY = "#files-hint:not(:empty)"  # the limits are known
 
 
@@ -84,6 +85,7 @@ def browser() -> Iterator[Any]:
     if CHROMIUM is None:
         message = "chromium is not installed (Debian package chromium)"
         pytest.fail(message) if os.environ.get("CI") == "1" else pytest.skip(message)
+    expect.set_options(timeout=PATIENCE_MS)
     as_root = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
         yield playwright.chromium.launch(executable_path=CHROMIUM, args=as_root)
@@ -124,7 +126,7 @@ def tab(one_tab: Any, url: str) -> Iterator[Any]:
     one_tab.asked = []
     for name, handler in handlers.items():
         one_tab.on(name, handler)
-    one_tab.set_default_timeout(10_000)
+    one_tab.set_default_timeout(PATIENCE_MS)
     one_tab.set_viewport_size({"width": 1280, "height": 900})
     one_tab.goto(url)
     one_tab.wait_for_selector(READY, state="attached")

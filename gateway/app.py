@@ -19,12 +19,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 from gateway.case import Case
-from gateway.contract import PanelReport, Problem, Refused, Verdict
+from gateway.contract import PanelReport, Preview, Problem, Refused, Verdict
 from gateway.door.admission import Admission
 from gateway.door.keys import Key, Keys
 from gateway.door.manners import Manners
 from gateway.intake import request as intake
-from gateway.out import documentation, openai_api, stream
+from gateway.out import documentation, openai_api, page, stream
 from gateway.panel import Panel
 from gateway.service import Service
 from gateway.settings import Settings, SettingsError, load_settings
@@ -94,6 +94,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.service, app.state.draining = service, False
     documentation.add_pages(app)
+    page.add_page(app)
     if settings.http.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -109,7 +110,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         async with admission.admitted(request, service.settings.load) as key:
             yield key
 
+    async def admitted_to_look(request: Request) -> AsyncGenerator[Key, None]:
+        async with admission.admitted(request, service.settings.load, "preview") as key:
+            yield key
+
     Asking = Annotated[Key, Depends(admitted)]
+    Looking = Annotated[Key, Depends(admitted_to_look)]
 
     def seated(request: Request) -> Panel:
         """The panel that this request is brought to, to its end."""
@@ -147,6 +153,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             return StreamingResponse(events, media_type="text/event-stream", headers=AS_THEY_COME)
         verdict = await _unless_caller_leaves(request, ask())
         return Response(verdict.model_dump_json(), media_type="application/json")
+
+    @app.post(
+        "/preview",
+        response_model=Preview,
+        openapi_extra=documentation.preview_body(),
+        responses=documentation.refusals(),
+    )
+    async def preview(request: Request, key: Looking) -> Response:
+        """See one image as the workers will get it; nothing is asked, and nothing kept."""
+        await admission.count(key, service.settings.load, "preview")
+        seen = await intake.preview_of(request, service.settings)
+        headers = {"cache-control": "no-store"}
+        return Response(seen.model_dump_json(), media_type="application/json", headers=headers)
 
     @app.post(
         "/v1/chat/completions",

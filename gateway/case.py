@@ -18,12 +18,16 @@ class CaseImage:
     modality: Modality | None = None  # what its DICOM header said
     shown: ImageShown = field(default_factory=ImageShown)  # what of the file it is
 
+    @property
+    def uri(self) -> bytes:
+        """It as a data URI."""
+        kind = b"jpeg" if self.data.startswith(b"\xff\xd8") else b"png"
+        return b"data:image/" + kind + b";base64," + pybase64.b64encode(self.data)
+
     @cached_property
     def part(self) -> bytes:
         """How a chat request carries it, as JSON: made once, however many workers read it."""
-        kind = b"jpeg" if self.data.startswith(b"\xff\xd8") else b"png"
-        uri = b"data:image/" + kind + b";base64," + pybase64.b64encode(self.data)
-        return b'{"type": "image_url", "image_url": {"url": "' + uri + b'"}}'
+        return b'{"type": "image_url", "image_url": {"url": "' + self.uri + b'"}}'
 
 
 @dataclass(frozen=True)

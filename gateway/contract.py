@@ -290,6 +290,15 @@ class ImageShown(_Frozen):
     )
 
 
+class Preview(_Frozen):
+    """One image as the workers will get it; nothing is asked."""
+
+    picture: str = Field(description="A data URI of a PNG or JPEG.")
+    shown: ImageShown
+    dicom: bool = Field(description="Whether another frame or window may be asked for.")
+    modality: Modality | None = Field(description="What a DICOM says; null where it does not.")
+
+
 LEARNED_FROM = Field(
     default=None,
     description="The questions on which voices were calibrated, and whose were not; null: all "
@@ -334,6 +343,7 @@ class Provisional(_Frozen):
     """How the vote stands while workers are still being waited for. It may turn."""
 
     answer: str
+    workers: tuple[str, ...] = Field(description="Whose answers count together for it.")
     agreement: float | None
     heard: int
     asked: int

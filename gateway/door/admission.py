@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Literal
 
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage, RedisStorage, Storage
@@ -24,6 +25,10 @@ from gateway.settings import Load
 from gateway.watch.log import caller
 
 TRY_AGAIN_S = 2  # a case takes about as long
+# So many looks at an image for each case that a key may ask: who moves through a DICOM's frames
+# sends one for each.
+PREVIEWS_OF_A_CASE = 20
+What = Literal["case", "preview"]
 
 log = logging.getLogger("consilium.gateway")
 
@@ -56,10 +61,12 @@ class Admission:
         return key
 
     @asynccontextmanager
-    async def admitted(self, request: Request, load: Load) -> AsyncGenerator[Key, None]:
+    async def admitted(
+        self, request: Request, load: Load, what: What = "case"
+    ) -> AsyncGenerator[Key, None]:
         """The key's holder is inside until the block ends; raises Unauthorized, TooMany, Busy."""
         key = self.known(request)
-        await self._check_rate(key, load, count=False)
+        await self._check_rate(key, load, what, count=False)
         if self.inside >= load.max_at_work + load.max_waiting:
             detail = f"{self.inside} cases are under way or waiting. Send it again soon."
             raise Busy(detail, TRY_AGAIN_S)
@@ -72,13 +79,15 @@ class Admission:
         finally:
             self._of_key[key.id] -= 1
 
-    async def count(self, key: Key, load: Load) -> None:
-        """One case more of the key's; raises TooMany."""
-        await self._check_rate(key, load, count=True)
+    async def count(self, key: Key, load: Load, what: What = "case") -> None:
+        """One case, or look at an image, more of the key's; raises TooMany."""
+        await self._check_rate(key, load, what, count=True)
 
-    async def _check_rate(self, key: Key, load: Load, *, count: bool) -> None:
-        per_minute = key.per_minute or load.max_per_minute
-        if per_minute and (wait_s := await self._rates.wait_s(key.id, per_minute, count=count)):
+    async def _check_rate(self, key: Key, load: Load, what: What, *, count: bool) -> None:
+        per_minute, name = key.per_minute or load.max_per_minute, key.id
+        if per_minute and what == "preview":
+            per_minute, name = per_minute * PREVIEWS_OF_A_CASE, f"{name}:preview"
+        if per_minute and (wait_s := await self._rates.wait_s(name, per_minute, count=count)):
             detail = f"More than {per_minute} in a minute. Send it again in {wait_s} s."
             raise TooMany(detail, wait_s)
 

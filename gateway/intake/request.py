@@ -29,13 +29,14 @@ from gateway.contract import (
     Language,
     MalformedRequest,
     Options,
+    Preview,
     TooLarge,
     TooSlow,
     UnreadableImage,
     UnsupportedMedia,
 )
 from gateway.intake.language import asked_in
-from gateway.intake.pixels import only_pixels
+from gateway.intake.pixels import is_dicom, only_pixels
 from gateway.settings import Limits, Settings
 from gateway.verdict.meaning import meanings
 
@@ -109,12 +110,21 @@ async def read(request: Request, settings: Settings) -> Draft:
     if kind != "multipart/form-data":
         raise UnsupportedMedia("Send Content-Type application/json or multipart/form-data.")
     body = await _in_time(request, settings)
-    return await _off_loop(lambda: _at_once(_from_multipart(request, body, limits)))
+    return await _off_loop(lambda: _from_form(_at_once(_form_of(request, body, limits)), limits))
 
 
 async def draft_of(content: dict[str, Any], limits: Limits) -> Draft:
     """The same of a JSON object like `CaseRequest`."""
     return await _off_loop(lambda: _from_json(content, limits))
+
+
+async def preview_of(request: Request, settings: Settings) -> Preview:
+    """What the workers would get of a form's one image; raises a `Refused`."""
+    if _kind_of(request) != "multipart/form-data":
+        raise UnsupportedMedia("Send Content-Type multipart/form-data.")
+    body = await _in_time(request, settings)
+    limits = settings.limits
+    return await _off_loop(lambda: _preview(_at_once(_form_of(request, body, limits)), limits))
 
 
 async def case_of(draft: Draft, limits: Limits, tenant: str) -> Case:
@@ -217,7 +227,15 @@ def _from_json(content: dict[str, Any], limits: Limits) -> Draft:
     return Draft(case, images, language)
 
 
-async def _from_multipart(request: Request, body: bytes, limits: Limits) -> Draft:
+class _Form(NamedTuple):
+    """A form's fields, its image files, and what of each is to be shown, all as they were sent."""
+
+    content: dict[str, Any]
+    images: list[bytes]
+    shown: dict[str, list[str]]
+
+
+async def _form_of(request: Request, body: bytes, limits: Limits) -> _Form:
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
@@ -267,15 +285,38 @@ async def _from_multipart(request: Request, body: bytes, limits: Limits) -> Draf
                 f"{_shown(name)}: it {_unknown(name, [*CaseRequest.model_fields, *SHOWN_FIELDS])}."
             )
     await form.close()
+    return _Form(content, images, shown)
+
+
+def _from_form(form: _Form, limits: Limits) -> Draft:
     try:
-        fields = CaseFields.model_validate(content)
+        fields = CaseFields.model_validate(form.content)
     except ValidationError as error:
         refuse_fields(error)
     language = _check_fields(fields, limits)
-    _check_number(len(images), limits)
-    for position, image in enumerate(images):
-        _check_size(len(image), _place(position, len(images)), limits)
-    return Draft(fields, _as_asked(images, shown), language)
+    return Draft(fields, _images_of(form, limits), language)
+
+
+def _images_of(form: _Form, limits: Limits) -> list[Sent]:
+    _check_number(len(form.images), limits)
+    for position, image in enumerate(form.images):
+        _check_size(len(image), _place(position, len(form.images)), limits)
+    return _as_asked(form.images, form.shown)
+
+
+def _preview(form: _Form, limits: Limits) -> Preview:
+    if form.content or len(form.images) > 1:
+        raise InvalidCase("A preview is of one image: send images, frame and window alone.")
+    [sent] = _images_of(form, limits)
+    place = _place(0, 1)
+    image = only_pixels(sent.data, place, sent.frame, sent.window)
+    _check_shape(image.size, place, limits)
+    return Preview(
+        picture=image.uri.decode(),
+        shown=image.shown,
+        dicom=is_dicom(sent.data),
+        modality=image.modality,
+    )
 
 
 def _as_asked(images: list[bytes], shown: dict[str, list[str]]) -> list[Sent]:

@@ -46,6 +46,8 @@ POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
+FILE = {"type": "string", "format": "binary"}
+
 
 def add_pages(app: FastAPI) -> None:
     """`/docs`, and the files that it needs."""
@@ -71,10 +73,9 @@ def case_body() -> dict[str, Any]:
         if name in intake.SINGLE_FIELDS | {"choices"}
     }
     form["options"] = {"type": "string", "description": "Options as a JSON object."}
-    form["images"] = {"type": "array", "items": {"type": "string", "format": "binary"}}
-    shown = AskedImage.model_json_schema()["properties"]
-    for name in intake.SHOWN_FIELDS:
-        told = f"One for each image, or none. {shown[name]['description']}"
+    form["images"] = {"type": "array", "items": FILE}
+    for name, told in _shown():
+        told = f"One for each image, or none. {told}"
         form[name] = {"type": "array", "items": {"type": "string"}, "description": told}
     form_schema = {"type": "object", "properties": form, "required": ["question", "images"]}
     return _body(
@@ -85,23 +86,32 @@ def case_body() -> dict[str, Any]:
     )
 
 
+def preview_body() -> dict[str, Any]:
+    """One image, and what of it is to be shown."""
+    shown = {name: {"type": "string", "description": told} for name, told in _shown()}
+    schema = {"type": "object", "properties": {"images": FILE} | shown, "required": ["images"]}
+    return _body({"multipart/form-data": {"schema": schema}})
+
+
 def chat_body() -> dict[str, Any]:
     """A case as a chat."""
     return _body({"application/json": {"schema": {"$ref": "#/components/schemas/ChatRequest"}}})
 
 
-def replies() -> dict[int | str, dict[str, Any]]:
-    """What `POST /vqa` says beside the verdict as JSON."""
+def refusals() -> dict[int | str, dict[str, Any]]:
+    """What a route says that takes images, in place of what was asked for."""
     titles: dict[int, list[str]] = {}
     for error in Refused.__subclasses__():
         if error in (Forbidden, UnknownModel):
             continue  # other routes say these
         titles.setdefault(error.status, []).append(error.title)
-    found: dict[int | str, dict[str, Any]] = {
-        status: problem(" or ".join(names)) for status, names in titles.items()
-    }
+    return {status: problem(" or ".join(names)) for status, names in titles.items()}
+
+
+def replies() -> dict[int | str, dict[str, Any]]:
+    """What `POST /vqa` says beside the verdict as JSON."""
     events = "As events, where they are accepted: answer, failure, provisional; verdict or problem."
-    return found | {200: {"content": {"text/event-stream": {}}, "description": events}}
+    return refusals() | {200: {"content": {"text/event-stream": {}}, "description": events}}
 
 
 def chat_replies() -> dict[int | str, dict[str, Any]]:
@@ -140,6 +150,12 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     )
     schema["components"]["schemas"] |= models["$defs"]
     return schema
+
+
+def _shown() -> list[tuple[str, str]]:
+    """What a form has beside its images, and what that says."""
+    properties = AskedImage.model_json_schema()["properties"]
+    return [(name, properties[name]["description"]) for name in intake.SHOWN_FIELDS]
 
 
 def _body(content: dict[str, Any]) -> dict[str, Any]:

@@ -85,6 +85,7 @@ async def _events(
                 opinion = judge.weigh(ordered)
                 stands = Provisional(
                     answer=opinion.winner.text,
+                    workers=opinion.winner.workers,
                     agreement=opinion.agreement,
                     heard=len({each.worker for each in heard}),
                     asked=asked,

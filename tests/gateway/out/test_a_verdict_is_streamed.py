@@ -63,7 +63,7 @@ def test_answers_come_as_they_are_given(vllm, gateway):
     assert sorted(spoke) == [("answer", "w1"), ("failure", "w2")]
     name, stands = early[-1]
     assert name == "provisional" and stands.answer == "yes" and stands.agreement is None
-    assert (stands.heard, stands.asked) == (2, 3)
+    assert (stands.heard, stands.asked, stands.workers) == (2, 3, ("w1",))
     assert [name for name, _ in late] == ["answer", "provisional", "verdict"]
     assert late[0][1].text == "no" and late[1][1].heard == 3
     verdict = late[2][1]

@@ -1,0 +1,278 @@
+// The page: what is typed, asked, stopped, shown, and kept while this tab is open.
+
+import * as gateway from "./gateway.js";
+import * as pictures from "./pictures.js";
+import { sentence } from "./problems.js";
+import * as requests from "./requests.js";
+import * as verdict from "./verdict.js";
+import { LANGUAGES, element, speak, usual, word } from "./words.js";
+
+const EXAMPLES = [
+  ["en", "What modality is used to take this image?"],
+  ["en", "Is there a pleural effusion?"],
+  ["es", "¿Qué modalidad se usó para obtener esta imagen?"],
+  ["es", "¿Qué órgano se ve en esta imagen?"],
+  ["zh", "这张图片的成像方式是什么？"],
+  ["zh", "图中有哪些器官？"],
+];
+const at = (id) => document.getElementById(id);
+
+const cases = []; // of this tab, the latest first
+let panel = null; // GET /panel, once it was answered
+let problem = null; // what stands above the button
+const waiting = []; // files that were chosen before the panel was known
+let running = null; // the case that is being asked
+let shown = null; // the case that is looked at
+
+/** GET /panel, where it was not answered before. Raises a Failure. */
+async function meet() {
+  if (panel) return;
+  panel = await gateway.panel();
+  pictures.limit(panel, fail);
+  drawChoices();
+}
+
+function fail(failure) {
+  problem = failure;
+  if (failure?.status === 401) {
+    at("key-form").hidden = false;
+    at("key").focus();
+  }
+  drawProblem();
+}
+
+function drawProblem() {
+  at("error").replaceChildren(...(problem ? [sentence(problem)] : []));
+}
+
+/** The form as a case: what is sent, and what is heard of it. */
+function written() {
+  const lines = at("choices").value.split("\n").map((line) => line.trim());
+  const choices = lines.filter((line) => line);
+  const risk = at("max-risk").valueAsNumber;
+  const options = {
+    ...(Number.isFinite(risk) && { max_risk: risk / 100 }),
+    ...(at("wait").value !== "all" && { wait: at("wait").value }),
+  };
+  const question = at("question").value.trim();
+  const fields = {
+    question,
+    ...(at("language").value && { language: at("language").value }),
+    ...(at("context").value.trim() && { context: at("context").value.trim() }),
+    ...(choices.length && { choices }),
+    ...(Object.keys(options).length && { options }),
+  };
+  return {
+    question,
+    fields,
+    pictures: pictures.chosen().map(({ file, frame, window }) => ({ file, frame, window })),
+    seats: [],
+    answers: new Map(),
+    stopper: new AbortController(),
+  };
+}
+
+function isSame(one, other) {
+  const said = ({ fields, pictures }) =>
+    JSON.stringify([fields, pictures.map(({ frame, window }) => [frame, window])]);
+  return (
+    said(one) === said(other) &&
+    one.pictures.every(({ file }, index) => file === other.pictures[index].file)
+  );
+}
+
+async function ask() {
+  const own = written();
+  if (running) {
+    // A second click asks nothing new; another question ends the first one only if it may.
+    if (isSame(own, running) || !confirm(word("instead"))) return;
+    stop();
+  }
+  if (!own.pictures.length) return missing("no-image", "files");
+  if (!own.question) return missing("no-question", "question");
+  if (!at("max-risk").checkValidity()) return missing("no-risk", "max-risk");
+  running = own;
+  fail(null);
+  drawButtons();
+  try {
+    await prepare(own);
+    if (running !== own) return; // stopped meanwhile
+    cases.unshift(own);
+    show(own);
+    await hear(own);
+  } catch (error) {
+    if (!(error instanceof gateway.Failure)) throw error;
+    fail(error);
+  } finally {
+    if (running === own) running = null;
+    drawButtons();
+    drawHistory();
+  }
+}
+
+/** Raises a Failure where the case cannot be sent. */
+async function prepare(own) {
+  const looked = [...pictures.chosen()];
+  await meet();
+  if (await pictures.refusedOne()) throw new gateway.Failure("refused-picture");
+  own.seats = panel.workers.map((worker) => worker.name);
+  own.pictures.forEach((each, index) => (each.seen = looked[index].seen));
+}
+
+/** What comes in is drawn as it comes; a failure is kept with the case, below what was heard. */
+async function hear(own) {
+  try {
+    for await (const [name, content] of gateway.ask(own, own.stopper.signal)) {
+      if (name === "problem") throw gateway.asFailure(content);
+      verdict.hear(own, name, content);
+      redraw(own);
+    }
+  } catch (error) {
+    if (own.stopper.signal.aborted) own.stopped = true;
+    else if (!(error instanceof gateway.Failure)) throw error;
+    else own.failure = error;
+    own.failure?.answers?.forEach((answer) => verdict.take(own, answer));
+    if (own.failure?.status === 401) fail(own.failure);
+    redraw(own);
+  }
+}
+
+function missing(name, field) {
+  fail(new gateway.Failure(name));
+  at(field).closest("details")?.setAttribute("open", "");
+  at(field).focus();
+}
+
+function stop() {
+  running?.stopper.abort();
+  running = null;
+}
+
+function show(one) {
+  shown = one;
+  requests.draw(one, at("snippets"));
+  at("requests").hidden = false;
+  redraw(one);
+  drawHistory();
+}
+
+function redraw(one) {
+  if (one === shown) verdict.draw(one);
+}
+
+function drawButtons() {
+  at("stop").hidden = !running;
+  at("ask").textContent = word(running ? "asking" : "ask");
+}
+
+function drawHistory() {
+  at("history").hidden = !cases.length;
+  at("cases").replaceChildren(
+    ...cases.map((one) => {
+      const answer = one.verdict ? one.verdict.answer ?? word("abstained") : word("no_verdict");
+      const button = element(
+        "button",
+        { type: "button", "aria-current": String(one === shown), click: () => show(one) },
+        element("bdi", {}, one.question),
+        " — ",
+        element("bdi", {}, one === running ? word("asking") : answer),
+      );
+      return element("li", {}, button);
+    }),
+  );
+}
+
+/** What is chosen from: languages that somebody on the panel speaks, and examples in them. */
+function drawChoices() {
+  const spoken = new Set(panel?.workers.flatMap((worker) => worker.languages) ?? []);
+  const there = Object.keys(LANGUAGES).filter((name) => !panel || spoken.has(name));
+  const chosen = at("language").value;
+  at("language").replaceChildren(
+    element("option", { value: "" }, word("language_told")),
+    ...there.map((name) => element("option", { value: name, lang: name }, LANGUAGES[name])),
+  );
+  at("language").value = there.includes(chosen) ? chosen : "";
+  at("examples").replaceChildren(
+    ...EXAMPLES.filter(([name]) => there.includes(name)).map(([lang, text]) => {
+      const take = () => {
+        at("question").value = text;
+        at("question").focus();
+      };
+      return element("li", {}, element("button", { type: "button", lang, click: take }, text));
+    }),
+  );
+}
+
+async function choosePage(language) {
+  await speak(language);
+  at("language-of-page").value = language;
+  drawChoices();
+  drawProblem();
+  drawButtons();
+  pictures.draw();
+  if (shown) show(shown);
+}
+
+/** Files wait until the limits are known: what is over one is never read. */
+async function take(files) {
+  waiting.push(...files);
+  try {
+    await meet();
+    fail(pictures.add(waiting.splice(0)));
+  } catch (failure) {
+    fail(failure);
+  }
+}
+
+function listen() {
+  at("language-of-page").append(
+    ...Object.entries(LANGUAGES).map(([value, text]) =>
+      element("option", { value, lang: value }, text),
+    ),
+  );
+  at("language-of-page").addEventListener("change", (event) => choosePage(event.target.value));
+  at("case").addEventListener("submit", (event) => {
+    event.preventDefault();
+    ask();
+  });
+  at("case").addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) ask();
+  });
+  at("stop").addEventListener("click", () => {
+    stop();
+    drawButtons();
+    at("ask").focus();
+  });
+  at("files").addEventListener("change", (event) => {
+    take(event.target.files);
+    event.target.value = ""; // the same file may be chosen again
+  });
+  // A file that is dropped beside the place for it would take the page's place.
+  for (const name of ["dragover", "drop"]) {
+    addEventListener(name, (event) => {
+      if (!event.dataTransfer.types.includes("Files")) return; // a text, for a field
+      event.preventDefault();
+      at("drop").classList.toggle("over", name === "dragover");
+      if (name === "drop") take(event.dataTransfer.files);
+    });
+  }
+  at("key-form").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    gateway.useKey(at("key").value.trim());
+    panel = null;
+    try {
+      await meet();
+      at("key").value = "";
+      at("key-form").hidden = true;
+      take([]);
+      pictures.lookAgain();
+      at("files").focus();
+    } catch (error) {
+      fail(error);
+    }
+  });
+}
+
+listen();
+await choosePage(usual());
+meet().catch(fail);

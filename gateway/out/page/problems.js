@@ -1,0 +1,13 @@
+// What went wrong, in the reader's language.
+
+import { element, has, word } from "./words.js";
+
+/** A failure as a sentence of the reader's language, and beneath it the gateway's own, which says
+ * which image or field it was. */
+export function sentence({ type, status, detail, afterS, values }) {
+  const name = `problem_${type.replaceAll("-", "_")}`;
+  const own = word(has(name) ? name : "problem_status", { status, ...values });
+  const later = afterS ? ` ${word("try_again", { seconds: afterS })}` : "";
+  const its = detail ? [element("p", { class: "hint", lang: "en" }, detail)] : [];
+  return element("div", { class: "failure" }, element("p", {}, own + later), ...its);
+}

@@ -20,15 +20,19 @@ from services.cli.shared import (
 )
 
 app = typer.Typer()
+HERE = Path()  # where no data set is asked for by its name, none needs a place
 
 
 @app.command()
 def evaluate(
-    dataset: Annotated[str, typer.Option(help="Its folder's name, such as slake or vqa_rad.")],
-    split: Annotated[str, typer.Option(help="train, validate or test.")],
-    language: Annotated[Language, typer.Option(help="en, es or zh.")],
+    dataset: Annotated[
+        str,
+        typer.Option(help="Its folder's name, such as slake; or a file: .csv, .jsonl, .parquet."),
+    ],
     out: Annotated[Path, typer.Option(help="Where verdicts are kept; a stopped run resumes.")],
-    data: Data,
+    split: Annotated[str, typer.Option(help="train, validate or test; of a file all.")] = "all",
+    language: Annotated[Language, typer.Option(help="en, es or zh.")] = "en",
+    data: Data = HERE,
     gateway: Gateway = GATEWAY_URL,
     concurrency: Annotated[int, typer.Option(min=1, help="Questions asked at a time.")] = 4,
     patience: Annotated[
@@ -96,7 +100,7 @@ def evaluate(
 def calibrate(
     runs: Annotated[list[Path], typer.Argument(help="Stored runs of consilium evaluate.")],
     out: Annotated[Path, typer.Option(help="Where panel.toml's competence key points to.")],
-    data: Data,
+    data: Data = HERE,
     panel: Panel = PANEL_FILE,
 ) -> None:
     """Learn how far each worker is to be believed, from questions it was not trained on."""
@@ -115,7 +119,7 @@ def calibrate(
 def train_summariser(
     runs: Annotated[list[Path], typer.Argument(help="Stored runs of consilium evaluate.")],
     out: Annotated[Path, typer.Option(help="Where [summariser] model may point to.")],
-    data: Data,
+    data: Data = HERE,
     panel: Panel = PANEL_FILE,
 ) -> None:
     """Teach the summariser which answer was right, from questions no worker was trained on."""
@@ -131,7 +135,7 @@ def train_summariser(
 @app.command()
 def replay(
     runs: Annotated[list[Path], typer.Argument(help="A stored run; or one for each fold.")],
-    data: Data,
+    data: Data = HERE,
     out: Annotated[Path | None, typer.Option(help="A folder for the pictures.")] = None,
     cross_fit: Annotated[
         bool, typer.Option("--cross-fit", help="Learn competence from these answers too.")

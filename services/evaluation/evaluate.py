@@ -47,6 +47,7 @@ from services.evaluation.stored_run import (
     Run,
     alone_in,
     claim,
+    hash_of,
     keep,
     note,
     read_outcomes,
@@ -79,7 +80,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Ask what has not been answered yet, print every accuracy, return them as a JSON object.
 
-    `data` is the folder that holds the dataset's own folder. `limit` takes a fixed sample.
+    `dataset` is a name, and `data` the folder that holds its own; or the path of a file, whose one
+    split is "all" (models.data.own_file). `limit` takes a fixed sample.
     `shuffle_images` is the seed by which every question gets another image than its own;
     `blank_images` gives all of them the same grey one.
     `fold` (0, 3) asks the first of three folds only, as a recipe divides the split. `exports` is
@@ -91,11 +93,16 @@ def evaluate(
     Raises EvaluationError, GatewayError where the gateway refuses the caller, and models.data's
     DataError for a dataset that is not as it should be.
     """
-    examples = _in_sample_order(datasets.load(dataset, data, split, language))
+    if own := datasets.is_own(dataset):
+        dataset = str(Path(dataset).resolve())  # it will be read again, perhaps from elsewhere
+    whole = datasets.load(dataset, data, split, language)
+    examples = _in_sample_order(whole)
     if fold:
         source = Source(set=dataset, split=split, languages=(language,), folds=fold[1])
         held_out = {e.id for e in examples_of([source], data, fold[0], held_out=True)}
-        examples = [each for each in examples if f"{dataset}/{each.id}" in held_out]
+        examples = [
+            each for each in examples if f"{datasets.called(dataset)}/{each.id}" in held_out
+        ]
     if not examples:
         raise EvaluationError(
             f"There is no question with an answer in {dataset} {split} {language}."
@@ -118,6 +125,7 @@ def evaluate(
         fold=fold and list(fold),
         panel=report.panel,
         models=models,
+        questions=hash_of(whole) if own else None,
     )
     with alone_in(out):
         claim(out, run)
@@ -135,7 +143,7 @@ def evaluate(
         write_whole(out / "summary.json", json.dumps(summary, indent=1))
     changed = "" if shuffle_images is None else f", images shuffled by seed {shuffle_images}"
     changed += ", images blank" if blank_images else ""
-    print(f"{dataset} {split} {language}, exact match{changed}, panel {report.panel[:12]}")
+    print(f"{run.name}, exact match{changed}, panel {report.panel[:12]}")
     show(summary)
     again = _command(
         run,
@@ -315,7 +323,12 @@ async def _ask(
         "rounds": run.rounds,
     }
     body = await asyncio.to_thread(
-        case_json, example.images, example.question, language=example.language, options=options
+        case_json,
+        example.images,
+        example.question,
+        language=example.language,
+        choices=example.choices or None,
+        options=options,
     )
     while True:
         await asyncio.sleep(patience.wait_s)

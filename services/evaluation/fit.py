@@ -6,10 +6,11 @@ scored on images that were left out of the fit.
 """
 
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,9 @@ from gateway.settings import Settings
 from gateway.verdict.competence import Cell, Competence, Line, Skill, Worker, logit
 from gateway.verdict.questions import kind_of
 from gateway.verdict.weigh import Judge, Opinion
+from models.data.datasets import called
 from models.data.example import Example
+from models.data.splits import groups
 from services.evaluation import stored_run
 from services.evaluation.score import is_right
 from services.evaluation.stored_run import EvaluationError, Outcome
@@ -33,8 +36,9 @@ STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)  # of the ridge, the inverse; chosen on 
 PRIOR_CASES = 20  # a cell with so many cases counts half, its parent the other half
 FEWEST = 50  # cases of a worker from which anything is learned
 
-# What the datasets call them.
-MODALITIES: dict[str, Modality] = {"CT": "ct", "MRI": "mri", "X-Ray": "xray"}
+# What the datasets call them, in small letters.
+MODALITIES: dict[str, Modality] = {word: word for word in get_args(Modality)}
+MODALITIES["x-ray"] = "xray"
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,9 @@ def hear(runs: Sequence[Path], data: Path) -> tuple[list[Heard], list[str]]:
         if run.shuffle_images is not None or run.blank_images:
             raise EvaluationError(f"{folder}: its images were changed; take a run without that.")
         cases += [heard_in(run.language, *each) for each in outcomes if each[1].was_answered]
-        sources.append(f"{run.dataset} {run.split} {run.language}, {len(outcomes)} questions")
+        sources.append(
+            f"{called(run.dataset)} {run.split} {run.language}, {len(outcomes)} questions"
+        )
     return cases, sources
 
 
@@ -111,7 +117,7 @@ def _served(runs: Sequence[Path]) -> dict[str, str | None]:
 
 def heard_in(language: Language, example: Example, outcome: Outcome) -> Heard:
     kind = kind_of(example.question, language)
-    cell = Cell(language, kind, MODALITIES.get(example.modality or ""))
+    cell = Cell(language, kind, MODALITIES.get((example.modality or "").lower()))
     return Heard(example, cell, tuple(answer for answer in outcome.answers if answer.round == 1))
 
 
@@ -134,7 +140,7 @@ def cross_fitted(cases: Sequence[Heard], settings: Settings) -> list[Opinion]:
         EvaluationError: too few answers.
     """
     found: dict[int, Opinion] = {}
-    for learned, left_out in _image_folds(cases):
+    for learned, left_out in _folds(cases):
         competence = _learned([cases[index] for index in learned], settings)
         for index in left_out:
             found[index] = opinion_of(cases[index], settings, competence)
@@ -176,7 +182,7 @@ def _worker_of(cases: Sequence[Heard], name: str, model: str, prompt: str) -> Wo
         row[0] = logit(answer.confidence or 0)
         for n in case.cell.names[:-1]:
             row[1 + names.index(n)] = 1
-    coefficients, intercept = _fitted(features, right, [case.example.images for case, _ in sure])
+    coefficients, intercept = _fitted(features, right, [case.example for case, _ in sure])
     own = dict(zip(names, coefficients[1:], strict=True))
     accuracy = _shrunk_accuracy(heard)
     skills = {}
@@ -191,12 +197,13 @@ def _worker_of(cases: Sequence[Heard], name: str, model: str, prompt: str) -> Wo
 
 
 def _fitted(
-    features: NDArray[np.float64], right: NDArray[np.bool_], images: Sequence[Hashable]
+    features: NDArray[np.float64], right: NDArray[np.bool_], examples: Sequence[Example]
 ) -> tuple[list[float], float]:
-    """Coefficients and intercept, with the ridge that predicts left-out images best."""
+    """Coefficients and intercept, with the ridge that predicts left-out images best; where a set
+    names patients, left-out patients."""
     if right.all() or not right.any():
         raise EvaluationError("Every answer of a worker is right, or every one wrong: take more.")
-    folds = list(GroupKFold(FOLDS).split(features, groups=_numbers(images)))
+    folds = list(GroupKFold(FOLDS).split(features, groups=_numbers(examples)))
     model = LogisticRegressionCV(
         Cs=STRENGTHS,
         cv=folds,
@@ -262,11 +269,13 @@ def _line_of(shares: Sequence[tuple[float, bool]]) -> Line:
     )
 
 
-def _image_folds(cases: Sequence[Heard]) -> list[tuple[NDArray[np.int_], NDArray[np.int_]]]:
-    images = [case.example.images for case in cases]
-    return list(GroupKFold(FOLDS).split(np.zeros(len(cases)), groups=_numbers(images)))
+def _folds(cases: Sequence[Heard]) -> list[tuple[NDArray[np.int_], NDArray[np.int_]]]:
+    numbers = _numbers([case.example for case in cases])
+    return list(GroupKFold(FOLDS).split(np.zeros(len(cases)), groups=numbers))
 
 
-def _numbers(images: Sequence[Hashable]) -> list[int]:
-    numbers = {image: number for number, image in enumerate(dict.fromkeys(images))}
-    return [numbers[image] for image in images]
+def _numbers(examples: Sequence[Example]) -> list[int]:
+    """The number of each one's group, from 0 as they come."""
+    found = groups(examples)
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(found))}
+    return [numbers[group] for group in found]

@@ -169,7 +169,7 @@ def _headroom(examples: list[Example], said: dict[str, Texts]) -> dict[str, Any]
     rights = [[is_right(texts[example.id], example) for example in heard] for texts in workers]
     best = max(rights, key=sum)
     gains = [any(right) - one for right, one in zip(zip(*rights, strict=True), best, strict=True)]
-    return asdict(mean(gains, [example.images for example in heard], BOOTSTRAP_SEED))
+    return asdict(mean(gains, [example.group for example in heard], BOOTSTRAP_SEED))
 
 
 def _disagreement(examples: list[Example], said: dict[str, Texts]) -> dict[str, dict[str, Any]]:
@@ -182,7 +182,7 @@ def _disagreement(examples: list[Example], said: dict[str, Texts]) -> dict[str, 
                 normalise(said[one][e.id] or "") != normalise(said[other][e.id] or "") for e in both
             ]
             found[f"{one} and {other}"] = asdict(
-                mean(differ, [e.images for e in both], BOOTSTRAP_SEED)
+                mean(differ, [e.group for e in both], BOOTSTRAP_SEED)
             )
     return found
 
@@ -199,7 +199,7 @@ def _rate_of(group: list[Example], texts: Texts) -> dict[str, Any]:
     if not scored:
         return counts | {"correct": 0, "accuracy": None, "low": None, "high": None}
     hits = [is_right(texts[example.id], example) for example in scored]
-    found = mean(hits, [example.images for example in scored], BOOTSTRAP_SEED)
+    found = mean(hits, [example.group for example in scored], BOOTSTRAP_SEED)
     rate = {"accuracy": found.value, "low": found.low, "high": found.high}
     return counts | {"correct": sum(hits)} | rate
 
@@ -212,7 +212,7 @@ def _scorers_of(groups: dict[str, list[Example]], texts: Texts, language: str) -
         said = [texts[example.id] or "" for example in heard]
         references = [example.answer for example in heard]
         try:
-            scored = scorer(said, references, [example.images for example in heard])
+            scored = scorer(said, references, [example.group for example in heard])
         except ValueError:
             found[name] = None
             continue
@@ -239,7 +239,7 @@ def _delta_bleu(examples: list[Example], texts: Texts, language: str) -> Score:
 
 def _bert_score(examples: list[Example], texts: Texts, language: str) -> dict[str, Any] | None:
     said = [texts[example.id] or "" for example in examples]
-    images = [example.images for example in examples]
+    images = [example.group for example in examples]
     try:
         found = bert_score.score(said, [_references(e) for e in examples], images, language)
     except bert_score.Unavailable as error:
@@ -261,7 +261,7 @@ def _calibration(
         for said in _with_confidence(outcomes[example.id], who) if example.id in outcomes else ():
             sure.append(said[1])
             hits.append(is_right(said[0], example))
-            images.append(example.images)
+            images.append(example.group)
     return asdict(calibration_error.score(sure, hits, images)) if sure else None
 
 

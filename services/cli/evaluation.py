@@ -34,7 +34,9 @@ def evaluate(
     language: Annotated[Language, typer.Option(help="en, es or zh.")] = "en",
     data: Data = HERE,
     gateway: Gateway = GATEWAY_URL,
-    concurrency: Annotated[int, typer.Option(min=1, help="Questions asked at a time.")] = 4,
+    concurrency: Annotated[
+        int, typer.Option(min=1, help="Questions asked at a time, at most.")
+    ] = 4,
     patience: Annotated[
         float,
         typer.Option(

@@ -8,31 +8,16 @@ import asyncio
 import json
 import random
 import shlex
-import time
 from collections.abc import Collection
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import httpx
-from httpx_aiohttp import AiohttpTransport
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gateway.client import (
-    GATEWAY_URL,
-    JSON,
-    GatewayError,
-    GatewayRefused,
-    GatewayUnreachable,
-    Patience,
-    bearer,
-    case_json,
-    no_verdict,
-    read_reply,
-)
-from gateway.contract import Language, PanelReport, Problem, Summarise, Verdict
+from gateway.client import GATEWAY_URL, GatewayUnreachable, bearer, read_reply
+from gateway.contract import Language, PanelReport, Summarise
 from models import exported
 from models.data import datasets
 from models.data.example import DataError, Example, another_for_each
@@ -40,21 +25,17 @@ from models.data.splits import refuse_shared_images
 from models.files import write_whole
 from models.recipe import Source, load_any_recipe
 from models.training.examples import examples_of, learned_by
-from services.evaluation.score import BOOTSTRAP_SEED, is_settled, score, show
+from services.evaluation.asking import ask_all, has_failed
+from services.evaluation.score import BOOTSTRAP_SEED, score, show
 from services.evaluation.stored_run import (
     EvaluationError,
-    Outcome,
     Run,
     alone_in,
     claim,
     hash_of,
-    keep,
-    note,
     read_outcomes,
 )
 
-# A busy machine may be slow; what is measured here is what is said, not how fast.
-DEADLINE_S = 300.0
 PATIENCE_S = 300.0
 CONCURRENCY = 4
 
@@ -87,8 +68,9 @@ def evaluate(
     `fold` (0, 3) asks the first of three folds only, as a recipe divides the split. `exports` is
     the folder of workers of one's own, where it is looked up what they were trained on.
     `summarise` other than never scores the panel by what the summariser made of its vote, `rounds`
-    by what came of a discussion. A gateway that is away, or busy, or tells its caller to slow down,
-    is waited for, until nothing has got through for `patience_s`.
+    by what came of a discussion. At most `concurrency` questions are under way; a gateway that is
+    away, or busy, or tells its caller to slow down, is asked fewer at a time and waited for, until
+    nothing has got through for `patience_s`.
 
     Raises EvaluationError, GatewayError where the gateway refuses the caller, and models.data's
     DataError for a dataset that is not as it should be.
@@ -132,10 +114,9 @@ def evaluate(
         if blank_images:
             shown = _with_blank_images(shown, out / "blank.png")
         outcomes = read_outcomes(out, mend=True)
-        open_cases = [e for e in shown if e.id not in outcomes or not is_settled(outcomes[e.id])]
-        asyncio.run(_ask_all(open_cases, run, out, gateway_url, concurrency, patience_s, outcomes))
+        asyncio.run(ask_all(shown, run, out, gateway_url, concurrency, patience_s, outcomes))
         summary = asdict(run) | {"seed": BOOTSTRAP_SEED} | score(examples, outcomes, language)
-        summary["failed"] = sum(_failed(outcomes.get(each.id)) for each in examples)
+        summary["failed"] = sum(has_failed(outcomes.get(each.id)) for each in examples)
         if not summary["scores"]:
             raise EvaluationError(
                 f"0 of {len(examples)} cases scored; verdicts.jsonl holds the gateway's reasons."
@@ -256,102 +237,3 @@ def _refuse_what_was_learned(
             print(f"whether {worker} was trained on these images is not known: {error}")
             continue
         refuse_shared_images(learned, examples)
-
-
-async def _ask_all(
-    examples: list[Example],
-    run: Run,
-    out: Path,
-    url: str,
-    concurrency: int,
-    patience_s: float,
-    outcomes: dict[str, Outcome],
-) -> None:
-    """Ask with `concurrency` cases under way, write each outcome down at once."""
-    queue = iter(examples)
-    transport = AiohttpTransport(trust_env=False)
-    timeout_s = 2 * DEADLINE_S
-    headers = JSON | bearer()
-    columns = (TextColumn("asking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, console=Console(stderr=True, markup=False, highlight=False))
-    asking = progress.add_task("asking", total=len(examples))
-    patience = Patience(patience_s, progress.console.print)
-
-    async def ask_in_turn(http: httpx.AsyncClient) -> None:
-        for example in queue:
-            said = await _ask(http, example, run, patience)
-            note(outcomes, example.id, keep(out, example.id, said))
-            progress.advance(asking)
-
-    async with httpx.AsyncClient(
-        transport=transport, base_url=url, timeout=timeout_s, trust_env=False, headers=headers
-    ) as http:
-        with progress:
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(concurrency):
-                        group.create_task(ask_in_turn(http))
-            except ExceptionGroup as errors:
-                first = errors.exceptions[0]
-                if not isinstance(first, GatewayError):
-                    raise first from None
-                left = sum(_failed(outcomes.get(each.id)) for each in examples)
-                raise EvaluationError(
-                    f"{first} {left} questions have no verdict yet; run the same command again to "
-                    "go on from here."
-                ) from first
-
-
-def _failed(outcome: Outcome | None) -> bool:
-    """Whether there is no verdict, and may be one another time."""
-    return outcome is None or (outcome.verdict is None and not is_settled(outcome))
-
-
-async def _ask(
-    http: httpx.AsyncClient, example: Example, run: Run, patience: Patience
-) -> Verdict | Problem:
-    """What came of a case, after what may pass has passed.
-
-    Raises:
-        GatewayError: it has not, or the gateway does not know this caller: the next case would
-            fare no better.
-    """
-    options = {
-        "deadline_s": DEADLINE_S,
-        "workers": run.workers,
-        "summarise": run.summarise,
-        "rounds": run.rounds,
-    }
-    body = await asyncio.to_thread(
-        case_json,
-        example.images,
-        example.question,
-        language=example.language,
-        choices=example.choices or None,
-        options=options,
-    )
-    while True:
-        await asyncio.sleep(patience.wait_s)
-        asked_at = time.monotonic()
-        try:
-            said: Verdict | Problem = await _post(http, body)
-        except GatewayError as error:
-            if patience.goes_on(error, asked_at):
-                continue
-            if not isinstance(error, GatewayRefused) or error.problem.status in (401, 403):
-                raise
-            if not error.may_pass:
-                said = error.problem
-            elif error.problem.answers:  # what the others said counts
-                return error.problem
-            else:
-                raise
-        patience.got_through()
-        return said
-
-
-async def _post(http: httpx.AsyncClient, body: bytes) -> Verdict:
-    try:
-        return read_reply(await http.post("/vqa", content=body), Verdict)
-    except httpx.HTTPError as error:
-        raise no_verdict(str(http.base_url), error) from error

@@ -33,6 +33,7 @@ class Example:
     kind: str | None = None  # the dataset's own kind of question, where it has one
     alternatives: tuple[str, ...] = ()  # other answers that are as right
     weights: tuple[float, ...] = ()  # of answer and alternatives, where the dataset weighs them
+    organ: str | None = None  # what the image shows of the body, where the dataset says so
     choices: tuple[str, ...] = ()  # the only answers allowed, where the dataset says so
     patient: str | None = None  # who is shown, where the dataset says so
 

@@ -1,5 +1,6 @@
-"""What a panel is worth, and what is learned from its answers: evaluate, calibrate, replay, …"""
+"""What a panel is worth, and what is learned from its answers: evaluate, report, calibrate, …"""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -154,6 +155,45 @@ def replay(
 
     with failures(DataError, EvaluationError):
         program(runs, settings_of(panel), data, out, cross_fit, summariser)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Stored runs of consilium evaluate.")],
+    out: Annotated[Path, typer.Option(help="A folder for the page and the files beside it.")],
+    data: Data = HERE,
+) -> None:
+    """Write what stored runs say of a panel: one page, and its figures as files."""
+    from models.data.example import DataError
+    from services.evaluation.report import report as program
+    from services.evaluation.stored_run import EvaluationError
+
+    with failures(DataError, EvaluationError):
+        program(runs, data, out)
+        console.print(f"{out / 'report.html'}, and the same as .md, .json and .csv")
+
+
+@app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(help="A stored run of consilium evaluate.")],
+    after: Annotated[Path, typer.Argument(help="Another, over the same questions.")],
+    data: Data = HERE,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print it as JSON, with every question that flipped.")
+    ] = False,
+) -> None:
+    """Say what changed from one stored run to another, and whether that can be told."""
+    from models.data.example import DataError
+    from services.evaluation.compare import compare as program
+    from services.evaluation.compare import show
+    from services.evaluation.stored_run import EvaluationError
+
+    with failures(DataError, EvaluationError):
+        found = program(before, after, data)
+        if as_json:
+            print(json.dumps(found, ensure_ascii=False))
+        else:
+            show(found)
 
 
 def _fold(text: str) -> tuple[int, int]:

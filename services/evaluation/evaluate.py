@@ -122,9 +122,7 @@ def evaluate(
                 f"0 of {len(examples)} cases scored; verdicts.jsonl holds the gateway's reasons."
             )
         write_whole(out / "summary.json", json.dumps(summary, indent=1))
-    changed = "" if shuffle_images is None else f", images shuffled by seed {shuffle_images}"
-    changed += ", images blank" if blank_images else ""
-    print(f"{run.name}, exact match{changed}, panel {report.panel[:12]}")
+    print(f"{run.name}, exact match{run.images_changed}, panel {report.panel[:12]}")
     show(summary)
     again = _command(
         run,

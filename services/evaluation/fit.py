@@ -97,7 +97,7 @@ def hear(runs: Sequence[Path], data: Path) -> tuple[list[Heard], list[str]]:
     cases, sources = [], []
     for folder in runs:
         run, outcomes = stored_run.load(folder, data)
-        if run.shuffle_images is not None or run.blank_images:
+        if run.images_changed:
             raise EvaluationError(f"{folder}: its images were changed; take a run without that.")
         cases += [heard_in(run.language, *each) for each in outcomes if each[1].was_answered]
         sources.append(

@@ -44,6 +44,13 @@ class Run:
         """What was asked, as others read it."""
         return f"{datasets.called(self.dataset)} {self.split} {self.language}"
 
+    @property
+    def images_changed(self) -> str:
+        """What was done to them, as a phrase that goes on a list; empty where nothing was."""
+        if self.shuffle_images is not None:
+            return f", images shuffled by seed {self.shuffle_images}"
+        return ", images blank" if self.blank_images else ""
+
 
 @dataclass(frozen=True)
 class Outcome:

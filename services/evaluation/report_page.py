@@ -84,13 +84,15 @@ def _right(measured: dict[str, Any], rates: Rates, voices: Sequence[str]) -> Sec
     }
     return Section(
         "Right answers",
-        "Exact match, but for case, outer blanks and a final full stop, in percent. Who was asked "
-        f"and had no answer was wrong. “{ORACLE}” is right where one of them is: a perfect choice "
-        "among them. Calibration error is how far confidence is from being right.",
-        ["", "all", "closed", "open", "calibration error"],
+        "Exact match, but for case, outer blanks and a final full stop, in percent of the "
+        "questions that a voice was asked; who was asked and had no answer was wrong. "
+        f"“{ORACLE}” is right where one of them is: a perfect choice among them. Calibration error "
+        "is how far confidence is from being right.",
+        ["", "questions", "all", "closed", "open", "calibration error"],
         [
             [
                 voice,
+                str(rates["all", "all", voice]["scored"]),
                 *(_rate(rates.get((*group, voice))) for group in groups),
                 _score(measured["calibration_error"].get(voice)),
             ]

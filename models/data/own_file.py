@@ -15,6 +15,7 @@ from typing import Any
 from gateway.intake.language import NAMES, language_of
 from models.data.example import DataError, Example, images_may_be_missing, require_known, text_of
 from models.files import NotUtf8, read_text
+from models.metrics.exact_match import normalise
 
 NEEDED = ("id", "images", "question", "answer")
 COLUMNS = (
@@ -37,6 +38,15 @@ def load(path: Path, split: str, language: str) -> list[Example]:
             missing, doubled or empty; a missing image.
     """
     require_known(path.name, split, SPLITS, language, tuple(NAMES))
+    examples = read(path)
+    languages = sorted({example.language for example in examples})
+    if language not in languages:
+        raise DataError(f"{path} asks nothing in {language!r}, but in {', '.join(languages)}.")
+    return [example for example in examples if example.language == language]
+
+
+def read(path: Path) -> list[Example]:
+    """Those in every language; raises as `load`."""
     found: dict[str, str] = {}  # where each id stands
     examples = []
     for where, cells in READERS[path.suffix.lower()](path):
@@ -49,10 +59,7 @@ def load(path: Path, split: str, language: str) -> list[Example]:
         examples.append(example)
     if not examples:
         raise DataError(f"{path} holds no questions: give it a row for each.")
-    languages = sorted({example.language for example in examples})
-    if language not in languages:
-        raise DataError(f"{path} asks nothing in {language!r}, but in {', '.join(languages)}.")
-    return [example for example in examples if example.language == language]
+    return examples
 
 
 def _example(where: str, cells: dict[str, Any], folder: Path) -> Example:
@@ -70,7 +77,7 @@ def _example(where: str, cells: dict[str, Any], folder: Path) -> Example:
     if language not in NAMES:
         raise DataError(f"{where}: its language is {language!r}: write {', '.join(NAMES)}.")
     choices = _several(cells.get("choices"), f"{where}: its choices")
-    if choices and answer.lower() not in {choice.lower() for choice in choices}:
+    if choices and normalise(answer) not in map(normalise, choices):
         raise DataError(f"{where}: its answer is none of its choices: add it to them.")
     if len(choices) == 1:
         raise DataError(f"{where} has one choice: give several, with ; between them, or none.")
@@ -80,7 +87,7 @@ def _example(where: str, cells: dict[str, Any], folder: Path) -> Example:
         question=question,
         answer=answer,
         language=language,
-        closed=_closed(cells.get("closed"), where, bool(choices) or answer.lower() in YES_OR_NO),
+        closed=_closed(cells.get("closed"), where, bool(choices) or normalise(answer) in YES_OR_NO),
         modality=text("modality"),
         kind=text("kind"),
         alternatives=_several(cells.get("alternatives"), f"{where}: its alternatives"),

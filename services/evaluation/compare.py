@@ -179,7 +179,7 @@ def show(found: dict[str, Any]) -> None:
                 f"  {flip['id']}: {flip['question']} {flip['before']} → {flip['after']} ({right})"
             )
     print(
-        "\n95 % intervals of the paired change, clustered by image, bootstrap seed "
+        "\n95 % intervals of the paired change, clustered by image or patient, bootstrap seed "
         f"{BOOTSTRAP_SEED}; p by McNemar's exact test; needed: questions that tell such a change "
         "in four of five tries"
     )

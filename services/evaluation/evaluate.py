@@ -8,6 +8,7 @@ import asyncio
 import json
 import random
 import shlex
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from PIL import Image
 from gateway.client import GATEWAY_URL, GatewayUnreachable, bearer, read_reply
 from gateway.contract import Language, PanelReport, Summarise
 from models import exported
-from models.data import datasets
+from models.data import datasets, own_file
 from models.data.example import DataError, Example, another_for_each
 from models.data.splits import refuse_shared_images
 from models.files import write_whole
@@ -78,6 +79,8 @@ def evaluate(
     if own := datasets.is_own(dataset):
         dataset = str(Path(dataset).resolve())  # it will be read again, perhaps from elsewhere
     whole = datasets.load(dataset, data, split, language)
+    if own:
+        _tell_of_other_languages(Path(dataset), language)
     examples = _in_sample_order(whole)
     if fold:
         source = Source(set=dataset, split=split, languages=(language,), folds=fold[1])
@@ -137,6 +140,15 @@ def evaluate(
     print("again:", again)
     print(f"all of it: {out / 'summary.json'}")
     return summary
+
+
+def _tell_of_other_languages(file: Path, language: Language) -> None:
+    counts = Counter(example.language for example in own_file.read(file))
+    for other in sorted(counts.keys() - {language}):
+        print(
+            f"{counts[other]} questions of {file.name} are in {other}: ask them with --language "
+            f"{other}, in a run of their own"
+        )
 
 
 def _command(run: Run, **others: Any) -> str:

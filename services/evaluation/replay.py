@@ -119,7 +119,7 @@ def replay(
         sure = {name: each.confidences for name, each in policies.items()}
         pictures.draw(summary, sure, rights, out)
         print(f"pictures: {out}")
-    print(f"95 % intervals clustered by image, bootstrap seed {BOOTSTRAP_SEED}")
+    print(f"95 % intervals clustered by image or patient, bootstrap seed {BOOTSTRAP_SEED}")
     return summary
 
 

@@ -120,7 +120,7 @@ def show(scored: dict[str, Any]) -> None:
     _show_table("scorer", scored["scorers"])
     worded = ", ".join(f"{by} {count}" for by, count in scored["worded_by"].items())
     print(f"verdicts worded by: {worded or 'nobody'}")
-    print(f"95 % intervals clustered by image, bootstrap seed {BOOTSTRAP_SEED}")
+    print(f"95 % intervals clustered by image or patient, bootstrap seed {BOOTSTRAP_SEED}")
     if scored["open_cases"]:
         print(
             f"{scored['open_cases']} of {scored['cases']} cases are open: a worker timed out, "

@@ -100,7 +100,7 @@ def test_an_image_that_is_gone_is_a_grey_box(folder: Path, tmp_path: Path) -> No
 def test_tables_are_the_same_everywhere(folder: Path, figures: Any) -> None:
     """In Markdown what somebody said is no mark; a spreadsheet reads the CSV."""
     markdown = (folder / "out" / "report.md").read_text("utf-8")
-    assert "| panel | 50.0 (" in markdown and "\\<script\\>alert(1)\\</script\\>\\|" in markdown
+    assert "| panel | 4 | 50.0 (" in markdown and "\\<script\\>alert(1)\\</script\\>\\|" in markdown
     table = (folder / "out" / "report.csv").read_text("utf-8-sig")
     rows = list(csv.DictReader(io.StringIO(table, newline="")))
     assert [float(row["accuracy"]) for row in rows] == [e["accuracy"] for e in figures["rates"]]

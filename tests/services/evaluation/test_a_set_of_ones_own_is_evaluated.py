@@ -72,6 +72,19 @@ def test_a_mended_answer_is_scored_anew_and_another_question_is_another_run(
         stored_run.load(Path("out"), Path("none"))
 
 
+def test_questions_in_another_language_are_told_of(
+    own: Path, fake: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are not asked in this run, and not forgotten."""
+    own.write_text(own.read_text() + "3;a.png;这是什么？;CT;;;\n")
+    gateway = fake()
+    run(gateway)
+    assert len(gateway.requests) == 2
+    assert (
+        "1 questions of own.csv are in zh: ask them with --language zh" in capsys.readouterr().out
+    )
+
+
 def test_what_is_learned_is_judged_on_other_patients(own: Path) -> None:
     """On other images where nobody is named."""
 

@@ -219,12 +219,18 @@ def _scorers_of(groups: dict[str, list[Example]], texts: Texts, language: str) -
         found[name] = asdict(scored)
     weighed = [example for example in groups["all"] if example.weights and example.id in texts]
     if weighed:
-        found["deltaBLEU"] = asdict(_delta_bleu(weighed, texts, language))
+        for name, scorer in (
+            ("deltaBLEU", delta_bleu.score),
+            ("deltaBLEU, task's script", delta_bleu.official),
+        ):
+            found[name] = asdict(_delta_bleu(weighed, texts, language, scorer))
         found["BERTScore"] = _bert_score(weighed, texts, language)
     return found
 
 
-def _delta_bleu(examples: list[Example], texts: Texts, language: str) -> Score:
+def _delta_bleu(
+    examples: list[Example], texts: Texts, language: str, scorer: Callable[..., Score]
+) -> Score:
     """Over those that were heard; its ids are checked, as MEDIQA-M3G's own script does not."""
     references = {
         example.id: [
@@ -234,7 +240,7 @@ def _delta_bleu(examples: list[Example], texts: Texts, language: str) -> Score:
         for example in examples
     }
     said = {example.id: texts[example.id] or "" for example in examples}
-    return delta_bleu.score(said, references, language=language)
+    return scorer(said, references, language=language)
 
 
 def _bert_score(examples: list[Example], texts: Texts, language: str) -> dict[str, Any] | None:

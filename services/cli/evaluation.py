@@ -196,6 +196,22 @@ def compare(
             show(found)
 
 
+@app.command()
+def submission(
+    runs: Annotated[list[Path], typer.Argument(help="Stored runs, one for each language.")],
+    out: Annotated[Path, typer.Option(help="The file to write, prediction.json for the task.")],
+    data: Data = HERE,
+) -> None:
+    """Write the panel's answers to MEDIQA-M3G as the task takes them."""
+    from models.data.example import DataError
+    from services.evaluation.stored_run import EvaluationError
+    from services.evaluation.submission import write
+
+    with failures(DataError, EvaluationError):
+        write(runs, data, out)
+        console.print(f"written: {out}")
+
+
 def _fold(text: str) -> tuple[int, int]:
     number, _, count = text.partition("/")
     if number.isdecimal() and count.isdecimal() and int(number) < int(count) >= 2:

@@ -40,6 +40,7 @@ COMMANDS = {
     "evaluate --dataset slake --split test --language en --out out": "test.json is missing",
     "report run --out out": TRAIN,
     "compare run other": "run holds no evaluation",
+    "submission run --out out": "run holds no evaluation",
     "calibrate run --out out": TRAIN,
     "train-summariser run --out out": TRAIN,
     "replay run": TRAIN,

@@ -166,6 +166,9 @@ def _rates(asked: Evaluated, names: Sequence[str]) -> list[dict[str, Any]]:
     """A row for each voice and each group of questions that it was heard in."""
     groups: dict[tuple[str, str], list[Example]] = {("all", "all"): asked.examples}
     groups |= {("run", name): asked.of(name) for name in names}
+    for dataset in dict.fromkeys(called(run.dataset) for run in asked.runs):
+        of_it = dict.fromkeys(r.name for r in asked.runs if called(r.dataset) == dataset)
+        groups["dataset", dataset] = [each for name in of_it for each in asked.of(name)]
     for by, parts in sliced(asked.examples).items():
         groups |= {(by, value): part for value, part in parts.items()}
     voices = asked.said | {ORACLE: score.rightest(asked.examples, asked.said)}

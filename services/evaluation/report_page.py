@@ -17,7 +17,7 @@ from services.evaluation.notable import Notable
 from services.evaluation.report import COVERAGES, ORACLE, PERCENTILES
 from services.evaluation.score import PANEL
 
-SLICED = ("run", "language", "modality", "organ", "kind of question")
+SLICED = ("run", "dataset", "language", "modality", "organ", "kind of question")
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _by(by: str, rates: Rates, voices: Sequence[str]) -> Section | None:
         return None
     return Section(
         f"By {by}",
-        "In the data set's own words; percent right." if by not in ("run", "language") else "",
+        "Percent right; in the data set's own words, where it has them.",
         ["", "questions", *voices],
         [
             [

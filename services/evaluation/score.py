@@ -219,19 +219,17 @@ def _scorers_of(groups: dict[str, list[Example]], texts: Texts, language: str) -
         found[name] = asdict(scored)
     weighed = [example for example in groups["all"] if example.weights and example.id in texts]
     if weighed:
-        for name, scorer in (
-            ("deltaBLEU", delta_bleu.score),
-            ("deltaBLEU, task's script", delta_bleu.official),
-        ):
-            found[name] = asdict(_delta_bleu(weighed, texts, language, scorer))
+        both = _weighed(weighed, texts)
+        found["deltaBLEU"] = asdict(delta_bleu.score(*both, language=language))
+        found["deltaBLEU, task's script"] = asdict(delta_bleu.official(*both, language=language))
         found["BERTScore"] = _bert_score(weighed, texts, language)
     return found
 
 
-def _delta_bleu(
-    examples: list[Example], texts: Texts, language: str, scorer: Callable[..., Score]
-) -> Score:
-    """Over those that were heard; its ids are checked, as MEDIQA-M3G's own script does not."""
+def _weighed(
+    examples: list[Example], texts: Texts
+) -> tuple[dict[str, str], dict[str, list[delta_bleu.Reference]]]:
+    """What was said and its references, both by id: MEDIQA-M3G's own script checks no ids."""
     references = {
         example.id: [
             delta_bleu.Reference(text, weight)
@@ -239,8 +237,7 @@ def _delta_bleu(
         ]
         for example in examples
     }
-    said = {example.id: texts[example.id] or "" for example in examples}
-    return scorer(said, references, language=language)
+    return {example.id: texts[example.id] or "" for example in examples}, references
 
 
 def _bert_score(examples: list[Example], texts: Texts, language: str) -> dict[str, Any] | None:

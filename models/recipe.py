@@ -14,7 +14,8 @@ from pydantic import (
     model_validator,
 )
 
-from models.data.datasets import LOADERS
+from models.data.datasets import require_set
+from models.data.example import DataError
 from models.exported import ZOO
 from models.files import NotUtf8, read_text
 
@@ -87,8 +88,8 @@ class Lora(_Strict):
 
 
 class Source(_Strict):
-    set: str  # a dataset of models.data.datasets
-    split: str
+    set: str  # a dataset of models.data.datasets, or the path of one's own
+    split: str = "all"
     languages: tuple[str, ...] = Field(min_length=1)
     few: int | None = Field(default=None, ge=1)  # images, the first ones; and questions of each
     # So many folds by image: validation takes the recipe's fold of them, a stage all the others.
@@ -100,8 +101,10 @@ class Source(_Strict):
     @field_validator("set")
     @classmethod
     def _is_known(cls, name: str) -> str:
-        if name not in LOADERS:
-            raise ValueError(f"no dataset {name!r}; there are: {', '.join(LOADERS)}")
+        try:
+            require_set(name)
+        except DataError as error:
+            raise ValueError(str(error).rstrip(".")) from error
         return name
 
 

@@ -1,4 +1,4 @@
-"""Every dataset by its name, which is also its folder's."""
+"""Every dataset by its name, which is also its folder's; or a set of one's own by its file."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from pathlib import Path
 from models.data import (
     captions,
     mediqa_m3g,
+    own_file,
     path_vqa,
     scenes,
     slake,
@@ -32,17 +33,38 @@ LOADERS: dict[str, Callable[[Path, str, str], list[Example]]] = {
 
 
 def load(name: str, data: Path, split: str, language: str) -> list[Example]:
-    """The examples of one split and language of dataset `name`, whose folder lies in `data`. One
-    whose question or answer is blank is left out: nothing can be learned from it, or scored.
+    """The examples of one split and language of dataset `name`, whose folder lies in `data`; or of
+    the file `name`, whose one split is "all". One whose question or answer is blank is left out:
+    nothing can be learned from it, or scored.
 
     Raises:
         DataError: no such dataset, split or language; a missing or broken file; a missing image.
     """
-    if name not in LOADERS:
-        raise DataError(f"No dataset {name!r}; there are: {', '.join(LOADERS)}.")
+    require_set(name)
+    if is_own(name):
+        return own_file.load(Path(name), split, language)
     found = LOADERS[name](data / name, split, language)
     whole = (each if each.question.strip() and each.answer.strip() else None for each in found)
     return answered(whole, f"{data / name}, {split} in {language}")
+
+
+def is_own(name: str) -> bool:
+    """Whether it is the path of a set of one's own."""
+    return name not in LOADERS and Path(name).suffix.lower() in own_file.READERS
+
+
+def called(name: str) -> str:
+    """What a set is called where others read it: of one's own no more than its file's name."""
+    return Path(name).stem if is_own(name) else name
+
+
+def require_set(name: str) -> None:
+    """Raises DataError where `name` is neither a dataset nor a file of a kind that is read."""
+    if name not in LOADERS and not is_own(name):
+        raise DataError(
+            f"No dataset {name!r}; there are: {', '.join(LOADERS)}, and your own in a file that "
+            f"ends in {', '.join(own_file.READERS)}."
+        )
 
 
 def one_spelling(examples: list[Example]) -> list[Example]:

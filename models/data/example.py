@@ -5,7 +5,9 @@ import json
 import math
 import random
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +33,33 @@ class Example:
     kind: str | None = None  # the dataset's own kind of question, where it has one
     alternatives: tuple[str, ...] = ()  # other answers that are as right
     weights: tuple[float, ...] = ()  # of answer and alternatives, where the dataset weighs them
+    organ: str | None = None  # what the image shows of the body, where the dataset says so
+    choices: tuple[str, ...] = ()  # the only answers allowed, where the dataset says so
+    patient: str | None = None  # who is shown, where the dataset says so
+
+    @property
+    def group(self) -> Hashable:
+        """What it shares with questions that are not independent of it: its patient, or else its
+        images."""
+        return self.patient or self.images
+
+
+_missing_allowed = ContextVar("_missing_allowed", default=False)
+
+
+@contextmanager
+def without_images() -> Iterator[None]:
+    """Inside the block sets are read whose images are not all there: a stored run's answers can be
+    looked at without them."""
+    token = _missing_allowed.set(True)
+    try:
+        yield
+    finally:
+        _missing_allowed.reset(token)
+
+
+def images_may_be_missing() -> bool:
+    return _missing_allowed.get()
 
 
 def require_known(
@@ -49,7 +78,10 @@ def require_known(
 
 
 def require_images(examples: Iterable[Example], mend: str) -> None:
-    """Raises DataError, which names the first image that is missing and ends in `mend`."""
+    """Raises DataError, which names the first image that is missing and ends in `mend`; not
+    `without_images`."""
+    if images_may_be_missing():
+        return
     for image in sorted({image for example in examples for image in example.images}):
         if not image.is_file():
             raise DataError(f"{image} is missing: {mend}.")

@@ -67,6 +67,7 @@ def _example(root: Path, row: dict[str, object], id: str, path: Path) -> Example
             closed=row["answer_type"] == "CLOSED",
             modality=text_of(row["modality"], f"{where}: its modality"),
             kind=str(row["content_type"]) if row.get("content_type") else None,
+            organ=text_of(row.get("location"), f"{where}: its location"),
         )
     except KeyError as error:
         raise DataError(f"{where} has no {error}: download it again.") from error

@@ -6,6 +6,7 @@ two bits: slices of one scan, one film with two crops.
 """
 
 import random
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import combinations, product
 from pathlib import Path
@@ -44,12 +45,30 @@ def near_duplicates_between(train: Iterable[Example], test: Iterable[Example]) -
 
 
 def folds(examples: Sequence[Example], k: int, seed: int) -> list[list[Example]]:
-    """`k` parts of about as many questions each; what shares an image or a near duplicate of one
-    stays together.
+    """`k` parts of about as many questions each; what shares a patient, an image or a near
+    duplicate of one stays together.
 
     Raises:
         DataError: fewer than `k` groups of images.
     """
+    alike = near_duplicates(_images(examples))
+    of_group: dict[Path, list[Example]] = defaultdict(list)
+    for example, group in zip(examples, groups(examples, alike), strict=True):
+        of_group[group].append(example)
+    if len(of_group) < k:
+        raise DataError(f"{len(of_group)} groups of images cannot be split into {k} folds.")
+    members = [of_group[group] for group in sorted(of_group)]
+    random.Random(seed).shuffle(members)
+    members.sort(key=len, reverse=True)  # the largest first, each into the smallest fold
+    parts: list[list[Example]] = [[] for _ in range(k)]
+    for each in members:
+        min(parts, key=len).extend(each)
+    return parts
+
+
+def groups(examples: Sequence[Example], alike: Iterable[Pair] = ()) -> list[Path]:
+    """For each example the group that it is of, by an image of that: what shares an image or a
+    patient, or holds two that are `alike`, is of one."""
     group = {image: image for image in _images(examples)}
 
     def root(image: Path) -> Path:
@@ -57,22 +76,16 @@ def folds(examples: Sequence[Example], k: int, seed: int) -> list[list[Example]]
             image = group[image]
         return image
 
-    alike = [(one, other) for one, other, _ in near_duplicates(group)]
-    together = [(e.images[0], other) for e in examples for other in e.images[1:]]
-    for one, other in alike + together:
-        group[root(one)] = root(other)
-    members: dict[Path, list[Example]] = {}
+    of_patient: dict[str, Path] = {}
+    together = [(one, other) for one, other, _ in alike]
     for example in examples:
-        members.setdefault(root(example.images[0]), []).append(example)
-    if len(members) < k:
-        raise DataError(f"{len(members)} groups of images cannot be split into {k} folds.")
-    groups = [members[key] for key in sorted(members)]
-    random.Random(seed).shuffle(groups)
-    groups.sort(key=len, reverse=True)  # the largest first, each into the smallest fold
-    parts: list[list[Example]] = [[] for _ in range(k)]
-    for each in groups:
-        min(parts, key=len).extend(each)
-    return parts
+        first, *others = example.images
+        together += [(first, other) for other in others]
+        if example.patient is not None:
+            together.append((first, of_patient.setdefault(example.patient, first)))
+    for one, other in together:
+        group[root(one)] = root(other)
+    return [root(example.images[0]) for example in examples]
 
 
 def _images(examples: Iterable[Example]) -> list[Path]:

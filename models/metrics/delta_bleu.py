@@ -1,15 +1,15 @@
 """deltaBLEU (Galley et al. 2015): BLEU against several references, each with a weight.
 
 An n-gram that matches counts for the best weight among the references that have it; one in the
-answer could have counted for the best weight of all. As MEDIQA-M3G scores it (Yim et al. 2024):
-lower-cased, effective order. Its script weighs references only in a run that holds Chinese; give
-weights of 1 for its numbers in English and Spanish alone. It also compares the references' ids with
-themselves, so a shuffled submission scores silently; here ids must be the same.
+answer could have counted for the best weight of all. `score` is as MEDIQA-M3G (Yim et al. 2024)
+means it: lower-cased, effective order. `official` is what its script says, bug for bug. The script
+also compares the references' ids with themselves, so a shuffled submission scores silently; here
+ids must be the same.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
@@ -44,11 +44,44 @@ def score(
     language: str,
     seed: int = 0,
 ) -> Score:
-    """Over encounters, by their ids, each a cluster of its own.
+    """Over encounters, by their ids, each a cluster of its own; all lower-cased.
 
     Raises:
         ValueError: an answer without references or the reverse, or references without weight.
     """
+    lowered = {
+        id: [replace(each, text=each.text.lower()) for each in given]
+        for id, given in references.items()
+    }
+    return _score(answers, lowered, language, seed)
+
+
+def official(
+    answers: Mapping[str, str],
+    references: Mapping[str, Sequence[Reference]],
+    *,
+    language: str,
+    seed: int = 0,
+) -> Score:
+    """What the task's own script gives a submission in this language alone: answers are lower-cased
+    and references are not, and only in Chinese do references have weights.
+
+    Raises:
+        ValueError: as `score`.
+    """
+    weighed = {
+        id: [replace(each, weight=1.0) if language != "zh" else each for each in given]
+        for id, given in references.items()
+    }
+    return _score(answers, weighed, language, seed)
+
+
+def _score(
+    answers: Mapping[str, str],
+    references: Mapping[str, Sequence[Reference]],
+    language: str,
+    seed: int,
+) -> Score:
     if differing := sorted(answers.keys() ^ references.keys()):
         raise ValueError(
             f"answers and references are of different encounters: {', '.join(differing[:5])}"
@@ -70,7 +103,7 @@ def _row(answer: str, references: Sequence[Reference], tokenise: Any, id: str) -
     worth: dict[tuple[str, ...], float] = {}
     lengths = []
     for reference in references:
-        words = tokenise(reference.text.lower().rstrip()).split()
+        words = tokenise(reference.text.rstrip()).split()
         lengths.append(len(words))
         for ngram, times in _ngrams(words).items():
             most[ngram] = max(most[ngram], times)

@@ -5,6 +5,7 @@ means, corpus BLEU and calibration errors all get their interval in one way: que
 so the bootstrap draws whole images.
 """
 
+import functools
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,8 @@ Sums = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Score:
-    """A score between 0 and 1 over so many cases, with its 95 % interval clustered by image."""
+    """A score between 0 and 1 over so many cases, with its 95 % interval clustered by image (or by
+    whatever else the clusters name, such as patients)."""
 
     value: float
     cases: int
@@ -40,13 +42,19 @@ def score(
     numbers = {image: number for number, image in enumerate(dict.fromkeys(clusters))}
     sums = np.zeros((len(numbers), table.shape[1]))
     np.add.at(sums, [numbers[image] for image in clusters], table)
-    drawn = np.random.default_rng(seed).integers(len(numbers), size=(RESAMPLES, len(numbers)))
-    # How often each resample holds each image: the sums of all resamples are then one product.
-    times = np.zeros((RESAMPLES, len(numbers)))
-    np.add.at(times, (np.arange(RESAMPLES)[:, None], drawn), 1)
-    resampled = [combine(total) for total in times @ sums]
+    # The sums of all resamples are one product.
+    resampled = [combine(total) for total in _times_drawn(len(numbers), RESAMPLES, seed) @ sums]
     low, high = np.quantile(resampled, [0.025, 0.975])
     return Score(float(combine(table.sum(axis=0))), len(table), float(low), float(high))
+
+
+@functools.lru_cache(maxsize=2)  # one group of questions is scored for voice after voice
+def _times_drawn(images: int, resamples: int, seed: int) -> Sums:
+    """How often each resample holds each image, [resamples, images]."""
+    drawn = np.random.default_rng(seed).integers(images, size=(resamples, images))
+    times = np.zeros((resamples, images))
+    np.add.at(times, (np.arange(resamples)[:, None], drawn), 1)
+    return times
 
 
 def mean(values: Sequence[float], clusters: Sequence[Hashable], seed: int = 0) -> Score:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from models import assets
+from models.data.datasets import called, is_own
 from models.recipe import MemoryRecipe, Recipe, Source
 from models.training.progress import read_log
 
@@ -87,7 +88,7 @@ def summariser_card(
 ) -> str:
     """Markdown for a trained summariser; `sources` are data set, split and language of the
     questions whose answers it learned from."""
-    data = "; ".join(f"{_DATASETS[name]}: split `{split}`, {lang}" for name, split, lang in sources)
+    data = "; ".join(f"{_dataset(name)}: split `{split}`, {lang}" for name, split, lang in sources)
     return "\n".join(
         [
             "# Summariser",
@@ -141,10 +142,14 @@ def memory_card(recipe: MemoryRecipe, cases: dict[str, Any], images: int, scores
     )
 
 
+def _dataset(name: str) -> str:
+    return f"{called(name)}, a set of the user's own" if is_own(name) else _DATASETS[name]
+
+
 def _data(sources: Sequence[Source]) -> str:
     return "; ".join(
         sorted(
-            {f"{_DATASETS[s.set]}: split `{s.split}`, {' and '.join(s.languages)}" for s in sources}
+            {f"{_dataset(s.set)}: split `{s.split}`, {' and '.join(s.languages)}" for s in sources}
         )
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from models.data.datasets import load, one_spelling
+from models.data.datasets import called, load, one_spelling
 from models.data.example import DataError, Example
 from models.data.splits import folds, near_duplicates_between, refuse_shared_images
 from models.files import write_whole
@@ -91,7 +91,7 @@ def examples_of(
         examples: list[Example] = []
         for language in source.languages:
             examples += one_spelling(load(source.set, data, source.split, language))
-        examples = [replace(each, id=f"{source.set}/{each.id}") for each in examples]
+        examples = [replace(each, id=f"{called(source.set)}/{each.id}") for each in examples]
         if source.folds:
             parts = folds(examples, source.folds, seed=0)
             one = parts.pop(fold)

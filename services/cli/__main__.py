@@ -31,6 +31,7 @@ app.add_typer(audit.app, name="audit")
 COMES_WITH = {
     "vllm": "'consilium[cpu]', or 'consilium[gpu]' where there is a GPU",
     "huggingface_hub": "'consilium[models]'",
+    "pyarrow": "'consilium[cli]'",
 }
 
 

@@ -1,5 +1,6 @@
-"""What a panel is worth, and what is learned from its answers: evaluate, calibrate, replay, …"""
+"""What a panel is worth, and what is learned from its answers: evaluate, report, calibrate, …"""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -20,17 +21,23 @@ from services.cli.shared import (
 )
 
 app = typer.Typer()
+HERE = Path()  # where no data set is asked for by its name, none needs a place
 
 
 @app.command()
 def evaluate(
-    dataset: Annotated[str, typer.Option(help="Its folder's name, such as slake or vqa_rad.")],
-    split: Annotated[str, typer.Option(help="train, validate or test.")],
-    language: Annotated[Language, typer.Option(help="en, es or zh.")],
+    dataset: Annotated[
+        str,
+        typer.Option(help="Its folder's name, such as slake; or a file: .csv, .jsonl, .parquet."),
+    ],
     out: Annotated[Path, typer.Option(help="Where verdicts are kept; a stopped run resumes.")],
-    data: Data,
+    split: Annotated[str, typer.Option(help="train, validate or test; of a file all.")] = "all",
+    language: Annotated[Language, typer.Option(help="en, es or zh.")] = "en",
+    data: Data = HERE,
     gateway: Gateway = GATEWAY_URL,
-    concurrency: Annotated[int, typer.Option(min=1, help="Questions asked at a time.")] = 4,
+    concurrency: Annotated[
+        int, typer.Option(min=1, help="Questions asked at a time, at most.")
+    ] = 4,
     patience: Annotated[
         float,
         typer.Option(
@@ -96,7 +103,7 @@ def evaluate(
 def calibrate(
     runs: Annotated[list[Path], typer.Argument(help="Stored runs of consilium evaluate.")],
     out: Annotated[Path, typer.Option(help="Where panel.toml's competence key points to.")],
-    data: Data,
+    data: Data = HERE,
     panel: Panel = PANEL_FILE,
 ) -> None:
     """Learn how far each worker is to be believed, from questions it was not trained on."""
@@ -115,7 +122,7 @@ def calibrate(
 def train_summariser(
     runs: Annotated[list[Path], typer.Argument(help="Stored runs of consilium evaluate.")],
     out: Annotated[Path, typer.Option(help="Where [summariser] model may point to.")],
-    data: Data,
+    data: Data = HERE,
     panel: Panel = PANEL_FILE,
 ) -> None:
     """Teach the summariser which answer was right, from questions no worker was trained on."""
@@ -131,7 +138,7 @@ def train_summariser(
 @app.command()
 def replay(
     runs: Annotated[list[Path], typer.Argument(help="A stored run; or one for each fold.")],
-    data: Data,
+    data: Data = HERE,
     out: Annotated[Path | None, typer.Option(help="A folder for the pictures.")] = None,
     cross_fit: Annotated[
         bool, typer.Option("--cross-fit", help="Learn competence from these answers too.")
@@ -148,6 +155,61 @@ def replay(
 
     with failures(DataError, EvaluationError):
         program(runs, settings_of(panel), data, out, cross_fit, summariser)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Stored runs of consilium evaluate.")],
+    out: Annotated[Path, typer.Option(help="A folder for the page and the files beside it.")],
+    data: Data = HERE,
+) -> None:
+    """Write what stored runs say of a panel: one page, and its figures as files."""
+    from models.data.example import DataError
+    from services.evaluation.report import report as program
+    from services.evaluation.stored_run import EvaluationError
+
+    with failures(DataError, EvaluationError):
+        program(runs, data, out)
+        console.print(f"{out / 'report.html'}, and the same as .md, .json and .csv")
+
+
+@app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(help="A stored run of consilium evaluate.")],
+    after: Annotated[Path, typer.Argument(help="Another, over the same questions.")],
+    data: Data = HERE,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print it as JSON, with every question that flipped.")
+    ] = False,
+) -> None:
+    """Say what changed from one stored run to another, and whether that can be told."""
+    from models.data.example import DataError
+    from services.evaluation.compare import compare as program
+    from services.evaluation.compare import show
+    from services.evaluation.stored_run import EvaluationError
+
+    with failures(DataError, EvaluationError):
+        found = program(before, after, data)
+        if as_json:
+            print(json.dumps(found, ensure_ascii=False))
+        else:
+            show(found)
+
+
+@app.command()
+def submission(
+    runs: Annotated[list[Path], typer.Argument(help="Stored runs, one for each language.")],
+    out: Annotated[Path, typer.Option(help="The file to write, prediction.json for the task.")],
+    data: Data = HERE,
+) -> None:
+    """Write the panel's answers to MEDIQA-M3G as the task takes them."""
+    from models.data.example import DataError
+    from services.evaluation.stored_run import EvaluationError
+    from services.evaluation.submission import write
+
+    with failures(DataError, EvaluationError):
+        write(runs, data, out)
+        console.print(f"written: {out}")
 
 
 def _fold(text: str) -> tuple[int, int]:

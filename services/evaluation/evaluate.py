@@ -8,52 +8,35 @@ import asyncio
 import json
 import random
 import shlex
-import time
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import httpx
-from httpx_aiohttp import AiohttpTransport
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gateway.client import (
-    GATEWAY_URL,
-    JSON,
-    GatewayError,
-    GatewayRefused,
-    GatewayUnreachable,
-    Patience,
-    bearer,
-    case_json,
-    no_verdict,
-    read_reply,
-)
-from gateway.contract import Language, PanelReport, Problem, Summarise, Verdict
+from gateway.client import GATEWAY_URL, GatewayUnreachable, bearer, read_reply
+from gateway.contract import Language, PanelReport, Summarise
 from models import exported
-from models.data import datasets
+from models.data import datasets, own_file
 from models.data.example import DataError, Example, another_for_each
 from models.data.splits import refuse_shared_images
 from models.files import write_whole
 from models.recipe import Source, load_any_recipe
 from models.training.examples import examples_of, learned_by
-from services.evaluation.score import BOOTSTRAP_SEED, is_settled, score, show
+from services.evaluation.asking import ask_all, has_failed
+from services.evaluation.score import BOOTSTRAP_SEED, score, show
 from services.evaluation.stored_run import (
     EvaluationError,
-    Outcome,
     Run,
     alone_in,
     claim,
-    keep,
-    note,
+    hash_of,
     read_outcomes,
 )
 
-# A busy machine may be slow; what is measured here is what is said, not how fast.
-DEADLINE_S = 300.0
 PATIENCE_S = 300.0
 CONCURRENCY = 4
 
@@ -79,23 +62,32 @@ def evaluate(
 ) -> dict[str, Any]:
     """Ask what has not been answered yet, print every accuracy, return them as a JSON object.
 
-    `data` is the folder that holds the dataset's own folder. `limit` takes a fixed sample.
+    `dataset` is a name, and `data` the folder that holds its own; or the path of a file, whose one
+    split is "all" (models.data.own_file). `limit` takes a fixed sample.
     `shuffle_images` is the seed by which every question gets another image than its own;
     `blank_images` gives all of them the same grey one.
     `fold` (0, 3) asks the first of three folds only, as a recipe divides the split. `exports` is
     the folder of workers of one's own, where it is looked up what they were trained on.
     `summarise` other than never scores the panel by what the summariser made of its vote, `rounds`
-    by what came of a discussion. A gateway that is away, or busy, or tells its caller to slow down,
-    is waited for, until nothing has got through for `patience_s`.
+    by what came of a discussion. At most `concurrency` questions are under way; a gateway that is
+    away, or busy, or tells its caller to slow down, is asked fewer at a time and waited for, until
+    nothing has got through for `patience_s`.
 
     Raises EvaluationError, GatewayError where the gateway refuses the caller, and models.data's
     DataError for a dataset that is not as it should be.
     """
-    examples = _in_sample_order(datasets.load(dataset, data, split, language))
+    if own := datasets.is_own(dataset):
+        dataset = str(Path(dataset).resolve())  # it will be read again, perhaps from elsewhere
+    whole = datasets.load(dataset, data, split, language)
+    if own:
+        _tell_of_other_languages(Path(dataset), language)
+    examples = _in_sample_order(whole)
     if fold:
         source = Source(set=dataset, split=split, languages=(language,), folds=fold[1])
         held_out = {e.id for e in examples_of([source], data, fold[0], held_out=True)}
-        examples = [each for each in examples if f"{dataset}/{each.id}" in held_out]
+        examples = [
+            each for each in examples if f"{datasets.called(dataset)}/{each.id}" in held_out
+        ]
     if not examples:
         raise EvaluationError(
             f"There is no question with an answer in {dataset} {split} {language}."
@@ -118,24 +110,22 @@ def evaluate(
         fold=fold and list(fold),
         panel=report.panel,
         models=models,
+        questions=hash_of(whole) if own else None,
     )
     with alone_in(out):
         claim(out, run)
         if blank_images:
             shown = _with_blank_images(shown, out / "blank.png")
         outcomes = read_outcomes(out, mend=True)
-        open_cases = [e for e in shown if e.id not in outcomes or not is_settled(outcomes[e.id])]
-        asyncio.run(_ask_all(open_cases, run, out, gateway_url, concurrency, patience_s, outcomes))
+        asyncio.run(ask_all(shown, run, out, gateway_url, concurrency, patience_s, outcomes))
         summary = asdict(run) | {"seed": BOOTSTRAP_SEED} | score(examples, outcomes, language)
-        summary["failed"] = sum(_failed(outcomes.get(each.id)) for each in examples)
+        summary["failed"] = sum(has_failed(outcomes.get(each.id)) for each in examples)
         if not summary["scores"]:
             raise EvaluationError(
                 f"0 of {len(examples)} cases scored; verdicts.jsonl holds the gateway's reasons."
             )
         write_whole(out / "summary.json", json.dumps(summary, indent=1))
-    changed = "" if shuffle_images is None else f", images shuffled by seed {shuffle_images}"
-    changed += ", images blank" if blank_images else ""
-    print(f"{dataset} {split} {language}, exact match{changed}, panel {report.panel[:12]}")
+    print(f"{run.name}, exact match{run.images_changed}, panel {report.panel[:12]}")
     show(summary)
     again = _command(
         run,
@@ -150,6 +140,15 @@ def evaluate(
     print("again:", again)
     print(f"all of it: {out / 'summary.json'}")
     return summary
+
+
+def _tell_of_other_languages(file: Path, language: Language) -> None:
+    counts = Counter(example.language for example in own_file.read(file))
+    for other in sorted(counts.keys() - {language}):
+        print(
+            f"{counts[other]} questions of {file.name} are in {other}: ask them with --language "
+            f"{other}, in a run of their own"
+        )
 
 
 def _command(run: Run, **others: Any) -> str:
@@ -248,97 +247,3 @@ def _refuse_what_was_learned(
             print(f"whether {worker} was trained on these images is not known: {error}")
             continue
         refuse_shared_images(learned, examples)
-
-
-async def _ask_all(
-    examples: list[Example],
-    run: Run,
-    out: Path,
-    url: str,
-    concurrency: int,
-    patience_s: float,
-    outcomes: dict[str, Outcome],
-) -> None:
-    """Ask with `concurrency` cases under way, write each outcome down at once."""
-    queue = iter(examples)
-    transport = AiohttpTransport(trust_env=False)
-    timeout_s = 2 * DEADLINE_S
-    headers = JSON | bearer()
-    columns = (TextColumn("asking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, console=Console(stderr=True, markup=False, highlight=False))
-    asking = progress.add_task("asking", total=len(examples))
-    patience = Patience(patience_s, progress.console.print)
-
-    async def ask_in_turn(http: httpx.AsyncClient) -> None:
-        for example in queue:
-            said = await _ask(http, example, run, patience)
-            note(outcomes, example.id, keep(out, example.id, said))
-            progress.advance(asking)
-
-    async with httpx.AsyncClient(
-        transport=transport, base_url=url, timeout=timeout_s, trust_env=False, headers=headers
-    ) as http:
-        with progress:
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(concurrency):
-                        group.create_task(ask_in_turn(http))
-            except ExceptionGroup as errors:
-                first = errors.exceptions[0]
-                if not isinstance(first, GatewayError):
-                    raise first from None
-                left = sum(_failed(outcomes.get(each.id)) for each in examples)
-                raise EvaluationError(
-                    f"{first} {left} questions have no verdict yet; run the same command again to "
-                    "go on from here."
-                ) from first
-
-
-def _failed(outcome: Outcome | None) -> bool:
-    """Whether there is no verdict, and may be one another time."""
-    return outcome is None or (outcome.verdict is None and not is_settled(outcome))
-
-
-async def _ask(
-    http: httpx.AsyncClient, example: Example, run: Run, patience: Patience
-) -> Verdict | Problem:
-    """What came of a case, after what may pass has passed.
-
-    Raises:
-        GatewayError: it has not, or the gateway does not know this caller: the next case would
-            fare no better.
-    """
-    options = {
-        "deadline_s": DEADLINE_S,
-        "workers": run.workers,
-        "summarise": run.summarise,
-        "rounds": run.rounds,
-    }
-    body = await asyncio.to_thread(
-        case_json, example.images, example.question, language=example.language, options=options
-    )
-    while True:
-        await asyncio.sleep(patience.wait_s)
-        asked_at = time.monotonic()
-        try:
-            said: Verdict | Problem = await _post(http, body)
-        except GatewayError as error:
-            if patience.goes_on(error, asked_at):
-                continue
-            if not isinstance(error, GatewayRefused) or error.problem.status in (401, 403):
-                raise
-            if not error.may_pass:
-                said = error.problem
-            elif error.problem.answers:  # what the others said counts
-                return error.problem
-            else:
-                raise
-        patience.got_through()
-        return said
-
-
-async def _post(http: httpx.AsyncClient, body: bytes) -> Verdict:
-    try:
-        return read_reply(await http.post("/vqa", content=body), Verdict)
-    except httpx.HTTPError as error:
-        raise no_verdict(str(http.base_url), error) from error

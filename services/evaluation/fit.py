@@ -7,11 +7,11 @@ scored on images that were left out of the fit.
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,9 @@ from gateway.verdict.competence import (
 )
 from gateway.verdict.questions import kind_of
 from gateway.verdict.weigh import Judge, Opinion
+from models.data.datasets import called
 from models.data.example import Example
+from models.data.splits import groups
 from services.evaluation import stored_run
 from services.evaluation.score import is_right
 from services.evaluation.stored_run import EvaluationError, Outcome
@@ -44,8 +46,9 @@ PRIOR_CASES = 20  # a cell with so many cases counts half, its parent the other 
 FEWEST = 50  # cases of a worker, or asked in one manner, from which anything is learned
 STEPS = np.linspace(0, 1, 101)  # of the likenesses that are kept
 
-# What the datasets call them.
-MODALITIES: dict[str, Modality] = {"CT": "ct", "MRI": "mri", "X-Ray": "xray"}
+# What the datasets call them, in small letters.
+MODALITIES: dict[str, Modality] = {word: word for word in get_args(Modality)}
+MODALITIES["x-ray"] = "xray"
 
 
 @dataclass(frozen=True)
@@ -106,10 +109,12 @@ def hear(runs: Sequence[Path], data: Path) -> tuple[list[Heard], list[str]]:
     cases, sources = [], []
     for folder in runs:
         run, outcomes = stored_run.load(folder, data)
-        if run.shuffle_images is not None or run.blank_images:
+        if run.images_changed:
             raise EvaluationError(f"{folder}: its images were changed; take a run without that.")
         cases += [heard_in(run.language, *each) for each in outcomes if each[1].was_answered]
-        sources.append(f"{run.dataset} {run.split} {run.language}, {len(outcomes)} questions")
+        sources.append(
+            f"{called(run.dataset)} {run.split} {run.language}, {len(outcomes)} questions"
+        )
     return cases, sources
 
 
@@ -126,7 +131,7 @@ def heard_in(language: Language, example: Example, outcome: Outcome) -> Heard:
     kind = kind_of(example.question, language)
     answers = tuple(answer for answer in outcome.answers if answer.round == 1)
     manner = next((answer.likeness.manner for answer in answers if answer.likeness), None)
-    modality = MODALITIES.get(example.modality or "")
+    modality = MODALITIES.get((example.modality or "").lower())
     return Heard(example, Cell(language, kind, modality, manner), answers)
 
 
@@ -149,7 +154,7 @@ def cross_fitted(cases: Sequence[Heard], settings: Settings) -> list[Opinion]:
         EvaluationError: too few answers.
     """
     found: dict[int, Opinion] = {}
-    for learned, left_out in _image_folds(cases):
+    for learned, left_out in _folds(cases):
         competence = _learned([cases[index] for index in learned], settings)
         for index in left_out:
             found[index] = opinion_of(cases[index], settings, competence)
@@ -195,7 +200,7 @@ def _worker_of(cases: Sequence[Heard], name: str, model: str, prompt: str) -> Wo
             row[1 + manners.index(case.cell.ways[0])] = row[0]
         for n in case.cell.names[:-1]:
             row[1 + len(manners) + names.index(n)] = 1
-    coefficients, intercept = _fitted(features, right, [case.example.images for case, _ in sure])
+    coefficients, intercept = _fitted(features, right, [case.example for case, _ in sure])
     slope, *more = coefficients
     steeper = dict(zip(manners, more[: len(manners)], strict=True))
     own = dict(zip(names, more[len(manners) :], strict=True))
@@ -213,12 +218,13 @@ def _worker_of(cases: Sequence[Heard], name: str, model: str, prompt: str) -> Wo
 
 
 def _fitted(
-    features: NDArray[np.float64], right: NDArray[np.bool_], images: Sequence[Hashable]
+    features: NDArray[np.float64], right: NDArray[np.bool_], examples: Sequence[Example]
 ) -> tuple[list[float], float]:
-    """Coefficients and intercept, with the ridge that predicts left-out images best."""
+    """Coefficients and intercept, with the ridge that predicts left-out images best; where a set
+    names patients, left-out patients."""
     if right.all() or not right.any():
         raise EvaluationError("Every answer of a worker is right, or every one wrong: take more.")
-    folds = list(GroupKFold(FOLDS).split(features, groups=_numbers(images)))
+    folds = list(GroupKFold(FOLDS).split(features, groups=_numbers(examples)))
     model = LogisticRegressionCV(
         Cs=STRENGTHS,
         cv=folds,
@@ -285,7 +291,7 @@ def _line_of(shares: Sequence[tuple[float, bool]]) -> Line:
 
 
 def _familiar(cases: Sequence[Heard]) -> dict[str, Any]:
-    """Who tells how like its own cases a case is, and how like they were, by language and manner."""
+    """Who tells how like its own cases a case is; how like they were, by language and manner."""
     tells: set[str] = set()
     by: dict[str, list[Likeness]] = defaultdict(list)
     for case in cases:
@@ -311,11 +317,13 @@ def _familiar(cases: Sequence[Heard]) -> dict[str, Any]:
     }
 
 
-def _image_folds(cases: Sequence[Heard]) -> list[tuple[NDArray[np.int_], NDArray[np.int_]]]:
-    images = [case.example.images for case in cases]
-    return list(GroupKFold(FOLDS).split(np.zeros(len(cases)), groups=_numbers(images)))
+def _folds(cases: Sequence[Heard]) -> list[tuple[NDArray[np.int_], NDArray[np.int_]]]:
+    numbers = _numbers([case.example for case in cases])
+    return list(GroupKFold(FOLDS).split(np.zeros(len(cases)), groups=numbers))
 
 
-def _numbers(images: Sequence[Hashable]) -> list[int]:
-    numbers = {image: number for number, image in enumerate(dict.fromkeys(images))}
-    return [numbers[image] for image in images]
+def _numbers(examples: Sequence[Example]) -> list[int]:
+    """The number of each one's group, from 0 as they come."""
+    found = groups(examples)
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(found))}
+    return [numbers[group] for group in found]

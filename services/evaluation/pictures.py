@@ -1,11 +1,13 @@
-"""What a replay shows, as four pictures, and what an ablation does, as one."""
+"""What a replay or a report shows, as four pictures, and what an ablation does, as one."""
 
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
+from cycler import cycler
 
 if TYPE_CHECKING:  # a replay does without torch
     from models.study.ablation import Compared
@@ -14,7 +16,24 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 BINS = 8
-STYLE: Any = {"figure.figsize": (5.2, 3.6), "figure.dpi": 120, "axes.grid": True, "grid.alpha": 0.3}
+# Six voices, told apart without colour too.
+LOOKS = (
+    cycler(color=["tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown"])
+    + cycler(linestyle=["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1))])
+    + cycler(marker=["o", "s", "^", "D", "v", "x"])
+)
+STYLE: Any = {
+    "figure.figsize": (5.2, 3.6),
+    "figure.dpi": 120,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "axes.prop_cycle": LOOKS,
+    # Within a page: letters stay text, and the same picture is the same bytes.
+    "svg.fonttype": "none",
+    "svg.hashsalt": "consilium",
+}
+
+Found = Mapping[str, Mapping[str, Any]]  # by its name: a value, low and high
 
 
 def draw(
@@ -30,12 +49,25 @@ def draw(
         for name, told in confidences.items()
         if all(confidence is not None for confidence in told)
     }
+    accuracy = {name: each["accuracy"] for name, each in summary["policies"].items()}
     with plt.rc_context(STYLE):
-        _policies(summary, out / "policies.png")
-        _agreement(summary["by_agreement"], out / "agreement.png")
+        _save(accuracies(accuracy), out / "policies.png")
+        _save(by_agreement(summary["by_agreement"]), out / "agreement.png")
         if sure:
-            _reliability(sure, rights, out / "reliability.png")
-            _coverage(sure, rights, out / "coverage.png")
+            _save(reliability(sure, rights), out / "reliability.png")
+            _save(coverage(sure, rights), out / "coverage.png")
+
+
+def svg(picture: Callable[[], Any]) -> str:
+    """The element that shows in a page what `picture` draws."""
+    with plt.rc_context(STYLE):
+        figure, drawn = picture(), io.StringIO()
+        figure.tight_layout()
+        # It says nothing of when and by what it was made.
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(drawn, format="svg", metadata=nothing)
+        plt.close(figure)
+    return drawn.getvalue()[drawn.getvalue().index("<svg") :]
 
 
 def draw_ablation(name: str, compared: "Sequence[Compared]", path: Path) -> None:
@@ -65,38 +97,38 @@ def draw_ablation(name: str, compared: "Sequence[Compared]", path: Path) -> None
         _save(figure, path)
 
 
-def _policies(summary: dict[str, Any], path: Path) -> None:
-    names = list(summary["policies"])[::-1]
-    found = [summary["policies"][name]["accuracy"] for name in names]
+def accuracies(found: Found) -> Any:
     figure, axes = plt.subplots()
-    for place, (name, each) in enumerate(zip(names, found, strict=True)):
+    names = list(found)[::-1]
+    for place, name in enumerate(names):
+        each = found[name]
         value = 100 * each["value"]
         error = [[value - 100 * each["low"]], [100 * each["high"] - value]]
-        colour = "C1" if name == "panel" else "C0"
-        axes.errorbar(value, place, xerr=error, fmt="o", capsize=3, color=colour)
+        mark, colour = ("s", "C1") if name == "panel" else ("o", "C0")
+        axes.errorbar(value, place, xerr=error, fmt=mark, capsize=3, color=colour)
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("right, % (95 % interval, by image)")
-    _save(figure, path)
+    return figure
 
 
-def _agreement(by_agreement: Mapping[str, dict[str, Any]], path: Path) -> None:
+def by_agreement(found: Found) -> Any:
     figure, axes = plt.subplots()
-    for place, each in enumerate(by_agreement.values()):
+    for place, each in enumerate(found.values()):
         value, low, high = (100 * each[key] for key in ("value", "low", "high"))
         axes.bar(place, value, color="C0", alpha=0.8)
         error = [[value - low], [high - value]]
-        axes.errorbar(place, value, yerr=error, color="black", capsize=3)
+        axes.errorbar(place, value, yerr=error, fmt="none", ecolor="black", capsize=3)
         axes.annotate(f"n = {each['cases']}", (place, 2), ha="center", color="white")
-    axes.set_xticks(range(len(by_agreement)), list(by_agreement))
+    axes.set_xticks(range(len(found)), list(found))
     axes.set_xlabel("workers who gave the answer")
     axes.set_ylabel("right, %")
-    _save(figure, path)
+    return figure
 
 
-def _reliability(sure: Mapping[str, Any], rights: Mapping[str, Sequence[bool]], path: Path) -> None:
+def reliability(sure: Mapping[str, Any], rights: Mapping[str, Sequence[bool]]) -> Any:
     """Bins of as many cases each: what lies under a point is said by its place, not by its size."""
     figure, axes = plt.subplots()
-    axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
+    axes.axline((0, 0), (1, 1), color="grey", linestyle=":", marker="")
     for name, told in sure.items():
         order = np.argsort(told, kind="stable")
         parts = np.array_split(order, min(BINS, len(order)))
@@ -104,17 +136,17 @@ def _reliability(sure: Mapping[str, Any], rights: Mapping[str, Sequence[bool]], 
         axes.plot(
             [told[part].mean() for part in parts],
             [right[part].mean() for part in parts],
-            marker="o",
             label=name,
             linewidth=2 if name == "panel" else 1,
+            markersize=5,
         )
     axes.set_xlabel("confidence")
     axes.set_ylabel("right")
     axes.legend(fontsize="small")
-    _save(figure, path)
+    return figure
 
 
-def _coverage(sure: Mapping[str, Any], rights: Mapping[str, Sequence[bool]], path: Path) -> None:
+def coverage(sure: Mapping[str, Any], rights: Mapping[str, Sequence[bool]]) -> Any:
     """What share of the answers is wrong, when only the surest are given."""
     figure, axes = plt.subplots()
     for name, told in sure.items():
@@ -124,11 +156,11 @@ def _coverage(sure: Mapping[str, Any], rights: Mapping[str, Sequence[bool]], pat
         share = 100 * given / len(right)
         risk = 100 * (1 - np.cumsum(right) / given)
         width = 2 if name == "panel" else 1
-        axes.plot(share[fewest:], risk[fewest:], label=name, linewidth=width)
+        axes.plot(share[fewest:], risk[fewest:], label=name, linewidth=width, marker="")
     axes.set_xlabel("answered, %")
     axes.set_ylabel("of those wrong, %")
     axes.legend(fontsize="small")
-    _save(figure, path)
+    return figure
 
 
 def _save(figure: Any, path: Path) -> None:

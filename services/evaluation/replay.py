@@ -89,7 +89,7 @@ def replay(
     }
     workers = [w.name for w in settings.workers if w.name in rights]
     best = max(workers, key=lambda name: sum(rights[name]))
-    images = [case.example.images for case in heard]
+    images = [case.example.group for case in heard]
 
     def scored(values: Sequence[float]) -> dict[str, Any]:
         return asdict(mean(values, images, BOOTSTRAP_SEED))
@@ -119,7 +119,7 @@ def replay(
         sure = {name: each.confidences for name, each in policies.items()}
         pictures.draw(summary, sure, rights, out)
         print(f"pictures: {out}")
-    print(f"95 % intervals clustered by image, bootstrap seed {BOOTSTRAP_SEED}")
+    print(f"95 % intervals clustered by image or patient, bootstrap seed {BOOTSTRAP_SEED}")
     return summary
 
 
@@ -225,7 +225,7 @@ def _by_agreement(cases: Sequence[Heard], opinions: Sequence[Opinion]) -> dict[s
         said = sum(len(cluster.workers) for cluster in opinion.clusters)
         name = f"{len(opinion.winner.workers)} of {said}"
         right = is_right(opinion.winner.text, case.example)
-        groups[name].append((right, case.example.images))
+        groups[name].append((right, case.example.group))
     return {
         name: mean([right for right, _ in group], [image for _, image in group], BOOTSTRAP_SEED)
         for name, group in sorted(groups.items(), reverse=True)

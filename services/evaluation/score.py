@@ -67,7 +67,7 @@ def score(examples: list[Example], outcomes: dict[str, Outcome], language: str) 
     scores, with the calibration error of the panel's confidence and of each worker's raw one. Who
     was heard and gave no answer was wrong; a case in which someone was not heard is open.
     """
-    said = _said(outcomes)
+    said = said_by(outcomes)
     groups = {
         "all": examples,
         "closed": [example for example in examples if example.closed],
@@ -75,26 +75,26 @@ def score(examples: list[Example], outcomes: dict[str, Outcome], language: str) 
     }
     settled = sum(e.id in outcomes and is_settled(outcomes[e.id]) for e in examples)
     verdicts = {id: each.verdict for id, each in outcomes.items() if each.verdict}
-    backing = {id: _backing(v) for id, v in verdicts.items() if v.agreement is not None}
+    backing = {id: backing_of(v) for id, v in verdicts.items() if v.agreement is not None}
     return {
         "cases": len(examples),
         "open_cases": len(examples) - settled,
         "scores": {
-            who: {name: _rate_of(group, texts) for name, group in groups.items()}
+            who: {name: rate_of(group, texts) for name, group in groups.items()}
             for who, texts in said.items()
             if any(example.id in texts for example in examples)
         },
         "scorers": {
             who: _scorers_of(groups, texts, language)
-            | {"calibration error": _calibration(examples, outcomes, who)}
+            | {"calibration error": calibration(examples, outcomes, who)}
             for who, texts in said.items()
             if texts
         },
-        "any_worker": _rate_of(examples, _best(examples, said)),
+        "any_worker": rate_of(examples, rightest(examples, said)),
         "headroom": _headroom(examples, said),
-        "disagreement": _disagreement(examples, said),
+        "disagreement": disagreement(examples, said),
         "by_agreement": {
-            backed: _rate_of([e for e in examples if backing.get(e.id) == backed], said[PANEL])
+            backed: rate_of([e for e in examples if backing.get(e.id) == backed], said[PANEL])
             for backed in sorted(set(backing.values()), reverse=True)
         },
         "worded_by": dict(Counter(verdict.summary.by for verdict in verdicts.values())),
@@ -120,7 +120,7 @@ def show(scored: dict[str, Any]) -> None:
     _show_table("scorer", scored["scorers"])
     worded = ", ".join(f"{by} {count}" for by, count in scored["worded_by"].items())
     print(f"verdicts worded by: {worded or 'nobody'}")
-    print(f"95 % intervals clustered by image, bootstrap seed {BOOTSTRAP_SEED}")
+    print(f"95 % intervals clustered by image or patient, bootstrap seed {BOOTSTRAP_SEED}")
     if scored["open_cases"]:
         print(
             f"{scored['open_cases']} of {scored['cases']} cases are open: a worker timed out, "
@@ -128,7 +128,7 @@ def show(scored: dict[str, Any]) -> None:
         )
 
 
-def _said(outcomes: dict[str, Outcome]) -> dict[str, Texts]:
+def said_by(outcomes: dict[str, Outcome]) -> dict[str, Texts]:
     """What the panel said, and each worker that was asked and heard, in the panel's order."""
     said: dict[str, Texts] = {PANEL: {}}
     for case, outcome in outcomes.items():
@@ -142,14 +142,14 @@ def _said(outcomes: dict[str, Outcome]) -> dict[str, Texts]:
     return said
 
 
-def _backing(verdict: Verdict) -> str:
+def backing_of(verdict: Verdict) -> str:
     """By how many of those who answered the answer was given: "2 of 3"."""
     voices = sum(answer.weight is not None for answer in verdict.answers)
     against = sum(len(dissent.workers) for dissent in verdict.dissent)
     return f"{voices - against} of {voices}"
 
 
-def _best(examples: Collection[Example], said: dict[str, Texts]) -> Texts:
+def rightest(examples: Collection[Example], said: dict[str, Texts]) -> Texts:
     """The answer of a worker that is right, where there is one: a perfect choice among them."""
     workers = [texts for who, texts in said.items() if who != PANEL]
     best: Texts = {}
@@ -169,10 +169,10 @@ def _headroom(examples: list[Example], said: dict[str, Texts]) -> dict[str, Any]
     rights = [[is_right(texts[example.id], example) for example in heard] for texts in workers]
     best = max(rights, key=sum)
     gains = [any(right) - one for right, one in zip(zip(*rights, strict=True), best, strict=True)]
-    return asdict(mean(gains, [example.images for example in heard], BOOTSTRAP_SEED))
+    return asdict(mean(gains, [example.group for example in heard], BOOTSTRAP_SEED))
 
 
-def _disagreement(examples: list[Example], said: dict[str, Texts]) -> dict[str, dict[str, Any]]:
+def disagreement(examples: list[Example], said: dict[str, Texts]) -> dict[str, dict[str, Any]]:
     """Of every two workers: in what share of the cases they say different things."""
     found = {}
     for one, other in combinations([who for who in said if who != PANEL], 2):
@@ -182,24 +182,24 @@ def _disagreement(examples: list[Example], said: dict[str, Texts]) -> dict[str, 
                 normalise(said[one][e.id] or "") != normalise(said[other][e.id] or "") for e in both
             ]
             found[f"{one} and {other}"] = asdict(
-                mean(differ, [e.images for e in both], BOOTSTRAP_SEED)
+                mean(differ, [e.group for e in both], BOOTSTRAP_SEED)
             )
     return found
 
 
 def is_right(text: str | None, example: Example) -> bool:
     """Whether it is the reference, or another answer that the dataset takes."""
-    return text is not None and any(matches(text, each) for each in _references(example))
+    return text is not None and any(matches(text, each) for each in references_of(example))
 
 
-def _rate_of(group: list[Example], texts: Texts) -> dict[str, Any]:
+def rate_of(group: list[Example], texts: Texts) -> dict[str, Any]:
     """One accuracy as JSON; null where nothing of the group was scored."""
     scored = [example for example in group if example.id in texts]
     counts = {"scored": len(scored), "unscored": len(group) - len(scored)}
     if not scored:
         return counts | {"correct": 0, "accuracy": None, "low": None, "high": None}
     hits = [is_right(texts[example.id], example) for example in scored]
-    found = mean(hits, [example.images for example in scored], BOOTSTRAP_SEED)
+    found = mean(hits, [example.group for example in scored], BOOTSTRAP_SEED)
     rate = {"accuracy": found.value, "low": found.low, "high": found.high}
     return counts | {"correct": sum(hits)} | rate
 
@@ -212,60 +212,63 @@ def _scorers_of(groups: dict[str, list[Example]], texts: Texts, language: str) -
         said = [texts[example.id] or "" for example in heard]
         references = [example.answer for example in heard]
         try:
-            scored = scorer(said, references, [example.images for example in heard])
+            scored = scorer(said, references, [example.group for example in heard])
         except ValueError:
             found[name] = None
             continue
         found[name] = asdict(scored)
     weighed = [example for example in groups["all"] if example.weights and example.id in texts]
     if weighed:
-        found["deltaBLEU"] = asdict(_delta_bleu(weighed, texts, language))
+        both = _weighed(weighed, texts)
+        found["deltaBLEU"] = asdict(delta_bleu.score(*both, language=language))
+        found["deltaBLEU, task's script"] = asdict(delta_bleu.official(*both, language=language))
         found["BERTScore"] = _bert_score(weighed, texts, language)
     return found
 
 
-def _delta_bleu(examples: list[Example], texts: Texts, language: str) -> Score:
-    """Over those that were heard; its ids are checked, as MEDIQA-M3G's own script does not."""
+def _weighed(
+    examples: list[Example], texts: Texts
+) -> tuple[dict[str, str], dict[str, list[delta_bleu.Reference]]]:
+    """What was said and its references, both by id: MEDIQA-M3G's own script checks no ids."""
     references = {
         example.id: [
             delta_bleu.Reference(text, weight)
-            for text, weight in zip(_references(example), example.weights, strict=True)
+            for text, weight in zip(references_of(example), example.weights, strict=True)
         ]
         for example in examples
     }
-    said = {example.id: texts[example.id] or "" for example in examples}
-    return delta_bleu.score(said, references, language=language)
+    return {example.id: texts[example.id] or "" for example in examples}, references
 
 
 def _bert_score(examples: list[Example], texts: Texts, language: str) -> dict[str, Any] | None:
     said = [texts[example.id] or "" for example in examples]
-    images = [example.images for example in examples]
+    images = [example.group for example in examples]
     try:
-        found = bert_score.score(said, [_references(e) for e in examples], images, language)
+        found = bert_score.score(said, [references_of(e) for e in examples], images, language)
     except bert_score.Unavailable as error:
         print(error)
         return None
     return asdict(found)
 
 
-def _references(example: Example) -> tuple[str, ...]:
+def references_of(example: Example) -> tuple[str, ...]:
     return (example.answer, *example.alternatives)
 
 
-def _calibration(
+def calibration(
     examples: list[Example], outcomes: dict[str, Outcome], who: str
 ) -> dict[str, Any] | None:
     """How far a voice's confidence is from how often it is right; null where it gave none."""
     sure, hits, images = [], [], []
     for example in examples:
-        for said in _with_confidence(outcomes[example.id], who) if example.id in outcomes else ():
+        for said in with_confidence(outcomes[example.id], who) if example.id in outcomes else ():
             sure.append(said[1])
             hits.append(is_right(said[0], example))
-            images.append(example.images)
+            images.append(example.group)
     return asdict(calibration_error.score(sure, hits, images)) if sure else None
 
 
-def _with_confidence(outcome: Outcome, who: str) -> list[tuple[str | None, float]]:
+def with_confidence(outcome: Outcome, who: str) -> list[tuple[str | None, float]]:
     """What the voice said, where it said how sure it was."""
     verdict = outcome.verdict
     if who == PANEL:

@@ -1,7 +1,8 @@
 """An evaluation on disk: run.json says what it is, verdicts.jsonl what came of each case."""
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +37,19 @@ class Run:
     models: dict[str, str | None]  # what the asked workers' servers loaded
     fold: list[int] | None = None  # which one, of how many
     rounds: int = 1
+    questions: str | None = None  # a hash of what a set of one's own asks: its file may change
+
+    @property
+    def name(self) -> str:
+        """What was asked, as others read it."""
+        return f"{datasets.called(self.dataset)} {self.split} {self.language}"
+
+    @property
+    def images_changed(self) -> str:
+        """What was done to them, as a phrase that goes on a list; empty where nothing was."""
+        if self.shuffle_images is not None:
+            return f", images shuffled by seed {self.shuffle_images}"
+        return ", images blank" if self.blank_images else ""
 
 
 @dataclass(frozen=True)
@@ -52,6 +66,15 @@ class Outcome:
     @property
     def answer(self) -> str | None:
         return (self.verdict.answer or self.verdict.best_guess) if self.verdict else None
+
+
+def hash_of(examples: Sequence[Example]) -> str:
+    """Of what is asked; the answers that are right may be mended without asking again."""
+    asked = [
+        (each.id, [image.name for image in each.images], each.question, each.choices)
+        for each in examples
+    ]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
 @contextmanager
@@ -169,10 +192,16 @@ def load(folder: Path, data: Path) -> tuple[Run, list[tuple[Example, Outcome]]]:
     """A run and what came of each of its cases, the questions read from `data` again.
 
     Raises:
-        EvaluationError: no run is there, or one of before this version.
+        EvaluationError: no run is there, or one of before this version, or of other questions than
+            its file asks now.
         models.data's DataError
     """
     run = read_run(folder)
     examples = datasets.load(run.dataset, data, run.split, run.language)
+    if run.questions and run.questions != hash_of(examples):
+        raise EvaluationError(
+            f"{run.dataset} asks other questions now than {folder} holds answers to; ask them: "
+            "consilium evaluate with a new --out."
+        )
     outcomes = read_outcomes(folder)
     return run, [(each, outcomes[each.id]) for each in examples if each.id in outcomes]

@@ -162,6 +162,25 @@ def test_delta_bleu_by_hand():
     assert found.value == pytest.approx((0.8 * 0.5) ** 0.5)
 
 
+def test_the_tasks_own_script_sees_capitals_and_weighs_chinese_alone():
+    """Of "psoriasis eczema" it finds no capital: one of two words, where both were meant."""
+    answers = {"1": "Psoriasis eczema"}
+    references = {"1": [Reference("Psoriasis vulgaris", 0.6), Reference("eczema of hands", 1.0)]}
+    found = {
+        language: delta_bleu.official(answers, references, language=language).value
+        for language in ("en", "es", "zh")
+    }
+    # One word of two, and half a bigram of one; its weight is the best there is.
+    assert found["en"] == found["es"] == pytest.approx((0.5 * 0.5) ** 0.5)
+    assert delta_bleu.score(answers, references, language="en").value == pytest.approx(
+        (0.8 * 0.5) ** 0.5
+    )
+    weighed = {"1": [Reference("银屑", 0.6), Reference("湿疹", 1.0)]}
+    assert delta_bleu.official({"1": "银疹"}, weighed, language="zh").value == pytest.approx(
+        (0.8 * 0.5) ** 0.5
+    )
+
+
 def test_delta_bleu_weights():
     assert delta_bleu.weight(
         validated=False, rank=3, frequent=False, complete=False

@@ -15,8 +15,8 @@ from services.cli.__main__ import app
 ROOT = Path(__file__).parents[3]
 # What comes with [train], [models], [cpu] and [gpu] only, as it is imported.
 HIDDEN = {
-    "accelerate", "bitsandbytes", "gguf", "huggingface_hub", "matplotlib", "peft", "safetensors",
-    "scipy", "sklearn", "timm", "torch", "torchvision", "transformers", "vllm",
+    "accelerate", "bitsandbytes", "gguf", "huggingface_hub", "jinja2", "matplotlib", "peft",
+    "safetensors", "scipy", "sklearn", "timm", "torch", "torchvision", "transformers", "vllm",
 }  # fmt: skip
 TRAIN, SERVE = "pip install 'consilium[train]'", "pip install 'consilium[cpu]'"
 
@@ -38,6 +38,9 @@ COMMANDS = {
     "export image . --out out": TRAIN,
     "remember memory --out out": TRAIN,
     "evaluate --dataset slake --split test --language en --out out": "test.json is missing",
+    "report run --out out": TRAIN,
+    "compare run other": "run holds no evaluation",
+    "submission run --out out": "run holds no evaluation",
     "calibrate run --out out": TRAIN,
     "train-summariser run --out out": TRAIN,
     "replay run": TRAIN,

@@ -1,5 +1,8 @@
 """A gateway that is away for a moment, or tells its caller to slow down, costs time; no answer."""
 
+import asyncio
+import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from gateway import client
 from gateway.client import GatewayError, GatewayRefused, Patience, ask
 from gateway.door import admission, keys
 from models.metrics import score as bootstrap
+from services.evaluation.asking import Pace
 from services.evaluation.evaluate import evaluate
 from services.evaluation.stored_run import EvaluationError
 from tests.fake_gateway import DROPPED, problem
@@ -149,3 +153,43 @@ def test_the_client_waits_too_where_it_is_given_patience(fake, monkeypatch):
     gateway.fails = [problem(429)]
     with pytest.raises(GatewayRefused):
         ask(b"image", "?", url=gateway.url)
+
+
+async def test_fewer_are_asked_at_a_time_where_one_is_told_to_wait():
+    """Those under way with it count once; and one more for each round that gets through."""
+    pace, now = Pace(8), time.monotonic()
+    for _ in range(5):
+        pace.slow_down(now)
+    assert pace.at_a_time == 4
+    for _ in range(9):
+        pace.slow_down(time.monotonic())
+    assert pace.at_a_time == 1
+    rounds = []
+    for _ in range(40):
+        pace.got_through()
+        rounds.append(pace.at_a_time)
+    assert rounds[0] == 2 and rounds[:30] == sorted(rounds[:30]) and rounds[-1] == 8
+
+
+async def test_no_more_are_under_way_than_its_pace_allows():
+    pace, under_way, most = Pace(4), 0, 0
+    pace.slow_down(time.monotonic())
+
+    async def call() -> None:
+        nonlocal under_way, most
+        async with pace.turn():
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0)
+            under_way -= 1
+
+    await asyncio.gather(*(call() for _ in range(12)))
+    assert most == 2
+
+
+def test_the_line_says_how_it_goes(fake, run, capsys):
+    """At its end: all, how many a second, how many right and failed, and how many at a time."""
+    gateway = fake(problem(429, retry_after="0"), problem(500))
+    run(gateway.url, concurrency=2)
+    said = re.sub(r"\s+", " ", capsys.readouterr().err)
+    assert re.search(rf"asking .*{LIMIT}/{LIMIT} .*/s, \d+\.\d% right, 1 failed, 2 at a time", said)

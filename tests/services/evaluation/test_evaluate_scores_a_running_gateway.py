@@ -358,5 +358,9 @@ def test_free_text_is_scored_against_every_reference_by_its_weight(monkeypatch, 
     references = [Reference("psoriasis vulgaris", 1.0), Reference("contact eczema", 0.6)]
     expected = delta_bleu.score({"ENC1": "psoriasis eczema"}, {"ENC1": references}, language="en")
     assert found["deltaBLEU"]["value"] == expected.value > 0
+    official = delta_bleu.official(
+        {"ENC1": "psoriasis eczema"}, {"ENC1": references}, language="en"
+    )
+    assert found["deltaBLEU, task's script"]["value"] == official.value > expected.value
     assert found["BERTScore"] is None
     assert "BERTScore is not run: pip install bert-score" in capsys.readouterr().out

@@ -1,0 +1,209 @@
+"""A set of one's own in one file: CSV as spreadsheets save it, JSON lines, or Parquet.
+
+A row is a question; columns beside `COLUMNS` are left alone. Images are paths from the file's
+folder. Where a cell holds several, `;` stands between them; JSON and Parquet may hold a list.
+"""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from gateway.intake.language import NAMES, language_of
+from models.data.example import DataError, Example, images_may_be_missing, require_known, text_of
+from models.files import NotUtf8, read_text
+from models.metrics.exact_match import normalise
+
+NEEDED = ("id", "images", "question", "answer")
+COLUMNS = (
+    *NEEDED,
+    *("language", "modality", "choices", "kind", "closed", "alternatives", "patient"),
+)
+SPLITS = ("all",)
+CLOSED = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+YES_OR_NO = {"yes", "no", "sí", "si", "是", "不是", "否", "有", "没有"}
+
+Row = tuple[str, dict[str, Any]]  # where it stands, and its cells by column
+
+
+def load(path: Path, split: str, language: str) -> list[Example]:
+    """The questions in `language`, in file order. A row that names none is in its question's own,
+    as the gateway tells it.
+
+    Raises:
+        DataError: an unknown split or language; a file that cannot be read, or with something
+            missing, doubled or empty; a missing image.
+    """
+    require_known(path.name, split, SPLITS, language, tuple(NAMES))
+    examples = read(path)
+    languages = sorted({example.language for example in examples})
+    if language not in languages:
+        raise DataError(f"{path} asks nothing in {language!r}, but in {', '.join(languages)}.")
+    return [example for example in examples if example.language == language]
+
+
+def read(path: Path) -> list[Example]:
+    """Those in every language; raises as `load`."""
+    found: dict[str, str] = {}  # where each id stands
+    examples = []
+    for where, cells in READERS[path.suffix.lower()](path):
+        example = _example(where, cells, path.parent)
+        if example.id in found:
+            raise DataError(
+                f"{where}: {found[example.id]} has the id {example.id!r} too: give each its own."
+            )
+        found[example.id] = where
+        examples.append(example)
+    if not examples:
+        raise DataError(f"{path} holds no questions: give it a row for each.")
+    return examples
+
+
+def _example(where: str, cells: dict[str, Any], folder: Path) -> Example:
+    for column in NEEDED:
+        if column not in cells:
+            raise DataError(f"{where} has no {column!r}: add it, or take the row out.")
+        if cells[column] is None or not str(cells[column]).strip():
+            raise DataError(f"{where}: its {column} is empty: fill it in, or take the row out.")
+
+    def text(column: str) -> str | None:
+        return (text_of(cells.get(column), f"{where}: its {column}") or "").strip() or None
+
+    question, answer = text("question") or "", text("answer") or ""
+    language = (text("language") or language_of(question) or "en").lower()
+    if language not in NAMES:
+        raise DataError(f"{where}: its language is {language!r}: write {', '.join(NAMES)}.")
+    choices = _several(cells.get("choices"), f"{where}: its choices")
+    if choices and normalise(answer) not in map(normalise, choices):
+        raise DataError(f"{where}: its answer is none of its choices: add it to them.")
+    if len(choices) == 1:
+        raise DataError(f"{where} has one choice: give several, with ; between them, or none.")
+    return Example(
+        id=text("id") or "",
+        images=_images(cells["images"], where, folder),
+        question=question,
+        answer=answer,
+        language=language,
+        closed=_closed(cells.get("closed"), where, bool(choices) or normalise(answer) in YES_OR_NO),
+        modality=text("modality"),
+        kind=text("kind"),
+        alternatives=_several(cells.get("alternatives"), f"{where}: its alternatives"),
+        choices=choices,
+        patient=text("patient"),
+    )
+
+
+def _images(cell: Any, where: str, folder: Path) -> tuple[Path, ...]:
+    images = tuple(folder / name for name in _several(cell, f"{where}: its images"))
+    if not images:
+        raise DataError(f"{where}: its images is empty: fill it in, or take the row out.")
+    for image in images:
+        if not os.path.isfile(image) and not images_may_be_missing():
+            raise DataError(f"{where}: {image} is missing: put it there, or mend its path.")
+    return images
+
+
+def _several(cell: Any, where: str) -> tuple[str, ...]:
+    if isinstance(cell, list):
+        parts = [text_of(each, where) or "" for each in cell]
+    else:
+        parts = (text_of(cell, where) or "").split(";")
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def _closed(cell: Any, where: str, otherwise: bool) -> bool:
+    told = str("" if cell is None else cell).strip().lower()
+    if told not in {"", *CLOSED}:
+        raise DataError(f"{where}: its closed is {told!r}: write true or false, or leave it empty.")
+    return CLOSED.get(told, otherwise)
+
+
+def _read_csv(path: Path) -> Iterator[Row]:
+    """Commas, semicolons or tabs, whichever its first line has most of."""
+    text = _text(path)
+    reader = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=max(",;\t", key=io.StringIO(text, newline="").readline().count),
+        strict=True,
+    )
+    columns: list[str] = []
+    while True:
+        where = f"{path}, line {reader.line_num + 1}"
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise DataError(f"{where} is no row ({error}): mend its quotes.") from error
+        if not any(cell.strip() for cell in cells):
+            continue  # spreadsheets save empty rows too
+        if not columns:
+            columns = _columns(cells, where)
+        elif len(cells) != len(columns):
+            raise DataError(
+                f"{where} has {len(cells)} cells under {len(columns)} columns: put quotes around "
+                "a text that holds what stands between cells."
+            )
+        else:
+            yield where, dict(zip(columns, cells, strict=True))
+
+
+def _read_lines(path: Path) -> Iterator[Row]:
+    # Not splitlines: other marks that end a line may stand within an answer.
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            pairs = json.loads(line, object_pairs_hook=list)
+            if not line.lstrip().startswith("{"):
+                raise ValueError("no JSON object")
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where} is no row ({error}): mend that line.") from error
+        columns = _columns([name for name, _ in pairs], where)
+        yield where, dict(zip(columns, (value for _, value in pairs), strict=True))
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{path} cannot be read as Parquet: write it again.") from error
+    columns = _columns(table.column_names, str(path))
+    for number, cells in enumerate(table.rename_columns(columns).to_pylist(), start=1):
+        yield f"{path}, row {number}", cells
+
+
+def _columns(names: list[str], where: str) -> list[str]:
+    """The columns' names, however they are written.
+
+    Raises:
+        DataError: one of ours stands there twice.
+    """
+    columns = [name.strip().lower() for name in names]
+    if doubled := [name for name in COLUMNS if columns.count(name) > 1]:
+        raise DataError(f"{where} has two {doubled[0]!r}: take one of them out.")
+    return columns
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_text(path)
+    except NotUtf8 as error:
+        raise DataError(str(error)) from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): is that its path?") from error
+
+
+READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+    ".jsonl": _read_lines,
+    ".parquet": _read_parquet,
+}

@@ -1,0 +1,208 @@
+"""A run's questions, asked over REST, as many at a time as the gateway takes."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+from httpx_aiohttp import AiohttpTransport
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from gateway.client import (
+    JSON,
+    GatewayError,
+    GatewayRefused,
+    Patience,
+    bearer,
+    case_json,
+    no_verdict,
+    read_reply,
+)
+from gateway.contract import Problem, Verdict
+from models.data.example import Example
+from services.evaluation.score import is_right, is_settled
+from services.evaluation.stored_run import EvaluationError, Outcome, Run, keep, note
+
+# A busy machine may be slow; what is measured here is what is said, not how fast.
+DEADLINE_S = 300.0
+
+
+class Pace:
+    """How many calls may be under way: `most` at first; half as many once one is told to wait, and
+    one more again for each round that got through (Chiu and Jain 1989: this finds a fair share)."""
+
+    def __init__(self, most: int):
+        self._most, self._limit = most, float(most)
+        self._under_way = 0
+        self._slowed_at = float("-inf")
+        self._changed = asyncio.Condition()
+
+    @property
+    def at_a_time(self) -> int:
+        return int(self._limit)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Waits until one more may be under way, which the block then is."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._under_way < self.at_a_time)
+            self._under_way += 1
+        try:
+            yield
+        finally:
+            async with self._changed:
+                self._under_way -= 1
+                self._changed.notify_all()
+
+    def got_through(self) -> None:
+        self._limit = min(self._limit + 1 / self._limit, float(self._most))
+
+    def slow_down(self, asked_at: float) -> None:
+        """A call that was made at `asked_at` is to wait. Those that were under way with it fail
+        with it: that is one reason to slow down, not many."""
+        if asked_at >= self._slowed_at:
+            self._limit = max(self._limit / 2, 1.0)
+            self._slowed_at = time.monotonic()
+
+
+class Tally:
+    """What has come so far, for the line that shows how it goes."""
+
+    def __init__(self, examples: Sequence[Example], outcomes: dict[str, Outcome]):
+        self._right = self._scored = self._failed = 0
+        for example in examples:
+            if example.id in outcomes and not has_failed(outcomes[example.id]):
+                self.add(example, outcomes[example.id])
+
+    def add(self, example: Example, outcome: Outcome) -> None:
+        if has_failed(outcome):
+            self._failed += 1
+        else:
+            self._scored += 1
+            self._right += is_right(outcome.answer, example)
+
+    def line(self, rate: float | None, at_a_time: int) -> str:
+        share = f"{self._right / self._scored:.1%}" if self._scored else "–"
+        return f"{rate or 0:.1f}/s, {share} right, {self._failed} failed, {at_a_time} at a time"
+
+
+async def ask_all(
+    examples: Sequence[Example],
+    run: Run,
+    out: Path,
+    url: str,
+    concurrency: int,
+    patience_s: float,
+    outcomes: dict[str, Outcome],
+) -> None:
+    """Asks those that are open, and writes each outcome down at once; `outcomes` takes them too.
+
+    Raises:
+        EvaluationError: the gateway does not know this caller, or nothing has got through for
+            `patience_s`.
+    """
+    open_ones = [e for e in examples if e.id not in outcomes or not is_settled(outcomes[e.id])]
+    queue, tally = iter(open_ones), Tally(examples, outcomes)
+    columns = (
+        *(TextColumn("asking"), BarColumn(10), MofNCompleteColumn(), TimeRemainingColumn()),
+        TextColumn("{task.fields[told]}"),
+    )
+    progress = Progress(*columns, console=Console(stderr=True, markup=False, highlight=False))
+    asking = progress.add_task(
+        "", total=len(examples), completed=len(examples) - len(open_ones), told=""
+    )
+    patience, pace = Patience(patience_s, progress.console.print), Pace(concurrency)
+
+    async def ask_in_turn(http: httpx.AsyncClient) -> None:
+        for example in queue:
+            outcome = keep(out, example.id, await _ask(http, example, run, patience, pace))
+            note(outcomes, example.id, outcome)
+            tally.add(example, outcome)
+            told = tally.line(progress.tasks[asking].speed, pace.at_a_time)
+            progress.update(asking, advance=1, told=told)
+
+    async with httpx.AsyncClient(
+        transport=AiohttpTransport(trust_env=False),
+        base_url=url,
+        timeout=2 * DEADLINE_S,
+        trust_env=False,
+        headers=JSON | bearer(),
+    ) as http:
+        with progress:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(concurrency):
+                        group.create_task(ask_in_turn(http))
+            except ExceptionGroup as errors:
+                first = errors.exceptions[0]
+                if not isinstance(first, GatewayError):
+                    raise first from None
+                left = sum(has_failed(outcomes.get(each.id)) for each in examples)
+                raise EvaluationError(
+                    f"{first} {left} questions have no verdict yet; run the same command again to "
+                    "go on from here."
+                ) from first
+
+
+def has_failed(outcome: Outcome | None) -> bool:
+    """Whether there is no verdict, and may be one another time."""
+    return outcome is None or (outcome.verdict is None and not is_settled(outcome))
+
+
+async def _ask(
+    http: httpx.AsyncClient, example: Example, run: Run, patience: Patience, pace: Pace
+) -> Verdict | Problem:
+    """What came of a case, after what may pass has passed.
+
+    Raises:
+        GatewayError: it has not, or the gateway does not know this caller: the next case would
+            fare no better.
+    """
+    options = {
+        "deadline_s": DEADLINE_S,
+        "workers": run.workers,
+        "summarise": run.summarise,
+        "rounds": run.rounds,
+    }
+    body = await asyncio.to_thread(
+        case_json,
+        example.images,
+        example.question,
+        language=example.language,
+        choices=example.choices or None,
+        options=options,
+    )
+    while True:
+        await asyncio.sleep(patience.wait_s)
+        async with pace.turn():
+            if patience.wait_s:
+                continue  # another was told to wait, while this one waited for its turn
+            asked_at = time.monotonic()
+            try:
+                said: Verdict | Problem = await _post(http, body)
+            except GatewayError as error:
+                if error.may_pass:
+                    pace.slow_down(asked_at)
+                if patience.goes_on(error, asked_at):
+                    continue
+                if not isinstance(error, GatewayRefused) or error.problem.status in (401, 403):
+                    raise
+                if not error.may_pass:
+                    said = error.problem
+                elif error.problem.answers:  # what the others said counts
+                    return error.problem
+                else:
+                    raise
+            patience.got_through()
+            pace.got_through()
+            return said
+
+
+async def _post(http: httpx.AsyncClient, body: bytes) -> Verdict:
+    try:
+        return read_reply(await http.post("/vqa", content=body), Verdict)
+    except httpx.HTTPError as error:
+        raise no_verdict(str(http.base_url), error) from error

@@ -1,0 +1,267 @@
+"""Stored evaluations → a report: one page that stands alone, and the same in Markdown, JSON, CSV.
+
+What is measured is here; how it is told, in `report_page`.
+"""
+
+import csv
+import io
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.data.datasets import called
+from models.data.example import Example, without_images
+from models.files import write_whole
+from models.metrics.score import mean
+from services.evaluation import score, stored_run
+from services.evaluation.notable import notable
+from services.evaluation.score import BOOTSTRAP_SEED, PANEL, Texts, is_right
+from services.evaluation.slices import sliced
+from services.evaluation.stored_run import EvaluationError, Outcome, Run
+
+ORACLE = "any member"
+PERCENTILES = (50, 90, 99)
+COVERAGES = (1.0, 0.9, 0.8, 0.5)  # of the answers, the surest
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What some runs asked, what came of it, and who said what; ids begin with a run's name."""
+
+    runs: list[Run]
+    examples: list[Example]
+    outcomes: dict[str, Outcome]
+    said: dict[str, Texts]  # by voice: the panel first
+
+    @property
+    def workers(self) -> dict[str, Texts]:
+        return {who: texts for who, texts in self.said.items() if who != PANEL}
+
+    def of(self, name: str) -> list[Example]:
+        """Those of the runs of this name."""
+        return [example for example in self.examples if example.id.startswith(f"{name}/")]
+
+
+def report(folders: Sequence[Path], data: Path, out: Path) -> None:
+    """Writes report.html, report.md, report.json and report.csv to `out`. Images may be missing.
+
+    Raises:
+        EvaluationError: no such run, one whose images were changed, nothing answered, or a question
+            in two of the runs.
+        models.data's DataError
+    """
+    from services.evaluation import report_page
+
+    asked = read(folders, data)
+    sure, cases = sureness(asked), notable(asked.examples, asked.outcomes)
+    measured = measure(asked)
+    measured["wrong_of_the_surest"] = {
+        who: _wrong_of_the_surest(*each) for who, each in sure.items()
+    }
+    measured["cases"] = {title: [case.told for case in each] for title, each in cases.items()}
+    out.mkdir(parents=True, exist_ok=True)
+    html, markdown = report_page.pages(measured, sure, cases)
+    write_whole(out / "report.html", html)
+    write_whole(out / "report.md", markdown)
+    write_whole(out / "report.json", json.dumps(measured, indent=1, ensure_ascii=False))
+    write_whole(out / "report.csv", _csv(measured["rates"]))
+
+
+def read(folders: Sequence[Path], data: Path) -> Evaluated:
+    """Raises as `report`."""
+    runs, examples, outcomes = [], [], dict[str, Outcome]()
+    for folder in folders:
+        with without_images():
+            run, cases = stored_run.load(folder, data)
+        if run.images_changed:
+            raise EvaluationError(
+                f"{folder}: its images were changed, so it says nothing of the panel: consilium "
+                "compare holds it against a run without that."
+            )
+        runs.append(run)
+        for example, outcome in cases:
+            id = f"{run.name}/{example.id}"
+            if id in outcomes:
+                raise EvaluationError(
+                    f"{folder} asks {run.name} again, which another of these runs has asked: "
+                    "consilium compare holds two answers to one question against each other."
+                )
+            outcomes[id] = outcome
+            examples.append(replace(example, id=id))
+    said = {who: texts for who, texts in score.said_by(outcomes).items() if texts}
+    if PANEL not in said:
+        raise EvaluationError(f"{folders[0]}: nobody has answered any of its questions yet.")
+    return Evaluated(runs, examples, outcomes, said)
+
+
+def measure(asked: Evaluated) -> dict[str, Any]:
+    """All figures, as a JSON object. Rates are shares of what was heard, with 95 % intervals
+    clustered by image, or by patient where the set names one."""
+    names = list(dict.fromkeys(run.name for run in asked.runs))
+    return {
+        "runs": [
+            {
+                "name": run.name,
+                "dataset": called(run.dataset),
+                "panel": run.panel,
+                "fold": run.fold,
+                "summarise": run.summarise,
+                "rounds": run.rounds,
+                "models": run.models,
+            }
+            for run in asked.runs
+        ],
+        "questions": len(asked.examples),
+        "images": len({image for example in asked.examples for image in example.images}),
+        "bootstrap_seed": BOOTSTRAP_SEED,
+        "rates": _rates(asked, names),
+        "over_best_member": [found for name in names if (found := _over_best(asked, name))],
+        "by_agreement": _by_agreement(asked),
+        "calibration_error": {
+            who: score.calibration(asked.examples, asked.outcomes, who) for who in asked.said
+        },
+        "disagreement": score.disagreement(asked.examples, asked.said),
+        "seconds": _seconds(asked),
+    }
+
+
+def sureness(asked: Evaluated) -> dict[str, tuple[list[float], list[bool]]]:
+    """By voice: how sure it was of each answer, and whether that was right. A panel that has
+    learned no confidence has its agreement."""
+    found: dict[str, tuple[list[float], list[bool]]] = {}
+    for who in asked.said:
+        told = [
+            (sure, is_right(text, example))
+            for example in asked.examples
+            for text, sure in score.with_confidence(asked.outcomes[example.id], who)
+        ]
+        if who == PANEL and not told:
+            who = "panel, by agreement"
+            told = [
+                (outcome.verdict.agreement, is_right(outcome.answer, example))
+                for example in asked.examples
+                if (outcome := asked.outcomes[example.id]).verdict
+                and outcome.verdict.agreement is not None
+            ]
+        if told:
+            found[who] = [sure for sure, _ in told], [right for _, right in told]
+    return found
+
+
+def _wrong_of_the_surest(sure: Sequence[float], rights: Sequence[bool]) -> dict[str, float]:
+    """By the share of answers that are given: how many of them are wrong."""
+    surest_first = np.array(rights)[np.argsort(-np.array(sure), kind="stable")]
+    return {
+        f"{share:.0%}": float(1 - surest_first[: max(round(share * len(rights)), 1)].mean())
+        for share in COVERAGES
+    }
+
+
+def _rates(asked: Evaluated, names: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for each voice and each group of questions that it was heard in."""
+    groups: dict[tuple[str, str], list[Example]] = {("all", "all"): asked.examples}
+    groups |= {("run", name): asked.of(name) for name in names}
+    for dataset in dict.fromkeys(called(run.dataset) for run in asked.runs):
+        of_it = dict.fromkeys(r.name for r in asked.runs if called(r.dataset) == dataset)
+        groups["dataset", dataset] = [each for name in of_it for each in asked.of(name)]
+    for by, parts in sliced(asked.examples).items():
+        groups |= {(by, value): part for value, part in parts.items()}
+    voices = asked.said | {ORACLE: score.rightest(asked.examples, asked.said)}
+    return [
+        {"by": by, "of": value, "voice": who, "images": _groups(group, texts), **found}
+        for (by, value), group in groups.items()
+        for who, texts in voices.items()
+        if (found := score.rate_of(group, texts))["scored"]
+    ]
+
+
+def _groups(examples: Sequence[Example], texts: Texts) -> int:
+    """Images, or patients, that were scored: of one alone there is no interval."""
+    return len({example.group for example in examples if example.id in texts})
+
+
+def _over_best(asked: Evaluated, name: str) -> dict[str, Any] | None:
+    """The panel less the member that is best on these very questions, which favours the member:
+    over the cases in which both were heard."""
+    examples, panel = asked.of(name), asked.said[PANEL]
+    # Somebody who was heard a few times is no match for a panel.
+    heard = {
+        who: [example for example in examples if example.id in texts and example.id in panel]
+        for who, texts in asked.workers.items()
+    }
+    heard = {who: each for who, each in heard.items() if 2 * len(each) >= len(examples) and each}
+    if not heard:
+        return None
+    rights = {
+        who: [is_right(asked.said[who][example.id], example) for example in each]
+        for who, each in heard.items()
+    }
+    best = max(rights, key=lambda who: sum(rights[who]) / len(rights[who]))
+    gains = [
+        is_right(panel[example.id], example) - right
+        for example, right in zip(heard[best], rights[best], strict=True)
+    ]
+    found = mean(gains, [example.group for example in heard[best]], BOOTSTRAP_SEED)
+    return {"of": name, "best": best} | asdict(found)
+
+
+def _by_agreement(asked: Evaluated) -> dict[str, dict[str, Any]]:
+    """How often the panel is right, by how many of its voices gave the answer."""
+    groups: dict[str, list[Example]] = defaultdict(list)
+    for example in asked.examples:
+        verdict = asked.outcomes[example.id].verdict
+        if verdict and verdict.agreement is not None:
+            groups[score.backing_of(verdict)].append(example)
+    return {
+        backing: asdict(
+            mean(
+                [is_right(asked.outcomes[e.id].answer, e) for e in group],
+                [e.group for e in group],
+                BOOTSTRAP_SEED,
+            )
+        )
+        for backing, group in sorted(groups.items(), reverse=True)
+    }
+
+
+def _seconds(asked: Evaluated) -> dict[str, dict[str, float]]:
+    """Percentiles of how long a verdict and each worker's answer took; what came from the cache
+    took none."""
+    took: dict[str, list[float]] = defaultdict(list)
+    for outcome in asked.outcomes.values():
+        if outcome.verdict and not outcome.verdict.cached:
+            took[PANEL].append(outcome.verdict.seconds)
+            for answer in outcome.answers:
+                if answer.text is not None:
+                    took[answer.worker].append(answer.seconds)
+    return {
+        who: {"answers": len(times)}
+        | {f"p{p}": round(float(np.percentile(times, p)), 3) for p in PERCENTILES}
+        for who, times in took.items()
+    }
+
+
+def _csv(rates: Sequence[dict[str, Any]]) -> str:
+    """With a mark of byte order, by which a spreadsheet knows UTF-8."""
+    written = io.StringIO(newline="")
+    columns = (
+        "by",
+        "of",
+        "voice",
+        "images",
+        "accuracy",
+        "low",
+        "high",
+        "correct",
+        "scored",
+        "unscored",
+    )
+    table = csv.DictWriter(written, columns)
+    table.writeheader()
+    table.writerows(rates)
+    return "\ufeff" + written.getvalue()

@@ -1,0 +1,248 @@
+"""A report as a reader sees it: titled tables and pictures, filled into two templates.
+
+The page asks no other host for anything, has no script, and is read in black and white too.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, select_autoescape
+from markupsafe import Markup
+
+from services.evaluation import pictures
+from services.evaluation.notable import Notable
+from services.evaluation.report import COVERAGES, ORACLE, PERCENTILES
+from services.evaluation.score import PANEL
+
+SLICED = ("run", "dataset", "language", "modality", "organ", "kind of question")
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    said: str  # what it shows, in a sentence or two
+    head: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    picture: Markup | None = None  # an SVG element
+
+
+Sure = Mapping[str, tuple[Sequence[float], Sequence[bool]]]
+
+
+def pages(
+    measured: dict[str, Any], sure: Sure, cases: Mapping[str, Sequence[Notable]]
+) -> tuple[str, str]:
+    """The report as HTML and as Markdown, which has no pictures."""
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=select_autoescape(("html.jinja",)),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {"line": _line, "percent": _percent}
+    shown = {
+        "names": list(dict.fromkeys(run["name"] for run in measured["runs"])),
+        "measured": measured,
+        "sections": _sections(measured, sure),
+        "cases": cases,
+    }
+    html, markdown = (
+        templates.get_template(f"report.{kind}.jinja").render(shown) for kind in ("html", "md")
+    )
+    return html, markdown
+
+
+def _sections(measured: dict[str, Any], sure: Sure) -> list[Section]:
+    rates = {(each["by"], each["of"], each["voice"]): each for each in measured["rates"]}
+    voices = [voice for by, _, voice in rates if by == "all"]
+    found = [
+        _right(measured, rates, voices),
+        _over_best(measured["over_best_member"]),
+        *(section for by in SLICED if (section := _by(by, rates, voices))),
+    ]
+    if agreement := measured["by_agreement"]:
+        found.append(_agreement(agreement))
+    if sure:
+        found += [_reliability(sure), _coverage(measured["wrong_of_the_surest"], sure)]
+    if measured["disagreement"]:
+        found.append(_disagreement(measured["disagreement"], voices))
+    return [*found, _seconds(measured["seconds"]), _runs(measured["runs"])]
+
+
+Rates = dict[tuple[str, str, str], dict[str, Any]]
+
+
+def _right(measured: dict[str, Any], rates: Rates, voices: Sequence[str]) -> Section:
+    groups = [("all", "all"), ("form", "closed"), ("form", "open")]
+    drawn = {
+        voice: rate | {"value": rate["accuracy"]}
+        for voice in voices
+        if (rate := rates["all", "all", voice])
+    }
+    return Section(
+        "Right answers",
+        "Exact match, but for case, outer blanks and a final full stop, in percent of the "
+        "questions that a voice was asked; who was asked and had no answer was wrong. "
+        f"“{ORACLE}” is right where one of them is: a perfect choice among them. Calibration error "
+        "is how far confidence is from being right.",
+        ["", "questions", "all", "closed", "open", "calibration error"],
+        [
+            [
+                voice,
+                str(rates["all", "all", voice]["scored"]),
+                *(_rate(rates.get((*group, voice))) for group in groups),
+                _score(measured["calibration_error"].get(voice)),
+            ]
+            for voice in voices
+        ],
+        _svg(lambda: pictures.accuracies(drawn)),
+    )
+
+
+def _over_best(found: Sequence[dict[str, Any]]) -> Section:
+    return Section(
+        "The panel less its best member",
+        "Question by question, in points. The member is the best on these very questions, which "
+        "favours it. An interval that holds 0 tells no difference.",
+        ["", "best member", "questions", "panel less member"],
+        [[each["of"], each["best"], str(each["cases"]), _score(each, "+")] for each in found],
+    )
+
+
+def _by(by: str, rates: Rates, voices: Sequence[str]) -> Section | None:
+    """A table of one kind of slice; None where there is nothing to tell apart."""
+    values = list(dict.fromkeys(of for each, of, _ in rates if each == by))
+    if len(values) < 2:
+        return None
+    return Section(
+        f"By {by}",
+        "Percent right; in the data set's own words, where it has them.",
+        ["", "questions", *voices],
+        [
+            [
+                value,
+                str(max(r["scored"] + r["unscored"] for r in _row(rates, by, value))),
+                *(_rate(rates.get((by, value, voice))) for voice in voices),
+            ]
+            for value in values
+        ],
+    )
+
+
+def _row(rates: Rates, by: str, value: str) -> list[dict[str, Any]]:
+    return [rate for (each, of, _), rate in rates.items() if (each, of) == (by, value)]
+
+
+def _agreement(found: Mapping[str, dict[str, Any]]) -> Section:
+    return Section(
+        "What agreement is worth",
+        "How often the panel is right, by how many of those who answered gave its answer.",
+        ["gave the answer", "questions", "right"],
+        [[name, str(each["cases"]), _score(each)] for name, each in found.items()],
+        _svg(lambda: pictures.by_agreement(found)),
+    )
+
+
+def _reliability(sure: Sure) -> Section:
+    told, rights = _drawable(sure)
+    return Section(
+        "Is it as often right as it says?",
+        "On the dotted line it is. Each mark stands for as many answers of a voice; the workers' "
+        "confidences are their own, raw.",
+        picture=_svg(lambda: pictures.reliability(told, rights)),
+    )
+
+
+def _coverage(wrong: Mapping[str, Mapping[str, float]], sure: Sure) -> Section:
+    told, rights = _drawable(sure)
+    shares = [f"{share:.0%}" for share in COVERAGES]
+    return Section(
+        "What abstaining buys",
+        "How many of the answers are wrong, in percent, where only the surest are given.",
+        ["answered", *shares],
+        [[who, *(f"{100 * each[share]:.1f}" for share in shares)] for who, each in wrong.items()],
+        _svg(lambda: pictures.coverage(told, rights)),
+    )
+
+
+def _drawable(sure: Sure) -> tuple[dict[str, Any], dict[str, Sequence[bool]]]:
+    told = {who: np.array(each, dtype=float) for who, (each, _) in sure.items()}
+    return told, {who: rights for who, (_, rights) in sure.items()}
+
+
+def _disagreement(found: Mapping[str, dict[str, Any]], voices: Sequence[str]) -> Section:
+    workers = [voice for voice in voices if voice not in (PANEL, ORACLE)]
+
+    def differ(one: str, other: str) -> str:
+        pair = found.get(f"{one} and {other}") or found.get(f"{other} and {one}")
+        return f"{100 * pair['value']:.1f}" if pair else ""
+
+    return Section(
+        "Who disagrees with whom",
+        "In how many of the questions that both answered two say different things, in percent.",
+        ["", *workers],
+        [[one, *(differ(one, other) for other in workers)] for one in workers],
+    )
+
+
+def _seconds(found: Mapping[str, dict[str, float]]) -> Section:
+    columns = [f"p{percentile}" for percentile in PERCENTILES]
+    return Section(
+        "How long it took",
+        "Seconds, by percentile, as the gateway measured them; the panel's is a whole verdict's.",
+        ["", "answers", *(f"{column[1:]} %" for column in columns)],
+        [
+            [who, str(each["answers"]), *(f"{each[column]:.2f}" for column in columns)]
+            for who, each in found.items()
+        ],
+    )
+
+
+def _runs(runs: Sequence[dict[str, Any]]) -> Section:
+    return Section(
+        "What was asked",
+        "Which panel, and the weights behind each worker.",
+        ["run", "panel", "weights"],
+        [
+            [
+                run["name"]
+                + ("" if run["fold"] is None else ", fold {} of {}".format(*run["fold"])),
+                run["panel"][:12],
+                ", ".join(f"{who} {weights or '–'}" for who, weights in run["models"].items()),
+            ]
+            for run in runs
+        ],
+    )
+
+
+def _rate(found: Mapping[str, Any] | None) -> str:
+    if found and found["images"] == 1:
+        return f"{100 * found['accuracy']:.1f} (one image)"
+    return _score({**found, "value": found["accuracy"]}) if found else ""
+
+
+def _score(found: Mapping[str, Any] | None, sign: str = "") -> str:
+    """80.6 (78.7–82.7), or where it may be negative +0.5 (−1.4 to +2.4)."""
+    if not found:
+        return ""
+    value, low, high = (
+        format(100 * found[key], f"{sign}.1f").replace("-", "−") for key in ("value", "low", "high")
+    )
+    return f"{value} ({low}{' to ' if sign else '–'}{high})"
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.0%}"
+
+
+def _line(text: object) -> str:
+    """What somebody said, as one line of Markdown: nothing in it is a mark."""
+    marked = " ".join(str(text).split())
+    return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in marked)
+
+
+def _svg(picture: Any) -> Markup:
+    return Markup(pictures.svg(picture))  # ours: matplotlib escapes what it writes

@@ -1,0 +1,131 @@
+"""`consilium report`: the figures are those that a hand counts, and the page stands alone."""
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.metrics import score as bootstrap
+from services.evaluation.report import report
+from services.evaluation.stored_run import EvaluationError
+from tests.services.evaluation.runs import Said, write_run, write_set
+
+ROWS: list[dict[str, object]] = [
+    {"id": 1, "images": "a.png", "question": "Is <b>it</b>?", "answer": "yes", "modality": "CT"},
+    {"id": 2, "images": "a.png", "question": "Is it | so?", "answer": "no", "modality": "CT"},
+    {"id": 3, "images": "bb.png", "question": "Which?", "answer": "lung", "modality": "MRI"},
+    {"id": 4, "images": "gone.png", "question": "Which?", "answer": "liver", "kind": "Organ"},
+]
+SAID: dict[str, Said] = {
+    "1": {"panel": "Yes", "a": "Yes", "b": "Yes", "c": "no"},
+    "2": {"panel": "yes", "a": "yes", "b": "<script>alert(1)</script>|", "c": "No."},
+    "3": {"panel": "heart", "a": "heart", "b": "heart", "c": "heart"},
+    "4": {"panel": "liver", "a": "liver", "b": "liver", "c": None},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With the report of one run, whose pictures and words were hostile."""
+    folder = tmp_path_factory.mktemp("report")
+    own = write_set(folder, ROWS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bootstrap, "RESAMPLES", 50)
+        # Asked when all images were there.
+        report([write_run(folder / "run", own, SAID)], Path("none"), folder / "out")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def figures(folder: Path) -> Any:
+    return json.loads((folder / "out" / "report.json").read_text("utf-8"))
+
+
+def test_its_figures_are_those_that_a_hand_counts(figures: Any) -> None:
+    right = {
+        (each["by"], each["of"], each["voice"]): (each["correct"], each["scored"])
+        for each in figures["rates"]
+    }
+    assert [right["all", "all", who] for who in ("panel", "a", "b", "c", "any member")] == [
+        (2, 4), (2, 4), (2, 4), (1, 3), (3, 4)
+    ]  # fmt: skip
+    assert right["form", "closed", "c"] == (1, 2) and right["form", "open", "panel"] == (1, 2)
+    assert right["modality", "CT", "panel"] == (1, 2)
+    assert right["kind of question", "Organ", "panel"] == (1, 1)
+    (over,) = figures["over_best_member"]
+    assert (over["of"], over["best"], over["value"], over["cases"]) == ("own all en", "a", 0, 4)
+    found = {name: (each["value"], each["cases"]) for name, each in figures["by_agreement"].items()}
+    assert found == {"3 of 3": (0, 1), "2 of 3": (1, 1), "2 of 2": (1, 1), "1 of 3": (0, 1)}
+    apart = {pair: each["value"] for pair, each in figures["disagreement"].items()}
+    assert apart == {"a and b": 1 / 4, "a and c": 2 / 3, "b and c": 2 / 3}
+    assert figures["seconds"]["b"] == {"answers": 4, "p50": 2, "p90": 2, "p99": 2}
+    assert figures["wrong_of_the_surest"]["panel"]["100%"] == 0.5
+
+
+def test_a_case_worth_looking_at_is_shown_once(figures: Any) -> None:
+    """The panel was wrong twice: against a member who knew, and with all of them."""
+    shown = [[case["id"] for case in cases] for cases in figures["cases"].values()]
+    assert shown == [["own all en/2"], ["own all en/3"], []]
+    (votes,) = (case["votes"] for case in figures["cases"]["All say the same, and it is wrong"])
+    assert [vote["right"] for vote in votes] == [False, False, False]
+
+
+def test_the_page_asks_nobody_and_runs_nothing(folder: Path) -> None:
+    """Whatever a question or an answer holds; and a browser is told to refuse anything else."""
+    page = (folder / "out" / "report.html").read_text("utf-8")
+    assert set(re.findall(r"[\"'(]\w+://[^\"')]+", page)) <= {
+        '"http://www.w3.org/2000/svg', '"http://www.w3.org/1999/xlink'
+    }  # fmt: skip
+    assert "<script" not in page and "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "&lt;b&gt;it&lt;/b&gt;" not in page and "default-src 'none'" in page  # 1 was right
+    assert page.count("<svg") == 4 and page.count('src="data:image/jpeg;base64,') == 2
+    assert str(folder) not in page
+
+
+def test_an_image_that_is_gone_is_a_grey_box(folder: Path, tmp_path: Path) -> None:
+    """Those of a stored run may lie elsewhere by now."""
+    own = write_set(tmp_path, ROWS)
+    wrong = {"4": SAID["4"] | {"panel": "Heart"}}
+    report([write_run(tmp_path / "run", own, wrong)], Path("none"), tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert '<div class="gone">missing</div>' in page and "<img" not in page
+
+
+def test_tables_are_the_same_everywhere(folder: Path, figures: Any) -> None:
+    """In Markdown what somebody said is no mark; a spreadsheet reads the CSV."""
+    markdown = (folder / "out" / "report.md").read_text("utf-8")
+    assert "| panel | 4 | 50.0 (" in markdown and "\\<script\\>alert(1)\\</script\\>\\|" in markdown
+    table = (folder / "out" / "report.csv").read_text("utf-8-sig")
+    rows = list(csv.DictReader(io.StringIO(table, newline="")))
+    assert [float(row["accuracy"]) for row in rows] == [e["accuracy"] for e in figures["rates"]]
+
+
+def test_runs_that_make_no_report_are_refused(folder: Path, tmp_path: Path) -> None:
+    own, out = folder / "own.jsonl", tmp_path / "out"
+    (folder / "gone.png").touch()
+    run = folder / "run"
+    with pytest.raises(EvaluationError, match="asks own all en again, which another of these"):
+        report([run, run], Path("none"), out)
+    shuffled = write_run(tmp_path / "shuffled", own, SAID, shuffle_images=0)
+    with pytest.raises(EvaluationError, match=r"its images were changed, .* consilium compare"):
+        report([shuffled], Path("none"), out)
+    with pytest.raises(EvaluationError, match="nobody has answered any of its questions yet"):
+        report([write_run(tmp_path / "empty", own, {})], Path("none"), out)
+    assert not out.exists()
+
+
+def test_it_starts_without_torch() -> None:
+    """Nor does comparing two runs need it: both answer at once."""
+    modules = ("report", "report_page", "compare")
+    program = "".join(f"import services.evaluation.{name}\n" for name in modules)
+    program += (
+        "import sys; print(sorted({'torch', 'transformers', 'sklearn'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")

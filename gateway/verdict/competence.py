@@ -104,7 +104,8 @@ class Likenesses(_Frozen):
 
 
 class Competence(_Frozen):
-    """`correlation` is that of two workers' errors, by family. `verdict` makes the weighed share of
+    """`correlation` is that of two workers' errors, by family. `voices` says by language and manner
+    how loud each worker is, 1 on average. `verdict` makes the weighed share of
     the winning answer the probability that it is right, by language and by manner; a language that
     is not there has none. `familiarity` has the same names, and `tells` whose likenesses it is of.
 
@@ -115,6 +116,7 @@ class Competence(_Frozen):
     learned_from: str
     workers: dict[str, Worker]
     correlation: dict[str, float]
+    voices: dict[str, dict[str, float]] = {}
     verdict: dict[str, Line]
     familiarity: dict[str, Likenesses] = {}
     tells: tuple[str, ...] = ()
@@ -130,6 +132,11 @@ class Competence(_Frozen):
         if cell.language not in self.verdict:
             return None
         return next(self.verdict[name] for name in cell.names if name in self.verdict)
+
+    def voice(self, worker: str, cell: Cell) -> float:
+        """How loud the worker is in such cases; a newcomer is as loud as the average."""
+        heard = next((self.voices[name] for name in cell.ways if name in self.voices), {})
+        return heard.get(worker, 1.0)
 
     def skill(self, worker: str, cell: Cell) -> Skill:
         """How good the worker is in such cases; a newcomer, as far as can be assumed."""

@@ -3,8 +3,9 @@
 Without a competence file every worker has one voice, and the answer that most of them give wins.
 With one, a worker spreads its voice over the answers that were given, as far as it believes in
 each: in its own by its calibrated confidence, in others by how near it came to saying them. The
-answer with most of all voices wins (a linear opinion pool: Stone 1961). n workers of a family
-count as n / (1 + (n - 1)ρ) voices, ρ the correlation of their errors.
+answer with most of all voices wins (a linear opinion pool: Stone 1961). How loud each voice is, was
+learned too, by the manner in which a question is put; and n workers of a family count as
+n / (1 + (n - 1)ρ) of them, ρ the correlation of their errors.
 
 What an answer has of all voices that were given to any answer is its weight: the one number that
 decides, and the one that is shown.
@@ -104,7 +105,7 @@ class Judge:
         standing = {answer.worker: answer for answer in answers if answer.text is not None}
         groups = self._grouped(standing.values())
         said = [answer for group in groups.values() for answer in group]
-        voices = self._voices(answer.worker for answer in said)
+        voices = self._voices([answer.worker for answer in said], cell)
         whole = sum(voices[answer.worker] for answer in said)
         own = {answer.worker: self._own_belief(answer, cell) for answer in said}
         shares = {
@@ -149,6 +150,19 @@ class Judge:
             familiarity=known,
         )
 
+    def beliefs(self, answers: Sequence[Answer]) -> list[tuple[str, dict[str, float]]]:
+        """Each answer that was given, as the one words it who is believed most; and how far every
+        worker believes in it. One answer of a worker, each with a text."""
+        cell = self._cell(_told(answers))
+        own = {answer.worker: self._own_belief(answer, cell) for answer in answers}
+        return [
+            (
+                max(group, key=lambda answer: own[answer.worker]).text or "",
+                {a.worker: self._belief(a, own[a.worker], group) for a in answers},
+            )
+            for group in self._grouped(answers).values()
+        ]
+
     def is_decided(self, heard: Collection[Answer], missing: Collection[str]) -> bool:
         """Whether the `missing` workers cannot change who wins, whatever they say and however many
         of them answer. Every answer of `heard` has a text."""
@@ -161,15 +175,17 @@ class Judge:
         own = {answer.worker: self._own_belief(answer, cell) for answer in heard}
 
         def ahead(answer: Answer, rival: Meaning | None) -> float:
-            """How much more its giver believes in the winner than in a rival; None is any answer
-            that nobody has given yet."""
+            """How much more its giver believes in the winner than in a rival, as loud as it is;
+            None is any answer that nobody has given yet."""
             sure = own[answer.worker]
             believed = 1 - sure if rival is None else self._belief(answer, sure, groups[rival])
-            return self._belief(answer, sure, groups[first]) - believed
+            lead = self._belief(answer, sure, groups[first]) - believed
+            return lead * self._loudness(answer.worker, cell)
 
         families = {self.families[worker] for worker in (*missing, *(a.worker for a in heard))}
+        against = {worker: self._loudness(worker, cell) for worker in missing}
         return all(
-            sum(self._least_lead(family, heard, missing, rival, ahead) for family in families) > 0
+            sum(self._least_lead(family, heard, against, rival, ahead) for family in families) > 0
             for rival in (*groups, None)
             if rival != first
         )
@@ -178,17 +194,19 @@ class Judge:
         self,
         family: str,
         heard: Collection[Answer],
-        missing: Collection[str],
+        against: Mapping[str, float],
         rival: Meaning | None,
         ahead: Callable[[Answer, Meaning | None], float],
     ) -> float:
         """What the winner keeps in voices of this family when those of its missing members who
-        answer are all for the rival: the least, however many those are."""
+        answer are all for the rival, as loud as `against` says: the least, whoever they are."""
         own = [ahead(answer, rival) for answer in heard if self.families[answer.worker] == family]
-        seats = sum(self.families[worker] == family for worker in missing)
+        loudest = sorted(
+            (v for w, v in against.items() if self.families[w] == family), reverse=True
+        )
         return min(
-            (sum(own) - more) * self._voice(family, max(len(own) + more, 1))
-            for more in range(seats + 1)
+            (sum(own) - sum(loudest[:more])) * self._voice(family, max(len(own) + more, 1))
+            for more in range(len(loudest) + 1)
         )
 
     def _grouped(self, answers: Iterable[Answer]) -> dict[Meaning, list[Answer]]:
@@ -198,10 +216,15 @@ class Judge:
             groups.setdefault(said, []).append(answer)
         return groups
 
-    def _voices(self, workers: Iterable[str]) -> dict[str, float]:
-        workers = list(workers)
+    def _voices(self, workers: Sequence[str], cell: Cell) -> dict[str, float]:
         members = Counter(self.families[worker] for worker in workers)
-        return {w: self._voice(self.families[w], members[self.families[w]]) for w in workers}
+        return {
+            w: self._loudness(w, cell) * self._voice(self.families[w], members[self.families[w]])
+            for w in workers
+        }
+
+    def _loudness(self, worker: str, cell: Cell) -> float:
+        return self.competence.voice(worker, cell) if self.competence else 1.0
 
     def _voice(self, family: str, members: int) -> float:
         """One member's, of so many of its family who answered."""

@@ -23,6 +23,7 @@ from gateway.contract import Answer, Language, Likeness, Modality, Options
 from gateway.intake.pixels import only_pixels
 from gateway.settings import Settings
 from gateway.verdict.competence import (
+    EDGE,
     Cell,
     Competence,
     Likenesses,
@@ -44,6 +45,8 @@ FOLDS = 5
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)  # of the ridge, the inverse; chosen on left-out images
 PRIOR_CASES = 20  # a cell with so many cases counts half, its parent the other half
 FEWEST = 50  # cases of a worker, or asked in one manner, from which anything is learned
+VOICE_PRIOR = 5  # cases
+EM_STEPS = 100
 STEPS = np.linspace(0, 1, 101)  # of the likenesses that are kept
 
 # What the datasets call them, in small letters.
@@ -162,11 +165,14 @@ def cross_fitted(cases: Sequence[Heard], settings: Settings) -> list[Opinion]:
 
 
 def opinion_of(case: Heard, settings: Settings, competence: Competence | None) -> Opinion:
+    return _judge(case, settings, competence).weigh(case.answers)
+
+
+def _judge(case: Heard, settings: Settings, competence: Competence | None) -> Judge:
     """No modality is told: a caller may not know it either."""
     families = {worker.name: worker.family for worker in settings.workers}
     cell = Cell(case.cell.language, case.cell.kind, None)
-    judge = Judge(families, cell, competence, case.example.question)
-    return judge.weigh(case.answers)
+    return Judge(families, cell, competence, case.example.question)
 
 
 def _learned(cases: Sequence[Heard], settings: Settings) -> Competence:
@@ -175,8 +181,42 @@ def _learned(cases: Sequence[Heard], settings: Settings) -> Competence:
         seat.name: _worker_of(cases, seat.name, seat.model, seat.prompt)
         for seat in settings.workers
     }
-    correlation = _correlations(cases, settings)
-    return Competence(learned_from="", workers=workers, correlation=correlation, verdict={})
+    known = Competence(
+        learned_from="",
+        workers=workers,
+        correlation=_correlations(cases, settings),
+        verdict={},
+    )
+    return known.model_copy(update={"voices": _voices(cases, settings, known)})
+
+
+def _voices(
+    cases: Sequence[Heard], settings: Settings, known: Competence
+) -> dict[str, dict[str, float]]:
+    """By language and manner, how loud each worker is to be: the weights of a mixture of what they
+    believe under which the right answers are likeliest (by EM, Dempster et al. 1977). As many
+    cases as VOICE_PRIOR for each worker draw them to be equal."""
+    seats = [worker.name for worker in settings.workers]
+    believed: dict[str, list[list[float]]] = defaultdict(list)
+    for case in cases:
+        judge = _judge(case, settings, known)
+        given = [answer for answer in case.answers if answer.text is not None]
+        right = [by for text, by in judge.beliefs(given) if is_right(text, case.example)]
+        if right:  # where nobody is, nobody need be heard
+            for name in case.cell.ways:
+                believed[name].append([right[0].get(seat, 0.0) for seat in seats])
+    found = {}
+    for name, rows in sorted(believed.items()):
+        beliefs = np.array(rows) + EDGE
+        loud = np.full(len(seats), 1 / len(seats))
+        for _ in range(EM_STEPS):
+            owed = beliefs * loud
+            heard = (owed / owed.sum(1, keepdims=True)).sum(0) + VOICE_PRIOR
+            loud = heard / heard.sum()
+        found[name] = {
+            seat: round(float(each) * len(seats), 4) for seat, each in zip(seats, loud, strict=True)
+        }
+    return found
 
 
 def _worker_of(cases: Sequence[Heard], name: str, model: str, prompt: str) -> Worker:

@@ -45,7 +45,7 @@ FOLDS = 5
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)  # of the ridge, the inverse; chosen on left-out images
 PRIOR_CASES = 20  # a cell with so many cases counts half, its parent the other half
 FEWEST = 50  # cases of a worker, or asked in one manner, from which anything is learned
-VOICE_PRIOR = 5  # cases
+VOICE_PRIOR = 50  # cases
 EM_STEPS = 100
 STEPS = np.linspace(0, 1, 101)  # of the likenesses that are kept
 

@@ -34,6 +34,7 @@ from gateway.contract import (
 from gateway.intake.request import refuse_fields
 from gateway.out.stream import Event
 from gateway.settings import Settings
+from gateway.verdict.grounding import remark
 
 MODEL = "consilium"
 ABSTAINED = "The panel abstains: it is too likely to be wrong."
@@ -242,7 +243,7 @@ def usage(case: Case, verdict: Verdict) -> dict[str, int]:
     makes of a picture is its own."""
     asked = [case.question, case.context or "", *(case.choices or ())]
     prompt = sum(len(WORD.findall(text)) for text in asked)
-    completion = len(WORD.findall(verdict.answer or ABSTAINED))
+    completion = sum(len(WORD.findall(text)) for text in _said(verdict).values() if text)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
@@ -305,7 +306,8 @@ def _language(model: str, settings: Settings) -> str | None:
 def _said(verdict: Verdict) -> dict[str, Any]:
     if verdict.answer is None:
         return {"content": None, "refusal": ABSTAINED}
-    return {"content": verdict.answer, "refusal": None}
+    said = [verdict.answer, remark(verdict)]
+    return {"content": "\n\n".join(filter(None, said)), "refusal": None}
 
 
 def _head(kind: str, case_id: str, chat: ChatRequest) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import httpx
 from httpx_aiohttp import AiohttpTransport
-from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -33,6 +32,7 @@ from gateway.client import (
     read_reply,
 )
 from gateway.contract import Language, PanelReport, Problem, Summarise, Verdict
+from gateway.grey import GREY
 from models import exported
 from models.data import datasets
 from models.data.example import DataError, Example, another_for_each
@@ -188,8 +188,8 @@ def _with_other_images(examples: list[Example], seed: int) -> list[Example]:
 
 
 def _with_blank_images(examples: list[Example], blank: Path) -> list[Example]:
-    """Each image replaced by one that shows nothing, `blank`, which is written."""
-    Image.new("L", (384, 384), 128).save(blank)
+    """Each image replaced by that by which a verdict's grounding is known, written to `blank`."""
+    blank.write_bytes(GREY.data)
     return [replace(e, images=(blank,) * len(e.images)) for e in examples]
 
 

@@ -45,6 +45,7 @@ class OverGrey:
         ask: Callable[[WorkerSettings, Case], Awaitable[Answer]],
     ):
         self._settings, self._store, self._ask = settings, store, ask
+        self._seats = {worker.name: worker.model_dump_json() for worker in settings.workers}
         self._calls: dict[str, asyncio.Task[Answer | None]] = {}  # under way, by key
         self._later: dict[str, tuple[WorkerSettings, Case]] = {}  # in line, the first one first
         self._asking_later: asyncio.Task[None] | None = None
@@ -94,7 +95,7 @@ class OverGrey:
         return await recall(self._store, self._key(worker, over_grey), Answer)
 
     def _key(self, worker: WorkerSettings, over_grey: Case) -> str:
-        return answer_key(over_grey, worker.model_dump_json(), self._settings.secret_bytes)
+        return answer_key(over_grey, self._seats[worker.name], self._settings.secret_bytes)
 
     async def _asked_now(
         self, workers: Sequence[WorkerSettings], over_grey: Case, left_s: float

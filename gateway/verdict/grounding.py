@@ -5,11 +5,10 @@ Who answers alike over a grey picture has answered the question alone. That is h
 answering comes to be right without looking (Goyal et al. 2017, "Making the V in VQA Matter", CVPR).
 """
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from gateway.contract import Alternative, Answer, Language, Verdict
+from gateway.contract import Answer, Language, Verdict
 from gateway.verdict.meaning import Meaning, meaning
 
 LEAST = 0.02  # of an alternative that is told apart; the others count together
@@ -19,6 +18,7 @@ SAID_OF_IT: dict[Language, str] = {
     "es": "La misma respuesta que sin la imagen.",
     "zh": "没有图像时也是同样的回答。",
 }
+Said = tuple[str, bool, float]  # a text, whether it is all of an answer, its probability
 REST: Meaning = ("", "")  # no answer means that, and none begins so
 
 
@@ -39,9 +39,10 @@ def shift(shown: Answer, grey: Answer, language: Language, question: str) -> flo
     A worker that tells no confidence is taken to be sure. Of an alternative only the beginning may
     be known: it counts as the likeliest answer of the other side that begins so, else for itself.
     """
-    one = _distribution(shown, grey, language, question)
-    other = _distribution(grey, shown, language, question)
-    return sum(abs(one[each] - other[each]) for each in {*one, *other}) / 2
+    told, of_grey = _told(shown), _told(grey)
+    one = _distribution(told, of_grey, language, question)
+    other = _distribution(of_grey, told, language, question)
+    return sum(abs(one.get(each, 0.0) - other.get(each, 0.0)) for each in {*one, *other}) / 2
 
 
 def remark(verdict: Verdict) -> str | None:
@@ -51,27 +52,28 @@ def remark(verdict: Verdict) -> str | None:
     return SAID_OF_IT[verdict.language]
 
 
-def _distribution(
-    answer: Answer, other: Answer, language: Language, question: str
-) -> defaultdict[Meaning, float]:
-    found = defaultdict[Meaning, float](float)
-    whole = [each.begins for each in _told(other) if each.whole]
-    for each in _told(answer):
-        text: str | None = each.begins
-        if not each.whole:
-            begins = _plain(each.begins)
-            text = next((text for text in whole if _plain(text).startswith(begins)), None)
-        meant = _meaning(text, language, question) if text is not None else ("", begins)
-        found[meant] += each.probability
-    found[REST] = max(1 - sum(found.values()), 0.0)
-    return found
-
-
-def _told(answer: Answer) -> list[Alternative]:
+def _told(answer: Answer) -> list[Said]:
     """The answer itself and what it came near to saying, the likeliest first."""
     sure = 1.0 if answer.confidence is None else answer.confidence
-    own = Alternative(begins=answer.text or "", whole=True, probability=sure)
-    return [own, *(each for each in answer.alternatives if each.probability >= LEAST)]
+    others = [(e.begins, e.whole, e.probability) for e in answer.alternatives]
+    return [(answer.text or "", True, sure), *(each for each in others if each[2] >= LEAST)]
+
+
+def _distribution(
+    told: Sequence[Said], elsewhere: Sequence[Said], language: Language, question: str
+) -> dict[Meaning, float]:
+    """The probability of everything that is `told`; `elsewhere` is what the other side tells."""
+    found: dict[Meaning, float] = {}
+    for text, whole, probability in told:
+        meant: Meaning = ("", begins := _plain(text))
+        if not whole:
+            fits = (each for each, is_whole, _ in elsewhere if is_whole)
+            text = next((each for each in fits if _plain(each).startswith(begins)), "")
+        if text:
+            meant = _meaning(text, language, question)
+        found[meant] = found.get(meant, 0.0) + probability
+    found[REST] = max(1 - sum(found.values()), 0.0)
+    return found
 
 
 # The same words come again over grey, from other workers and with the question's next image.

@@ -33,7 +33,7 @@ def grey_answers(runs: Sequence[Path], settings: Settings, data: Path) -> GreyAn
         for case in heard:
             if len(case.example.images) == 1:
                 said = {a.worker: _told(a) for a in case.answers if a.text is not None}
-                found[run.language][case.example.question] |= said
+                found[run.language][case.example.question.strip()] |= said  # as intake has it
     served = fit.served(runs)
     workers = {
         seat.name: GreySeat(model=seat.model, prompt=seat.prompt, weights=served.get(seat.name))

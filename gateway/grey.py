@@ -89,9 +89,11 @@ class OverGrey:
             self._asking_later.cancel()
 
     async def _known(self, worker: WorkerSettings, over_grey: Case) -> Answer | None:
-        shipped = self._settings.grey_answers
-        if shipped and (answer := shipped.of(worker.name, over_grey)):
-            return answer
+        asks_more = over_grey.context or over_grey.choices or len(over_grey.images) > 1
+        if (shipped := self._settings.grey_answers) and not asks_more:
+            answer = shipped.of(worker.name, over_grey.language, over_grey.question)
+            if answer is not None:
+                return answer
         return await recall(self._store, self._key(worker, over_grey), Answer)
 
     def _key(self, worker: WorkerSettings, over_grey: Case) -> str:
@@ -101,9 +103,9 @@ class OverGrey:
         self, workers: Sequence[WorkerSettings], over_grey: Case, left_s: float
     ) -> list[Answer | None]:
         calls = [self._call(self._key(worker, over_grey), worker, over_grey) for worker in workers]
-        with stopwatch.get():  # the calls are not this request's own: others may wait for them too
+        with stopwatch.get():  # model servers are at work, if not in this request's own context
             done, _ = await asyncio.wait(calls, timeout=max(left_s, 0.0))
-        return [call.result() for call in done if not call.cancelled()]
+        return [call.result() for call in calls if call in done and not call.cancelled()]
 
     def _call(
         self, key: str, worker: WorkerSettings, over_grey: Case

@@ -239,8 +239,9 @@ def _changes(old: Settings, new: Settings) -> dict[str, list[str]]:
         for key in (dict(one or {}) | dict(other or {}))
         if getattr(one, key, None) != getattr(other, key, None)
     ]
-    if old.competence != new.competence and "panel.competence" not in changed:
-        changed.append("panel.competence")  # the same file, written anew
+    learned = [(each.competence, each.grey_answers) for each in (old, new)]
+    if learned[0] != learned[1] and "panel.competence" not in changed:
+        changed.append("panel.competence")  # the same files, written anew
     return {
         "added": [name for name in now if name not in before],
         "removed": [name for name in before if name not in now],

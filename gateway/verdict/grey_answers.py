@@ -8,7 +8,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from gateway.case import Case
 from gateway.contract import Alternative, Answer, Language
 
 # What it says, its raw confidence, and each alternative: how it begins, whether that is all of it,
@@ -48,13 +47,11 @@ class GreyAnswers(_Frozen):
         }
         return self.model_copy(update={"workers": known})
 
-    def of(self, worker: str, case: Case) -> Answer | None:
-        """What the worker says to the question of `case` over one grey picture; None where that is
-        not known, or the case asks more."""
-        if worker not in self.workers or case.context or case.choices or len(case.images) > 1:
-            return None
-        told = self.answers.get(case.language, {}).get(case.question, {}).get(worker)
-        if told is None:
+    def of(self, worker: str, language: Language, question: str) -> Answer | None:
+        """What the worker says to a question alone, over one grey picture; None where that is not
+        known."""
+        told = self.answers.get(language, {}).get(question, {}).get(worker)
+        if told is None or worker not in self.workers:
             return None
         text, confidence, others = told
         return Answer(

@@ -27,7 +27,7 @@ def grey_answers(runs: Sequence[Path], settings: Settings, data: Path) -> GreyAn
     for folder in runs:
         run, outcomes = stored_run.load(folder, data)
         if not run.blank_images:
-            raise EvaluationError(f"{folder}: its images are no grey ones; run it --blank-images.")
+            raise EvaluationError(f"{folder}: its images are not grey; take a --blank-images run.")
         heard = [fit.heard_in(run.language, *each) for each in outcomes]
         fit.refuse_strangers(heard, settings)
         for case in heard:

@@ -87,7 +87,7 @@ def test_a_run_of_another_panel_is_told_how_to_name_it(program, stored, settings
 
 def test_what_was_said_over_grey_is_told_again(stored, settings, data, tmp_path):
     """As it was said last, to three digits; from a run of blank images alone."""
-    with pytest.raises(EvaluationError, match="no grey ones; run it --blank-images"):
+    with pytest.raises(EvaluationError, match="not grey; take a --blank-images run"):
         grey_answers([stored], settings, data)
     run = json.loads((stored / "run.json").read_text())
     run |= {"blank_images": True, "models": {"w0": "0123"}}

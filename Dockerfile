@@ -36,7 +36,7 @@ COPY --from=gateway-environment /opt/venv /opt/venv
 ENV PYTHONPATH=/opt/consilium
 COPY gateway /opt/consilium/gateway
 COPY panel.toml ./
-COPY models/zoo/competence.json models/zoo/
+COPY models/zoo/competence*.json models/zoo/
 # A volume that is mounted here belongs to who owns this.
 RUN install --directory --owner consilium audit
 USER consilium

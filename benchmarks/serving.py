@@ -19,7 +19,8 @@ URL = f"http://127.0.0.1:{PORT}"
 def gateway(
     workers: Sequence[str], panel: str, environ: dict[str, str] | None = None
 ) -> Iterator[int]:
-    """Listens at URL inside the block; gives its process id. `panel` is the table [panel]."""
+    """Listens at URL inside the block; gives its process id. `panel` is the table [panel]. Every
+    case may ask something new: nothing is asked over grey behind it, which the next would feel."""
     seats = "".join(
         f'[[worker]]\nname = "w{seat}"\nfamily = "f{seat}"\nmodel = "mock"\nurl = "{url}"\n'
         'prompt = "{question}"\n'
@@ -27,7 +28,7 @@ def gateway(
     )
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "panel.toml"
-        file.write_text(f"[panel]\n{panel}\n[load]\ndrain_s = 0\n{seats}")
+        file.write_text(f"[panel]\n{panel}\ngrounding = false\n[load]\ndrain_s = 0\n{seats}")
         process = subprocess.Popen(
             [sys.executable, "-m", "gateway", f"--port={PORT}"],
             env=os.environ | {"CONSILIUM_PANEL": str(file)} | (environ or {}),

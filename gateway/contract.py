@@ -101,6 +101,10 @@ class Options(_Sent):
         le=1,
         description="Abstain where the answer is likelier than this to be wrong; null: never.",
     )
+    grounding: bool = Field(
+        default=False,
+        description="Wait for the verdict's grounding; false: it is told where it is known.",
+    )
 
 
 def _window(value: Any) -> Any:
@@ -325,6 +329,11 @@ class Verdict(_Frozen):
     )
     familiarity: Familiarity | None = Field(
         default=None, description="null for a panel that was not calibrated."
+    )
+    grounding: float | None = Field(
+        default=None,
+        description="How far the answers depend on the images: 0, the workers say the same to an "
+        "even grey picture; 1, nothing of it. Null where it is not known yet.",
     )
     images: tuple[ImageShown, ...] = Field(
         default=(), description="What was shown of each image, in their order."

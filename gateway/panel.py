@@ -13,10 +13,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 
-import pybase64
-
 from gateway.breaker import Breaker
-from gateway.case import Case, CaseImage
+from gateway.case import Case
 from gateway.contract import (
     Answer,
     AnswerError,
@@ -27,6 +25,7 @@ from gateway.contract import (
     TooFewAnswers,
     UnreadableImage,
 )
+from gateway.grey import GREY, OverGrey
 from gateway.model_server import (
     UNREADABLE,
     CallFailed,
@@ -54,15 +53,11 @@ GRACE_S = 0.05  # for those who are about to answer when the others have decided
 LOOK_S = 10.0  # for the gateway's own question, where cases are given longer
 TRY_AGAIN_S = 2  # where nobody rests: a case takes about as long
 
-# What a worker is asked in order to know whether it answers: about an even grey of 64 x 64 pixels.
-GREY = pybase64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAAAAACPAi4CAAAAK0lEQVR42u3MMREAAAgEoNfkRjeEmwcB"
-    "qMlNRyAQCAQCgUAgEAgEAsHzYAFAdAEArKmlZAAAAABJRU5ErkJggg=="
-)
+# What a worker is asked in order to know whether it answers.
 OWN_CASE = Case(
     id="own",
     question="Is this a picture?",
-    images=(CaseImage(GREY, "grey", (64, 64)),),
+    images=(GREY,),
     language="en",
     context=None,
     choices=None,
@@ -89,6 +84,7 @@ class Panel:
             )
             for worker in settings.workers
         }
+        self._over_grey = OverGrey(settings, store, partial(self._ask_anew, left_s=None))
 
     def resting(self) -> dict[str, float]:
         """Who rests, and in how many seconds it is looked at again."""
@@ -99,6 +95,7 @@ class Panel:
         """Another panel takes its place; open cases are still answered."""
         for breaker in self._breakers.values():
             breaker.close()
+        self._over_grey.close()
 
     def judge(self, case: Case) -> Judge:
         """Who weighs the answers to a case of this kind."""
@@ -124,6 +121,14 @@ class Panel:
             left_s = self._deadline_s(case) - (time.monotonic() - began)
             answers += await self._second_round(case, said, left_s, tell)
         return answers
+
+    async def grounding(
+        self, case: Case, answers: Sequence[Answer], asked_at: float
+    ) -> float | None:
+        """How far the answers depend on the case's images, 0 to 1; None where that is not known.
+        A case that wants to wait for it has its deadline from `asked_at`, a time.monotonic()."""
+        left_s = self._deadline_s(case) - (time.monotonic() - asked_at)
+        return await self._over_grey.grounding(case, answers, left_s)
 
     async def _first_round(
         self,
@@ -221,7 +226,7 @@ class Panel:
         if known is not None:
             self.metrics.recalled.labels("answer").inc()
             return known.model_copy(update={"seconds": time.perf_counter() - began})
-        with span("ask", worker=worker.name) as asking:
+        with self._over_grey.waited_for(worker.name), span("ask", worker=worker.name) as asking:
             answer = await self._ask_anew(worker, case, left_s)
             asking.set_attribute("outcome", answer.error.kind if answer.error else "answered")
         self.metrics.heard(answer)

@@ -106,19 +106,22 @@ class Service:
         self, case: Case, key: str, panel: Panel, began: float, tell: Tell
     ) -> Verdict:
         if known := await recall(self.store, key, Verdict):
-            return self._recalled(known, case, began)
+            return await self._recalled(known, case, panel, began)
         async with self.store.alone(key):
             # Another gateway may have been at it.
             if known := await recall(self.store, key, Verdict):
-                return self._recalled(known, case, began)
+                return await self._recalled(known, case, panel, began)
             async with self._at_work:
                 verdict, whole = await _asked(case, panel, began, tell)
             if whole:
                 await keep(self.store, key, verdict)
         return verdict
 
-    def _recalled(self, known: Verdict, case: Case, began: float) -> Verdict:
+    async def _recalled(self, known: Verdict, case: Case, panel: Panel, began: float) -> Verdict:
         self.metrics.recalled.labels("verdict").inc()
+        if known.grounding is None:  # it may be known by now
+            grounding = await panel.grounding(case, known.answers, time.monotonic())
+            known = known.model_copy(update={"grounding": grounding})
         return _again(known, case, began)
 
     async def report(self) -> PanelReport:
@@ -173,7 +176,10 @@ class Service:
 async def _asked(case: Case, panel: Panel, began: float, tell: Tell) -> tuple[Verdict, bool]:
     """A new verdict, and whether it is whole: nobody failed, nobody was left out, no fall-back."""
     settings = panel.settings
-    opinion = panel.judge(case).weigh(await panel.consult(case, tell))
+    asked_at = time.monotonic()
+    answers = await panel.consult(case, tell)
+    grounding = await panel.grounding(case, answers, asked_at)
+    opinion = panel.judge(case).weigh(answers)
     with span("summarise"):
         wording = await summariser.summarise(case, opinion, settings.summariser, panel.http)
     abstains = opinion.is_riskier_than(case.options.max_risk)
@@ -187,6 +193,7 @@ async def _asked(case: Case, panel: Panel, began: float, tell: Tell) -> tuple[Ve
         agreement=opinion.agreement,
         confidence=opinion.confidence,
         familiarity=opinion.familiarity,
+        grounding=grounding,
         answers=opinion.answers,
         dissent=opinion.dissent,
         summary=wording.summary,
@@ -233,8 +240,9 @@ def _changes(old: Settings, new: Settings) -> dict[str, list[str]]:
         for key in (dict(one or {}) | dict(other or {}))
         if getattr(one, key, None) != getattr(other, key, None)
     ]
-    if old.competence != new.competence and "panel.competence" not in changed:
-        changed.append("panel.competence")  # the same file, written anew
+    learned = [(each.competence, each.grey_answers) for each in (old, new)]
+    if learned[0] != learned[1] and "panel.competence" not in changed:
+        changed.append("panel.competence")  # the same files, written anew
     return {
         "added": [name for name in now if name not in before],
         "removed": [name for name in before if name not in now],

@@ -32,6 +32,7 @@ from pydantic import (
 
 from gateway.contract import Language
 from gateway.verdict.competence import Competence, CompetenceError, load_competence
+from gateway.verdict.grey_answers import GreyAnswers, GreyAnswersError, beside, load_grey_answers
 
 SUMMARISER = "summariser"  # no worker's name; what its server calls the model
 SUMMARISER_PORT = 8100
@@ -133,6 +134,11 @@ class PanelSettings(_Frozen):
         default="all", description="So many are asked, those who are best in such cases."
     )
     generalist: str | None = Field(default=None, description="Who is always asked beside those.")
+    grounding: bool = Field(
+        default=True,
+        description="Behind a verdict workers are asked what they say without its images, once for "
+        "each question; false: only where a case wants to wait for it.",
+    )
 
 
 class WorkerSettings(_Frozen):
@@ -248,6 +254,7 @@ class Settings(_Frozen):
     audit: AuditSettings = AuditSettings()
     http: Http = Http()
     competence: Competence | None = None
+    grey_answers: GreyAnswers | None = None
     panel_hash: str
     secret: SecretBytes
     secret_is_random: bool = Field(default=False, description="None was given: others differ.")
@@ -319,6 +326,7 @@ def load_settings(
     settings = _validated(path, content, environ)
     if with_competence and settings.panel.competence:
         content["competence"] = _competence(path, settings)
+        content["grey_answers"] = _grey_answers(path, settings)
         settings = _validated(path, content, environ)
     return settings
 
@@ -350,6 +358,17 @@ def _competence(path: Path, settings: Settings) -> Competence:
             f"{MEND_COMPETENCE}"
         )
     return learned.model_copy(update={"workers": known})
+
+
+def _grey_answers(path: Path, settings: Settings) -> GreyAnswers | None:
+    """Those beside the competence file, of the workers that are seated as they were then."""
+    try:
+        found = load_grey_answers(beside(path.parent / str(settings.panel.competence)))
+    except GreyAnswersError as error:
+        raise SettingsError(
+            f"{path}: panel.competence: {error}; run consilium calibrate --grey, or remove it"
+        ) from error
+    return found and found.of_seats({w.name: (w.model, w.prompt) for w in settings.workers})
 
 
 def _read(path: Path) -> dict[str, Any]:

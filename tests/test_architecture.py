@@ -34,6 +34,7 @@ FLOORS: dict[str, list[str]] = {
         "watch verdict",
         "breaker model_server store",
         "settings",
+        "grey",
         "door intake panel summariser",
         "service",
         "out",

@@ -35,6 +35,7 @@ from gateway.contract import (
 from gateway.intake.request import refuse_fields
 from gateway.out.stream import Event
 from gateway.settings import Settings
+from gateway.verdict.grounding import remark
 
 MODEL = "consilium"
 ABSTAINED = "The panel abstains: it is too likely to be wrong."
@@ -248,7 +249,7 @@ def usage(case: Case, verdict: Verdict) -> dict[str, int]:
     makes of a picture is its own."""
     asked = [case.question, case.context or "", *(case.choices or ())]
     prompt = sum(len(WORD.findall(text)) for text in asked)
-    completion = len(WORD.findall(verdict.answer or ABSTAINED))
+    completion = sum(len(WORD.findall(text)) for text in _said(verdict).values() if text)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
@@ -311,12 +312,12 @@ def _language(model: str, settings: Settings) -> str | None:
 def _said(verdict: Verdict) -> dict[str, Any]:
     if verdict.answer is None:
         return {"content": None, "refusal": ABSTAINED}
-    known = verdict.familiarity
-    if known and known.unfamiliar:
+    said = [verdict.answer, remark(verdict)]
+    if verdict.familiarity and verdict.familiarity.unfamiliar:
         # Before the answer: who reads no further than that has read it.
-        warning = UNFAMILIAR[verdict.language].format(why=known.why)
-        return {"content": f"{warning}\n\n{verdict.answer}", "refusal": None}
-    return {"content": verdict.answer, "refusal": None}
+        why = verdict.familiarity.why
+        said.insert(0, UNFAMILIAR[verdict.language].format(why=why))
+    return {"content": "\n\n".join(filter(None, said)), "refusal": None}
 
 
 def _head(kind: str, case_id: str, chat: ChatRequest) -> dict[str, Any]:

@@ -68,6 +68,9 @@ def ask(
         float | None,
         typer.Option(min=0, max=1, help="Abstain where the answer is likelier to be wrong."),
     ] = None,
+    grounding: Annotated[
+        bool, typer.Option("--grounding", help="Wait for how far it depends on the image.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
     key: Annotated[
         str | None, typer.Option(envvar="CONSILIUM_KEY", help="Better not on the command line.")
@@ -106,6 +109,7 @@ def ask(
             "summarise": summarise,
             "rounds": rounds,
             "max_risk": max_risk,
+            "grounding": grounding,
         },
     }
     how: dict[str, Any] = {

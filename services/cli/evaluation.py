@@ -104,18 +104,29 @@ def calibrate(
     runs: Annotated[list[Path], typer.Argument(help="Stored runs of consilium evaluate.")],
     out: Annotated[Path, typer.Option(help="Where panel.toml's competence key points to.")],
     data: Data = HERE,
+    grey: Annotated[
+        list[Path] | None,
+        typer.Option(help="Runs with --blank-images: their answers are written beside --out."),
+    ] = None,
     panel: Panel = PANEL_FILE,
 ) -> None:
     """Learn how far each worker is to be believed, from questions it was not trained on."""
     from gateway.verdict.competence import save_competence
+    from gateway.verdict.grey_answers import beside, save_grey_answers
     from models.data.example import DataError
     from services.evaluation.fit import calibrate as run
+    from services.evaluation.grey import grey_answers
     from services.evaluation.stored_run import EvaluationError
 
     with failures(DataError, EvaluationError):
-        competence = run(runs, settings_of(panel, with_competence=False), data)
+        settings = settings_of(panel, with_competence=False)
+        competence = run(runs, settings, data)
+        without_image = grey_answers(grey, settings, data) if grey else None
         save_competence(competence, out)
         console.print(f"learned from {competence.learned_from}: {out}")
+        if without_image:
+            save_grey_answers(without_image, beside(out))
+            console.print(f"what is said without the image: {beside(out)}")
 
 
 @app.command()

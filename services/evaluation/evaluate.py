@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import httpx
-from PIL import Image
 
 from gateway.client import GATEWAY_URL, GatewayUnreachable, bearer, read_reply
 from gateway.contract import Language, PanelReport, Summarise
+from gateway.grey import GREY
 from models import exported
 from models.data import datasets, own_file
 from models.data.example import DataError, Example, another_for_each
@@ -187,8 +187,8 @@ def _with_other_images(examples: list[Example], seed: int) -> list[Example]:
 
 
 def _with_blank_images(examples: list[Example], blank: Path) -> list[Example]:
-    """Each image replaced by one that shows nothing, `blank`, which is written."""
-    Image.new("L", (384, 384), 128).save(blank)
+    """Each image replaced by that by which a verdict's grounding is known, written to `blank`."""
+    blank.write_bytes(GREY.data)
     return [replace(e, images=(blank,) * len(e.images)) for e in examples]
 
 

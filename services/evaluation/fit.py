@@ -84,7 +84,7 @@ def calibrate(runs: Sequence[Path], settings: Settings, data: Path) -> Competenc
     cases, sources = hear(runs, data)
     refuse_strangers(cases, settings)
     competence = _learned(cases, settings)
-    served = _served(runs)
+    weights = served(runs)
     shares: dict[str, list[tuple[float, bool]]] = defaultdict(list)
     for case, opinion in zip(cases, cross_fitted(cases, settings), strict=True):
         winner = opinion.winner
@@ -94,7 +94,7 @@ def calibrate(runs: Sequence[Path], settings: Settings, data: Path) -> Competenc
         update={
             "learned_from": "; ".join(sources),
             "workers": {
-                name: worker.model_copy(update={"weights": served.get(name)})
+                name: worker.model_copy(update={"weights": weights.get(name)})
                 for name, worker in competence.workers.items()
             },
             "verdict": {name: _line_of(each) for name, each in sorted(shares.items())},
@@ -121,7 +121,7 @@ def hear(runs: Sequence[Path], data: Path) -> tuple[list[Heard], list[str]]:
     return cases, sources
 
 
-def _served(runs: Sequence[Path]) -> dict[str, str | None]:
+def served(runs: Sequence[Path]) -> dict[str, str | None]:
     """By worker: the weights that gave its answers, where those were the same in all runs."""
     found: dict[str, set[str | None]] = defaultdict(set)
     for folder in runs:

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from gateway.settings import SUMMARISER, Settings
+from gateway.verdict.grey_answers import beside
 from services.running.engine import (
     SHARE_OF_GPU,
     EngineError,
@@ -140,7 +141,10 @@ def _gateway(
         environment[url_variable(name)] = f"http://{host_of(name)}:{ENGINE_PORT}"
     volumes = [_read_only(panel, "/app/panel.toml")]
     if competence := settings.panel.competence:
-        volumes.append(_read_only(str(Path(panel).parent / competence), _inside(competence)))
+        learned, grey = [competence], beside(Path(competence))
+        if (settings.file.parent / grey).is_file():
+            learned.append(str(grey))
+        volumes += [_read_only(str(Path(panel).parent / each), _inside(each)) for each in learned]
     if folder := settings.audit.folder:
         if _inside(folder) != _inside(AUDIT):
             raise EngineError(

@@ -10,6 +10,7 @@ from rich.table import Table
 from gateway.client import ask
 from gateway.contract import Verdict
 from gateway.settings import Settings
+from gateway.verdict.grounding import remark
 from models.assets import cache_dir
 from services.running.stack import running, whole_panel
 
@@ -65,6 +66,8 @@ def show(verdict: Verdict, put: Callable[[object], None]) -> None:
         f"worded by {verdict.summary.by}, {verdict.seconds:.2f} s"
         f"{', from the cache' if verdict.cached else ''}"
     )
+    if verdict.grounding is not None:
+        put(" ".join(filter(None, [f"Grounding {verdict.grounding:.2f}.", remark(verdict)])))
     for other in verdict.dissent:
         put(f"Dissent: {other.text} ({', '.join(other.workers)}, weight {other.weight:.2f})")
     if not verdict.dissent:

@@ -99,6 +99,8 @@ WRONG: list[tuple[str, Any, str]] = [
     ("options.deadline_s", 9000, "must be at most 600"),
     ("options.max_risk", -1, "must be at least 0"),
     ("options.max_risk", {}, "must be a number"),
+    ("options.grounding", "often", "must be true or false"),
+    ("options.grounding", [True], "must be true or false"),
     ("image", PLAIN, "is images meant?"),
     ("choice", ["a", "b"], "is choices meant?"),
     ("options.workerz", ["w0"], "is workers meant?"),

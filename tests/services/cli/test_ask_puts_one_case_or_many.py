@@ -22,7 +22,7 @@ def test_every_field_of_a_case_has_an_option(fake, consilium, scan):
     gateway = fake()
     how = ("--gateway", gateway.url, "--key", "consilium_a\n")
     given = "--language en --context fever --modality ct --choices yes,no --workers a,b"
-    given += " --summarise always --rounds 2 --max-risk 0.2"
+    given += " --summarise always --rounds 2 --max-risk 0.2 --grounding"
 
     assert consilium("ask", scan, "-q", "Is it?", *given.split(), *how).status == 0
     assert consilium("ask", scan, scan, "-q", "Is it?", *how).status == 0
@@ -42,6 +42,7 @@ def test_every_field_of_a_case_has_an_option(fake, consilium, scan):
         "summarise": "always",
         "rounds": 2,
         "max_risk": 0.2,
+        "grounding": True,
     }
     assert plain["choices"] is None and plain["options"]["workers"] is None
     assert gateway.keys == ["Bearer consilium_a"] * 2
@@ -84,6 +85,12 @@ def test_a_person_is_shown_what_an_answer_goes_by(fake, consilium, scan):
     assert [line for line in done.out.splitlines() if "remembers" in line] == [
         f"w0 remembers slake/{number}, 0.93 alike: Which organ? Liver" for number in range(3)
     ]
+
+
+def test_a_person_is_shown_how_far_the_answer_depends_on_the_image(fake, consilium, scan):
+    body = VERDICT.model_copy(update={"grounding": 0.018}).model_dump_json().encode()
+    done = consilium("ask", scan, "-q", "Is it?", "--gateway", fake((200, {}, body)).url)
+    assert "Grounding 0.02. The same answer as without the image.\n" in done.out
 
 
 def test_many_cases_are_a_line_each(fake, consilium, scan):

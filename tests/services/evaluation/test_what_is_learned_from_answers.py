@@ -1,13 +1,17 @@
 """calibrate and replay, on stored answers of workers whose habits we know."""
 
+import json
+
 import pytest
 from PIL import Image
 
 from gateway.verdict.competence import Cell
+from gateway.verdict.grey_answers import load_grey_answers, save_grey_answers
 from services.evaluation.fit import calibrate, cross_fitted, hear
+from services.evaluation.grey import grey_answers
 from services.evaluation.replay import replay
 from services.evaluation.stored_run import EvaluationError, Run, claim
-from tests.services.conftest import EACH, IMAGES
+from tests.services.conftest import EACH, IMAGES, PLACE, YES_NO
 
 
 def test_it_learns_who_knows_what(stored, settings, data):
@@ -79,6 +83,35 @@ def test_a_run_of_another_panel_is_told_how_to_name_it(program, stored, settings
     elsewhere = settings.model_copy(update={"workers": settings.workers[:1]})
     with pytest.raises(EvaluationError, match=r"are of w1, w2 too, and .* w0 only; .* --panel"):
         program([stored], elsewhere, data)
+
+
+def test_what_was_said_over_grey_is_told_again(stored, settings, data, tmp_path):
+    """As it was said last, to three digits; from a run of blank images alone."""
+    with pytest.raises(EvaluationError, match="not grey; take a --blank-images run"):
+        grey_answers([stored], settings, data)
+    run = json.loads((stored / "run.json").read_text())
+    run |= {"blank_images": True, "models": {"w0": "0123"}}
+    (stored / "run.json").write_text(json.dumps(run))
+    record = json.loads((stored / "verdicts.jsonl").read_text().splitlines()[-1])
+    answer = record["verdict"]["answers"][0]
+    answer |= {"text": "Middle", "confidence": 0.70049}
+    keys = ("begins", "whole", "probability")
+    others = [("Left", True, 0.15), ("Right", False, 0.02), ("x", True, 0.01999)]
+    answer["alternatives"] = [dict(zip(keys, o, strict=True)) for o in others]
+    with (stored / "verdicts.jsonl").open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+    save_grey_answers(grey_answers([stored], settings, data), tmp_path / "grey.json")
+
+    found = load_grey_answers(tmp_path / "grey.json")
+    assert found.answers["en"].keys() == {YES_NO, PLACE}
+    told = found.answers["en"][PLACE]["w0"]
+    assert told == ("Middle", 0.7, (("Left", True, 0.15), ("Right", False, 0.02)))
+    assert {name: each.weights for name, each in found.workers.items()} == {
+        "w0": "0123",
+        "w1": None,
+        "w2": None,
+    }
 
 
 def test_runs_that_teach_nothing_are_refused(stored, settings, data, tmp_path):

@@ -257,12 +257,16 @@ def settings_with(tmp_path: Path, *pairs: tuple[str, str], more: str = "") -> Se
 def test_competence_is_mounted_where_the_gateway_looks(
     named: str, here: str, there: str, tmp_path: Path
 ) -> None:
-    """It reads a path as from the panel file's folder, which in its container is /app."""
+    """It reads a path as from the panel file's folder, which in its container is /app. The grey
+    answers beside it, where there are some, too."""
     settings = settings_with(tmp_path, ("models/zoo/competence.json", named))
+    (tmp_path / "c.grey.json").touch()
 
     gateway = yaml.safe_load(compose(settings))["services"]["gateway"]
 
     assert gateway["volumes"][1] == f"{here}:{there}:ro"
+    grey = ["./c.grey.json:/app/c.grey.json:ro"] if named == "c.json" else []
+    assert [volume for volume in gateway["volumes"] if "grey" in volume] == grey
 
 
 def test_a_model_is_mounted_where_its_engine_looks(

@@ -43,11 +43,11 @@ def draw(
     out: Path,
 ) -> None:
     """Write policies.png, agreement.png, reliability.png and coverage.png into `out`; the last two
-    where a policy has a confidence for every case."""
+    where a policy has confidences."""
     sure = {
         name: np.array(told, dtype=float)
         for name, told in confidences.items()
-        if all(confidence is not None for confidence in told)
+        if any(confidence is not None for confidence in told)
     }
     accuracy = {name: each["accuracy"] for name, each in summary["policies"].items()}
     with plt.rc_context(STYLE):
@@ -129,10 +129,11 @@ def reliability(sure: Mapping[str, Any], rights: Mapping[str, Sequence[bool]]) -
     """Bins of as many cases each: what lies under a point is said by its place, not by its size."""
     figure, axes = plt.subplots()
     axes.axline((0, 0), (1, 1), color="grey", linestyle=":", marker="")
-    for name, told in sure.items():
+    for name, each in sure.items():
+        known = ~np.isnan(each)
+        told, right = each[known], np.array(rights[name], dtype=float)[known]
         order = np.argsort(told, kind="stable")
         parts = np.array_split(order, min(BINS, len(order)))
-        right = np.array(rights[name], dtype=float)
         axes.plot(
             [told[part].mean() for part in parts],
             [right[part].mean() for part in parts],

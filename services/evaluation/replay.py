@@ -27,6 +27,7 @@ from services.evaluation.score import BOOTSTRAP_SEED, is_right
 from services.evaluation.stored_run import EvaluationError, Outcome, Run
 
 COVERAGE = 0.8  # of the cases, the most confident ones
+SURE = 0.8  # a confidence at which a reader would go by the answer
 
 
 @dataclass(frozen=True)
@@ -204,13 +205,20 @@ def _minus(one: Sequence[bool], other: Sequence[bool]) -> list[int]:
 def _of_confidence(
     confidences: Sequence[float | None], right: Sequence[bool], images: Sequence[Any]
 ) -> dict[str, Any]:
-    """Calibration error, and how much better the surest cases are than all."""
-    told = [confidence for confidence in confidences if confidence is not None]
-    if len(told) < len(confidences):
-        return {"calibration_error": None, "at_coverage": None}
-    error = calibration_error.score(told, right, images, BOOTSTRAP_SEED)
-    kept = np.argsort(-np.array(told), kind="stable")[: round(COVERAGE * len(told))]
+    """Calibration error, where a confidence was told; how much better the surest cases are than
+    all, those without one last; and how often the answer was wrong and sure, of all cases."""
+    told = [n for n, confidence in enumerate(confidences) if confidence is not None]
+    if not told:
+        return dict.fromkeys(("told", "calibration_error", "at_coverage", "wrong_and_sure"))
+    sure = [confidence or 0.0 for confidence in confidences]
+    error = calibration_error.score(
+        [sure[n] for n in told], [right[n] for n in told], [images[n] for n in told], BOOTSTRAP_SEED
+    )
+    kept = np.argsort(-np.array(sure), kind="stable")[: round(COVERAGE * len(sure))]
+    wrong = [each >= SURE and not is_ for each, is_ in zip(sure, right, strict=True)]
     return {
+        "told": len(told) / len(sure),
+        "wrong_and_sure": asdict(mean(wrong, images, BOOTSTRAP_SEED)),
         "calibration_error": asdict(error),
         "at_coverage": asdict(
             mean([right[i] for i in kept], [images[i] for i in kept], BOOTSTRAP_SEED)
@@ -236,17 +244,23 @@ def _show(summary: dict[str, Any]) -> None:
     run = summary["run"]
     print(f"{run['dataset']} {run['split']} {run['language']}: {run['cases']} cases, exact match")
     print(f"{'policy':16} {'right':>20} {'over ' + summary['best_worker']:>22}", end="")
-    print(f"{'calibration error':>20} {f'surest {COVERAGE:.0%}':>14}")
+    print(
+        f"{'calibration error':>20} {f'surest {COVERAGE:.0%}':>12} {f'wrong at {SURE}':>13}", end=""
+    )
+    print(f"{'told':>7}")
     for name, each in summary["policies"].items():
         error, covered = each["calibration_error"], each["at_coverage"]
+        wrong, told = each["wrong_and_sure"], each["told"]
         print(
             f"{name:16} {_percent(each['accuracy'], ''):>20} "
             f"{_percent(each['over_best_worker'], '+'):>22}"
             f"{format(error['value'], '.3f') if error else '–':>20}"
-            f"{format(100 * covered['value'], '.1f') if covered else '–':>14}"
+            f"{format(100 * covered['value'], '.1f') if covered else '–':>13}"
+            f"{format(100 * wrong['value'], '.1f') if wrong else '–':>14}"
+            f"{format(told, '.0%') if told else '–':>7}"
         )
-    if not all(each["calibration_error"] for each in summary["policies"].values()):
-        print("–: it does not say of every case how sure it is")
+    if not all(each["told"] for each in summary["policies"].values()):
+        print("–: it does not say how sure it is")
     for agreement, each in summary["by_agreement"].items():
         print(f"said by {agreement}: right in {_percent(each, '')} of {each['cases']} cases")
     for who, count in (summary["worded_by"] or {}).items():

@@ -70,7 +70,7 @@ def test_policies_are_compared_on_the_same_answers(stored, settings, data, tmp_p
     printed = capsys.readouterr().out
     assert "over " + best in printed and "nan" not in printed
     (vote,) = [line for line in printed.splitlines() if line.startswith("vote")]
-    assert vote.split()[-2:] == ["–", "–"] and "\n–: it does not say" in printed
+    assert vote.split()[-4:] == ["–"] * 4 and "\n–: it does not say" in printed
 
 
 def test_without_a_competence_file_there_is_only_the_vote(stored, settings, data):

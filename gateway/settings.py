@@ -357,7 +357,8 @@ def _competence(path: Path, settings: Settings) -> Competence:
             f"{path}: panel.competence: {file} was learned from no worker as it is seated now; "
             f"{MEND_COMPETENCE}"
         )
-    return learned.model_copy(update={"workers": known})
+    tells = tuple(name for name in learned.tells if name in known)
+    return learned.model_copy(update={"workers": known, "tells": tells})
 
 
 def _grey_answers(path: Path, settings: Settings) -> GreyAnswers | None:

@@ -107,7 +107,8 @@ class Competence(_Frozen):
     """`correlation` is that of two workers' errors, by family. `voices` says by language and manner
     how loud each worker is, 1 on average. `verdict` makes the weighed share of
     the winning answer the probability that it is right, by language and by manner; a language that
-    is not there has none. `familiarity` has the same names, and `tells` whose likenesses it is of.
+    is not there has none. `familiarity` has the same names, and `tells` whose likenesses it is of:
+    no other worker is heeded in that.
 
     A worker that is not there is a newcomer. What it says of itself cannot be believed yet: it
     begins halfway, in log-odds, between a guess and what the others are in such cases.

@@ -99,7 +99,7 @@ class Judge:
         A tie goes to the answer whose givers were surer on average, then to the earlier seat.
         """
         answers = tuple(answers)
-        told = _told(answers)
+        told = self._told(answers)
         cell = self._cell(told)
         # A worker's last word is its answer.
         standing = {answer.worker: answer for answer in answers if answer.text is not None}
@@ -153,7 +153,7 @@ class Judge:
     def beliefs(self, answers: Sequence[Answer]) -> list[tuple[str, dict[str, float]]]:
         """Each answer that was given, as the one words it who is believed most; and how far every
         worker believes in it. One answer of a worker, each with a text."""
-        cell = self._cell(_told(answers))
+        cell = self._cell(self._told(answers))
         own = {answer.worker: self._own_belief(answer, cell) for answer in answers}
         return [
             (
@@ -166,7 +166,7 @@ class Judge:
     def is_decided(self, heard: Collection[Answer], missing: Collection[str]) -> bool:
         """Whether the `missing` workers cannot change who wins, whatever they say and however many
         of them answer. Every answer of `heard` has a text."""
-        told = _told(heard)
+        told = self._told(heard)
         if not told and self.competence and not set(self.competence.tells).isdisjoint(missing):
             return False  # who may yet tell what kind of case it is
         first = self.weigh(heard).winner.meaning
@@ -231,6 +231,12 @@ class Judge:
         correlation = self.competence.correlation.get(family, 0.0) if self.competence else 0.0
         return 1 / (1 + (members - 1) * correlation)
 
+    def _told(self, answers: Iterable[Answer]) -> Likeness | None:
+        """How familiar the case is to the worker whose likenesses the panel was calibrated on:
+        another one's are of other cases, and on another scale."""
+        tells = self.competence.tells if self.competence else ()
+        return next((a.likeness for a in answers if a.likeness and a.worker in tells), None)
+
     def _cell(self, told: Likeness | None) -> Cell:
         return replace(self.cell, manner=told.manner) if told else self.cell
 
@@ -248,11 +254,6 @@ class Judge:
         # What it does not believe of its own answer, it believes of others as it nearly said them.
         left = max(1 - (answer.confidence or 0), EDGE)
         return (1 - own) * min(nearly_said(answer, {a.text or "" for a in group}) / left, 1.0)
-
-
-def _told(answers: Iterable[Answer]) -> Likeness | None:
-    """How familiar the case is to a worker that tells it."""
-    return next((answer.likeness for answer in answers if answer.likeness), None)
 
 
 def in_case_order(case: Case, texts: Sequence[str]) -> list[str]:

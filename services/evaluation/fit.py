@@ -6,12 +6,12 @@ scored on images that were left out of the fit.
 """
 
 import math
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,9 @@ class Heard:
     def by(self, worker: str) -> Answer | None:
         return next((a for a in self.answers if a.worker == worker and a.text is not None), None)
 
+    def likeness_by(self, tells: Collection[str]) -> Likeness | None:
+        return next((a.likeness for a in self.answers if a.worker in tells and a.likeness), None)
+
 
 def calibrate(runs: Sequence[Path], settings: Settings, data: Path) -> Competence:
     """The competence of the seated workers, from stored runs over questions that none of them was
@@ -83,6 +86,7 @@ def calibrate(runs: Sequence[Path], settings: Settings, data: Path) -> Competenc
     """
     cases, sources = hear(runs, data)
     refuse_strangers(cases, settings)
+    cases = _in_manners(cases)
     competence = _learned(cases, settings)
     weights = served(runs)
     shares: dict[str, list[tuple[float, bool]]] = defaultdict(list)
@@ -97,8 +101,13 @@ def calibrate(runs: Sequence[Path], settings: Settings, data: Path) -> Competenc
                 name: worker.model_copy(update={"weights": weights.get(name)})
                 for name, worker in competence.workers.items()
             },
-            "verdict": {name: _line_of(each) for name, each in sorted(shares.items())},
-            **_familiar(cases),
+            "verdict": {
+                name: _line_of(each)
+                for name, each in sorted(shares.items())
+                # A manner in which all are right, or all wrong, is as its language is.
+                if "/" not in name or len({right for _, right in each}) > 1
+            },
+            "familiarity": _familiarity(cases, competence.tells),
         }
     )
 
@@ -133,9 +142,8 @@ def served(runs: Sequence[Path]) -> dict[str, str | None]:
 def heard_in(language: Language, example: Example, outcome: Outcome) -> Heard:
     kind = kind_of(example.question, language)
     answers = tuple(answer for answer in outcome.answers if answer.round == 1)
-    manner = next((answer.likeness.manner for answer in answers if answer.likeness), None)
     modality = MODALITIES.get((example.modality or "").lower())
-    return Heard(example, Cell(language, kind, modality, manner), answers)
+    return Heard(example, Cell(language, kind, modality), answers)
 
 
 def refuse_strangers(cases: Sequence[Heard], settings: Settings) -> None:
@@ -156,6 +164,7 @@ def cross_fitted(cases: Sequence[Heard], settings: Settings) -> list[Opinion]:
     Raises:
         EvaluationError: too few answers.
     """
+    cases = _in_manners(cases)
     found: dict[int, Opinion] = {}
     for learned, left_out in _folds(cases):
         competence = _learned([cases[index] for index in learned], settings)
@@ -186,6 +195,7 @@ def _learned(cases: Sequence[Heard], settings: Settings) -> Competence:
         workers=workers,
         correlation=_correlations(cases, settings),
         verdict={},
+        tells=_tells(cases),
     )
     return known.model_copy(update={"voices": _voices(cases, settings, known)})
 
@@ -330,30 +340,46 @@ def _line_of(shares: Sequence[tuple[float, bool]]) -> Line:
     )
 
 
-def _familiar(cases: Sequence[Heard]) -> dict[str, Any]:
-    """Who tells how like its own cases a case is; how like they were, by language and manner."""
-    tells: set[str] = set()
+def _tells(cases: Sequence[Heard]) -> tuple[str, ...]:
+    """The worker that tells, most often, how like its own cases a case is: another's likenesses are
+    of other cases, and on another scale."""
+    told = Counter(a.worker for case in cases for a in case.answers if a.likeness)
+    return tuple(worker for worker, _ in told.most_common(1))
+
+
+def _in_manners(cases: Sequence[Heard]) -> list[Heard]:
+    """Each with its manner, where that was told and is that of FEWEST cases in its language."""
+    tells = _tells(cases)
+    told = [
+        replace(case, cell=replace(case.cell, manner=likeness.manner if likeness else None))
+        for case in cases
+        for likeness in [case.likeness_by(tells)]
+    ]
+    counts = Counter(case.cell.ways[0] for case in told)
+    return [
+        known if counts[known.cell.ways[0]] >= FEWEST else case
+        for case, known in zip(cases, told, strict=True)
+    ]
+
+
+def _familiarity(cases: Sequence[Heard], tells: tuple[str, ...]) -> dict[str, Likenesses]:
+    """How like its own cases they were to the one who tells, by language and manner."""
     by: dict[str, list[Likeness]] = defaultdict(list)
     for case in cases:
-        for answer in case.answers:
-            if answer.likeness:
-                tells.add(answer.worker)
-                for name in case.cell.ways:
-                    by[name].append(answer.likeness)
+        if likeness := case.likeness_by(tells):
+            for name in case.cell.ways:
+                by[name].append(likeness)
 
     def steps(values: list[float]) -> tuple[float, ...]:
         # Rounded down, so that a case which is as alike as the least is not below it.
         return tuple(math.floor(v * 1e4) / 1e4 for v in np.quantile(values, STEPS, method="lower"))
 
     return {
-        "tells": tuple(sorted(tells)),
-        "familiarity": {
-            name: Likenesses(
-                image=steps([each.image for each in likenesses]),
-                question=steps([each.question for each in likenesses]),
-            )
-            for name, likenesses in sorted(by.items())
-        },
+        name: Likenesses(
+            image=steps([each.image for each in likenesses]),
+            question=steps([each.question for each in likenesses]),
+        )
+        for name, likenesses in sorted(by.items())
     }
 
 

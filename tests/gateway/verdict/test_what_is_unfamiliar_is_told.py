@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.contract import Answer, Likeness
+from gateway.settings import load_settings
 from gateway.verdict.competence import (
     Cell,
     Competence,
@@ -137,6 +138,36 @@ def test_nothing_is_decided_before_the_manner_is_told():
 
     assert not judge.is_decided(sure[:2], ["w2"])
     assert judge.is_decided([sure[0], sure[2].model_copy(update={"likeness": told()})], ["w1"])
+
+
+def test_likenesses_are_those_of_the_worker_that_was_calibrated():
+    """Another worker's are of other cases; that its word came first makes no difference."""
+    judge = Judge(FAMILIES, CELL, learned(), "Is it?")
+    stranger = told(image=0.0, manner="vqa_med_2019")
+    said = answers(told(manner="slake"))
+    both = [said[0].model_copy(update={"likeness": stranger}), *said[1:]]
+
+    heard, as_told = judge.weigh(both), judge.weigh(said)
+    assert (heard.winner, heard.familiarity) == (as_told.winner, as_told.familiarity)
+    alone = judge.weigh([*both[:2], said[2].model_copy(update={"likeness": None})])
+    assert alone.familiarity and alone.familiarity.why == WHY["en"]["untold"]
+
+
+def test_who_is_seated_anew_no_longer_tells(panel_file, tmp_path):
+    """Another model may remember other cases: its likenesses are on no scale that is known."""
+    changed = {"model": "another"}
+    competence = learned()
+    workers = competence.workers | {"w2": competence.workers["w2"].model_copy(update=changed)}
+    save_competence(
+        competence.model_copy(update={"workers": workers}), tmp_path / "competence.json"
+    )
+    path = panel_file(
+        ["http://127.0.0.1:1"] * 3, panel='quorum = 1\ncompetence = "competence.json"'
+    )
+
+    seated = load_settings(path, environ={}).competence
+
+    assert seated and "w2" not in seated.workers and seated.tells == ()
 
 
 def reply(likeness: object) -> bytes:

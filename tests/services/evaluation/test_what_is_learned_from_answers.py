@@ -47,6 +47,48 @@ def test_the_verdict_is_as_often_right_as_it_says(stored, settings, data):
         assert sum(right for _, right in part) / len(part) == pytest.approx(sure, abs=0.08)
 
 
+def with_likenesses(stored, tell) -> None:
+    """`tell` gives each worker's likeness, if any, by worker and the number of the question."""
+    path = stored / "verdicts.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    for number, record in enumerate(records):
+        for answer in record["verdict"]["answers"]:
+            answer["likeness"] = tell(answer["worker"], number)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def test_of_a_manner_in_which_few_are_asked_nothing_is_learned(stored, settings, data):
+    """Three questions that are put as another set puts its own say nothing of that set: no line, no
+    voice, no bound to the familiar. All three have the same answer, right or wrong."""
+
+    def tell(worker: str, number: int) -> dict[str, object] | None:
+        manner = "rare" if number in (1, 3, 5) else "slake"
+        return {"image": 0.9, "question": 0.9, "manner": manner} if worker == "w1" else None
+
+    with_likenesses(stored, tell)
+    learned = calibrate([stored], settings, data)
+
+    assert learned.verdict.keys() == learned.familiarity.keys() == {"en", "en/@slake"}
+    assert learned.voices.keys() == {"en", "en/@slake"}
+    assert not any("@rare" in name for name in learned.workers["w0"].skills)
+
+
+def test_one_worker_tells_what_is_familiar(stored, settings, data):
+    """Of two that do, whose likenesses are on scales of their own, the one that tells more."""
+
+    def tell(worker: str, number: int) -> dict[str, object] | None:
+        image = {"w0": 0.1, "w1": 0.9}.get(worker)
+        if image is None or (worker == "w0" and number == 0):
+            return None
+        return {"image": image, "question": 0.9, "manner": "slake"}
+
+    with_likenesses(stored, tell)
+    learned = calibrate([stored], settings, data)
+
+    assert learned.tells == ("w1",)
+    assert set(learned.familiarity["en"].image) == {0.9}
+
+
 def test_policies_are_compared_on_the_same_answers(stored, settings, data, tmp_path, capsys):
     learned = calibrate([stored], settings, data)
     seated = settings.model_copy(update={"competence": learned})

@@ -108,17 +108,16 @@ def draw(folder: Path) -> None:
 
 
 def tell(runs: list[Path], panel: Path, data: Path) -> None:
+    """A line for each run; the first one's cases are those that are known."""
     settings = load_settings(panel)
     known: list[Familiarity] = []
-    print(
-        f"{'run':24} {'cases':>6} {'image':>7} {'question':>9} {'unfamiliar':>11} {'wrong at 0.8':>13}"
-    )
+    heads = ("image", "question", "unfamiliar", "wrong at 0.8")
+    print(f"{'run':20} {'cases':>6}" + "".join(f"{head:>14}" for head in heads))
     for run in runs:
         cases, _ = fit.hear([run], data)
         opinions = [fit.opinion_of(case, settings, settings.competence) for case in cases]
-        told = [
-            o.familiarity for o in opinions if o.familiarity and o.familiarity.image is not None
-        ]
+        found = [opinion.familiarity for opinion in opinions]
+        told = [each for each in found if each and each.image is not None]
         wrong = sum(
             (o.confidence or 0) >= SURE and not is_right(o.winner.text, case.example)
             for o, case in zip(opinions, cases, strict=True)

@@ -3,6 +3,8 @@
 import itertools
 import json
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -25,6 +27,7 @@ from gateway.verdict.weigh import Judge, nearly_said
 from tests.gateway.test_the_panel_survives_its_workers import ask
 
 CELL = Cell("en", "count", "ct")
+LOUD = ((), (2.0, 0.1, 1.5, 0.4), (0.05, 0.05, 3.2, 0.7))
 
 
 def worker(**offsets: float) -> Worker:
@@ -35,14 +38,15 @@ def worker(**offsets: float) -> Worker:
     return Worker(model="mock", prompt="Question: {question} Answer:", slope=1, skills=skills)
 
 
-def judge(correlation: float = 0.0, **workers: Worker) -> Judge:
-    """w0 and w1 are of one family, all others of their own."""
+def judge(correlation: float = 0.0, loud: Sequence[float] = (), **workers: Worker) -> Judge:
+    """w0 and w1 are of one family, all others of their own; `loud` is how loud each is."""
     known = workers or {f"w{seat}": worker() for seat in range(4)}
     families = {name: "one" if name in ("w0", "w1") else name for name in known}
     learned = Competence(
         learned_from="a test",
         workers=known,
         correlation={"one": correlation},
+        voices={"en": {f"w{seat}": each for seat, each in enumerate(loud)}},
         verdict={"en": Line()},
     )
     return Judge(families, CELL, learned)
@@ -111,13 +115,29 @@ def test_what_another_beginning_fits(begins, whole, probability):
     assert nearly_said(answer, ["Left lung."]) == probability
 
 
+def test_a_voice_is_as_loud_as_was_learned():
+    answers = [said(0, "1", 0.6), said(2, "2", 0.7)]
+    assert judge().weigh(answers).winner.text == "2"
+    assert judge(loud=(2, 1, 1, 1)).weigh(answers).winner.text == "1"
+    newcomer = said(4, "2", 0.7)  # as loud as the average
+    panel = judge(loud=(2, 1, 1, 1))
+    families = {**panel.families, "w4": "w4"}
+    assert replace(panel, families=families).weigh([answers[0], newcomer]).winner.text == "1"
+
+
+def test_a_verdict_is_in_the_words_of_who_is_believed_most():
+    answers = [said(0, "MRI", 0.4), said(2, "magnetic resonance imaging", 0.9)]
+    [cluster] = judge().weigh(answers).clusters
+    assert cluster.text == "magnetic resonance imaging"
+
+
 def test_what_decides_is_what_is_shown():
     """Random panels: the verdict never has less than a dissent, its givers' weights are its own,
     and all of them sum to 1."""
     dice = random.Random(0)
     divided = 0
     for _ in range(400):
-        asked = judge(correlation=dice.choice([0.0, 0.5, 0.9]))
+        asked = judge(dice.choice([0.0, 0.5, 0.9]), dice.choice(LOUD))
         answers = [
             said(
                 s,
@@ -149,7 +169,7 @@ def test_decided_means_that_nothing_the_missing_say_can_change_it():
     texts = ["1", "2", "3"]
     decided = 0
     for _ in range(800):
-        asked = judge(correlation=dice.choice([0.0, 0.5, 0.9]))
+        asked = judge(dice.choice([0.0, 0.5, 0.9]), dice.choice(LOUD))
         seats = dice.sample(range(4), 4)
         answers = [
             said(s, dice.choice(texts), dice.choice([0.3, 0.8, 0.99]), **{dice.choice(texts): 0.1})

@@ -214,7 +214,7 @@ class Likeness(_Frozen):
     image: float = Field(ge=0, le=1)
     question: float = Field(ge=0, le=1)
     manner: str = Field(
-        pattern=r"^[a-z0-9_-]{1,64}$",
+        pattern=r"^[^/]{1,255}$",  # what a file of one's own may be called
         description="The data set whose questions are worded most like this one.",
     )
 

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import get_args
+from typing import Annotated, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -117,7 +117,7 @@ class Competence(_Frozen):
     learned_from: str
     workers: dict[str, Worker]
     correlation: dict[str, float]
-    voices: dict[str, dict[str, float]] = {}
+    voices: dict[str, dict[str, Annotated[float, Field(gt=0)]]] = {}
     verdict: dict[str, Line]
     familiarity: dict[str, Likenesses] = {}
     tells: tuple[str, ...] = ()
@@ -138,6 +138,10 @@ class Competence(_Frozen):
         """How loud the worker is in such cases; a newcomer is as loud as the average."""
         heard = next((self.voices[name] for name in cell.ways if name in self.voices), {})
         return heard.get(worker, 1.0)
+
+    def family_voice(self, family: str, members: int) -> float:
+        """That of one member, of so many of its family who answered."""
+        return 1 / (1 + (members - 1) * self.correlation.get(family, 0.0))
 
     def skill(self, worker: str, cell: Cell) -> Skill:
         """How good the worker is in such cases; a newcomer, as far as can be assumed."""

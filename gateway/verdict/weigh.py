@@ -227,9 +227,7 @@ class Judge:
         return self.competence.voice(worker, cell) if self.competence else 1.0
 
     def _voice(self, family: str, members: int) -> float:
-        """One member's, of so many of its family who answered."""
-        correlation = self.competence.correlation.get(family, 0.0) if self.competence else 0.0
-        return 1 / (1 + (members - 1) * correlation)
+        return self.competence.family_voice(family, members) if self.competence else 1.0
 
     def _told(self, answers: Iterable[Answer]) -> Likeness | None:
         """How familiar the case is to the worker whose likenesses the panel was calibrated on:

@@ -205,8 +205,14 @@ def _voices(
 ) -> dict[str, dict[str, float]]:
     """By language and manner, how loud each worker is to be: the weights of a mixture of what they
     believe under which the right answers are likeliest (by EM, Dempster et al. 1977). As many
-    cases as VOICE_PRIOR for each worker draw them to be equal."""
+    cases as VOICE_PRIOR for each worker draw them to be equal. A mixture knows whose errors are
+    alike, and so does a pool, which discounts families: what is learned is beyond that."""
     seats = [worker.name for worker in settings.workers]
+    members = Counter(worker.family for worker in settings.workers)
+    of_family = np.array(
+        [known.family_voice(w.family, members[w.family]) for w in settings.workers]
+    )
+    equal = of_family / of_family.sum()
     believed: dict[str, list[list[float]]] = defaultdict(list)
     for case in cases:
         judge = _judge(case, settings, known)
@@ -218,13 +224,15 @@ def _voices(
     found = {}
     for name, rows in sorted(believed.items()):
         beliefs = np.array(rows) + EDGE
-        loud = np.full(len(seats), 1 / len(seats))
+        part = equal
         for _ in range(EM_STEPS):
-            owed = beliefs * loud
-            heard = (owed / owed.sum(1, keepdims=True)).sum(0) + VOICE_PRIOR
-            loud = heard / heard.sum()
+            owed = beliefs * part
+            heard = (owed / owed.sum(1, keepdims=True)).sum(0) + VOICE_PRIOR * len(seats) * equal
+            part = heard / heard.sum()
+        loud = part / of_family
         found[name] = {
-            seat: round(float(each) * len(seats), 4) for seat, each in zip(seats, loud, strict=True)
+            seat: round(float(each), 4)
+            for seat, each in zip(seats, loud / loud.mean(), strict=True)
         }
     return found
 

@@ -32,6 +32,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # what ends with Python looks for its own
+
+
 @pytest.fixture
 def vllm() -> Iterator[Callable[..., MockVllm]]:
     """Starts mock model servers; all are gone after the test."""

@@ -1,6 +1,6 @@
 """One step of each recipe's first stage, on however many processes: python -m tests.models.one_step
 DATA RUNS RECIPE… What the optimiser would see is saved as RUNS/NAME.safetensors: the gradient
-before it is clipped, and a mixture's bias after it is balanced.
+before it is clipped, a mixture's bias after it is balanced, and how many processes there were.
 """
 
 import sys
@@ -34,7 +34,8 @@ def main() -> None:
     data, runs, *recipes = map(Path, sys.argv[1:])
     for recipe in map(load_recipe, recipes):
         found = one_step(recipe, data, runs)
-        if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+        found["processes"] = torch.tensor(torch.distributed.get_world_size())
+        if torch.distributed.get_rank() == 0:
             save_file(found, runs / f"{recipe.name}.safetensors")
 
 

@@ -73,6 +73,7 @@ def test_two_processes_take_the_step_of_one(
     alone = one_step(mixed(tiny_language, rows), drawn_slake, tmp_path)
 
     shared = load_file(on_two / f"rows{rows}.safetensors")
+    assert shared["processes"] == 2
     difference = (shared["gradient"] - alone["gradient"]).norm()
     assert difference < 0.02 * alone["gradient"].norm()
     assert torch.equal(shared["bias"], alone["bias"])
@@ -95,8 +96,8 @@ def test_two_processes_train_from_beginning_to_end(
 
 def launch(module: str, *arguments: object) -> str:
     """Runs it on two processes; returns what they print."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1"]
-    command += ["--num_processes", "2", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    # What `accelerate launch --multi_gpu` starts; without GPUs that would start a single process.
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
         [*command, "-m", module, *map(str, arguments)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -121,3 +122,13 @@ def test_a_dry_run_counts_what_will_train(tiny_recipe: RecipeMaker, mode: str) -
     assert (sum(planned.trains.values()), sum(planned.frozen.values())) == (trained, still)
     assert planned.gradients_and_optimiser == 12 * trained
     assert f"vqa: {trained:,} parameters train" in str(planned)
+
+
+def test_a_stage_without_a_parent_is_planned_on_a_fresh_model(tiny_recipe: RecipeMaker) -> None:
+    """Whatever the stage before it has adapted."""
+    frozen = {"language": "frozen", "lora": None}
+
+    _, after = plan(tiny_recipe(more=[{"name": "again"} | frozen]))
+
+    (alone,) = plan(tiny_recipe(**frozen))
+    assert (after.trains, after.frozen) == (alone.trains, alone.frozen)

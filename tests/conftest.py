@@ -1,6 +1,7 @@
 """What several folders of tests share: mock model servers, and a gateway that really listens."""
 
 import contextlib
+import gc
 import io
 import os
 import shutil
@@ -23,6 +24,16 @@ from PIL import Image
 from gateway.app import create_app
 from gateway.settings import Settings, load_settings
 from tests.mock_vllm import MockVllm
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: no collection of garbage need look through it again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # what ends with Python looks for its own
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ vocabulary.
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,14 +67,16 @@ def plan(recipe: Recipe, data: Path | None = None) -> list[StagePlan]:
         AssetError: a base model whose settings cannot be had.
     """
     build, tokenizer = _language(recipe, data)
+    with torch.device("meta"):
+        fresh = assemble(recipe, build(), tokenizer, load_weights=False)
     plans = []
     for stage in recipe.stage:
+        model = deepcopy(fresh, {id(tokenizer): tokenizer})  # a copy is made sooner than a model
+        language = model.language.config
         with torch.device("meta"):
-            language = build()
-            model = assemble(recipe, language, tokenizer, load_weights=False)
             for each in _lineage(recipe, stage):
                 tuning.prepare(model, each)
-            plans.append(_plan(model, stage, language.config, recipe))
+            plans.append(_plan(model, stage, language, recipe))
     return plans
 
 

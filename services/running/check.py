@@ -13,6 +13,7 @@ from gateway.settings import Settings
 from models.assets import AssetError, is_hub_id, weights_dir
 from models.exported import ADAPTER
 from services.running.engine import (
+    READ,
     SAFE_PATH,
     EngineError,
     adapters,
@@ -25,8 +26,6 @@ from services.running.engine import (
 )
 
 VLLM_PARSER = "services.running.vllm_parser"
-# Of what `engine` may say, these are read here as well: vLLM takes ten seconds to be asked.
-READ = {"max-model-len", "kv-cache-memory-bytes", "lora-modules"}
 
 
 def check(settings: Settings, report: Callable[[str], None]) -> bool:
@@ -38,7 +37,7 @@ def check(settings: Settings, report: Callable[[str], None]) -> bool:
     for name, seat in here.items():
         try:
             arguments = arguments_of(settings, name)
-            if not own_arguments(seat, name).keys() <= READ:
+            if not own_arguments(seat, name).keys() <= READ.keys() | {"lora-modules"}:
                 asked[name] = arguments
             states[name] = _state(settings, name)
         except (AssetError, EngineError) as error:

@@ -293,7 +293,7 @@ def arguments_of(settings: Settings, name: str, gpu_share: float | None = None) 
         arguments["quantization"] = seat.quantization
     adapters(seat, name)
     arguments |= own
-    for key, read in (("max-model-len", longest), ("kv-cache-memory-bytes", number)):
+    for key, read in READ.items():
         try:
             read(arguments.get(key, 1))
         except ValueError as error:
@@ -361,6 +361,27 @@ def longest(value: Any) -> int | None:
     if (tokens := number(value)) < 1:
         raise ValueError("0 tokens are none; write how many there may be, or -1.")
     return tokens
+
+
+def most_logprobs(value: Any) -> int:
+    """Of how many tokens a probability may be asked; -1 is all of them.
+
+    Raises:
+        ValueError: vLLM would refuse it.
+    """
+    if not re.fullmatch(r"-1|\d+(_\d+)*", str(value).strip()):
+        raise ValueError(
+            f"{value!r} is no number to vLLM; write 100, or -1 for all that there are."
+        )
+    return int(value)
+
+
+# Of what `engine` may say, this is read here as well: vLLM takes ten seconds to be asked.
+READ: dict[str, Callable[[Any], int | None]] = {
+    "max-model-len": longest,
+    "kv-cache-memory-bytes": number,
+    "max-logprobs": most_logprobs,
+}
 
 
 def flags(arguments: Mapping[str, Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """The real thing, started once: panel.toml's workers, the 4-bit summariser, the gateway."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 from pydicom.data import get_testdata_file
@@ -16,7 +18,8 @@ from pydicom.data import get_testdata_file
 from gateway.client import GatewayRefused, ask
 from gateway.contract import Options, Verdict
 from gateway.settings import WorkerSettings, load_settings
-from services.running.engine import remembers
+from services.running.engine import Seat, remembers
+from tests.conftest import until
 from tests.processes import still_running
 
 pytestmark = pytest.mark.alone
@@ -90,6 +93,16 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
         process.wait(60)
     assert process.returncode == 130
     assert still_running(family) == []
+
+
+def is_up(seat: Seat) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(f"{seat.url}/health", trust_env=False).status_code == 200
+    return False
+
+
+def port_of(seat: Seat) -> int:
+    return int(seat.url.rsplit(":", 1)[1])
 
 
 def put(serving: Serving, **kwargs: object) -> Verdict:
@@ -173,36 +186,27 @@ def test_consilium_ask_shows_the_verdict(serving: Serving) -> None:
     assert "not a medical device" in asked.stdout
 
 
-def test_a_killed_worker_costs_its_vote_and_comes_back(serving: Serving) -> None:
-    """Meanwhile the rest answers; nothing has to be done by hand."""
-    first, *rest = SETTINGS.workers
-    server = serving.listening()["127.0.0.1", int(first.url.rsplit(":", 1)[1])]
-
+@pytest.fixture(scope="module")
+def lost(serving: Serving) -> Verdict:
+    """What was said just after the first worker was killed: it takes half a minute to come back."""
+    server = serving.listening()["127.0.0.1", port_of(SETTINGS.workers[0])]
     server.kill()
-    verdict = put(serving, question="Which organs does this image show?")
+    return put(serving, question="Which organs does this image show?")
 
-    errors = {answer.worker: answer.error and answer.error.kind for answer in verdict.answers}
+
+def test_a_killed_worker_costs_its_vote(lost: Verdict) -> None:
+    """Meanwhile the rest answers."""
+    first, *rest = SETTINGS.workers
+
+    errors = {answer.worker: answer.error and answer.error.kind for answer in lost.answers}
     assert errors == {first.name: "unreachable"} | {worker.name: None for worker in rest}
-    serving.wait_until_said(f"{first.name}: ready again", RESTART_DEADLINE_S)
-    # Another question each time: what is stored would say nothing of who is up.
-    again = put(serving, question="Is there an abnormality in this image?")
-    assert not verdict.cached and not again.cached
-    assert [answer.error for answer in again.answers] == [None] * len(SETTINGS.workers)
 
 
-def test_only_loopback_is_listened_on(serving: Serving) -> None:
-    """A worker's port has no key."""
-    seats = [*SETTINGS.workers, SETTINGS.summariser]
-    ports = {int(seat.url.rsplit(":", 1)[1]) for seat in seats if seat}
-
-    listening = serving.listening()
-
-    assert {PORT, *ports} <= {port for _, port in listening}
-    assert {address for address, _ in listening} == {"127.0.0.1"}
-
-
+# While the first one comes back, so that it is the last one asked.
 @pytest.mark.parametrize(
-    "seat", [w for w in SETTINGS.workers if not remembers(w)], ids=lambda seat: seat.name
+    "seat",
+    [seat for seat in reversed(SETTINGS.workers) if not remembers(seat)],
+    ids=lambda seat: seat.name,
 )
 def test_vllm_says_what_transformers_says(
     serving: Serving, dataset: Path, seat: WorkerSettings
@@ -216,8 +220,30 @@ def test_vllm_says_what_transformers_says(
 
     recipe = load_recipe(ROOT / "models" / "zoo" / seat.model.removeprefix("zoo:") / "recipe.toml")
     model = load_served(model_folder(SETTINGS, seat.name))
+    until(lambda: is_up(seat), RESTART_DEADLINE_S)
 
     parity = compare(model, seat.url, seat.name, seat.prompt, questions(recipe, dataset))
 
     assert seat.prompt == recipe.prompt
     assert parity.holds, parity.differing
+
+
+def test_a_killed_worker_comes_back(serving: Serving, lost: Verdict) -> None:
+    """Nothing has to be done by hand."""
+    serving.wait_until_said(f"{SETTINGS.workers[0].name}: ready again", RESTART_DEADLINE_S)
+    # Another question each time: what is stored would say nothing of who is up.
+    again = put(serving, question="Is there an abnormality in this image?")
+
+    assert not lost.cached and not again.cached
+    assert [answer.error for answer in again.answers] == [None] * len(SETTINGS.workers)
+
+
+def test_only_loopback_is_listened_on(serving: Serving) -> None:
+    """A worker's port has no key."""
+    seats = [*SETTINGS.workers, SETTINGS.summariser]
+    ports = {port_of(seat) for seat in seats if seat}
+
+    listening = serving.listening()
+
+    assert {PORT, *ports} <= {port for _, port in listening}
+    assert {address for address, _ in listening} == {"127.0.0.1"}

@@ -1,5 +1,6 @@
 """The tiny model and drawn images of `tests.tiny`, as fixtures."""
 
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ import models.cpu_torch  # noqa: F401  before transformers, which imports torchv
 # isort: split
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
-from models.assets import cache_dir
+from models import assets
 from models.recipe import Recipe
 from tests import tiny
 
@@ -27,7 +28,7 @@ from tests import tiny
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A cache of the tests' own, so that no drawn image gets into the user's. Base weights are the
     same for everyone, so those are shared."""
-    base = cache_dir() / "base"
+    base = assets.cache_dir() / "base"
     base.mkdir(parents=True, exist_ok=True)
     folder = tmp_path_factory.mktemp("cache")
     (folder / "base").symlink_to(base)
@@ -52,6 +53,25 @@ def tiny_gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     Gemma3ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def first_layers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Recipe], Recipe]:
+    """A recipe on SmolLM2, of which it takes the first six layers: a step through all thirty says
+    no more, and takes five times as long."""
+    folder = tmp_path_factory.mktemp("first_layers")
+    for file in assets.resolve("base:smollm2-135m-instruct").iterdir():
+        (folder / file.name).symlink_to(file)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").unlink()
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 6}))
+
+    def shallow(recipe: Recipe) -> Recipe:
+        assert recipe.language.model == "base:smollm2-135m-instruct"
+        language = recipe.language.model_copy(update={"model": str(folder)})
+        return recipe.model_copy(update={"language": language})
+
+    return shallow
 
 
 @pytest.fixture(scope="session")

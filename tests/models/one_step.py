@@ -1,6 +1,6 @@
-"""One step of a recipe's first stage, on however many processes: python -m tests.models.one_step
-RECIPE DATA RUNS OUT. What the optimiser would see is saved as OUT: the gradient before it is
-clipped, and a mixture's bias after it is balanced.
+"""One step of each recipe's first stage, on however many processes: python -m tests.models.one_step
+DATA RUNS RECIPE… What the optimiser would see is saved as RUNS/NAME.safetensors: the gradient
+before it is clipped, a mixture's bias after it is balanced, and how many processes there were.
 """
 
 import sys
@@ -31,10 +31,12 @@ def one_step(recipe: Recipe, data: Path, runs: Path) -> dict[str, Tensor]:
 
 
 def main() -> None:
-    recipe, data, runs, out = map(Path, sys.argv[1:])
-    found = one_step(load_recipe(recipe), data, runs)
-    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
-        save_file(found, out)
+    data, runs, *recipes = map(Path, sys.argv[1:])
+    for recipe in map(load_recipe, recipes):
+        found = one_step(recipe, data, runs)
+        found["processes"] = torch.tensor(torch.distributed.get_world_size())
+        if torch.distributed.get_rank() == 0:
+            save_file(found, runs / f"{recipe.name}.safetensors")
 
 
 if __name__ == "__main__":

@@ -168,7 +168,7 @@ def test_a_trace_goes_from_the_caller_through_to_the_workers(vllm, gateway_proce
     endpoint, received = collector
     worker = vllm(SECRET_WORDS)
     environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100"}
-    gateway = gateway_process([worker], environ=environ)
+    gateway = gateway_process([worker], environ=environ, load="drain_s = 0.1")
     trace = "0af7651916cd43dd8448eb211c80319c"
     sent = f"00-{trace}-b7ad6b7169203331-01"
     carried = {"traceparent": sent, "tracestate": "patient=Zebedee", "baggage": "p=Zebedee"}

@@ -22,19 +22,38 @@ from models.training.dry_run import plan
 from models.training.examples import examples_of
 from models.training.loop import train
 from models.training.losses import Objective, answer_logits
+from tests import tiny
 from tests.tiny import write_toml
 
 RecipeMaker = Callable[..., Recipe]
-ASKED = ["reconstruction", "stages"]
+ASKED = ["image-attention", "stages"]  # the baseline, and one variant of each
+STEPS = 6
 
 
 class Killed(Exception):
     pass
 
 
-@pytest.fixture
-def staged(tiny_recipe: RecipeMaker) -> Recipe:
-    return tiny_recipe("staged", more=[{"name": "more", "parent": "vqa"}])
+def staged_of(language: Path, **stage: Any) -> Recipe:
+    """A recipe of two stages; keyword arguments replace keys of both."""
+    content = tiny.recipe(language, "staged", **stage)
+    content["stage"] += [tiny.STAGE | stage | {"name": "more", "parent": "vqa"}]
+    return Recipe.model_validate(content)
+
+
+@pytest.fixture(scope="module")
+def staged(tiny_language: Path) -> Recipe:
+    return staged_of(tiny_language)
+
+
+@pytest.fixture(scope="module")
+def unbroken(
+    staged: Recipe, drawn_slake: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Screening:
+    """One that nothing has stopped; whoever changes its folder takes a copy."""
+    screening = Screening(staged, STEPS, 1, tmp_path_factory.mktemp("unbroken") / "out")
+    screening.run(drawn_slake, ASKED, silent)
+    return screening
 
 
 def silent(line: str) -> None:
@@ -52,15 +71,17 @@ def compared(screening: Screening, data: Path) -> list[Any]:
 
 
 def test_one_stopped_in_the_middle_goes_on_to_the_same_table(
-    staged: Recipe, drawn_slake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    staged: Recipe,
+    unbroken: Screening,
+    drawn_slake: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Killed between two runs and again while it appends a row; nothing finished is run again."""
-    unbroken = Screening(staged, 4, 1, tmp_path / "unbroken")
-    unbroken.run(drawn_slake, ASKED, silent)
     trained: list[str] = []
 
     def counted(recipe: Recipe, data: Path, runs: Path) -> Path:
-        if len(trained) == 3:
+        if len(trained) == 2:
             raise Killed
         trained.append(recipe.name)
         return train(recipe, data, runs)
@@ -68,11 +89,11 @@ def test_one_stopped_in_the_middle_goes_on_to_the_same_table(
     with monkeypatch.context() as patch:
         patch.setattr(ablation, "train", counted)
         with pytest.raises(Killed):
-            Screening(staged, 4, 1, tmp_path / "broken").run(drawn_slake, ASKED, silent)
+            Screening(staged, STEPS, 1, tmp_path / "broken").run(drawn_slake, ASKED, silent)
     table = tmp_path / "broken" / "table.jsonl"
-    table.write_text(table.read_text()[:-30])  # the third row was being written
-    resumed = Screening(staged, 4, 1, tmp_path / "broken")
-    assert len(resumed.rows) == 2
+    table.write_text(table.read_text()[:-30])  # the second row was being written
+    resumed = Screening(staged, STEPS, 1, tmp_path / "broken")
+    assert len(resumed.rows) == 1
     first, trained = trained, []
     with monkeypatch.context() as patch:
         patch.setattr(
@@ -80,19 +101,21 @@ def test_one_stopped_in_the_middle_goes_on_to_the_same_table(
         )
         resumed.run(drawn_slake, ASKED, silent)
 
-    assert trained == [cell.name for cell in resumed.cells(ASKED)][2:] and first[2] == trained[0]
+    assert trained == [cell.name for cell in resumed.cells(ASKED)][1:] and first[1] == trained[0]
     assert resumed.open(ASKED) == [] and resumed.seconds_left(ASKED) == 0
-    assert told(resumed) == told(unbroken) == told(Screening(staged, 4, 1, tmp_path / "broken"))
+    assert told(resumed) == told(unbroken) == told(Screening(staged, STEPS, 1, tmp_path / "broken"))
     assert compared(resumed, drawn_slake) == compared(unbroken, drawn_slake)
 
 
 def test_two_processes_in_one_folder_share_the_work(
-    staged: Recipe, drawn_slake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    staged: Recipe,
+    unbroken: Screening,
+    drawn_slake: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Another one, at the second run when we begin, ends with it while we wait for that alone."""
-    alone = Screening(staged, 4, 1, tmp_path / "alone")
-    alone.run(drawn_slake, ASKED, silent)
-    ours, other = (Screening(staged, 4, 1, tmp_path / "shared") for _ in range(2))
+    ours, other = (Screening(staged, STEPS, 1, tmp_path / "shared") for _ in range(2))
     second = ours.cells(ASKED)[1]
     lock = other._lock(ours.recipe_of(second).name)
     lock.acquire()
@@ -112,24 +135,21 @@ def test_two_processes_in_one_folder_share_the_work(
     assert f"{second.name}: another process is at it" in said
     assert sorted(trained) == sorted(cell.name for cell in ours.cells(ASKED))  # each of them once
     assert ours.rows[second].commit == "theirs"
-    rows = told(Screening(staged, 4, 1, tmp_path / "shared"))
-    commit = alone.rows[second].commit
-    assert {replace(row, commit=commit) for row in rows} == set(told(alone))
+    rows = told(Screening(staged, STEPS, 1, tmp_path / "shared"))
+    commit = unbroken.rows[second].commit
+    assert {replace(row, commit=commit) for row in rows} == set(told(unbroken))
 
 
 def test_every_variant_takes_the_whole_budget_and_says_how_it_came_about(
-    staged: Recipe, drawn_slake: Path, tmp_path: Path
+    unbroken: Screening,
 ) -> None:
     """Four validation images with two questions each; the whole of SLAKE's layout is four steps."""
-    screening = Screening(staged, 6, 1, tmp_path / "out")
-    screening.run(drawn_slake, ["stages"], silent)
-
-    rows = screening.rows
-    assert [row.steps for row in rows.values()] == [6, 6]
+    rows = unbroken.rows
+    assert [row.steps for row in rows.values()] == [STEPS] * 3
     assert {row.questions for row in rows.values()} == {8}
-    assert len({row.recipe for row in rows.values()}) == 2
+    assert len({row.recipe for row in rows.values()}) == 3
     assert all(row.commit and row.answer_loss > 0 and row.seconds > 0 for row in rows.values())
-    steps = [stage.steps for stage in screening.variants["stages-vqa-more"].stage]
+    steps = [stage.steps for stage in unbroken.variants["stages-vqa-more"].stage]
     assert steps == [2, 4]
 
 
@@ -155,9 +175,11 @@ def test_each_variant_differs_from_the_baseline_in_one_thing() -> None:
         assert sum(stage.steps or 0 for stage in variant.stage) == 60
 
 
-def test_every_variant_of_the_shipped_recipe_can_be_built() -> None:
+def test_every_variant_of_the_shipped_recipe_can_be_built(
+    first_layers: Callable[[Recipe], Recipe],
+) -> None:
     """Not found out hours later, in the middle of the table. What is run in full is built alike."""
-    screening = Screening(load_recipe("screening"), 60, 1, Path("nowhere"))
+    screening = Screening(first_layers(load_recipe("screening")), 60, 1, Path("nowhere"))
 
     for name, variant in screening.screened.items():
         assert built(screening.variants[f"full-{name}"]) == built(variant)
@@ -217,8 +239,9 @@ def test_the_best_and_the_baseline_are_run_in_full_once_all_are_screened(
     screening = Screening(tiny_recipe(), 4, 2, tmp_path)
     asked = [f"slake/validate-{number}" for number in range(8)]
     for variant in screening.screened:
-        with pytest.raises(AblationError, match="until every variant is trained with 2 seed"):
-            screening.run(drawn_slake, [FULL], silent)
+        if variant in (BASELINE, [*screening.screened][-1]):
+            with pytest.raises(AblationError, match="until every variant is trained with 2 seed"):
+                screening.run(drawn_slake, [FULL], silent)
         for cell in (Cell(variant, 0), Cell(variant, 1)):
             count = 8 - best.index(variant) if variant in best else 1
             recipe = ablation._hash(screening.recipe_of(cell))
@@ -241,28 +264,23 @@ def test_the_best_and_the_baseline_are_run_in_full_once_all_are_screened(
 
 @pytest.mark.parametrize("shown", ["blank", "other"])
 def test_a_look_is_at_other_images_than_the_questions_own(
-    tiny_recipe: RecipeMaker,
-    drawn_slake: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    shown: Shown,
+    unbroken: Screening, drawn_slake: Path, monkeypatch: pytest.MonkeyPatch, shown: Shown
 ) -> None:
     """What the objective sees: one grey image for all, or each image where another one was. The
     run's own log says nothing of it."""
-    screening = Screening(tiny_recipe(), 4, 1, tmp_path)
-    screening.run(drawn_slake, ["image-attention"], silent)
-    log = tmp_path / "runs" / "baseline-seed0" / "vqa" / "log.jsonl"
+    runs = unbroken.out / "runs"
+    log = runs / "baseline-seed0" / "more" / "log.jsonl"
     before = log.read_text()
     seen = []
     forward = Objective.forward
     monkeypatch.setattr(
         Objective, "forward", lambda self, batch, at: (seen.append(at), forward(self, batch, at))[1]
     )
-    baseline = screening.recipe_of(Cell(BASELINE, 0))
-    right, figures = ablation._look(baseline, tmp_path / "runs", drawn_slake, "own")
+    baseline = unbroken.recipe_of(Cell(BASELINE, 0))
+    right, figures = ablation._look(baseline, runs, drawn_slake, "own")
     (own,), seen = seen, []
 
-    right, figures = ablation._look(baseline, tmp_path / "runs", drawn_slake, shown)
+    right, figures = ablation._look(baseline, runs, drawn_slake, shown)
 
     (at,) = seen
     assert len(right) == 8 and figures["answer_loss"] > 0 and log.read_text() == before
@@ -322,31 +340,31 @@ def test_an_unknown_analysis_is_named_with_those_that_there_are(
 
 
 def test_a_folder_of_another_plan_is_refused(
-    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
+    unbroken: Screening, staged: Recipe, tiny_language: Path, tmp_path: Path
 ) -> None:
     """Other steps, another recipe, another version, another kind of folder, a row that today's
     variant would not give; but more seeds only add to it, and other epochs change no budget."""
-    out = tmp_path / "out"
-    Screening(tiny_recipe(), 4, 1, out).run(drawn_slake, ["image-attention"], silent)
-    assert len(Screening(tiny_recipe(epochs=9), 4, 2, out).open(["image-attention"])) == 2
+    out = shutil.copytree(unbroken.out, tmp_path / "out")
+    longer = Screening(staged_of(tiny_language, epochs=9), STEPS, 2, out)
+    assert len(longer.open(["image-attention"])) == 2
 
-    with pytest.raises(AblationError, match="another plan: recipe 'tiny' as it was then, in 4 st"):
-        Screening(tiny_recipe(), 5, 1, out)
+    with pytest.raises(AblationError, match="another plan: recipe 'staged' as it was then, in 6 s"):
+        Screening(staged, STEPS + 1, 1, out)
     with pytest.raises(AblationError, match="another plan"):
-        Screening(tiny_recipe(connector_lr=0.5), 4, 1, out)
+        Screening(staged_of(tiny_language, connector_lr=0.5), STEPS, 1, out)
     table = (out / "table.jsonl").read_text()
     (out / "table.jsonl").write_text(table.replace('"recipe": "', '"recipe": "0'))
     with pytest.raises(AblationError, match="baseline-seed0 was run by another recipe than it has"):
-        Screening(tiny_recipe(), 4, 1, out)
+        Screening(staged, STEPS, 1, out)
     kept = json.loads((out / "plan.json").read_text())
     (out / "plan.json").write_text(json.dumps(kept | {"version": 0}))
     with pytest.raises(AblationError, match="is of version 0, not 1: give another --out"):
-        Screening(tiny_recipe(), 4, 1, out)
+        Screening(staged, STEPS, 1, out)
     (out / "plan.json").unlink()
     with pytest.raises(AblationError, match="something else than an ablation"):
-        Screening(tiny_recipe(), 4, 1, out)
+        Screening(staged, STEPS, 1, out)
     shutil.rmtree(out)
-    assert Screening(tiny_recipe(), 4, 1, out).rows == {}
+    assert Screening(staged, STEPS, 1, out).rows == {}
 
 
 def test_choices_are_not_made_on_a_test_split(tiny_recipe: RecipeMaker, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Every way of tuning tower and language model: what moves, what is kept, what can be served."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,8 @@ def test_a_stopped_stage_ends_with_the_weights_of_an_unbroken_one(
     """Whatever trains: after the first epoch it goes on as if nothing had been."""
     recipe = tiny_recipe(**stage, augment=True)
     unbroken = train(recipe, drawn_slake, tmp_path / "unbroken")
-    finished = train(recipe, drawn_slake, tmp_path / "broken")
+    shutil.copytree(tmp_path / "unbroken", tmp_path / "broken")
+    finished = tmp_path / "broken" / unbroken.relative_to(tmp_path / "unbroken")
     (finished / "state.json").unlink()  # as if it had been cut off while saving
 
     resumed = train(recipe, drawn_slake, tmp_path / "broken")
@@ -73,7 +75,7 @@ STILL = {
     "tower_lr": 1e-5,
     "connector_lr": 1e-5,
     "language_lr": 1e-5,
-    "epochs": 1,
+    "steps": 1,
     "warmup_steps": 1,
 }
 

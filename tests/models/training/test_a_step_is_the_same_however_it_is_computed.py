@@ -16,12 +16,14 @@ from models.training import tuning
 from models.training.checkpoints import Checkpoint, newest
 from models.training.dry_run import plan
 from models.training.losses import Objective
+from tests import tiny
 from tests.models.one_step import one_step
 from tests.models.training.test_a_stage_trains_what_it_declares import STAGES
 from tests.tiny import write_toml
 
 RecipeMaker = Callable[..., Recipe]
 NO_DROPOUT = {"rank": 2, "dropout": 0.0}
+ROWS = (1, 3)
 
 
 @pytest.mark.parametrize(
@@ -43,19 +45,35 @@ def test_a_steps_gradient_does_not_depend_on_how_it_is_computed(
     assert (found - expected).norm() < 0.02 * expected.norm()
 
 
-@pytest.mark.parametrize("rows", [1, 3], ids=["one without a row", "two rows and one"])
+def mixed(language: Path, rows: int) -> Recipe:
+    """So many rows a step, and a mixture of experts that all of them balance."""
+    content = tiny.recipe(language, f"rows{rows}", lora=NO_DROPOUT, rows_per_step=rows)
+    content["connector"] = {"name": "moe", "experts": 4, "hidden": 8}
+    return Recipe.model_validate(content)
+
+
+@pytest.fixture(scope="module")
+def on_two(
+    tiny_language: Path, drawn_slake: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Both steps, taken by the same two processes: to start them takes far longer."""
+    runs = tmp_path_factory.mktemp("two")
+    files = [
+        write_toml(mixed(tiny_language, rows).model_dump(), runs / f"{rows}.toml") for rows in ROWS
+    ]
+    launch("tests.models.one_step", drawn_slake, runs, *files)
+    return runs
+
+
+@pytest.mark.parametrize("rows", ROWS, ids=["one without a row", "two rows and one"])
 def test_two_processes_take_the_step_of_one(
-    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path, rows: int
+    tiny_language: Path, drawn_slake: Path, tmp_path: Path, on_two: Path, rows: int
 ) -> None:
     """The gradient of all rows, and a mixture balanced by all of them."""
-    recipe = tiny_recipe(lora=NO_DROPOUT, rows_per_step=rows)
-    recipe = recipe.model_copy(update={"connector": {"name": "moe", "experts": 4, "hidden": 8}})
-    alone = one_step(recipe, drawn_slake, tmp_path / "alone")
-    file = write_toml(recipe.model_dump(), tmp_path / "recipe.toml")
+    alone = one_step(mixed(tiny_language, rows), drawn_slake, tmp_path)
 
-    launch("tests.models.one_step", file, drawn_slake, tmp_path / "two", tmp_path / "found")
-
-    shared = load_file(tmp_path / "found")
+    shared = load_file(on_two / f"rows{rows}.safetensors")
+    assert shared["processes"] == 2
     difference = (shared["gradient"] - alone["gradient"]).norm()
     assert difference < 0.02 * alone["gradient"].norm()
     assert torch.equal(shared["bias"], alone["bias"])
@@ -78,8 +96,8 @@ def test_two_processes_train_from_beginning_to_end(
 
 def launch(module: str, *arguments: object) -> str:
     """Runs it on two processes; returns what they print."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1"]
-    command += ["--num_processes", "2", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    # What `accelerate launch --multi_gpu` starts; without GPUs that would start a single process.
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
         [*command, "-m", module, *map(str, arguments)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -104,3 +122,13 @@ def test_a_dry_run_counts_what_will_train(tiny_recipe: RecipeMaker, mode: str) -
     assert (sum(planned.trains.values()), sum(planned.frozen.values())) == (trained, still)
     assert planned.gradients_and_optimiser == 12 * trained
     assert f"vqa: {trained:,} parameters train" in str(planned)
+
+
+def test_a_stage_without_a_parent_is_planned_on_a_fresh_model(tiny_recipe: RecipeMaker) -> None:
+    """Whatever the stage before it has adapted."""
+    frozen = {"language": "frozen", "lora": None}
+
+    _, after = plan(tiny_recipe(more=[{"name": "again"} | frozen]))
+
+    (alone,) = plan(tiny_recipe(**frozen))
+    assert (after.trains, after.frozen) == (alone.trains, alone.frozen)

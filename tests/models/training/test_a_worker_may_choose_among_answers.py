@@ -1,5 +1,6 @@
 """A language model made here: its words and answers are whole, and what is trained is served."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,8 @@ def test_a_stopped_run_ends_with_the_weights_and_average_of_an_unbroken_one(
 ) -> None:
     """Copies, hidden words and dropout are drawn as if nothing had been."""
     unbroken = train(recipe, drawn_slake, tmp_path / "unbroken")
-    finished = train(recipe, drawn_slake, tmp_path / "broken")
+    shutil.copytree(tmp_path / "unbroken", tmp_path / "broken")
+    finished = tmp_path / "broken" / unbroken.relative_to(tmp_path / "unbroken")
     (finished / "state.json").unlink()  # as if it had been cut off while saving
 
     resumed = train(recipe, drawn_slake, tmp_path / "broken")

@@ -68,8 +68,11 @@ def test_a_recipe_says_whom_it_follows_and_where_it_departs(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", AT_HAND)
-def test_every_stage_takes_a_step_on_the_weights_that_it_names(name: str, tmp_path: Path) -> None:
-    recipe = load_recipe(name)
+def test_every_stage_takes_a_step_on_the_weights_that_it_names(
+    name: str, first_layers: Callable[[Recipe], Recipe], tmp_path: Path
+) -> None:
+    """The tower's own, and of the language model its tokenizer, embeddings and first layers."""
+    recipe = first_layers(load_recipe(name))
     stages = [stage.model_copy(update={"steps": 1, "epochs": 1}) for stage in recipe.stage]
 
     checkpoint = train(

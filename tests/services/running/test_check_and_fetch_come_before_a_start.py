@@ -110,6 +110,17 @@ def test_a_folder_that_is_not_there_is_taken_for_a_hubs_model_and_told_so(
     )
 
 
+def test_vllm_is_not_asked_what_is_known_without_it(
+    checked: Callable[..., tuple[bool, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes ten seconds to answer, and our own panel needs none of them."""
+    monkeypatch.setattr("services.running.check._refused_by_vllm", pytest.fail)
+
+    good, _ = checked()
+
+    assert good
+
+
 def test_vllm_itself_is_asked_about_arguments_that_we_do_not_read(
     checked: Callable[..., tuple[bool, list[str]]],
 ) -> None:
@@ -133,7 +144,7 @@ def test_where_vllm_is_not_installed_that_is_said(
 
     _, lines = checked("engine = { max-model-len = 4096 }", "engine = { max-modle-len = 4096 }")
 
-    said = "vLLM is not installed here: what engine says of mobilenet, chooser is not checked"
+    said = "vLLM is not installed here: what engine says of mobilenet is not checked"
     assert lines[0] == said
 
 

@@ -22,6 +22,7 @@ from services.running.engine import (
     local_urls,
     longest,
     model_folder,
+    most_logprobs,
     number,
 )
 from services.running.vllm_parser import complaint, vllm_parser
@@ -198,6 +199,25 @@ def test_a_length_that_vllm_refuses_is_refused_before_it_starts(
         vllm_parse(("", "", "", *flags({"max-model-len": value})))
 
 
+@pytest.mark.parametrize("value", [100, " 100 ", "1_000", -1, "-1"])
+def test_how_many_may_be_asked_is_read_as_vllm_reads_it(
+    value: Any, vllm_parse: Callable[[tuple[str, ...]], Any]
+) -> None:
+    parsed = vllm_parse(("", "", "", *flags({"max-logprobs": value})))
+
+    assert most_logprobs(value) == parsed.max_logprobs
+
+
+@pytest.mark.parametrize("value", ["4k", 100.0, "", True, {"tokens": 4}, "many"])
+def test_so_many_as_vllm_refuses_is_refused_before_it_starts(
+    value: Any, vllm_parse: Callable[[tuple[str, ...]], Any]
+) -> None:
+    with pytest.raises(ValueError, match="is no number to vLLM; write 100, or -1 for all"):
+        most_logprobs(value)
+    with pytest.raises(ValueError, match="max-logprobs"):
+        vllm_parse(("", "", "", *flags({"max-logprobs": value})))
+
+
 @pytest.mark.parametrize("key", ["max_model_len", "max-model_len"])
 def test_an_underscore_is_a_dash(key: str, edited: Callable[[str, str], Settings]) -> None:
     """To vLLM it is; so what the seat says stands in place of our own, not beside it."""
@@ -215,6 +235,7 @@ def test_an_underscore_is_a_dash(key: str, edited: Callable[[str, str], Settings
         ('max-model-len = "4kb"', "max-model-len: '4kb' is no number to vLLM"),
         ("max-model-len = 0", "max-model-len: 0 tokens are none"),
         ('kv_cache_memory_bytes = "lots"', "kv-cache-memory-bytes: 'lots' is no number to vLLM"),
+        ('max_logprobs = "4k"', "max-logprobs: '4k' is no number to vLLM; write 100, or -1"),
         ("max-model-len = 1, max_model_len = 2", "max-model-len stands there twice; keep one"),
         ("served_model_name = 'x'", "served_model_name is not yours to set"),
         ("por = 1", "por is not yours to set"),

@@ -72,7 +72,9 @@ def test_every_stage_takes_a_step_on_the_weights_that_it_names(
     name: str, first_layers: Callable[[Recipe], Recipe], tmp_path: Path
 ) -> None:
     """The tower's own, and of the language model its tokenizer, embeddings and first layers."""
-    recipe = first_layers(load_recipe(name))
+    recipe = load_recipe(name)
+    if name != "musk":  # of one, all layers
+        recipe = first_layers(recipe)
     stages = [stage.model_copy(update={"steps": 1, "epochs": 1}) for stage in recipe.stage]
 
     checkpoint = train(

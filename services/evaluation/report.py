@@ -144,7 +144,7 @@ def sureness(asked: Evaluated) -> dict[str, tuple[list[float | None], list[bool]
         ]
         if who == PANEL and not any(each is not None for each in sure):
             who = "panel, by agreement"
-            sure = [outcome.verdict and outcome.verdict.agreement for outcome in outcomes]
+            sure = [each.verdict.agreement if each.verdict else None for each in outcomes]
         if any(each is not None for each in sure):
             rights = [is_right(texts[example.id], example) for example in answered]
             found[who] = sure, rights

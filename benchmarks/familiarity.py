@@ -6,7 +6,8 @@
 
 `draw` writes pictures that are none a panel should be sure of, from what the packages bring: evenly
 grey and coloured ones, noise, photographs (scikit-learn's and matplotlib's, whole and in parts),
-pages of text, and pydicom's ultrasound. Nothing that is answered to them counts as right.
+pages of text, and pydicom's ultrasound. Nothing that is answered to them counts as
+right, but that an ultrasound is one.
 
 `tell` weighs stored answers by the panel file's competence and prints of each further run how well
 the familiarity of the image tells its cases from the first run's (the area under the ROC curve: 0.5
@@ -41,6 +42,9 @@ QUESTIONS = (
     "Is this image normal?",
     "Which organ is abnormal, heart or lung?",
 )
+COLUMNS = ("id", "images", "question", "answer", "alternatives")
+NONE = ("nobody can tell", "")
+RIGHT = {("ultrasound", 0): ("ultrasound", "us - ultrasound")}
 SURE = 0.8
 SIDE = 384
 
@@ -100,10 +104,10 @@ def draw(folder: Path) -> None:
         name = f"{kind}-{numbers[kind]}"
         picture.save(folder / f"{name}.png")
         for n, question in enumerate(QUESTIONS):
-            rows[kind].append([f"{name}-{n}", f"{name}.png", question, "nobody can tell"])
+            rows[kind].append([f"{name}-{n}", f"{name}.png", question, *RIGHT.get((kind, n), NONE)])
     for kind, found in rows.items():
         with (folder / f"{kind}.csv").open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([["id", "images", "question", "answer"], *found])
+            csv.writer(file).writerows([COLUMNS, *found])
         print(f"{folder / kind}.csv: {numbers[kind]} pictures, {len(found)} questions")
 
 

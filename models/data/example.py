@@ -93,7 +93,11 @@ def text_of(value: object, where: str) -> str | None:
     Raises:
         DataError: it is anything else than text; `where` names the row.
     """
-    if value is None or isinstance(value, str):
+    if value is None:
+        return None
+    if isinstance(value, str):
+        if any("\ud800" <= each <= "\udfff" for each in value):
+            raise DataError(f"{where} holds half a character: mend that row.")
         return value
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return str(value)

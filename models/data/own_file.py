@@ -122,12 +122,11 @@ def _closed(cell: Any, where: str, otherwise: bool) -> bool:
 
 
 def _read_csv(path: Path) -> Iterator[Row]:
-    """Commas, semicolons or tabs, whichever its first line has most of."""
+    """Commas, semicolons or tabs, whichever the first line that says something has most of."""
     text = _text(path)
+    first = next((line for line in io.StringIO(text, newline="") if line.strip()), "")
     reader = csv.reader(
-        io.StringIO(text, newline=""),
-        delimiter=max(",;\t", key=io.StringIO(text, newline="").readline().count),
-        strict=True,
+        io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True
     )
     columns: list[str] = []
     while True:
@@ -140,6 +139,8 @@ def _read_csv(path: Path) -> Iterator[Row]:
             raise DataError(f"{where} is no row ({error}): mend its quotes.") from error
         if not any(cell.strip() for cell in cells):
             continue  # spreadsheets save empty rows too
+        if not columns and cells == ["sep=", ""]:
+            continue  # so does a spreadsheet say what stands between its cells
         if not columns:
             columns = _columns(cells, where)
         elif len(cells) != len(columns):
@@ -172,11 +173,18 @@ def _read_parquet(path: Path) -> Iterator[Row]:
     from pyarrow import parquet
 
     try:
-        table = parquet.read_table(path)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path} cannot be read as Parquet: write it again.") from error
-    columns = _columns(table.column_names, str(path))
-    for number, cells in enumerate(table.rename_columns(columns).to_pylist(), start=1):
+        with parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            columns = _columns(names, str(path))
+            # The others may hold what Python cannot, such as times in nanoseconds.
+            ours = [name for name, of in zip(names, columns, strict=True) if of in COLUMNS]
+            table = file.read(ours)
+        rows = table.rename_columns(_columns(table.column_names, str(path))).to_pylist()
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        raise DataError(
+            f"{path} cannot be read as Parquet with texts in its columns: write it again."
+        ) from error
+    for number, cells in enumerate(rows, start=1):
         yield f"{path}, row {number}", cells
 
 

@@ -10,7 +10,6 @@ case is kept or logged; of the last images, what the tower made of them is.
 
 import argparse
 import base64
-import binascii
 import hashlib
 import io
 import math
@@ -116,7 +115,7 @@ def _opened(uri: str) -> Image.Image:
     try:
         data = base64.b64decode(uri.partition(",")[2])
         return Image.open(io.BytesIO(data), formats=["JPEG", "PNG"]).convert("RGB")
-    except (OSError, binascii.Error) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise HTTPException(400, "Cannot read the image: send a PNG or JPEG as base64.") from error
 
 

@@ -65,8 +65,8 @@ def notable(examples: Sequence[Example], outcomes: dict[str, Outcome]) -> dict[s
 
 def _sure(outcome: Outcome) -> float:
     verdict = outcome.verdict
-    if verdict is None:
-        return 0.0
+    if verdict is None or (verdict.familiarity and verdict.familiarity.unfamiliar):
+        return 0.0  # however many agree, nothing is claimed
     return verdict.confidence if verdict.confidence is not None else verdict.agreement or 0.0
 
 

@@ -130,32 +130,31 @@ def measure(asked: Evaluated) -> dict[str, Any]:
     }
 
 
-def sureness(asked: Evaluated) -> dict[str, tuple[list[float], list[bool]]]:
-    """By voice: how sure it was of each answer, and whether that was right. A panel that has
-    learned no confidence has its agreement."""
-    found: dict[str, tuple[list[float], list[bool]]] = {}
-    for who in asked.said:
-        told = [
-            (sure, is_right(text, example))
-            for example in asked.examples
-            for text, sure in score.with_confidence(asked.outcomes[example.id], who)
+def sureness(asked: Evaluated) -> dict[str, tuple[list[float | None], list[bool]]]:
+    """By voice: how sure it was of each answer, None where it claimed nothing, and whether that was
+    right. A voice that was never sure is not there; a panel that has learned no confidence has its
+    agreement."""
+    found: dict[str, tuple[list[float | None], list[bool]]] = {}
+    for who, texts in asked.said.items():
+        answered = [e for e in asked.examples if texts.get(e.id) is not None]
+        outcomes = [asked.outcomes[example.id] for example in answered]
+        sure = [
+            next((sure for _, sure in score.with_confidence(outcome, who)), None)
+            for outcome in outcomes
         ]
-        if who == PANEL and not told:
+        if who == PANEL and not any(each is not None for each in sure):
             who = "panel, by agreement"
-            told = [
-                (outcome.verdict.agreement, is_right(outcome.answer, example))
-                for example in asked.examples
-                if (outcome := asked.outcomes[example.id]).verdict
-                and outcome.verdict.agreement is not None
-            ]
-        if told:
-            found[who] = [sure for sure, _ in told], [right for _, right in told]
+            sure = [each.verdict.agreement if each.verdict else None for each in outcomes]
+        if any(each is not None for each in sure):
+            rights = [is_right(texts[example.id], example) for example in answered]
+            found[who] = sure, rights
     return found
 
 
-def _wrong_of_the_surest(sure: Sequence[float], rights: Sequence[bool]) -> dict[str, float]:
-    """By the share of answers that are given: how many of them are wrong."""
-    surest_first = np.array(rights)[np.argsort(-np.array(sure), kind="stable")]
+def _wrong_of_the_surest(sure: Sequence[float | None], rights: Sequence[bool]) -> dict[str, float]:
+    """By the share of answers that are given: how many of them are wrong. Those for which nothing
+    was claimed are given last."""
+    surest_first = np.array(rights)[np.argsort(-np.array(sure, dtype=float), kind="stable")]
     return {
         f"{share:.0%}": float(1 - surest_first[: max(round(share * len(rights)), 1)].mean())
         for share in COVERAGES

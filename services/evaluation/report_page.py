@@ -29,7 +29,7 @@ class Section:
     picture: Markup | None = None  # an SVG element
 
 
-Sure = Mapping[str, tuple[Sequence[float], Sequence[bool]]]
+Sure = Mapping[str, tuple[Sequence[float | None], Sequence[bool]]]
 
 
 def pages(
@@ -161,7 +161,8 @@ def _coverage(wrong: Mapping[str, Mapping[str, float]], sure: Sure) -> Section:
     shares = [f"{share:.0%}" for share in COVERAGES]
     return Section(
         "What abstaining buys",
-        "How many of the answers are wrong, in percent, where only the surest are given.",
+        "How many of the answers are wrong, in percent, where only the surest are given; "
+        "those for which no confidence was claimed come last.",
         ["answered", *shares],
         [[who, *(f"{100 * each[share]:.1f}" for share in shares)] for who, each in wrong.items()],
         _svg(lambda: pictures.coverage(told, rights)),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
 from gateway.contract import Alternative, Answer
 from gateway.settings import SettingsError, load_settings
@@ -123,6 +124,12 @@ def test_a_voice_is_as_loud_as_was_learned():
     panel = judge(loud=(2, 1, 1, 1))
     families = {**panel.families, "w4": "w4"}
     assert replace(panel, families=families).weigh([answers[0], newcomer]).winner.text == "1"
+
+
+def test_a_voice_of_nothing_is_refused():
+    """Of one that alone is heard, no share could be told."""
+    with pytest.raises(ValidationError, match="greater than 0"):
+        judge(loud=(0, 1, 1, 1))
 
 
 def test_a_verdict_is_in_the_words_of_who_is_believed_most():

@@ -192,9 +192,26 @@ def test_a_caller_is_told_and_a_bound_on_risk_holds_the_answer_back(vllm, gatewa
     }
 
 
+def test_a_manner_is_called_as_its_set_is(vllm, gateway):
+    """A memory of one's own file has that file's name for it."""
+    likeness = {"image": 0.5, "question": 0.5, "manner": "Ward 7 – 胸部 (2024).v2"}
+
+    [answer] = ask(gateway([vllm(raw=reply(likeness))])).json()["answers"]
+
+    assert answer["likeness"] == likeness
+
+
 @pytest.mark.parametrize(
     "likeness",
-    [None, "very", {"image": 2, "question": 0, "manner": "slake"}, {"image": 0.5}],
+    [
+        None,
+        "very",
+        {"image": 2, "question": 0, "manner": "slake"},
+        {"image": float("nan"), "question": 0, "manner": "slake"},
+        {"image": 0, "question": 0, "manner": "slake/count"},
+        {"image": 0, "question": 0, "manner": "s" * 300},
+        {"image": 0.5},
+    ],
 )
 def test_an_answer_stands_whatever_its_server_calls_likeness(vllm, gateway, likeness):
     [answer] = ask(gateway([vllm(raw=reply(likeness))])).json()["answers"]

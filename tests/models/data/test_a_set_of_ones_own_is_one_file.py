@@ -46,8 +46,11 @@ def as_csv(mark: str, end: str = "\r\n") -> str:
 
 
 def write_parquet(path: Path) -> None:
-    parquet.write_table(pyarrow.Table.from_pylist(
-        [{name: row.get(name) for name in COLUMNS} for row in ROWS]), path)  # fmt: skip
+    """With columns of its own: times in nanoseconds, as pandas has them, under one name twice."""
+    table = pyarrow.Table.from_pylist(
+        [{name: row.get(name) for name in COLUMNS} for row in ROWS])  # fmt: skip
+    times = pyarrow.array([1, 2, 3], pyarrow.timestamp("ns"))
+    parquet.write_table(table.append_column("taken", times).append_column("taken", times), path)
 
 
 WRITERS: dict[str, Callable[[Path], object]] = {
@@ -55,6 +58,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "rows.parquet": write_parquet,
     "comma.csv": lambda path: path.write_text(as_csv(",", "\n"), "utf-8"),
     "semicolon.csv": lambda path: path.write_text(as_csv(";"), "utf-8-sig", newline=""),
+    "said.csv": lambda path: path.write_text("\r\nsep=;\r\n" + as_csv(";"), "utf-8", newline=""),
     "tab.TSV": lambda path: path.write_text(as_csv("\t") + "\t" * 10 + "\r\n", "utf-8", newline=""),
 }
 
@@ -91,6 +95,7 @@ GOOD = {"id": "1", "images": "a.png", "question": "Is it?", "answer": "Yes"}
         ({"closed": "maybe"}, r"line 2: its closed is 'maybe': write true or false"),
         ({"choices": "CT;MRI"}, r"line 2: its answer is none of its choices"),
         ({"choices": "yes"}, r"line 2 has one choice"),
+        ({"id": "\ud83d"}, r"line 2: its id holds half a character: mend that row"),
     ],
 )
 def test_what_is_wrong_with_a_row_is_named_by_its_line(
@@ -123,7 +128,7 @@ HEAD = "id,images,question,answer\n"
         ("own.jsonl", '\n{"id": 1,', r"line 2 is no row"),
         ("own.jsonl", '{"id": 1, "ID": 2}', r"line 1 has two 'id'"),
         ("own.jsonl", '{"id": 1}', r"line 1 has no 'images': add it"),
-        ("own.parquet", "PAR1", r"own\.parquet cannot be read as Parquet: write it again"),
+        ("own.parquet", "PAR1", r"own\.parquet cannot be read as Parquet .*: write it again"),
         ("own.txt", "", r"No dataset 'own\.txt'.* ends in \.csv, \.tsv, \.jsonl, \.parquet"),
     ],
 )  # fmt: skip
@@ -134,6 +139,15 @@ def test_a_file_that_is_none_is_one_sentence(
 
     with pytest.raises(DataError, match=says):
         datasets.load(name, Path(), "all", "en")
+
+
+@pytest.mark.parametrize("type_", [pyarrow.timestamp("ns"), pyarrow.duration("ns")])
+def test_parquet_of_what_is_no_text_is_one_sentence(type_: pyarrow.DataType, here: Path) -> None:
+    columns = GOOD | {"patient": pyarrow.scalar(1, type_)}
+    parquet.write_table(pyarrow.table({n: [each] for n, each in columns.items()}), "own.parquet")
+
+    with pytest.raises(DataError, match=r"own\.parquet cannot be read as Parquet with texts"):
+        datasets.load("own.parquet", Path(), "all", "en")
 
 
 def test_a_path_that_is_none_is_said() -> None:

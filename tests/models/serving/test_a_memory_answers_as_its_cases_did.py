@@ -124,6 +124,7 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}
         ([], 400, "Send one image: a memory looks at one, not 0."),
         ([IMAGE, IMAGE], 400, "Send one image: a memory looks at one, not 2."),
         ([IMAGE], 400, "Cannot read the image: send a PNG or JPEG as base64."),
+        ([{"type": "image_url", "image_url": {"url": ",é"}}], 400, "Cannot read the image: send a"),
         ([{"type": "video_url"}], 422, "body.messages.0.content.0.type: Input should be 'text' or"),
     ],
 )

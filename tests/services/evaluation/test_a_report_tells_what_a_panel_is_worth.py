@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from gateway.contract import Familiarity
 from models.metrics import score as bootstrap
 from services.evaluation.report import report
-from services.evaluation.stored_run import EvaluationError
-from tests.services.evaluation.runs import Said, write_run, write_set
+from services.evaluation.stored_run import EvaluationError, keep
+from tests.services.evaluation.runs import Said, verdict, write_run, write_set
 
 ROWS: list[dict[str, object]] = [
     {"id": 1, "images": "a.png", "question": "Is <b>it</b>?", "answer": "yes", "modality": "CT"},
@@ -74,6 +75,25 @@ def test_a_case_worth_looking_at_is_shown_once(figures: Any) -> None:
     assert shown == [["own all en/2"], ["own all en/3"], []]
     (votes,) = (case["votes"] for case in figures["cases"]["All say the same, and it is wrong"])
     assert [vote["right"] for vote in votes] == [False, False, False]
+
+
+def test_where_nothing_is_claimed_the_panel_is_least_sure(tmp_path: Path) -> None:
+    """However many agree in an unfamiliar case: it is no case of being sure and wrong, and is among
+    all the answers."""
+    own = write_set(tmp_path, ROWS)
+    run = write_run(tmp_path / "run", own, {"1": SAID["1"], "2": SAID["2"]})
+    odd = verdict({"panel": "heart", "a": "lung", "b": "heart"}, sure=None).model_copy(
+        update={"agreement": 1, "familiarity": Familiarity(unfamiliar=True)}
+    )
+    keep(run, "3", odd)
+    report([run], Path("none"), tmp_path / "out")
+
+    found = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
+    assert found["wrong_of_the_surest"]["panel"]["100%"] == pytest.approx(2 / 3)
+    assert found["wrong_of_the_surest"]["panel"]["50%"] == 0.5
+    assert found["calibration_error"]["panel"]["cases"] == 2
+    knew = found["cases"]["The panel is wrong and a member is right"]
+    assert [case["id"] for case in knew] == ["own all en/2", "own all en/3"]
 
 
 def test_the_page_asks_nobody_and_runs_nothing(folder: Path) -> None:

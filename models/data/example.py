@@ -96,8 +96,10 @@ def text_of(value: object, where: str) -> str | None:
     if value is None:
         return None
     if isinstance(value, str):
-        if any("\ud800" <= each <= "\udfff" for each in value):
-            raise DataError(f"{where} holds half a character: mend that row.")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"{where} holds half a character: mend that row.") from error
         return value
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return str(value)

@@ -27,13 +27,13 @@ import numpy as np
 from matplotlib import cbook
 from matplotlib import image as mpl_image
 from PIL import Image, ImageDraw, ImageFont
-from pydicom.data import get_testdata_files
+from pydicom.data.data_manager import DATA_ROOT
 from sklearn.datasets import load_sample_images
 from sklearn.metrics import roc_auc_score
 
 from gateway.contract import Familiarity, Refused
 from gateway.intake.pixels import only_pixels
-from gateway.settings import load_settings
+from gateway.settings import Settings, load_settings
 from services.evaluation import fit
 from services.evaluation.score import is_right
 
@@ -74,7 +74,7 @@ def drawn() -> Iterator[tuple[str, Image.Image]]:
             text = "\n".join(" ".join(QUESTIONS) for _ in range(lines))
             ImageDraw.Draw(page).text((20, 20), text, fill=ink, font=font)
             yield "text", page
-    for file in map(Path, sorted(get_testdata_files("*.dcm"))):
+    for file in sorted(Path(DATA_ROOT, "test_files").rglob("*.dcm")):
         try:
             shown = only_pixels(file.read_bytes(), file.name)
         except Refused:
@@ -111,9 +111,8 @@ def draw(folder: Path) -> None:
         print(f"{folder / kind}.csv: {numbers[kind]} pictures, {len(found)} questions")
 
 
-def tell(runs: list[Path], panel: Path, data: Path) -> None:
+def tell(runs: list[Path], settings: Settings, data: Path) -> None:
     """A line for each run; the first one's cases are those that are known."""
-    settings = load_settings(panel)
     known: list[Familiarity] = []
     heads = ("image", "question", "unfamiliar", "wrong at 0.8")
     print(f"{'run':20} {'cases':>6}" + "".join(f"{head:>14}" for head in heads))
@@ -153,7 +152,7 @@ def main() -> None:
     if given.verb == "draw":
         draw(given.folder)
     else:
-        tell(given.runs, given.panel, given.data)
+        tell(given.runs, load_settings(given.panel), given.data)
 
 
 if __name__ == "__main__":

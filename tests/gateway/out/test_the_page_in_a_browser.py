@@ -60,7 +60,7 @@ class Panel:
         self.speak = Held.speak
 
     def write(self, folder: Path, more: str = "") -> Path:
-        text = f'[panel]\nquorum = 1\ncompetence = "competence.json"\n{more}\n'
+        text = f'[panel]\nquorum = 1\ncompetence = "competence.json"\ngrounding = false\n{more}\n'
         for seat, worker in enumerate(self.workers):
             text += f'[[worker]]\nname = "w{seat}"\nfamily = "mock"\nmodel = "mock"\n'
             text += f'url = "{worker.url}"\nprompt = "Question: {{question}} Answer:"\n'

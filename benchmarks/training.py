@@ -1,4 +1,4 @@
-"""What image-once packing saves: python benchmarks/training.py [--recipe NAME] [--steps N]
+"""What image-once packing saves: python -m benchmarks.training [--recipe NAME] [--steps N]
 
 Steps of the recipe's first epoch, as the training loop composes them, go through forward and
 backward twice, in turns: packed, all questions about an image in one row; and plainly, one row per

@@ -1,4 +1,4 @@
-"""What the gateway adds to its slowest worker: python benchmarks/wall_time.py [--cases N]
+"""What the gateway adds to its slowest worker: python -m benchmarks.wall_time [--cases N]
 
 Asks a running gateway (`make serve`) N questions about a real CT slice, each new to every cache,
 one after the other. In the same run, in turn with them, equal questions go straight to the workers,

@@ -225,14 +225,15 @@ def _again(verdict: Verdict, case: Case, began: float) -> Verdict:
 
 
 def _changes(old: Settings, new: Settings) -> dict[str, list[str]]:
-    """Seats and keys by their names. Without what they hold: an address may carry a password."""
+    """Seats, keys, and the tables that are read at start alone, by their names. Without what they
+    hold: an address may carry a password."""
     before, now = ({worker.name: worker for worker in each.workers} for each in (old, new))
     tables: list[tuple[str, Any, Any]] = [
         (f"worker {name}", before[name], now[name]) for name in now if name in before
     ]
     tables += [
         (name, getattr(old, name), getattr(new, name))
-        for name in ("panel", "summariser", "limits", "load", "audit")
+        for name in ("panel", "summariser", "limits", "load")
     ]
     changed = [
         f"{name}.{key}"
@@ -247,4 +248,5 @@ def _changes(old: Settings, new: Settings) -> dict[str, list[str]]:
         "added": [name for name in now if name not in before],
         "removed": [name for name in before if name not in now],
         "changed": changed,
+        "needs_restart": [n for n in ("audit", "http") if getattr(old, n) != getattr(new, n)],
     }

@@ -339,7 +339,8 @@ def test_every_line_of_the_log_says_when_how_grave_and_for_whom(
     by_request, by_signal, refused = lines[5:]
     assert by_request | of_admin == by_request and refused | of_admin == refused
     assert by_request["added"] == ["w1"] and by_request["removed"] == []
-    assert by_request["changed"] == ["worker w0.url", "panel.quorum", "audit.folder"]
+    assert by_request["changed"] == ["worker w0.url", "panel.quorum"]
+    assert by_request["needs_restart"] == ["audit"]
     assert by_signal["removed"] == ["w1"] and "tenant" not in by_signal
     assert "Zebedee" not in gateway.log and "http://" not in json.dumps(lines[5:7])
 

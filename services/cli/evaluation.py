@@ -176,7 +176,7 @@ def report(
 ) -> None:
     """Write what stored runs say of a panel: one page, and its figures as files."""
     from models.data.example import DataError
-    from services.evaluation.report import report as program
+    from services.evaluation.report.write import report as program
     from services.evaluation.stored_run import EvaluationError
 
     with failures(DataError, EvaluationError):

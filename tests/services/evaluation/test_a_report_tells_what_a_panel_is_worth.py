@@ -13,7 +13,7 @@ import pytest
 
 from gateway.contract import Familiarity
 from models.metrics import score as bootstrap
-from services.evaluation.report import report
+from services.evaluation.report.write import report
 from services.evaluation.stored_run import EvaluationError, keep
 from tests.services.evaluation.runs import Said, verdict, write_run, write_set
 
@@ -142,7 +142,7 @@ def test_runs_that_make_no_report_are_refused(folder: Path, tmp_path: Path) -> N
 
 def test_it_starts_without_torch() -> None:
     """Nor does comparing two runs need it: both answer at once."""
-    modules = ("report", "report_page", "compare")
+    modules = ("report.write", "compare")
     program = "".join(f"import services.evaluation.{name}\n" for name in modules)
     program += (
         "import sys; print(sorted({'torch', 'transformers', 'sklearn'} & sys.modules.keys()))"

@@ -13,8 +13,8 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 from markupsafe import Markup
 
 from services.evaluation import pictures
-from services.evaluation.notable import Notable
-from services.evaluation.report import COVERAGES, ORACLE, PERCENTILES
+from services.evaluation.report.figures import COVERAGES, ORACLE, PERCENTILES, Sure
+from services.evaluation.report.notable import Notable
 from services.evaluation.score import PANEL
 
 SLICED = ("run", "dataset", "language", "modality", "organ", "kind of question")
@@ -27,9 +27,6 @@ class Section:
     head: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
     picture: Markup | None = None  # an SVG element
-
-
-Sure = Mapping[str, tuple[Sequence[float | None], Sequence[bool]]]
 
 
 def pages(

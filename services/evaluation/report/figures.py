@@ -1,13 +1,7 @@
-"""Stored evaluations → a report: one page that stands alone, and the same in Markdown, JSON, CSV.
+"""What a report tells of stored evaluations, in figures."""
 
-What is measured is here; how it is told, in `report_page`.
-"""
-
-import csv
-import io
-import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +10,8 @@ import numpy as np
 
 from models.data.datasets import called
 from models.data.example import Example, without_images
-from models.files import write_whole
 from models.metrics.score import mean
 from services.evaluation import score, stored_run
-from services.evaluation.notable import notable
 from services.evaluation.score import BOOTSTRAP_SEED, PANEL, Texts, is_right
 from services.evaluation.slices import sliced
 from services.evaluation.stored_run import EvaluationError, Outcome, Run
@@ -47,33 +39,14 @@ class Evaluated:
         return [example for example in self.examples if example.id.startswith(f"{name}/")]
 
 
-def report(folders: Sequence[Path], data: Path, out: Path) -> None:
-    """Writes report.html, report.md, report.json and report.csv to `out`. Images may be missing.
+def read(folders: Sequence[Path], data: Path) -> Evaluated:
+    """Stored runs, whose images may be gone.
 
     Raises:
         EvaluationError: no such run, one whose images were changed, nothing answered, or a question
             in two of the runs.
         models.data's DataError
     """
-    from services.evaluation import report_page
-
-    asked = read(folders, data)
-    sure, cases = sureness(asked), notable(asked.examples, asked.outcomes)
-    measured = measure(asked)
-    measured["wrong_of_the_surest"] = {
-        who: _wrong_of_the_surest(*each) for who, each in sure.items()
-    }
-    measured["cases"] = {title: [case.told for case in each] for title, each in cases.items()}
-    out.mkdir(parents=True, exist_ok=True)
-    html, markdown = report_page.pages(measured, sure, cases)
-    write_whole(out / "report.html", html)
-    write_whole(out / "report.md", markdown)
-    write_whole(out / "report.json", json.dumps(measured, indent=1, ensure_ascii=False))
-    write_whole(out / "report.csv", _csv(measured["rates"]))
-
-
-def read(folders: Sequence[Path], data: Path) -> Evaluated:
-    """Raises as `report`."""
     runs, examples, outcomes = [], [], dict[str, Outcome]()
     for folder in folders:
         with without_images():
@@ -99,9 +72,12 @@ def read(folders: Sequence[Path], data: Path) -> Evaluated:
     return Evaluated(runs, examples, outcomes, said)
 
 
-def measure(asked: Evaluated) -> dict[str, Any]:
-    """All figures, as a JSON object. Rates are shares of what was heard, with 95 % intervals
-    clustered by image, or by patient where the set names one."""
+Sure = Mapping[str, tuple[Sequence[float | None], Sequence[bool]]]
+
+
+def measure(asked: Evaluated, sure: Sure) -> dict[str, Any]:
+    """All figures, as a JSON object; `sure` is what `sureness` found. Rates are shares of what was
+    heard, with 95 % intervals clustered by image, or by patient where the set names one."""
     names = list(dict.fromkeys(run.name for run in asked.runs))
     return {
         "runs": [
@@ -127,10 +103,11 @@ def measure(asked: Evaluated) -> dict[str, Any]:
         },
         "disagreement": score.disagreement(asked.examples, asked.said),
         "seconds": _seconds(asked),
+        "wrong_of_the_surest": {who: _wrong_of_the_surest(*each) for who, each in sure.items()},
     }
 
 
-def sureness(asked: Evaluated) -> dict[str, tuple[list[float | None], list[bool]]]:
+def sureness(asked: Evaluated) -> Sure:
     """By voice: how sure it was of each answer, None where it claimed nothing, and whether that was
     right. A voice that was never sure is not there; a panel that has learned no confidence has its
     agreement."""
@@ -243,24 +220,3 @@ def _seconds(asked: Evaluated) -> dict[str, dict[str, float]]:
         | {f"p{p}": round(float(np.percentile(times, p)), 3) for p in PERCENTILES}
         for who, times in took.items()
     }
-
-
-def _csv(rates: Sequence[dict[str, Any]]) -> str:
-    """With a mark of byte order, by which a spreadsheet knows UTF-8."""
-    written = io.StringIO(newline="")
-    columns = (
-        "by",
-        "of",
-        "voice",
-        "images",
-        "accuracy",
-        "low",
-        "high",
-        "correct",
-        "scored",
-        "unscored",
-    )
-    table = csv.DictWriter(written, columns)
-    table.writeheader()
-    table.writerows(rates)
-    return "\ufeff" + written.getvalue()

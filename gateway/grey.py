@@ -146,6 +146,7 @@ class OverGrey:
                 continue
             worker, over_grey = self._later[free]
             try:
-                await self._call(free, worker, over_grey)
+                # A case may wait for the same call, and close must not take it away.
+                await asyncio.shield(self._call(free, worker, over_grey))
             finally:
                 del self._later[free]

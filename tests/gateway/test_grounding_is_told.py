@@ -186,6 +186,21 @@ def test_what_is_in_line_ends_with_its_panel(vllm, gateway):
     assert over_grey(worker) == ["two?"]
 
 
+def test_a_case_keeps_the_call_that_it_waits_for(vllm, gateway):
+    """Begun behind another verdict, by a panel that is then replaced."""
+    delays = iter([0, 0.6, 0])
+    worker = vllm(looks(), delay_s=lambda: next(delays))
+    url = gateway([worker], panel=BEHIND)
+    ask(url)
+    until(lambda: len(over_grey(worker)) == 1)
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(ask, url, width=40, options=SIGHT)
+        until(lambda: len(worker.requests) == 3)
+        assert httpx.post(f"{url}/panel/reload").status_code == 200
+        assert waits.result()["grounding"] == pytest.approx(0.9)
+    assert over_grey(worker) == ["Is it healthy?"]
+
+
 def test_a_gateway_that_stops_does_not_wait_for_it(vllm, panel_file):
     delays = iter([0, 30])
     worker = vllm("yes", delay_s=lambda: next(delays))

@@ -56,6 +56,7 @@ URL_ALPHABET = str.maketrans("-_", "+/")
 WHAT_IT_MUST_BE = {
     "missing": "is required; send it",
     "string_type": "must be a text",
+    "string_unicode": "holds half a character; send whole ones",
     "tuple_type": "must be a list of {items}",
     "model_type": "must be an object",
     "model_attributes_type": "must be an object",

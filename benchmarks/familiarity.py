@@ -35,6 +35,7 @@ from gateway.contract import Familiarity, Refused
 from gateway.intake.pixels import only_pixels
 from gateway.settings import Settings, load_settings
 from services.evaluation import fit
+from services.evaluation.heard import hear
 from services.evaluation.score import is_right
 
 QUESTIONS = (
@@ -117,7 +118,7 @@ def tell(runs: list[Path], settings: Settings, data: Path) -> None:
     heads = ("image", "question", "unfamiliar", "wrong at 0.8")
     print(f"{'run':20} {'cases':>6}" + "".join(f"{head:>14}" for head in heads))
     for run in runs:
-        cases, _ = fit.hear([run], data)
+        cases, _ = hear([run], data)
         opinions = [fit.opinion_of(case, settings, settings.competence) for case in cases]
         found = [opinion.familiarity for opinion in opinions]
         told = [each for each in found if each and each.image is not None]

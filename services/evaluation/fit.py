@@ -7,20 +7,17 @@ scored on images that were left out of the fit.
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.model_selection import GroupKFold
 
-from gateway.case import Case
-from gateway.contract import Answer, Language, Likeness, Modality, Options
-from gateway.intake.pixels import only_pixels
+from gateway.contract import Answer, Likeness
 from gateway.settings import Settings
 from gateway.verdict.competence import (
     EDGE,
@@ -32,14 +29,12 @@ from gateway.verdict.competence import (
     Worker,
     logit,
 )
-from gateway.verdict.questions import kind_of
 from gateway.verdict.weigh import Judge, Opinion
-from models.data.datasets import called
 from models.data.example import Example
 from models.data.splits import groups
-from services.evaluation import stored_run
+from services.evaluation.heard import Heard, hear, refuse_strangers, served
 from services.evaluation.score import is_right
-from services.evaluation.stored_run import EvaluationError, Outcome
+from services.evaluation.stored_run import EvaluationError
 
 FOLDS = 5
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)  # of the ridge, the inverse; chosen on left-out images
@@ -48,32 +43,6 @@ FEWEST = 50  # cases of a worker, or asked in one manner, from which anything is
 VOICE_PRIOR = 50  # cases
 EM_STEPS = 100
 STEPS = np.linspace(0, 1, 101)  # of the likenesses that are kept
-
-# What the datasets call them, in small letters.
-MODALITIES: dict[str, Modality] = {word: word for word in get_args(Modality)}
-MODALITIES["x-ray"] = "xray"
-
-
-@dataclass(frozen=True)
-class Heard:
-    """One case of a stored run, and what each worker said to it at first."""
-
-    example: Example
-    cell: Cell
-    answers: tuple[Answer, ...]
-
-    @property
-    def case(self) -> Case:
-        """What the gateway made of it, from the same files."""
-        images = tuple(only_pixels(path.read_bytes(), path.name) for path in self.example.images)
-        asked = self.example.question
-        return Case(self.example.id, asked, images, self.cell.language, None, None, Options())
-
-    def by(self, worker: str) -> Answer | None:
-        return next((a for a in self.answers if a.worker == worker and a.text is not None), None)
-
-    def likeness_by(self, tells: Collection[str]) -> Likeness | None:
-        return next((a.likeness for a in self.answers if a.worker in tells and a.likeness), None)
 
 
 def calibrate(runs: Sequence[Path], settings: Settings, data: Path) -> Competence:
@@ -110,51 +79,6 @@ def calibrate(runs: Sequence[Path], settings: Settings, data: Path) -> Competenc
             "familiarity": _familiarity(cases, competence.tells),
         }
     )
-
-
-def hear(runs: Sequence[Path], data: Path) -> tuple[list[Heard], list[str]]:
-    """Every case of the runs that somebody answered, and a phrase for each run.
-
-    Raises:
-        EvaluationError, models.data's DataError
-    """
-    cases, sources = [], []
-    for folder in runs:
-        run, outcomes = stored_run.load(folder, data)
-        if run.images_changed:
-            raise EvaluationError(f"{folder}: its images were changed; take a run without that.")
-        cases += [heard_in(run.language, *each) for each in outcomes if each[1].was_answered]
-        sources.append(
-            f"{called(run.dataset)} {run.split} {run.language}, {len(outcomes)} questions"
-        )
-    return cases, sources
-
-
-def served(runs: Sequence[Path]) -> dict[str, str | None]:
-    """By worker: the weights that gave its answers, where those were the same in all runs."""
-    found: dict[str, set[str | None]] = defaultdict(set)
-    for folder in runs:
-        for name, weights in stored_run.read_run(folder).models.items():
-            found[name].add(weights)
-    return {name: weights.pop() for name, weights in found.items() if len(weights) == 1}
-
-
-def heard_in(language: Language, example: Example, outcome: Outcome) -> Heard:
-    kind = kind_of(example.question, language)
-    answers = tuple(answer for answer in outcome.answers if answer.round == 1)
-    modality = MODALITIES.get((example.modality or "").lower())
-    return Heard(example, Cell(language, kind, modality), answers)
-
-
-def refuse_strangers(cases: Sequence[Heard], settings: Settings) -> None:
-    """Raises EvaluationError where somebody has answered who is not seated."""
-    seats = [worker.name for worker in settings.workers]
-    answered = {a.worker for case in cases for a in case.answers if a.text is not None}
-    if strangers := sorted(answered - set(seats)):
-        raise EvaluationError(
-            f"These answers are of {', '.join(strangers)} too, and the panel file seats "
-            f"{', '.join(seats)} only; give the file of the panel that was asked: --panel FILE."
-        )
 
 
 def cross_fitted(cases: Sequence[Heard], settings: Settings) -> list[Opinion]:

@@ -9,7 +9,8 @@ from gateway.contract import Answer, Language
 from gateway.settings import Settings
 from gateway.verdict.grey_answers import GreyAnswers, GreySeat, Told
 from gateway.verdict.grounding import LEAST
-from services.evaluation import fit, stored_run
+from services.evaluation import stored_run
+from services.evaluation.heard import heard_in, refuse_strangers, served
 from services.evaluation.stored_run import EvaluationError
 
 DIGITS = 3
@@ -28,15 +29,15 @@ def grey_answers(runs: Sequence[Path], settings: Settings, data: Path) -> GreyAn
         run, outcomes = stored_run.load(folder, data)
         if not run.blank_images:
             raise EvaluationError(f"{folder}: its images are not grey; take a --blank-images run.")
-        heard = [fit.heard_in(run.language, *each) for each in outcomes]
-        fit.refuse_strangers(heard, settings)
-        for case in heard:
+        cases = [heard_in(run.language, *each) for each in outcomes]
+        refuse_strangers(cases, settings)
+        for case in cases:
             if len(case.example.images) == 1:
                 said = {a.worker: _told(a) for a in case.answers if a.text is not None}
                 found[run.language][case.example.question.strip()] |= said  # as intake has it
-    served = fit.served(runs)
+    weights = served(runs)
     workers = {
-        seat.name: GreySeat(model=seat.model, prompt=seat.prompt, weights=served.get(seat.name))
+        seat.name: GreySeat(model=seat.model, prompt=seat.prompt, weights=weights.get(seat.name))
         for seat in settings.workers
         if any(seat.name in said for each in found.values() for said in each.values())
     }

@@ -21,7 +21,7 @@ from models.files import write_whole
 from models.metrics import calibration_error
 from models.metrics.score import Score, mean
 from services.evaluation import fit, stored_run
-from services.evaluation.fit import Heard
+from services.evaluation.heard import Heard, heard_in, refuse_strangers
 from services.evaluation.rewording import reworded
 from services.evaluation.score import BOOTSTRAP_SEED, is_right
 from services.evaluation.stored_run import EvaluationError, Outcome, Run
@@ -74,7 +74,7 @@ def replay(
     """
     run, cases = _read(folders, data)
     heard = [case for case, _ in cases]
-    fit.refuse_strangers(heard, settings)
+    refuse_strangers(heard, settings)
     opinions = _opinions(heard, settings)
     policies = _policies(run, cases, opinions, settings)
     if cross_fit:
@@ -133,7 +133,7 @@ def _read(folders: Sequence[Path], data: Path) -> tuple[Run, list[Case]]:
         ):
             raise EvaluationError(f"{folder} is no part of the same evaluation as {folders[0]}.")
     cases = [
-        (fit.heard_in(run.language, example, outcome), outcome)
+        (heard_in(run.language, example, outcome), outcome)
         for run, part in parts
         for example, outcome in part
         if outcome.was_answered

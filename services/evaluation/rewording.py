@@ -13,7 +13,7 @@ from gateway.model_server import CallFailed, Completion, Http, new_http_client, 
 from gateway.settings import SUMMARISER, Settings, SummariserSettings
 from gateway.summariser import ask, is_faithful
 from gateway.verdict.weigh import Opinion
-from services.evaluation.fit import Heard
+from services.evaluation.heard import Heard
 from services.evaluation.stored_run import EvaluationError
 
 

@@ -35,7 +35,8 @@ from models import assets
 from models.exported import adapter_base, for_everyone
 from models.serving.card import summariser_card
 from services.evaluation import fit, stored_run
-from services.evaluation.fit import FEWEST, Heard
+from services.evaluation.fit import FEWEST
+from services.evaluation.heard import Heard, hear, refuse_strangers
 from services.evaluation.score import is_right
 from services.evaluation.stored_run import EvaluationError
 
@@ -119,8 +120,8 @@ def _lessons(
         sources.append((run.dataset, run.split, run.language))
     lessons = []
     for folders in by_dataset.values():
-        cases, _ = fit.hear(folders, data)
-        fit.refuse_strangers(cases, settings)
+        cases, _ = hear(folders, data)
+        refuse_strangers(cases, settings)
         # What one data set teaches of a worker does not hold in another.
         opinions = fit.cross_fitted(cases, settings)
         lessons += [

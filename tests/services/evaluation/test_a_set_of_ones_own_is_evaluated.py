@@ -11,7 +11,7 @@ from PIL import Image
 from gateway.contract import Language
 from models.data.example import Example
 from models.metrics import score as bootstrap
-from services.evaluation import fit, stored_run
+from services.evaluation import fit, heard, stored_run
 from services.evaluation.evaluate import evaluate
 from services.evaluation.stored_run import EvaluationError, Outcome
 
@@ -50,7 +50,7 @@ def test_every_row_is_asked_with_its_choices_and_scored_by_its_answers(
     monkeypatch.chdir("/")
     read, cases = stored_run.load(own.parent / "out", Path("none"))
     assert read.name == "own all en" and len(cases) == 2
-    _, (source,) = fit.hear([own.parent / "out"], Path("none"))
+    _, (source,) = heard.hear([own.parent / "out"], Path("none"))
     assert source == "own all en, 2 questions"  # callers read that: no path
 
 
@@ -88,12 +88,12 @@ def test_questions_in_another_language_are_told_of(
 def test_what_is_learned_is_judged_on_other_patients(own: Path) -> None:
     """On other images where nobody is named."""
 
-    def case(number: int, patient: str | None) -> fit.Heard:
+    def case(number: int, patient: str | None) -> heard.Heard:
         language: Language = "en"
         shown = Example(
             str(number), (Path(f"{number}.png"),), "?", "yes", language, True, patient=patient
         )
-        return fit.heard_in(language, shown, Outcome(None, ()))
+        return heard.heard_in(language, shown, Outcome(None, ()))
 
     cases = [case(number, f"P{number % 6}" if number < 18 else None) for number in range(24)]
     for learned, left_out in fit._folds(cases):

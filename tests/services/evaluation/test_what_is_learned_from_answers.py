@@ -7,8 +7,9 @@ from PIL import Image
 
 from gateway.verdict.competence import Cell
 from gateway.verdict.grey_answers import load_grey_answers, save_grey_answers
-from services.evaluation.fit import calibrate, cross_fitted, hear
+from services.evaluation.fit import calibrate, cross_fitted
 from services.evaluation.grey import grey_answers
+from services.evaluation.heard import hear
 from services.evaluation.replay import replay
 from services.evaluation.stored_run import EvaluationError, Run, claim
 from tests.services.conftest import EACH, IMAGES, PLACE, YES_NO

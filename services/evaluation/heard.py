@@ -1,0 +1,90 @@
+"""Stored answers as they are weighed and learned from: each case with its kind, and what every
+worker said to it at first."""
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from gateway.case import Case
+from gateway.contract import Answer, Language, Likeness, Modality, Options
+from gateway.intake.pixels import only_pixels
+from gateway.settings import Settings
+from gateway.verdict.competence import Cell
+from gateway.verdict.questions import kind_of
+from models.data.datasets import called
+from models.data.example import Example
+from services.evaluation import stored_run
+from services.evaluation.stored_run import EvaluationError, Outcome
+
+# What the datasets call them, in small letters.
+MODALITIES: dict[str, Modality] = {word: word for word in get_args(Modality)}
+MODALITIES["x-ray"] = "xray"
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One case of a stored run, and what each worker said to it at first."""
+
+    example: Example
+    cell: Cell
+    answers: tuple[Answer, ...]
+
+    @property
+    def case(self) -> Case:
+        """What the gateway made of it, from the same files."""
+        images = tuple(only_pixels(path.read_bytes(), path.name) for path in self.example.images)
+        asked = self.example.question
+        return Case(self.example.id, asked, images, self.cell.language, None, None, Options())
+
+    def by(self, worker: str) -> Answer | None:
+        return next((a for a in self.answers if a.worker == worker and a.text is not None), None)
+
+    def likeness_by(self, tells: Collection[str]) -> Likeness | None:
+        return next((a.likeness for a in self.answers if a.worker in tells and a.likeness), None)
+
+
+def hear(runs: Sequence[Path], data: Path) -> tuple[list[Heard], list[str]]:
+    """Every case of the runs that somebody answered, and a phrase for each run.
+
+    Raises:
+        EvaluationError, models.data's DataError
+    """
+    cases, sources = [], []
+    for folder in runs:
+        run, outcomes = stored_run.load(folder, data)
+        if run.images_changed:
+            raise EvaluationError(f"{folder}: its images were changed; take a run without that.")
+        cases += [heard_in(run.language, *each) for each in outcomes if each[1].was_answered]
+        sources.append(
+            f"{called(run.dataset)} {run.split} {run.language}, {len(outcomes)} questions"
+        )
+    return cases, sources
+
+
+def served(runs: Sequence[Path]) -> dict[str, str | None]:
+    """By worker: the weights that gave its answers, where those were the same in all runs."""
+    found: dict[str, set[str | None]] = defaultdict(set)
+    for folder in runs:
+        for name, weights in stored_run.read_run(folder).models.items():
+            found[name].add(weights)
+    return {name: weights.pop() for name, weights in found.items() if len(weights) == 1}
+
+
+def heard_in(language: Language, example: Example, outcome: Outcome) -> Heard:
+    kind = kind_of(example.question, language)
+    answers = tuple(answer for answer in outcome.answers if answer.round == 1)
+    modality = MODALITIES.get((example.modality or "").lower())
+    return Heard(example, Cell(language, kind, modality), answers)
+
+
+def refuse_strangers(cases: Sequence[Heard], settings: Settings) -> None:
+    """Raises EvaluationError where somebody has answered who is not seated."""
+    seats = [worker.name for worker in settings.workers]
+    answered = {a.worker for case in cases for a in case.answers if a.text is not None}
+    if strangers := sorted(answered - set(seats)):
+        raise EvaluationError(
+            f"These answers are of {', '.join(strangers)} too, and the panel file seats "
+            f"{', '.join(seats)} only; give the file of the panel that was asked: --panel FILE."
+        )

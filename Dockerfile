@@ -38,7 +38,7 @@ COPY gateway /opt/consilium/gateway
 COPY panel.toml ./
 COPY models/zoo/competence*.json models/zoo/
 # A volume that is mounted here belongs to who owns this.
-RUN install --directory --owner consilium audit
+RUN install --directory --owner consilium audit feedback
 USER consilium
 EXPOSE 8000
 # Only the compose network reaches it, and 127.0.0.1 where the port is published there.

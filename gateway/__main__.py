@@ -22,6 +22,7 @@ from fastapi import FastAPI
 from gateway.app import create_app
 from gateway.door.keys import KeysError
 from gateway.settings import SettingsError, load_settings
+from gateway.store.readers import ReadersError
 from gateway.watch.audit import AuditError
 
 # Longer than proxies keep theirs (nginx: 60): who closes first must not be who is asked.
@@ -69,7 +70,7 @@ def main() -> None:
                 "--without-keys where only who may ask can reach it"
             )
         app = create_app(settings)
-    except (SettingsError, KeysError, AuditError) as error:
+    except (SettingsError, KeysError, AuditError, ReadersError) as error:
         sys.exit(str(error))
 
     # It warns in plain words of every request that is none.

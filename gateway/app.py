@@ -19,7 +19,15 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 from gateway.case import Case
-from gateway.contract import PanelReport, Preview, Problem, Refused, Verdict
+from gateway.contract import (
+    OwnWord,
+    PanelReport,
+    Preview,
+    Problem,
+    Refused,
+    Verdict,
+    WordKept,
+)
 from gateway.door.admission import Admission
 from gateway.door.keys import Key, Keys
 from gateway.door.manners import Manners
@@ -52,7 +60,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """The gateway as an ASGI application; without settings it reads the panel file.
 
     Raises:
-        SettingsError, KeysError, AuditError: a file that cannot be used.
+        SettingsError, KeysError, AuditError, ReadersError: a file that cannot be used.
     """
     settings = settings or load_settings()
     watch_log.start()
@@ -61,9 +69,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     audit = Audit(settings.audit_folder, settings.audit.days)
     metrics = Metrics(VERSION)
     service = Service(settings, metrics)
-    if settings.audit_folder and settings.secret_is_random:
-        why = "no line can be matched to a case after a restart: set CONSILIUM_SECRET_FILE"
-        log.warning(json.dumps({"event": "audit_without_secret", "why": why}))
+    for what in ("audit", "feedback"):
+        if getattr(settings, f"{what}_folder") and settings.secret_is_random:
+            why = "no line can be matched to a case after a restart: set CONSILIUM_SECRET_FILE"
+            log.warning(json.dumps({"event": f"{what}_without_secret", "why": why}))
     metrics.inside.set_function(lambda: admission.inside)
 
     def panel_now() -> str:
@@ -114,8 +123,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         async with admission.admitted(request, service.settings.load, "preview") as key:
             yield key
 
+    async def admitted_to_say(request: Request) -> AsyncGenerator[Key, None]:
+        async with admission.admitted(request, service.settings.load, "feedback") as key:
+            yield key
+
     Asking = Annotated[Key, Depends(admitted)]
     Looking = Annotated[Key, Depends(admitted_to_look)]
+    Saying = Annotated[Key, Depends(admitted_to_say)]
 
     def seated(request: Request) -> Panel:
         """The panel that this request is brought to, to its end."""
@@ -131,6 +145,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         metrics.decided(verdict)
         secret = panel.settings.secret_bytes
         audit.note(verdict, asked_of(case, secret), key.tenant, key.id, secret)
+        service.readers.given(case, verdict, secret)
         _log_case(case, verdict)
         return verdict
 
@@ -166,6 +181,33 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         seen = await intake.preview_of(request, service.settings)
         headers = {"cache-control": "no-store"}
         return Response(seen.model_dump_json(), media_type="application/json", headers=headers)
+
+    @app.post(
+        "/feedback",
+        response_model=WordKept,
+        openapi_extra=documentation.word_body(),
+        responses=documentation.refusals()
+        | {404: documentation.problem("No verdict of yours that waits for a word")},
+    )
+    async def feedback(request: Request, key: Saying) -> WordKept:
+        """Say whether a verdict was right, once."""
+        settings = service.settings
+        word, draft = await intake.word_of(request, settings)
+        await admission.count(key, settings.load, "feedback")
+        case = draft and await intake.case_of(draft, settings.limits, key.tenant)
+        kept = service.readers.take(word, key.tenant, case, settings.secret_bytes)
+        metrics.words.labels(kept.word).inc()
+        log.info(json.dumps({"event": "reader_said", "word": kept.word, "case": kept.verdict}))
+        return kept
+
+    @app.get(
+        "/feedback",
+        responses=KEYED | {404: documentation.problem("No readers' words are kept here")},
+    )
+    async def own_words(request: Request) -> list[OwnWord]:
+        """What the key's tenant has said of verdicts, the latest verdict first."""
+        own = service.readers.of(admission.known(request).tenant)
+        return [OwnWord.model_validate(word) for word in own]
 
     @app.post(
         "/v1/chat/completions",

@@ -6,6 +6,7 @@ Refused                  the case ends here; the caller reads a Problem
   Unauthorized      401  no key, or none that is known here
   Forbidden         403  a key that may not do this
   UnknownModel      404  a chat with a model that is not here
+  UnknownVerdict    404  a word on a verdict that waits for none
   TooSlow           408  the body did not come in time
   TooLarge          413  the body, an image or their number is over a limit
   UnsupportedMedia  415  not an image format, or not a body type, that is served
@@ -55,6 +56,8 @@ ErrorKind = Literal[
     "not_eligible",
 ]
 VerdictStatus = Literal["answered", "abstained"]
+Word = Literal["right", "wrong"]
+Keep = Literal["marks", "cases"]
 SummaryBy = Literal["vote", "unanimous", "summariser"]
 
 
@@ -179,6 +182,50 @@ class CaseRequest(CaseFields):
         ],
         ...,
     ] = Field(description="base64 or data URI, or an object that says what of it is shown.")
+
+
+class ReadersWord(_Sent):
+    """What a reader says of a verdict; the JSON body of `POST /feedback`."""
+
+    verdict: str = Field(min_length=1, max_length=64, description="Its `id`.")
+    word: Word
+    answer: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=2_000,
+        description="What is right. Without `case` no more is kept of it than who said the same.",
+    )
+    comment: str | None = Field(
+        default=None, max_length=2_000, description="Kept with `case` alone."
+    )
+    case: CaseRequest | None = Field(
+        default=None,
+        description="The case as it was asked. Who sends it agrees that question, context, images, "
+        "answer and comment are kept; null: marks alone.",
+    )
+
+    @model_validator(mode="after")
+    def _a_case_says_what_is_right(self) -> "ReadersWord":
+        if self.case and not (self.answer or "").strip():
+            raise ValueError("send `answer`, what is right, beside a case that is to be kept")
+        return self
+
+
+class WordKept(_Frozen):
+    verdict: str
+    word: Word
+    case: bool = Field(description="Whether the case was kept; false: marks alone.")
+
+
+class OwnWord(_Frozen):
+    """A word of the tenant's own."""
+
+    verdict: str
+    word: Word
+    given: str = Field(description="When the verdict was given; ISO 8601, UTC.")
+    case: dict[str, Any] | None = Field(
+        default=None, description="What was kept of it, beside its images."
+    )
 
 
 class AnswerError(_Frozen):
@@ -402,6 +449,10 @@ class PanelReport(_Frozen):
     store_reachable: bool = Field(
         description="Without it cases are answered all the same, and nothing is kept."
     )
+    feedback: Keep | None = Field(
+        default=None,
+        description="What POST /feedback keeps: marks, or the cases of who agrees; null: nothing.",
+    )
     max_images: int
     max_image_mb: float
     max_body_mb: float
@@ -464,6 +515,10 @@ class Forbidden(Refused):
 
 class UnknownModel(Refused):
     status, title = 404, "Model not found"
+
+
+class UnknownVerdict(Refused):
+    status, title = 404, "Unknown verdict"
 
 
 class TooSlow(Refused):

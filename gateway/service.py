@@ -17,6 +17,7 @@ from gateway.panel import Panel
 from gateway.settings import SUMMARISER, Settings, SettingsError, load_settings
 from gateway.store.flights import Flights, Tell
 from gateway.store.memory import keep, key_of, open_store, recall
+from gateway.store.readers import Readers
 from gateway.watch.metrics import Metrics
 from gateway.watch.tracing import span
 
@@ -32,6 +33,8 @@ class Service:
     def __init__(self, settings: Settings, metrics: Metrics):
         self.settings, self.metrics = settings, metrics
         self.store = open_store(settings.panel.store)
+        days = settings.feedback.days if settings.feedback else 0
+        self.readers = Readers(settings.feedback_folder, days)
         self.reload_error: str | None = None
         self._flights = Flights()
 
@@ -44,6 +47,7 @@ class Service:
         self.panel.close()
         await self.http.close()
         await self.store.close()
+        self.readers.close()
 
     def _seat(self, settings: Settings, resting: Collection[str]) -> None:
         self.settings = settings
@@ -158,6 +162,7 @@ class Service:
             learned_from=settings.learned_from,
             reload_error=self.reload_error,
             store_reachable=store_reachable,
+            feedback=settings.feedback and settings.feedback.keep,
             **settings.limits.model_dump(),
         )
 
@@ -248,5 +253,9 @@ def _changes(old: Settings, new: Settings) -> dict[str, list[str]]:
         "added": [name for name in now if name not in before],
         "removed": [name for name in before if name not in now],
         "changed": changed,
-        "needs_restart": [n for n in ("audit", "http") if getattr(old, n) != getattr(new, n)],
+        "needs_restart": [
+            name
+            for name in ("audit", "feedback", "http")
+            if getattr(old, name) != getattr(new, name)
+        ],
     }

@@ -30,7 +30,7 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.contract import Language
+from gateway.contract import Keep, Language
 from gateway.verdict.competence import Competence, CompetenceError, load_competence
 from gateway.verdict.grey_answers import GreyAnswers, GreyAnswersError, beside, load_grey_answers
 
@@ -243,6 +243,16 @@ class AuditSettings(_Frozen):
     days: int = Field(default=90, ge=1, description="Older files are deleted.")
 
 
+class FeedbackSettings(_Frozen):
+    """What readers say of verdicts; without the table nothing is kept."""
+
+    folder: str = "feedback"
+    keep: Keep = Field(
+        default="marks", description="cases: question, answer and images too, of who agrees."
+    )
+    days: int = Field(default=90, ge=1, description="Older verdicts, and words on them, go.")
+
+
 class Settings(_Frozen):
     file: Path
     keys: Path | None = None
@@ -252,6 +262,7 @@ class Settings(_Frozen):
     limits: Limits = Limits()
     load: Load = Load()
     audit: AuditSettings = AuditSettings()
+    feedback: FeedbackSettings | None = None
     http: Http = Http()
     competence: Competence | None = None
     grey_answers: GreyAnswers | None = None
@@ -270,6 +281,10 @@ class Settings(_Frozen):
     @property
     def audit_folder(self) -> Path | None:
         return self.file.parent / self.audit.folder if self.audit.folder else None
+
+    @property
+    def feedback_folder(self) -> Path | None:
+        return self.file.parent / self.feedback.folder if self.feedback else None
 
     def is_calibrated(self, worker: str) -> bool | None:
         """Whether its voice was; None where all are equal."""
@@ -384,7 +399,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: line {line} is not UTF-8; save the file as UTF-8") from error
     except (ValueError, RecursionError) as error:
         raise SettingsError(f"{path}: not TOML: {error}; mend that line") from error
-    tables = ("panel", "summariser", "limits", "load", "audit", "http")
+    tables = ("panel", "summariser", "limits", "load", "audit", "feedback", "http")
     for key in content:
         if key not in {*tables, "worker"}:
             raise SettingsError(

@@ -69,6 +69,7 @@ def panel_file(tmp_path: Path) -> Callable[..., Path]:
         limits: str = "",
         load: str = "",
         audit: str = "",
+        feedback: str | None = None,
         http: str = "",
         seats: Sequence[str] = (),
         languages: str = '["en"]',
@@ -77,6 +78,7 @@ def panel_file(tmp_path: Path) -> Callable[..., Path]:
         panel += "" if "grounding" in panel else "\ngrounding = false"
         text = f"[panel]\n{panel}\n[limits]\n{limits}\n[load]\n{load}\n[audit]\n{audit}\n"
         text += f"[http]\n{http}\n"
+        text += "" if feedback is None else f"[feedback]\n{feedback}\n"
         for seat, url in enumerate(urls):
             own = seats[seat] if seat < len(seats) else 'languages = ["en"]\nmax_images = 4'
             text += f'[[worker]]\nname = "w{seat}"\nfamily = "mock"\nmodel = "mock"\n'

@@ -28,7 +28,7 @@ TRY_AGAIN_S = 2  # a case takes about as long
 # So many looks at an image for each case that a key may ask: who moves through a DICOM's frames
 # sends one for each.
 PREVIEWS_OF_A_CASE = 20
-What = Literal["case", "preview"]
+What = Literal["case", "preview", "feedback"]
 
 log = logging.getLogger("consilium.gateway")
 
@@ -80,13 +80,14 @@ class Admission:
             self._of_key[key.id] -= 1
 
     async def count(self, key: Key, load: Load, what: What = "case") -> None:
-        """One case, or look at an image, more of the key's; raises TooMany."""
+        """One case, look at an image or word more of the key's; raises TooMany."""
         await self._check_rate(key, load, what, count=True)
 
     async def _check_rate(self, key: Key, load: Load, what: What, *, count: bool) -> None:
         per_minute, name = key.per_minute or load.max_per_minute, key.id
-        if per_minute and what == "preview":
-            per_minute, name = per_minute * PREVIEWS_OF_A_CASE, f"{name}:preview"
+        if per_minute and what != "case":
+            name = f"{name}:{what}"
+            per_minute *= PREVIEWS_OF_A_CASE if what == "preview" else 1
         if per_minute and (wait_s := await self._rates.wait_s(name, per_minute, count=count)):
             detail = f"More than {per_minute} in a minute. Send it again in {wait_s} s."
             raise TooMany(detail, wait_s)

@@ -30,6 +30,7 @@ from gateway.contract import (
     MalformedRequest,
     Options,
     Preview,
+    ReadersWord,
     TooLarge,
     TooSlow,
     UnreadableImage,
@@ -126,6 +127,24 @@ async def preview_of(request: Request, settings: Settings) -> Preview:
     body = await _in_time(request, settings)
     limits = settings.limits
     return await _off_loop(lambda: _preview(_at_once(_form_of(request, body, limits)), limits))
+
+
+async def word_of(request: Request, settings: Settings) -> tuple[ReadersWord, Draft | None]:
+    """What a reader says of a verdict, and the case that is to be kept with it, if one was sent;
+    raises a `Refused`."""
+    content = await json_of(request, settings)
+    if content.get("case") is not None and not (
+        settings.feedback and settings.feedback.keep == "cases"
+    ):
+        raise InvalidCase("case: this gateway keeps none. Send the word without it.")
+    try:
+        word = ReadersWord.model_validate(content)
+    except ValidationError as error:
+        refuse_fields(error)
+    for name in ("verdict", "answer", "comment"):
+        _check_whole(name, getattr(word, name) or "")
+    draft = None if word.case is None else await draft_of(content["case"], settings.limits)
+    return word, draft
 
 
 async def case_of(draft: Draft, limits: Limits, tenant: str) -> Case:
@@ -380,6 +399,8 @@ def refuse_fields(error: ValidationError) -> NoReturn:
         raise InvalidCase(f"{field}: {first['ctx']['error']}.") from error
     if first["type"] == "extra_forbidden":
         known = Options if "options" in above else AskedImage if "images" in above else CaseRequest
+        if above == [""] and error.title == ReadersWord.__name__:
+            known = ReadersWord
         reason = _unknown(name, known.model_fields)
     else:
         words = WHAT_IT_MUST_BE.get(first["type"], "must be as /docs says")
@@ -407,10 +428,7 @@ def _check_fields(fields: CaseFields, limits: Limits) -> Language:
     for name, text, max_chars in texts:
         if len(text) > max_chars:
             raise InvalidCase(f"{name}: {len(text)} characters; send at most {max_chars}.")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidCase(f"{name}: it holds half a character. Send whole ones.") from error
+        _check_whole(name, text)
     if not fields.question.strip():
         raise InvalidCase("question: it is blank; ask something.")
     language = asked_in(fields.question, fields.language)
@@ -418,6 +436,13 @@ def _check_fields(fields: CaseFields, limits: Limits) -> Language:
     if () in meant or any(len(same) > 1 for same in meant.values()):
         raise InvalidCase("choices: each must say something, and something else than the others.")
     return language
+
+
+def _check_whole(name: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidCase(f"{name}: it holds half a character. Send whole ones.") from error
 
 
 def _check_number(images: int, limits: Limits) -> None:

@@ -17,8 +17,10 @@ from gateway.contract import (
     CaseRequest,
     Forbidden,
     Problem,
+    ReadersWord,
     Refused,
     UnknownModel,
+    UnknownVerdict,
 )
 from gateway.intake import request as intake
 from gateway.out.openai_api import ChatRequest
@@ -93,6 +95,11 @@ def preview_body() -> dict[str, Any]:
     return _body({"multipart/form-data": {"schema": schema}})
 
 
+def word_body() -> dict[str, Any]:
+    """What a reader says of a verdict."""
+    return _body({"application/json": {"schema": {"$ref": "#/components/schemas/ReadersWord"}}})
+
+
 def chat_body() -> dict[str, Any]:
     """A case as a chat."""
     return _body({"application/json": {"schema": {"$ref": "#/components/schemas/ChatRequest"}}})
@@ -102,7 +109,7 @@ def refusals() -> dict[int | str, dict[str, Any]]:
     """What a route says that takes images, in place of what was asked for."""
     titles: dict[int, list[str]] = {}
     for error in Refused.__subclasses__():
-        if error in (Forbidden, UnknownModel):
+        if error in (Forbidden, UnknownModel, UnknownVerdict):
             continue  # other routes say these
         titles.setdefault(error.status, []).append(error.title)
     return {status: problem(" or ".join(names)) for status, names in titles.items()}
@@ -144,6 +151,7 @@ def openapi(app: FastAPI) -> dict[str, Any]:
         [
             (CaseRequest, "validation"),
             (ChatRequest, "validation"),
+            (ReadersWord, "validation"),
             (Problem, "serialization"),
         ],
         ref_template="#/components/schemas/{model}",

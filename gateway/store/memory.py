@@ -89,6 +89,11 @@ def salt_of(tenant: str, secret: bytes) -> str:
     return _hmac(secret, ["salt", tenant])
 
 
+def mark_of(what: str, parts: list[Any], secret: bytes) -> str:
+    """Tells that two of a kind are the same, and nothing else."""
+    return _hmac(secret, [what, *parts])
+
+
 def _told(case: Case) -> list[Any]:
     """Who asks, and what workers are told."""
     identities = [image.identity for image in case.images]

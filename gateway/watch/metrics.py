@@ -15,6 +15,7 @@ from gateway.contract import (
     SummaryBy,
     Verdict,
     VerdictStatus,
+    Word,
 )
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 60)
@@ -85,6 +86,12 @@ class Metrics:
             "Callers who got the verdict that another one was waiting for (single-flight).",
             registry=registry,
         )
+        self.words = Counter(
+            "consilium_readers_words",
+            "What readers said of verdicts: right or wrong.",
+            ["word"],
+            registry=registry,
+        )
         self.refused = Counter(
             "consilium_refused", "Requests refused, by status.", ["status"], registry=registry
         )
@@ -101,6 +108,8 @@ class Metrics:
             self.verdicts.labels(*labels)
         for what in ("verdict", "answer"):
             self.recalled.labels(what)
+        for word in get_args(Word):
+            self.words.labels(word)
         for error in Refused.__subclasses__():
             self.refused.labels(error.status)
 

@@ -44,7 +44,7 @@ CONFINED: dict[str, Any] = {
     "security_opt": ["no-new-privileges:true"],
 }
 US = "10001"  # the Dockerfile's user
-AUDIT = "audit"  # what the Dockerfile lets that user write to, beside the cache
+KEPT = ("audit", "feedback")  # what the Dockerfile lets that user write to, beside the cache
 CACHE = "/cache"
 
 
@@ -64,7 +64,7 @@ def compose(
     gpu; without it each has one of its own.
 
     Raises:
-        EngineError: the audit is to be kept where the gateway's container cannot write.
+        EngineError: something is to be kept where the gateway's container cannot write.
     """
     names = tuple(local_seats(settings))
     files = [_read_only(panel, "/app/panel.toml"), *_folders(settings)]
@@ -92,7 +92,7 @@ def compose(
     document = {
         "name": "consilium",
         "services": services,
-        "volumes": {"models": {}, "audit": {}, "prometheus": {}, "grafana": {}},
+        "volumes": {"models": {}, **{kept: {} for kept in KEPT}, "prometheus": {}, "grafana": {}},
         "secrets": {
             "cache_key": {"file": "./deploy/secrets/cache_key"},
             "metrics_key": {"file": "./deploy/secrets/metrics_key"},
@@ -145,13 +145,16 @@ def _gateway(
         if (settings.file.parent / grey).is_file():
             learned.append(str(grey))
         volumes += [_read_only(str(Path(panel).parent / each), _inside(each)) for each in learned]
-    if folder := settings.audit.folder:
-        if _inside(folder) != _inside(AUDIT):
+    for what in KEPT:
+        table = getattr(settings, what)
+        if table is None or table.folder is None:
+            continue
+        if _inside(table.folder) != _inside(what):
             raise EngineError(
-                f'panel.toml: audit.folder: in a container only "{AUDIT}" can be written to; write '
-                f'folder = "{AUDIT}".'
+                f'panel.toml: {what}.folder: in a container only "{what}" can be written to; write '
+                f'folder = "{what}".'
             )
-        volumes.append(f"audit:{_inside(AUDIT)}")
+        volumes.append(f"{what}:{_inside(what)}")
     return {
         "image": "consilium-gateway",
         "build": {"context": ".", "target": "gateway"},

@@ -1,0 +1,248 @@
+"""What readers said of verdicts: right or wrong, and what is right. One SQLite file in a folder.
+
+Of every verdict that a caller gets it keeps marks alone: HMACs of the case and of what each worker
+said, and who said the same. Whoever holds them can be told later who was right, and learns no word.
+Question, answers, comment and images are kept only of a case that its caller sends again with his
+word, for that purpose.
+
+What is older than `days` is overwritten with the first verdict of a day (secure_delete).
+"""
+
+import json
+import logging
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from gateway.case import Case
+from gateway.contract import (
+    Busy,
+    InvalidCase,
+    Language,
+    ReadersWord,
+    UnknownVerdict,
+    Verdict,
+    Word,
+    WordKept,
+)
+from gateway.store.memory import asked_of, mark_of
+from gateway.verdict.meaning import meaning
+
+FILE = "words.sqlite3"
+TRY_AGAIN_S = 2
+MOST_LISTED = 1_000
+TABLES = """
+CREATE TABLE IF NOT EXISTS verdicts (
+  tenant TEXT, id TEXT, given TEXT, language TEXT, asked TEXT,
+  word TEXT, kept TEXT, PRIMARY KEY (tenant, id)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS said (
+  tenant TEXT, id TEXT, worker TEXT, cluster INTEGER, mark TEXT, is_right INTEGER,
+  PRIMARY KEY (tenant, id, worker),
+  FOREIGN KEY (tenant, id) REFERENCES verdicts ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS images (
+  tenant TEXT, id TEXT, place INTEGER, data BLOB,
+  FOREIGN KEY (tenant, id) REFERENCES verdicts ON DELETE CASCADE
+);
+CREATE INDEX IF NOT EXISTS ages ON verdicts (given);
+CREATE INDEX IF NOT EXISTS shown ON images (tenant, id);
+"""
+log = logging.getLogger("consilium.gateway")
+
+
+class ReadersError(Exception):
+    """The folder of the readers' words cannot be used; one line that says why."""
+
+
+@dataclass(frozen=True)
+class KeptCase:
+    """A case that its caller gave away, with what is right."""
+
+    id: str
+    tenant: str
+    word: Word
+    fields: dict[str, Any]  # question, language, answer and what else there was
+    images: tuple[bytes, ...]  # PNG or JPEG, as the workers got them
+
+
+class Readers:
+    """Keeps what readers say in `folder`; None keeps nothing.
+
+    Raises:
+        ReadersError: the folder cannot be used.
+    """
+
+    def __init__(self, folder: Path | None, days: int):
+        self._folder, self._days = folder, days
+        self._today: date | None = None
+        if folder is None:
+            return
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (folder / FILE).touch(mode=0o600)
+            self._db = _opened(folder / FILE)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.executescript(TABLES)
+            self._drop_old()
+        except (OSError, ValueError, sqlite3.Error) as error:
+            raise ReadersError(f"feedback.folder: {folder}: cannot be used ({error})") from error
+
+    def close(self) -> None:
+        if self._folder is not None:
+            self._db.close()
+
+    def given(self, case: Case, verdict: Verdict, secret: bytes) -> None:
+        """A caller gets this verdict, and may say what it is worth. A disk that is full costs the
+        line, never the case."""
+        if self._folder is None:
+            return
+        place = {w: at for at, other in enumerate(verdict.dissent, 1) for w in other.workers}
+        rows = [
+            (case.tenant, verdict.id, voice.worker, place.get(voice.worker, 0), mark)
+            for voice in verdict.answers
+            if voice.weight is not None
+            for mark in [_mark(voice.text or "", verdict.language, secret)]
+        ]
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = (case.tenant, verdict.id, now, verdict.language, asked_of(case, secret))
+        try:
+            self._drop_old()
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._db.execute("INSERT INTO verdicts VALUES (?,?,?,?,?,NULL,NULL)", line)
+                self._db.executemany("INSERT INTO said VALUES (?,?,?,?,?,NULL)", rows)
+        except sqlite3.Error as error:
+            log.error(json.dumps({"event": "verdict_not_noted", "why": str(error)}))
+
+    def take(self, word: ReadersWord, tenant: str, case: Case | None, secret: bytes) -> WordKept:
+        """What a reader of `tenant` says of a verdict; with the `case`, that is kept too.
+
+        Raises UnknownVerdict where none of the tenant's waits for a word, whatever the reason,
+        InvalidCase where the case is another one, and Busy where nothing can be written.
+        """
+        if self._folder is None:
+            raise UnknownVerdict("This gateway keeps no readers' words.")
+        key = (tenant, word.verdict)
+        try:
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")  # who says it twice at once has said it once
+                waiting = self._db.execute(
+                    "SELECT language, asked FROM verdicts WHERE tenant=? AND id=? AND word IS NULL",
+                    key,
+                ).fetchone()
+                if waiting is None:
+                    raise UnknownVerdict(
+                        "No verdict of yours with this id waits for a word: it has one, is too "
+                        "old, or never was."
+                    )
+                language, asked = waiting
+                if case is not None and asked_of(case, secret) != asked:
+                    raise InvalidCase("case: it is not the one that this verdict is about.")
+                kept = None if case is None else json.dumps(_fields(word, case))
+                update = "UPDATE verdicts SET word=?, kept=? WHERE tenant=? AND id=?"
+                self._db.execute(update, (word.word, kept, *key))
+                for place, image in enumerate(case.images if case else ()):
+                    row = (*key, place, image.data)
+                    self._db.execute("INSERT INTO images VALUES (?,?,?,?)", row)
+                self._judge(word, key, language, secret)
+        except sqlite3.Error as error:
+            log.error(json.dumps({"event": "word_not_kept", "why": str(error)}))
+            raise Busy("Your word could not be kept. Send it again soon.", TRY_AGAIN_S) from error
+        return WordKept(verdict=word.verdict, word=word.word, case=case is not None)
+
+    def _judge(
+        self, word: ReadersWord, key: tuple[str, str], language: Language, secret: bytes
+    ) -> None:
+        """Who was right. Where the verdict was wrong, and what is right is not told, nobody knows
+        of those who dissented."""
+        if word.word == "right":
+            update = "UPDATE said SET is_right = (cluster = 0) WHERE tenant=? AND id=?"
+            self._db.execute(update, key)
+            return
+        update = "UPDATE said SET is_right = 0 WHERE tenant=? AND id=? AND cluster = 0"
+        self._db.execute(update, key)
+        if word.answer:
+            update = (
+                "UPDATE said SET is_right = cluster IN "
+                "(SELECT cluster FROM said WHERE tenant=? AND id=? AND mark=?) "
+                "WHERE tenant=? AND id=? AND cluster > 0"
+            )
+            self._db.execute(update, (*key, _mark(word.answer, language, secret), *key))
+
+    def of(self, tenant: str) -> list[dict[str, Any]]:
+        """The tenant's own words, the latest verdict first."""
+        if self._folder is None:
+            raise UnknownVerdict("This gateway keeps no readers' words.")
+        query = (
+            "SELECT id, word, given, kept FROM verdicts WHERE tenant=? AND word IS NOT NULL "
+            "ORDER BY given DESC LIMIT ?"
+        )
+        return [
+            {"verdict": id, "word": word, "given": given}
+            | ({"case": json.loads(kept)} if kept else {})
+            for id, word, given, kept in self._db.execute(query, (tenant, MOST_LISTED))
+        ]
+
+    def _drop_old(self) -> None:
+        today = datetime.now(UTC).date()
+        if today == self._today:
+            return
+        oldest = (today - timedelta(days=self._days)).isoformat()
+        self._db.execute("DELETE FROM verdicts WHERE given < ?", (oldest,))
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._today = today
+
+
+def kept_cases(folder: Path | None, tenant: str | None = None) -> Iterator[KeptCase]:
+    """Every case that was given away, of one tenant or of all.
+
+    Raises:
+        ReadersError: there is no such folder.
+    """
+    if folder is None or not (folder / FILE).is_file():
+        where = folder or "panel.toml has no [feedback]"
+        raise ReadersError(f"No readers' words are kept there: {where}")
+    query = (
+        "SELECT tenant, id, word, kept FROM verdicts "
+        "WHERE kept IS NOT NULL AND (? IS NULL OR tenant = ?) ORDER BY given, id"
+    )
+    images = "SELECT data FROM images WHERE tenant=? AND id=? ORDER BY place"
+    try:
+        with closing(_opened(folder / FILE)) as db:
+            for whose, id, word, kept in db.execute(query, (tenant, tenant)):
+                shown = tuple(data for (data,) in db.execute(images, (whose, id)))
+                yield KeptCase(id, whose, word, json.loads(kept), shown)
+    except sqlite3.Error as error:
+        raise ReadersError(f"{folder / FILE} cannot be read ({error})") from error
+
+
+def _opened(file: Path) -> sqlite3.Connection:
+    # The application is made in one thread and served in another, where tests do so.
+    db = sqlite3.connect(file, timeout=0.25, isolation_level=None, check_same_thread=False)
+    for pragma in ("foreign_keys = ON", "secure_delete = ON", "synchronous = NORMAL"):
+        db.execute(f"PRAGMA {pragma}")
+    return db
+
+
+def _fields(word: ReadersWord, case: Case) -> dict[str, Any]:
+    """What is kept of a case beside its images; `answer` is what the reader says is right."""
+    fields = {
+        "question": case.question,
+        "language": case.language,
+        "context": case.context,
+        "choices": case.choices,
+        "modality": case.modality,
+        "answer": word.answer,
+        "comment": word.comment,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _mark(answer: str, language: Language, secret: bytes) -> str:
+    """The same for answers that mean the same; without the question, which is not kept."""
+    return mark_of("answer", list(meaning(answer, language)), secret)

@@ -194,7 +194,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         settings = service.settings
         word, draft = await intake.word_of(request, settings)
         await admission.count(key, settings.load, "feedback")
-        case = draft and await intake.case_of(draft, settings.limits, key.tenant)
+        case = await intake.case_of(draft, settings.limits, key.tenant) if draft else None
         kept = service.readers.take(word, key.tenant, case, settings.secret_bytes)
         metrics.words.labels(kept.word).inc()
         log.info(json.dumps({"event": "reader_said", "word": kept.word, "case": kept.verdict}))

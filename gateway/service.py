@@ -162,7 +162,7 @@ class Service:
             learned_from=settings.learned_from,
             reload_error=self.reload_error,
             store_reachable=store_reachable,
-            feedback=settings.feedback and settings.feedback.keep,
+            feedback=settings.feedback.keep if settings.feedback else None,
             **settings.limits.model_dump(),
         )
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 from urllib.parse import unquote
 
 import pybase64
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -398,8 +398,12 @@ def refuse_fields(error: ValidationError) -> NoReturn:
     if first["type"] == "value_error":  # a sentence of our own
         raise InvalidCase(f"{field}: {first['ctx']['error']}.") from error
     if first["type"] == "extra_forbidden":
-        known = Options if "options" in above else AskedImage if "images" in above else CaseRequest
-        if above == [""] and error.title == ReadersWord.__name__:
+        known: type[BaseModel] = CaseRequest
+        if "options" in above:
+            known = Options
+        elif "images" in above:
+            known = AskedImage
+        elif error.title == ReadersWord.__name__ and "case" not in above:
             known = ReadersWord
         reason = _unknown(name, known.model_fields)
     else:

@@ -146,6 +146,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         secret = panel.settings.secret_bytes
         audit.note(verdict, asked_of(case, secret), key.tenant, key.id, secret)
         service.readers.given(case, verdict, secret)
+        service.shadows.ask(case, verdict, panel)
         _log_case(case, verdict)
         return verdict
 

@@ -428,6 +428,21 @@ class Seat(_Frozen):
     )
 
 
+class ShadowSeat(_Frozen):
+    """A candidate, which is asked behind verdicts and counts for nothing, beside the panel."""
+
+    name: str
+    family: str
+    reachable: bool
+    resting_s: float | None = None
+    model: str | None = MODEL
+    cases: int = Field(description="It answered since the gateway started.")
+    agrees: float | None = Field(description="In what part of those with the verdict.")
+    words: int = Field(description="Readers' words that tell whether it was right.")
+    right: float | None = Field(description="In what part of those it was.")
+    panel_right: float | None = Field(description="In what part of the same the verdict was.")
+
+
 class SummariserSeat(_Frozen):
     languages: tuple[Language, ...]
     reachable: bool
@@ -441,6 +456,7 @@ class PanelReport(_Frozen):
     quorum: int
     deadline_s: float
     workers: tuple[Seat, ...]
+    shadows: tuple[ShadowSeat, ...] = ()
     summariser: SummariserSeat | None
     learned_from: str | None = LEARNED_FROM
     reload_error: str | None = Field(

@@ -82,7 +82,7 @@ class Panel:
             worker.name: Breaker(
                 worker.name, partial(self._is_well, worker), worker.name in resting
             )
-            for worker in settings.workers
+            for worker in settings.seats
         }
         self._over_grey = OverGrey(settings, store, partial(self._ask_anew, left_s=None))
 
@@ -121,6 +121,12 @@ class Panel:
             left_s = self._deadline_s(case) - (time.monotonic() - began)
             answers += await self._second_round(case, said, left_s, tell)
         return answers
+
+    async def ask_shadows(self, case: Case) -> Sequence[Answer]:
+        """What the shadows who can take the case say to it, or why they do not."""
+        able = [worker for worker in self.settings.shadows if _why_not(worker, case) is None]
+        deadline_s = self.settings.panel.deadline_s  # whatever a caller gives his own
+        return await asyncio.gather(*(self._ask(worker, case, deadline_s) for worker in able))
 
     async def grounding(
         self, case: Case, answers: Sequence[Answer], asked_at: float

@@ -5,16 +5,24 @@ import json
 import logging
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gateway import model_server, summariser
 from gateway.case import Case
-from gateway.contract import InvalidCase, PanelReport, Seat, SummariserSeat, Verdict
+from gateway.contract import (
+    InvalidCase,
+    PanelReport,
+    Seat,
+    ShadowSeat,
+    SummariserSeat,
+    Verdict,
+)
 from gateway.panel import Panel
 from gateway.settings import SUMMARISER, Settings, SettingsError, load_settings
+from gateway.shadow import Shadows
 from gateway.store.flights import Flights, Tell
 from gateway.store.memory import keep, key_of, open_store, recall
 from gateway.store.readers import Readers
@@ -35,6 +43,7 @@ class Service:
         self.store = open_store(settings.panel.store)
         days = settings.feedback.days if settings.feedback else 0
         self.readers = Readers(settings.feedback_folder, days)
+        self.shadows = Shadows(metrics, self.readers)
         self.reload_error: str | None = None
         self._flights = Flights()
 
@@ -45,13 +54,14 @@ class Service:
 
     async def __aexit__(self, *_: object) -> None:
         self.panel.close()
+        self.shadows.close()
         await self.http.close()
         await self.store.close()
         self.readers.close()
 
     def _seat(self, settings: Settings, resting: Collection[str]) -> None:
         self.settings = settings
-        self.metrics.seated(settings.panel_hash, [worker.name for worker in settings.workers])
+        self.metrics.seated(settings.panel_hash, [worker.name for worker in settings.seats])
         self.panel = Panel(settings, self.http, self.store, self.metrics, resting)
         self._at_work = asyncio.Semaphore(settings.load.max_at_work)
         self._found: asyncio.Future[tuple[bool, list[Probed]]] | None = None
@@ -137,6 +147,7 @@ class Service:
             self._found_until = time.monotonic() + REPORT_S
         store_reachable, found = await asyncio.shield(self._found)
         resting = self.panel.resting()
+        names = [seat.name for seat in settings.seats]
         return PanelReport(
             panel=settings.panel_hash,
             quorum=settings.panel.quorum,
@@ -154,6 +165,7 @@ class Service:
                 )
                 for worker, (reachable, model) in zip(settings.workers, found, strict=False)
             ),
+            shadows=self._compared(dict(zip(names, found, strict=False))),
             summariser=None
             if settings.summariser is None
             else SummariserSeat(
@@ -166,9 +178,34 @@ class Service:
             **settings.limits.model_dump(),
         )
 
+    def _compared(self, found: Mapping[str, Probed]) -> tuple[ShadowSeat, ...]:
+        """The shadows beside the panel; `found` has what their servers said, by name."""
+        resting, scores = self.panel.resting(), self.readers.scores()
+        seats = []
+        for shadow in self.settings.shadows:
+            reachable, model = found.get(shadow.name, (False, None))
+            agreed = self.shadows.agreed[shadow.name, True]
+            cases = agreed + self.shadows.agreed[shadow.name, False]
+            words, right, panel_right = scores.get(shadow.name, (0, 0, 0))
+            seats.append(
+                ShadowSeat(
+                    name=shadow.name,
+                    family=shadow.family,
+                    reachable=reachable and shadow.name not in resting,
+                    resting_s=resting.get(shadow.name),
+                    model=model,
+                    cases=cases,
+                    agrees=agreed / cases if cases else None,
+                    words=words,
+                    right=right / words if words else None,
+                    panel_right=panel_right / words if words else None,
+                )
+            )
+        return tuple(seats)
+
     async def _probe(self) -> tuple[bool, list[Probed]]:
         """Whether the store answers; of each server, the summariser last, whether and with what."""
-        servers = [(worker.url, worker.name) for worker in self.settings.workers]
+        servers = [(worker.url, worker.name) for worker in self.settings.seats]
         if self.settings.summariser:
             servers.append((self.settings.summariser.url, SUMMARISER))
         store_reachable, found = await asyncio.gather(
@@ -232,7 +269,7 @@ def _again(verdict: Verdict, case: Case, began: float) -> Verdict:
 def _changes(old: Settings, new: Settings) -> dict[str, list[str]]:
     """Seats, keys, and the tables that are read at start alone, by their names. Without what they
     hold: an address may carry a password."""
-    before, now = ({worker.name: worker for worker in each.workers} for each in (old, new))
+    before, now = ({worker.name: worker for worker in each.seats} for each in (old, new))
     tables: list[tuple[str, Any, Any]] = [
         (f"worker {name}", before[name], now[name]) for name in now if name in before
     ]

@@ -26,6 +26,7 @@ from pydantic import (
     Field,
     SecretBytes,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -158,6 +159,9 @@ class WorkerSettings(_Frozen):
     memory_gb: float | None = Field(
         default=None, gt=0, description="Of a GPU, for its server: weights, cache and all."
     )
+    shadow: bool = Field(
+        default=False, description="A candidate: asked behind verdicts, and compared; never heard."
+    )
     engine: dict[str, Any] = {}
 
 
@@ -258,6 +262,7 @@ class Settings(_Frozen):
     keys: Path | None = None
     panel: PanelSettings = PanelSettings()
     workers: tuple[WorkerSettings, ...] = Field(min_length=1)
+    shadows: tuple[WorkerSettings, ...] = ()
     summariser: SummariserSettings | None = None
     limits: Limits = Limits()
     load: Load = Load()
@@ -273,6 +278,11 @@ class Settings(_Frozen):
     @property
     def secret_bytes(self) -> bytes:
         return self.secret.get_secret_value()
+
+    @property
+    def seats(self) -> tuple[WorkerSettings, ...]:
+        """Everybody who is to be started and looked after."""
+        return (*self.workers, *self.shadows)
 
     @property
     def families(self) -> dict[str, str]:
@@ -299,10 +309,12 @@ class Settings(_Frozen):
         begins = f"; not {', '.join(new)}, whose voice begins at a prior" if new else ""
         return self.competence.learned_from + begins
 
-    @field_validator("workers")
+    @field_validator("workers", "shadows")
     @classmethod
-    def _names_differ(cls, workers: tuple[WorkerSettings, ...]) -> tuple[WorkerSettings, ...]:
-        names = [worker.name for worker in workers]
+    def _names_differ(
+        cls, workers: tuple[WorkerSettings, ...], before: ValidationInfo
+    ) -> tuple[WorkerSettings, ...]:
+        names = [worker.name for worker in (*before.data.get("workers", ()), *workers)]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two workers are called {name}; rename one")
@@ -423,7 +435,8 @@ def _panel_hash(content: dict[str, Any]) -> str:
     panel = panel if isinstance(panel, dict) else {}
     chosen = {key: panel.get(key) for key in ("quorum", "k", "generalist")}
     competence = content["competence"] and content["competence"].model_dump()
-    seats = [*content["workers"], content.get("summariser") or {}]
+    workers = [seat for seat in content["workers"] if not seat.get("shadow")]
+    seats = [*workers, content.get("summariser") or {}]
     said = [{key: seat[key] for key in seat if key != "memory_gb"} for seat in seats]
     decisive = [POLICY, chosen, said, competence]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()
@@ -438,7 +451,7 @@ def _with_environment(content: dict[str, Any], environ: Mapping[str, str]) -> di
         return table | {"url": url, "external": "url" in table}
 
     filled = dict(content)
-    filled["workers"] = [
+    seats = [
         place(
             worker,
             f"CONSILIUM_WORKER_{str(worker.get('name')).upper().replace('-', '_')}_URL",
@@ -446,6 +459,8 @@ def _with_environment(content: dict[str, Any], environ: Mapping[str, str]) -> di
         )
         for seat, worker in enumerate(content["workers"])
     ]
+    filled["workers"] = [seat for seat in seats if not seat.get("shadow")]
+    filled["shadows"] = [seat for seat in seats if seat.get("shadow")]
     if "summariser" in content:
         filled["summariser"] = place(
             content["summariser"], "CONSILIUM_SUMMARISER_URL", SUMMARISER_PORT
@@ -477,12 +492,14 @@ def _one_line(path: Path, error: ValidationError, workers: list[dict[str, Any]])
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = list(first["loc"])
     message = first["msg"].removeprefix("Value error, ")
-    if where[:1] == ["workers"]:
+    if where[:1] in (["workers"], ["shadows"]):
+        is_shadow = where[0] == "shadows"
+        seats = [n for n, each in enumerate(workers) if bool(each.get("shadow")) == is_shadow]
         if len(where) == 1:
-            message = message if workers else "none is seated; add a [[worker]]"
+            message = message if seats else "none is seated; add a [[worker]]"
             where = ["worker"]
         else:
-            seat = int(where[1])
+            seat = seats[int(where[1])]
             where = [f"worker {seat + 1} ({workers[seat].get('name', 'unnamed')})", *where[2:]]
     if first["type"] == "missing":
         message = "is missing; add it"

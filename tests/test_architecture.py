@@ -36,6 +36,7 @@ FLOORS: dict[str, list[str]] = {
         "settings",
         "grey",
         "door intake panel summariser",
+        "shadow",
         "service",
         "out",
         "app",

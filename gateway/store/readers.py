@@ -20,6 +20,7 @@ from typing import Any
 
 from gateway.case import Case
 from gateway.contract import (
+    Answer,
     Busy,
     InvalidCase,
     Language,
@@ -51,6 +52,7 @@ CREATE TABLE IF NOT EXISTS images (
 );
 CREATE INDEX IF NOT EXISTS ages ON verdicts (given);
 CREATE INDEX IF NOT EXISTS shown ON images (tenant, id);
+CREATE INDEX IF NOT EXISTS judged ON said (worker, is_right) WHERE is_right IS NOT NULL;
 """
 log = logging.getLogger("consilium.gateway")
 
@@ -101,12 +103,9 @@ class Readers:
         line, never the case."""
         if self._folder is None:
             return
-        place = {w: at for at, other in enumerate(verdict.dissent, 1) for w in other.workers}
         rows = [
-            (case.tenant, verdict.id, voice.worker, place.get(voice.worker, 0), mark)
-            for voice in verdict.answers
-            if voice.weight is not None
-            for mark in [_mark(voice.text or "", verdict.language, secret)]
+            (case.tenant, verdict.id, worker, cluster, _mark(text, verdict.language, secret))
+            for worker, (cluster, text) in stands(verdict).items()
         ]
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = (case.tenant, verdict.id, now, verdict.language, asked_of(case, secret))
@@ -118,6 +117,32 @@ class Readers:
                 self._db.executemany("INSERT INTO said VALUES (?,?,?,?,?,NULL)", rows)
         except sqlite3.Error as error:
             log.error(json.dumps({"event": "verdict_not_noted", "why": str(error)}))
+
+    def shadowed(
+        self, case: Case, verdict: Verdict, answer: Answer, cluster: int, secret: bytes
+    ) -> None:
+        """A shadow has said, of a verdict that was given, what those of `cluster` did."""
+        if self._folder is None:
+            return
+        mark = _mark(answer.text or "", verdict.language, secret)
+        try:
+            self._db.execute(
+                "INSERT INTO said VALUES (?,?,?,?,?,NULL)",
+                (case.tenant, verdict.id, answer.worker, cluster, mark),
+            )
+        except sqlite3.Error as error:
+            log.error(json.dumps({"event": "verdict_not_noted", "why": str(error)}))
+
+    def scores(self) -> dict[str, tuple[int, int, int]]:
+        """Of each worker: in how many cases it is known whether it was right, in how many it was,
+        and in how many of the same the verdict was."""
+        if self._folder is None:
+            return {}
+        query = (
+            "SELECT worker, COUNT(*), SUM(is_right), SUM(word = 'right') FROM said "
+            "JOIN verdicts USING (tenant, id) WHERE is_right IS NOT NULL GROUP BY worker"
+        )
+        return {worker: (known, own, its) for worker, known, own, its in self._db.execute(query)}
 
     def take(self, word: ReadersWord, tenant: str, case: Case | None, secret: bytes) -> WordKept:
         """What a reader of `tenant` says of a verdict; with the `case`, that is kept too.
@@ -196,6 +221,17 @@ class Readers:
         self._db.execute("DELETE FROM verdicts WHERE given < ?", (oldest,))
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._today = today
+
+
+def stands(verdict: Verdict) -> dict[str, tuple[int, str]]:
+    """Of every worker that was heard: the place of those who say the same, the winners' 0, and its
+    words."""
+    place = {w: at for at, other in enumerate(verdict.dissent, 1) for w in other.workers}
+    return {
+        voice.worker: (place.get(voice.worker, 0), voice.text or "")
+        for voice in verdict.answers
+        if voice.weight is not None
+    }
 
 
 def kept_cases(folder: Path | None, tenant: str | None = None) -> Iterator[KeptCase]:

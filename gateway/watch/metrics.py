@@ -92,6 +92,12 @@ class Metrics:
             ["word"],
             registry=registry,
         )
+        self.shadow = Counter(
+            "consilium_shadow_answers",
+            "Answers of shadows, by whether they agree with the verdict.",
+            ["worker", "agrees"],
+            registry=registry,
+        )
         self.refused = Counter(
             "consilium_refused", "Requests refused, by status.", ["status"], registry=registry
         )

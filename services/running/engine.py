@@ -217,8 +217,8 @@ def is_cpu_build() -> bool:
 
 
 def every_seat(settings: Settings) -> dict[str, Seat]:
-    """The workers and the summariser, by name."""
-    seats: dict[str, Seat] = {worker.name: worker for worker in settings.workers}
+    """The workers, shadows and the summariser, by name."""
+    seats: dict[str, Seat] = {worker.name: worker for worker in settings.seats}
     return seats | ({SUMMARISER: settings.summariser} if settings.summariser else {})
 
 

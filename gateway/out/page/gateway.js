@@ -30,6 +30,12 @@ export async function preview(picture) {
   return json(await call("preview", { method: "POST", body: imagesOf([picture]) }));
 }
 
+/** What a reader says of a verdict. */
+export async function say(word) {
+  const headers = { "content-type": "application/json" };
+  return json(await call("feedback", { method: "POST", body: JSON.stringify(word), headers }));
+}
+
 /** The case's events, as pairs of name and content; the last is a verdict or a problem. */
 export async function* ask(asked, signal) {
   const body = imagesOf(asked.pictures);

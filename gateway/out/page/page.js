@@ -1,5 +1,6 @@
 // The page: what is typed, asked, stopped, shown, and kept while this tab is open.
 
+import * as feedback from "./feedback.js";
 import * as gateway from "./gateway.js";
 import * as pictures from "./pictures.js";
 import { sentence } from "./problems.js";
@@ -53,6 +54,7 @@ function written() {
   const options = {
     ...(Number.isFinite(risk) && { max_risk: risk / 100 }),
     ...(at("wait").value !== "all" && { wait: at("wait").value }),
+    ...(at("grounding").checked && { grounding: true }),
   };
   const question = at("question").value.trim();
   const fields = {
@@ -157,7 +159,9 @@ function show(one) {
 }
 
 function redraw(one) {
-  if (one === shown) verdict.draw(one);
+  if (one !== shown) return;
+  verdict.draw(one);
+  feedback.draw(one, panel.feedback);
 }
 
 function drawButtons() {
@@ -225,6 +229,7 @@ async function take(files) {
 }
 
 function listen() {
+  feedback.listen();
   at("language-of-page").append(
     ...Object.entries(LANGUAGES).map(([value, text]) =>
       element("option", { value, lang: value }, text),

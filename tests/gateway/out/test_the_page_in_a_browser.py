@@ -104,7 +104,8 @@ def panel() -> Iterator[Panel]:
 
 @pytest.fixture(scope="module")
 def url(browser: Any, panel: Panel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(load_settings(panel.write(tmp_path_factory.mktemp("panel")), environ={})) as url:
+    path = panel.write(tmp_path_factory.mktemp("panel"), '[feedback]\nkeep = "cases"')
+    with serving(load_settings(path, environ={})) as url:
         yield url
 
 
@@ -284,6 +285,35 @@ def test_a_panel_that_abstains_says_what_it_would_have_said(tab, file):
     assert "The panel abstains" in verdict and "It would have said: Liver" in verdict
     tab.click("[data-worker=w0] summary")
     assert "Which organ? Liver 93% alike slake/train-7" in card(tab, "w0")
+
+
+def test_a_reader_says_what_is_right_and_gives_the_case_away_or_not(tab, url, file):
+    """With the keyboard. Without the box ticked nothing of the case goes to be kept."""
+    ask(tab, "Is it divided, and wrong?", file)
+    decided(tab)
+    tab.focus("#is-wrong")
+    tab.keyboard.press("Enter")
+    assert tab.get_attribute("#is-wrong", "aria-pressed") == "true"
+    tab.fill("#right-answer", "no")
+    tab.check("#agree")
+    tab.click("#feedback-send")
+    expect(tab.locator("#feedback-told")).to_contain_text("the case with it")
+    expect(tab.locator("#feedback")).to_be_hidden()
+
+    ask(tab, "Is it right?")
+    expect(tab.locator("#asked")).to_have_text("Is it right?")
+    decided(tab)
+    expect(tab.locator("#feedback-told")).to_be_empty()
+    tab.click("#is-right")
+    expect(tab.locator("#right-answer")).to_be_hidden()
+    tab.click("#feedback-send")
+    expect(tab.locator("#feedback-told")).to_contain_text("nothing of the case")
+    told = tab.request.get(f"{url}/feedback").json()
+    assert [(each["word"], each["case"] is None) for each in told] == [
+        ("right", True),
+        ("wrong", False),
+    ]
+    assert told[1]["case"]["answer"] == "no"
 
 
 def test_a_verdict_may_say_that_the_case_is_unfamiliar(tab, file):

@@ -8,7 +8,7 @@ import httpx
 import promql_parser
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.conftest import picture
+from tests.conftest import picture, until
 
 DASHBOARD = json.loads(
     (Path(__file__).parents[3] / "deploy" / "grafana" / "consilium.json").read_text("utf-8")
@@ -31,11 +31,14 @@ def selectors(node: object) -> list[promql_parser.VectorSelector]:
 
 
 def test_every_query_finds_its_metric_and_labels(vllm, gateway):
-    url = gateway([vllm("yes"), vllm("no", confidence=0.5), vllm(status=500, raw=b"")])
+    workers = [vllm("yes"), vllm("no", confidence=0.5), vllm(status=500, raw=b""), vllm("yes")]
+    seats = ["", "", "", "shadow = true"]
+    url = gateway(workers, seats=seats)
     image = base64.b64encode(picture()).decode()
     for question in ("One?", "Two?", "One?"):
         httpx.post(f"{url}/vqa", json={"question": question, "images": [image]}, timeout=30)
     httpx.post(f"{url}/vqa")
+    until(lambda: httpx.get(f"{url}/panel").json()["shadows"][0]["cases"] == 2)
     there: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(httpx.get(f"{url}/metrics").text):
         for sample in family.samples:

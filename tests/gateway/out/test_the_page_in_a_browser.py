@@ -494,7 +494,7 @@ def test_the_tabulator_goes_as_one_reads(tab, file):
             break
     assert order == [
         "language-of-page", "files", "button", "question", *["button"] * 6, "summary", "ask",
-        "summary", "button", "a",
+        "is-right", "is-wrong", "summary", "button", "a",
     ]  # fmt: skip
 
 

@@ -38,7 +38,7 @@ def test_every_query_finds_its_metric_and_labels(vllm, gateway):
     for question in ("One?", "Two?", "One?"):
         httpx.post(f"{url}/vqa", json={"question": question, "images": [image]}, timeout=30)
     httpx.post(f"{url}/vqa")
-    until(lambda: httpx.get(f"{url}/panel").json()["shadows"][0]["cases"] == 2)
+    until(lambda: httpx.get(f"{url}/panel").json()["shadows"][0]["cases"] >= 2)
     there: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(httpx.get(f"{url}/metrics").text):
         for sample in family.samples:

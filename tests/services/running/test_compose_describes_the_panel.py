@@ -283,13 +283,14 @@ def test_a_model_is_mounted_where_its_engine_looks(
     assert volumes[1] == "./../mine:/mine:ro"
 
 
-@pytest.mark.parametrize("folder", ["audit", "./audit", "/app/audit"])
-def test_the_audit_is_kept_in_a_volume(folder: str, tmp_path: Path) -> None:
-    settings = settings_with(tmp_path, more=f'\n[audit]\nfolder = "{folder}"\n')
+@pytest.mark.parametrize("what", ["audit", "feedback"])
+@pytest.mark.parametrize("folder", ["{}", "./{}", "/app/{}"])
+def test_what_is_kept_is_in_a_volume(folder: str, what: str, tmp_path: Path) -> None:
+    settings = settings_with(tmp_path, more=f'\n[{what}]\nfolder = "{folder.format(what)}"\n')
 
     gateway = yaml.safe_load(compose(settings))["services"]["gateway"]
 
-    assert "audit:/app/audit" in gateway["volumes"]
+    assert f"{what}:/app/{what}" in gateway["volumes"]
 
 
 @pytest.mark.parametrize("folder", ["/var/audit", "../audit", "logs"])

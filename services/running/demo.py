@@ -7,8 +7,7 @@ from pydicom.data import get_testdata_file
 from rich.console import Console
 from rich.table import Table
 
-from gateway.client import ask
-from gateway.contract import Verdict
+from consilium import Verdict, ask
 from gateway.settings import Settings
 from gateway.verdict.grounding import remark
 from models.assets import cache_dir

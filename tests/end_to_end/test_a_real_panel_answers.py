@@ -15,7 +15,7 @@ import psutil
 import pytest
 from pydicom.data import get_testdata_file
 
-from gateway.client import GatewayRefused, ask
+from consilium import GatewayRefused, ask
 from gateway.contract import Options, Verdict
 from gateway.settings import WorkerSettings, load_settings
 from services.running.engine import Seat, remembers

@@ -2,6 +2,7 @@
 
 import json
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,7 @@ def test_every_field_of_a_case_has_an_option(fake, consilium, scan):
     how = ("--gateway", gateway.url, "--key", "consilium_a\n")
     given = "--language en --context fever --modality ct --choices yes,no --workers a,b"
     given += " --summarise always --rounds 2 --max-risk 0.2 --grounding"
+    given += " --wait enough --deadline 9"
 
     assert consilium("ask", scan, "-q", "Is it?", *given.split(), *how).status == 0
     assert consilium("ask", scan, scan, "-q", "Is it?", *how).status == 0
@@ -41,6 +43,8 @@ def test_every_field_of_a_case_has_an_option(fake, consilium, scan):
         "workers": ["a", "b"],
         "summarise": "always",
         "rounds": 2,
+        "wait": "enough",
+        "deadline_s": 9,
         "max_risk": 0.2,
         "grounding": True,
     }
@@ -154,9 +158,51 @@ def test_a_line_that_is_no_case_is_named_before_any_is_asked(line, says, fake, c
     assert not gateway.requests
 
 
-@pytest.mark.parametrize("arguments", [(), ("-q", "?"), ("--cases", __file__, "-q", "?")])
-def test_it_takes_a_case_or_a_file_of_them(arguments, consilium):
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("-q", "?"),
+        ("--cases", __file__, "-q", "?"),
+        (Path(__file__).parent, __file__, "-q", "?"),
+        (Path(__file__).parent, "-q", "?", "--frame", 1),
+        (Path(__file__).parent, "-q", "?", "--stream"),
+        (Path(__file__).parent,),
+    ],
+)
+def test_it_takes_a_case_or_a_file_or_folder_of_them(arguments, consilium):
     assert consilium("ask", *arguments).status == 2
+
+
+def test_a_folder_is_a_case_for_each_file(fake, consilium, scan):
+    """In the order of their names, hidden files left out; a table where one is wanted, and in it
+    what a refusal says."""
+    gateway = fake(problem(415, "The image is not one that is served."))
+    folder = scan.parent / "scans"
+    folder.mkdir()
+    for name in ("b.png", "a.txt", ".hidden"):
+        (folder / name).write_bytes(picture())
+
+    done = consilium("ask", folder, "-q", "Is it?", "--table", "--gateway", gateway.url)
+
+    assert done.status == 1 and done.err == "consilium: 1 of 2 cases have no verdict\n"
+    first, second = [line for line in done.out.splitlines() if ".txt" in line or ".png" in line]
+    assert "a.txt" in first and "415:" in first and "b.png" in second and "Yes" in second
+    lines = consilium("ask", folder, "-q", "Is it?", "--gateway", gateway.url).out.splitlines()
+    assert [json.loads(line)["image"] for line in lines] == ["a.txt", "b.png"]
+
+
+def test_what_is_said_is_shown_as_it_comes(vllm, gateway, consilium, scan):
+    """For a person, or a JSON object for each event."""
+    url = gateway([vllm("yes"), vllm(status=500, raw=b"")])
+    how = ("ask", scan, "-q", "Is it?", "--stream", "--gateway", url)
+
+    told, as_json = consilium(*how).out, consilium(*how, "--json").out
+
+    assert "s, w0: yes\n" in told and "s, w1: unreachable: " in told
+    assert " of 2: yes\n" in told and "Verdict: yes\n" in told
+    kinds = [next(iter(json.loads(line))) for line in as_json.splitlines()]
+    assert kinds[-1] == "verdict" and set(kinds[:-1]) == {"answer", "provisional"}
 
 
 def test_a_key_that_cannot_be_sent_is_one_line(consilium, scan, monkeypatch):

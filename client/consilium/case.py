@@ -32,7 +32,8 @@ class Array(Protocol):
 
 
 File = Union[str, "os.PathLike[str]", bytes, Array]  # its path, what it holds, or pixels
-# Or, of a DICOM, what of it is to be shown: {"data": File, "frame": 3, "window": "lung"}.
+# Or, of a DICOM, what of it is to be shown: {"data": File, "frame": 3, "window": "lung"}. What is
+# at hand as base64 stands in `base64`, in the place of `data`.
 Image = Union[File, Mapping[str, Any]]
 
 
@@ -76,9 +77,11 @@ def case_json(
 
 
 def _sent(image: Image) -> Any:
-    if isinstance(image, Mapping):
-        return {**image, "data": encode(image["data"])}
-    return encode(image)
+    if not isinstance(image, Mapping):
+        return encode(image)
+    sent = dict(image)
+    sent["data"] = sent.pop("base64") if "base64" in sent else encode(sent["data"])
+    return sent
 
 
 def encode(image: File) -> str:

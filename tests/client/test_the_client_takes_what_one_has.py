@@ -43,6 +43,12 @@ def test_one_image_or_several(given, url, tmp_path):
     assert ask((image,), "Is it?", url=url).cached
 
 
+def test_what_is_at_hand_as_base64_goes_on_as_it_is(fake):
+    gateway = fake()
+    ask({"base64": "aGk", "frame": 2}, "Is it?", url=gateway.url)
+    assert gateway.requests[0]["images"] == [{"data": "aGk", "frame": 2}]
+
+
 def test_of_a_dicom_a_frame_and_a_window(url):
     """And what of it was shown is in the verdict."""
     scan = dicom_of(np.arange(3 * 32 * 32, dtype="i2").reshape(3, 32, 32), NumberOfFrames=3)

@@ -219,7 +219,8 @@ def test_the_test_that_a_row_names_is_there(place: str) -> None:
     file, _, name = place.partition("::")
     defined = ast.walk(ast.parse((ROOT / file).read_text("utf-8")))
 
-    assert name in {each.name for each in defined if isinstance(each, ast.FunctionDef)}
+    functions = ast.FunctionDef | ast.AsyncFunctionDef
+    assert name in {each.name for each in defined if isinstance(each, functions)}
 
 
 @dataclass(frozen=True)

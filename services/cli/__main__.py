@@ -16,7 +16,6 @@ except ModuleNotFoundError as error:
 app = typer.Typer(
     help="Several medical VQA models consult. Research software, not a medical device.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     # Brackets in a help text are words, such as [summariser].
     rich_markup_mode=None,

@@ -26,6 +26,7 @@ COMMANDS = {
     "worker mobilenet": SERVE,
     "summariser": SERVE,
     "check": "",
+    "doctor --panel none.toml": "none.toml",
     "plan --gpus 1x80 --panel panel.gpu.toml": "",
     "compose --out docker-compose.yml": "",
     "fetch --to folder --panel none.toml": "none.toml",

@@ -37,7 +37,7 @@ FLOORS: dict[str, list[str]] = {
         "contract",
         "case",
         "watch verdict",
-        "breaker model_server store",
+        "breaker drift model_server store",
         "settings",
         "grey",
         "door intake panel summariser",

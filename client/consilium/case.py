@@ -51,10 +51,14 @@ class Fields(TypedDict, total=False):
     deadline_s: Optional[float]
     max_risk: Optional[float]
     grounding: Optional[bool]
+    coverage: Optional[float]
     options: Optional[Mapping[str, Any]]  # those above from `workers` on, as POST /vqa has them
 
 
-OPTIONS = {"workers", "summarise", "rounds", "wait", "deadline_s", "max_risk", "grounding"}
+OPTIONS = {
+    *("workers", "summarise", "rounds", "wait"),
+    *("deadline_s", "max_risk", "grounding", "coverage"),
+}
 
 
 def case_json(

@@ -86,6 +86,20 @@ class ImageShown(_Reply):
     converted: bool = False
 
 
+class SetMember(_Reply):
+    text: str
+    share: float
+
+
+class PredictionSet(_Reply):
+    """The smallest set of answers that holds the right one in `coverage` of cases; null: none is
+    claimed, and why."""
+
+    coverage: float
+    answers: Optional[tuple[SetMember, ...]]
+    why: Optional[str] = None
+
+
 class Verdict(_Reply):
     id: str
     status: str = "answered"  # or "abstained"
@@ -95,6 +109,7 @@ class Verdict(_Reply):
     agreement: Optional[float]
     confidence: Optional[float] = None  # calibrated
     familiarity: Optional[Familiarity] = None
+    prediction_set: Optional[PredictionSet] = None
     grounding: Optional[float] = None
     images: tuple[ImageShown, ...] = ()
     answers: tuple[Answer, ...]

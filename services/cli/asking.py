@@ -81,6 +81,10 @@ def ask(
     grounding: Annotated[
         bool, typer.Option("--grounding", help="Wait for how far it depends on the image.")
     ] = False,
+    coverage: Annotated[
+        float | None,
+        typer.Option(min=0.5, max=0.99, help="Show the set of answers that holds the right one."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
     stream: Annotated[
         bool, typer.Option("--stream", help="Print what each worker says as it comes.")
@@ -133,6 +137,7 @@ def ask(
             "deadline_s": deadline,
             "max_risk": max_risk,
             "grounding": grounding,
+            "coverage": coverage,
         },
     }
     with (

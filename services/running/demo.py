@@ -67,6 +67,13 @@ def show(verdict: Verdict, put: Callable[[object], None]) -> None:
     )
     if verdict.grounding is not None:
         put(" ".join(filter(None, [f"Grounding {verdict.grounding:.2f}.", remark(verdict)])))
+    if found := verdict.prediction_set:
+        put(
+            f"No set of answers is claimed: {found.why}"
+            if found.answers is None
+            else f"One of these is right in {found.coverage:.0%} of such cases: "
+            + "; ".join(f"{each.text} ({each.share:.2f})" for each in found.answers)
+        )
     for other in verdict.dissent:
         put(f"Dissent: {other.text} ({', '.join(other.workers)}, weight {other.weight:.2f})")
     if not verdict.dissent:

@@ -4,6 +4,7 @@ versions."""
 import pytest
 from pydantic import BaseModel
 
+from consilium import case
 from consilium import verdict as ours
 from gateway import contract
 from tests.fake_gateway import PANEL, VERDICT
@@ -23,6 +24,12 @@ def test_it_has_every_field_and_the_same_defaults(name: str) -> None:
     assert {field: each.get_default() for field, each in here.items()} == {
         field: each.get_default() for field, each in there.items()
     }
+
+
+def test_every_field_of_a_case_is_a_keyword() -> None:
+    options, fields = set(contract.Options.model_fields), set(contract.CaseFields.model_fields)
+    assert options == case.OPTIONS
+    assert case.Fields.__annotations__.keys() == options | fields - {"question"}
 
 
 @pytest.mark.parametrize("said", [PANEL, VERDICT])

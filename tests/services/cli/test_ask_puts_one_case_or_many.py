@@ -24,7 +24,7 @@ def test_every_field_of_a_case_has_an_option(fake, consilium, scan):
     how = ("--gateway", gateway.url, "--key", "consilium_a\n")
     given = "--language en --context fever --modality ct --choices yes,no --workers a,b"
     given += " --summarise always --rounds 2 --max-risk 0.2 --grounding"
-    given += " --wait enough --deadline 9"
+    given += " --wait enough --deadline 9 --coverage 0.9"
 
     assert consilium("ask", scan, "-q", "Is it?", *given.split(), *how).status == 0
     assert consilium("ask", scan, scan, "-q", "Is it?", *how).status == 0
@@ -47,6 +47,7 @@ def test_every_field_of_a_case_has_an_option(fake, consilium, scan):
         "deadline_s": 9,
         "max_risk": 0.2,
         "grounding": True,
+        "coverage": 0.9,
     }
     assert plain["choices"] is None and plain["options"]["workers"] is None
     assert gateway.keys == ["Bearer consilium_a"] * 2
@@ -95,6 +96,23 @@ def test_a_person_is_shown_how_far_the_answer_depends_on_the_image(fake, consili
     body = VERDICT.model_copy(update={"grounding": 0.018}).model_dump_json().encode()
     done = consilium("ask", scan, "-q", "Is it?", "--gateway", fake((200, {}, body)).url)
     assert "Grounding 0.02. The same answer as without the image.\n" in done.out
+
+
+@pytest.mark.parametrize(
+    ("answers", "shown"),
+    [
+        (
+            ({"text": "Yes", "share": 0.6},),
+            "One of these is right in 90% of such cases: Yes (0.60)",
+        ),
+        (None, "No set of answers is claimed: too few cases"),
+    ],
+)
+def test_a_person_is_shown_the_set_of_answers(answers, shown, fake, consilium, scan):
+    found = {"coverage": 0.9, "answers": answers, "why": "too few cases"}
+    body = json.dumps(VERDICT.model_dump() | {"prediction_set": found}).encode()
+    done = consilium("ask", scan, "-q", "Is it?", "--gateway", fake((200, {}, body)).url)
+    assert f"{shown}\n" in done.out
 
 
 def test_many_cases_are_a_line_each(fake, consilium, scan):

@@ -35,15 +35,12 @@ File = Union[str, "os.PathLike[str]", bytes, Array]  # its path, what it holds, 
 # Or, of a DICOM, what of it is to be shown: {"data": File, "frame": 3, "window": "lung"}. What is
 # at hand as base64 stands in `base64`, in the place of `data`.
 Image = Union[File, Mapping[str, Any]]
+Images = Union[Image, Sequence[Image]]
 
 
-class Fields(TypedDict, total=False):
-    """What a case may hold beside question and images; None is the gateway's own default."""
+class Options(TypedDict, total=False):
+    """How the panel is to be asked; None is the gateway's own default, here and below."""
 
-    language: Optional[Language]
-    context: Optional[str]
-    modality: Optional[Modality]
-    choices: Optional[Sequence[str]]
     workers: Optional[Sequence[str]]
     summarise: Optional[Literal["auto", "always", "never"]]
     rounds: Optional[Literal[1, 2]]
@@ -52,18 +49,19 @@ class Fields(TypedDict, total=False):
     max_risk: Optional[float]
     grounding: Optional[bool]
     coverage: Optional[float]
-    options: Optional[Mapping[str, Any]]  # those above from `workers` on, as POST /vqa has them
 
 
-OPTIONS = {
-    *("workers", "summarise", "rounds", "wait"),
-    *("deadline_s", "max_risk", "grounding", "coverage"),
-}
+class Fields(Options, total=False):
+    """What a case may hold beside question and images."""
+
+    language: Optional[Language]
+    context: Optional[str]
+    modality: Optional[Modality]
+    choices: Optional[Sequence[str]]
+    options: Optional[Mapping[str, Any]]  # those above in one, as POST /vqa has them
 
 
-def case_json(
-    images: Union[Image, Sequence[Image]], question: str, fields: Mapping[str, Any]
-) -> bytes:
+def case_json(images: Images, question: str, fields: Mapping[str, Any]) -> bytes:
     """The JSON body of `POST /vqa`; `fields` are those of Fields. One that is not known here goes
     on as it is: whether there is such a field is the gateway's to say.
 
@@ -71,8 +69,9 @@ def case_json(
     """
     alone = isinstance(images, (str, bytes)) or not isinstance(images, Sequence)
     given: Any = [images] if alone else images
-    case = {name: value for name, value in fields.items() if name not in OPTIONS}
-    options = {name: value for name, value in fields.items() if name in OPTIONS}
+    known = Options.__annotations__
+    case = {name: value for name, value in fields.items() if name not in known}
+    options = {name: value for name, value in fields.items() if name in known}
     case["options"] = dict(case.get("options") or {}) | options
     case["question"] = question
     case["images"] = [_sent(image) for image in given]

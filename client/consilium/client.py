@@ -7,14 +7,14 @@ with Client("http://127.0.0.1:8000") as client:
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from functools import cached_property
-from typing import Any, Callable, Optional, TypeVar, Union
+from typing import Any, Callable, Optional, TypeVar
 
 import httpx
 from typing_extensions import Self, Unpack
 
-from consilium.case import Fields, Image, case_json
+from consilium.case import Fields, Images, case_json
 from consilium.errors import GatewayError
 from consilium.patience import Patience
 from consilium.verdict import PanelReport, Verdict
@@ -33,7 +33,6 @@ from consilium.wire import (
 GATEWAY_URL = "http://127.0.0.1:8000"
 
 T = TypeVar("T")
-Images = Union[Image, Sequence[Image]]
 
 
 def ask(

@@ -5,9 +5,7 @@ import struct
 import sys
 from typing import Any
 
-UNSIGNED, SIGNED, FLOAT = 1, 2, 3
-KINDS = {**dict.fromkeys("BHILQ", UNSIGNED), **dict.fromkeys("bhilq", SIGNED)}
-KINDS.update(dict.fromkeys("efd", FLOAT))
+KINDS = {"u": 1, "i": 2, "f": 3}  # unsigned, signed, floating: numpy's letters, TIFF's numbers
 GREY, RGB = 1, 2
 # The header is followed by what each of three colours has: bits, and kind of number.
 BITS_AT, KINDS_AT, TAGS_AT, PIXELS_AT = 8, 14, 20, 146
@@ -20,17 +18,17 @@ def as_tiff(array: Any) -> bytes:
     """
     if not hasattr(array, "__array__"):
         raise TypeError(f"an image is a path, bytes or an array, not a {type(array).__name__}")
-    pixels = memoryview(array.__array__())
-    shape = pixels.shape or ()
-    colours = shape[2] if len(shape) == 3 else 1
-    kind = KINDS.get(pixels.format.lstrip("@=<>"))
-    if len(shape) not in (2, 3) or colours not in (1, 3) or kind is None or not pixels.nbytes:
+    pixels = array.__array__()
+    rows, columns, colours = (*pixels.shape, 1)[:3] if pixels.ndim in (2, 3) else (0, 0, 0)
+    kind = KINDS.get(pixels.dtype.kind)
+    if colours not in (1, 3) or kind is None or not pixels.size:
         raise TypeError(
-            f"an array of shape {shape} and format {pixels.format} is no picture; send "
+            f"an array of shape {pixels.shape} of {pixels.dtype} is no picture; send "
             "[rows, columns] or [rows, columns, 3] of numbers, and of several pictures a list"
         )
-    mark = pixels.format[0] if pixels.format[0] in "<>" else "<>"[sys.byteorder == "big"]
-    rows, columns, bits = shape[0], shape[1], 8 * pixels.itemsize
+    order = pixels.dtype.byteorder
+    mark = order if order in "<>" else {"big": ">", "little": "<"}[sys.byteorder]
+    bits = 8 * pixels.dtype.itemsize
 
     def short(tag: int, value: int) -> bytes:
         return struct.pack(mark + "HHIHH", tag, 3, 1, value, 0)
@@ -56,4 +54,4 @@ def as_tiff(array: Any) -> bytes:
     head = {"<": b"II", ">": b"MM"}[mark] + struct.pack(mark + "HI", 42, TAGS_AT)
     head += struct.pack(mark + "6H", bits, bits, bits, kind, kind, kind)
     head += struct.pack(mark + "H", len(tags)) + b"".join(tags) + bytes(4)  # no second picture
-    return head + pixels.tobytes()
+    return head + bytes(pixels.tobytes())

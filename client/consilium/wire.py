@@ -120,7 +120,7 @@ class EventReader:
         try:
             found = KINDS[self._name].model_validate_json(data)
         except ValidationError as error:
-            raise GatewayUnreachable(f"No gateway sends such a {self._name}.") from error
+            raise GatewayUnreachable(f"This {self._name} is not as a gateway sends it.") from error
         if isinstance(found, Problem):
             raise GatewayRefused(found)
         assert isinstance(found, (Answer, Provisional, Verdict))

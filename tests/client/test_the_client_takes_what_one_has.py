@@ -135,7 +135,18 @@ def test_an_array_is_asked_about(url):
 
 
 @pytest.mark.parametrize(
-    "array", [RAMP > 0, RAMP[0], RAMP[None], RAMP[..., None, None], RAMP * 1j, RAMP[:0], 7, None]
+    "array",
+    [
+        RAMP > 0,
+        RAMP[0],
+        RAMP[None],
+        RAMP[..., None, None],
+        RAMP * 1j,
+        RAMP[:0],
+        RAMP.astype(object),
+        7,
+        None,
+    ],
 )
 def test_an_array_that_is_no_picture_is_told(array):
     with pytest.raises(TypeError, match=r"no picture|not a (int|NoneType)"):
@@ -171,7 +182,7 @@ def test_a_problem_in_midstream_is_raised(vllm, gateway):
     ("body", "says"),
     [
         (b"", "hung up before its verdict"),
-        (b"event: answer\ndata: {}\n\n", "No gateway sends such a answer"),
+        (b"event: answer\ndata: {}\n\n", "This answer is not as a gateway sends it"),
         (b": ping\n\nevent: news\ndata: x\n\n", "hung up before its verdict"),
     ],
 )

@@ -90,7 +90,7 @@ def ask(
         bool, typer.Option("--stream", help="Print what each worker says as it comes.")
     ] = False,
     table: Annotated[
-        bool, typer.Option("--table", help="Of many cases, in the JSON objects' place.")
+        bool, typer.Option("--table", help="Of many cases: in the place of JSON.")
     ] = False,
     key: Annotated[
         str | None, typer.Option(envvar="CONSILIUM_KEY", help="Better not on the command line.")
@@ -117,13 +117,16 @@ def ask(
     folder = images[0] if images and len(images) == 1 and images[0].is_dir() else None
     if not folder and any(image.is_dir() for image in images or ()):
         raise typer.BadParameter("give one folder alone, or the images of one case")
-    if (cases or folder) and (frame or window):
+    many = bool(cases or folder)
+    if many and (frame or window):
         raise typer.BadParameter(
             "of many cases --frame and --window stand in the file of --cases: "
             '{"images": [{"data": "a.dcm", "frame": 2}], …}'
         )
-    if (cases or folder) and stream:
+    if many and stream:
         raise typer.BadParameter("--stream is for one case")
+    if table and (as_json or not many):
+        raise typer.BadParameter("--table is for many cases, in the place of JSON")
     asked: dict[str, Any] = {
         "language": language,
         "context": context,

@@ -186,6 +186,8 @@ def test_a_line_that_is_no_case_is_named_before_any_is_asked(line, says, fake, c
         (Path(__file__).parent, "-q", "?", "--frame", 1),
         (Path(__file__).parent, "-q", "?", "--stream"),
         (Path(__file__).parent,),
+        (Path(__file__).parent, "-q", "?", "--table", "--json"),
+        (__file__, "-q", "?", "--table"),
     ],
 )
 def test_it_takes_a_case_or_a_file_or_folder_of_them(arguments, consilium):

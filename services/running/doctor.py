@@ -106,25 +106,30 @@ def _gpus(on_cpu: bool) -> Iterator[Finding]:
         yield Finding("gpu", "no nvidia-smi, so none", "" if on_cpu else mend, fits=on_cpu)
         return
     except subprocess.TimeoutExpired:
-        yield Finding("gpu", "nvidia-smi hangs", "restart the machine", fits=False)
+        yield Finding("gpu", "nvidia-smi hangs", "restart the machine", fits=on_cpu)
         return
     if done.returncode:
         why = (done.stdout + done.stderr).strip().splitlines() or ["no word"]
-        yield Finding("gpu", f"nvidia-smi: {why[0]}", "reinstall NVIDIA's driver", fits=False)
+        yield Finding("gpu", f"nvidia-smi: {why[0]}", "reinstall NVIDIA's driver", fits=on_cpu)
         return
     for number, line in enumerate(done.stdout.strip().splitlines()):
-        yield _gpu(f"gpu {number}", *(part.strip() for part in line.split(",")), on_cpu=on_cpu)
+        yield _gpu(f"gpu {number}", line, on_cpu)
 
 
-def _gpu(
-    what: str, name: str, driver: str, total_mib: str, free_mib: str, *, on_cpu: bool
-) -> Finding:
-    total, free = int(total_mib) / 1024, int(free_mib) / 1024
-    said = f"{name}, {free:.0f} of {total:.0f} GB free, driver {driver}"
-    cuda = int((_installed("nvidia-cuda-runtime") or "0").partition(".")[0])
+def _gpu(what: str, line: str, on_cpu: bool) -> Finding:
+    """Of one line of nvidia-smi's; a GPU that is divided, or shares the machine's memory, does not
+    tell its own."""
     if on_cpu:
-        return Finding(what, said, "the CPU build leaves it idle: make clean, then make")
-    if int(driver.partition(".")[0]) < (oldest := DRIVERS.get(cuda, 0)):
+        return Finding(what, line, "the CPU build leaves it idle: make clean, then make")
+    told = re.fullmatch(r"(.*), ((\d+)[\d.]*), (\d+), (\d+)", line)
+    if not told:
+        return Finding(
+            what, line, "its memory is not told: write memory_gb into panel.toml's seats"
+        )
+    total, free = int(told[4]) / 1024, int(told[5]) / 1024
+    said = f"{told[1]}, {free:.0f} of {total:.0f} GB free, driver {told[2]}"
+    cuda = int((_installed("nvidia-cuda-runtime") or "0").partition(".")[0])
+    if int(told[3]) < (oldest := DRIVERS.get(cuda, 0)):
         return Finding(what, said, f"CUDA {cuda} wants driver {oldest} or newer", fits=False)
     if free < SHARE_OF_GPU * total:
         return Finding(what, said, "end what else runs there (nvidia-smi names it)", fits=False)

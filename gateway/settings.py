@@ -162,6 +162,9 @@ class WorkerSettings(_Frozen):
     shadow: bool = Field(
         default=False, description="A candidate: asked behind verdicts, and compared; never heard."
     )
+    one_token: bool = Field(
+        default=False, description="Each of its answers is a token: what it nearly said is whole."
+    )
     engine: dict[str, Any] = {}
 
 

@@ -87,14 +87,12 @@ class Service:
             log.error(json.dumps({"event": "panel_not_taken_up", "why": str(error)}))
             raise
         self.reload_error = None
-        # The same secret, so that what was kept is found again.
-        settings = settings.model_copy(update={"secret": self.settings.secret})
-        log.info(
-            json.dumps(
-                {"event": "panel_taken_up", "panel": settings.panel_hash}
-                | _changes(self.settings, settings)
-            )
-        )
+        changes = _changes(self.settings, settings)
+        # The same secret, so that what was kept is found again; and what is kept of readers' words
+        # is what /panel says of it.
+        same = {"secret": self.settings.secret, "feedback": self.settings.feedback}
+        settings = settings.model_copy(update=same)
+        log.info(json.dumps({"event": "panel_taken_up", "panel": settings.panel_hash} | changes))
         resting = self.panel.resting()
         self.panel.close()
         self._seat(settings, resting)

@@ -145,6 +145,21 @@ class Seat(_Reply):
     calibrated: Optional[bool] = None
 
 
+class ShadowSeat(_Reply):
+    """A candidate, which counts for nothing, beside the panel."""
+
+    name: str
+    family: str
+    reachable: bool
+    resting_s: Optional[float] = None
+    model: Optional[str]
+    cases: int
+    agrees: Optional[float]
+    words: int
+    right: Optional[float]
+    panel_right: Optional[float]
+
+
 class SummariserSeat(_Reply):
     languages: tuple[str, ...]
     reachable: bool
@@ -158,10 +173,12 @@ class PanelReport(_Reply):
     quorum: int
     deadline_s: float
     workers: tuple[Seat, ...]
+    shadows: tuple[ShadowSeat, ...] = ()
     summariser: Optional[SummariserSeat]
     learned_from: Optional[str] = None
     reload_error: Optional[str] = None
     store_reachable: bool
+    feedback: Optional[str] = None
     max_images: int
     max_image_mb: float
     max_body_mb: float

@@ -104,7 +104,13 @@ class Readers:
         if self._folder is None:
             return
         rows = [
-            (case.tenant, verdict.id, worker, cluster, _mark(text, verdict.language, secret))
+            (
+                case.tenant,
+                verdict.id,
+                worker,
+                cluster,
+                _mark(text, verdict.language, verdict.id, secret),
+            )
             for worker, (cluster, text) in stands(verdict).items()
         ]
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -124,7 +130,7 @@ class Readers:
         """A shadow has said, of a verdict that was given, what those of `cluster` did."""
         if self._folder is None:
             return
-        mark = _mark(answer.text or "", verdict.language, secret)
+        mark = _mark(answer.text or "", verdict.language, verdict.id, secret)
         try:
             self._db.execute(
                 "INSERT INTO said VALUES (?,?,?,?,?,NULL)",
@@ -197,7 +203,9 @@ class Readers:
                 "(SELECT cluster FROM said WHERE tenant=? AND id=? AND mark=?) "
                 "WHERE tenant=? AND id=? AND cluster > 0"
             )
-            self._db.execute(update, (*key, _mark(word.answer, language, secret), *key))
+            self._db.execute(
+                update, (*key, _mark(word.answer, language, word.verdict, secret), *key)
+            )
 
     def of(self, tenant: str) -> list[dict[str, Any]]:
         """The tenant's own words, the latest verdict first."""
@@ -273,12 +281,13 @@ def _fields(word: ReadersWord, case: Case) -> dict[str, Any]:
         "context": case.context,
         "choices": case.choices,
         "modality": case.modality,
-        "answer": word.answer,
+        "answer": (word.answer or "").strip(),
         "comment": word.comment,
     }
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _mark(answer: str, language: Language, secret: bytes) -> str:
-    """The same for answers that mean the same; without the question, which is not kept."""
-    return mark_of("answer", list(meaning(answer, language)), secret)
+def _mark(answer: str, language: Language, verdict: str, secret: bytes) -> str:
+    """The same for answers to one case that mean the same, without the question, which is not kept;
+    of different cases no two are: how often one comes would tell a yes from a no."""
+    return mark_of("answer", [verdict, *meaning(answer, language)], secret)

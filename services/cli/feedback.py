@@ -29,7 +29,10 @@ def export(
         cases = list(kept_cases(folder or settings.feedback_folder, tenant))
         if not cases:
             raise ReadersError("No case was given away: nothing is written.")
-        (out / "images").mkdir(parents=True)
+        if out.exists():
+            raise ReadersError(f"{out} is there already; name a new folder.")
+        out.mkdir(parents=True, mode=0o700)  # it holds what patients are asked about
+        (out / "images").mkdir()
         with (out / "cases.jsonl").open("x", encoding="utf-8") as file:
             for case in cases:
                 names = []

@@ -300,6 +300,8 @@ def test_a_reader_says_what_is_right_and_gives_the_case_away_or_not(tab, url, fi
     expect(tab.locator("#feedback-told")).to_contain_text("the case with it")
     expect(tab.locator("#feedback")).to_be_hidden()
 
+    tab.click("#more summary")
+    tab.check("#grounding")
     ask(tab, "Is it right?")
     expect(tab.locator("#asked")).to_have_text("Is it right?")
     decided(tab)
@@ -314,6 +316,8 @@ def test_a_reader_says_what_is_right_and_gives_the_case_away_or_not(tab, url, fi
         ("wrong", False),
     ]
     assert told[1]["case"]["answer"] == "no"
+    asked = [each.post_data_buffer for each in tab.asked if each.url.endswith("/vqa")]
+    assert [b'"grounding":true' in each for each in asked] == [False, True]
 
 
 def test_a_verdict_may_say_that_the_case_is_unfamiliar(tab, file):
@@ -460,6 +464,7 @@ def test_axe_finds_nothing_serious_by_day_and_by_night(tab, file):
     decided(tab)
     for each in tab.locator("summary").all():
         each.click()
+    tab.click("#is-wrong")
     tab.fill("#question", "")
     tab.click("#ask")
     for scheme, rules in (("light", {}), ("dark", {"runOnly": ["color-contrast"]})):
@@ -476,6 +481,7 @@ def test_a_phone_shows_it_in_one_column(tab, file):
     decided(tab)
     for each in tab.locator("summary").all():
         each.click()
+    tab.click("#is-wrong")
     assert tab.evaluate("document.documentElement.scrollWidth") == 360
     boxes = [tab.locator(f"[data-worker=w{n}]").bounding_box() for n in range(3)]
     assert len({box["x"] for box in boxes}) == 1

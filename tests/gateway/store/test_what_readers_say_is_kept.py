@@ -2,6 +2,7 @@
 
 import base64
 import json
+import sqlite3
 from pathlib import Path
 
 import httpx
@@ -9,10 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.door import keys
+from gateway.settings import load_settings
 from gateway.store.readers import FILE, Readers
 from models.data.own_file import read as read_set
 from services.cli.__main__ import app
-from tests.conftest import picture
+from tests.conftest import picture, serving
 
 SECRET_WORDS = "Zebedee Quux"
 CASE = {
@@ -48,6 +50,10 @@ def test_a_word_is_kept_without_a_word_of_the_case(vllm, gateway, tmp_path, capl
 
     assert reply.json() == {"verdict": verdict, "word": "wrong", "case": False}
     assert not any(word in stored(tmp_path) + caplog.text for word in WORDS)
+    verdict_of(url)
+    with sqlite3.connect(tmp_path / "feedback" / FILE) as db:
+        marks = [mark for (mark,) in db.execute("SELECT mark FROM said")]
+    assert len(set(marks)) == len(marks) == 4  # nor does it show that two answers are the same
     assert 'words_total{word="wrong"} 1.0' in httpx.get(f"{url}/metrics").text
     refused = said(url, verdict_of(url)["id"], case=CASE, answer="no")
     assert refused.status_code == 422 and "keeps none" in refused.json()["detail"]
@@ -90,7 +96,8 @@ def test_a_case_that_is_given_away_becomes_a_set_of_ones_own(vllm, gateway, tmp_
     assert (example.id, example.question, example.answer) == (given, CASE["question"], "No")
     row = json.loads((tmp_path / "set" / "cases.jsonl").read_text("utf-8"))
     assert (row["comment"], row["word"]) == ("seen", "wrong")
-    assert CliRunner().invoke(app, [*command, str(tmp_path / "set")]).exit_code == 1
+    again = CliRunner().invoke(app, [*command, str(tmp_path / "set")])
+    assert again.exit_code == 1 and "is there already" in again.stderr
     nobodys = [*command, str(tmp_path / "b"), "--tenant", "b"]
     assert CliRunner().invoke(app, nobodys).exit_code == 1
 
@@ -120,9 +127,6 @@ def test_a_word_that_is_none_is_told_in_one_sentence(sent, says, words_url):
 
 @pytest.fixture(scope="module")
 def words_url(tmp_path_factory):
-    from gateway.settings import load_settings
-    from tests.conftest import serving
-
     path = tmp_path_factory.mktemp("words") / "panel.toml"
     path.write_text(
         '[panel]\nquorum = 1\n[feedback]\nkeep = "cases"\n[[worker]]\nname = "w0"\nfamily = "f"\n'

@@ -104,6 +104,8 @@ def ask(
     context: str | None = None,
     modality: Modality | None = None,
     choices: Sequence[str] | None = None,
+    slices: str | None = None,
+    dicomweb: Mapping[str, Any] | None = None,
     options: Options | Mapping[str, Any] | None = None,
     url: str = GATEWAY_URL,
     key: str | None = None,
@@ -112,8 +114,9 @@ def ask(
 ) -> Verdict:
     """The panel's verdict on a question about one or more image files (or their bytes).
 
-    An image may be a mapping of `data` (the file), `frame` (from 1) and `window`. Without
-    `language` it is the question's own.
+    An image may be a mapping of `data` (the file), `frame` (from 1) and `window`. With `slices`
+    they are the files of one series; with `dicomweb` (`study`, `series`, …) there are none, and the
+    gateway fetches them from its archive. Without `language` it is the question's own.
 
     `key` is an API key, where the gateway wants one; without it $CONSILIUM_KEY is sent. A failure
     that may pass (the gateway restarts, is busy, or the key has asked too often) is waited out for
@@ -122,6 +125,7 @@ def ask(
     Raises GatewayRefused with the gateway's own words, GatewayUnreachable, GatewayError for a key
     that cannot be sent, or OSError for a file that cannot be read.
     """
+    of_series = {"slices": slices, "dicomweb": dicomweb}  # which older gateways do not know
     body = case_json(
         images,
         question,
@@ -130,6 +134,7 @@ def ask(
         modality=modality,
         choices=choices,
         options=options,
+        **{name: value for name, value in of_series.items() if value is not None},
     )
     headers = JSON | bearer(key)
     patience = Patience(patience_s)

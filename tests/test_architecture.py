@@ -34,7 +34,7 @@ FLOORS: dict[str, list[str]] = {
         "watch verdict",
         "breaker model_server store",
         "settings",
-        "grey",
+        "archive grey",
         "door intake panel summariser",
         "service",
         "out",

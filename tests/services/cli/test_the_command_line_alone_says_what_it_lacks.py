@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[3]
 # What comes with [train], [models], [archive], [cpu] and [gpu] only, as it is imported.
 HIDDEN = {
     "accelerate", "bitsandbytes", "gguf", "highdicom", "huggingface_hub", "jinja2", "matplotlib",
-    "peft", "safetensors", "scipy", "sklearn", "timm", "torch", "torchvision", "transformers", "vllm",
+    "peft", "safetensors", "scipy", "sklearn", "timm", "torch", "torchvision", "transformers",
+    "vllm",
 }  # fmt: skip
 TRAIN, SERVE = "pip install 'consilium[train]'", "pip install 'consilium[cpu]'"
 

@@ -13,6 +13,7 @@ import os
 import resource
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import numpy as np
@@ -36,10 +37,10 @@ class Timed(Archive):
 
     fetching_s = 0.0
 
-    async def _get(self, study: str, path: str, accept: str) -> tuple[str, bytes]:
+    async def _get(self, *asked: Any) -> tuple[str, bytes]:
         began = time.perf_counter()
         try:
-            return await super()._get(study, path, accept)
+            return await super()._get(*asked)
         finally:
             self.fetching_s += time.perf_counter() - began
 

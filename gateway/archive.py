@@ -17,17 +17,18 @@ from gateway.settings import ArchiveSettings, Limits
 JSON = "application/dicom+json"
 # As it is stored: what is compressed is decoded here, not there.
 FILE = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+MAX_JSON_MB = 50  # the headers of some thousand slices
 NOT_THERE = "The archive holds no such study, series or instances for this key."
 
 
 class Archive:
-    """As one tenant sees it; of no answer more is read than a series may have."""
+    """As one tenant sees it."""
 
     def __init__(
         self, http: aiohttp.ClientSession, settings: ArchiveSettings, tenant: str, limits: Limits
     ):
-        self._http, self._settings, self._tenant = http, settings, tenant
-        self._max_mb = limits.max_series_mb
+        self._http, self._settings = http, settings
+        self._tenant, self._limits = tenant, limits
 
     async def series_of(self, study: str) -> list[dict[str, Any]]:
         """A study's series, as QIDO-RS tells of them (PS3.18 10.6)."""
@@ -40,13 +41,13 @@ class Archive:
     async def instance(self, study: str, series: str, instance: str) -> bytes:
         """A file of it."""
         path = f"/series/{series}/instances/{instance}"
-        kind, body = await self._get(study, path, FILE)
+        kind, body = await self._get(study, path, FILE, self._limits.max_series_mb)
         return _only_part(kind, body)
 
     async def _list(self, study: str, path: str) -> list[dict[str, Any]]:
-        _, body = await self._get(study, path, JSON)
+        _, body = await self._get(study, path, JSON, MAX_JSON_MB)
         try:
-            found = json.loads(body)
+            found = await asyncio.to_thread(json.loads, body)
         except (ValueError, RecursionError) as error:
             raise ArchiveFailed("The archive's answer is no DICOM JSON.") from error
         if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
@@ -55,7 +56,7 @@ class Archive:
             raise NotInArchive(NOT_THERE)
         return found
 
-    async def _get(self, study: str, path: str, accept: str) -> tuple[str, bytes]:
+    async def _get(self, study: str, path: str, accept: str, max_mb: float) -> tuple[str, bytes]:
         """The Content-Type and the body of the answer.
 
         Raises:
@@ -79,7 +80,7 @@ class Archive:
                     raise ArchiveFailed("The archive does not take the gateway's own credentials.")
                 if response.status != 200:
                     raise ArchiveFailed(f"The archive answers with HTTP {response.status}.")
-                return response.headers.get("Content-Type", ""), await self._body(response)
+                return response.headers.get("Content-Type", ""), await _body(response, max_mb)
         except TimeoutError as error:
             raise ArchiveFailed(
                 f"The archive did not answer within {self._settings.timeout_s:g} s."
@@ -87,13 +88,14 @@ class Archive:
         except aiohttp.ClientError as error:
             raise ArchiveFailed("The archive cannot be reached.") from error
 
-    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
-        body = bytearray()
-        async for chunk in response.content.iter_any():
-            body += chunk
-            if len(body) > self._max_mb * 1_000_000:
-                raise TooLarge(f"The archive's answer is over {self._max_mb:g} MB.")
-        return bytes(body)
+
+async def _body(response: aiohttp.ClientResponse, max_mb: float) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > max_mb * 1_000_000:
+            raise TooLarge(f"What the archive gives is over {max_mb:g} MB. Name another series.")
+    return bytes(body)
 
 
 def _only_part(kind: str, body: bytes) -> bytes:

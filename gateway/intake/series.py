@@ -45,6 +45,7 @@ SHARED = {
     ("Rows", "Columns"): "are of unequal sizes. Leave out those that are no part of the stack",
 }
 PARALLEL = 0.01  # by which direction cosines may differ: half a degree
+SKEWED = 0.1  # by which the area between rows and columns may differ from 1
 SAME_PLACE_MM = 1e-3
 GAP = 1.5  # times the usual step
 TILTED_DEG = 1.0
@@ -182,6 +183,8 @@ def _in_space(slices: list[Slice], places: Floats, turns: Floats, spacing: float
             "The slices of the series are not parallel. Leave out localisers and other views."
         )
     normal = np.cross(turns[0, :3], turns[0, 3:]).astype(np.float64)
+    if abs(np.linalg.norm(normal) - 1) > SKEWED:
+        raise InvalidCase("(0020,0037) Image Orientation (Patient) holds no directions.")
     depths: Floats = places @ normal
     order = np.argsort(depths, kind="stable")
     fresh = np.diff(depths[order], prepend=-np.inf) > SAME_PLACE_MM

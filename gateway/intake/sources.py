@@ -4,9 +4,10 @@ Headers are read without their pixels; a whole file is read, or fetched, when it
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 from zipfile import BadZipFile
 
 from pydicom.datadict import tag_for_keyword
@@ -19,6 +20,7 @@ from gateway.contract import (
     InvalidCase,
     NotInArchive,
     TooLarge,
+    UnreadableImage,
 )
 from gateway.intake import unzip
 from gateway.intake.dicom import MADE_FROM_PICTURES, MODALITIES, read
@@ -76,17 +78,23 @@ class Sent:
         return {}
 
     def _header(self, at: int) -> Any:
-        place = f"File {at + 1} of {len(self._files)}"
-        with codec_errors_told(place), self._files[at]() as file:
+        with self._opened(at) as (file, place):
             if not is_dicom(file.read(unzip.BEGINNING)):
                 raise InvalidCase(f"{place} is no DICOM, and slices are of such. Leave slices out.")
             file.seek(0)
             return _header(file, place)
 
     def _whole(self, at: int) -> bytes:
-        with codec_errors_told(f"File {at + 1} of {len(self._files)}"), self._files[at]() as file:
+        with self._opened(at) as (file, _):
+            return file.read()
+
+    @contextmanager
+    def _opened(self, at: int) -> Iterator[tuple[IO[bytes], str]]:
+        place = f"File {at + 1} of {len(self._files)}"
+        with codec_errors_told(place):
             try:
-                return file.read()
+                with self._files[at]() as file:
+                    yield file, place
             except BadZipFile as error:
                 raise ValueError("another checksum than the zip says") from error
 
@@ -152,11 +160,14 @@ def _header(file: Any, place: str) -> Any:
 
 def _from_json(found: list[dict[str, Any]]) -> list[Any]:
     """The DICOM JSON model (PS3.18 annex F) of several objects, as far as `TAGS` go."""
-    with codec_errors_told("What the archive says of the series"):
-        return [
-            Dataset.from_json({tag: each[tag] for tag in TAG_NUMBERS & each.keys()})
-            for each in found
-        ]
+    try:
+        with codec_errors_told("The header"):
+            return [
+                Dataset.from_json({tag: each[tag] for tag in TAG_NUMBERS & each.keys()})
+                for each in found
+            ]
+    except UnreadableImage as error:
+        raise ArchiveFailed("What the archive says of the series cannot be read.") from error
 
 
 def _uids(header: Any) -> tuple[str, str, str]:

@@ -1,7 +1,7 @@
 """A series → the pictures that the workers get of it.
 
-Headers first, then one slice at a time, and only those that are shown: files that were sent are in
-memory as they came, and of what is decoded no more than a slice, and the slab that is made of them.
+Headers first, then one file at a time, and only those that are shown: what was sent is in memory as
+it came, and beside it one file that is taken apart, one slice, and the slab that is made of them.
 """
 
 import asyncio

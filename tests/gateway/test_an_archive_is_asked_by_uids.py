@@ -30,14 +30,16 @@ class FakeArchive:
 
     async def answer(self, path: str, request: Request) -> Response:
         self.asked.append((path, request.headers.get("authorization")))
-        if self.wrong == "slow":
-            await asyncio.sleep(30)
+        while self.wrong == "slow" and not await request.is_disconnected():
+            await asyncio.sleep(0.05)
         if self.wrong == "secret":
             return Response(status_code=401)
         if self.wrong == "elsewhere":
             return Response(status_code=302, headers={"location": "http://127.0.0.1:1/"})
         if self.wrong == "no json":
             return Response("<html>")
+        if self.wrong == "odd json":
+            return Response('[{"0020000E": {"vr": "UI", "Value": [{}]}}]')
         if path == f"{STUDY}/series":
             ours = [header.to_json_dict() for header in HEADERS[:1]]
             more = ours if self.wrong == "two series" else []
@@ -106,6 +108,7 @@ def test_instances_are_slices_of_the_whole_that_they_make(ask):
         ("secret", {}, 502, "does not take the gateway's own credentials"),
         ("elsewhere", {}, 502, "answers with HTTP 302"),
         ("no json", {}, 502, "is no DICOM JSON"),
+        ("odd json", {"series": SERIES}, 502, "says of the series cannot be read"),
         ("others", {}, 502, "gave other instances than were asked for"),
         ("two files", {}, 502, "another number of files"),
         ("two series", {}, 422, f"the study has 2; send one of {SERIES}"),

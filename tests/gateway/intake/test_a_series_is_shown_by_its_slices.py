@@ -42,6 +42,9 @@ def zip_of(files, compression=zipfile.ZIP_DEFLATED):
 
 ZIP = zip_of([(f"../../{len(SERIES) - n}.dcm", data) for n, data in enumerate(SERIES)])
 
+LARGE = dicom_of(np.full((99, 99), 7, "<i2"))
+CHANGED = zip_of([("a", LARGE)], zipfile.ZIP_STORED).replace(LARGE[-64:], b"\1" * 64)
+
 
 def of_form(url, files, **fields):
     sent = [("images", ("a", data, "application/octet-stream")) for data in files]
@@ -190,6 +193,7 @@ def test_shuffled_tilted_doubled_and_missing_slices_are_ordered_and_told(seed):
             [header([0, 0, 0]), header([0, 0, 1], ImageOrientationPatient=[0, 1, 0, 0, 0, 1])],
             "not parallel",
         ),
+        ([header([0, 0, 0], ImageOrientationPatient=[1, 0, 0, 1, 0, 0])], "holds no directions"),
         ([header([0, 0, 0], SOPClassUID="1.2.840.10008.5.1.4.1.1.88.22")], "Enhanced SR"),
         ([header([0, 0, 0], NumberOfFrames=5000)], "5000 slices; send at most 100"),
     ],
@@ -218,6 +222,7 @@ def test_slices_without_places_are_in_the_order_of_their_numbers_and_make_no_sla
         ([picture()], {"slices": "even"}, 422, "File 1 of 1 is no DICOM"),
         ([ZIP, SERIES[0]], {}, 422, "is sent alone"),
         ([zip_of([("a.txt", b"no")])], {}, 400, "holds no DICOM file"),
+        ([CHANGED], {}, 400, "File 1 of 1 cannot be decoded"),
         ([ZIP[:-30]], {}, 400, "damaged or cut short"),
         ([zip_of([("a", bytes(2_000_000))])], {}, 413, "unpacks to over 1 MB"),
         ([b"PK\3\4" + b"PK\1\2" * 5_000], {}, 413, "holds over 1050 files"),

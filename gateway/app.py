@@ -161,7 +161,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         panel = seated(request)
         draft = await intake.read(request, panel.settings)
         await admission.count(key, service.settings.load)
-        case = await intake.case_of(draft, panel.settings.limits, key.tenant)
+        case = await intake.case_of(draft, panel.settings, service.archive(key.tenant), key.tenant)
         ask = partial(answer, request, case, panel, key)
         if stream.is_preferred(",".join(request.headers.getlist("accept"))):
             opening = stream.opened(case, panel, ask)
@@ -195,7 +195,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         settings = service.settings
         word, draft = await intake.word_of(request, settings)
         await admission.count(key, settings.load, "feedback")
-        case = await intake.case_of(draft, settings.limits, key.tenant) if draft else None
+        archive = service.archive(key.tenant)
+        case = await intake.case_of(draft, settings, archive, key.tenant) if draft else None
         kept = service.readers.take(word, key.tenant, case, settings.secret_bytes)
         metrics.words.labels(kept.word).inc()
         log.info(json.dumps({"event": "reader_said", "word": kept.word, "case": kept.verdict}))
@@ -222,7 +223,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         chat, fields = openai_api.read(content, panel.settings)
         draft = await intake.draft_of(fields, panel.settings.limits)
         await admission.count(key, service.settings.load)
-        case = await intake.case_of(draft, panel.settings.limits, key.tenant)
+        case = await intake.case_of(draft, panel.settings, service.archive(key.tenant), key.tenant)
         ask = partial(answer, request, case, panel, key)
         if chat.stream:
             opening = stream.opened(case, panel, ask)

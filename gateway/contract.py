@@ -263,7 +263,7 @@ class Familiarity(_Frozen):
 
 
 class Dissent(_Frozen):
-    """An answer that did not win, and who gave it."""
+    """A claim that did not win, and who made it."""
 
     text: str
     workers: tuple[str, ...]
@@ -339,7 +339,15 @@ class Verdict(_Frozen):
         default=(), description="What was shown of each image, in their order."
     )
     answers: tuple[Answer, ...]
+    workers: tuple[str, ...] = Field(
+        default=(), description="Who claims the answer; some may also claim what dissents."
+    )
     dissent: tuple[Dissent, ...]
+    entropy: float | None = Field(
+        default=None,
+        description="How far the panel is from one mind, in nats: the entropy of the weights of "
+        "the answer and the dissent. 0: all are for one. Null for a single voice.",
+    )
     summary: Summary
     learned_from: str | None = LEARNED_FROM
     panel: str = Field(description="Hash of the workers as panel.toml has them, and the policy.")

@@ -120,6 +120,13 @@ def meanings(
     return found
 
 
+def telling(text: str, language: Language) -> tuple[frozenset[str], bool]:
+    """The sides, organs, numbers and doubts that a text names, and whether it denies anything."""
+    words = _words_of(text, language)
+    plain = _plain(text)
+    return _told(plain, words), _content(plain, words)[1] > 0
+
+
 def _words_of(text: str, language: Language) -> Words:
     """Chinese is known by its script; what else a Chinese case holds is taken for English."""
     if HAN.search(text):

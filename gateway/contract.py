@@ -44,6 +44,7 @@ WINDOWS: dict[str, tuple[float, float]] = {
 }
 WindowName = Literal["brain", "subdural", "lung", "bone", "soft_tissue"]
 Summarise = Literal["auto", "always", "never"]
+Style = Literal["answer", "sentence", "differential"]
 ErrorKind = Literal[
     "timeout",
     "refused",
@@ -82,6 +83,11 @@ class Options(_Sent):
     )
     summarise: Summarise = Field(
         default="auto", description="auto: only when the panel is not of one mind."
+    )
+    style: Style = Field(
+        default="answer",
+        description="What `answer` is: the winning answer; a sentence that also says how many "
+        "claim it and what else is claimed; or every claim by its rank, with who makes it.",
     )
     rounds: Literal[1, 2] = Field(
         default=1,

@@ -44,8 +44,8 @@ class Hedges:
 
 # What turns all that follows, beside the negations that `meaning` knows.
 TURNS = re.compile(
-    r"\b(?:neither|nor|free of|lacks?|against|unlike|other than|excludes|exclud(?:ed|ing)|rules out|"
-    r"ruled out|den(?:y|ies)|ni|libre de|carece|contra|excluye|descartad[oa]s?|excepto)\b|缺乏|除了",
+    r"\b(?:neither|nor|free of|lacks?|against|unlike|other than|exclud(?:es|ed|ing)|rule[ds] out|"
+    r"den(?:y|ies)|ni|libre de|carece|contra|excluye|descartad[oa]s?|excepto)\b|缺乏|除了",
     re.IGNORECASE,
 )
 # Callers choose what is read here, as in `meaning`: every pattern is linear, or nearly.

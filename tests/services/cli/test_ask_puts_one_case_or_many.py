@@ -22,7 +22,7 @@ def test_every_field_of_a_case_has_an_option(fake, consilium, scan):
     gateway = fake()
     how = ("--gateway", gateway.url, "--key", "consilium_a\n")
     given = "--language en --context fever --modality ct --choices yes,no --workers a,b"
-    given += " --summarise always --rounds 2 --max-risk 0.2 --grounding"
+    given += " --summarise always --style sentence --rounds 2 --max-risk 0.2 --grounding"
 
     assert consilium("ask", scan, "-q", "Is it?", *given.split(), *how).status == 0
     assert consilium("ask", scan, scan, "-q", "Is it?", *how).status == 0
@@ -40,6 +40,7 @@ def test_every_field_of_a_case_has_an_option(fake, consilium, scan):
     assert options == {
         "workers": ["a", "b"],
         "summarise": "always",
+        "style": "sentence",
         "rounds": 2,
         "max_risk": 0.2,
         "grounding": True,

@@ -11,12 +11,12 @@ import re
 from dataclasses import dataclass
 
 from gateway.contract import Language
-from gateway.verdict.meaning import HAN, Meaning, meaning, telling
+from gateway.verdict.meaning import HAN, Meaning, adds_nothing, core, meaning, telling
 from gateway.verdict.questions import kind_of
 
 MOST = 8  # who names more has told a story
-# To these a doubt is an answer, and two numbers are no differential.
-TAKEN_WHOLE = {"yes_no", "which_of", "count"}
+# To these a doubt is an answer, where it is of what was asked.
+CLOSED = {"yes_no", "which_of"}
 
 
 @dataclass(frozen=True)
@@ -128,12 +128,15 @@ def claims(text: str, language: Language = "en", question: str = "") -> tuple[Cl
     """
     whole = (Claim(text, meaning(text, language, question)),)
     hedges = _hedges_of(text, language)
-    if not hedges.marks.search(text) or kind_of(question, language) in TAKEN_WHOLE:
+    if not hedges.marks.search(text):
         return whole
-    parts = _parts(BLANKS.sub(" ", MARKDOWN.sub(" ", text)).strip(), hedges)
+    kind = kind_of(question, language)
+    said = MARKDOWN.sub(" ", core(text, language, question))
+    parts = _parts(BLANKS.sub(" ", said).strip(), hedges)
     told = [telling(part, language) for part in parts]
     denied = any(denies for _, denies in told) or any(map(TURNS.search, parts))
-    if not parts or denied or len({names for names, _ in told}) > 1:
+    doubts = kind in CLOSED and any(adds_nothing(part, language, question) for part in parts)
+    if not parts or denied or doubts or kind == "count" or len({names for names, _ in told}) > 1:
         return whole
     found: dict[Meaning, Claim] = {}
     for part in parts:
@@ -164,7 +167,9 @@ def _parts(text: str, hedges: Hedges) -> list[str]:
         if offered:
             items = [item for each in hedges.either.split(bare) for item in COMMA.split(each)]
         items = [item for item in (item.strip(AROUND) for item in items) if item]
-        if len(items) > 1 and any(hedges.partial.search(item) for item in items):
+        # "axial or coronal" are two; "acute or chronic eczema" has its noun but once.
+        lengths = {len(item) if hedges is HEDGES["zh"] else len(item.split()) for item in items}
+        if len(lengths) > 1 and any(map(hedges.partial.search, items)):
             return []
         found += items
     return found

@@ -57,7 +57,9 @@ def _are_counted(gaps: list[list[str]], makers: list[int], opinion: Opinion) -> 
     for gap, k in zip(gaps[:-1], map(str, makers), strict=True):
         counts = [[k], [k, whole], [whole, k]]
         behind = counts if gap in due else []
-        before: list[list[str]] = [[]] if any(gap == begun + count for begun in due for count in counts) else []
+        before: list[list[str]] = (
+            [[]] if any(gap == begun + count for begun in due for count in counts) else []
+        )
         due = behind + before
     return gaps[-1] in due
 

@@ -38,7 +38,9 @@ TWO: dict[Language, tuple[str, str, str]] = {
         "tinea corporis",
         "X, consider Y.|X; rule out Y|X or Y|X vs. Y|1. X 2. Y|1. **X**\n2. **Y**|X? Y?|"
         "Differential diagnosis: X, Y|**Differential:**\n- X\n- Y|Most likely X, possibly Y.|"
-        "Consider X, Y|X; Y cannot be ruled out|The diagnosis is X or Y.|X. Y is less likely.",
+        "Consider X, Y|X; Y cannot be ruled out|The diagnosis is X or Y.|X. Y is less likely.|"
+        "\\boxed{X or Y}|<answer>X or Y</answer>|The answer is X or Y.|The image shows X or Y.|"
+        "**Answer:** X or Y\n\n**Explanation:** as is seen",
     ),
     "es": (
         "psoriasis",
@@ -61,6 +63,9 @@ def test_what_names_two_things_claims_both_and_leads_with_the_first(language):
     for form in said.split("|"):
         text = form.replace("X", one).replace("Y", other)
         assert claimed(text, language) == [one, other], text
+        # Without what stands around them.
+        found = [claim.text for claim in claims(text, language, ASKED[language])]
+        assert found == [one, other], text
 
 
 @pytest.mark.parametrize(
@@ -72,11 +77,12 @@ def test_what_names_two_things_claims_both_and_leads_with_the_first(language):
         ("es", "¿Eccema?", "eccema"),
         ("es", "Posible eccema", "eccema"),
         ("zh", "考虑湿疹", "湿疹"),
+        ("en", "axial or coronal", "transverse|coronal"),
         ("zh", "湿疹？？", "湿疹"),
     ],
 )
 def test_a_doubt_is_a_way_of_claiming(language, said, claim):
-    assert claimed(said, language) == [claim]
+    assert claimed(said, language) == claim.split("|")
 
 
 @pytest.mark.parametrize(
@@ -118,6 +124,10 @@ def test_what_may_not_be_parted_is_one_claim_and_means_what_it_meant(language, s
     [
         ("Is there an effusion?", "Possibly."),
         ("Is there an effusion?", "There may be an effusion."),
+        ("Is there an effusion?", "Probably yes"),
+        ("Is there an effusion?", "Yes, possibly."),
+        ("Is there an effusion?", "No, there may be a mass."),
+        ("Is there an effusion?", "Effusion?"),
         ("How many nodules are there?", "3 or 4"),
         ("Is it a CT or an MRI?", "CT or MRI"),
     ],
@@ -126,6 +136,10 @@ def test_a_doubt_is_an_answer_where_yes_a_number_or_one_of_two_was_asked_for(que
     assert [claim.meaning for claim in claims(said, "en", question)] == [
         meaning(said, "en", question)
     ]
+
+
+def test_what_was_not_asked_about_is_claimed_whatever_was_asked_for():
+    assert claimed("Consider eczema or tinea", "en", "Is it psoriasis?") == ["eczema", "tinea"]
 
 
 @pytest.mark.parametrize(

@@ -236,9 +236,10 @@ def claimed(language: Language, asked: list[Pair]) -> dict[str, tuple[int, int, 
 
 
 def _is_one_thing(answer: str, language: Language) -> bool:
-    """Neither a list, nor a doubt or a choice of its own."""
+    """Neither a list, nor two sentences, a doubt or a choice of its own."""
     meant = meaning(answer, language)
-    return len(meant) == 1 and meant == claims(answer, language)[0].meaning
+    one = len(meant) == 1 and meant == claims(answer, language)[0].meaning
+    return one and ". " not in answer
 
 
 def phrased(form: str, language: Language, question: str, answer: str) -> str | None:

@@ -52,8 +52,7 @@ TURNS = re.compile(
 ENDS = r"[;；\n]+|(?<=[.!?])(?<!\bvs\.)\s|(?<=[。！？])"
 NUMBERED = re.compile(r"(?:^|(?<=[\s,;，；。\u3400-\u9fff]))\(?([1-9])[.)、] ?(?=[^\W\d])", re.M)
 COMMA = re.compile(r"(?<!\d)[,，]|[,，](?!\d)|、")
-MARKDOWN = re.compile(r"[*_`#]{2,}|^[^\S\n]*+[-*•]\s", re.M)
-BLANKS = re.compile(r"[^\S\n]+")
+MARKDOWN = re.compile(r"[*_`#]{2,}|^[-*•] ", re.M)
 SURE = "?？.。!！ "
 AROUND = " \n,.;:，。；：、!！¿"
 
@@ -131,8 +130,8 @@ def claims(text: str, language: Language = "en", question: str = "") -> tuple[Cl
     if not hedges.marks.search(text):
         return whole
     kind = kind_of(question, language)
-    said = MARKDOWN.sub(" ", core(text, language, question))
-    parts = _parts(BLANKS.sub(" ", said).strip(), hedges)
+    lines = "\n".join(filter(None, (" ".join(line.split()) for line in text.splitlines())))
+    parts = _parts(MARKDOWN.sub("", core(lines, language, question)).strip(), hedges)
     told = [telling(part, language) for part in parts]
     denied = any(denies for _, denies in told) or any(map(TURNS.search, parts))
     doubts = kind in CLOSED and any(adds_nothing(part, language, question) for part in parts)

@@ -1,5 +1,8 @@
 """In the styles `sentence` and `differential` every claim is told or counted, whoever words it."""
 
+import random
+from collections.abc import Iterable
+
 import pytest
 
 from gateway.contract import Answer, Language
@@ -124,6 +127,30 @@ def test_a_models_sentence_that_tells_all_may_leave(language, text):
 )
 def test_a_models_sentence_that_adds_drops_or_turns_anything_may_not(text):
     assert not tells(text, opinion_of(*THREE), "en")
+
+
+def test_of_a_thousand_disputes_no_sentence_leaves_that_is_not_whole():
+    """Each told rightly, and then with one thing amiss."""
+    lot = random.Random(0)
+    diseases = ["eczema", "chronic eczema", "tinea", "tinea pedis", "scabies", "left ulcer"]
+    for _ in range(1_000):
+        said = [lot.choice(diseases) for _ in range(lot.randint(2, 7))]
+        opinion = opinion_of(*said)
+        count = {c.text: len(c.workers) for c in opinion.clusters}
+
+        def sentence(told: Iterable[str], wrong: str = "", count: dict[str, int] = count) -> str:
+            counted = [f"{each} ({count[each] + (each == wrong)})" for each in told]
+            return f"The answer is {'; '.join(counted)}."
+
+        assert tells(sentence(count), opinion, "en")
+        first, *others = count
+        amiss = [sentence(count, wrong=lot.choice([*count]))]
+        amiss += [sentence([*count][:-1])]
+        amiss += [sentence([*others, first])] if others else []
+        words = sentence(count).split(" ")
+        own = lot.choice(["not", "no", "right", "possibly", "9", "psoriasis", "only", "wrong"])
+        words.insert(lot.randint(1, len(words) - 1), own)
+        assert not any(tells(each, opinion, "en") for each in [*amiss, " ".join(words)])
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("options.workers", [], "must hold at least 1, not 0"),
     ("options.workers.0", [7], "must be a text"),
     ("options.summarise", 7, "must be 'auto', 'always' or 'never'"),
+    ("options.style", "poem", "must be 'answer', 'sentence' or 'differential'"),
     ("options.rounds", "two", "must be 1 or 2"),
     ("options.wait", True, "must be 'all' or 'enough'"),
     ("options.deadline_s", "soon", "must be a number"),

@@ -99,6 +99,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("options.summarise", 7, "must be 'auto', 'always' or 'never'"),
     ("options.style", "poem", "must be 'answer', 'sentence' or 'differential'"),
     ("options.rounds", "two", "must be 1 or 2"),
+    ("options.coverage", "most", "must be a number"),
     ("options.wait", True, "must be 'all' or 'enough'"),
     ("options.deadline_s", "soon", "must be a number"),
     ("options.deadline_s", [1], "must be a number"),

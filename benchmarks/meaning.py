@@ -5,8 +5,10 @@ Every question and answer of SLAKE (English, Chinese, Spanish), VQA-RAD and VQA-
 the styles of published families of models. A style may have several forms; one that does not suit
 a question is left out. Met: the share of the phrasings that mean what the bare answer means.
 Merged: of each language's distinct answers, held against each other under a question of every kind,
-those with one meaning; in each style, no more may be. Exit status 1 where a language meets in less
-than 97 %.
+those with one meaning; in each style, no more may be. Claimed: two answers are offered together in
+such a style ("X, consider Y"), or one is doubted ("possibly X"): the share that claims just these,
+or stays whole where it must. Left whole: what might have been parted. Wrong: anything else. Exit
+status 1 where a language meets in less than 97 %, or anything is wrong.
 """
 
 import argparse
@@ -15,14 +17,17 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping
+from itertools import chain, pairwise
 from pathlib import Path
 
 from gateway.contract import Language
-from gateway.verdict.meaning import Meaning, meaning
+from gateway.verdict.claims import CLOSED, claims
+from gateway.verdict.meaning import Meaning, meaning, telling
 from gateway.verdict.questions import KINDS, Kind, kind_of
 from models.data import datasets
 
 BAR = 0.97
+CLAIMS_OF = 5  # of so many questions one, since each is put in a hundred ways
 SETS: Mapping[Language, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "en": (
         ("slake", ("train", "validate", "test")),
@@ -74,6 +79,40 @@ STYLES: Mapping[Language, Mapping[str, tuple[str, ...]]] = {
     },
 }
 
+# How an answer offers two things, a and b, or one with a doubt.
+OFFERS: Mapping[Language, tuple[str, ...]] = {
+    "en": (
+        "{a} or {b}",
+        "{a}, consider {b}",
+        "{a}; rule out {b}",
+        "1. {a} 2. {b}",
+        "Differential diagnosis: {a}, {b}",
+        "Most likely {a}, possibly {b}",
+        "Possibly {a}",
+        "{a}?",
+    ),
+    "es": (
+        "{a} o {b}",
+        "{a}, considerar {b}",
+        "{a}; descartar {b}",
+        "1. {a} 2. {b}",
+        "Diagnóstico diferencial: {a}, {b}",
+        "Probablemente {a}, posiblemente {b}",
+        "Posiblemente {a}",
+        "¿{a}?",
+    ),
+    "zh": (
+        "{a}或{b}",
+        "{a}，考虑{b}",
+        "{a}；排除{b}",
+        "1. {a} 2. {b}",
+        "鉴别诊断：{a}、{b}",
+        "可能是{a}，也不排除{b}",
+        "考虑{a}",
+        "{a}？",
+    ),
+}
+
 # A question that yes or no answers → the sentences that say so. Other questions give none.
 STATEMENTS: Mapping[Language, tuple[tuple[str, str, str], ...]] = {
     "en": (
@@ -112,7 +151,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--data", type=Path, default=os.environ.get("CONSILIUM_DATA"))
     data = Path(arguments.parse_args().data or arguments.error("set CONSILIUM_DATA or --data"))
-    shares = {}
+    shares, wrong = {}, 0
     for language in SETS:
         asked = pairs(data, language)
         found = met(language, asked)
@@ -121,8 +160,15 @@ def main() -> None:
         for group in merged(language, asked).values():
             print(f"{language} one meaning: {' | '.join(sorted(group))}")
         shares[language] = round(share(found), 4)
-    print(json.dumps({"met": shares}))
-    raise SystemExit(min(shares.values()) < BAR)
+        for style, (right, whole, said) in claimed(language, asked[::CLAIMS_OF]).items():
+            others = said - right - whole
+            print(
+                f"{language} {style:18} claims {right / said:.2%}, left whole {whole / said:.2%}, "
+                f"wrong {others} of {said}"
+            )
+            wrong += others
+    print(json.dumps({"met": shares, "wrong": wrong}))
+    raise SystemExit(min(shares.values()) < BAR or wrong > 0)
 
 
 def share(found: Mapping[str, tuple[int, int]]) -> float:
@@ -156,6 +202,44 @@ def met(language: Language, asked: list[Pair]) -> dict[str, tuple[int, int]]:
         ]
         found[style] = sum(equal), len(equal)
     return found
+
+
+def claimed(language: Language, asked: list[Pair]) -> dict[str, tuple[int, int, int]]:
+    """By style: how many answers that offer or doubt something claim just that, how many are left
+    whole that could be parted, of how many. Each answer is offered with the next other one of its
+    kind; where they tell of different sides, organs or numbers, or one denies, whole is right."""
+    by_kind: dict[Kind, list[Pair]] = defaultdict(list)
+    for question, answer in asked:
+        kind = kind_of(question, language)
+        if kind not in {*CLOSED, "count"} and _is_one_thing(answer, language):
+            by_kind[kind].append((question, answer.strip().rstrip(".。 ")))
+    found: dict[str, tuple[int, int, int]] = {}
+    for style, forms in STYLES[language].items():
+        right = left_whole = said = 0
+        for (question, a), (_, b) in chain.from_iterable(map(pairwise, by_kind.values())):
+            meant = [meaning(each, language, question) for each in (a, b)]
+            for offer in OFFERS[language] if meant[0] != meant[1] else ():
+                offered = [a, b] if "{b}" in offer else [a]
+                told = [telling(each, language) for each in offered]
+                parts = len({names for names, _ in told}) == 1 and not any(no for _, no in told)
+                for form in forms:
+                    text = phrased(form, language, question, offer.format(a=a, b=b))
+                    if text is None:
+                        continue
+                    given = [claim.meaning for claim in claims(text, language, question)]
+                    whole = given == [meaning(text, language, question)]
+                    said += 1
+                    right += given == meant[: len(offered)] if parts else whole
+                    left_whole += parts and whole
+        found[style] = right, left_whole, said
+    return found
+
+
+def _is_one_thing(answer: str, language: Language) -> bool:
+    """Neither a list, nor two sentences, a doubt or a choice of its own."""
+    meant = meaning(answer, language)
+    one = len(meant) == 1 and meant == claims(answer, language)[0].meaning
+    return one and ". " not in answer
 
 
 def phrased(form: str, language: Language, question: str, answer: str) -> str | None:

@@ -55,6 +55,7 @@ WINDOWS: dict[str, tuple[float, float]] = {
 }
 WindowName = Literal["brain", "subdural", "lung", "bone", "soft_tissue"]
 Summarise = Literal["auto", "always", "never"]
+Style = Literal["answer", "sentence", "differential"]
 ErrorKind = Literal[
     "timeout",
     "refused",
@@ -95,6 +96,11 @@ class Options(_Sent):
     )
     summarise: Summarise = Field(
         default="auto", description="auto: only when the panel is not of one mind."
+    )
+    style: Style = Field(
+        default="answer",
+        description="What `answer` is: the winning answer; a sentence that also says how many "
+        "claim it and what else is claimed; or every claim by its rank, with who makes it.",
     )
     rounds: Literal[1, 2] = Field(
         default=1,
@@ -405,7 +411,7 @@ class PredictionSet(_Frozen):
 
 
 class Dissent(_Frozen):
-    """An answer that did not win, and who gave it."""
+    """A claim that did not win, and who made it."""
 
     text: str
     workers: tuple[str, ...]
@@ -506,7 +512,15 @@ class Verdict(_Frozen):
         default=(), description="What was shown of each image, in their order."
     )
     answers: tuple[Answer, ...]
+    workers: tuple[str, ...] = Field(
+        default=(), description="Who claims the answer; some may also claim what dissents."
+    )
     dissent: tuple[Dissent, ...]
+    entropy: float | None = Field(
+        default=None,
+        description="How far the panel is from one mind, in nats: the entropy of the weights of "
+        "the answer and the dissent. 0: all are for one. Null for a single voice.",
+    )
     summary: Summary
     learned_from: str | None = LEARNED_FROM
     panel: str = Field(description="Hash of the workers as panel.toml has them, and the policy.")

@@ -100,7 +100,8 @@ class Panel:
     def judge(self, case: Case) -> Judge:
         """Who weighs the answers to a case of this kind."""
         known = self.settings.competence
-        return Judge(self.settings.families, Cell.of(case), known, case.question)
+        chosen = case.choices is not None
+        return Judge(self.settings.families, Cell.of(case), known, case.question, chosen)
 
     async def consult(self, case: Case, tell: Callable[[Answer], None]) -> tuple[Answer, ...]:
         """One answer or failure from every chosen worker, in the panel's order, and then those of

@@ -181,6 +181,9 @@ class SummariserSettings(_Frozen):
     opening: dict[Language, str] = Field(
         default={}, description="How each reply begins; the model goes on from there."
     )
+    sentence: dict[Language, Annotated[str, _template("question", "claims")]] = Field(
+        default={}, description="How it is asked for the style `sentence`; without, it is not."
+    )
     url: Url
     external: bool = Field(description="The file itself gives the url: not ours to start.")
     memory_gb: float | None = Field(

@@ -1,9 +1,10 @@
-"""The panel's answers → one sentence, in the case's language, faithful to the panel.
+"""The panel's answers → the verdict's, in the case's language and style, faithful to the panel.
 
 The summariser may word the answer; it may not overrule the vote, so it is told which answer won
 (a small model left to count the votes guesses). Its reply counts only if it means what the winning
-answers mean. Otherwise, and where it fails, is late, is cut short or does not speak the language,
-the vote itself answers and says so.
+answers mean; its sentence, only if it tells all that is claimed and no more. Otherwise, and where
+it fails, is late, is cut short or does not speak the language, the vote itself answers and says so.
+A differential is a list, which no model words.
 """
 
 import asyncio
@@ -13,14 +14,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.case import Case
-from gateway.contract import Language, Summary
+from gateway.contract import Language, Style, Summary
 from gateway.model_server import CallFailed, Completion, Http, answer_bounds, complete
 from gateway.settings import SUMMARISER, SummariserSettings
+from gateway.verdict.faithful import tells
 from gateway.verdict.meaning import meaning
+from gateway.verdict.styles import TOLD, styled
 from gateway.verdict.weigh import Opinion, in_case_order
 
 DEADLINE_S = 10.0
 MAX_TOKENS = 48
+MAX_SENTENCE_TOKENS = 256
 
 
 @dataclass(frozen=True)
@@ -35,18 +39,27 @@ class Wording:
 async def summarise(
     case: Case, opinion: Opinion, summariser: SummariserSettings | None, http: Http
 ) -> Wording:
-    """Word the panel's opinion; never fails, the vote stands in for a summariser that does."""
-    vote = opinion.winner.text
+    """Word the panel's opinion; never fails, the vote stands in for a summariser that does.
+
+    A panel that abstains guesses, whatever the style: its guess is an answer.
+    """
+    style: Style = (
+        "answer" if opinion.is_riskier_than(case.options.max_risk) else case.options.style
+    )
+    vote = styled(opinion, style, case.language)
     if case.options.summarise == "auto" and opinion.unanimous:
         return Wording(vote, Summary(by="unanimous", faithful=None, seconds=0))
-    speaks = summariser is not None and case.language in summariser.languages
-    if summariser is None or not speaks or case.options.summarise == "never":
+    able = summariser is not None and _can_word(style, opinion, case.language, summariser)
+    if summariser is None or not able or case.options.summarise == "never":
         return Wording(vote, Summary(by="vote", faithful=None, seconds=0))
     began = time.perf_counter()
     try:
         async with asyncio.timeout(DEADLINE_S):
-            reply = await ask(case, opinion, summariser, http)
-        faithful = is_faithful(reply, opinion, case.language, case.question)
+            reply = await ask(case, opinion, summariser, http, style)
+        if style == "answer":
+            faithful = is_faithful(reply, opinion, case.language, case.question)
+        else:
+            faithful = tells(reply.text, opinion, case.language)
     except (TimeoutError, CallFailed):
         failed = Summary(by="vote", faithful=None, seconds=time.perf_counter() - began)
         return Wording(vote, failed, fell_back=True)
@@ -56,12 +69,26 @@ async def summarise(
     return Wording(reply.text, Summary(by="summariser", faithful=True, seconds=seconds))
 
 
+def _can_word(
+    style: Style, opinion: Opinion, language: Language, summariser: SummariserSettings
+) -> bool:
+    asked_so = style == "answer" or (style == "sentence" and language in summariser.sentence)
+    told_whole = style == "answer" or len(opinion.clusters) <= TOLD
+    return language in summariser.languages and asked_so and told_whole
+
+
 async def ask(
-    case: Case, opinion: Opinion, summariser: SummariserSettings, http: Http
+    case: Case,
+    opinion: Opinion,
+    summariser: SummariserSettings,
+    http: Http,
+    style: Style = "answer",
 ) -> Completion:
     """Its reply as it is, without a deadline; raises CallFailed."""
-    body = json.dumps(request(case, opinion, summariser)).encode()
-    return await complete(http, summariser.url, body)
+    make = request if style == "answer" else sentence_request
+    return await complete(
+        http, summariser.url, json.dumps(make(case, opinion, summariser)).encode()
+    )
 
 
 def request(case: Case, opinion: Opinion, summariser: SummariserSettings) -> dict[str, Any]:
@@ -85,6 +112,27 @@ def request(case: Case, opinion: Opinion, summariser: SummariserSettings) -> dic
         "temperature": 0,
         "stop": ["\n"],  # one sentence: what a small model adds below it is its own
         **answer_bounds(case, MAX_TOKENS),
+    }
+
+
+def sentence_request(
+    case: Case, opinion: Opinion, summariser: SummariserSettings
+) -> dict[str, Any]:
+    """Every claim with how many of how many make it, the winner first."""
+    voices = len(opinion.voices)
+    claims = [
+        f"- {' '.join(cluster.text.split())} ({len(cluster.workers)}/{voices})"
+        for cluster in opinion.clusters
+    ]
+    prompt = summariser.sentence[case.language].format(
+        question=" ".join(case.question.split()), claims="\n".join(claims)
+    )
+    return {
+        "model": SUMMARISER,
+        "messages": [{"role": "user", "content": prompt.strip()}],
+        "temperature": 0,
+        "stop": ["\n"],
+        "max_tokens": MAX_SENTENCE_TOKENS,
     }
 
 

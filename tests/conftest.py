@@ -102,6 +102,7 @@ def panel_file(tmp_path: Path) -> Callable[..., Path]:
             text += f'[summariser]\nmodel = "mock"\nurl = "{summariser}"\nlanguages = {languages}\n'
             for language in ("en", "es", "zh"):
                 text += f'prompt.{language} = "{language}: {{question}}\\n{{answers}}"\n'
+                text += f'sentence.{language} = "{language}: {{question}}\\n{{claims}}"\n'
         path = tmp_path / "panel.toml"
         path.write_text(text, "utf-8")
         return path

@@ -43,6 +43,7 @@ class Options(TypedDict, total=False):
 
     workers: Optional[Sequence[str]]
     summarise: Optional[Literal["auto", "always", "never"]]
+    style: Optional[Literal["answer", "sentence", "differential"]]
     rounds: Optional[Literal[1, 2]]
     wait: Optional[Literal["all", "enough"]]
     deadline_s: Optional[float]

@@ -127,7 +127,9 @@ class Verdict(_Reply):
     grounding: Optional[float] = None
     images: tuple[ImageShown, ...] = ()
     answers: tuple[Answer, ...]
+    workers: tuple[str, ...] = ()  # who claims the answer
     dissent: tuple[Dissent, ...]
+    entropy: Optional[float] = None  # in nats
     summary: Summary
     learned_from: Optional[str] = None
     panel: str

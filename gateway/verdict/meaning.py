@@ -120,6 +120,31 @@ def meanings(
     return found
 
 
+def core(text: str, language: Language, question: str) -> str:
+    """What an answer says without marks, labels and the question's words around it, as it is
+    spelled there; the whole, where it does not stand there in one piece."""
+    words = _words_of(text, language)
+    plain = _plain(text)
+    said = _news(_bare(text, words), _asked(question, language) if question else NOTHING, words)
+    at = plain.find(said)
+    return text[at : at + len(said)] if at >= 0 and len(plain) == len(text) else text
+
+
+def adds_nothing(text: str, language: Language, question: str) -> bool:
+    """Whether it says yes, no, or words of the question alone."""
+    if meaning(text, language, question) in (("yes",), ("no",)):
+        return True
+    content, _ = _content(_plain(text), _words_of(text, language))
+    return set(content) <= set(_asked(question, language).content)
+
+
+def telling(text: str, language: Language) -> tuple[frozenset[str], bool]:
+    """The sides, organs, numbers and doubts that a text names, and whether it denies anything."""
+    words = _words_of(text, language)
+    plain = _plain(text)
+    return _told(plain, words), _content(plain, words)[1] > 0
+
+
 def _words_of(text: str, language: Language) -> Words:
     """Chinese is known by its script; what else a Chinese case holds is taken for English."""
     if HAN.search(text):

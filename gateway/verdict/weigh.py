@@ -7,11 +7,16 @@ answer with most of all voices wins (a linear opinion pool: Stone 1961). How lou
 learned too, by the manner in which a question is put; and n workers of a family count as
 n / (1 + (n - 1)ρ) of them, ρ the correlation of their errors.
 
-What an answer has of all voices that were given to any answer is its weight: the one number that
-decides, and the one that is shown.
+An answer that claims several things spreads what its giver believes in it over them, as 1 to 1/2 to
+1/3 and so on: its lead has the most of it (Dowdall's count), and no answer weighs more for claiming
+more. Claims are what is weighed; most answers are one.
+
+What a claim has of all voices that were given to any is its weight: the one number that decides,
+and the one that is shown.
 """
 
 import hashlib
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -19,6 +24,7 @@ from dataclasses import dataclass, replace
 
 from gateway.case import Case
 from gateway.contract import Answer, Dissent, Familiarity, Likeness
+from gateway.verdict.claims import claims
 from gateway.verdict.competence import EDGE, Cell, Competence
 from gateway.verdict.familiarity import familiarity
 from gateway.verdict.meaning import Meaning, meaning
@@ -26,9 +32,9 @@ from gateway.verdict.meaning import Meaning, meaning
 
 @dataclass(frozen=True)
 class Cluster:
-    """Answers that mean the same; `text` is the wording of the member who is believed most.
-    `share` is what all workers together believe in it, `weight` the same as a part of what they
-    believe in any answer that was given: the weights sum to 1."""
+    """Claims that mean the same; `text` is the wording of the member who is believed most. `share`
+    is what all workers together believe in it, `weight` the same as a part of what they believe in
+    any claim that was made: the weights sum to 1. A worker is in as many as its answer claims."""
 
     text: str
     meaning: Meaning
@@ -59,13 +65,24 @@ class Opinion:
 
     @property
     def unanimous(self) -> bool:
-        return len(self.clusters) == 1
+        """Whether all claim the same."""
+        voices = len(self.voices)
+        return all(len(cluster.workers) == voices for cluster in self.clusters)
 
     @property
     def agreement(self) -> float | None:
         """The winning answer's weight; null when a single worker answered."""
-        voices = sum(len(cluster.workers) for cluster in self.clusters)
-        return self.winner.weight if voices > 1 else None
+        return self.winner.weight if len(self.voices) > 1 else None
+
+    @property
+    def entropy(self) -> float | None:
+        """How far the panel is from one mind, in nats: the semantic entropy (Kuhn et al. 2023,
+        arXiv 2302.09664; discrete, as Farquhar et al. 2024, doi 10.1038/s41586-024-07421-0) of the
+        weights. 0 where all are for one claim, ln k where k have the same; null as `agreement`."""
+        if len(self.voices) < 2:
+            return None
+        told = [cluster.weight for cluster in self.clusters if cluster.weight > 0]
+        return -sum(weight * math.log(weight) for weight in told) + 0.0
 
     def is_riskier_than(self, max_risk: float | None) -> bool:
         """Whether the winner is likelier than that to be wrong."""
@@ -80,13 +97,24 @@ class Opinion:
 
 
 @dataclass(frozen=True)
+class Backing:
+    """An answer that makes a claim: in which words, and which part of the answer it is."""
+
+    answer: Answer
+    text: str
+    part: float
+
+
+@dataclass(frozen=True)
 class Judge:
-    """Weighs the answers to one question; `families` names each worker's."""
+    """Weighs the answers to one question; `families` names each worker's. To a question with
+    `choices` each answer is one of them, and one claim."""
 
     families: Mapping[str, str]
     cell: Cell
     competence: Competence | None
     question: str = ""
+    choices: bool = False
 
     @property
     def knows_risk(self) -> bool:
@@ -109,10 +137,15 @@ class Judge:
         # A worker's last word is its answer.
         standing = {answer.worker: answer for answer in answers if answer.text is not None}
         groups = self._grouped(standing.values())
-        said = [answer for group in groups.values() for answer in group]
+        said = {b.answer.worker: b.answer for group in groups.values() for b in group}.values()
         voices = self._voices([answer.worker for answer in said], cell)
         whole = sum(voices[answer.worker] for answer in said)
         own = {answer.worker: self._own_belief(answer, cell) for answer in said}
+
+        def stands_behind(backing: Backing) -> float:
+            worker = backing.answer.worker
+            return voices[worker] * own[worker] * backing.part
+
         shares = {
             key: sum(voices[a.worker] * self._belief(a, own[a.worker], group) for a in said) / whole
             for key, group in groups.items()
@@ -125,9 +158,10 @@ class Judge:
         weights: dict[str, float] = {}
         for key, group in groups.items():
             # Its weight is its givers', by how far each stands behind it.
-            behind = {a.worker: voices[a.worker] * own[a.worker] for a in group}
+            behind = {b.answer.worker: stands_behind(b) for b in group}
             of_all = shares[key] / given / sum(behind.values())
-            weights |= {worker: each * of_all for worker, each in behind.items()}
+            for worker, each in behind.items():
+                weights[worker] = weights.get(worker, 0.0) + each * of_all
         known = familiarity(told, cell, self.competence) if self.competence else None
         calibrate = self.competence and self.competence.calibration(cell)
         claimed = calibrate if known and not known.unfamiliar else None
@@ -142,10 +176,9 @@ class Judge:
                 Cluster(
                     # Who knows the manner of the question knows its words too. A tie goes to the
                     # earlier seat.
-                    text=max(groups[key], key=lambda a: voices[a.worker] * own[a.worker]).text
-                    or "",
+                    text=max(groups[key], key=stands_behind).text,
                     meaning=key,
-                    workers=tuple(answer.worker for answer in groups[key]),
+                    workers=tuple(backing.answer.worker for backing in groups[key]),
                     weight=shares[key] / given,
                     share=shares[key],
                 )
@@ -156,13 +189,13 @@ class Judge:
         )
 
     def beliefs(self, answers: Sequence[Answer]) -> list[tuple[str, dict[str, float]]]:
-        """Each answer that was given, as the one words it who is believed most; and how far every
+        """Each claim that was made, as the one words it who is believed most; and how far every
         worker believes in it. One answer of a worker, each with a text."""
         cell = self.told_cell(answers)
         own = {answer.worker: self._own_belief(answer, cell) for answer in answers}
         return [
             (
-                max(group, key=lambda answer: own[answer.worker]).text or "",
+                max(group, key=lambda backing: own[backing.answer.worker] * backing.part).text,
                 {a.worker: self._belief(a, own[a.worker], group) for a in answers},
             )
             for group in self._grouped(answers).values()
@@ -233,11 +266,18 @@ class Judge:
             for more in range(len(loudest) + 1)
         )
 
-    def _grouped(self, answers: Iterable[Answer]) -> dict[Meaning, list[Answer]]:
-        groups: dict[Meaning, list[Answer]] = {}
+    def _grouped(self, answers: Iterable[Answer]) -> dict[Meaning, list[Backing]]:
+        groups: dict[Meaning, list[Backing]] = {}
         for answer in answers:
-            said = meaning(answer.text or "", self.cell.language, self.question)
-            groups.setdefault(said, []).append(answer)
+            text = answer.text or ""
+            language = self.cell.language
+            if self.choices:
+                said = [(text, meaning(text, language, self.question))]
+            else:
+                said = [(c.text, c.meaning) for c in claims(text, language, self.question)]
+            whole = sum(1 / rank for rank in range(1, len(said) + 1))
+            for rank, (words, meant) in enumerate(said, start=1):
+                groups.setdefault(meant, []).append(Backing(answer, words, 1 / rank / whole))
         return groups
 
     def _voices(self, workers: Sequence[str], cell: Cell) -> dict[str, float]:
@@ -270,13 +310,15 @@ class Judge:
             return 1.0
         return self.competence.believed(answer.worker, answer.confidence, cell)
 
-    def _belief(self, answer: Answer, own: float, group: Sequence[Answer]) -> float:
-        """How far the giver of `answer` believes in what `group` said; in its own, `own`."""
-        if answer in group:
-            return own
+    def _belief(self, answer: Answer, own: float, group: Sequence[Backing]) -> float:
+        """How far the giver of `answer` believes in what `group` claims, who believes so far in
+        its own answer."""
+        for backing in group:
+            if backing.answer is answer:
+                return own * backing.part
         if self.competence is None:
             return 0.0
-        return _leaning(answer, own, {a.text or "" for a in group})
+        return _leaning(answer, own, {backing.text for backing in group})
 
 
 def in_case_order(case: Case, texts: Sequence[str]) -> list[str]:
@@ -310,5 +352,5 @@ def _leaning(answer: Answer, own: float, others: Collection[str]) -> float:
     return (1 - own) * min(nearly_said(answer, others) / left, 1.0)
 
 
-def _mean_confidence(group: list[Answer]) -> float:
-    return sum(answer.confidence or 0 for answer in group) / len(group)
+def _mean_confidence(group: list[Backing]) -> float:
+    return sum(backing.answer.confidence or 0 for backing in group) / len(group)

@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 from sacrebleu.tokenizers.tokenizer_zh import TokenizerZh
 
 from models.metrics import bleu
-from models.metrics.score import Score
+from models.metrics.score import Score, Sums
 from models.metrics.score import score as clustered
 
 ORDER = 4
@@ -49,11 +50,36 @@ def score(
     Raises:
         ValueError: an answer without references or the reverse, or references without weight.
     """
-    lowered = {
-        id: [replace(each, text=each.text.lower()) for each in given]
-        for id, given in references.items()
-    }
-    return _score(answers, lowered, language, seed)
+    return _score(answers, _lowered(references), language, seed)
+
+
+def difference(
+    answers: Mapping[str, str],
+    others: Mapping[str, str],
+    references: Mapping[str, Sequence[Reference]],
+    *,
+    language: str,
+    seed: int = 0,
+) -> Score:
+    """How much higher `answers` score than `others`, -1 to 1, paired by encounter.
+
+    Raises:
+        ValueError: as `score`.
+    """
+    lowered = _lowered(references)
+    pairs = zip(_rows(answers, lowered, language), _rows(others, lowered, language), strict=True)
+
+    def lead(sums: Sums) -> float:
+        own, other = np.split(sums, 2)
+        return bleu.combine(own) - bleu.combine(other)
+
+    return clustered([[*own, *other] for own, other in pairs], lead, list(references), seed)
+
+
+def of_one(answer: str, references: Sequence[Reference], language: str) -> float:
+    """One answer's own score, 0 to 1, lower-cased."""
+    [row] = _rows({"": answer}, _lowered({"": references}), language)
+    return bleu.combine(np.array(row))
 
 
 def official(
@@ -76,20 +102,36 @@ def official(
     return _score(answers, weighed, language, seed)
 
 
+def _lowered(
+    references: Mapping[str, Sequence[Reference]],
+) -> dict[str, list[Reference]]:
+    return {
+        id: [replace(each, text=each.text.lower()) for each in given]
+        for id, given in references.items()
+    }
+
+
 def _score(
     answers: Mapping[str, str],
     references: Mapping[str, Sequence[Reference]],
     language: str,
     seed: int,
 ) -> Score:
+    rows = _rows(answers, references, language)
+    return clustered(rows, bleu.combine, list(references), seed)
+
+
+def _rows(
+    answers: Mapping[str, str], references: Mapping[str, Sequence[Reference]], language: str
+) -> list[list[float]]:
+    """One for each encounter, in the references' order."""
     if differing := sorted(answers.keys() ^ references.keys()):
         raise ValueError(
             f"answers and references are of different encounters: {', '.join(differing[:5])}"
             f"{' …' if len(differing) > 5 else ''} stand on one side only"
         )
     tokenise = TokenizerZh() if language == "zh" else Tokenizer13a()
-    rows = [_row(answers[id], references[id], tokenise, id) for id in references]
-    return clustered(rows, bleu.combine, list(references), seed)
+    return [_row(answers[id], references[id], tokenise, id) for id in references]
 
 
 def _row(answer: str, references: Sequence[Reference], tokenise: Any, id: str) -> list[float]:

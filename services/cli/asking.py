@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from gateway.contract import Language, Modality, Summarise
+from gateway.contract import Language, Modality, Style, Summarise
 from services.cli.shared import GATEWAY_URL, Gateway, console, failures, names_in
 
 if TYPE_CHECKING:
@@ -75,6 +75,9 @@ def ask(
     summarise: Annotated[
         Summarise, typer.Option(help="auto: only where the workers differ.")
     ] = "auto",
+    style: Annotated[
+        Style, typer.Option(help="The answer alone, a sentence of the whole panel, or every claim.")
+    ] = "answer",
     rounds: Annotated[
         int, typer.Option(min=1, max=2, help="2: workers that differ read each other's answers.")
     ] = 1,
@@ -148,6 +151,7 @@ def ask(
         "options": {
             "workers": names_in(workers) if workers else None,
             "summarise": summarise,
+            "style": style,
             "rounds": rounds,
             "wait": wait,
             "deadline_s": deadline,

@@ -233,8 +233,7 @@ def _by_agreement(cases: Sequence[Heard], opinions: Sequence[Opinion]) -> dict[s
     """How often the panel is right, by how many of its workers gave the answer."""
     groups: dict[str, list[tuple[bool, Any]]] = defaultdict(list)
     for case, opinion in zip(cases, opinions, strict=True):
-        said = sum(len(cluster.workers) for cluster in opinion.clusters)
-        name = f"{len(opinion.winner.workers)} of {said}"
+        name = f"{len(opinion.winner.workers)} of {len(opinion.voices)}"
         right = is_right(opinion.winner.text, case.example)
         groups[name].append((right, case.example.group))
     return {

@@ -145,7 +145,9 @@ def said_by(outcomes: dict[str, Outcome]) -> dict[str, Texts]:
 def backing_of(verdict: Verdict) -> str:
     """By how many of those who answered the answer was given: "2 of 3"."""
     voices = sum(answer.weight is not None for answer in verdict.answers)
-    against = sum(len(dissent.workers) for dissent in verdict.dissent)
+    # Who claims several things may be on both sides.
+    dissenting = {worker for dissent in verdict.dissent for worker in dissent.workers}
+    against = len(dissenting.difference(verdict.workers))
     return f"{voices - against} of {voices}"
 
 

@@ -149,7 +149,11 @@ function drawCards(shown) {
 function standOf({ verdict, provisional, failure, stopped }, name, answer) {
   if (!answer) return failure || stopped || verdict ? "silent" : "waiting";
   if (answer.error) return "silent";
-  if (verdict) return verdict.dissent.some((each) => each.workers.includes(name)) ? "against" : "for";
+  if (verdict) {
+    // Who claims several things may be on both sides.
+    const against = verdict.dissent.some((each) => each.workers.includes(name));
+    return against && !verdict.workers?.includes(name) ? "against" : "for";
+  }
   if (!provisional) return "said";
   return provisional.workers.includes(name) ? "for" : "against";
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.meaning import BAR, SETS, merged, met, pairs, share, spelled
+from benchmarks.meaning import BAR, SETS, claimed, merged, met, pairs, share, spelled
 from gateway.contract import Language
 from gateway.verdict.meaning import meaning
 from gateway.verdict.words import NO, NUMBERS, SYNONYMS, YES
@@ -433,6 +433,14 @@ def test_what_published_models_say_meets_the_short_answer(language):
     found = met(language, asked_in_the_sets(language)[::40])
     assert share(found) >= BAR, found
     assert all(equal / said >= BAR for equal, said in found.values()), found
+
+
+@pytest.mark.parametrize("language", SETS)
+def test_what_offers_or_doubts_an_answer_claims_just_that(language):
+    """Over some questions of the sets, in the same styles: most is parted, nothing wrongly."""
+    asked = asked_in_the_sets(language)
+    for right, whole, said in claimed(language, asked[:: len(asked) // 60]).values():
+        assert right + whole == said and right / said >= BAR
 
 
 @cache

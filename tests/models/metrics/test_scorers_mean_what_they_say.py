@@ -181,6 +181,21 @@ def test_the_tasks_own_script_sees_capitals_and_weighs_chinese_alone():
     )
 
 
+def test_a_difference_of_delta_bleu_is_that_of_the_scores_and_knows_the_pairs():
+    references = {
+        "1": [Reference("Chronic eczema"), Reference("tinea", 0.5)],
+        "2": [Reference("psoriasis")],
+    }
+    answers = {"1": "chronic eczema", "2": "psoriasis"}
+    others = {"1": "tinea", "2": "psoriasis"}
+    lead = delta_bleu.difference(answers, others, references, language="en")
+    scores = [delta_bleu.score(each, references, language="en") for each in (answers, others)]
+    assert lead.value == pytest.approx(scores[0].value - scores[1].value) and lead.value > 0
+    same = delta_bleu.difference(others, others, references, language="en")
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    assert delta_bleu.of_one("Tinea", references["1"], "en") == pytest.approx(0.5)
+
+
 def test_delta_bleu_weights():
     assert delta_bleu.weight(
         validated=False, rank=3, frequent=False, complete=False

@@ -23,7 +23,7 @@ def test_every_field_of_a_case_has_an_option(fake, consilium, scan):
     gateway = fake()
     how = ("--gateway", gateway.url, "--key", "consilium_a\n")
     given = "--language en --context fever --modality ct --choices yes,no --workers a,b"
-    given += " --summarise always --rounds 2 --max-risk 0.2 --grounding"
+    given += " --summarise always --style sentence --rounds 2 --max-risk 0.2 --grounding"
     given += " --wait enough --deadline 9 --coverage 0.9"
 
     assert consilium("ask", scan, "-q", "Is it?", *given.split(), *how).status == 0
@@ -42,6 +42,7 @@ def test_every_field_of_a_case_has_an_option(fake, consilium, scan):
     assert options == {
         "workers": ["a", "b"],
         "summarise": "always",
+        "style": "sentence",
         "rounds": 2,
         "wait": "enough",
         "deadline_s": 9,

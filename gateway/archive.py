@@ -1,6 +1,6 @@
 """The one DICOMweb archive (PS3.18) that the gateway knows: what a study holds, and its files.
 
-Of what a caller says only UIDs get into an address, and these are numbers and dots. It goes over
+Only UIDs get into an address, whoever named them, and these are numbers and dots. It goes over
 the gateway's own HTTP client: dicomweb-client is synchronous, and reads answers of any size.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from gateway.contract import ArchiveFailed, NotInArchive, TooLarge
+from gateway.contract import ArchiveFailed, NotInArchive, TooLarge, uid
 from gateway.settings import ArchiveSettings, Limits
 
 JSON = "application/dicom+json"
@@ -36,10 +36,12 @@ class Archive:
 
     async def metadata(self, study: str, series: str) -> list[dict[str, Any]]:
         """The header of each instance, in the DICOM JSON model (PS3.18 10.4, annex F)."""
+        _check(series)
         return await self._list(study, f"/series/{series}/metadata")
 
     async def instance(self, study: str, series: str, instance: str) -> bytes:
         """A file of it."""
+        _check(series, instance)
         path = f"/series/{series}/instances/{instance}"
         kind, body = await self._get(study, path, FILE, self._limits.max_series_mb)
         return _only_part(kind, body)
@@ -87,6 +89,15 @@ class Archive:
             ) from error
         except aiohttp.ClientError as error:
             raise ArchiveFailed("The archive cannot be reached.") from error
+
+
+def _check(*named: str) -> None:
+    """Of what the archive named itself."""
+    try:
+        for each in named:
+            uid(each)
+    except ValueError as error:
+        raise ArchiveFailed("The archive names a series or an instance by no UID.") from error
 
 
 async def _body(response: aiohttp.ClientResponse, max_mb: float) -> bytes:

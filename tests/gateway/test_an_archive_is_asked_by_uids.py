@@ -45,7 +45,10 @@ class FakeArchive:
             more = ours if self.wrong == "two series" else []
             return Response(json.dumps([*ours, *more, SR]))
         if path == f"{STUDY}/series/{SERIES}/metadata":
-            return Response(json.dumps([h.to_json_dict() for h in HEADERS]))
+            found = [h.to_json_dict() for h in HEADERS]
+            if self.wrong == "no uid":
+                found[1]["00080018"]["Value"] = ["../../else"]
+            return Response(json.dumps([found[8]] * 2 if self.wrong == "twice" else found))
         instance = path.rpartition("/")[2]
         if instance not in UIDS:
             return Response(status_code=404)
@@ -110,6 +113,8 @@ def test_instances_are_slices_of_the_whole_that_they_make(ask):
         ("no json", {}, 502, "is no DICOM JSON"),
         ("odd json", {"series": SERIES}, 502, "says of the series cannot be read"),
         ("others", {}, 502, "gave other instances than were asked for"),
+        ("no uid", {}, 502, "an instance by no UID"),
+        ("twice", {"series": SERIES, "instances": [UIDS[8], UIDS[2]]}, 404, "holds no such study"),
         ("two files", {}, 502, "another number of files"),
         ("two series", {}, 422, f"the study has 2; send one of {SERIES}"),
         ("", {"series": "1.2.9"}, 404, "holds no such study, series or instances"),

@@ -117,6 +117,7 @@ class Archived:
     def __init__(self, archive: Archive, asked: ArchivedImages):
         self._archive, self._asked = archive, asked
         self._instances: list[str] = []
+        self._fetched = (-1, b"")  # of many frames it is asked for again and again
 
     async def headers(self) -> Sequence[Any]:
         study, wanted = self._asked.study, self._asked.instances
@@ -133,6 +134,12 @@ class Archived:
         return headers
 
     async def file(self, at: int) -> bytes:
+        if self._fetched[0] != at:
+            self._fetched = (-1, b"")  # before the next is there
+            self._fetched = (at, await self._fetch(at))
+        return self._fetched[1]
+
+    async def _fetch(self, at: int) -> bytes:
         asked = self._asked.study, self._series, self._instances[at]
         data = await self._archive.instance(*asked)
         place = f"File {at + 1} of {len(self._instances)}"

@@ -76,8 +76,10 @@ def ask(vllm, gateway, archive):
     def start(more="", **environ):
         extra = f'\n[archive]\nurl = "{archive.url}"\ntimeout_s = 0.3\n{more}'
         url = gateway([vllm("yes")], environ=environ, http=extra)
-        return lambda **uids: httpx.post(
-            f"{url}/vqa", json={"question": "q?", "dicomweb": {"study": STUDY, **uids}}, timeout=60
+        return lambda slices=None, **uids: httpx.post(
+            f"{url}/vqa",
+            json={"question": "q?", "slices": slices, "dicomweb": {"study": STUDY, **uids}},
+            timeout=60,
         )
 
     return start
@@ -102,6 +104,13 @@ def test_instances_are_slices_of_the_whole_that_they_make(ask):
     series = [image["series"] for image in response.json()["images"]]
     assert [each["instances"] for each in series] == [[UIDS[2]], [UIDS[8]]]
     assert response.json()["images"][0]["window"] == [-600, 1500]
+
+
+def test_a_file_that_is_shown_twice_is_fetched_once(ask, archive):
+    """As one of many frames is."""
+    assert ask()("3,3,4", series=SERIES).status_code == 200
+    fetched = [path.rpartition("/")[2] for path, _ in archive.asked[1:]]
+    assert fetched == UIDS[2:4]
 
 
 @pytest.mark.parametrize(

@@ -211,6 +211,13 @@ def test_slices_without_places_are_in_the_order_of_their_numbers_and_make_no_sla
         chosen("max", found, 4, 4)
 
 
+def test_a_place_of_the_whole_file_is_no_place_of_each_frame():
+    """As of a tomogram of nuclear medicine: none is left out, as if it lay where the first does."""
+    found = arranged([header([0, 0, 0], NumberOfFrames=3)], 100)
+    assert [each.frame for each in found.slices] == [1, 2, 3]
+    assert "No slice says where it lies" in found.faults[0]
+
+
 @pytest.mark.parametrize(
     ("files", "fields", "status", "says"),
     [

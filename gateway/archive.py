@@ -6,6 +6,8 @@ the gateway's own HTTP client: dicomweb-client is synchronous, and reads answers
 
 import asyncio
 import json
+import re
+from collections.abc import Iterator
 from email.message import Message
 from typing import Any
 
@@ -17,6 +19,7 @@ from gateway.settings import ArchiveSettings, Limits
 JSON = "application/dicom+json"
 # As it is stored: what is compressed is decoded here, not there.
 FILE = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+SPACE = re.compile(r"\s*")
 MAX_JSON_MB = 50  # the headers of some thousand slices
 NOT_THERE = "The archive holds no such study, series or instances for this key."
 
@@ -49,10 +52,10 @@ class Archive:
     async def _list(self, study: str, path: str) -> list[dict[str, Any]]:
         _, body = await self._get(study, path, JSON, MAX_JSON_MB)
         try:
-            found = await asyncio.to_thread(json.loads, body)
-        except (ValueError, RecursionError) as error:
+            found = await asyncio.to_thread(lambda: list(_objects(body)))
+        except (ValueError, LookupError, RecursionError) as error:
             raise ArchiveFailed("The archive's answer is no DICOM JSON.") from error
-        if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        if not all(isinstance(each, dict) for each in found):
             raise ArchiveFailed("The archive's answer is no DICOM JSON.")
         if not found:
             raise NotInArchive(NOT_THERE)
@@ -89,6 +92,27 @@ class Archive:
             ) from error
         except aiohttp.ClientError as error:
             raise ArchiveFailed("The archive cannot be reached.") from error
+
+
+def _objects(body: bytes) -> Iterator[Any]:
+    """What a JSON list holds, one by one: read at once it would keep the event loop waiting, in
+    whatever thread. Raises ValueError, LookupError, RecursionError."""
+    text, decoder = body.decode("utf-8-sig").strip(), json.JSONDecoder()
+    if not text.startswith("["):
+        raise ValueError("no list")
+    at = _behind_space(text, 1)
+    while text[at] != "]":
+        found, at = decoder.raw_decode(text, at)
+        yield found
+        at = _behind_space(text, at)
+        if text[at] == ",":
+            at = _behind_space(text, at + 1)
+    if at != len(text) - 1:
+        raise ValueError("more than a list")
+
+
+def _behind_space(text: str, at: int) -> int:
+    return SPACE.match(text, at).end()  # type: ignore[union-attr]
 
 
 def _check(*named: str) -> None:

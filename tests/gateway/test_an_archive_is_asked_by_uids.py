@@ -38,6 +38,8 @@ class FakeArchive:
             return Response(status_code=302, headers={"location": "http://127.0.0.1:1/"})
         if self.wrong == "no json":
             return Response("<html>")
+        if self.wrong.startswith("["):
+            return Response(self.wrong)
         if self.wrong == "odd json":
             return Response('[{"0020000E": {"vr": "UI", "Value": [{}]}}]')
         if path == f"{STUDY}/series":
@@ -48,7 +50,9 @@ class FakeArchive:
             found = [h.to_json_dict() for h in HEADERS]
             if self.wrong == "no uid":
                 found[1]["00080018"]["Value"] = ["../../else"]
-            return Response(json.dumps([found[8]] * 2 if self.wrong == "twice" else found))
+            return Response(
+                json.dumps([found[8]] * 2 if self.wrong == "twice" else found, indent=1)
+            )
         instance = path.rpartition("/")[2]
         if instance not in UIDS:
             return Response(status_code=404)
@@ -120,6 +124,10 @@ def test_a_file_that_is_shown_twice_is_fetched_once(ask, archive):
         ("secret", {}, 502, "does not take the gateway's own credentials"),
         ("elsewhere", {}, 502, "answers with HTTP 302"),
         ("no json", {}, 502, "is no DICOM JSON"),
+        ("[{}", {}, 502, "is no DICOM JSON"),
+        ("[{}]]", {}, 502, "is no DICOM JSON"),
+        ("[[]]", {}, 502, "is no DICOM JSON"),
+        ("[ ]", {}, 404, "holds no such study"),
         ("odd json", {"series": SERIES}, 502, "says of the series cannot be read"),
         ("others", {}, 502, "gave other instances than were asked for"),
         ("no uid", {}, 502, "an instance by no UID"),

@@ -1,11 +1,14 @@
 """Calibrating on cases of one's own, of which there are few: what is known of a panel, moved by
 what they say.
 
-All that a competence file holds stays but for one number of each worker, and one of the verdicts,
-by language: a shift of its log-odds. A normal prior of SPREAD draws it to 0, so a handful of cases
-moves little and hundreds move all. What is written is the posterior's mode, and told with the
-interval of the normal curve that fits it there (Laplace's approximation: MacKay 2003, Information
-Theory, Inference and Learning Algorithms, ch. 27).
+One number is learned of each worker, and one of the verdicts, by language: a shift of its log-odds.
+What is told of verdicts by shares that moved with it, sets of answers and agreement, is told of
+these cases from then on; all else that a competence file holds stays.
+
+A normal prior of SPREAD draws a shift to 0, so a handful of cases moves little and hundreds move
+all. What is written is the posterior's mode, and told with the interval of the normal curve that
+fits it there (Laplace's approximation: MacKay 2003, Information Theory, Inference and Learning
+Algorithms, ch. 27).
 """
 
 import math
@@ -16,7 +19,7 @@ from pathlib import Path
 from gateway.contract import Language
 from gateway.settings import Settings, WorkerSettings
 from gateway.verdict.competence import Cell, Competence, Line, Skill, Worker, logit, sigmoid
-from services.evaluation.fit import judge_of, opinion_of
+from services.evaluation.fit import calibrated, conformal, judge_of, share_of_the_right
 from services.evaluation.heard import Heard, hear, refuse_strangers
 from services.evaluation.score import is_right
 from services.evaluation.stored_run import EvaluationError
@@ -99,8 +102,11 @@ def _move_worker(
         for case, answer in heard
     ]
     right = [is_right(answer.text, case.example) for case, answer in heard]
+    worker = known.workers.get(seat.name)
+    if worker is None:
+        worker = _newcomer(seat, chances)
+        chances = [worker.skills[""].accuracy] * len(heard)
     shift = _shift(seat.name, language, chances, right)
-    worker = known.workers.get(seat.name) or _newcomer(known, seat, heard[0][0])
     above = worker.skills.get(language, worker.skills[""])
     skills = {language: above} | worker.skills
     moved = {
@@ -120,7 +126,9 @@ def _move_worker(
 def _move_verdicts(
     known: Competence, cases: Sequence[Heard], language: Language, settings: Settings
 ) -> tuple[Competence, Shift]:
-    winners = [opinion_of(case, settings, known).winner for case in cases]
+    judges = [judge_of(case, settings, known) for case in cases]
+    opinions = [judge.weigh(case.answers) for judge, case in zip(judges, cases, strict=True)]
+    winners = [opinion.winner for opinion in opinions]
     lines = [known.calibration(_cell(case, settings, known)) or Line() for case in cases]
     chances = [line(winner.share) for line, winner in zip(lines, winners, strict=True)]
     right = [is_right(w.text, case.example) for w, case in zip(winners, cases, strict=True)]
@@ -131,12 +139,24 @@ def _move_verdicts(
         else line
         for name, line in known.verdict.items()
     }
-    return known.model_copy(update={"verdict": verdict}), shift
+    weighed = list(zip(judges, opinions, [case.example for case in cases], strict=True))
+    others = {n: each for n, each in known.right_shares.items() if n.split("/")[0] != language}
+    right_shares = conformal([share_of_the_right(*each) for each in weighed])
+    update: dict[str, object] = {
+        "verdict": verdict,
+        "right_shares": others | {language: right_shares},
+    }
+    agreements = [(example, o.agreement) for _, o, example in weighed if o.agreement is not None]
+    if agreements:
+        update["calibrated"] = known.calibrated | {language: calibrated(agreements)}
+    return known.model_copy(update=update), shift
 
 
-def _newcomer(known: Competence, seat: WorkerSettings, case: Heard) -> Worker:
-    """What it says of itself goes for nothing until it is calibrated in full."""
-    skill = known.skill(seat.name, case.cell)
+def _newcomer(seat: WorkerSettings, chances: Sequence[float]) -> Worker:
+    """As good in all cases as it was assumed to be in these; what it says of itself goes for
+    nothing until it is calibrated in full."""
+    offset = sum(map(logit, chances)) / len(chances)
+    skill = Skill(cases=0, accuracy=sigmoid(offset), offset=offset)
     return Worker(model=seat.model, prompt=seat.prompt, slope=0.0, skills={"": skill})
 
 

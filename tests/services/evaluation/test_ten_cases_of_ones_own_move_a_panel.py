@@ -43,6 +43,9 @@ def test_the_more_cases_the_more_it_moves_and_the_surer_it_is(stored, settings, 
         found.append(verdict)
     many, few = found
     assert many.by < few.by < 0 and many.high - many.low < few.high - few.low
+    # Whoever is never right is never named: no set is claimed to hold it.
+    assert known.right_shares["en"][-1] > 0 == moved.right_shares["en"][-1]
+    assert {name for name in moved.right_shares if name.startswith("en")} == {"en"}
     assert few.high > 0.4  # ten wrong ones of ten are no proof
 
 
@@ -59,6 +62,10 @@ def test_a_seat_that_is_not_known_begins_as_a_newcomer(stored, settings, data):
     moved, _ = calibrate_onto(without, [cut(stored, FEWEST)], settings, data)
     assert moved.believed("w0", 0.9, CELL) == moved.believed("w0", 0.1, CELL) < prior
     assert moved.workers["w0"].skills["en"].cases == FEWEST
+    path = stored / "verdicts.jsonl"
+    path.write_text("".join(f"{line}\n" for line in reversed(path.read_text().splitlines())))
+    again, _ = calibrate_onto(without, [stored], settings, data)
+    assert again.workers["w0"] == moved.workers["w0"]  # in whatever order the cases come
 
 
 def test_too_few_and_another_language_are_refused(stored, settings, data):

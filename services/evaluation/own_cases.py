@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from scipy.optimize import brentq
+
 from gateway.contract import Language
 from gateway.settings import Settings, WorkerSettings
 from gateway.verdict.competence import Cell, Competence, Line, Skill, Worker, logit, sigmoid
@@ -26,7 +28,6 @@ from services.evaluation.stored_run import EvaluationError
 
 FEWEST = 10
 SPREAD = 1.0  # log-odds: 80 % may well be 60 or 90 elsewhere
-STEPS = 20  # of Newton's method, which needs five
 EDGES = 1.96
 
 
@@ -165,15 +166,19 @@ def _cell(case: Heard, settings: Settings, known: Competence) -> Cell:
 
 
 def _shift(who: str, language: Language, chances: Sequence[float], right: Sequence[bool]) -> Shift:
-    """Newton's method on the log posterior, which is concave."""
-    odds, by, bend = [logit(chance) for chance in chances], 0.0, 1.0
-    for _ in range(STEPS):
-        now = [sigmoid(each + by) for each in odds]
-        bend = sum(p * (1 - p) for p in now) + 1 / SPREAD**2
-        by += (sum(right) - sum(now) - by / SPREAD**2) / bend
-    error = EDGES / math.sqrt(bend)
+    """Where the log posterior, which is concave, no longer rises."""
+    odds = [logit(chance) for chance in chances]
+
+    def moved(by: float) -> list[float]:
+        return [sigmoid(each + by) for each in odds]
+
+    def rises(by: float) -> float:
+        return sum(right) - sum(moved(by)) - by / SPREAD**2
+
+    farthest = len(odds) * SPREAD**2  # if all that was expected is otherwise
+    by = float(brentq(rises, -farthest, farthest))
+    error = EDGES / math.sqrt(sum(p * (1 - p) for p in moved(by)) + 1 / SPREAD**2)
     before, after, low, high = (
-        sum(sigmoid(each + shift) for each in odds) / len(odds)
-        for shift in (0, by, by - error, by + error)
+        sum(moved(shift)) / len(odds) for shift in (0, by, by - error, by + error)
     )
     return Shift(who, language, len(right), sum(right), by, before, after, low, high)

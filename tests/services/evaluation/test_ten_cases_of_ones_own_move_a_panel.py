@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from gateway.verdict.competence import Cell, load_competence, save_competence
 from services.cli.__main__ import app
 from services.evaluation.fit import calibrate
-from services.evaluation.own_cases import FEWEST, calibrate_onto
+from services.evaluation.own_cases import FEWEST, _shift, calibrate_onto
 from services.evaluation.stored_run import EvaluationError
 
 CELL = Cell("en", "yes_no", None)
@@ -53,6 +53,18 @@ def test_cases_as_they_were_expected_move_nothing_to_speak_of(stored, settings, 
     known = calibrate([stored], settings, data)
     _, shifts = calibrate_onto(known, [stored], settings, data)
     assert all(abs(shift.after - shift.before) < 0.03 for shift in shifts)
+
+
+@pytest.mark.parametrize("chance", [0.97, 0.5, 0.03])
+@pytest.mark.parametrize("right", [0, 0.1, 0.5, 0.9, 1])
+@pytest.mark.parametrize("cases", [FEWEST, 1000])
+def test_what_comes_is_between_what_was_expected_and_what_was_found(chance, right, cases):
+    """However far these are apart; of many cases it is what was found."""
+    found = [n < right * cases for n in range(cases)]
+    shift = _shift("w0", "en", [chance] * cases, found)
+    low, high = sorted((chance, right))
+    assert low <= shift.after <= high and shift.low <= shift.after <= shift.high
+    assert cases == FEWEST or shift.after == pytest.approx(right, abs=0.02)
 
 
 def test_a_seat_that_is_not_known_begins_as_a_newcomer(stored, settings, data):

@@ -5,6 +5,7 @@ killed, on a disk that may be full, so a reader meets lines that are none; those
 the others stay good.
 """
 
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -39,12 +40,24 @@ def written_whole(path: Path) -> Iterator[Path]:
     """
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        yield scratch
-        with scratch.open("rb") as stream:
-            os.fsync(stream.fileno())  # else the new name may outlive a crash, and the bytes not
-        scratch.replace(path)
+        with _saying_which(path):
+            yield scratch
+            with scratch.open("rb") as stream:
+                os.fsync(stream.fileno())  # else the new name may outlive a crash, the bytes not
+            scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def _saying_which(path: Path) -> Iterator[None]:
+    """Of a write that fails, as on a full disk, the system does not say which file it was to."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(f"{path} could not be written: {error.strerror}.") from error
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -78,12 +91,12 @@ def append_line(path: Path, record: Mapping[str, Any]) -> None:
         OSError: it could not be written.
     """
     line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
-    with path.open("a+b", buffering=0) as stream:
+    with _saying_which(path), path.open("a+b", buffering=0) as stream:
         if stream.tell():
             stream.seek(-1, os.SEEK_END)
             line = line if stream.read(1) == b"\n" else b"\n" + line
         if stream.write(line) != len(line):
-            raise OSError(f"{path} could not be written to its end: is the disk full?")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def read_lines(path: Path, parse: Callable[[dict[str, Any]], Record]) -> Lines[Record]:

@@ -101,8 +101,8 @@ async def ask_all(
     """Asks those that are open, and writes each outcome down at once; `outcomes` takes them too.
 
     Raises:
-        EvaluationError: the gateway does not know this caller, or nothing has got through for
-            `patience_s`.
+        EvaluationError: the gateway does not know this caller, nothing has got through for
+            `patience_s`, an image cannot be read, or an outcome not be written.
     """
     open_ones = [e for e in examples if e.id not in outcomes or not is_settled(outcomes[e.id])]
     queue, tally = iter(open_ones), Tally(examples, outcomes)
@@ -114,6 +114,7 @@ async def ask_all(
     asking = progress.add_task(
         "", total=len(examples), completed=len(examples) - len(open_ones), told=""
     )
+    progress.advance(asking, 0)  # the first answers took time too: else so few look too fast
     patience, pace = Patience(patience_s, progress.console.print), Pace(concurrency)
 
     async def ask_in_turn(http: httpx.AsyncClient) -> None:
@@ -138,7 +139,7 @@ async def ask_all(
                         group.create_task(ask_in_turn(http))
             except ExceptionGroup as errors:
                 first = errors.exceptions[0]
-                if not isinstance(first, GatewayError):
+                if not isinstance(first, GatewayError | OSError):
                     raise first from None
                 left = sum(has_failed(outcomes.get(each.id)) for each in examples)
                 raise EvaluationError(

@@ -199,7 +199,11 @@ def _panel(url: str) -> PanelReport:
             f"{url.rstrip('/')}/panel", timeout=30, trust_env=False, headers=headers
         )
         return read_reply(response, PanelReport)
-    except (httpx.HTTPError, httpx.InvalidURL, GatewayUnreachable) as error:
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise EvaluationError(
+            f"{url} is no address of a gateway: write http://, the host, and its port."
+        ) from error
+    except (httpx.HTTPError, GatewayUnreachable) as error:
         raise EvaluationError(f"No gateway answers at {url}; start one: make serve.") from error
 
 

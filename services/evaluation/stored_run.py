@@ -82,16 +82,20 @@ def alone_in(folder: Path) -> Iterator[None]:
     """Inside the block nobody else writes to `folder`. Whoever is killed lets go of it.
 
     Raises:
-        EvaluationError: somebody else does.
+        EvaluationError: somebody else does, or it cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock", timeout=0)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
         raise EvaluationError(
             f"Another consilium evaluate is writing to {folder}; wait for its end, or give "
             "another --out."
+        ) from error
+    except OSError as error:
+        raise EvaluationError(
+            f"{folder} cannot be written to ({error.strerror}): give another --out."
         ) from error
     try:
         yield

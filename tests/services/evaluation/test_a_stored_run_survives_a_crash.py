@@ -70,6 +70,11 @@ def test_a_line_after_a_torn_one_is_whole(tmp_path: Path) -> None:
     assert read_lines(path, dict).broken == [b'{"a": 2, "b']
 
 
+def test_a_line_that_does_not_fit_names_its_file() -> None:
+    with pytest.raises(OSError, match=r"^/dev/full could not be written: No space left on device"):
+        append_line(Path("/dev/full"), {"a": 1})
+
+
 @pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c", "\r", "\n"])
 def test_an_answer_may_hold_any_mark_that_ends_a_line(mark: str, tmp_path: Path) -> None:
     """Lines end at a line feed, which JSON writes in two characters."""
@@ -118,6 +123,15 @@ def test_only_one_writes_to_a_folder(tmp_path: Path) -> None:
         pass
 
 
+def test_a_file_is_no_folder_to_write_to(tmp_path: Path) -> None:
+    (tmp_path / "cases.csv").touch()
+    with (
+        pytest.raises(EvaluationError, match=r"cases\.csv cannot be written to .*another --out"),
+        alone_in(tmp_path / "cases.csv"),
+    ):
+        pass
+
+
 def test_a_second_evaluation_asks_nothing(fake: Callable[..., object], data, tmp_path) -> None:
     """Else every question would be asked twice."""
     from services.evaluation.evaluate import evaluate
@@ -156,6 +170,6 @@ def test_a_file_is_written_whole_or_not_at_all(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match=rf"^{path} could not be written: No space left on device"):
         write(path, "after")
     assert path.read_bytes() == kept and list(tmp_path.iterdir()) == [path]

@@ -14,6 +14,7 @@ from gateway import client
 from gateway.client import GatewayError, GatewayRefused, Patience, ask
 from gateway.door import admission, keys
 from models.metrics import score as bootstrap
+from services.evaluation import asking, stored_run
 from services.evaluation.asking import Pace
 from services.evaluation.evaluate import evaluate
 from services.evaluation.stored_run import EvaluationError
@@ -92,6 +93,31 @@ def test_who_gives_up_says_how_to_go_on(fake, run, fails, patience_s, says):
         run(gateway.url, patience_s=patience_s)
     gateway.fails = []
     assert run(gateway.url)["failed"] == 0
+
+
+def test_a_full_disk_keeps_what_was_gathered(fake, run, monkeypatch):
+    """And the same command goes on once there is room."""
+    gateway, room = fake(), [7]
+
+    def keep(folder, case, said):
+        if not room[0]:
+            raise OSError(f"{folder} could not be written: No space left on device.")
+        room[0] -= 1
+        return stored_run.keep(folder, case, said)
+
+    with monkeypatch.context() as full, pytest.raises(
+        EvaluationError, match=r"No space left on device\. 13 questions have no verdict yet; run the"
+    ):  # fmt: skip
+        full.setattr(asking, "keep", keep)
+        run(gateway.url)
+    gateway.requests.clear()
+    assert run(gateway.url)["failed"] == 0 and len(gateway.requests) == LIMIT - 7
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "http://127.0.0.1:port"])
+def test_what_is_no_address_is_told(run, url):
+    with pytest.raises(EvaluationError, match="is no address of a gateway: write http://"):
+        run(url)
 
 
 def test_without_a_key_it_is_the_gateway_that_says_so(vllm, gateway, run, tmp_path, monkeypatch):

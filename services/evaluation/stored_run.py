@@ -42,7 +42,11 @@ class Run:
     @property
     def name(self) -> str:
         """What was asked, as others read it."""
-        return f"{datasets.called(self.dataset)} {self.split} {self.language}"
+        return self.named(datasets.called(self.dataset))
+
+    def named(self, dataset: str) -> str:
+        """The same where the data set goes by this name."""
+        return f"{dataset} {self.split} {self.language}"
 
     @property
     def images_changed(self) -> str:

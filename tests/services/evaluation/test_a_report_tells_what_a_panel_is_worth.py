@@ -126,6 +126,24 @@ def test_tables_are_the_same_everywhere(folder: Path, figures: Any) -> None:
     assert [float(row["accuracy"]) for row in rows] == [e["accuracy"] for e in figures["rates"]]
 
 
+def test_two_files_of_one_name_are_two_sets(tmp_path: Path, monkeypatch) -> None:
+    """With questions and patients of the same numbers; they go by as much of their paths as tells
+    them apart."""
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 20)
+    rows = [row | {"patient": "P1"} for row in ROWS[:3]]
+    runs = [
+        write_run(tmp_path / f"run-{place}", write_set(tmp_path / place, rows), SAID)
+        for place in ("north", "south")
+    ]
+    report(runs, Path("none"), tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
+    rates = {(e["by"], e["of"]): e for e in found["rates"] if e["voice"] == "panel"}
+    assert found["questions"] == 6 and rates["all", "all"]["images"] == 2
+    for place in ("north", "south"):
+        assert rates["dataset", f"{place}/own.jsonl"]["scored"] == 3
+        assert rates["run", f"{place}/own.jsonl all en"]["scored"] == 3
+
+
 def test_runs_that_make_no_report_are_refused(folder: Path, tmp_path: Path) -> None:
     own, out = folder / "own.jsonl", tmp_path / "out"
     (folder / "gone.png").touch()

@@ -105,9 +105,8 @@ def test_a_full_disk_keeps_what_was_gathered(fake, run, monkeypatch):
         room[0] -= 1
         return stored_run.keep(folder, case, said)
 
-    with monkeypatch.context() as full, pytest.raises(
-        EvaluationError, match=r"No space left on device\. 13 questions have no verdict yet; run the"
-    ):  # fmt: skip
+    says = r"No space left on device\. 13 questions have no verdict yet; run the same command"
+    with monkeypatch.context() as full, pytest.raises(EvaluationError, match=says):
         full.setattr(asking, "keep", keep)
         run(gateway.url)
     gateway.requests.clear()

@@ -122,7 +122,12 @@ def measure(asked: Evaluated, sure: Sure) -> dict[str, Any]:
         "over_best_member": [found for name in names if (found := _over_best(asked, name))],
         "by_agreement": _by_agreement(asked),
         "calibration_error": {
-            who: score.calibration(asked.examples, asked.outcomes, who) for who in asked.said
+            who: score.calibration(
+                asked.examples,
+                texts,
+                {id: score.sure_of(outcome, who) for id, outcome in asked.outcomes.items()},
+            )
+            for who, texts in asked.said.items()
         },
         "disagreement": score.disagreement(asked.examples, asked.said),
         "seconds": _seconds(asked),
@@ -138,10 +143,7 @@ def sureness(asked: Evaluated) -> Sure:
     for who, texts in asked.said.items():
         answered = [e for e in asked.examples if texts.get(e.id) is not None]
         outcomes = [asked.outcomes[example.id] for example in answered]
-        sure = [
-            next((sure for _, sure in score.with_confidence(outcome, who)), None)
-            for outcome in outcomes
-        ]
+        sure = [score.sure_of(outcome, who) for outcome in outcomes]
         if who == PANEL and not any(each is not None for each in sure):
             who = "panel, by agreement"
             sure = [each.verdict.agreement if each.verdict else None for each in outcomes]

@@ -14,8 +14,8 @@ import pytest
 from gateway.contract import Familiarity
 from models.metrics import score as bootstrap
 from services.evaluation.report.write import report
-from services.evaluation.stored_run import EvaluationError, keep
-from tests.services.evaluation.runs import Said, verdict, write_run, write_set
+from services.evaluation.stored_run import EvaluationError
+from tests.services.evaluation.runs import Said, keep, verdict, write_run, write_set
 
 ROWS: list[dict[str, object]] = [
     {"id": 1, "images": "a.png", "question": "Is <b>it</b>?", "answer": "yes", "modality": "CT"},

@@ -18,12 +18,13 @@ from services.evaluation.replay import replay
 from services.evaluation.stored_run import (
     EvaluationError,
     Run,
+    Verdicts,
     alone_in,
     claim,
-    keep,
     read_outcomes,
 )
 from tests.fake_gateway import VERDICT
+from tests.services.evaluation.runs import keep
 
 RUN = Run("slake", "test", "en", None, False, None, "never", "hash", {})
 WHOLE = json.dumps({"id": "b", "verdict": VERDICT.model_dump()}).encode()
@@ -50,13 +51,14 @@ def test_a_line_that_is_none_is_put_aside(broken: bytes, tmp_path: Path, capsys)
     keep(tmp_path, "a", VERDICT)
     with (tmp_path / "verdicts.jsonl").open("ab") as stream:
         stream.write(broken + b"\n")
-    keep(tmp_path, "c", VERDICT)
+    append_line(tmp_path / "verdicts.jsonl", {"id": "c", "verdict": VERDICT.model_dump()})
 
     assert list(read_outcomes(tmp_path)) == ["a", "c"]
     assert "1 of its lines are torn or garbled" in capsys.readouterr().out
-    assert list(read_outcomes(tmp_path, mend=True)) == ["a", "c"]
+    with Verdicts(tmp_path) as kept:
+        assert list(kept) == ["a", "c"] and kept["c"].verdict == VERDICT
     assert "verdicts.jsonl: 1 line was no record and is kept in" in capsys.readouterr().out
-    assert list(read_outcomes(tmp_path, mend=True)) == ["a", "c"]
+    assert list(read_outcomes(tmp_path)) == ["a", "c"]
     assert capsys.readouterr().out == ""
     assert (tmp_path / "verdicts.broken").read_bytes() == broken + b"\n"
 

@@ -14,10 +14,9 @@ from gateway import client
 from gateway.client import GatewayError, GatewayRefused, Patience, ask
 from gateway.door import admission, keys
 from models.metrics import score as bootstrap
-from services.evaluation import asking, stored_run
 from services.evaluation.asking import Pace
 from services.evaluation.evaluate import evaluate
-from services.evaluation.stored_run import EvaluationError
+from services.evaluation.stored_run import EvaluationError, Verdicts
 from tests.fake_gateway import DROPPED, problem
 
 PROXY = b"<html><h1>Bad Gateway</h1></html>"
@@ -97,17 +96,17 @@ def test_who_gives_up_says_how_to_go_on(fake, run, fails, patience_s, says):
 
 def test_a_full_disk_keeps_what_was_gathered(fake, run, monkeypatch):
     """And the same command goes on once there is room."""
-    gateway, room = fake(), [7]
+    gateway, room, keep = fake(), [7], Verdicts.keep
 
-    def keep(folder, case, said):
+    def keep_where_there_is_room(kept, case, said):
         if not room[0]:
-            raise OSError(f"{folder} could not be written: No space left on device.")
+            raise OSError("verdicts.jsonl could not be written: No space left on device.")
         room[0] -= 1
-        return stored_run.keep(folder, case, said)
+        return keep(kept, case, said)
 
     says = r"No space left on device\. 13 questions have no verdict yet; run the same command"
     with monkeypatch.context() as full, pytest.raises(EvaluationError, match=says):
-        full.setattr(asking, "keep", keep)
+        full.setattr(Verdicts, "keep", keep_where_there_is_room)
         run(gateway.url)
     gateway.requests.clear()
     assert run(gateway.url)["failed"] == 0 and len(gateway.requests) == LIMIT - 7

@@ -143,6 +143,17 @@ def claim(folder: Path, run: Run) -> None:
         )
 
 
+def write_run(folder: Path, run: Run, verdicts: Mapping[str, Verdict]) -> None:
+    """A whole run at once, in the place of one that was there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = (
+        json.dumps({"id": case, "verdict": verdict.model_dump()}, ensure_ascii=False) + "\n"
+        for case, verdict in verdicts.items()
+    )
+    write_whole(folder / "run.json", json.dumps(asdict(run), indent=1))
+    write_whole(folder / VERDICTS, "".join(lines))
+
+
 class Verdicts(Mapping[str, Outcome]):
     """What came of each case so far, by the example's id; whoever is `alone_in` the folder adds to
     it. It stays on disk: in memory is only where each line is, however long the run is."""

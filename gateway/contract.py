@@ -101,6 +101,13 @@ class Options(_Sent):
         le=1,
         description="Abstain where the answer is likelier than this to be wrong; null: never.",
     )
+    coverage: float | None = Field(
+        default=None,
+        ge=0.5,
+        le=0.99,
+        description="Also return the smallest set of answers that holds the right one in such a "
+        "part of the cases like those calibrated on; null: none.",
+    )
     grounding: bool = Field(
         default=False,
         description="Wait for the verdict's grounding; false: it is told where it is known.",
@@ -262,6 +269,20 @@ class Familiarity(_Frozen):
     )
 
 
+class SetMember(_Frozen):
+    text: str
+    share: float = Field(description="What all workers together believe in it.")
+
+
+class PredictionSet(_Frozen):
+    """The smallest set of answers that holds the right one in `coverage` of the cases like those
+    that the panel was calibrated on, the likeliest first."""
+
+    coverage: float
+    answers: tuple[SetMember, ...] | None = Field(description="null: none is claimed.")
+    why: str | None = Field(default=None, description="Why none is claimed.")
+
+
 class Dissent(_Frozen):
     """An answer that did not win, and who gave it."""
 
@@ -329,6 +350,9 @@ class Verdict(_Frozen):
     )
     familiarity: Familiarity | None = Field(
         default=None, description="null for a panel that was not calibrated."
+    )
+    prediction_set: PredictionSet | None = Field(
+        default=None, description="Where options.coverage asks for one."
     )
     grounding: float | None = Field(
         default=None,

@@ -155,10 +155,11 @@ def new_http_client() -> Http:
     )
 
 
-async def complete(http: Http, url: str, *body: bytes) -> Completion:
+async def complete(http: Http, url: str, *body: bytes, one_token: bool = False) -> Completion:
     """One call to a vLLM server, its body in JSON (in parts, so that images need not be copied),
     without a deadline; raises CallFailed. What the model thought before it answered is no answer,
-    nor is one that was cut short: what it would have gone on to say, nobody knows."""
+    nor is one that was cut short: what it would have gone on to say, nobody knows; but of a model
+    whose answers are of `one_token` each."""
     raw = await _send(http, "POST", f"{url}/v1/chat/completions", body)
     try:
         choice = _Reply.model_validate_json(raw).choices[0]
@@ -178,7 +179,7 @@ async def complete(http: Http, url: str, *body: bytes) -> Completion:
     if text != said or choice.message.has_thought:
         tokens = _of_the_answer(text, tokens)
     remembers = (choice.remembers or ())[:MAX_REMEMBERED]
-    alternatives = _alternatives(text, tokens)
+    alternatives = _alternatives(text, tokens, one_token)
     return Completion(text, _confidence(tokens), alternatives, remembers, choice.likeness)
 
 
@@ -364,7 +365,9 @@ def _of_the_answer(text: str, tokens: list[_TokenLogprob]) -> list[_TokenLogprob
     return tokens[first:]
 
 
-def _alternatives(text: str, tokens: list[_TokenLogprob]) -> tuple[Alternative, ...]:
+def _alternatives(
+    text: str, tokens: list[_TokenLogprob], one_token: bool
+) -> tuple[Alternative, ...]:
     """Every likely way to leave the greedy answer for another token, or to end it there."""
     # Servers tell the token that ends an answer too, by a name of the model's own.
     end = tokens[-1].token if tokens and not text.endswith(tokens[-1].token.strip()) else None
@@ -373,10 +376,11 @@ def _alternatives(text: str, tokens: list[_TokenLogprob]) -> tuple[Alternative, 
     for token in tokens:
         for other in token.top_logprobs or ():
             probability = math.exp(min(so_far + other.logprob, 0.0))
-            whole = other.token == end
-            begins = (said if whole else said + other.token).strip()
+            ends = other.token == end
+            begins = (said if ends else said + other.token).strip()
             is_text = begins and "\ufffd" not in begins  # else a part of a character
             if other.token != token.token and is_text and probability >= MIN_PROBABILITY:
+                whole = ends or one_token
                 found.append(Alternative(begins=begins, whole=whole, probability=probability))
         said, so_far = said + token.token, so_far + token.logprob
     return _likeliest_first(found)

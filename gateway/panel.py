@@ -247,7 +247,8 @@ class Panel:
         late = asyncio.get_running_loop().call_later(self._own_s(worker), breaker.doubt)
         try:
             async with asyncio.timeout(deadline_s):
-                completion = as_choice(await complete(self.http, worker.url, *body), case)
+                said = await complete(self.http, worker.url, *body, one_token=worker.one_token)
+                completion = as_choice(said, case)
         except TimeoutError:
             error = AnswerError(kind="timeout", detail=f"No answer within {deadline_s:g} s.")
         except TooLong as failure:

@@ -13,10 +13,12 @@ from typing import Any
 from gateway import model_server, summariser
 from gateway.case import Case
 from gateway.contract import InvalidCase, PanelReport, Seat, SummariserSeat, Verdict
+from gateway.drift import Drift
 from gateway.panel import Panel
 from gateway.settings import SUMMARISER, Settings, SettingsError, load_settings
 from gateway.store.flights import Flights, Tell
 from gateway.store.memory import keep, key_of, open_store, recall
+from gateway.verdict.prediction_set import prediction_set
 from gateway.watch.metrics import Metrics
 from gateway.watch.tracing import span
 
@@ -49,6 +51,8 @@ class Service:
         self.settings = settings
         self.metrics.seated(settings.panel_hash, [worker.name for worker in settings.workers])
         self.panel = Panel(settings, self.http, self.store, self.metrics, resting)
+        known = settings.competence
+        self._drift = Drift(self.metrics.drift, known.calibrated if known else {})
         self._at_work = asyncio.Semaphore(settings.load.max_at_work)
         self._found: asyncio.Future[tuple[bool, list[Probed]]] | None = None
         self._found_until = 0.0
@@ -95,6 +99,11 @@ class Service:
                 f"options.max_risk: how often this panel is wrong in {case.language} has not been "
                 "learned. Send null."
             )
+        if case.options.coverage is not None and not panel.judge(case).knows_sets:
+            raise InvalidCase(
+                f"options.coverage: sets of answers in {case.language} were not learned by this "
+                "panel. Send null."
+            )
         key = key_of(case, panel.settings.panel_hash, panel.settings.secret_bytes)
         work = partial(self._stored_or_asked, case, key, panel, began)
         verdict, own = await self._flights.join(key, work, tell)
@@ -113,6 +122,7 @@ class Service:
                 return await self._recalled(known, case, panel, began)
             async with self._at_work:
                 verdict, whole = await _asked(case, panel, began, tell)
+            self._drift.saw(verdict, tuple(image.identity for image in case.images))
             if whole:
                 await keep(self.store, key, verdict)
         return verdict
@@ -179,7 +189,8 @@ async def _asked(case: Case, panel: Panel, began: float, tell: Tell) -> tuple[Ve
     asked_at = time.monotonic()
     answers = await panel.consult(case, tell)
     grounding = await panel.grounding(case, answers, asked_at)
-    opinion = panel.judge(case).weigh(answers)
+    judge, coverage = panel.judge(case), case.options.coverage
+    opinion = judge.weigh(answers)
     with span("summarise"):
         wording = await summariser.summarise(case, opinion, settings.summariser, panel.http)
     abstains = opinion.is_riskier_than(case.options.max_risk)
@@ -193,6 +204,7 @@ async def _asked(case: Case, panel: Panel, began: float, tell: Tell) -> tuple[Ve
         agreement=opinion.agreement,
         confidence=opinion.confidence,
         familiarity=opinion.familiarity,
+        prediction_set=prediction_set(coverage, judge, opinion) if coverage else None,
         grounding=grounding,
         answers=opinion.answers,
         dissent=opinion.dissent,

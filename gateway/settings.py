@@ -158,6 +158,9 @@ class WorkerSettings(_Frozen):
     memory_gb: float | None = Field(
         default=None, gt=0, description="Of a GPU, for its server: weights, cache and all."
     )
+    one_token: bool = Field(
+        default=False, description="Each of its answers is a token: what it nearly said is whole."
+    )
     engine: dict[str, Any] = {}
 
 

@@ -32,7 +32,7 @@ FLOORS: dict[str, list[str]] = {
         "contract",
         "case client",
         "watch verdict",
-        "breaker model_server store",
+        "breaker drift model_server store",
         "settings",
         "grey",
         "door intake panel summariser",

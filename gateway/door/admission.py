@@ -28,6 +28,7 @@ TRY_AGAIN_S = 2  # a case takes about as long
 # So many looks at an image for each case that a key may ask: who moves through a DICOM's frames
 # sends one for each.
 PREVIEWS_OF_A_CASE = 20
+SHARED_WITHIN_S = 0.25  # a count that takes longer is not worth waiting for
 What = Literal["case", "preview"]
 
 log = logging.getLogger("consilium.gateway")
@@ -100,16 +101,13 @@ class Rates:
         self._own = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._shared = self._own
         if store_url != "memory://":
-            # Imported where it is used: other gateways do without its client.
-            from gateway.store.redis import TIMEOUT_S
-
             storage: Storage = RedisStorage(
                 f"async+{store_url}",
                 wrap_exceptions=True,
                 implementation="redispy",
                 key_prefix="consilium:rate",
-                socket_timeout=TIMEOUT_S,
-                socket_connect_timeout=TIMEOUT_S,
+                socket_timeout=SHARED_WITHIN_S,
+                socket_connect_timeout=SHARED_WITHIN_S,
             )
             self._shared = SlidingWindowCounterRateLimiter(storage)
 

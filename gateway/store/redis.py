@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
@@ -9,9 +10,13 @@ from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-# A cache that is slower than this is worth less than nothing.
-TIMEOUT_S = 0.25
+# Longer than a burst of cases holds up the gateway's own loop: a Redis that was given up then would
+# have every gateway ask its workers the same.
+TIMEOUT_S = 1.0
+# One that hangs costs one case in so long a wait, and the others none.
+REST_S = 10.0
 # As long as a panel of twenty seconds and its summariser take. A gateway that dies in the middle of
 # a case holds up the same case elsewhere for so long.
 ALONE_S = 30
@@ -34,6 +39,7 @@ class RedisStore:
 
     def __init__(self, url: str, keep_s: int) -> None:
         self._keep_s = keep_s
+        self._rests_until = 0.0
         self._redis: Redis = Redis.from_url(
             url,
             socket_timeout=TIMEOUT_S,
@@ -42,6 +48,8 @@ class RedisStore:
         )
 
     async def get(self, key: str) -> bytes | None:
+        if self._rests:
+            return None
         try:
             found = await self._redis.get(f"consilium:kept:{key}")
         except (RedisError, OSError) as error:
@@ -50,6 +58,8 @@ class RedisStore:
         return found if isinstance(found, bytes) else None
 
     async def put(self, key: str, value: bytes) -> None:
+        if self._rests:
+            return
         try:
             await self._redis.set(f"consilium:kept:{key}", value, ex=self._keep_s)
         except (RedisError, OSError) as error:
@@ -60,7 +70,7 @@ class RedisStore:
         lock = self._redis.lock(f"consilium:alone:{key}", timeout=ALONE_S, sleep=0.05)
         held = False
         try:
-            held = await lock.acquire(blocking_timeout=ALONE_S)
+            held = not self._rests and await lock.acquire(blocking_timeout=ALONE_S)
         except (RedisError, OSError) as error:
             self._warn(error)
         try:
@@ -79,5 +89,11 @@ class RedisStore:
     async def close(self) -> None:
         await self._redis.aclose()
 
+    @property
+    def _rests(self) -> bool:
+        return time.monotonic() < self._rests_until
+
     def _warn(self, error: Exception) -> None:
+        if isinstance(error, RedisTimeoutError):  # a refusal costs no time
+            self._rests_until = time.monotonic() + REST_S
         log.warning(json.dumps({"event": "redis_unavailable", "error": type(error).__name__}))

@@ -103,12 +103,22 @@ class Likenesses(_Frozen):
     question: tuple[float, ...] = Field(min_length=2)
 
 
+class Calibrated(_Frozen):
+    """Of how many images the cases were, and the agreement of their verdicts: the least, the
+    greatest, and steps of as many cases each between."""
+
+    images: int = Field(ge=1)
+    agreements: tuple[float, ...] = Field(min_length=2)
+
+
 class Competence(_Frozen):
     """`correlation` is that of two workers' errors, by family. `voices` says by language and manner
     how loud each worker is, 1 on average. `verdict` makes the weighed share of
     the winning answer the probability that it is right, by language and by manner; a language that
-    is not there has none. `familiarity` has the same names, and `tells` whose likenesses it is of:
-    no other worker is heeded in that.
+    is not there has none. `right_shares` are the shares that the right answers had in a
+    hundredth of the cases each, in order, 0 where nobody came near to naming it. `familiarity` has
+    the same names, and `tells` whose likenesses it is of: no other worker is heeded in that.
+    `calibrated` is what the cases of a language were like, to which those that come are held.
 
     A worker that is not there is a newcomer. What it says of itself cannot be believed yet: it
     begins halfway, in log-odds, between a guess and what the others are in such cases.
@@ -119,6 +129,8 @@ class Competence(_Frozen):
     correlation: dict[str, float]
     voices: dict[str, dict[str, Annotated[float, Field(gt=0)]]] = {}
     verdict: dict[str, Line]
+    right_shares: dict[str, Annotated[tuple[float, ...], Field(min_length=2)]] = {}
+    calibrated: dict[Language, Calibrated] = {}
     familiarity: dict[str, Likenesses] = {}
     tells: tuple[str, ...] = ()
 
@@ -133,6 +145,14 @@ class Competence(_Frozen):
         if cell.language not in self.verdict:
             return None
         return next(self.verdict[name] for name in cell.names if name in self.verdict)
+
+    def shares_of_the_right(self, cell: Cell) -> tuple[float, ...]:
+        """Those of the right answers to such cases; empty where they were not learned."""
+        return next((self.right_shares[n] for n in cell.names if n in self.right_shares), ())
+
+    def heard_in(self, language: Language) -> list[str]:
+        """The workers from whose answers in that language all this was learned."""
+        return [name for name, worker in self.workers.items() if language in worker.skills]
 
     def voice(self, worker: str, cell: Cell) -> float:
         """How loud the worker is in such cases; a newcomer is as loud as the average."""

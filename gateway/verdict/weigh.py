@@ -93,6 +93,11 @@ class Judge:
         """Whether its opinions have a confidence."""
         return bool(self.competence and self.competence.calibration(self.cell))
 
+    @property
+    def knows_sets(self) -> bool:
+        """Whether sets of answers were learned in the case's language."""
+        return bool(self.competence and self.competence.shares_of_the_right(self.cell))
+
     def weigh(self, answers: Iterable[Answer]) -> Opinion:
         """The opinion of those who answered; at least one of the answers must have a text.
 
@@ -100,7 +105,7 @@ class Judge:
         """
         answers = tuple(answers)
         told = self._told(answers)
-        cell = self._cell(told)
+        cell = self.told_cell(answers)
         # A worker's last word is its answer.
         standing = {answer.worker: answer for answer in answers if answer.text is not None}
         groups = self._grouped(standing.values())
@@ -153,7 +158,7 @@ class Judge:
     def beliefs(self, answers: Sequence[Answer]) -> list[tuple[str, dict[str, float]]]:
         """Each answer that was given, as the one words it who is believed most; and how far every
         worker believes in it. One answer of a worker, each with a text."""
-        cell = self._cell(self._told(answers))
+        cell = self.told_cell(answers)
         own = {answer.worker: self._own_belief(answer, cell) for answer in answers}
         return [
             (
@@ -163,6 +168,25 @@ class Judge:
             for group in self._grouped(answers).values()
         ]
 
+    def candidates(self, opinion: Opinion) -> list[tuple[str, float]]:
+        """All that any worker said, or nearly said as a whole answer, with what all together
+        believe in it; the likeliest first. The opinion is this judge's."""
+        said = opinion.voices
+        given = {cluster.meaning for cluster in opinion.clusters}
+        nearly: dict[Meaning, set[str]] = {}
+        for begins in sorted({a.begins for each in said for a in each.alternatives if a.whole}):
+            meant = meaning(begins, self.cell.language, self.question)
+            if meant not in given:
+                nearly.setdefault(meant, set()).add(begins)
+        cell = self.told_cell(said)
+        voices = self._voices([answer.worker for answer in said], cell)
+        own = {answer.worker: self._own_belief(answer, cell) for answer in said}
+        found = [(cluster.text, cluster.share) for cluster in opinion.clusters]
+        for texts in nearly.values():
+            share = sum(voices[a.worker] * _leaning(a, own[a.worker], texts) for a in said)
+            found.append((min(texts), share / sum(voices.values())))
+        return sorted(found, key=lambda each: -each[1])
+
     def is_decided(self, heard: Collection[Answer], missing: Collection[str]) -> bool:
         """Whether the `missing` workers cannot change who wins, whatever they say and however many
         of them answer. Every answer of `heard` has a text."""
@@ -171,7 +195,7 @@ class Judge:
             return False  # who may yet tell what kind of case it is
         first = self.weigh(heard).winner.meaning
         groups = self._grouped(heard)
-        cell = self._cell(told)
+        cell = self.told_cell(heard)
         own = {answer.worker: self._own_belief(answer, cell) for answer in heard}
 
         def ahead(answer: Answer, rival: Meaning | None) -> float:
@@ -235,7 +259,10 @@ class Judge:
         tells = self.competence.tells if self.competence else ()
         return next((a.likeness for a in answers if a.likeness and a.worker in tells), None)
 
-    def _cell(self, told: Likeness | None) -> Cell:
+    def told_cell(self, answers: Iterable[Answer]) -> Cell:
+        """What kind of case it is, with the manner in which it is asked, where one of the answers
+        tells that."""
+        told = self._told(answers)
         return replace(self.cell, manner=told.manner) if told else self.cell
 
     def _own_belief(self, answer: Answer, cell: Cell) -> float:
@@ -249,9 +276,7 @@ class Judge:
             return own
         if self.competence is None:
             return 0.0
-        # What it does not believe of its own answer, it believes of others as it nearly said them.
-        left = max(1 - (answer.confidence or 0), EDGE)
-        return (1 - own) * min(nearly_said(answer, {a.text or "" for a in group}) / left, 1.0)
+        return _leaning(answer, own, {a.text or "" for a in group})
 
 
 def in_case_order(case: Case, texts: Sequence[str]) -> list[str]:
@@ -276,6 +301,13 @@ def nearly_said(answer: Answer, others: Collection[str]) -> float:
             fits = any(each.startswith(begins) for each in wanted)
         found += alternative.probability if fits else 0.0
     return found
+
+
+def _leaning(answer: Answer, own: float, others: Collection[str]) -> float:
+    """How far the giver of `answer`, in which it believes `own`, believes in one of `others`: what
+    it does not believe of its own it believes of them, as it nearly said them."""
+    left = max(1 - (answer.confidence or 0), EDGE)
+    return (1 - own) * min(nearly_said(answer, others) / left, 1.0)
 
 
 def _mean_confidence(group: list[Answer]) -> float:

@@ -3,7 +3,7 @@ label ever holds a word of a caller's."""
 
 from collections.abc import Sequence
 from itertools import product
-from typing import get_args
+from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -17,6 +17,7 @@ from gateway.contract import (
     VerdictStatus,
 )
 
+Looked = Literal["image", "question", "agreement"]  # where drift is looked for
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 60)
 OWN_SECONDS = (*(each / 2000 for each in range(2, 13)), 0.01, 0.02, 0.05, 0.1, 1)
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
@@ -74,6 +75,19 @@ class Metrics:
             buckets=SHARES,
             registry=registry,
         )
+        self.unfamiliar = Counter(
+            "consilium_unfamiliar",
+            "Cases unlike those that the panel was calibrated on.",
+            ["language"],
+            registry=registry,
+        )
+        self.drift = Gauge(
+            "consilium_drift_ratio",
+            "How far the last window of cases is from those of the calibration: above 1 it is time "
+            "to calibrate anew; 0, no window is full yet.",
+            ["language", "of"],
+            registry=registry,
+        )
         self.recalled = Counter(
             "consilium_recalled",
             "What was not asked again because it was kept: whole verdicts, single answers.",
@@ -99,6 +113,8 @@ class Metrics:
         self._workers: set[str] = set()
         for labels in product(get_args(Language), get_args(SummaryBy), get_args(VerdictStatus)):
             self.verdicts.labels(*labels)
+        for language in get_args(Language):
+            self.unfamiliar.labels(language)
         for what in ("verdict", "answer"):
             self.recalled.labels(what)
         for error in Refused.__subclasses__():
@@ -112,6 +128,8 @@ class Metrics:
             self.worker.remove(worker)
             for kind in KINDS:
                 self.failures.remove(worker, kind)
+        for language, looked in product(get_args(Language), get_args(Looked)):
+            self.drift.labels(language, looked).set(0)
         self._workers = set(workers)
         for worker, kind in product(workers, KINDS):
             self.worker.labels(worker)
@@ -129,5 +147,7 @@ class Metrics:
         self.verdicts.labels(verdict.language, verdict.summary.by, verdict.status).inc()
         if verdict.agreement is not None:
             self.agreement.observe(verdict.agreement)
+        if verdict.familiarity and verdict.familiarity.unfamiliar:
+            self.unfamiliar.labels(verdict.language).inc()
         if verdict.confidence is not None:
             self.confidence.observe(verdict.confidence)

@@ -108,19 +108,29 @@ def calibrate(
         list[Path] | None,
         typer.Option(help="Runs with --blank-images: their answers are written beside --out."),
     ] = None,
+    onto: Annotated[
+        Path | None,
+        typer.Option(help="A competence file that ten cases and more of your own are to move."),
+    ] = None,
     panel: Panel = PANEL_FILE,
 ) -> None:
     """Learn how far each worker is to be believed, from questions it was not trained on."""
-    from gateway.verdict.competence import save_competence
+    from gateway.verdict.competence import CompetenceError, load_competence, save_competence
     from gateway.verdict.grey_answers import beside, save_grey_answers
     from models.data.example import DataError
     from services.evaluation.fit import calibrate as run
     from services.evaluation.grey import grey_answers
+    from services.evaluation.own_cases import calibrate_onto
     from services.evaluation.stored_run import EvaluationError
 
-    with failures(DataError, EvaluationError):
+    with failures(DataError, EvaluationError, CompetenceError):
         settings = settings_of(panel, with_competence=False)
-        competence = run(runs, settings, data)
+        if onto is not None:
+            competence, shifts = calibrate_onto(load_competence(onto), runs, settings, data)
+            for shift in shifts:
+                console.print(shift.told())
+        else:
+            competence = run(runs, settings, data)
         without_image = grey_answers(grey, settings, data) if grey else None
         save_competence(competence, out)
         console.print(f"learned from {competence.learned_from}: {out}")

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.model_selection import GroupKFold
 
-from gateway.contract import Answer, Likeness
+from gateway.contract import Answer, Language, Likeness
 from gateway.settings import Settings
 from gateway.verdict.competence import (
     EDGE,
+    Calibrated,
     Cell,
     Competence,
     Likenesses,
@@ -40,9 +41,10 @@ FOLDS = 5
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)  # of the ridge, the inverse; chosen on left-out images
 PRIOR_CASES = 20  # a cell with so many cases counts half, its parent the other half
 FEWEST = 50  # cases of a worker, or asked in one manner, from which anything is learned
+FEWEST_OF_A_KIND = 30  # from which its sets of answers are learned
 VOICE_PRIOR = 50  # cases
 EM_STEPS = 100
-STEPS = np.linspace(0, 1, 101)  # of the likenesses that are kept
+STEPS = np.linspace(0, 1, 101)  # of the likenesses and shares that are kept
 
 
 def calibrate(runs: Sequence[Path], settings: Settings, data: Path) -> Competence:
@@ -59,10 +61,18 @@ def calibrate(runs: Sequence[Path], settings: Settings, data: Path) -> Competenc
     competence = _learned(cases, settings)
     weights = served(runs)
     shares: dict[str, list[tuple[float, bool]]] = defaultdict(list)
-    for case, opinion in zip(cases, cross_fitted(cases, settings), strict=True):
+    right_shares: dict[str, list[float]] = defaultdict(list)
+    agreements: dict[Language, list[tuple[Example, float]]] = defaultdict(list)
+    for case, (judge, opinion) in zip(cases, _cross_fitted(cases, settings), strict=True):
         winner = opinion.winner
+        named = (s for t, s in judge.candidates(opinion) if is_right(t, case.example))
+        right_share = next(named, 0.0)
         for name in case.cell.ways:
             shares[name].append((winner.share, is_right(winner.text, case.example)))
+        if opinion.agreement is not None:
+            agreements[case.cell.language].append((case.example, opinion.agreement))
+        for name in case.cell.names[:-1]:
+            right_shares[name].append(right_share)
     return competence.model_copy(
         update={
             "learned_from": "; ".join(sources),
@@ -76,6 +86,19 @@ def calibrate(runs: Sequence[Path], settings: Settings, data: Path) -> Competenc
                 # A manner in which all are right, or all wrong, is as its language is.
                 if "/" not in name or len({right for _, right in each}) > 1
             },
+            # One 0 more: the conformal quantile of n cases is that of n + 1.
+            "right_shares": {
+                name: _steps([0.0, *each])
+                for name, each in sorted(right_shares.items())
+                if "/" not in name or len(each) >= FEWEST_OF_A_KIND
+            },
+            "calibrated": {
+                language: Calibrated(
+                    images=len(set(groups([example for example, _ in each]))),
+                    agreements=_steps([agreement for _, agreement in each]),
+                )
+                for language, each in sorted(agreements.items())
+            },
             "familiarity": _familiarity(cases, competence.tells),
         }
     )
@@ -88,20 +111,24 @@ def cross_fitted(cases: Sequence[Heard], settings: Settings) -> list[Opinion]:
     Raises:
         EvaluationError: too few answers.
     """
-    cases = _in_manners(cases)
-    found: dict[int, Opinion] = {}
+    return [opinion for _, opinion in _cross_fitted(_in_manners(cases), settings)]
+
+
+def _cross_fitted(cases: Sequence[Heard], settings: Settings) -> list[tuple[Judge, Opinion]]:
+    found: dict[int, tuple[Judge, Opinion]] = {}
     for learned, left_out in _folds(cases):
         competence = _learned([cases[index] for index in learned], settings)
         for index in left_out:
-            found[index] = opinion_of(cases[index], settings, competence)
+            judge = judge_of(cases[index], settings, competence)
+            found[index] = judge, judge.weigh(cases[index].answers)
     return [found[index] for index in range(len(cases))]
 
 
 def opinion_of(case: Heard, settings: Settings, competence: Competence | None) -> Opinion:
-    return _judge(case, settings, competence).weigh(case.answers)
+    return judge_of(case, settings, competence).weigh(case.answers)
 
 
-def _judge(case: Heard, settings: Settings, competence: Competence | None) -> Judge:
+def judge_of(case: Heard, settings: Settings, competence: Competence | None) -> Judge:
     """No modality is told: a caller may not know it either."""
     families = {worker.name: worker.family for worker in settings.workers}
     cell = Cell(case.cell.language, case.cell.kind, None)
@@ -128,31 +155,37 @@ def _voices(
     cases: Sequence[Heard], settings: Settings, known: Competence
 ) -> dict[str, dict[str, float]]:
     """By language and manner, how loud each worker is to be: the weights of a mixture of what they
-    believe under which the right answers are likeliest (by EM, Dempster et al. 1977). As many
-    cases as VOICE_PRIOR for each worker draw them to be equal. A mixture knows whose errors are
-    alike, and so does a pool, which discounts families: what is learned is beyond that."""
+    believe under which the right answers are likeliest (by EM, Dempster et al. 1977), in each case
+    of those who answered it (its maximisation then as Hunter 2004, Annals of Statistics 32:384,
+    has it). As many cases as VOICE_PRIOR for each worker draw them to be equal. A mixture knows
+    whose errors are alike, and so does a pool, which discounts families: what is learned is beyond
+    that."""
     seats = [worker.name for worker in settings.workers]
     members = Counter(worker.family for worker in settings.workers)
     of_family = np.array(
         [known.family_voice(w.family, members[w.family]) for w in settings.workers]
     )
     equal = of_family / of_family.sum()
+    prior = VOICE_PRIOR * len(seats)
     believed: dict[str, list[list[float]]] = defaultdict(list)
     for case in cases:
-        judge = _judge(case, settings, known)
+        judge = judge_of(case, settings, known)
         given = [answer for answer in case.answers if answer.text is not None]
         right = [by for text, by in judge.beliefs(given) if is_right(text, case.example)]
         if right:  # where nobody is, nobody need be heard
             for name in case.cell.ways:
-                believed[name].append([right[0].get(seat, 0.0) for seat in seats])
+                believed[name].append([right[0].get(seat, np.nan) for seat in seats])
     found = {}
     for name, rows in sorted(believed.items()):
-        beliefs = np.array(rows) + EDGE
+        there = ~np.isnan(rows)
+        beliefs = np.nan_to_num(rows) + EDGE
         part = equal
         for _ in range(EM_STEPS):
-            owed = beliefs * part
-            heard = (owed / owed.sum(1, keepdims=True)).sum(0) + VOICE_PRIOR * len(seats) * equal
-            part = heard / heard.sum()
+            present = part * there
+            owed = beliefs * present
+            heard = (owed / owed.sum(1, keepdims=True)).sum(0) + prior * equal
+            part = heard / ((there / present.sum(1, keepdims=True)).sum(0) + prior)
+            part = part / part.sum()
         loud = part / of_family
         found[name] = {
             seat: round(float(each), 4)
@@ -302,17 +335,18 @@ def _familiarity(cases: Sequence[Heard], tells: tuple[str, ...]) -> dict[str, Li
             for name in case.cell.ways:
                 by[name].append(likeness)
 
-    def steps(values: list[float]) -> tuple[float, ...]:
-        # Rounded down, so that a case which is as alike as the least is not below it.
-        return tuple(math.floor(v * 1e4) / 1e4 for v in np.quantile(values, STEPS, method="lower"))
-
     return {
         name: Likenesses(
-            image=steps([each.image for each in likenesses]),
-            question=steps([each.question for each in likenesses]),
+            image=_steps([each.image for each in likenesses]),
+            question=_steps([each.question for each in likenesses]),
         )
         for name, likenesses in sorted(by.items())
     }
+
+
+def _steps(values: Sequence[float]) -> tuple[float, ...]:
+    # Rounded down, so that a case which has as much as the least is not below it.
+    return tuple(math.floor(v * 1e4) / 1e4 for v in np.quantile(values, STEPS, method="lower"))
 
 
 def _folds(cases: Sequence[Heard]) -> list[tuple[NDArray[np.int_], NDArray[np.int_]]]:

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from gateway.contract import Answer, Summary
+from gateway.contract import Answer, PredictionSet, Summary
 from gateway.settings import Settings
 from gateway.verdict.competence import Competence, Line, Skill, Worker
+from gateway.verdict.prediction_set import prediction_set
 from gateway.verdict.weigh import Opinion
 from models.files import write_whole
 from models.metrics import calibration_error
@@ -27,6 +28,7 @@ from services.evaluation.score import BOOTSTRAP_SEED, is_right
 from services.evaluation.stored_run import EvaluationError, Outcome, Run, write_run
 
 COVERAGE = 0.8  # of the cases, the most confident ones
+SET_COVERAGE = 0.9  # of the sets of answers that are looked at
 SURE = 0.8  # a confidence at which a reader would go by the answer
 
 
@@ -111,6 +113,7 @@ def replay(
         "by_agreement": {
             name: asdict(each) for name, each in _by_agreement(heard, shipped).items()
         },
+        "sets": {name: asdict(each) for name, each in _sets(heard, shipped, settings).items()},
         "worded_by": worded and worded.by,
     }
     _show(summary)
@@ -141,6 +144,7 @@ def _keep_weighed(
                 "agreement": opinion.agreement,
                 "confidence": opinion.confidence,
                 "familiarity": opinion.familiarity,
+                "prediction_set": None,
                 "grounding": None,
                 "answers": opinion.answers,
                 "dissent": opinion.dissent,
@@ -268,6 +272,40 @@ def _by_agreement(cases: Sequence[Heard], opinions: Sequence[Opinion]) -> dict[s
     }
 
 
+@dataclass(frozen=True)
+class Sets:
+    """Of some cases: in which part a set of answers is claimed, how often those hold the right
+    answer, and how many answers they have."""
+
+    claimed: float
+    hold: Score
+    size: float
+
+
+def _sets(
+    cases: Sequence[Heard], opinions: Sequence[Opinion], settings: Settings
+) -> dict[str, Sets]:
+    """Of all cases, and by modality and kind of question; empty where sets were not learned."""
+    groups: dict[str, list[tuple[Heard, PredictionSet]]] = defaultdict(list)
+    for case, opinion in zip(cases, opinions, strict=True):
+        judge = fit.judge_of(case, settings, settings.competence)
+        if judge.knows_sets:
+            found = prediction_set(SET_COVERAGE, judge, opinion)
+            for name in ("all", case.cell.modality, case.cell.kind):
+                if name:
+                    groups[name].append((case, found))
+    told = {}
+    for name, group in sorted(groups.items(), key=lambda each: -len(each[1])):
+        claimed = [(case, each.answers) for case, each in group if each.answers]
+        if claimed:
+            hold = [any(is_right(e.text, case.example) for e in each) for case, each in claimed]
+            images = [case.example.group for case, _ in claimed]
+            size = sum(len(each) for _, each in claimed) / len(claimed)
+            score = mean(hold, images, BOOTSTRAP_SEED)
+            told[name] = Sets(len(claimed) / len(group), score, size)
+    return told
+
+
 def _show(summary: dict[str, Any]) -> None:
     run = summary["run"]
     print(f"{run['dataset']} {run['split']} {run['language']}: {run['cases']} cases, exact match")
@@ -291,6 +329,12 @@ def _show(summary: dict[str, Any]) -> None:
         print("–: it does not say how sure it is")
     for agreement, each in summary["by_agreement"].items():
         print(f"said by {agreement}: right in {_percent(each, '')} of {each['cases']} cases")
+    for name, each in summary["sets"].items():
+        print(
+            f"sets of {SET_COVERAGE:.0%}, {name}: hold the right answer in "
+            f"{_percent(each['hold'], '')} of {each['hold']['cases']} cases, {each['size']:.2f} "
+            f"answers on average; claimed in {each['claimed']:.0%}"
+        )
     for who, count in (summary["worded_by"] or {}).items():
         print(f"worded by {who}: {count} cases, {count / run['cases']:.1%}")
 

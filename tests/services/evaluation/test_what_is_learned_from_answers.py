@@ -172,3 +172,18 @@ def test_runs_that_teach_nothing_are_refused(stored, settings, data, tmp_path):
         replay([shuffled], settings, data)
     with pytest.raises(EvaluationError, match="shuffled is no part of the same evaluation"):
         replay([stored, shuffled], settings, data)
+
+
+def test_who_is_silent_in_some_cases_is_as_loud_in_the_others(stored, settings, data):
+    """A worker joined half-way, or was away: nothing is learned from its silence."""
+    before = calibrate([stored], settings, data).voices["en"]
+    path = stored / "verdicts.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    for record in records[: len(records) // 2]:
+        answers = record["verdict"]["answers"]
+        record["verdict"]["answers"] = [each for each in answers if each["worker"] != "w1"]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+    after = calibrate([stored], settings, data).voices["en"]
+    # Half the cases prove half as much: nearer to equal, and no quieter than that.
+    assert 1.1 < after["w1"] / after["w0"] <= before["w1"] / before["w0"]

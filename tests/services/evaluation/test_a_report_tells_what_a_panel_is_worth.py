@@ -13,6 +13,7 @@ import pytest
 
 from gateway.contract import Familiarity
 from models.metrics import score as bootstrap
+from services.evaluation.replay import replay
 from services.evaluation.report.write import report
 from services.evaluation.stored_run import EvaluationError
 from tests.services.evaluation.runs import Said, keep, verdict, write_run, write_set
@@ -142,6 +143,18 @@ def test_two_files_of_one_name_are_two_sets(tmp_path: Path, monkeypatch) -> None
     for place in ("north", "south"):
         assert rates["dataset", f"{place}/own.jsonl"]["scored"] == 3
         assert rates["run", f"{place}/own.jsonl all en"]["scored"] == 3
+
+
+def test_what_a_replay_leaves_is_a_run(stored, settings, data, tmp_path, monkeypatch) -> None:
+    """Of the verdicts that the panel would give now, with the same answers."""
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 20)
+    found = replay([stored], settings, data, tmp_path / "out")
+    report([tmp_path / "out" / "weighed"], data, tmp_path / "report")
+    told = json.loads((tmp_path / "report" / "report.json").read_text("utf-8"))
+    rates = {e["voice"]: e["accuracy"] for e in told["rates"] if e["by"] == "all"}
+    panel = found["policies"]["panel" if settings.competence else "vote"]
+    assert rates["panel"] == panel["accuracy"]["value"]
+    assert told["runs"][0]["panel"] == settings.panel_hash
 
 
 def test_runs_that_make_no_report_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import json
 import random
+import resource
 import subprocess
 import sys
 import tempfile
@@ -62,7 +63,9 @@ def measure(folder: Path, url: str, cases: int, kills: int) -> bool:
     print(f"a bare client: {floor:.1%} of that (floor)")
     memory = evaluate(url, few, folder / "few")
     share = told(url)["rate"] / ALLOWED
+    spent_ms = 1000 * sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) / cases
     print(f"consilium evaluate: {share:.1%}, {memory:.0f} MB at most (bar {SHARE_BAR:.0%})")
+    print(f"a case took {spent_ms:.2f} ms of a processor, start and scores included")
     memory_of_many = evaluate(url, many, folder / "many")
     print(f"{MORE * cases} cases: {memory_of_many:.0f} MB at most (bar {MEMORY_BAR_MB})")
     told(url)
@@ -71,6 +74,7 @@ def measure(folder: Path, url: str, cases: int, kills: int) -> bool:
     figures = {
         "share": share,
         "floor": floor,
+        "spent_ms": spent_ms,
         "memory_mb": memory,
         "memory_of_many_mb": memory_of_many,
         "asked_again": again,

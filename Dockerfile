@@ -58,7 +58,7 @@ RUN if [ "$BUILD" = cpu ]; then \
     fi \
     && pip install --constraint "constraints/$BUILD.txt" ".[$BUILD]" \
     && pip install --no-deps --constraint "constraints/$BUILD.txt" vllm-bnb-plugin
-COPY consilium consilium
+COPY client client
 COPY gateway gateway
 COPY services services
 COPY models models

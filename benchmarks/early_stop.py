@@ -22,7 +22,7 @@ import numpy as np
 from pydicom.data import get_testdata_file
 
 from benchmarks.serving import URL, gateway
-from gateway.client import encode
+from consilium.case import encode
 from gateway.model_server import complete, new_http_client
 from tests.mock_vllm import MockVllm
 

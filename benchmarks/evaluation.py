@@ -32,7 +32,7 @@ import psutil
 from aiohttp import web
 from PIL import Image
 
-from gateway.client import case_json
+from consilium.case import case_json
 from tests.fake_gateway import PANEL, VERDICT
 
 CONCURRENCY, SECONDS = 64, 0.1
@@ -151,7 +151,7 @@ def _lines(path: Path) -> int:
 
 async def bare(url: str, image: Path, cases: int) -> float:
     """Cases a second of a client that does nothing but send."""
-    bodies = iter([case_json(image, f"Is {n} there?") for n in range(cases)])
+    bodies = iter([case_json(image, f"Is {n} there?", {}) for n in range(cases)])
 
     async def send(http: aiohttp.ClientSession) -> None:
         for body in bodies:

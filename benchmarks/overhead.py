@@ -26,7 +26,7 @@ import psutil
 from PIL import Image
 
 from benchmarks.serving import URL, gateway
-from gateway.client import encode
+from consilium.case import encode
 from tests.mock_vllm import MockVllm
 
 BAR_MS = 3.0

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from pydicom.data import get_testdata_file
 
-from gateway.client import GATEWAY_URL, encode
+from consilium.case import encode
+from consilium.client import GATEWAY_URL
 from gateway.contract import Verdict
 from gateway.intake.pixels import only_pixels
 from gateway.model_server import Http, complete, new_http_client

@@ -18,7 +18,7 @@ import numpy as np
 from pydicom.data import get_testdata_file
 
 from benchmarks.serving import URL, gateway
-from gateway.client import encode
+from consilium.case import encode
 from gateway.door import keys
 from tests.mock_vllm import MockVllm
 

@@ -1,4 +1,5 @@
-"""What several folders of tests share: mock model servers, and a gateway that really listens."""
+"""What several folders of tests share: mock model servers, a gateway that really listens, and one
+that fails as it is told to."""
 
 import contextlib
 import gc
@@ -23,6 +24,7 @@ from PIL import Image
 
 from gateway.app import create_app
 from gateway.settings import Settings, load_settings
+from tests.fake_gateway import Failure, FakeGateway
 from tests.mock_vllm import MockVllm
 
 
@@ -43,6 +45,19 @@ def vllm() -> Iterator[Callable[..., MockVllm]]:
 
         def start(*args: Any, **kwargs: Any) -> MockVllm:
             server = MockVllm(*args, **kwargs).start()
+            servers.callback(server.stop)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def fake() -> Iterator[Callable[..., FakeGateway]]:
+    """Starts fake gateways that are gone after the test."""
+    with contextlib.ExitStack() as servers:
+
+        def start(*fails: Failure) -> FakeGateway:
+            server = FakeGateway(*fails)
             servers.callback(server.stop)
             return server
 

@@ -13,24 +13,29 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
-    "consilium": {"gateway"},
+    "consilium": {"consilium"},
     "gateway": {"gateway"},
     "models": {"models"},
-    "services": {"gateway", "models", "services"},
+    "services": {"consilium", "gateway", "models", "services"},
 }
 # One function reads an image for training and for serving, and the gateway, which is installed
 # without models, has it.
 SHARED = {("models", "gateway", "intake")}
 HEAVY = {"torch", "torchvision", "transformers", "timm", "peft", "vllm", "bitsandbytes", "gguf"}
-LIGHT = ("consilium/", "gateway/", "models/data/", "models/metrics/")
+LIGHT = ("client/", "gateway/", "models/data/", "models/metrics/")
 
 # The ground floor first. A room, or a file that stands beside the rooms, imports from its own and
 # from lower floors; those on one floor know nothing of each other.
 FLOORS: dict[str, list[str]] = {
-    "consilium": [],  # one file
+    "consilium": [
+        "verdict tiff",
+        "case errors",
+        "patience wire",
+        "client",
+    ],
     "gateway": [
         "contract",
-        "case client",
+        "case",
         "watch verdict",
         "breaker drift model_server store",
         "settings",
@@ -64,10 +69,11 @@ FLOOR_OF = {
     for room in rooms.split()
 }
 
+HOMES = {package: ROOT / package for package in FLOORS} | {"consilium": ROOT / "client/consilium"}
 FILES = {
-    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-    for package in FLOORS
-    for path in sorted((ROOT / package).rglob("*.py"))
+    ".".join(path.relative_to(home.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for home in HOMES.values()
+    for path in sorted(home.rglob("*.py"))
 }
 
 
@@ -116,8 +122,8 @@ def test_every_room_has_a_floor_and_every_floor_is_inhabited() -> None:
     rooms = {
         (package, path.stem)
         for package in FLOORS
-        for path in (ROOT / package).iterdir()
-        if path.name not in ("__init__.py", "__pycache__")
+        for path in HOMES[package].iterdir()
+        if path.name not in ("__init__.py", "__pycache__", "py.typed")
     }
 
     assert rooms == FLOOR_OF.keys()
@@ -138,14 +144,15 @@ def test_the_contract_needs_pydantic_only() -> None:
     assert foreign - set(sys.stdlib_module_names) == {"pydantic"}
 
 
-def test_the_core_install_is_what_the_gateway_imports() -> None:
-    """Its image holds that and no more; the command line's own packages come with [cli]."""
+def test_the_core_install_is_what_the_gateway_and_its_client_import() -> None:
+    """The gateway's image holds that and no more; the command line's own packages come with
+    [cli]."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     dists = packages_distributions()
     imported = {
         re.sub(r"[-_.]+", "-", dists[name][0]).lower()
         for module, path in FILES.items()
-        if module.startswith("gateway")
+        if module.startswith(("consilium", "gateway"))
         for name in {name.split(".")[0] for name in imports(path)}
         if name in dists and name not in FLOORS
     }
@@ -154,9 +161,23 @@ def test_the_core_install_is_what_the_gateway_imports() -> None:
         """OpenTelemetry's packages share one name to import."""
         return {"opentelemetry" if name.startswith("opentelemetry") else name for name in names}
 
-    # Uvicorn imports the gateway, and Starlette comes with FastAPI.
-    needed = families(imported) - {"starlette"} | {"uvicorn"}
+    # Uvicorn imports the gateway; Starlette comes with FastAPI, and one with Pydantic.
+    needed = families(imported) - {"starlette", "typing-extensions"} | {"uvicorn"}
     assert needed == families(set(project["dependencies"]))
+
+
+def test_the_client_needs_httpx_and_pydantic_only() -> None:
+    """It is installed alone, too, where there is no gateway. Pydantic brings typing_extensions."""
+    foreign = {
+        name.split(".")[0]
+        for module, path in FILES.items()
+        if module.startswith("consilium")
+        for name in imports(path)
+    } - set(sys.stdlib_module_names)
+
+    assert foreign == {"consilium", "httpx", "pydantic", "typing_extensions"}
+    project = tomllib.loads((ROOT / "client/pyproject.toml").read_text("utf-8"))["project"]
+    assert {re.split("[>=]", each)[0] for each in project["dependencies"]} == {"httpx", "pydantic"}
 
 
 def test_there_are_no_circles() -> None:

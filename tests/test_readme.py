@@ -26,7 +26,7 @@ def mapped(document: Path) -> set[str]:
 
 
 def modules() -> set[str]:
-    command = ["git", "ls-files", "gateway", "services", "models"]
+    command = ["git", "ls-files", "client", "gateway", "services", "models"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     found = {path for path in listed.split() if path.endswith(".py")}
     return {path for path in found if not path.endswith("__init__.py")}

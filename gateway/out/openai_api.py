@@ -33,6 +33,7 @@ from gateway.contract import (
     Verdict,
 )
 from gateway.intake.request import refuse_fields
+from gateway.out import answer_form
 from gateway.out.stream import Event
 from gateway.settings import Settings
 from gateway.verdict.grounding import remark
@@ -51,7 +52,6 @@ UNFAMILIAR: dict[Language, str] = {
 NOT_DONE: dict[str, tuple[str, tuple[Any, ...]]] = {
     "n": ("a panel gives one verdict", (1, 1.0)),
     "best_of": ("a panel gives one verdict", (1,)),
-    "response_format": ("an answer is plain text", ({"type": "text"}, {})),
     "tools": ("a panel calls none", ([], {})),
     "tool_choice": ("a panel calls none", ("none", "auto")),
     "functions": ("a panel calls none", ([],)),
@@ -164,6 +164,10 @@ class ChatRequest(_Lenient):
     messages: tuple[Message, ...] = Field(min_length=1)
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
+    response_format: Annotated[
+        answer_form.Form | None,
+        BeforeValidator(answer_form.read, json_schema_input_type=dict[str, Any] | None),
+    ] = None
     consilium: dict[str, Any] = Field(
         default={}, description="language, context, modality, choices and options of a CaseRequest."
     )
@@ -206,6 +210,10 @@ def read(content: dict[str, Any], settings: Settings) -> tuple[ChatRequest, dict
     if own := chat.consilium.keys() & {"question", "images"}:
         raise InvalidCase(f"consilium.{min(own)}: it stands in the last user message.")
     case = {"question": question, "images": images, **chat.consilium}
+    if chat.response_format and (choices := chat.response_format.choices) is not None:
+        if chat.consilium.get("choices") is not None:
+            raise InvalidCase("consilium.choices: response_format has an enum of them already.")
+        case["choices"] = list(choices)
     if language := _language(chat.model, settings):
         if chat.consilium.get("language") not in (None, language):
             raise InvalidCase("consilium.language: another one than the model's name says.")
@@ -244,12 +252,12 @@ def _asked(messages: tuple[Message, ...]) -> tuple[str, list[str]]:
     return asked[-1].text, images
 
 
-def usage(case: Case, verdict: Verdict) -> dict[str, int]:
+def usage(case: Case, verdict: Verdict, chat: ChatRequest) -> dict[str, int]:
     """Words and signs, and of Chinese the characters: workers have a tokenizer each, and what it
     makes of a picture is its own."""
     asked = [case.question, case.context or "", *(case.choices or ())]
     prompt = sum(len(WORD.findall(text)) for text in asked)
-    completion = sum(len(WORD.findall(text)) for text in _said(verdict).values() if text)
+    completion = sum(len(WORD.findall(text)) for text in _said(verdict, chat).values() if text)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
@@ -259,9 +267,13 @@ def usage(case: Case, verdict: Verdict) -> dict[str, int]:
 
 def reply(verdict: Verdict, chat: ChatRequest, case: Case) -> dict[str, Any]:
     """A verdict as a chat completion."""
-    message = {"role": "assistant", **_said(verdict)}
+    message = {"role": "assistant", **_said(verdict, chat)}
     choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
-    told = {"choices": [choice], "usage": usage(case, verdict), "consilium": verdict.model_dump()}
+    told = {
+        "choices": [choice],
+        "usage": usage(case, verdict, chat),
+        "consilium": verdict.model_dump(),
+    }
     return _head("chat.completion", verdict.id, chat) | told
 
 
@@ -279,10 +291,12 @@ async def chunks(
                 yield _line(error(problem))
                 return
             case Verdict() as verdict:
-                yield _line(_chunk(head, {"role": "assistant", **_said(verdict)}, None, event))
+                yield _line(
+                    _chunk(head, {"role": "assistant", **_said(verdict, chat)}, None, event)
+                )
                 yield _line(_chunk(head, {}, "stop", None))
                 if chat.stream_options.include_usage:
-                    yield _line(head | {"choices": [], "usage": usage(case, verdict)})
+                    yield _line(head | {"choices": [], "usage": usage(case, verdict, chat)})
             case Answer() | Provisional():
                 yield _line(_chunk(head, {}, None, event))
     yield b"data: [DONE]\n\n"
@@ -309,9 +323,11 @@ def _language(model: str, settings: Settings) -> str | None:
     return language or None
 
 
-def _said(verdict: Verdict) -> dict[str, Any]:
+def _said(verdict: Verdict, chat: ChatRequest) -> dict[str, Any]:
     if verdict.answer is None:
         return {"content": None, "refusal": ABSTAINED}
+    if chat.response_format:
+        return {"content": chat.response_format.filled(verdict), "refusal": None}
     said = [verdict.answer, remark(verdict)]
     if verdict.familiarity and verdict.familiarity.unfamiliar:
         # Before the answer: who reads no further than that has read it.

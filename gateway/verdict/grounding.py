@@ -7,8 +7,9 @@ answering comes to be right without looking (Goyal et al. 2017, "Making the V in
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import Protocol
 
-from gateway.contract import Answer, Language, Verdict
+from gateway.contract import Answer, Language
 from gateway.verdict.meaning import Meaning, meaning
 
 LEAST = 0.02  # of an alternative that is told apart; the others count together
@@ -20,6 +21,17 @@ SAID_OF_IT: dict[Language, str] = {
 }
 Said = tuple[str, bool, float]  # a text, whether it is all of an answer, its probability
 REST: Meaning = ("", "")  # no answer means that, and none begins so
+
+
+class Told(Protocol):
+    """What is read of a verdict, the gateway's own or as its client has it."""
+
+    @property
+    def answer(self) -> str | None: ...
+    @property
+    def grounding(self) -> float | None: ...
+    @property
+    def language(self) -> Language: ...
 
 
 def grounding(
@@ -45,7 +57,7 @@ def shift(shown: Answer, grey: Answer, language: Language, question: str) -> flo
     return sum(abs(one.get(each, 0.0) - other.get(each, 0.0)) for each in {*one, *other}) / 2
 
 
-def remark(verdict: Verdict) -> str | None:
+def remark(verdict: Told) -> str | None:
     """What a person is told of an answer that hardly depends on the image."""
     if verdict.answer is None or verdict.grounding is None or verdict.grounding >= HARDLY:
         return None

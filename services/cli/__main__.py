@@ -9,19 +9,18 @@ from typing import Annotated
 try:
     import typer
 
-    from services.cli import asking, audit, evaluation, keys, running, workers
+    from services.cli import agents, asking, audit, evaluation, keys, running, workers
 except ModuleNotFoundError as error:
     raise SystemExit(f"consilium: {error.name} is missing; pip install 'consilium[cli]'") from None
 
 app = typer.Typer(
     help="Several medical VQA models consult. Research software, not a medical device.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     # Brackets in a help text are words, such as [summariser].
     rich_markup_mode=None,
 )
-for verbs in (running, asking, workers, evaluation):
+for verbs in (running, asking, agents, workers, evaluation):
     app.add_typer(verbs.app)
 app.add_typer(keys.app, name="key")
 app.add_typer(audit.app, name="audit")
@@ -30,6 +29,7 @@ app.add_typer(audit.app, name="audit")
 # What installs a package that a command lacks; any other comes with [train].
 COMES_WITH = {
     "vllm": "'consilium[cpu]', or 'consilium[gpu]' where there is a GPU",
+    "mcp": "'consilium[mcp]'",
     "huggingface_hub": "'consilium[models]'",
     "pyarrow": "'consilium[cli]'",
 }

@@ -1,14 +1,16 @@
-"""Ask a running gateway: one case, or a file of them."""
+"""Ask a running gateway: one case, or many."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from gateway.contract import Language, Modality, Summarise
 from services.cli.shared import GATEWAY_URL, Gateway, console, failures, names_in
+
+if TYPE_CHECKING:
+    from consilium.wire import Event
 
 app = typer.Typer()
 
@@ -28,14 +30,15 @@ Choices = Annotated[
 ]
 
 
-class CasesError(Exception):
-    """A file of cases that cannot be asked, or not all of which were answered."""
-
-
 @app.command()
 def ask(
     images: Annotated[
-        list[Path] | None, typer.Argument(exists=True, dir_okay=False, readable=True)
+        list[Path] | None,
+        typer.Argument(
+            exists=True,
+            readable=True,
+            help="Those of one case; or a folder, each file of which is a case.",
+        ),
     ] = None,
     question: Annotated[str | None, typer.Option("--question", "-q")] = None,
     cases: Annotated[
@@ -44,7 +47,7 @@ def ask(
             exists=True,
             dir_okay=False,
             help="Instead: a file with a JSON object a line, of the fields of POST /vqa, whose "
-            "images are paths from that file's folder. Prints a JSON object for each.",
+            "images are paths from that file's folder. Prints a JSON object for each case.",
         ),
     ] = None,
     language: Annotated[
@@ -64,6 +67,13 @@ def ask(
     rounds: Annotated[
         int, typer.Option(min=1, max=2, help="2: workers that differ read each other's answers.")
     ] = 1,
+    wait: Annotated[
+        Literal["all", "enough"],
+        typer.Option(help="enough: until who is missing could not change the winner."),
+    ] = "all",
+    deadline: Annotated[
+        float | None, typer.Option(help="Seconds for the workers, if not the panel's own.")
+    ] = None,
     max_risk: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Abstain where the answer is likelier to be wrong."),
@@ -71,7 +81,17 @@ def ask(
     grounding: Annotated[
         bool, typer.Option("--grounding", help="Wait for how far it depends on the image.")
     ] = False,
+    coverage: Annotated[
+        float | None,
+        typer.Option(min=0.5, max=0.99, help="Show the set of answers that holds the right one."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Print what each worker says as it comes.")
+    ] = False,
+    table: Annotated[
+        bool, typer.Option("--table", help="Of many cases: in the place of JSON.")
+    ] = False,
     key: Annotated[
         str | None, typer.Option(envvar="CONSILIUM_KEY", help="Better not on the command line.")
     ] = None,
@@ -85,20 +105,28 @@ def ask(
     gateway: Gateway = GATEWAY_URL,
 ) -> None:
     """Ask a running gateway a question about one or more images."""
-    from gateway.client import ask as put
+    from consilium import Client
     from models.files import NotUtf8
+    from services.cli.cases import CasesError, ask_each, read_file, read_folder
     from services.running.demo import show
 
     if cases is None and not (images and question):
         raise typer.BadParameter("give images and --question, or --cases FILE")
     if cases is not None and (images or question):
         raise typer.BadParameter("--cases FILE takes the place of images and --question")
-    if cases is not None and (frame or window):
+    folder = images[0] if images and len(images) == 1 and images[0].is_dir() else None
+    if not folder and any(image.is_dir() for image in images or ()):
+        raise typer.BadParameter("give one folder alone, or the images of one case")
+    many = bool(cases or folder)
+    if many and (frame or window):
         raise typer.BadParameter(
-            "with --cases FILE --frame and --window stand in the file: "
+            "of many cases --frame and --window stand in the file of --cases: "
             '{"images": [{"data": "a.dcm", "frame": 2}], …}'
         )
-    given = shown(images or [], frame, window)
+    if many and stream:
+        raise typer.BadParameter("--stream is for one case")
+    if table and (as_json or not many):
+        raise typer.BadParameter("--table is for many cases, in the place of JSON")
     asked: dict[str, Any] = {
         "language": language,
         "context": context,
@@ -108,30 +136,51 @@ def ask(
             "workers": names_in(workers) if workers else None,
             "summarise": summarise,
             "rounds": rounds,
+            "wait": wait,
+            "deadline_s": deadline,
             "max_risk": max_risk,
             "grounding": grounding,
+            "coverage": coverage,
         },
     }
-    how: dict[str, Any] = {
-        "url": gateway,
-        "key": key,
-        "timeout_s": timeout,
-        "patience_s": patience,
-    }
-    with failures(CasesError, NotUtf8):
-        if cases is not None:
-            return _ask_all(cases, asked, how)
-        verdict = put(given, question or "", **asked, **how)
+    with (
+        failures(CasesError, NotUtf8),
+        Client(gateway, key, timeout_s=timeout, patience_s=patience) as client,
+    ):
+        if cases:
+            return ask_each(client, read_file(cases, asked), table)
+        if folder:
+            return ask_each(client, read_folder(folder, question or "", asked), table)
+        given = shown(images or [], frame, window)
+        if stream:
+            return _as_they_come(client.stream(given, question or "", **asked), as_json)
+        verdict = client.ask(given, question or "", **asked)
         if as_json:
             print(verdict.model_dump_json())
         else:
             show(verdict, console.print)
 
 
+def _as_they_come(events: Iterator["Event"], as_json: bool) -> None:
+    from consilium import Answer, Verdict
+    from services.running.demo import show
+
+    for event in events:
+        if as_json:
+            print(f'{{"{type(event).__name__.lower()}": {event.model_dump_json()}}}', flush=True)
+        elif isinstance(event, Verdict):
+            show(event, console.print)
+        elif isinstance(event, Answer):
+            said = f"{event.error.kind}: {event.error.detail}" if event.error else event.text
+            console.print(f"{event.seconds:.2f} s, {event.worker}: {said}")
+        else:
+            console.print(f"so far, {event.heard} of {event.asked}: {event.answer}")
+
+
 def shown(
     images: list[Path], frames: list[int] | None, windows: list[str] | None
 ) -> list[dict[str, Any]]:
-    """The images, each with its frame and its window, as `gateway.client.ask` takes them.
+    """The images, each with its frame and its window, as the client takes them.
 
     Raises BadParameter where there is not one for each, and for a window that is none.
     """
@@ -155,57 +204,3 @@ def shown(
 def listed(choices: list[str] | None) -> list[str] | None:
     """The choices, of which one alone is a list such as yes,no."""
     return names_in(choices[0]) if choices and len(choices) == 1 else choices
-
-
-def _ask_all(file: Path, asked: dict[str, Any], how: dict[str, Any]) -> None:
-    """One after the other; a case that is refused does not end it."""
-    from gateway.client import GatewayRefused
-    from gateway.client import ask as put
-
-    failed, cases = 0, list(_read(file, asked))
-    for line, case in cases:
-        found: dict[str, Any] = {"line": line}
-        try:
-            found["verdict"] = put(**case, **how).model_dump()
-        except GatewayRefused as error:
-            if error.problem.status in (401, 403):
-                raise
-            found["problem"] = error.problem.model_dump()
-        failed += "problem" in found
-        print(json.dumps(found, ensure_ascii=False), flush=True)
-    if failed:
-        raise CasesError(f"{failed} of {len(cases)} cases have no verdict")
-
-
-def _read(file: Path, asked: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each line's number and what it asks, `asked` where it does not say; all are read before
-    the first is sent."""
-    from models.files import read_text
-
-    known = {"images", "question", *asked}
-    # Not splitlines: other marks that end a line may stand within a question.
-    for number, line in enumerate(read_text(file).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            case = json.loads(line)
-            images = case["images"]
-            given = [images] if isinstance(images, str | dict) else images
-            case = asked | case | {"images": [_from(file.parent, image) for image in given]}
-            case["options"] = asked["options"] | (case["options"] or {})
-            unknown = case.keys() - known
-        except (ValueError, KeyError, TypeError) as error:
-            raise CasesError(f"{file}, line {number}: no case ({error}); mend that line") from error
-        if unknown or "question" not in case:
-            what = f"unknown {', '.join(sorted(unknown))}" if unknown else "no question"
-            raise CasesError(f"{file}, line {number}: {what}; mend that line")
-        paths = [image["data"] for image in case["images"]]
-        if missing := [path for path in paths if not path.is_file()]:
-            raise CasesError(f"{file}, line {number}: {missing[0]} is no file")
-        yield number, case
-
-
-def _from(folder: Path, image: str | dict[str, Any]) -> dict[str, Any]:
-    """An image of a line, by its path or as an object with that in `data`."""
-    sent = image if isinstance(image, dict) else {"data": image}
-    return {**sent, "data": folder / sent["data"]}

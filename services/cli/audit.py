@@ -32,8 +32,8 @@ def match(
     It takes the very files, frames, windows, words and choices that were sent, and the gateway's
     secret: CONSILIUM_SECRET_FILE or CONSILIUM_SECRET.
     """
+    from consilium.case import encode
     from gateway.case import Case
-    from gateway.client import encode
     from gateway.contract import Refused
     from gateway.intake.request import case_of, draft_of
     from gateway.store.memory import asked_of

@@ -1,4 +1,5 @@
-"""Start it, and what comes before: demo, serve, worker, summariser, check, plan, fetch, compose."""
+"""Start it, and what comes before: demo, serve, worker, summariser, check, doctor, plan, fetch,
+compose."""
 
 import importlib.util
 import os
@@ -80,6 +81,16 @@ def check(
 
     with failures():
         if not program(settings_of(panel), console.print):
+            raise SystemExit(1)
+
+
+@app.command()
+def doctor(panel: Panel = PANEL_FILE, port: Port = 8000) -> None:
+    """Say what of this machine fits the panel, and how to mend what does not."""
+    from services.running.doctor import examine
+
+    with failures():
+        if not examine(settings_of(panel), port, console.print):
             raise SystemExit(1)
 
 

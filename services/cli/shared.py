@@ -59,7 +59,7 @@ def failures(*more: type[Exception]) -> Iterator[None]:
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
-    from gateway.client import GatewayError
+    from consilium.errors import GatewayError
     from gateway.door.keys import KeysError
     from models.assets import AssetError
     from services.running.engine import EngineError

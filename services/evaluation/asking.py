@@ -19,16 +19,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from gateway.client import (
-    JSON,
-    GatewayError,
-    GatewayRefused,
-    Patience,
-    bearer,
-    case_json,
-    no_verdict,
-    read_reply,
-)
+from consilium.case import case_json
+from consilium.errors import GatewayError, GatewayRefused
+from consilium.patience import Patience
+from consilium.wire import JSON, bearer, no_verdict, read_reply
 from gateway.contract import Problem, Verdict
 from models.data.example import Example
 from services.evaluation.score import is_right, is_settled
@@ -174,19 +168,15 @@ async def _ask(
         GatewayError: it has not, or the gateway does not know this caller: the next case would
             fare no better.
     """
-    options = {
+    fields = {
+        "language": example.language,
+        "choices": example.choices or None,
         "deadline_s": DEADLINE_S,
         "workers": run.workers,
         "summarise": run.summarise,
         "rounds": run.rounds,
     }
-    body = case_json(
-        example.images,
-        example.question,
-        language=example.language,
-        choices=example.choices or None,
-        options=options,
-    )
+    body = case_json(example.images, example.question, fields)
     while True:
         await asyncio.sleep(patience.wait_s)
         async with pace.turn():
@@ -202,11 +192,10 @@ async def _ask(
                     continue
                 if not isinstance(error, GatewayRefused) or error.problem.status in (401, 403):
                     raise
-                if not error.may_pass:
-                    said = error.problem
-                elif error.problem.answers:  # what the others said counts
-                    return error.problem
-                else:
+                said = Problem.model_validate(error.problem.model_dump())
+                if error.may_pass and said.answers:  # what the others said counts
+                    return said
+                if error.may_pass:
                     raise
             patience.got_through()
             pace.got_through()

@@ -16,7 +16,9 @@ from typing import Any, Literal
 
 import httpx
 
-from gateway.client import GATEWAY_URL, GatewayUnreachable, bearer, read_reply
+from consilium.client import GATEWAY_URL
+from consilium.errors import GatewayUnreachable
+from consilium.wire import bearer, read_reply
 from gateway.contract import Language, PanelReport, Summarise
 from gateway.grey import GREY
 from models import exported

@@ -7,8 +7,7 @@ from pydicom.data import get_testdata_file
 from rich.console import Console
 from rich.table import Table
 
-from gateway.client import ask
-from gateway.contract import Verdict
+from consilium import Verdict, ask
 from gateway.settings import Settings
 from gateway.verdict.grounding import remark
 from models.assets import cache_dir
@@ -68,6 +67,13 @@ def show(verdict: Verdict, put: Callable[[object], None]) -> None:
     )
     if verdict.grounding is not None:
         put(" ".join(filter(None, [f"Grounding {verdict.grounding:.2f}.", remark(verdict)])))
+    if found := verdict.prediction_set:
+        put(
+            f"No set of answers is claimed: {found.why}"
+            if found.answers is None
+            else f"One of these is right in {found.coverage:.0%} of such cases: "
+            + "; ".join(f"{each.text} ({each.share:.2f})" for each in found.answers)
+        )
     for other in verdict.dissent:
         put(f"Dissent: {other.text} ({', '.join(other.workers)}, weight {other.weight:.2f})")
     if not verdict.dissent:

@@ -85,7 +85,7 @@ def whole_panel(
     urls = local_urls(settings)
     # First of all, since a server would find out only minutes from now.
     for name, url in [*urls.items(), (gateway.name, gateway.url)]:
-        _check_port(name, url)
+        check_port(name, url)
     folders = _model_folders(settings, tuple(urls), logs / "models.log", report)
     return (*(launch(settings, name, folder) for name, folder in folders.items()), gateway)
 
@@ -334,7 +334,8 @@ def _gateway(panel_file: Path, port: int) -> Launch:
     return Launch("gateway", tuple(command), environment, url, "/health/ready")
 
 
-def _check_port(name: str, url: str) -> None:
+def check_port(name: str, url: str) -> None:
+    """Raises StackError where somebody listens already."""
     port = urlsplit(url).port or 80
     with socket.socket() as probe:
         # What the servers do too: a port that only waits out old connections is free.

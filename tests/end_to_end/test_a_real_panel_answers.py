@@ -15,8 +15,8 @@ import psutil
 import pytest
 from pydicom.data import get_testdata_file
 
-from gateway.client import GatewayRefused, ask
-from gateway.contract import Options, Verdict
+from consilium import GatewayRefused, Verdict, ask
+from gateway.contract import Options
 from gateway.settings import WorkerSettings, load_settings
 from services.running.engine import Seat, remembers
 from tests.conftest import until

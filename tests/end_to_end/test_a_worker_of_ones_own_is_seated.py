@@ -16,7 +16,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from gateway.client import ask
+from consilium import ask
 from gateway.contract import Options
 from gateway.settings import load_settings
 from models import connectors

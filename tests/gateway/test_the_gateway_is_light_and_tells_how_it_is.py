@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.client import GatewayRefused, GatewayUnreachable, ask
+from consilium import GatewayRefused, GatewayUnreachable, ask
 from gateway.contract import Options
 from gateway.service import REPORT_S
 from tests.conftest import picture

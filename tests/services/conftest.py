@@ -1,10 +1,9 @@
 """What calibrating, replaying and training a summariser share: a stored run of workers whose habits
-we know; and of asking, a gateway that fails as it is told to."""
+we know."""
 
-import contextlib
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,23 +12,9 @@ from PIL import Image
 from gateway.contract import Answer, Summary, Verdict
 from gateway.settings import Settings, load_settings
 from services.evaluation.stored_run import Run, claim
-from tests.fake_gateway import Failure, FakeGateway
 
 IMAGES, EACH = 60, 8
 YES_NO, PLACE = "Is the lung healthy?", "Where is the lung?"
-
-
-@pytest.fixture
-def fake() -> Iterator[Callable[..., FakeGateway]]:
-    """Starts fake gateways that are gone after the test."""
-    with contextlib.ExitStack() as servers:
-
-        def start(*fails: Failure) -> FakeGateway:
-            server = FakeGateway(*fails)
-            servers.callback(server.stop)
-            return server
-
-        yield start
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.client import GatewayRefused, ask
+from consilium import GatewayRefused, ask
 from gateway.door import keys
 from gateway.door.keys import KeysError
 from tests.conftest import picture

@@ -2,11 +2,12 @@
 
 import base64
 import json
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import openai
 import pytest
+from pydantic import BaseModel
 
 from gateway.contract import InvalidCase
 from gateway.door import keys
@@ -327,6 +328,82 @@ def test_a_wrong_conversation_is_told_where(panel, messages, says):
     with pytest.raises(InvalidCase) as refused:
         read(panel, *messages)
     assert says in str(refused.value) and "Jane" not in str(refused.value)
+
+
+class Reply(BaseModel):
+    """As OpenAI's client makes a schema of it."""
+
+    answer: Literal["left lung", "right lung"]
+    agreement: float | None
+    unfamiliar: bool | None
+
+
+def test_a_reply_may_be_json_by_a_schema(vllm, gateway):
+    """Its enum are the choices; the figures are the verdict's."""
+    workers = [vllm("left lung"), vllm("left lung"), vllm("right lung")]
+    url = gateway(workers)
+    asked = {"model": "consilium", "messages": [asks("Which lung?", URI)]}
+    done = client(url).chat.completions.parse(response_format=Reply, **asked)
+    found = done.choices[0].message.parsed
+    assert (found.answer, found.unfamiliar) == ("left lung", None) and 0.6 < found.agreement < 0.7
+    choices = set(workers[0].requests[0]["structured_outputs"]["choice"])
+    assert {"left lung", "right lung"} <= choices
+
+
+def schema(**properties: Any) -> dict:
+    whole = {"type": "object", "properties": properties, "$defs": {"Side": SIDE}}
+    return {"type": "json_schema", "json_schema": {"name": "x", "schema": whole}}
+
+
+SIDE = {"type": "string", "enum": ["left", "right"]}
+TEXTUAL, FIGURE = {"type": "string"}, {"type": ["number", "null"], "title": "How far"}
+
+
+@pytest.mark.parametrize(
+    ("form", "fields", "choices"),
+    [
+        (schema(answer=TEXTUAL), ("answer",), None),
+        (schema(grounding=FIGURE, answer=SIDE), ("grounding", "answer"), ["left", "right"]),
+        (schema(answer={"$ref": "#/$defs/Side"}), ("answer",), ["left", "right"]),
+    ],
+)
+def test_a_schema_that_a_verdict_fills_is_heeded(panel, form, fields, choices):
+    chat, case = read(panel, response_format=form)
+    assert chat.response_format.fields == fields and case.get("choices") == choices
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        schema(answer=TEXTUAL, reasoning=TEXTUAL),
+        schema(agreement=FIGURE),
+        schema(answer=TEXTUAL, confidence={"type": "number"}),
+        schema(answer=TEXTUAL | {"maxLength": 3}),
+        schema(answer={"type": "integer"}),
+        schema(answer={"$ref": "#/$defs/Other"}),
+        schema(answer=7),
+        schema(answer=TEXTUAL, agreement=FIGURE | {"enum": [1]}),
+        schema(answer=TEXTUAL, mood={"type": "nothing"}),
+        schema(answer=TEXTUAL | {"enum": "yes"}),
+        {"json_schema": {"schema": schema()["json_schema"]["schema"] | {"required": ["answer"]}}},
+        schema(answer={"anyOf": [SIDE, TEXTUAL]}),
+        schema(answer={"anyOf": [{"anyOf": [TEXTUAL]}]}),
+        schema(answer=TEXTUAL) | {"type": "json_object"},
+        {"type": "json_schema"},
+        {"type": "json_schema", "json_schema": {"schema": {"properties": []}}},
+        "json",
+        [],
+    ],
+)
+def test_a_schema_that_no_verdict_fills_is_refused(panel, form):
+    """It says which would be."""
+    with pytest.raises(InvalidCase, match=r"^response_format: an answer is plain text, or by a"):
+        read(panel, response_format=form)
+
+
+def test_choices_are_said_once(panel):
+    with pytest.raises(InvalidCase, match=r"^consilium.choices: response_format has an enum"):
+        read(panel, response_format=schema(answer=SIDE), consilium={"choices": ["a", "b"]})
 
 
 def test_usage_counts_words_and_of_chinese_the_characters(vllm, gateway):

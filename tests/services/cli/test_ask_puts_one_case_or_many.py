@@ -2,6 +2,7 @@
 
 import json
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,7 @@ def test_every_field_of_a_case_has_an_option(fake, consilium, scan):
     how = ("--gateway", gateway.url, "--key", "consilium_a\n")
     given = "--language en --context fever --modality ct --choices yes,no --workers a,b"
     given += " --summarise always --rounds 2 --max-risk 0.2 --grounding"
+    given += " --wait enough --deadline 9 --coverage 0.9"
 
     assert consilium("ask", scan, "-q", "Is it?", *given.split(), *how).status == 0
     assert consilium("ask", scan, scan, "-q", "Is it?", *how).status == 0
@@ -41,8 +43,11 @@ def test_every_field_of_a_case_has_an_option(fake, consilium, scan):
         "workers": ["a", "b"],
         "summarise": "always",
         "rounds": 2,
+        "wait": "enough",
+        "deadline_s": 9,
         "max_risk": 0.2,
         "grounding": True,
+        "coverage": 0.9,
     }
     assert plain["choices"] is None and plain["options"]["workers"] is None
     assert gateway.keys == ["Bearer consilium_a"] * 2
@@ -91,6 +96,23 @@ def test_a_person_is_shown_how_far_the_answer_depends_on_the_image(fake, consili
     body = VERDICT.model_copy(update={"grounding": 0.018}).model_dump_json().encode()
     done = consilium("ask", scan, "-q", "Is it?", "--gateway", fake((200, {}, body)).url)
     assert "Grounding 0.02. The same answer as without the image.\n" in done.out
+
+
+@pytest.mark.parametrize(
+    ("answers", "shown"),
+    [
+        (
+            ({"text": "Yes", "share": 0.6},),
+            "One of these is right in 90% of such cases: Yes (0.60)",
+        ),
+        (None, "No set of answers is claimed: too few cases"),
+    ],
+)
+def test_a_person_is_shown_the_set_of_answers(answers, shown, fake, consilium, scan):
+    found = {"coverage": 0.9, "answers": answers, "why": "too few cases"}
+    body = json.dumps(VERDICT.model_dump() | {"prediction_set": found}).encode()
+    done = consilium("ask", scan, "-q", "Is it?", "--gateway", fake((200, {}, body)).url)
+    assert f"{shown}\n" in done.out
 
 
 def test_many_cases_are_a_line_each(fake, consilium, scan):
@@ -154,9 +176,53 @@ def test_a_line_that_is_no_case_is_named_before_any_is_asked(line, says, fake, c
     assert not gateway.requests
 
 
-@pytest.mark.parametrize("arguments", [(), ("-q", "?"), ("--cases", __file__, "-q", "?")])
-def test_it_takes_a_case_or_a_file_of_them(arguments, consilium):
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("-q", "?"),
+        ("--cases", __file__, "-q", "?"),
+        (Path(__file__).parent, __file__, "-q", "?"),
+        (Path(__file__).parent, "-q", "?", "--frame", 1),
+        (Path(__file__).parent, "-q", "?", "--stream"),
+        (Path(__file__).parent,),
+        (Path(__file__).parent, "-q", "?", "--table", "--json"),
+        (__file__, "-q", "?", "--table"),
+    ],
+)
+def test_it_takes_a_case_or_a_file_or_folder_of_them(arguments, consilium):
     assert consilium("ask", *arguments).status == 2
+
+
+def test_a_folder_is_a_case_for_each_file(fake, consilium, scan):
+    """In the order of their names, hidden files left out; a table where one is wanted, and in it
+    what a refusal says."""
+    gateway = fake(problem(415, "The image is not one that is served."))
+    folder = scan.parent / "scans"
+    folder.mkdir()
+    for name in ("b.png", "a.txt", ".hidden"):
+        (folder / name).write_bytes(picture())
+
+    done = consilium("ask", folder, "-q", "Is it?", "--table", "--gateway", gateway.url)
+
+    assert done.status == 1 and done.err == "consilium: 1 of 2 cases have no verdict\n"
+    first, second = [line for line in done.out.splitlines() if ".txt" in line or ".png" in line]
+    assert "a.txt" in first and "415:" in first and "b.png" in second and "Yes" in second
+    lines = consilium("ask", folder, "-q", "Is it?", "--gateway", gateway.url).out.splitlines()
+    assert [json.loads(line)["image"] for line in lines] == ["a.txt", "b.png"]
+
+
+def test_what_is_said_is_shown_as_it_comes(vllm, gateway, consilium, scan):
+    """For a person, or a JSON object for each event."""
+    url = gateway([vllm("yes"), vllm(status=500, raw=b"")])
+    how = ("ask", scan, "-q", "Is it?", "--stream", "--gateway", url)
+
+    told, as_json = consilium(*how).out, consilium(*how, "--json").out
+
+    assert "s, w0: yes\n" in told and "s, w1: unreachable: " in told
+    assert " of 2: yes\n" in told and "Verdict: yes\n" in told
+    kinds = [next(iter(json.loads(line))) for line in as_json.splitlines()]
+    assert kinds[-1] == "verdict" and set(kinds[:-1]) == {"answer", "provisional"}
 
 
 def test_a_key_that_cannot_be_sent_is_one_line(consilium, scan, monkeypatch):

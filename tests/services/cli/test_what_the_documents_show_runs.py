@@ -28,7 +28,7 @@ from typer.exceptions import TyperException
 from typer.main import get_command
 from typer.testing import CliRunner
 
-import gateway.client
+import consilium
 from gateway.door import keys
 from models.metrics import score
 from services.cli.__main__ import app
@@ -219,7 +219,8 @@ def test_the_test_that_a_row_names_is_there(place: str) -> None:
     file, _, name = place.partition("::")
     defined = ast.walk(ast.parse((ROOT / file).read_text("utf-8")))
 
-    assert name in {each.name for each in defined if isinstance(each, ast.FunctionDef)}
+    functions = ast.FunctionDef | ast.AsyncFunctionDef
+    assert name in {each.name for each in defined if isinstance(each, functions)}
 
 
 @dataclass(frozen=True)
@@ -298,6 +299,8 @@ def desk(
     for name in ("chest.dcm", "scan.dcm"):
         shutil.copy(str(get_testdata_file("CT_small.dcm", download=False)), folder / name)
     (folder / "chest.png").write_bytes(picture())
+    (folder / "scans").mkdir()
+    (folder / "scans" / "chest.png").write_bytes(picture())
     draw_slake(folder / "data")
     keys.add(folder / "keys.json", "reader", None, False)
     workers = [vllm(looks(modulus)) for modulus in (2, 3, 5)]
@@ -317,22 +320,23 @@ def test_what_a_page_shows_runs(page: Path, desk: Desk) -> None:
             desk.run(shown)
 
 
-@pytest.mark.parametrize("page", ["asking.md", "chat.md"])
+@pytest.mark.parametrize("page", ["asking.md", "chat.md", "client.md"])
 def test_what_a_page_shows_in_python_runs(
     page: str, desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(gateway.client.ask.__kwdefaults__, "url", desk.url)
-    (code,) = re.findall(
-        r"```python\n(.*?)```", (ROOT / "docs" / page).read_text("utf-8"), re.DOTALL
-    )
+    monkeypatch.setitem(consilium.ask.__kwdefaults__, "url", desk.url)
+    shown = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text("utf-8"), re.DOTALL)
 
-    exec(code.replace(GATEWAY, desk.url), {})
-
-    assert "yes" in capsys.readouterr().out.lower()
+    for code in shown:
+        exec(code.replace(GATEWAY, desk.url), {})
+        assert "yes" in capsys.readouterr().out.lower()
 
 
 def test_every_python_that_is_shown_is_run() -> None:
-    """The modules of the pages on how to add one are held by tests of their own."""
+    """What the other pages show is held by tests of their own."""
     shown = {page.name for page in PAGES if "```python" in page.read_text("utf-8")}
 
-    assert shown == {"asking.md", "chat.md", "connectors.md", "datasets.md", "scorers.md"}
+    assert shown == {
+        *("asking.md", "chat.md", "client.md"),
+        *("connectors.md", "datasets.md", "evaluate.md", "scorers.md"),
+    }

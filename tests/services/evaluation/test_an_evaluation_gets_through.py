@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from limits import RateLimitItemPerSecond
 
-from gateway import client
-from gateway.client import GatewayError, GatewayRefused, Patience, ask
+from consilium import GatewayError, GatewayRefused, ask
+from consilium import patience as waiting
+from consilium.patience import Patience
 from gateway.door import admission, keys
 from models.metrics import score as bootstrap
 from services.evaluation.asking import Pace
@@ -25,7 +26,7 @@ LIMIT = 20
 
 @pytest.fixture
 def run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    monkeypatch.setattr(client, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(waiting, "FIRST_WAIT_S", 0.01)
     monkeypatch.setattr(bootstrap, "RESAMPLES", 20)  # intervals are looked at elsewhere
 
     def run(url: str, **kwargs: Any) -> dict[str, Any]:
@@ -130,8 +131,8 @@ def test_without_a_key_it_is_the_gateway_that_says_so(vllm, gateway, run, tmp_pa
 class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.now = 1000.0
-        monkeypatch.setattr(client.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(client.time, "sleep", self.sleep)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "sleep", self.sleep)
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -166,7 +167,7 @@ def test_all_wait_where_one_is_told_to(monkeypatch):
 def test_the_client_waits_too_where_it_is_given_patience(fake, monkeypatch):
     """As long as Retry-After says, in seconds or as a date."""
     clock = Clock(monkeypatch)
-    monkeypatch.setattr(client.time, "time", lambda: 784111777.0)
+    monkeypatch.setattr(time, "time", lambda: 784111777.0)
     gateway = fake(
         problem(429, retry_after="40"),
         problem(503, retry_after="Sun, 06 Nov 1994 08:50:07 GMT"),

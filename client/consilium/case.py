@@ -1,0 +1,98 @@
+"""A question, images and options → the JSON body of `POST /vqa`."""
+
+import base64
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Optional, Protocol, Union
+
+from typing_extensions import TypedDict
+
+from consilium.tiff import as_tiff
+from consilium.verdict import Language
+
+Modality = Literal[
+    "ct",
+    "mri",
+    "xray",
+    "ultrasound",
+    "nuclear",
+    "photograph",
+    "fundus",
+    "endoscopy",
+    "microscopy",
+]
+
+
+class Array(Protocol):
+    """Of numpy, or of what turns into one: [rows, columns] of greys, [rows, columns, 3] of RGB."""
+
+    def __array__(self) -> Any: ...
+
+
+File = Union[str, "os.PathLike[str]", bytes, Array]  # its path, what it holds, or pixels
+# Or, of a DICOM, what of it is to be shown: {"data": File, "frame": 3, "window": "lung"}. What is
+# at hand as base64 stands in `base64`, in the place of `data`.
+Image = Union[File, Mapping[str, Any]]
+Images = Union[Image, Sequence[Image]]
+
+
+class Options(TypedDict, total=False):
+    """How the panel is to be asked; None is the gateway's own default, here and below."""
+
+    workers: Optional[Sequence[str]]
+    summarise: Optional[Literal["auto", "always", "never"]]
+    rounds: Optional[Literal[1, 2]]
+    wait: Optional[Literal["all", "enough"]]
+    deadline_s: Optional[float]
+    max_risk: Optional[float]
+    grounding: Optional[bool]
+    coverage: Optional[float]
+
+
+class Fields(Options, total=False):
+    """What a case may hold beside question and images."""
+
+    language: Optional[Language]
+    context: Optional[str]
+    modality: Optional[Modality]
+    choices: Optional[Sequence[str]]
+    options: Optional[Mapping[str, Any]]  # those above in one, as POST /vqa has them
+
+
+def case_json(images: Images, question: str, fields: Mapping[str, Any]) -> bytes:
+    """The JSON body of `POST /vqa`; `fields` are those of Fields. One that is not known here goes
+    on as it is: whether there is such a field is the gateway's to say.
+
+    Raises OSError for a file that cannot be read, TypeError for an array that is no picture.
+    """
+    alone = isinstance(images, (str, bytes)) or not isinstance(images, Sequence)
+    given: Any = [images] if alone else images
+    known = Options.__annotations__
+    case = {name: value for name, value in fields.items() if name not in known}
+    options = {name: value for name, value in fields.items() if name in known}
+    case["options"] = dict(case.get("options") or {}) | options
+    case["question"] = question
+    case["images"] = [_sent(image) for image in given]
+    # ASCII: what is no text (half a surrogate pair) the gateway refuses in its own words.
+    return json.dumps(case).encode()
+
+
+def _sent(image: Image) -> Any:
+    if not isinstance(image, Mapping):
+        return encode(image)
+    sent = dict(image)
+    sent["data"] = sent.pop("base64") if "base64" in sent else encode(sent["data"])
+    return sent
+
+
+def encode(image: File) -> str:
+    """An image file as base64, the way a JSON case carries it."""
+    if isinstance(image, bytes):
+        data = image
+    elif isinstance(image, (str, os.PathLike)):
+        data = Path(image).read_bytes()
+    else:
+        data = as_tiff(image)
+    return base64.b64encode(data).decode()

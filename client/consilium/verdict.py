@@ -1,0 +1,181 @@
+"""What a gateway replies. `/docs` of a running one says what each field means.
+
+A field that a newer gateway has and this client does not know is kept as it came.
+"""
+
+from typing import Literal, Optional
+
+from pydantic import BaseModel, ConfigDict
+
+Language = Literal["en", "es", "zh"]
+
+
+class _Reply(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class AnswerError(_Reply):
+    kind: str
+    detail: str
+    max_chars: Optional[int] = None
+
+
+class Alternative(_Reply):
+    begins: str
+    whole: bool
+    probability: float
+
+
+class Remembered(_Reply):
+    """A training case that a worker goes by."""
+
+    id: str
+    question: str
+    answer: str
+    likeness: float
+
+
+class Likeness(_Reply):
+    image: float
+    question: float
+    manner: str
+
+
+class Answer(_Reply):
+    """What one worker said, or (with `error`) why it said nothing."""
+
+    worker: str
+    round: int = 1
+    text: Optional[str] = None
+    confidence: Optional[float] = None  # raw
+    alternatives: tuple[Alternative, ...] = ()
+    remembers: tuple[Remembered, ...] = ()
+    likeness: Optional[Likeness] = None
+    weight: Optional[float] = None
+    seconds: float
+    error: Optional[AnswerError] = None
+
+
+class Familiarity(_Reply):
+    image: Optional[float] = None
+    question: Optional[float] = None
+    unfamiliar: bool
+    why: Optional[str] = None
+
+
+class Dissent(_Reply):
+    """An answer that did not win, and who gave it."""
+
+    text: str
+    workers: tuple[str, ...]
+    weight: float
+
+
+class Summary(_Reply):
+    by: str
+    faithful: Optional[bool]
+    seconds: float
+
+
+class ImageShown(_Reply):
+    """What of one image the workers were shown."""
+
+    frame: int = 1
+    of: int = 1
+    window: Optional[tuple[float, float]] = None
+    converted: bool = False
+
+
+class SetMember(_Reply):
+    text: str
+    share: float
+
+
+class PredictionSet(_Reply):
+    """The smallest set of answers that holds the right one in `coverage` of cases; null: none is
+    claimed, and why."""
+
+    coverage: float
+    answers: Optional[tuple[SetMember, ...]]
+    why: Optional[str] = None
+
+
+class Verdict(_Reply):
+    id: str
+    status: str = "answered"  # or "abstained"
+    answer: Optional[str]
+    best_guess: Optional[str] = None
+    language: Language
+    agreement: Optional[float]
+    confidence: Optional[float] = None  # calibrated
+    familiarity: Optional[Familiarity] = None
+    prediction_set: Optional[PredictionSet] = None
+    grounding: Optional[float] = None
+    images: tuple[ImageShown, ...] = ()
+    answers: tuple[Answer, ...]
+    dissent: tuple[Dissent, ...]
+    summary: Summary
+    learned_from: Optional[str] = None
+    panel: str
+    seconds: float
+    cached: bool = False
+    cached_from: Optional[str] = None
+
+
+class Provisional(_Reply):
+    """How the vote stands while workers are still being waited for. It may turn."""
+
+    answer: str
+    workers: tuple[str, ...]
+    agreement: Optional[float]
+    heard: int
+    asked: int
+
+
+class Seat(_Reply):
+    """One worker of the panel, and how it is now."""
+
+    name: str
+    family: str
+    languages: tuple[str, ...]
+    max_images: int
+    reachable: bool
+    resting_s: Optional[float] = None
+    model: Optional[str]
+    calibrated: Optional[bool] = None
+
+
+class SummariserSeat(_Reply):
+    languages: tuple[str, ...]
+    reachable: bool
+    model: Optional[str]
+
+
+class PanelReport(_Reply):
+    """Who sits on the panel, how well they are, and what a case may hold."""
+
+    panel: str
+    quorum: int
+    deadline_s: float
+    workers: tuple[Seat, ...]
+    summariser: Optional[SummariserSeat]
+    learned_from: Optional[str] = None
+    reload_error: Optional[str] = None
+    store_reachable: bool
+    max_images: int
+    max_image_mb: float
+    max_body_mb: float
+    max_question_chars: int
+    max_context_chars: int
+    min_image_side: int
+    max_image_aspect: float
+
+
+class Problem(_Reply):
+    """Why there is no verdict (RFC 9457). `answers` is there when too few workers gave one."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    answers: Optional[tuple[Answer, ...]] = None

@@ -1,0 +1,127 @@
+"""HTTP between a client and a gateway: headers, and what a response means."""
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
+from typing import Optional, TypeVar, Union
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from consilium.errors import (
+    MAY_PASS,
+    GatewayError,
+    GatewayRefused,
+    GatewayUnreachable,
+)
+from consilium.verdict import Answer, Problem, Provisional, Verdict
+
+JSON = {"content-type": "application/json"}
+EVENTS = {"accept": "text/event-stream"}
+KINDS: dict[str, type[BaseModel]] = {
+    "answer": Answer,
+    "failure": Answer,
+    "provisional": Provisional,
+    "verdict": Verdict,
+    "problem": Problem,
+}
+
+Reply = TypeVar("Reply", bound=BaseModel)
+Event = Union[Answer, Provisional, Verdict]
+
+
+def bearer(key: Optional[str] = None) -> dict[str, str]:
+    """The header that carries `key`, else $CONSILIUM_KEY, else nothing.
+
+    Raises GatewayError for one that no header can carry.
+    """
+    key = (key or os.environ.get("CONSILIUM_KEY", "")).strip()
+    if not re.fullmatch("[!-~]*", key):
+        raise GatewayError(
+            "The key holds a character that no key has: copy it anew, from consilium_ to its end, "
+            "into CONSILIUM_KEY."
+        )
+    return {"authorization": f"Bearer {key}"} if key else {}
+
+
+def trusts_env(url: str) -> bool:
+    """Proxies from the environment are for other machines: this one has no need of them.
+
+    Raises GatewayUnreachable for an address that is none.
+    """
+    try:
+        return httpx.URL(url).host not in {"127.0.0.1", "localhost", "::1"}
+    except httpx.InvalidURL as error:
+        raise no_verdict(url, error) from error
+
+
+def no_verdict(url: str, error: Exception) -> GatewayUnreachable:
+    """What to say where there was no response; an address that is none will not be one later."""
+    return GatewayUnreachable(
+        f"No verdict from {url} ({type(error).__name__}); is the gateway up?",
+        may_pass=not isinstance(error, (httpx.InvalidURL, httpx.UnsupportedProtocol)),
+    )
+
+
+def read_reply(response: httpx.Response, kind: type[Reply]) -> Reply:
+    """What the gateway replied; raises GatewayRefused or GatewayUnreachable."""
+    retry_after_s = _seconds(response.headers.get("retry-after", ""))
+    try:
+        if response.is_success:
+            return kind.model_validate_json(response.content)
+        problem = Problem.model_validate_json(response.content)
+    except ValidationError as error:
+        raise GatewayUnreachable(
+            f"{response.url.host} answered HTTP {response.status_code}, but not as a gateway does.",
+            response.status_code in MAY_PASS,
+            retry_after_s,
+        ) from error
+    raise GatewayRefused(problem, retry_after_s)
+
+
+def _seconds(retry_after: str) -> Optional[float]:
+    """How long a Retry-After asks to wait: seconds, or a date (RFC 9110, section 10.2.3)."""
+    if retry_after.isdecimal():
+        return float(retry_after)
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except (TypeError, ValueError):  # Python 3.9 raises the former
+        return None
+
+
+class EventReader:
+    """Bytes of a `text/event-stream` of the gateway's → its events."""
+
+    def __init__(self) -> None:
+        self._name, self._rest = "", b""
+
+    def read(self, chunk: bytes) -> Iterator[Event]:
+        """Those that end in `chunk`.
+
+        Raises GatewayRefused where the case came to a problem after all, GatewayUnreachable for
+        what no gateway sends.
+        """
+        # Not httpx's lines: other marks that end a line may stand within an answer.
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        for line in lines:
+            field, _, value = line.partition(b": ")
+            if field == b"event":
+                self._name = value.decode("ascii", "replace")
+            elif field == b"data" and self._name in KINDS:
+                yield self._event(value)
+
+    def end(self) -> GatewayUnreachable:
+        """Why there is no verdict where the bytes end without one."""
+        return GatewayUnreachable("The gateway hung up before its verdict.", may_pass=True)
+
+    def _event(self, data: bytes) -> Event:
+        try:
+            found = KINDS[self._name].model_validate_json(data)
+        except ValidationError as error:
+            raise GatewayUnreachable(f"This {self._name} is not as a gateway sends it.") from error
+        if isinstance(found, Problem):
+            raise GatewayRefused(found)
+        assert isinstance(found, (Answer, Provisional, Verdict))
+        return found

@@ -1,0 +1,71 @@
+"""`response_format` of a chat: the JSON object that the reply's text is to be, as far as a verdict
+can fill it."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.contract import InvalidCase, Verdict
+
+FIGURES = ("agreement", "confidence", "grounding")  # null where they are not known
+MAY_BE = {"answer": {"string"}, "unfamiliar": {"boolean", "null"}} | {
+    name: {"number", "null"} for name in FIGURES
+}
+NOTES = {"title", "description", "default", "examples"}
+TEXT: tuple[Any, ...] = (None, {}, {"type": "text"})
+HOW = (
+    "response_format: an answer is plain text, or by a json_schema an object of `answer` (a "
+    "string; its enum are the choices) and of agreement, confidence, grounding (number or null) "
+    "and unfamiliar (boolean or null)."
+)
+
+
+@dataclass(frozen=True)
+class Form:
+    """`fields` in the order of the schema; `choices` are the answers that it allows, if it does."""
+
+    fields: tuple[str, ...]
+    choices: tuple[str, ...] | None
+
+    def filled(self, verdict: Verdict) -> str:
+        known = verdict.familiarity
+        values: dict[str, Any] = {name: getattr(verdict, name) for name in ("answer", *FIGURES)}
+        values["unfamiliar"] = known.unfamiliar if known else None
+        return json.dumps({name: values[name] for name in self.fields}, ensure_ascii=False)
+
+
+def read(sent: Any) -> Form | None:
+    """The form that is asked for; None for plain text. Raises InvalidCase for any other."""
+    if sent in TEXT:
+        return None
+    try:
+        schema = sent["json_schema"]["schema"]
+        properties: dict[str, Any] = schema["properties"]
+        kinds = {name: _kinds(each, schema) for name, each in properties.items()}
+        choices = kinds["answer"][1]
+        fits = sent["type"] == "json_schema" and set(schema.get("required", ())) <= kinds.keys()
+        for name, (types, texts) in kinds.items():
+            fits &= MAY_BE[name] <= types and (texts is None or name == "answer")
+    except (AttributeError, KeyError, TypeError):
+        fits = False
+    if not fits:
+        raise InvalidCase(HOW)
+    return Form(tuple(properties), choices)
+
+
+def _kinds(schema: Any, whole: Any) -> tuple[set[str], tuple[str, ...] | None]:
+    """The types that a property may have, and the texts that it may be.
+
+    Raises AttributeError, KeyError or TypeError for one that is limited in another way.
+    """
+    if place := schema.get("$ref"):
+        schema = whole["$defs"][place.removeprefix("#/$defs/")]
+    found: set[str] = set()
+    for part in schema.get("anyOf") or [schema]:
+        if unknown := part.keys() - NOTES - ({"type", "enum"} if part is schema else {"type"}):
+            raise KeyError(min(unknown))
+        found |= {part["type"]} if isinstance(part["type"], str) else set(part["type"])
+    texts = schema.get("enum")
+    if not isinstance(texts, list | None):
+        raise TypeError("enum")
+    return found, None if texts is None else tuple(texts)

@@ -183,13 +183,14 @@ def mock() -> Iterator[str]:
 
 
 async def serve() -> None:
-    asked: Counter[bytes] = Counter()  # by case: the head of its body
+    asked: Counter[bytes] = Counter()  # by question
     times: list[float] = []
     verdict, panel = (each.model_dump_json().encode() for each in (VERDICT, PANEL))
 
     async def vqa(request: web.Request) -> web.Response:
         times.append(time.monotonic())
-        asked[(await request.read())[:60].partition(b"?")[0]] += 1
+        _, _, question = (await request.read()).partition(b'"question"')
+        asked[question[:40].partition(b"?")[0]] += 1
         await asyncio.sleep(SECONDS)
         times.append(time.monotonic())
         return web.Response(body=verdict, headers=JSON)

@@ -145,7 +145,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         panel = seated(request)
         draft = await intake.read(request, panel.settings)
         await admission.count(key, service.settings.load)
-        case = await intake.case_of(draft, panel.settings.limits, key.tenant)
+        case = await intake.case_of(draft, panel.settings, service.archive(key.tenant), key.tenant)
         ask = partial(answer, request, case, panel, key)
         if stream.is_preferred(",".join(request.headers.getlist("accept"))):
             opening = stream.opened(case, panel, ask)
@@ -179,7 +179,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         chat, fields = openai_api.read(content, panel.settings)
         draft = await intake.draft_of(fields, panel.settings.limits)
         await admission.count(key, service.settings.load)
-        case = await intake.case_of(draft, panel.settings.limits, key.tenant)
+        case = await intake.case_of(draft, panel.settings, service.archive(key.tenant), key.tenant)
         ask = partial(answer, request, case, panel, key)
         if chat.stream:
             opening = stream.opened(case, panel, ask)

@@ -6,20 +6,30 @@ Refused                  the case ends here; the caller reads a Problem
   Unauthorized      401  no key, or none that is known here
   Forbidden         403  a key that may not do this
   UnknownModel      404  a chat with a model that is not here
+  NotInArchive      404  a study, series or instance that the archive has not, or not for this key
   TooSlow           408  the body did not come in time
   TooLarge          413  the body, an image or their number is over a limit
   UnsupportedMedia  415  not an image format, or not a body type, that is served
   InvalidCase       422  readable, but not a case this panel can take
   TooMany           429  more than the key may ask in a minute
+  ArchiveFailed     502  the archive does not answer, or not as it should
   TooFewAnswers     503  fewer workers than the quorum answered
   Busy              503  as many cases are under way, and waiting, as the gateway takes
 """
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 Language = Literal["en", "es", "zh"]
 # How an image was made, as far as workers' competence may depend on it.
@@ -132,6 +142,33 @@ AskedWindow = Annotated[
 ]
 
 
+SLICES = re.compile(r"(?:(even|max|average)(?: |$))?(?:([1-9]\d{0,5})-([1-9]\d{0,5}))?")
+KEY_SLICES = re.compile(r"[1-9]\d{0,5}(,[1-9]\d{0,5})*")
+
+
+def _slices(text: str) -> str:
+    plain = re.sub(r" *([,-]) *", r"\1", " ".join(text.split()))
+    if plain and (SLICES.fullmatch(plain) or KEY_SLICES.fullmatch(plain)):
+        return plain
+    raise ValueError(
+        "send even, max or average, a range such as 40-120 or max 40-120, or slices such as "
+        "12,40,88, counted from 1"
+    )
+
+
+# "max 40-120", or "12,40,88".
+AskedSlices = Annotated[str, AfterValidator(_slices)]
+
+
+def _uid(text: str) -> str:
+    if len(text) <= 64 and re.fullmatch(r"[0-9]+(\.[0-9]+)+", text):
+        return text
+    raise ValueError("is no DICOM UID; send numbers with dots between, at most 64 characters")
+
+
+Uid = Annotated[str, AfterValidator(_uid)]  # PS3.5 9.1
+
+
 class AskedImage(_Sent):
     """One image of a case, and what of it is to be shown to the workers."""
 
@@ -156,6 +193,21 @@ def _asked_image(value: Any) -> Any:
     raise ValueError("send an image as base64, or as an object with its base64 in `data`")
 
 
+class ArchivedImages(_Sent):
+    """Images that the gateway fetches from the one archive that it knows, by their UIDs."""
+
+    study: Uid = Field(description="Study Instance UID.")
+    series: Uid | None = Field(
+        default=None, description="Series Instance UID; null: the study's only one with images."
+    )
+    instances: tuple[Uid, ...] | None = Field(
+        default=None, min_length=1, description="SOP Instance UIDs; null: all of the series."
+    )
+    window: AskedWindow | None = Field(
+        default=None, description="As of an image; one for the whole series."
+    )
+
+
 class CaseFields(_Sent):
     """What JSON and multipart requests have in common."""
 
@@ -174,18 +226,40 @@ class CaseFields(_Sent):
     choices: tuple[str, ...] | None = Field(
         default=None, min_length=2, max_length=64, description="The only answers allowed."
     )
+    slices: AskedSlices | None = Field(
+        default=None,
+        description="The images are the files of one series, or a file of many frames: which "
+        "slices of it are shown, counted from 1 in the order of their positions. even: as many as "
+        "the panel takes, evenly spaced; 40-120: such of these; 12,40,88: these; max or average: "
+        "all in one picture, max 40-120 those. null: each image is one picture; a zip, or what "
+        "the archive gives, is taken for even.",
+    )
+    dicomweb: ArchivedImages | None = Field(
+        default=None, description="In place of images, where the gateway has an archive."
+    )
     options: Options = Options()
 
 
 class CaseRequest(CaseFields):
     """The JSON body of `POST /vqa`. GET /panel states the limits on sizes and numbers."""
 
+    model_config = ConfigDict(json_schema_extra=lambda schema: schema["required"].remove("images"))
+
     images: tuple[
         Annotated[
             AskedImage, BeforeValidator(_asked_image, json_schema_input_type=str | AskedImage)
         ],
         ...,
-    ] = Field(description="base64 or data URI, or an object that says what of it is shown.")
+    ] = Field(
+        description="base64 or data URI, or an object that says what of it is shown; or one zip "
+        "of a series. Left out where `dicomweb` names them.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _images_are_here_or_in_the_archive(cls, sent: Any) -> Any:
+        named = isinstance(sent, dict) and sent.get("dicomweb") is not None
+        return {"images": (), **sent} if named else sent
 
 
 class AnswerError(_Frozen):
@@ -299,6 +373,23 @@ class Summary(_Frozen):
     seconds: float
 
 
+class SeriesShown(_Frozen):
+    """Which part of a series one picture is."""
+
+    first: int = Field(description="Slice, from 1, in the order of their positions.")
+    last: int = Field(description="The same as `first` where one slice is shown.")
+    of: int = Field(description="How many slices the series has.")
+    projection: Literal["max", "average"] | None = Field(
+        default=None, description="How the slices became one picture; null: it is one slice."
+    )
+    faults: tuple[str, ...] = Field(
+        default=(), description="What is odd about the series: gaps, doubles, a tilted gantry."
+    )
+    study: Uid | None = Field(default=None, description="Where it came from the archive.")
+    series: Uid | None = None
+    instances: tuple[Uid, ...] = Field(default=(), description="What the picture was made from.")
+
+
 class ImageShown(_Frozen):
     """What of one image the workers were shown."""
 
@@ -312,6 +403,11 @@ class ImageShown(_Frozen):
     )
     converted: bool = Field(
         default=False, description="It was decoded; false: passed on as it was sent, stripped."
+    )
+    series: SeriesShown | None = Field(
+        default=None,
+        description="Of a series: what of it this is. Left out for an image of its own.",
+        exclude_if=lambda series: series is None,
     )
 
 
@@ -433,6 +529,12 @@ class PanelReport(_Frozen):
     max_context_chars: int
     min_image_side: int
     max_image_aspect: float
+    max_slices: int
+    max_series_mb: float
+    series_s: float
+    archive: bool = Field(
+        default=False, description="Whether a case may name images in an archive."
+    )
 
 
 class Problem(_Frozen):
@@ -490,6 +592,10 @@ class UnknownModel(Refused):
     status, title = 404, "Model not found"
 
 
+class NotInArchive(Refused):
+    status, title = 404, "Not in the archive"
+
+
 class TooSlow(Refused):
     status, title = 408, "Too slow"
     headers: Mapping[str, str] = {"connection": "close"}
@@ -511,6 +617,10 @@ class InvalidCase(Refused):
 
 class TooMany(Refused):
     status, title = 429, "Too many requests"
+
+
+class ArchiveFailed(Refused):
+    status, title = 502, "Archive failed"
 
 
 class Busy(Refused):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway import model_server, summariser
+from gateway.archive import Archive
 from gateway.case import Case
 from gateway.contract import InvalidCase, PanelReport, Seat, SummariserSeat, Verdict
 from gateway.drift import Drift
@@ -124,7 +125,9 @@ class Service:
                 verdict, whole = await _asked(case, panel, began, tell)
             self._drift.saw(verdict, tuple(image.identity for image in case.images))
             if whole:
-                await keep(self.store, key, verdict)
+                # What was shown is the caller's own: another file may look the same, and the UIDs
+                # of an archive are nothing to keep.
+                await keep(self.store, key, verdict.model_copy(update={"images": ()}))
         return verdict
 
     async def _recalled(self, known: Verdict, case: Case, panel: Panel, began: float) -> Verdict:
@@ -133,6 +136,12 @@ class Service:
             grounding = await panel.grounding(case, known.answers, time.monotonic())
             known = known.model_copy(update={"grounding": grounding})
         return _again(known, case, began)
+
+    def archive(self, tenant: str) -> Archive | None:
+        """As that tenant sees it; None without [archive]."""
+        if self.settings.archive is None:
+            return None
+        return Archive(self.http, self.settings.archive, tenant, self.settings.limits)
 
     async def report(self) -> PanelReport:
         """Who sits there, and how well they are."""
@@ -169,6 +178,7 @@ class Service:
             reload_error=self.reload_error,
             store_reachable=store_reachable,
             **settings.limits.model_dump(),
+            archive=settings.archive is not None,
         )
 
     async def _probe(self) -> tuple[bool, list[Probed]]:
@@ -245,7 +255,7 @@ def _changes(old: Settings, new: Settings) -> dict[str, list[str]]:
     ]
     tables += [
         (name, getattr(old, name), getattr(new, name))
-        for name in ("panel", "summariser", "limits", "load")
+        for name in ("panel", "summariser", "limits", "load", "archive")
     ]
     changed = [
         f"{name}.{key}"

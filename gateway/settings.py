@@ -3,7 +3,8 @@
 The file says who sits on the panel. The environment overrides URLs and secrets only:
 CONSILIUM_WORKER_<NAME>_URL, CONSILIUM_SUMMARISER_URL, CONSILIUM_STORE, CONSILIUM_SECRET (or
 CONSILIUM_SECRET_FILE, which holds it) and CONSILIUM_KEYS, the file of API keys; CONSILIUM_PANEL
-names the panel file.
+names the panel file. CONSILIUM_ARCHIVE_AUTHORIZATION is the Authorization header that the archive
+wants.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ import os
 import re
 import secrets
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from string import Formatter
@@ -25,12 +26,13 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretBytes,
+    SecretStr,
     ValidationError,
     field_validator,
     model_validator,
 )
 
-from gateway.contract import Language
+from gateway.contract import Language, Uid
 from gateway.verdict.competence import Competence, CompetenceError, load_competence
 from gateway.verdict.grey_answers import GreyAnswers, GreyAnswersError, beside, load_grey_answers
 
@@ -200,6 +202,9 @@ class Limits(_Frozen):
     max_image_aspect: float = Field(
         default=20, ge=1, description="The longer side by the shorter: more is a line, no picture."
     )
+    max_slices: int = Field(default=2_000, ge=1, description="Files and frames of a series.")
+    max_series_mb: float = Field(default=1_000, gt=0, description="All files of it, unpacked.")
+    series_s: float = Field(default=30, gt=0, description="To sort, fetch and decode a series.")
 
 
 class Load(_Frozen):
@@ -241,6 +246,35 @@ class Http(_Frozen):
     )
 
 
+def _check_archive(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.query or parts.fragment or parts.username or parts.password:
+        raise ValueError("must be an address alone; its key is CONSILIUM_ARCHIVE_AUTHORIZATION")
+    _check_url(f"{parts.scheme}://{parts.netloc}")
+    return url.rstrip("/")
+
+
+class ArchiveSettings(_Frozen):
+    """The one archive that cases may name images in, and answers may go back to."""
+
+    url: Annotated[str, AfterValidator(_check_archive)] = Field(
+        description="Of its DICOMweb services: what stands before /studies."
+    )
+    timeout_s: float = Field(default=20, gt=0, description="For each of its answers.")
+    tenants: dict[str, tuple[Uid, ...]] | None = Field(
+        default=None,
+        description="Whose studies a tenant may ask about, as the beginnings of their UIDs, and "
+        "who is not named about none; null: everybody about all.",
+    )
+    authorization: SecretStr | None = Field(default=None, description="From the environment.")
+
+    def shows(self, study: str, tenant: str) -> bool:
+        """Whether a tenant may ask about it."""
+        if self.tenants is None:
+            return True
+        return any(f"{study}.".startswith(f"{root}.") for root in self.tenants.get(tenant, ()))
+
+
 class AuditSettings(_Frozen):
     folder: str | None = Field(default=None, description="null: none is kept.")
     days: int = Field(default=90, ge=1, description="Older files are deleted.")
@@ -256,6 +290,7 @@ class Settings(_Frozen):
     load: Load = Load()
     audit: AuditSettings = AuditSettings()
     http: Http = Http()
+    archive: ArchiveSettings | None = None
     competence: Competence | None = None
     grey_answers: GreyAnswers | None = None
     panel_hash: str
@@ -269,6 +304,16 @@ class Settings(_Frozen):
     @property
     def families(self) -> dict[str, str]:
         return {worker.name: worker.family for worker in self.workers}
+
+    def most_images(self, language: Language, workers: Collection[str] | None) -> int:
+        """With so many a quorum of the workers (null: all) can be asked in that language; of fewer
+        than a quorum, each of them. At least 1: what nobody can be asked is refused elsewhere."""
+        takes = sorted(
+            worker.max_images
+            for worker in self.workers
+            if language in worker.languages and (workers is None or worker.name in workers)
+        )
+        return min(takes[-self.panel.quorum :], default=1)
 
     @property
     def audit_folder(self) -> Path | None:
@@ -387,7 +432,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: line {line} is not UTF-8; save the file as UTF-8") from error
     except (ValueError, RecursionError) as error:
         raise SettingsError(f"{path}: not TOML: {error}; mend that line") from error
-    tables = ("panel", "summariser", "limits", "load", "audit", "http")
+    tables = ("panel", "summariser", "limits", "load", "audit", "http", "archive")
     for key in content:
         if key not in {*tables, "worker"}:
             raise SettingsError(
@@ -402,6 +447,10 @@ def _read(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: worker must be a list of tables; write each as [[worker]]")
     if any("external" in table for table in [*seats, content.get("summariser", {})]):
         raise SettingsError(f"{path}: external follows from url; remove the key")
+    if "authorization" in content.get("archive", {}):
+        raise SettingsError(
+            f"{path}: archive.authorization is for the environment: CONSILIUM_ARCHIVE_AUTHORIZATION"
+        )
     return content
 
 
@@ -442,6 +491,9 @@ def _with_environment(content: dict[str, Any], environ: Mapping[str, str]) -> di
         filled["panel"] = content.get("panel", {}) | {"store": store}
     if keys := environ.get("CONSILIUM_KEYS"):
         filled["keys"] = keys
+    if "archive" in content:
+        authorization = environ.get("CONSILIUM_ARCHIVE_AUTHORIZATION")
+        filled["archive"] = content["archive"] | {"authorization": authorization}
     given = _secret(environ)
     # A random one is safe: other processes then merely cannot share the cache.
     secret = given or secrets.token_bytes(32)

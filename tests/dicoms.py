@@ -70,3 +70,23 @@ def sent(data: bytes, frame: int | None = None, window: Any = None) -> CaseImage
 def shown(data: bytes, frame: int | None = None, window: Any = None) -> np.ndarray:
     """Its pixels."""
     return np.asarray(Image.open(io.BytesIO(sent(data, frame, window).data)))
+
+
+AXIAL = [1, 0, 0, 0, 1, 0]
+
+
+def stack(count: int, **tags: Any) -> list[bytes]:
+    """The files of a CT series, each of one value: 10 HU more from slice to slice, 2 mm apart; the
+    window shows that value as it is."""
+    shared = {name: generate_uid() for name in ("StudyInstanceUID", "SeriesInstanceUID")}
+    shared |= {"FrameOfReferenceUID": generate_uid(), "PatientID": "P1"}
+    shared |= {"WindowCenter": 128, "WindowWidth": 256, "ImageOrientationPatient": AXIAL}
+    return [
+        dicom_of(
+            np.full((16, 16), 10 * at, "<i2"),
+            **shared
+            | {"ImagePositionPatient": [0, 0, 2 * at], "InstanceNumber": count - at}
+            | tags,
+        )
+        for at in range(count)
+    ]

@@ -39,7 +39,7 @@ FLOORS: dict[str, list[str]] = {
         "watch verdict",
         "breaker drift model_server store",
         "settings",
-        "grey",
+        "archive grey",
         "door intake panel summariser",
         "service",
         "out",
@@ -57,7 +57,7 @@ FLOORS: dict[str, list[str]] = {
         "recipes zoo",
     ],
     "services": [
-        "running",
+        "archive running",
         "evaluation",
         "cli",
     ],

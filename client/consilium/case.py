@@ -58,6 +58,8 @@ class Fields(Options, total=False):
     context: Optional[str]
     modality: Optional[Modality]
     choices: Optional[Sequence[str]]
+    slices: Optional[str]
+    dicomweb: Optional[Mapping[str, Any]]  # then there are no images
     options: Optional[Mapping[str, Any]]  # those above in one, as POST /vqa has them
 
 

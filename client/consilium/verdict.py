@@ -77,6 +77,19 @@ class Summary(_Reply):
     seconds: float
 
 
+class SeriesShown(_Reply):
+    """Which part of a series one picture is."""
+
+    first: int
+    last: int
+    of: int
+    projection: Optional[str] = None
+    faults: tuple[str, ...] = ()
+    study: Optional[str] = None
+    series: Optional[str] = None
+    instances: tuple[str, ...] = ()
+
+
 class ImageShown(_Reply):
     """What of one image the workers were shown."""
 
@@ -84,6 +97,7 @@ class ImageShown(_Reply):
     of: int = 1
     window: Optional[tuple[float, float]] = None
     converted: bool = False
+    series: Optional[SeriesShown] = None
 
 
 class SetMember(_Reply):
@@ -169,6 +183,10 @@ class PanelReport(_Reply):
     max_context_chars: int
     min_image_side: int
     max_image_aspect: float
+    max_slices: int
+    max_series_mb: float
+    series_s: float
+    archive: bool = False
 
 
 class Problem(_Reply):

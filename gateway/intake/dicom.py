@@ -8,8 +8,10 @@ header calls representative, else the first.
 import io
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pydicom
@@ -83,6 +85,7 @@ MADE_FROM_PICTURES = {
     "RESP", "RTDOSE", "RTINTENT", "RTPLAN", "RTRAD", "RTRECORD", "RTSEGANN", "RTSTRUCT", "RWV",
     "SEG", "SMR", "SR", "SRF", "STAIN", "TEXTUREMAP", "VA", "XAPROTOCOL",
 }  # fmt: skip
+OF_ITS_OWN = "DICOM of a kind of its own"
 # Of a slide's tiles (C.8.12.4), or of a pyramid's, no single one is the picture.
 TILED = {STORAGE + "77.1.6", STORAGE + "77.1.9"}
 
@@ -118,8 +121,45 @@ def show(data: bytes, place: str, frame: int | None, window: AskedWindow | None)
         InvalidCase: it is, but not in that frame or window.
         ValueError and whatever else numpy and the codecs raise for a damaged file
     """
+    with told_by_tag(place):
+        header = opened(data, place)
+        number_of_frames = int(header.NumberOfFrames)
+        index = frame_of_file(header, frame, place) - 1
+        photometric = header.PhotometricInterpretation
+        if window is not None and photometric not in GREY:
+            raise InvalidCase(
+                f"{place} has colours, and no grey scale to window. Leave window out."
+            )
+        stored = decode(header, index, place)
+        shown_in = None
+        if photometric in GREY:
+            asked = window_of(window, header, place)
+            pixels, shown_in = greys(stored, header, index, asked)
+        elif photometric == "PALETTE COLOR":
+            _count_palettes_bits(header)
+            pixels = _palette(stored, header)
+        else:
+            pixels = _to_8_bits(stored, int(header.BitsStored))
+        return Shown(
+            square(Image.fromarray(pixels), header, index, place),
+            modality_of(header),
+            ImageShown(frame=index + 1, of=number_of_frames, window=shown_in, converted=True),
+        )
+
+
+def opened(data: bytes, place: str) -> Any:
+    """A header, with its pixels, that is fit to be decoded."""
+    header = read(io.BytesIO(data), place)
+    _check_object(header, place)
+    _complete(header, place)
+    return header
+
+
+@contextmanager
+def told_by_tag(place: str) -> Iterator[None]:
+    """Names the tag of a header that cannot be made sense of."""
     try:
-        return _show(data, place, frame, window)
+        yield
     except BytesLengthException as error:  # the one of pydicom's that is no ValueError
         raise ValueError("a value of another length than its kind has") from error
     except NoNumber as error:
@@ -133,35 +173,13 @@ def show(data: bytes, place: str, frame: int | None, window: AskedWindow | None)
         ) from error
 
 
-def _show(data: bytes, place: str, frame: int | None, window: AskedWindow | None) -> Shown:
-    header = _read(data, place)
-    _check_object(header, place)
-    _complete(header, place)
-    number_of_frames = int(header.NumberOfFrames)
-    index = _frame(header, number_of_frames, frame, place) - 1
-    photometric = header.PhotometricInterpretation
-    if window is not None and photometric not in GREY:
-        raise InvalidCase(f"{place} has colours, and no grey scale to window. Leave window out.")
-    stored = _decode(header, index, place)
-    shown_in = None
-    if photometric in GREY:
-        asked = _window(window, header, place)
-        pixels, shown_in = greys(stored, header, index, asked)
-    elif photometric == "PALETTE COLOR":
-        _count_palettes_bits(header)
-        pixels = _palette(stored, header)
-    else:
-        pixels = _to_8_bits(stored, int(header.BitsStored))
-    return Shown(
-        _square(Image.fromarray(pixels), header, index, place),
-        MODALITIES.get(str(header.get("Modality"))),
-        ImageShown(frame=index + 1, of=number_of_frames, window=shown_in, converted=True),
-    )
+def modality_of(header: Any) -> Modality | None:
+    return MODALITIES.get(str(header.get("Modality")))
 
 
-def _read(data: bytes, place: str) -> Any:
-    """PS3.10 7.1: the header, with the transfer syntax that its (0002,0010) names and no other."""
-    file = io.BytesIO(data)
+def read(file: BinaryIO, place: str, **how: Any) -> Any:
+    """PS3.10 7.1: the header, with the transfer syntax that its (0002,0010) names and no other;
+    `how` is for pydicom.dcmread. The file is read from its beginning, and can seek."""
     read_preamble(file, force=True)
     meta = data_element_generator(file, False, True, lambda tag, *_: tag.group != 2)
     named = next((element.value for element in meta if element.tag == 0x00020010), None)
@@ -169,7 +187,8 @@ def _read(data: bytes, place: str) -> Any:
     if syntax == DeflatedExplicitVRLittleEndian:
         # It is inflated as a whole before anything can be checked, to any size.
         raise UnreadableImage(f"{place} is a deflated DICOM. Send it uncompressed, or as PNG.")
-    header = pydicom.dcmread(io.BytesIO(data), force=True)
+    file.seek(0)
+    header = pydicom.dcmread(file, force=True, **how)
     if not syntax:  # where there is none the first element tells
         implicit, little = header.original_encoding
         plain = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
@@ -179,28 +198,13 @@ def _read(data: bytes, place: str) -> Any:
 
 def _check_object(header: Any, place: str) -> None:
     """PS3.4 B.5: whether it is a picture, and PS3.5 10: whether it can be decoded."""
-    kind = UID(
-        str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID", ""))
-    )
-    # Only a name from the standard: an unknown value is the sender's own text.
-    is_known = kind.is_valid and kind.name != kind
-    name = kind.name if is_known else "DICOM of a kind of its own"
+    kind, name = _kind(header)
     if not any(header.get(keyword) for keyword in PIXELS):
         raise UnreadableImage(
             f"{place} is a DICOM without pixels: (0008,0016) SOP Class UID is {name}. "
             "Send one that holds an image."
         )
-    if kind.startswith(NO_PICTURES) and kind not in RT_IMAGES:
-        raise UnreadableImage(
-            f"{place} is no picture of a patient: (0008,0016) SOP Class UID is {name}. "
-            "Send the image that it was made from."
-        )
-    modality = str(header.get("Modality") or "").strip().upper()
-    if not is_known and modality in MADE_FROM_PICTURES:
-        raise UnreadableImage(
-            f"{place} is no picture of a patient: (0008,0060) Modality is {modality}. "
-            "Send the image that it was made from."
-        )
+    check_is_picture(header, place)
     if kind in TILED or _is_tiled(header):
         raise UnreadableImage(
             f"{place} is cut into tiles: (0008,0016) SOP Class UID is {name}. "
@@ -213,6 +217,31 @@ def _check_object(header: Any, place: str) -> None:
             f"{place}: (0002,0010) Transfer Syntax UID is {named}, which is not decoded here. "
             "Send it uncompressed, or as PNG."
         )
+
+
+def check_is_picture(header: Any, place: str) -> None:
+    """PS3.4 B.5; raises UnreadableImage."""
+    kind, name = _kind(header)
+    if kind.startswith(NO_PICTURES) and kind not in RT_IMAGES:
+        raise UnreadableImage(
+            f"{place} is no picture of a patient: (0008,0016) SOP Class UID is {name}. "
+            "Send the image that it was made from."
+        )
+    modality = str(header.get("Modality") or "").strip().upper()
+    if name == OF_ITS_OWN and modality in MADE_FROM_PICTURES:
+        raise UnreadableImage(
+            f"{place} is no picture of a patient: (0008,0060) Modality is {modality}. "
+            "Send the image that it was made from."
+        )
+
+
+def _kind(header: Any) -> tuple[UID, str]:
+    """Its SOP class, and what that is called."""
+    kind = UID(
+        str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID", ""))
+    )
+    # Only a name from the standard: an unknown value is the sender's own text.
+    return kind, kind.name if kind.is_valid and kind.name != kind else OF_ITS_OWN
 
 
 def _is_tiled(header: Any) -> bool:
@@ -267,8 +296,9 @@ def _tag(keyword: str) -> str:
     return f"({tag >> 16:04X},{tag & 0xFFFF:04X}) {name}"
 
 
-def _frame(header: Any, frames: int, asked: int | None, place: str) -> int:
-    """C.7.6.6, and (0028,6010) of C.7.6.6.1.4: which one, counted from 1."""
+def frame_of_file(header: Any, asked: int | None, place: str) -> int:
+    """C.7.6.6, and (0028,6010) of C.7.6.6.1.4: which one, counted from 1; raises InvalidCase."""
+    frames = int(header.NumberOfFrames)
     if asked is not None:
         if asked > frames:
             there = f"{frames} frames: send one from 1 to {frames}" if frames > 1 else "one frame"
@@ -279,7 +309,8 @@ def _frame(header: Any, frames: int, asked: int | None, place: str) -> int:
     return named if 1 <= named <= frames else 1
 
 
-def _window(asked: AskedWindow | None, header: Any, place: str) -> tuple[float, float] | None:
+def window_of(asked: AskedWindow | None, header: Any, place: str) -> tuple[float, float] | None:
+    """A preset as centre and width; raises InvalidCase where it is not for such an image."""
     if not isinstance(asked, str):
         return asked
     if header.get("Modality") not in (None, "", "CT"):
@@ -290,7 +321,7 @@ def _window(asked: AskedWindow | None, header: Any, place: str) -> tuple[float, 
     return WINDOWS[asked]
 
 
-def _decode(header: Any, index: int, place: str) -> NDArray[Any]:
+def decode(header: Any, index: int, place: str) -> NDArray[Any]:
     """PS3.5 8: the frame as it is stored, [rows, columns], or [rows, columns, 3] in RGB."""
     syntax = header.file_meta.TransferSyntaxUID
     try:
@@ -430,7 +461,7 @@ def _unsegmented(data: bytes, descriptor: Any, little_endian: bool) -> list[int]
     return entries
 
 
-def _square(image: Image.Image, header: Any, index: int, place: str) -> Image.Image:
+def square(image: Image.Image, header: Any, index: int, place: str) -> Image.Image:
     """10.7.1.3, C.7.6.3.1.7: a pixel that is higher than wide becomes so many more rows, one that
     is wider than high columns: nothing is lost."""
     for macro, keyword in SPACINGS:

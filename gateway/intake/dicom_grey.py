@@ -32,14 +32,51 @@ def greys(
     else the file's first, else the range that was found; None under a VOI LUT.
     """
     levels, counts, where = levels_of(stored)
+    values, background = _measured(levels, header, index)
+    shown, window = _as_shown(values, background, levels, counts, header, index, asked)
+    return shown[where], window
+
+
+def measured(stored: NDArray[Any], header: Any, index: int) -> NDArray[np.float32]:
+    """What the pixels of frame `index` mean (C.11.1), [rows, columns]; NaN is padding."""
+    levels, _, where = levels_of(stored)
+    values, background = _measured(levels, header, index)
+    return np.where(background, np.nan, values).astype(np.float32)[where]
+
+
+def greys_of_measured(
+    values: NDArray[np.float32], header: Any, index: int, asked: Window | None
+) -> tuple[NDArray[np.uint8], Window | None]:
+    """`greys` of what was measured: a header without its pixels says how they are shown."""
+    levels, counts, where = levels_of(values)
+    background = ~np.isfinite(levels)
+    shown, window = _as_shown(
+        levels.astype(np.float64), background, levels, counts, header, index, asked
+    )
+    return shown[where], window
+
+
+def _measured(levels: NDArray[Any], header: Any, index: int) -> tuple[Floats, NDArray[np.bool_]]:
+    """What each stored value means, and whether it is none."""
     values = _modality(levels.astype(np.float64), header, index)
-    background = _padding(levels, header) | ~np.isfinite(values)
+    return values, _padding(levels, header) | ~np.isfinite(values)
+
+
+def _as_shown(
+    values: Floats,
+    background: NDArray[np.bool_],
+    levels: NDArray[Any],
+    counts: NDArray[np.int64],
+    header: Any,
+    index: int,
+    asked: Window | None,
+) -> tuple[NDArray[np.uint8], Window | None]:
     counts = np.where(background, 0, counts)
     values = np.where(background, 0, values)
     shown, window = _voi(values, levels, counts, header, index, asked)
     shown = _presentation(np.clip(shown, 0, 255).round(), header)
     shown[background] = 0
-    return shown.round().astype(np.uint8)[where], window
+    return shown.round().astype(np.uint8), window
 
 
 def groups(header: Any, index: int, macro: str) -> list[Any]:

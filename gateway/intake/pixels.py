@@ -57,7 +57,7 @@ def only_pixels(
     if frame is None and window is None and (found := undecoded(data, place)):
         return found
     image, modality, told = _decoded(data, place, frame, window)
-    return _of(_as_png(image), image.size, modality, told)
+    return of_picture(image, modality, told)
 
 
 def undecoded(data: bytes, place: str) -> CaseImage | None:
@@ -71,10 +71,15 @@ def undecoded(data: bytes, place: str) -> CaseImage | None:
     check_pixels(width, height, place)
     image = _of(picture, (width, height), None, ImageShown())
     if image.identity not in _whole:
-        with _told(place):
+        with codec_errors_told(place):
             (wholeness.png_rows if kind == "PNG" else wholeness.check_jpeg)(picture)
         _whole.append(image.identity)
     return image
+
+
+def of_picture(image: Image.Image, modality: Modality | None, told: ImageShown) -> CaseImage:
+    """What the workers get of a picture that was decoded."""
+    return _of(_as_png(image), image.size, modality, told)
 
 
 def shown(data: bytes, place: str) -> Image.Image:
@@ -97,7 +102,7 @@ def _decoded(
     data: bytes, place: str, frame: int | None = None, window: AskedWindow | None = None
 ) -> tuple[Image.Image, Modality | None, ImageShown]:
     """What a file shows, how it was made, and what the caller is told of it."""
-    with _told(place):
+    with codec_errors_told(place):
         if is_dicom(data):
             # Imported at the first DICOM: it would double the gateway's start-up.
             from gateway.intake.dicom import show
@@ -127,7 +132,8 @@ def _pages(data: bytes) -> int:
 
 
 @contextmanager
-def _told(place: str) -> Iterator[None]:
+def codec_errors_told(place: str) -> Iterator[None]:
+    """Whatever a codec raises is said in one sentence."""
     try:
         yield
     except _CODEC_ERRORS as error:

@@ -3,24 +3,24 @@
 import asyncio
 import difflib
 import json
-import os
 import uuid
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Coroutine, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, NoReturn, TypeVar
 from urllib.parse import unquote
 
 import pybase64
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from gateway.case import Case
+from gateway.archive import Archive
+from gateway.case import Case, CaseImage
 from gateway.contract import (
+    ArchivedImages,
     AskedImage,
     AskedWindow,
     CaseFields,
@@ -36,6 +36,7 @@ from gateway.contract import (
     UnsupportedMedia,
 )
 from gateway.intake.language import asked_in
+from gateway.intake.off_loop import off_loop
 from gateway.intake.pixels import is_dicom, only_pixels
 from gateway.settings import Limits, Settings
 from gateway.verdict.meaning import meanings
@@ -46,10 +47,19 @@ MEGABYTE = 1_000_000
 MAX_MARKS = 20_000
 # An answer is a few words, and every worker's is compared with every choice.
 MAX_CHOICE_CHARS = 200
-SINGLE_FIELDS = {"question", "language", "context", "modality", "options"}
+OBJECTS = {"options", "dicomweb"}  # in a form, as JSON
+SINGLE_FIELDS = {"question", "language", "context", "modality", "slices", *OBJECTS}
 OPTIONAL_FIELDS = SINGLE_FIELDS - {"question"} | {"choices"}
 IMAGE_FIELDS = {"images", "image", "files", "file"}  # the first is ours, all mean the same
 SHOWN_FIELDS = ("frame", "window")  # of an image; a form has them beside its images
+ZIP, ZIP_IN_BASE64 = b"PK\3\4", "UEsDB"  # a series, whatever else is said
+NO_IMAGE = "images: there is none; send at least one."
+# Whose fields stand within one of a case's.
+KNOWN_IN: dict[str, type[BaseModel]] = {
+    "options": Options,
+    "images": AskedImage,
+    "dicomweb": ArchivedImages,
+}
 URL_ALPHABET = str.maketrans("-_", "+/")
 
 # Pydantic's kinds of errors, in words for who never heard of it.
@@ -80,9 +90,6 @@ WHAT_IT_MUST_BE = {
 # What is in lists that hold something else than texts.
 ITEMS = {"messages": "messages", "content": "parts, or a text"}
 
-# As many images at a time as there are cores: more would only take memory.
-_DECODERS = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="intake")
-
 
 class Sent(NamedTuple):
     """An image file, and what of it is to be shown."""
@@ -100,6 +107,10 @@ class Draft:
     images: list[Sent]
     language: Language
 
+    @property
+    def is_series(self) -> bool:
+        return _is_series(self.fields, [image.data for image in self.images])
+
 
 async def read(request: Request, settings: Settings) -> Draft:
     """What a request asks; raises a `Refused` that says what to send instead."""
@@ -107,16 +118,16 @@ async def read(request: Request, settings: Settings) -> Draft:
     kind = _kind_of(request)
     if kind == "application/json":
         body = await _in_time(request, settings)
-        return await _off_loop(lambda: _from_json(_json_object(body, "The body"), limits))
+        return await off_loop(lambda: _from_json(_json_object(body, "The body"), limits))
     if kind != "multipart/form-data":
         raise UnsupportedMedia("Send Content-Type application/json or multipart/form-data.")
     body = await _in_time(request, settings)
-    return await _off_loop(lambda: _from_form(_at_once(_form_of(request, body, limits)), limits))
+    return await off_loop(lambda: _from_form(_at_once(_form_of(request, body, limits)), limits))
 
 
 async def draft_of(content: dict[str, Any], limits: Limits) -> Draft:
     """The same of a JSON object like `CaseRequest`."""
-    return await _off_loop(lambda: _from_json(content, limits))
+    return await off_loop(lambda: _from_json(content, limits))
 
 
 async def preview_of(request: Request, settings: Settings) -> Preview:
@@ -125,21 +136,18 @@ async def preview_of(request: Request, settings: Settings) -> Preview:
         raise UnsupportedMedia("Send Content-Type multipart/form-data.")
     body = await _in_time(request, settings)
     limits = settings.limits
-    return await _off_loop(lambda: _preview(_at_once(_form_of(request, body, limits)), limits))
+    return await off_loop(lambda: _preview(_at_once(_form_of(request, body, limits)), limits))
 
 
-async def case_of(draft: Draft, limits: Limits, tenant: str) -> Case:
+async def case_of(draft: Draft, settings: Settings, archive: Archive | None, tenant: str) -> Case:
     """The case, and of every image its pixels alone; raises a `Refused`."""
-    fields, images = draft.fields, draft.images
-    places = [_place(position, len(images)) for position in range(len(images))]
-    pictures = await asyncio.gather(
-        *(
-            _off_loop(partial(only_pixels, sent.data, place, sent.frame, sent.window))
-            for sent, place in zip(images, places, strict=True)
-        )
-    )
-    for picture, place in zip(pictures, places, strict=True):
-        _check_shape(picture.size, place, limits)
+    fields = draft.fields
+    if draft.is_series:
+        pictures = await _of_series(draft, settings, archive)
+    else:
+        pictures = await _each(draft.images)
+    for position, picture in enumerate(pictures):
+        _check_shape(picture.size, _place(position, len(pictures)), settings.limits)
     return Case(
         id=uuid.uuid4().hex,
         question=fields.question.strip(),
@@ -153,8 +161,36 @@ async def case_of(draft: Draft, limits: Limits, tenant: str) -> Case:
     )
 
 
-async def _off_loop(work: Callable[[], T]) -> T:
-    return await asyncio.get_running_loop().run_in_executor(_DECODERS, work)
+async def _each(images: list[Sent]) -> list[CaseImage]:
+    places = [_place(position, len(images)) for position in range(len(images))]
+    return await asyncio.gather(
+        *(
+            off_loop(partial(only_pixels, sent.data, place, sent.frame, sent.window))
+            for sent, place in zip(images, places, strict=True)
+        )
+    )
+
+
+async def _of_series(draft: Draft, settings: Settings, archive: Archive | None) -> list[CaseImage]:
+    # Imported at the first series: pydicom would double the gateway's start-up.
+    from gateway.intake import sources, volume
+
+    fields, limits, images = draft.fields, settings.limits, draft.images
+    source: sources.Source
+    if fields.dicomweb is None:
+        if any(image.frame is not None for image in images):
+            raise InvalidCase("frame: of a series slices says what is shown. Leave frame out.")
+        windows = {image.window for image in images} - {None}
+        if len(windows) > 1:
+            raise InvalidCase("window: a series is shown in one; send it once.")
+        window = next(iter(windows), None)
+        source = await off_loop(partial(sources.Sent, [image.data for image in images], limits))
+    elif archive is None:
+        raise InvalidCase("dicomweb: this gateway knows no archive. Send images.")
+    else:
+        window, source = fields.dicomweb.window, sources.Archived(archive, fields.dicomweb)
+    room = min(limits.max_images, settings.most_images(draft.language, fields.options.workers))
+    return await volume.pictures_of(source, fields.slices, window, room, limits)
 
 
 def _at_once(work: Coroutine[Any, Any, T]) -> T:
@@ -173,7 +209,7 @@ async def json_of(request: Request, settings: Settings) -> dict[str, Any]:
     if _kind_of(request) != "application/json":  # what no other site's page can send unasked
         raise UnsupportedMedia("Send Content-Type application/json.")
     body = await _in_time(request, settings)
-    return await _off_loop(lambda: _json_object(body, "The body"))
+    return await off_loop(lambda: _json_object(body, "The body"))
 
 
 def _kind_of(request: Request) -> str:
@@ -216,10 +252,12 @@ def _from_json(content: dict[str, Any], limits: Limits) -> Draft:
     except ValidationError as error:
         refuse_fields(error)
     language = _check_fields(case, limits)
-    _check_number(len(case.images), limits)
+    is_series = case.slices is not None or any(_is_zip(image.data) for image in case.images)
+    _check_number(case, len(case.images), is_series, limits)
+    max_mb = limits.max_series_mb if is_series else limits.max_image_mb
     images = [
         Sent(
-            _from_base64(image.data, _place(position, len(case.images)), limits),
+            _from_base64(image.data, _place(position, len(case.images)), max_mb),
             image.frame,
             image.window,
         )
@@ -277,8 +315,8 @@ async def _form_of(request: Request, body: bytes, limits: Limits) -> _Form:
             continue  # a form's way to send nothing
         elif name in content:
             raise InvalidCase(f"{_shown(name)}: send it once.")
-        elif name == "options":
-            content["options"] = _json_object(value.encode(), "options")
+        elif name in OBJECTS:
+            content[name] = _json_object(value.encode(), name)
         elif name in SINGLE_FIELDS:
             content[name] = value
         else:
@@ -295,19 +333,27 @@ def _from_form(form: _Form, limits: Limits) -> Draft:
     except ValidationError as error:
         refuse_fields(error)
     language = _check_fields(fields, limits)
-    return Draft(fields, _images_of(form, limits), language)
+    is_series = _is_series(fields, form.images)
+    _check_number(fields, len(form.images), is_series, limits)
+    if not is_series:
+        return Draft(fields, _images_of(form, limits), language)
+    # One of each for the whole series.
+    more = [""] * (len(form.images) - 1)
+    shown = {name: v + more if len(v) == 1 else v for name, v in form.shown.items()}
+    return Draft(fields, _as_asked(form.images, shown), language)
 
 
 def _images_of(form: _Form, limits: Limits) -> list[Sent]:
-    _check_number(len(form.images), limits)
     for position, image in enumerate(form.images):
-        _check_size(len(image), _place(position, len(form.images)), limits)
+        _check_size(len(image), _place(position, len(form.images)), limits.max_image_mb)
     return _as_asked(form.images, form.shown)
 
 
 def _preview(form: _Form, limits: Limits) -> Preview:
     if form.content or len(form.images) > 1:
         raise InvalidCase("A preview is of one image: send images, frame and window alone.")
+    if not form.images:
+        raise InvalidCase(NO_IMAGE)
     [sent] = _images_of(form, limits)
     place = _place(0, 1)
     image = only_pixels(sent.data, place, sent.frame, sent.window)
@@ -379,7 +425,7 @@ def refuse_fields(error: ValidationError) -> NoReturn:
     if first["type"] == "value_error":  # a sentence of our own
         raise InvalidCase(f"{field}: {first['ctx']['error']}.") from error
     if first["type"] == "extra_forbidden":
-        known = Options if "options" in above else AskedImage if "images" in above else CaseRequest
+        known = next((KNOWN_IN[name] for name in above if name in KNOWN_IN), CaseRequest)
         reason = _unknown(name, known.model_fields)
     else:
         words = WHAT_IT_MUST_BE.get(first["type"], "must be as /docs says")
@@ -420,16 +466,27 @@ def _check_fields(fields: CaseFields, limits: Limits) -> Language:
     return language
 
 
-def _check_number(images: int, limits: Limits) -> None:
-    if images == 0:
-        raise InvalidCase("images: there is none; send at least one.")
-    if images > limits.max_images:
-        raise TooLarge(f"{images} images; send at most {limits.max_images}.")
+def _is_series(fields: CaseFields, images: list[bytes]) -> bool:
+    """Whether the images are parts of one, and no pictures of their own."""
+    named = fields.slices is not None or fields.dicomweb is not None
+    return named or any(image.startswith(ZIP) for image in images)
 
 
-def _check_size(size: int, place: str, limits: Limits) -> None:
-    if size > limits.max_image_mb * MEGABYTE:
-        raise TooLarge(f"{place} is over {limits.max_image_mb:g} MB. Send a smaller one.")
+def _check_number(fields: CaseFields, images: int, is_series: bool, limits: Limits) -> None:
+    if fields.dicomweb is not None:
+        if images:
+            raise InvalidCase("dicomweb: it stands in the place of images. Send one of them.")
+    elif images == 0:
+        raise InvalidCase(NO_IMAGE)
+    elif images > limits.max_images and not is_series:
+        raise TooLarge(
+            f"{images} images; send at most {limits.max_images}. Of one series, send slices too."
+        )
+
+
+def _check_size(size: int, place: str, max_mb: float) -> None:
+    if size > max_mb * MEGABYTE:
+        raise TooLarge(f"{place} is over {max_mb:g} MB. Send a smaller one.")
 
 
 def _place(position: int, count: int) -> str:
@@ -450,7 +507,12 @@ def _check_shape(size: tuple[int, int], place: str, limits: Limits) -> None:
         )
 
 
-def _from_base64(text: str, place: str, limits: Limits) -> bytes:
+def _is_zip(text: str) -> bool:
+    """Of base64, or a data URI of it."""
+    return text[:200].strip().rpartition(",")[2].startswith(ZIP_IN_BASE64)
+
+
+def _from_base64(text: str, place: str, max_mb: float) -> bytes:
     text = text.strip()
     if text[:5].lower() == "data:":
         header, _, text = text.partition(",")
@@ -459,11 +521,11 @@ def _from_base64(text: str, place: str, limits: Limits) -> bytes:
     elif "://" in text[:20]:
         raise InvalidCase(f"{place} is a link, and nothing is fetched. Send its bytes in base64.")
     try:
-        _check_size(len(text) * 3 // 4 - 2, place, limits)
+        _check_size(len(text) * 3 // 4 - 2, place, max_mb)
         return pybase64.b64decode(text, validate=True)
     except (ValueError, TooLarge):
         text = _usual_base64(text)
-    _check_size(len(text) * 3 // 4 - 2, place, limits)
+    _check_size(len(text) * 3 // 4 - 2, place, max_mb)
     try:
         return pybase64.b64decode(text, validate=True)
     except ValueError as error:

@@ -73,11 +73,12 @@ def case_body() -> dict[str, Any]:
         if name in intake.SINGLE_FIELDS | {"choices"}
     }
     form["options"] = {"type": "string", "description": "Options as a JSON object."}
+    form["dicomweb"] = {"type": "string", "description": "In place of images; a JSON object."}
     form["images"] = {"type": "array", "items": FILE}
     for name, told in _shown():
         told = f"One for each image, or none. {told}"
         form[name] = {"type": "array", "items": {"type": "string"}, "description": told}
-    form_schema = {"type": "object", "properties": form, "required": ["question", "images"]}
+    form_schema = {"type": "object", "properties": form, "required": ["question"]}
     return _body(
         {
             "application/json": {"schema": {"$ref": "#/components/schemas/CaseRequest"}},

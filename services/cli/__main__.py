@@ -9,7 +9,7 @@ from typing import Annotated
 try:
     import typer
 
-    from services.cli import agents, asking, audit, evaluation, keys, running, workers
+    from services.cli import agents, archive, asking, audit, evaluation, keys, running, workers
 except ModuleNotFoundError as error:
     raise SystemExit(f"consilium: {error.name} is missing; pip install 'consilium[cli]'") from None
 
@@ -24,12 +24,14 @@ for verbs in (running, asking, agents, workers, evaluation):
     app.add_typer(verbs.app)
 app.add_typer(keys.app, name="key")
 app.add_typer(audit.app, name="audit")
+app.add_typer(archive.app, name="archive")
 
 
 # What installs a package that a command lacks; any other comes with [train].
 COMES_WITH = {
     "vllm": "'consilium[cpu]', or 'consilium[gpu]' where there is a GPU",
     "mcp": "'consilium[mcp]'",
+    "highdicom": "'consilium[archive]'",
     "huggingface_hub": "'consilium[models]'",
     "pyarrow": "'consilium[cli]'",
 }

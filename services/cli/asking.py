@@ -24,6 +24,10 @@ Windows = Annotated[
         "--window", help="Of a DICOM: lung, bone, … or CENTRE,WIDTH; once for each image."
     ),
 ]
+Slices = Annotated[
+    str | None,
+    typer.Option(help="The images are one series, or a zip of it: even, 40-120, 12,40, max, …"),
+]
 Choices = Annotated[
     list[str] | None,
     typer.Option("--choices", help="The only answers allowed: yes,no; or once for each of them."),
@@ -56,6 +60,13 @@ def ask(
     context: Annotated[str | None, typer.Option(help="Clinical context.")] = None,
     frame: Frames = None,
     window: Windows = None,
+    slices: Slices = None,
+    study: Annotated[
+        str | None, typer.Option(help="In place of images: the UID of one in the archive.")
+    ] = None,
+    series: Annotated[
+        str | None, typer.Option(help="Its series, where it has several with images.")
+    ] = None,
     modality: Annotated[
         Modality | None, typer.Option(help="How the images were made, if that is known.")
     ] = None,
@@ -110,10 +121,12 @@ def ask(
     from services.cli.cases import CasesError, ask_each, read_file, read_folder
     from services.running.demo import show
 
-    if cases is None and not (images and question):
-        raise typer.BadParameter("give images and --question, or --cases FILE")
-    if cases is not None and (images or question):
+    if cases is None and not ((images or study) and question):
+        raise typer.BadParameter("give images or --study, and --question; or --cases FILE")
+    if cases is not None and (images or question or study):
         raise typer.BadParameter("--cases FILE takes the place of images and --question")
+    if (images and study) or (series and not study):
+        raise typer.BadParameter("give images, or --study and perhaps --series")
     folder = images[0] if images and len(images) == 1 and images[0].is_dir() else None
     if not folder and any(image.is_dir() for image in images or ()):
         raise typer.BadParameter("give one folder alone, or the images of one case")
@@ -143,6 +156,10 @@ def ask(
             "coverage": coverage,
         },
     }
+    if slices:
+        asked["slices"] = slices
+    if study:
+        asked["dicomweb"] = _archived(study, series, window)
     with (
         failures(CasesError, NotUtf8),
         Client(gateway, key, timeout_s=timeout, patience_s=patience) as client,
@@ -151,7 +168,7 @@ def ask(
             return ask_each(client, read_file(cases, asked), table)
         if folder:
             return ask_each(client, read_folder(folder, question or "", asked), table)
-        given = shown(images or [], frame, window)
+        given = shown(images or [], frame, None if study else window, is_series=bool(slices))
         if stream:
             return _as_they_come(client.stream(given, question or "", **asked), as_json)
         verdict = client.ask(given, question or "", **asked)
@@ -177,13 +194,24 @@ def _as_they_come(events: Iterator["Event"], as_json: bool) -> None:
             console.print(f"so far, {event.heard} of {event.asked}: {event.answer}")
 
 
+def _archived(study: str, series: str | None, windows: list[str] | None) -> dict[str, Any]:
+    window = {"window": _window(windows[0])} if windows else {}
+    return {"study": study, "series": series} | window
+
+
 def shown(
-    images: list[Path], frames: list[int] | None, windows: list[str] | None
+    images: list[Path],
+    frames: list[int] | None,
+    windows: list[str] | None,
+    is_series: bool = False,
 ) -> list[dict[str, Any]]:
-    """The images, each with its frame and its window, as the client takes them.
+    """The images, each with its frame and its window, as the client takes them; a series has one
+    window.
 
     Raises BadParameter where there is not one for each, and for a window that is none.
     """
+    if is_series and windows and len(windows) == 1:
+        windows *= len(images)
     for name, values in (("--frame", frames), ("--window", windows)):
         if values and len(values) != len(images):
             raise typer.BadParameter("give it once for each image", param_hint=name)
@@ -191,14 +219,18 @@ def shown(
     for image, number in zip(found, frames or (), strict=False):
         image["frame"] = number
     for image, window in zip(found, windows or (), strict=False):
-        centre, comma, width = window.partition(",")
-        try:
-            image["window"] = [float(centre), float(width)] if comma else window
-        except ValueError:
-            raise typer.BadParameter(
-                f"{window}: give a name, or CENTRE,WIDTH", param_hint="--window"
-            ) from None
+        image["window"] = _window(window)
     return found
+
+
+def _window(text: str) -> str | list[float]:
+    centre, comma, width = text.partition(",")
+    try:
+        return [float(centre), float(width)] if comma else text
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text}: give a name, or CENTRE,WIDTH", param_hint="--window"
+        ) from None
 
 
 def listed(choices: list[str] | None) -> list[str] | None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli.asking import Choices, Frames, Windows, listed, shown
+from services.cli.asking import Choices, Frames, Slices, Windows, listed, shown
 from services.cli.shared import PANEL_FILE, Panel, console, failures, settings_of
 
 app = typer.Typer(help="The gateway's audit.", no_args_is_help=True)
@@ -22,6 +22,7 @@ def match(
     context: Annotated[str | None, typer.Option(help="Clinical context.")] = None,
     frame: Frames = None,
     window: Windows = None,
+    slices: Slices = None,
     choices: Choices = None,
     answer: Annotated[str | None, typer.Option(help="Only where this was decided.")] = None,
     folder: Annotated[Path | None, typer.Option(help="If not panel.toml's audit.folder.")] = None,
@@ -46,8 +47,10 @@ def match(
         found = lines(folder or settings.audit_folder)
         sent = {
             "images": [
-                {**image, "data": encode(image["data"])} for image in shown(images, frame, window)
+                {**image, "data": encode(image["data"])}
+                for image in shown(images, frame, window, is_series=slices is not None)
             ],
+            "slices": slices,
             "question": question,
             "language": language,
             "context": context,
@@ -57,7 +60,7 @@ def match(
 
         async def read() -> Case:
             draft = await draft_of(content, settings.limits)
-            return await case_of(draft, settings.limits, tenant="")
+            return await case_of(draft, settings, archive=None, tenant="")
 
         case = asyncio.run(read())
         secret, matched = settings.secret_bytes, False

@@ -32,7 +32,7 @@ def read_file(file: Path, asked: Mapping[str, Any]) -> list[Given]:
     Raises:
         CasesError, NotUtf8
     """
-    known = {"images", "question", *asked}
+    known = {"images", "question", "slices", "dicomweb", *asked}
     found = []
     # Not splitlines: other marks that end a line may stand within a question.
     for number, line in enumerate(read_text(file).split("\n"), start=1):
@@ -40,7 +40,7 @@ def read_file(file: Path, asked: Mapping[str, Any]) -> list[Given]:
             continue
         try:
             case = json.loads(line)
-            images = case["images"]
+            images = [] if "images" not in case and case["dicomweb"] else case["images"]
             given = [images] if isinstance(images, str | dict) else images
             case = {**asked, **case, "images": [_from(file.parent, image) for image in given]}
             case["options"] = asked["options"] | (case["options"] or {})

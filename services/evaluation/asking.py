@@ -206,7 +206,7 @@ async def _post(http: aiohttp.ClientSession, url: str, body: bytes) -> Verdict:
     try:
         async with http.post(f"{url.rstrip('/')}/vqa", data=body) as response:
             content = await response.read()
-    except (aiohttp.ClientError, TimeoutError) as error:
+    except (aiohttp.ClientError, OSError) as error:
         raise no_verdict(url, error) from error
     headers, request = response.headers, httpx.Request("POST", url)
     reply = httpx.Response(response.status, headers=headers, content=content, request=request)

@@ -92,7 +92,7 @@ def test_the_schema_is_true_and_whole(vllm, gateway):
     assert {*models["CaseRequest"]["properties"], "frame", "window"} == form.keys()
     assert {form[name]["type"] for name in ("images", "frame", "window")} == {"array"}
     assert set(vqa["responses"]) == set(
-        ["200", "400", "401", "408", "413", "415", "422", "429", "503"]
+        ["200", "400", "401", "404", "408", "413", "415", "422", "429", "502", "503"]
     )
     assert models["Options"]["properties"]["rounds"]["enum"] == [1, 2]
 

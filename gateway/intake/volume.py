@@ -1,0 +1,89 @@
+"""A series → the pictures that the workers get of it.
+
+Headers first, then one file at a time, and only those that are shown: what was sent is in memory as
+it came, and beside it one file that is taken apart, one slice, and the slab that is made of them.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from gateway.case import CaseImage
+from gateway.contract import AskedWindow, SeriesShown, TooLarge
+from gateway.intake.dicom import told_by_tag
+from gateway.intake.off_loop import off_loop
+from gateway.intake.pixels import codec_errors_told, only_pixels
+from gateway.intake.series import Projection, Series, Slice, arranged, chosen
+from gateway.intake.slab import Slab
+from gateway.intake.sources import Source
+from gateway.settings import Limits
+
+EVEN = "even"
+
+
+async def pictures_of(
+    source: Source, slices: str | None, window: AskedWindow | None, room: int, limits: Limits
+) -> list[CaseImage]:
+    """What was asked for, of which `room` is how many pictures the panel takes.
+
+    Raises a `Refused` that says what to send instead.
+    """
+    try:
+        async with asyncio.timeout(limits.series_s):
+            headers = await source.headers()
+            found = await off_loop(partial(_arranged, headers, limits))
+            wanted = chosen(slices or EVEN, found, room, limits.max_images)
+            return [
+                await _picture(source, found, wanted.projection, positions, window)
+                for positions in wanted.pictures
+            ]
+    except TimeoutError as error:
+        raise TooLarge(
+            f"The series was not read within {limits.series_s:g} s. Send fewer slices."
+        ) from error
+
+
+def _arranged(headers: Sequence[Any], limits: Limits) -> Series:
+    with codec_errors_told("The series"), told_by_tag("The series"):
+        return arranged(headers, limits.max_slices)
+
+
+async def _picture(
+    source: Source,
+    series: Series,
+    projection: Projection | None,
+    positions: Sequence[int],
+    window: AskedWindow | None,
+) -> CaseImage:
+    slices = [series.slices[at] for at in positions]
+    slab = Slab(projection) if projection else None
+    async for each, data, place in _files(source, slices):
+        if slab:
+            await off_loop(partial(slab.add, data, place, each.frame))
+        else:
+            picture = await off_loop(partial(only_pixels, data, place, each.frame, window))
+    if slab:
+        picture = await off_loop(partial(slab.picture, "The series", window))
+    told = SeriesShown(
+        first=positions[0] + 1,
+        last=positions[-1] + 1,
+        of=len(series.slices),
+        projection=projection,
+        faults=source.faults + series.faults,
+        **source.reference([each.file for each in slices]),
+    )
+    return replace(picture, shown=picture.shown.model_copy(update={"series": told}))
+
+
+async def _files(
+    source: Source, slices: Sequence[Slice]
+) -> AsyncGenerator[tuple[Slice, bytes, str], None]:
+    """Each slice with the file that it is in, and what that is called."""
+    at, data = -1, b""
+    for each in slices:
+        if each.file != at:
+            data = b""  # before the next is there
+            at, data = each.file, await source.file(each.file)
+        yield each, data, f"File {at + 1}"

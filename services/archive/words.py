@@ -1,0 +1,39 @@
+"""What goes back to the archive of a verdict, in words: the same in a report and on a page."""
+
+from collections.abc import Iterator
+
+from gateway.contract import Answer, Verdict
+
+RESEARCH = "Research use, not for diagnosis"
+
+
+def lines(verdict: Verdict, question: str) -> Iterator[tuple[str, str]]:
+    """What each is, and what it says: every answer is there, and the dissent."""
+    yield "Disclaimer", RESEARCH
+    yield "Question", question
+    if verdict.status == "abstained":
+        yield "Answer", f"abstained; the best guess is: {verdict.best_guess}"
+    else:
+        yield "Answer", str(verdict.answer)
+    for other in verdict.dissent:
+        yield "Dissent", f"{other.text} ({', '.join(other.workers)}; weight {other.weight:.2f})"
+    if not verdict.dissent:
+        yield "Dissent", "none"
+    for answer in verdict.answers:
+        yield "Worker", _worker(answer)
+    for picture in verdict.images:
+        if series := picture.series:
+            how = f", {series.projection}" if series.projection else ""
+            yield "Shown", f"slices {series.first} to {series.last} of {series.of}{how}"
+            for fault in series.faults:
+                yield "Fault", fault
+    yield "Panel", verdict.panel
+    yield "Verdict", verdict.id
+
+
+def _worker(answer: Answer) -> str:
+    if answer.error:
+        return f"{answer.worker}: no answer ({answer.error.kind})"
+    sure = "" if answer.confidence is None else f" (raw confidence {answer.confidence:.2f})"
+    again = "" if answer.round == 1 else f", round {answer.round}"
+    return f"{answer.worker}{again}: {answer.text}{sure}"

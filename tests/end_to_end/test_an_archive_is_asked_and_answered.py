@@ -1,0 +1,167 @@
+"""A study is asked by its UID out of a real archive, and the verdict goes back beside it."""
+
+import base64
+import io
+import json
+import shutil
+import socket
+import subprocess
+import time
+
+import httpx
+import pydicom
+import pytest
+
+from tests.dicoms import stack
+from tests.services.cli.conftest import consilium as consilium
+
+PLUGIN = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
+WHO = ("gateway", "secret")
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("Orthanc") is None or shutil.which("dsrdump") is None,
+    reason="Orthanc or dsrdump is not installed (Debian: orthanc, orthanc-dicomweb, dcmtk)",
+)
+
+FILES = stack(9, PatientName="Doe^Jane", PatientID="P1", StudyID="S", AccessionNumber="A1")
+HEADERS = [pydicom.dcmread(io.BytesIO(data)) for data in FILES]
+STUDY, SERIES = HEADERS[0].StudyInstanceUID, HEADERS[0].SeriesInstanceUID
+
+
+@pytest.fixture(scope="module")
+def orthanc(tmp_path_factory):
+    """It holds the study; its DICOMweb root."""
+    folder = tmp_path_factory.mktemp("orthanc")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = {
+        "HttpPort": port,
+        "DicomServerEnabled": False,
+        "StorageDirectory": str(folder),
+        "IndexDirectory": str(folder),
+        "Plugins": [PLUGIN],
+        "AuthenticationEnabled": True,
+        "RegisteredUsers": dict([WHO]),
+    }
+    (folder / "orthanc.json").write_text(json.dumps(settings))
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(["Orthanc", folder / "orthanc.json"], stdout=log, stderr=log)
+    root = f"http://127.0.0.1:{port}"
+    try:
+        give_up_at = time.monotonic() + 30
+        while not _answers(root):
+            assert process.poll() is None and time.monotonic() < give_up_at
+            time.sleep(0.1)
+        with httpx.Client(auth=WHO, trust_env=False) as http:
+            for data in FILES[::-1]:
+                http.post(f"{root}/instances", content=data).raise_for_status()
+        yield f"{root}/dicom-web"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _answers(root):
+    try:
+        return httpx.get(f"{root}/system", auth=WHO, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture
+def environ(monkeypatch):
+    login = base64.b64encode(":".join(WHO).encode()).decode()
+    monkeypatch.setenv("CONSILIUM_ARCHIVE_AUTHORIZATION", f"Basic {login}")
+    return {"CONSILIUM_ARCHIVE_AUTHORIZATION": f"Basic {login}"}
+
+
+@pytest.fixture
+def url(vllm, gateway, orthanc, environ):
+    workers = [vllm("yes"), vllm("yes"), vllm("no")]
+    return gateway(workers, environ=environ, http=f'\n[archive]\nurl = "{orthanc}"')
+
+
+@pytest.fixture
+def stored(orthanc):
+    """Reads an instance back."""
+
+    def read(uid):
+        with httpx.Client(auth=WHO, trust_env=False) as http:
+            root = orthanc.removesuffix("/dicom-web")
+            [found] = http.post(f"{root}/tools/lookup", content=uid).json()
+            return http.get(f"{root}/instances/{found['ID']}/file").content
+
+    return read
+
+
+@pytest.fixture
+def verdict(consilium, url, tmp_path):
+    """Of three workers who differ, in a file as it is printed."""
+    asked = consilium(
+        *("ask", "--study", STUDY, "--slices", "max 2-4", "--question", "Is there a nodule?"),
+        *("--json", "--gateway", url),
+    )
+    assert asked.status == 0, asked.err
+    path = tmp_path / "verdict.json"
+    path.write_text(asked.out, "utf-8")
+    return path
+
+
+def test_a_study_is_asked_by_its_uid(verdict):
+    [image] = json.loads(verdict.read_text("utf-8"))["images"]
+    series = image["series"]
+    assert (series["first"], series["last"], series["of"], series["faults"]) == (2, 4, 9, [])
+    assert series["instances"] == [header.SOPInstanceUID for header in HEADERS[1:4]]
+
+
+def test_the_report_is_read_by_dcmtk_with_every_answer_and_the_dissent(
+    consilium, verdict, stored, tmp_path
+):
+    """It refers to the very instances, and is of the patient and the study that they are of."""
+    sent = consilium(
+        *("archive", "send", verdict, "--as", "sr", "--question", "Is there a nodule?"),
+        *("--panel", tmp_path / "panel.toml"),
+    )
+    assert sent.status == 0, sent.err
+
+    path = tmp_path / "report.dcm"
+    path.write_bytes(stored(sent.out.strip()))
+    made = pydicom.dcmread(path)
+    read = subprocess.run(["dsrdump", "+Pl", path], capture_output=True, text=True, timeout=60)
+    text = read.stdout
+    assert read.returncode == 0 and "Comprehensive SR Document" in text
+    for name, said in {
+        "Question": "Is there a nodule?",
+        "Answer": "yes",
+        "Dissent": "no (w2; weight 0.33)",
+        "Worker": "w2: no",
+        "Disclaimer": "Research use, not for diagnosis",
+        "Shown": "slices 2 to 4 of 9, max",
+    }.items():
+        assert f',"{name}")="{said}' in text, text
+    assert '"Agreement")="0.6' in text and '"Algorithm Name")="Consilium"' in text
+    assert json.loads(verdict.read_text("utf-8"))["panel"] in text
+    assert (made.PatientID, made.StudyInstanceUID) == ("P1", STUDY)
+    [study] = made.CurrentRequestedProcedureEvidenceSequence
+    [series] = study.ReferencedSeriesSequence
+    referenced = {each.ReferencedSOPInstanceUID for each in series.ReferencedSOPSequence}
+    assert referenced == {header.SOPInstanceUID for header in HEADERS[1:4]}
+
+
+def test_a_page_is_stored_for_viewers_that_show_no_report(consilium, verdict, stored, tmp_path):
+    sent = consilium(
+        *("archive", "send", verdict, "--as", "sc", "--question", "Is there a nodule?"),
+        *("--panel", tmp_path / "panel.toml"),
+    )
+    assert sent.status == 0, sent.err
+    made = pydicom.dcmread(io.BytesIO(stored(sent.out.strip())))
+    assert (made.PatientID, made.StudyInstanceUID) == ("P1", STUDY)
+    assert (made.pixel_array > 128).any()
+
+
+def test_a_verdict_of_loose_files_does_not_go_there(consilium, verdict, tmp_path):
+    read = json.loads(verdict.read_text("utf-8"))
+    verdict.write_text(json.dumps(read | {"images": []}), "utf-8")
+    sent = consilium("archive", "send", verdict, "-q", "?", "--panel", tmp_path / "panel.toml")
+    assert sent.status == 1 and "of no images in an archive" in sent.err

@@ -1,0 +1,245 @@
+"""A series is sorted by where its slices lie, reduced to what the panel takes, and told."""
+
+import base64
+import io
+import random
+import zipfile
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom.dataset import Dataset
+
+from gateway.contract import Refused
+from gateway.intake.series import arranged, chosen
+from tests.conftest import picture
+from tests.dicoms import AXIAL, dicom_of, item, stack
+
+SERIES = stack(9)
+MANY_FRAMES = dicom_of(
+    np.stack([np.full((16, 16), 10 * at, "<i2") for at in (2, 0, 1)]),
+    NumberOfFrames=3,
+    WindowCenter=128,
+    WindowWidth=256,
+    SharedFunctionalGroupsSequence=[
+        item(PlaneOrientationSequence=[item(ImageOrientationPatient=AXIAL)])
+    ],
+    PerFrameFunctionalGroupsSequence=[
+        item(PlanePositionSequence=[item(ImagePositionPatient=[0, 0, at])]) for at in (2, 0, 1)
+    ],
+)
+
+
+def zip_of(files, compression=zipfile.ZIP_DEFLATED):
+    """Their names tell nothing of their order, and one is a path out of the folder."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", compression) as archive:
+        for name, data in files:
+            archive.writestr(name, data)
+    return packed.getvalue()
+
+
+ZIP = zip_of([(f"../../{len(SERIES) - n}.dcm", data) for n, data in enumerate(SERIES)])
+
+LARGE = dicom_of(np.full((99, 99), 7, "<i2"))
+CHANGED = zip_of([("a", LARGE)], zipfile.ZIP_STORED).replace(LARGE[-64:], b"\1" * 64)
+
+
+def of_form(url, files, **fields):
+    sent = [("images", ("a", data, "application/octet-stream")) for data in files]
+    return httpx.post(f"{url}/vqa", data={"question": "q?", **fields}, files=sent, timeout=60)
+
+
+@pytest.fixture
+def worker(vllm):
+    return vllm("yes")
+
+
+@pytest.fixture
+def url(worker, gateway):
+    return gateway([worker], limits="max_slices = 50\nmax_series_mb = 1")
+
+
+def seen(worker):
+    """The grey that each picture of the last case is full of."""
+    parts = worker.requests[-1]["messages"][-1]["content"]
+    uris = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+    pictures = [Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) for uri in uris]
+    assert all(low == high for low, high in (each.getextrema() for each in pictures))
+    return [each.getpixel((0, 0)) for each in pictures]
+
+
+def told(response):
+    assert response.status_code == 200, response.text
+    return response.json()["images"]
+
+
+def test_files_of_one_series_are_four_even_slices_from_one_end_to_the_other(url, worker):
+    files = SERIES[:]
+    random.Random(1).shuffle(files)
+    images = told(of_form(url, files, slices="even", window="128,256"))
+    assert seen(worker) == [10, 30, 50, 70]
+    assert images[1] == {
+        "frame": 1,
+        "of": 1,
+        "window": [128, 256],
+        "converted": True,
+        "series": {
+            "first": 4,
+            "last": 4,
+            "of": 9,
+            "projection": None,
+            "faults": [],
+            "study": None,
+            "series": None,
+            "instances": [],
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("slices", "greys", "where"),
+    [
+        (None, [10, 30, 50, 70], [(2, 2), (4, 4), (6, 6), (8, 8)]),
+        ("3-5", [20, 30, 40], [(3, 3), (4, 4), (5, 5)]),
+        ("9, 2", [80, 10], [(9, 9), (2, 2)]),
+        ("max", [80], [(1, 9)]),
+        ("average 3-6", [35], [(3, 6)]),
+    ],
+)
+def test_a_zip_is_a_series_and_slices_say_what_of_it(url, worker, slices, greys, where):
+    sent = {"images": [base64.b64encode(ZIP).decode()], "slices": slices}
+    images = told(httpx.post(f"{url}/vqa", json={"question": "q?", **sent}, timeout=60))
+    assert seen(worker) == greys
+    assert [(each["series"]["first"], each["series"]["last"]) for each in images] == where
+
+
+def test_frames_of_one_file_are_sorted_by_their_positions(url, worker):
+    told(of_form(url, [MANY_FRAMES], slices="1-3"))
+    assert seen(worker) == [0, 10, 20]
+    assert told(of_form(url, [MANY_FRAMES], slices="max 2-3"))[0]["series"]["projection"] == "max"
+    assert seen(worker) == [20]
+    assert "series" not in told(of_form(url, [MANY_FRAMES]))[0]
+
+
+def test_what_is_padding_in_one_slice_is_seen_in_another(url, worker):
+    padded = np.full((16, 16), -2000, "<i2")
+    other = np.full((16, 16), 70, "<i2")
+    shared = {"WindowCenter": 128, "WindowWidth": 256, "ImageOrientationPatient": AXIAL}
+    files = [
+        dicom_of(pixels, PixelPaddingValue=-2000, ImagePositionPatient=[0, 0, at], **shared)
+        for at, pixels in enumerate((padded, other))
+    ]
+    told(of_form(url, files, slices="average"))
+    assert seen(worker) == [70]
+
+
+def test_a_panel_gets_as_many_slices_as_a_quorum_of_it_takes(vllm, gateway):
+    url = gateway(
+        [vllm("yes"), vllm("yes")],
+        panel="quorum = 2",
+        seats=['languages = ["en"]\nmax_images = 3', 'languages = ["en"]\nmax_images = 2'],
+    )
+    assert len(told(of_form(url, SERIES, slices="even"))) == 2
+    assert len(told(of_form(url, SERIES, slices="even", options='{"workers": ["w0"]}'))) == 3
+
+
+def header(at, **tags):
+    made = Dataset()
+    made.ImagePositionPatient, made.ImageOrientationPatient = at, list(AXIAL)
+    for name, value in tags.items():
+        setattr(made, name, value)
+    made.SOPClassUID = tags.get("SOPClassUID", "1.2.840.10008.5.1.4.1.1.2")
+    return made
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_shuffled_tilted_doubled_and_missing_slices_are_ordered_and_told(seed):
+    """In any direction, by any spacing, whatever the numbers say."""
+    rng = np.random.default_rng(seed)
+    turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    normal = np.cross(turn[0], turn[1])
+    spacing, count, lost = rng.uniform(0.5, 6), int(rng.integers(12, 60)), 5 + int(rng.integers(5))
+    tilt = np.radians(rng.choice([0, 12]))
+    way = spacing * (normal + np.tan(tilt) * turn[0])
+    kept = [at for at in range(count) if at != lost]
+    order = list(rng.permutation([*kept, kept[-1]]))
+    headers = [
+        header(
+            list(rng.normal(size=3) * 1e-6 + at * way),
+            ImageOrientationPatient=[*turn[0], *turn[1]],
+            InstanceNumber=int(rng.integers(99)),
+        )
+        for at in order
+    ]
+    found = arranged(headers, 100)
+    assert [order[each.file] for each in found.slices] == kept
+    faults = " ".join(found.faults)
+    assert "1 slice is missing" in faults and f"behind {lost}." in faults
+    assert "1 slice is left out" in faults
+    assert ("tilted by 12°" in faults) == (tilt > 0)
+
+
+@pytest.mark.parametrize(
+    ("headers", "says"),
+    [
+        ([header([0, 0, 0], PatientID="A"), header([0, 0, 1], PatientID="B")], "several patients"),
+        ([header([0, 0, 0], SeriesInstanceUID="1.2"), header([0, 0, 1])], "several series"),
+        ([header([0, 0, 0], FrameOfReferenceUID="1.2"), header([0, 0, 1])], "frames of reference"),
+        ([header([0, 0, 0], Rows=9), header([0, 0, 1], Rows=8)], "unequal sizes"),
+        ([header([0, 0, 0]), header(None)], "1 of 2 slices do not say where they lie"),
+        (
+            [header([0, 0, 0]), header([0, 0, 1], ImageOrientationPatient=[0, 1, 0, 0, 0, 1])],
+            "not parallel",
+        ),
+        ([header([0, 0, 0], ImageOrientationPatient=[1, 0, 0, 1, 0, 0])], "holds no directions"),
+        ([header([0, 0, 0], SOPClassUID="1.2.840.10008.5.1.4.1.1.88.22")], "Enhanced SR"),
+        ([header([0, 0, 0], NumberOfFrames=5000)], "5000 slices; send at most 100"),
+    ],
+)
+def test_what_is_no_series_is_refused_in_a_sentence(headers, says):
+    with pytest.raises(Refused, match=says):
+        arranged(headers, 100)
+
+
+def test_slices_without_places_are_in_the_order_of_their_numbers_and_make_no_slab():
+    found = arranged([header(None, InstanceNumber=n) for n in (3, 1, 2)], 100)
+    assert [each.file for each in found.slices] == [1, 2, 0]
+    assert "No slice says where it lies" in found.faults[0]
+    with pytest.raises(Refused, match="lie behind each other"):
+        chosen("max", found, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("files", "fields", "status", "says"),
+    [
+        (SERIES[:2], {"slices": "12"}, 422, "the series has 2 slices; send numbers from 1 to 2."),
+        (SERIES[:2], {"slices": "2-1"}, 422, "the range ends before it begins"),
+        (SERIES, {"slices": "1,2,3,4,5"}, 413, "5 of them; send at most 4"),
+        (SERIES, {}, 413, "9 images; send at most 4. Of one series, send slices too."),
+        (SERIES[:2], {"slices": "even", "frame": "1"}, 422, "Leave frame out"),
+        ([picture()], {"slices": "even"}, 422, "File 1 of 1 is no DICOM"),
+        ([ZIP, SERIES[0]], {}, 422, "is sent alone"),
+        ([zip_of([("a.txt", b"no")])], {}, 400, "holds no DICOM file"),
+        ([CHANGED], {}, 400, "File 1 of 1 cannot be decoded"),
+        ([ZIP[:-30]], {}, 400, "damaged or cut short"),
+        ([zip_of([("a", bytes(2_000_000))])], {}, 413, "unpacks to over 1 MB"),
+        ([b"PK\3\4" + b"PK\1\2" * 5_000], {}, 413, "holds over 1050 files"),
+        ([zip_of([("a", b"")], zipfile.ZIP_BZIP2)], {}, 400, "packed in a rare way"),
+        (SERIES[:1] * 51, {"slices": "even"}, 413, "51 files; send at most 50"),
+        (SERIES[:1], {"dicomweb": '{"study": "1.2"}'}, 422, "in the place of images"),
+    ],
+)
+def test_bad_series_are_refused_in_a_sentence(url, files, fields, status, says):
+    response = of_form(url, files, **fields)
+    assert (response.status_code, says in response.json()["detail"]) == (status, True), (
+        response.text
+    )
+
+
+def test_files_beside_a_series_are_left_out_and_told(url):
+    directory = dicom_of(np.zeros((16, 16), "u1"), SOPClassUID="1.2.840.10008.1.3.10")
+    names = [("DICOMDIR", directory), ("readme", b"hello"), ("1", SERIES[0]), ("2", SERIES[1])]
+    [first, _] = told(of_form(url, [zip_of(names)]))
+    assert first["series"]["faults"] == ["2 files in the zip are no DICOM images, and left out."]

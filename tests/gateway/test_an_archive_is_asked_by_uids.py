@@ -1,0 +1,154 @@
+"""Images in the archive are named by UIDs; what is wrong with it is one sentence, and nothing
+hangs. How a real archive answers: tests/end_to_end/test_an_archive_is_asked_and_answered.py."""
+
+import io
+import json
+
+import httpx
+import pydicom
+import pytest
+from fastapi import FastAPI, Request, Response
+
+from tests.conftest import listening
+from tests.dicoms import stack
+
+FILES = stack(9)
+HEADERS = [pydicom.dcmread(io.BytesIO(data)) for data in FILES]
+STUDY, SERIES = HEADERS[0].StudyInstanceUID, HEADERS[0].SeriesInstanceUID
+UIDS = [header.SOPInstanceUID for header in HEADERS]
+SR = {"0020000E": {"vr": "UI", "Value": ["1.2.9"]}, "00080060": {"vr": "CS", "Value": ["SR"]}}
+
+
+class FakeArchive:
+    """Of one study; `asked` holds the paths and who asked, `wrong` what is wrong with it."""
+
+    def __init__(self):
+        self.asked, self.wrong = [], ""
+        self.app = FastAPI()
+        self.app.get("/studies/{path:path}")(self.answer)
+
+    async def answer(self, path: str, request: Request) -> Response:
+        self.asked.append((path, request.headers.get("authorization")))
+        if self.wrong == "slow":
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+        if self.wrong == "secret":
+            return Response(status_code=401)
+        if self.wrong == "elsewhere":
+            return Response(status_code=302, headers={"location": "http://127.0.0.1:1/"})
+        if self.wrong == "no json":
+            return Response("<html>")
+        if self.wrong == "odd json":
+            return Response('[{"0020000E": {"vr": "UI", "Value": [{}]}}]')
+        if path == f"{STUDY}/series":
+            ours = [header.to_json_dict() for header in HEADERS[:1]]
+            more = ours if self.wrong == "two series" else []
+            return Response(json.dumps([*ours, *more, SR]))
+        if path == f"{STUDY}/series/{SERIES}/metadata":
+            return Response(json.dumps([h.to_json_dict() for h in HEADERS]))
+        instance = path.rpartition("/")[2]
+        if instance not in UIDS:
+            return Response(status_code=404)
+        at = UIDS.index(instance) - (self.wrong == "others")
+        part = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + FILES[at] + b"\r\n"
+        body = part * (2 if self.wrong == "two files" else 1) + b"--b--\r\n"
+        return Response(body, media_type='multipart/related; type="application/dicom"; boundary=b')
+
+
+@pytest.fixture(scope="module")
+def running():
+    fake = FakeArchive()
+    with listening(fake.app) as fake.url:
+        yield fake
+
+
+@pytest.fixture
+def archive(running):
+    running.asked, running.wrong = [], ""
+    return running
+
+
+@pytest.fixture
+def ask(vllm, gateway, archive):
+    def start(more="", **environ):
+        extra = f'\n[archive]\nurl = "{archive.url}"\ntimeout_s = 0.3\n{more}'
+        url = gateway([vllm("yes")], environ=environ, http=extra)
+        return lambda **uids: httpx.post(
+            f"{url}/vqa", json={"question": "q?", "dicomweb": {"study": STUDY, **uids}}, timeout=60
+        )
+
+    return start
+
+
+def test_a_study_is_asked_by_its_uid_and_only_what_is_shown_is_fetched(ask, archive):
+    response = ask(CONSILIUM_ARCHIVE_AUTHORIZATION="Bearer own")()
+    assert response.status_code == 200, response.text
+    shown = [UIDS[at] for at in (1, 3, 5, 7)]
+    series = [image["series"] for image in response.json()["images"]]
+    assert [each["first"] for each in series] == [2, 4, 6, 8]
+    assert [each["instances"] for each in series] == [[uid] for uid in shown]
+    assert {(each["study"], each["series"]) for each in series} == {(STUDY, SERIES)}
+    root = f"{STUDY}/series"
+    fetched = [f"{root}/{SERIES}/instances/{uid}" for uid in shown]
+    asked = [root, f"{root}/{SERIES}/metadata", *fetched]
+    assert archive.asked == [(path, "Bearer own") for path in asked]
+
+
+def test_instances_are_slices_of_the_whole_that_they_make(ask):
+    response = ask()(series=SERIES, instances=[UIDS[8], UIDS[2]], window="lung")
+    series = [image["series"] for image in response.json()["images"]]
+    assert [each["instances"] for each in series] == [[UIDS[2]], [UIDS[8]]]
+    assert response.json()["images"][0]["window"] == [-600, 1500]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "uids", "status", "says"),
+    [
+        ("slow", {}, 502, "The archive did not answer within 0.3 s."),
+        ("secret", {}, 502, "does not take the gateway's own credentials"),
+        ("elsewhere", {}, 502, "answers with HTTP 302"),
+        ("no json", {}, 502, "is no DICOM JSON"),
+        ("odd json", {"series": SERIES}, 502, "says of the series cannot be read"),
+        ("others", {}, 502, "gave other instances than were asked for"),
+        ("two files", {}, 502, "another number of files"),
+        ("two series", {}, 422, f"the study has 2; send one of {SERIES}"),
+        ("", {"series": "1.2.9"}, 404, "holds no such study, series or instances"),
+        ("", {"series": SERIES, "instances": ["1.2.9"]}, 404, "holds no such study"),
+        ("", {"study": "1.2/../../x"}, 422, "dicomweb.study: is no DICOM UID"),
+    ],
+)
+def test_what_is_wrong_with_it_is_one_sentence(ask, archive, wrong, uids, status, says):
+    archive.wrong = wrong
+    response = ask()(**uids)
+    assert response.status_code == status and says in response.json()["detail"], response.text
+
+
+def test_one_that_is_stopped_is_told(vllm, gateway, free_url):
+    url = gateway([vllm("yes")], http=f'\n[archive]\nurl = "{free_url}"')
+    sent = {"question": "q?", "dicomweb": {"study": STUDY}}
+    response = httpx.post(f"{url}/vqa", json=sent, timeout=60)
+    assert (response.status_code, response.json()["detail"]) == (
+        502,
+        "The archive cannot be reached.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("tenants", "status"),
+    [
+        ("{ public = ['1.2.8'] }", 404),
+        ("{ ward = ['1.2'] }", 404),
+        (f"{{ public = ['{STUDY}'] }}", 200),
+    ],
+)
+def test_a_tenant_asks_about_its_own_studies_alone(ask, archive, tenants, status):
+    """It is not told whether the others are there; and nothing is fetched to find out."""
+    assert ask(f"tenants = {tenants}")().status_code == status
+    assert bool(archive.asked) == (status == 200)
+
+
+def test_without_an_archive_it_is_refused(vllm, gateway):
+    url = gateway([vllm("yes")])
+    sent = {"question": "q?", "dicomweb": {"study": STUDY}}
+    response = httpx.post(f"{url}/vqa", json=sent, timeout=60)
+    assert response.status_code == 422 and "knows no archive" in response.json()["detail"]

@@ -124,7 +124,8 @@ def replay(
         write_whole(out / "replay.json", json.dumps(summary, indent=1))
         sure = {name: each.confidences for name, each in policies.items()}
         pictures.draw(summary, sure, rights, out)
-        _keep_weighed(run, cases, shipped, settings, out / "weighed")
+        whole = run if len(folders) == 1 else replace(run, fold=None)
+        _keep_weighed(whole, cases, shipped, settings, out / "weighed")
         print(f"pictures: {out}; verdicts, for consilium report: {out / 'weighed'}")
     print(f"95 % intervals clustered by image or patient, bootstrap seed {BOOTSTRAP_SEED}")
     return summary

@@ -127,14 +127,17 @@ class Readers:
     def shadowed(
         self, case: Case, verdict: Verdict, answer: Answer, cluster: int, secret: bytes
     ) -> None:
-        """A shadow has said, of a verdict that was given, what those of `cluster` did."""
+        """A shadow has said, of a verdict that was given, what those of `cluster` did. Where a
+        reader was faster, what he told of them is told of it."""
         if self._folder is None:
             return
         mark = _mark(answer.text or "", verdict.language, verdict.id, secret)
         try:
             self._db.execute(
-                "INSERT INTO said VALUES (?,?,?,?,?,NULL)",
-                (case.tenant, verdict.id, answer.worker, cluster, mark),
+                "INSERT INTO said SELECT tenant, id, ?, ?, ?, CASE word WHEN 'right' THEN ? = 0 "
+                "ELSE (SELECT is_right FROM said WHERE tenant = v.tenant AND id = v.id "
+                "AND cluster = ?) END FROM verdicts v WHERE tenant = ? AND id = ?",
+                (answer.worker, cluster, mark, cluster, cluster, case.tenant, verdict.id),
             )
         except sqlite3.Error as error:
             log.error(json.dumps({"event": "verdict_not_noted", "why": str(error)}))

@@ -5,15 +5,18 @@ killed, on a disk that may be full, so a reader meets lines that are none; those
 the others stay good.
 """
 
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 Record = TypeVar("Record")
+NO_RECORD = (ValueError, KeyError, TypeError, RecursionError)  # what reading a broken line raises
 
 
 class NotUtf8(ValueError):
@@ -39,12 +42,24 @@ def written_whole(path: Path) -> Iterator[Path]:
     """
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        yield scratch
-        with scratch.open("rb") as stream:
-            os.fsync(stream.fileno())  # else the new name may outlive a crash, and the bytes not
-        scratch.replace(path)
+        with _saying_which(path):
+            yield scratch
+            with scratch.open("rb") as stream:
+                os.fsync(stream.fileno())  # else the new name may outlive a crash, the bytes not
+            scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def _saying_which(path: Path) -> Iterator[None]:
+    """Of a write that fails, as on a full disk, the system does not say which file it was to."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(f"{path} could not be written: {error.strerror}.") from error
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -77,18 +92,34 @@ def append_line(path: Path, record: Mapping[str, Any]) -> None:
     Raises:
         OSError: it could not be written.
     """
+    with open_lines(path) as stream:
+        append(stream, record)
+
+
+def open_lines(path: Path) -> FileIO:
+    """A file of lines, for `append`.
+
+    Raises:
+        OSError
+    """
+    return path.open("a+b", buffering=0)
+
+
+def append(stream: FileIO, record: Mapping[str, Any]) -> tuple[int, int]:
+    """`append_line`, to a file that stays open; returns at which byte the line begins and ends."""
     line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
-    with path.open("a+b", buffering=0) as stream:
-        if stream.tell():
-            stream.seek(-1, os.SEEK_END)
-            line = line if stream.read(1) == b"\n" else b"\n" + line
+    with _saying_which(Path(os.fsdecode(stream.name))):
+        end = stream.seek(0, os.SEEK_END)
+        if end and os.pread(stream.fileno(), 1, end - 1) != b"\n":
+            line, end = b"\n" + line, end + 1
         if stream.write(line) != len(line):
-            raise OSError(f"{path} could not be written to its end: is the disk full?")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return end, stream.tell()
 
 
 def read_lines(path: Path, parse: Callable[[dict[str, Any]], Record]) -> Lines[Record]:
-    """Every line as `parse` makes a record of it; one on which it raises ValueError, KeyError or
-    TypeError is broken, as is one that holds no JSON object.
+    """Every line as `parse` makes a record of it; one on which it raises any of `NO_RECORD` is
+    broken, as is one that holds no JSON object.
 
     They end at "\\n" and nowhere else: other marks that end a line may stand within an answer.
 
@@ -103,7 +134,7 @@ def read_lines(path: Path, parse: Callable[[dict[str, Any]], Record]) -> Lines[R
             if not isinstance(record, dict):
                 raise ValueError("no JSON object")
             parsed = parse(record)
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except NO_RECORD:
             found.broken.append(line)
         else:
             found.records.append(parsed)

@@ -142,7 +142,7 @@ def _read_csv(path: Path) -> Iterator[Row]:
         if not columns and cells == ["sep=", ""]:
             continue  # so does a spreadsheet say what stands between its cells
         if not columns:
-            columns = _columns(cells, where)
+            columns = _complete(_columns(cells, where), where)
         elif len(cells) != len(columns):
             raise DataError(
                 f"{where} has {len(cells)} cells under {len(columns)} columns: put quotes around "
@@ -162,6 +162,9 @@ def _read_lines(path: Path) -> Iterator[Row]:
             pairs = json.loads(line, object_pairs_hook=list)
             if not line.lstrip().startswith("{"):
                 raise ValueError("no JSON object")
+        except json.JSONDecodeError as error:
+            wrong = f"{error.msg} at character {error.colno}"
+            raise DataError(f"{where} is no row ({wrong}): mend that line.") from error
         except (ValueError, RecursionError) as error:
             raise DataError(f"{where} is no row ({error}): mend that line.") from error
         columns = _columns([name for name, _ in pairs], where)
@@ -175,7 +178,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
     try:
         with parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            columns = _columns(names, str(path))
+            columns = _complete(_columns(names, str(path)), str(path))
             # The others may hold what Python cannot, such as times in nanoseconds.
             ours = [name for name, of in zip(names, columns, strict=True) if of in COLUMNS]
             table = file.read(ours)
@@ -200,13 +203,25 @@ def _columns(names: list[str], where: str) -> list[str]:
     return columns
 
 
+def _complete(columns: list[str], where: str) -> list[str]:
+    """Raises DataError where a column that every row needs is not among them."""
+    if missing := [name for name in NEEDED if name not in columns]:
+        raise DataError(f"{where} names no column {missing[0]!r}: add it.")
+    return columns
+
+
 def _text(path: Path) -> str:
     try:
-        return read_text(path)
+        text = read_text(path)
     except NotUtf8 as error:
         raise DataError(str(error)) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): is that its path?") from error
+    before, nul, _ = text.partition("\0")
+    if nul:  # UTF-16 without a mark, or what a power cut has left
+        line = before.count("\n") + 1
+        raise DataError(f"{path}, line {line}, holds a NUL byte: save it as UTF-8.")
+    return text
 
 
 READERS: dict[str, Callable[[Path], Iterator[Row]]] = {

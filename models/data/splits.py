@@ -15,16 +15,17 @@ import numpy as np
 from PIL import Image
 
 from models.data.example import DataError, Example
-from models.data.pixels import open_rgb, pixel_hash
+from models.data.pixel_hashes import pixel_hashes
+from models.data.pixels import open_rgb
 
 NEAR = 2  # bits of 64
 
 
 def refuse_shared_images(train: Iterable[Example], test: Iterable[Example]) -> None:
     """Raises DataError where the two hold an image with the same decoded pixels, and names it."""
-    trained = {pixel_hash(image): image for image in _images(train)}
-    for image in _images(test):
-        if twin := trained.get(pixel_hash(image)):
+    trained = {pixels: image for image, pixels in pixel_hashes(_images(train)).items()}
+    for image, pixels in pixel_hashes(_images(test)).items():
+        if twin := trained.get(pixels):
             raise DataError(
                 f"{image} is also a training image ({twin}): a score on it says nothing. Split by "
                 "image (models.data.splits.folds)."

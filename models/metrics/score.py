@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 RESAMPLES = 2_000
+BLOCK = 100  # of them, whose draws are numbers at a time
 
 Sums = NDArray[np.float64]
 
@@ -42,18 +43,22 @@ def score(
     numbers = {image: number for number, image in enumerate(dict.fromkeys(clusters))}
     sums = np.zeros((len(numbers), table.shape[1]))
     np.add.at(sums, [numbers[image] for image in clusters], table)
-    # The sums of all resamples are one product.
-    resampled = [combine(total) for total in _times_drawn(len(numbers), RESAMPLES, seed) @ sums]
+    # The sums of a block of resamples are one product.
+    drawn = _times_drawn(len(numbers), RESAMPLES, seed)
+    blocks = (drawn[start : start + BLOCK] @ sums for start in range(0, RESAMPLES, BLOCK))
+    resampled = [combine(total) for block in blocks for total in block]
     low, high = np.quantile(resampled, [0.025, 0.975])
     return Score(float(combine(table.sum(axis=0))), len(table), float(low), float(high))
 
 
 @functools.lru_cache(maxsize=2)  # one group of questions is scored for voice after voice
-def _times_drawn(images: int, resamples: int, seed: int) -> Sums:
-    """How often each resample holds each image, [resamples, images]."""
-    drawn = np.random.default_rng(seed).integers(images, size=(resamples, images))
-    times = np.zeros((resamples, images))
-    np.add.at(times, (np.arange(resamples)[:, None], drawn), 1)
+def _times_drawn(images: int, resamples: int, seed: int) -> NDArray[np.uint8]:
+    """How often each resample holds each image, [resamples, images]: once on average, so that a
+    byte holds it."""
+    random = np.random.default_rng(seed)
+    times = np.empty((resamples, images), dtype=np.uint8)
+    for resample in times:
+        resample[:] = np.bincount(random.integers(images, size=images), minlength=images)
     return times
 
 

@@ -1,5 +1,6 @@
 """What a recipe's sources hold; what it learns from is kept apart from what it is scored on."""
 
+import functools
 import json
 import os
 from collections import defaultdict
@@ -86,11 +87,16 @@ def examples_of(
     Raises:
         DataError: a source cannot be read, or none of them holds a question with an answer.
     """
+
+    @functools.cache  # stages name the same sets again
+    def read(name: str, split: str, language: str) -> list[Example]:
+        return one_spelling(load(name, data, split, language))
+
     found: list[Example] = []
     for source in sources:
         examples: list[Example] = []
         for language in source.languages:
-            examples += one_spelling(load(source.set, data, source.split, language))
+            examples += read(source.set, source.split, language)
         examples = [replace(each, id=f"{called(source.set)}/{each.id}") for each in examples]
         if source.folds:
             parts = folds(examples, source.folds, seed=0)

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from models.assets import cache_dir
-from models.data.pixels import open_rgb, pixel_hash
+from models.data.pixel_hashes import pixel_hashes
+from models.data.pixels import open_rgb
 from models.parts.vision import Tower
 from models.tensors import save_whole
 from models.training.augment import copy_of
@@ -32,7 +33,7 @@ def cached_features(
     """
     path = cache_dir() / "features" / f"{_key(tower, copy)}.safetensors"
     kept = load_file(path) if path.exists() else {}
-    key_of = {image: pixel_hash(image) for image in sorted(set(images))}
+    key_of = pixel_hashes(images)
     missing = list({key: image for image, key in key_of.items() if key not in kept}.items())
     for start in track(range(0, len(missing), batch), "tower features", disable=not missing):
         chunk = missing[start : start + batch]

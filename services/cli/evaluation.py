@@ -160,7 +160,7 @@ def train_summariser(
 def replay(
     runs: Annotated[list[Path], typer.Argument(help="A stored run; or one for each fold.")],
     data: Data = HERE,
-    out: Annotated[Path | None, typer.Option(help="A folder for the pictures.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A folder for pictures and verdicts.")] = None,
     cross_fit: Annotated[
         bool, typer.Option("--cross-fit", help="Learn competence from these answers too.")
     ] = False,

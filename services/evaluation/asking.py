@@ -2,14 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 
+import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from consilium.case import case_json
 from consilium.errors import GatewayError, GatewayRefused
@@ -18,7 +26,7 @@ from consilium.wire import JSON, bearer, no_verdict, read_reply
 from gateway.contract import Problem, Verdict
 from models.data.example import Example
 from services.evaluation.score import is_right, is_settled
-from services.evaluation.stored_run import EvaluationError, Outcome, Run, keep, note
+from services.evaluation.stored_run import EvaluationError, Outcome, Run, Verdicts
 
 # A busy machine may be slow; what is measured here is what is said, not how fast.
 DEADLINE_S = 300.0
@@ -62,10 +70,12 @@ class Pace:
             self._slowed_at = time.monotonic()
 
 
-class Tally:
-    """What has come so far, for the line that shows how it goes."""
+class Tally(ProgressColumn):
+    """What has come so far, in the line that shows how it goes."""
 
-    def __init__(self, examples: Sequence[Example], outcomes: dict[str, Outcome]):
+    def __init__(self, examples: Sequence[Example], outcomes: Mapping[str, Outcome], pace: Pace):
+        super().__init__()
+        self._pace = pace
         self._right = self._scored = self._failed = 0
         for example in examples:
             if example.id in outcomes and not has_failed(outcomes[example.id]):
@@ -78,51 +88,49 @@ class Tally:
             self._scored += 1
             self._right += is_right(outcome.answer, example)
 
-    def line(self, rate: float | None, at_a_time: int) -> str:
+    def render(self, task: Task) -> Text:
         share = f"{self._right / self._scored:.1%}" if self._scored else "–"
-        return f"{rate or 0:.1f}/s, {share} right, {self._failed} failed, {at_a_time} at a time"
+        return Text(
+            f"{task.speed or 0:.1f}/s, {share} right, {self._failed} failed, "
+            f"{self._pace.at_a_time} at a time"
+        )
 
 
 async def ask_all(
     examples: Sequence[Example],
     run: Run,
-    out: Path,
     url: str,
     concurrency: int,
     patience_s: float,
-    outcomes: dict[str, Outcome],
+    outcomes: Verdicts,
 ) -> None:
-    """Asks those that are open, and writes each outcome down at once; `outcomes` takes them too.
+    """Asks those that are open, and writes each outcome down at once.
 
     Raises:
-        EvaluationError: the gateway does not know this caller, or nothing has got through for
-            `patience_s`.
+        EvaluationError: the gateway does not know this caller, nothing has got through for
+            `patience_s`, an image cannot be read, or an outcome not be written.
     """
     open_ones = [e for e in examples if e.id not in outcomes or not is_settled(outcomes[e.id])]
-    queue, tally = iter(open_ones), Tally(examples, outcomes)
-    columns = (
-        *(TextColumn("asking"), BarColumn(10), MofNCompleteColumn(), TimeRemainingColumn()),
-        TextColumn("{task.fields[told]}"),
-    )
+    queue, pace = iter(open_ones), Pace(concurrency)
+    tally = Tally(examples, outcomes, pace)
+    shown = BarColumn(10), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = TextColumn("asking"), *shown, tally
     progress = Progress(*columns, console=Console(stderr=True, markup=False, highlight=False))
-    asking = progress.add_task(
-        "", total=len(examples), completed=len(examples) - len(open_ones), told=""
-    )
-    patience, pace = Patience(patience_s, progress.console.print), Pace(concurrency)
+    settled = len(examples) - len(open_ones)
+    asking = progress.add_task("", total=len(examples), completed=settled)
+    progress.advance(asking, 0)  # the first answers took time too: else so few look too fast
+    patience = Patience(patience_s, progress.console.print)
 
-    async def ask_in_turn(http: httpx.AsyncClient) -> None:
+    async def ask_in_turn(http: aiohttp.ClientSession) -> None:
         for example in queue:
-            outcome = keep(out, example.id, await _ask(http, example, run, patience, pace))
-            note(outcomes, example.id, outcome)
-            tally.add(example, outcome)
-            told = tally.line(progress.tasks[asking].speed, pace.at_a_time)
-            progress.update(asking, advance=1, told=told)
+            said = await _ask(http, url, example, run, patience, pace)
+            tally.add(example, outcomes.keep(example.id, said))
+            progress.advance(asking)
 
-    async with httpx.AsyncClient(
-        transport=AiohttpTransport(trust_env=False),
-        base_url=url,
-        timeout=2 * DEADLINE_S,
-        trust_env=False,
+    # Not httpx: it takes more of a processor for a call than all the rest of this.
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=concurrency),
+        timeout=aiohttp.ClientTimeout(2 * DEADLINE_S),
         headers=JSON | bearer(),
     ) as http:
         with progress:
@@ -132,7 +140,7 @@ async def ask_all(
                         group.create_task(ask_in_turn(http))
             except ExceptionGroup as errors:
                 first = errors.exceptions[0]
-                if not isinstance(first, GatewayError):
+                if not isinstance(first, GatewayError | OSError):
                     raise first from None
                 left = sum(has_failed(outcomes.get(each.id)) for each in examples)
                 raise EvaluationError(
@@ -147,7 +155,12 @@ def has_failed(outcome: Outcome | None) -> bool:
 
 
 async def _ask(
-    http: httpx.AsyncClient, example: Example, run: Run, patience: Patience, pace: Pace
+    http: aiohttp.ClientSession,
+    url: str,
+    example: Example,
+    run: Run,
+    patience: Patience,
+    pace: Pace,
 ) -> Verdict | Problem:
     """What came of a case, after what may pass has passed.
 
@@ -163,7 +176,7 @@ async def _ask(
         "summarise": run.summarise,
         "rounds": run.rounds,
     }
-    body = await asyncio.to_thread(case_json, example.images, example.question, fields)
+    body = case_json(example.images, example.question, fields)
     while True:
         await asyncio.sleep(patience.wait_s)
         async with pace.turn():
@@ -171,7 +184,7 @@ async def _ask(
                 continue  # another was told to wait, while this one waited for its turn
             asked_at = time.monotonic()
             try:
-                said: Verdict | Problem = await _post(http, body)
+                said: Verdict | Problem = await _post(http, url, body)
             except GatewayError as error:
                 if error.may_pass:
                     pace.slow_down(asked_at)
@@ -189,8 +202,12 @@ async def _ask(
             return said
 
 
-async def _post(http: httpx.AsyncClient, body: bytes) -> Verdict:
+async def _post(http: aiohttp.ClientSession, url: str, body: bytes) -> Verdict:
     try:
-        return read_reply(await http.post("/vqa", content=body), Verdict)
-    except httpx.HTTPError as error:
-        raise no_verdict(str(http.base_url), error) from error
+        async with http.post(f"{url.rstrip('/')}/vqa", data=body) as response:
+            content = await response.read()
+    except (aiohttp.ClientError, OSError) as error:
+        raise no_verdict(url, error) from error
+    headers, request = response.headers, httpx.Request("POST", url)
+    reply = httpx.Response(response.status, headers=headers, content=content, request=request)
+    return read_reply(reply, Verdict)

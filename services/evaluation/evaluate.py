@@ -33,10 +33,10 @@ from services.evaluation.score import BOOTSTRAP_SEED, score, show
 from services.evaluation.stored_run import (
     EvaluationError,
     Run,
+    Verdicts,
     alone_in,
     claim,
     hash_of,
-    read_outcomes,
 )
 
 PATIENCE_S = 300.0
@@ -80,9 +80,8 @@ def evaluate(
     """
     if own := datasets.is_own(dataset):
         dataset = str(Path(dataset).resolve())  # it will be read again, perhaps from elsewhere
-    whole = datasets.load(dataset, data, split, language)
-    if own:
         _tell_of_other_languages(Path(dataset), language)
+    whole = datasets.load(dataset, data, split, language)
     examples = _in_sample_order(whole)
     if fold:
         source = Source(set=dataset, split=split, languages=(language,), folds=fold[1])
@@ -118,10 +117,10 @@ def evaluate(
         claim(out, run)
         if blank_images:
             shown = _with_blank_images(shown, out / "blank.png")
-        outcomes = read_outcomes(out, mend=True)
-        asyncio.run(ask_all(shown, run, out, gateway_url, concurrency, patience_s, outcomes))
-        summary = asdict(run) | {"seed": BOOTSTRAP_SEED} | score(examples, outcomes, language)
-        summary["failed"] = sum(has_failed(outcomes.get(each.id)) for each in examples)
+        with Verdicts(out) as outcomes:
+            asyncio.run(ask_all(shown, run, gateway_url, concurrency, patience_s, outcomes))
+            summary = asdict(run) | {"seed": BOOTSTRAP_SEED} | score(examples, outcomes, language)
+            summary["failed"] = sum(has_failed(outcomes.get(each.id)) for each in examples)
         if not summary["scores"]:
             raise EvaluationError(
                 f"0 of {len(examples)} cases scored; verdicts.jsonl holds the gateway's reasons."
@@ -201,7 +200,11 @@ def _panel(url: str) -> PanelReport:
             f"{url.rstrip('/')}/panel", timeout=30, trust_env=False, headers=headers
         )
         return read_reply(response, PanelReport)
-    except (httpx.HTTPError, httpx.InvalidURL, GatewayUnreachable) as error:
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise EvaluationError(
+            f"{url} is no address of a gateway: write http://, the host, and its port."
+        ) from error
+    except (httpx.HTTPError, GatewayUnreachable) as error:
         raise EvaluationError(f"No gateway answers at {url}; start one: make serve.") from error
 
 

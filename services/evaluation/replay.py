@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gateway.contract import Answer, PredictionSet
+from gateway.contract import Answer, PredictionSet, Summary
 from gateway.settings import Settings
 from gateway.verdict.competence import Competence, Line, Skill, Worker
 from gateway.verdict.prediction_set import prediction_set
@@ -25,7 +25,7 @@ from services.evaluation import fit, stored_run
 from services.evaluation.heard import Heard, heard_in, refuse_strangers
 from services.evaluation.rewording import reworded
 from services.evaluation.score import BOOTSTRAP_SEED, is_right
-from services.evaluation.stored_run import EvaluationError, Outcome, Run
+from services.evaluation.stored_run import EvaluationError, Outcome, Run, write_run
 
 COVERAGE = 0.8  # of the cases, the most confident ones
 SET_COVERAGE = 0.9  # of the sets of answers that are looked at
@@ -68,6 +68,8 @@ def replay(
     says what any worker said), which shows what it would be worth if it might overrule.
 
     All but `as answered` take each worker at its first word.
+
+    `out`/weighed is a stored run in turn, of the verdicts that the gateway would give now.
 
     Raises:
         EvaluationError: no such run, parts of different ones, nobody has answered anything, or
@@ -122,9 +124,37 @@ def replay(
         write_whole(out / "replay.json", json.dumps(summary, indent=1))
         sure = {name: each.confidences for name, each in policies.items()}
         pictures.draw(summary, sure, rights, out)
-        print(f"pictures: {out}")
+        whole = run if len(folders) == 1 else replace(run, fold=None)
+        _keep_weighed(whole, cases, shipped, settings, out / "weighed")
+        print(f"pictures: {out}; verdicts, for consilium report: {out / 'weighed'}")
     print(f"95 % intervals clustered by image or patient, bootstrap seed {BOOTSTRAP_SEED}")
     return summary
+
+
+def _keep_weighed(
+    run: Run, cases: Sequence[Case], opinions: Sequence[Opinion], settings: Settings, folder: Path
+) -> None:
+    """A stored run of the same answers with these opinions of them, where there was a verdict."""
+    weighed = {}
+    for (case, outcome), opinion in zip(cases, opinions, strict=True):
+        if outcome.verdict:
+            now = {
+                "status": "answered",
+                "answer": opinion.winner.text,
+                "best_guess": None,
+                "agreement": opinion.agreement,
+                "confidence": opinion.confidence,
+                "familiarity": opinion.familiarity,
+                "prediction_set": None,
+                "grounding": None,
+                "answers": opinion.answers,
+                "dissent": opinion.dissent,
+                "summary": Summary(by="vote", faithful=None, seconds=0),
+                "learned_from": settings.learned_from,
+                "panel": settings.panel_hash,
+            }
+            weighed[case.example.id] = outcome.verdict.model_copy(update=now)
+    write_run(folder, replace(run, panel=settings.panel_hash, summarise="never", rounds=1), weighed)
 
 
 def _read(folders: Sequence[Path], data: Path) -> tuple[Run, list[Case]]:

@@ -2,8 +2,8 @@
 worth, and who worded the verdicts.
 """
 
-from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import combinations
@@ -31,6 +31,7 @@ PANEL = "panel"
 UNHEARD: set[ErrorKind] = {"timeout", "unreachable", "refused"}
 
 Texts = dict[str, str | None]  # by case: what somebody said, null where they had nothing to say
+Sure = dict[str, float | None]  # by case: how sure they were of it, null where they did not say
 
 Scorer = Callable[[Sequence[str], Sequence[str], Sequence[Hashable]], Score]
 
@@ -57,7 +58,9 @@ def is_settled(outcome: Outcome) -> bool:
     return bool(outcome.answers) and not kinds & UNHEARD
 
 
-def score(examples: list[Example], outcomes: dict[str, Outcome], language: str) -> dict[str, Any]:
+def score(
+    examples: list[Example], outcomes: Mapping[str, Outcome], language: str
+) -> dict[str, Any]:
     """Everything that is scored, as a JSON object; `scores` is empty where nothing could be.
 
     Accuracies are those of the panel and of each worker that was heard, over all, closed and open
@@ -73,9 +76,19 @@ def score(examples: list[Example], outcomes: dict[str, Outcome], language: str) 
         "closed": [example for example in examples if example.closed],
         "open": [example for example in examples if not example.closed],
     }
-    settled = sum(e.id in outcomes and is_settled(outcomes[e.id]) for e in examples)
-    verdicts = {id: each.verdict for id, each in outcomes.items() if each.verdict}
-    backing = {id: backing_of(v) for id, v in verdicts.items() if v.agreement is not None}
+    settled = 0
+    sure: dict[str, Sure] = defaultdict(dict)
+    backing: dict[str, str] = {}
+    worded: Counter[str] = Counter()
+    asked = {example.id for example in examples}
+    for id, outcome in outcomes.items():
+        settled += id in asked and is_settled(outcome)
+        for who in said:
+            sure[who][id] = sure_of(outcome, who)
+        if verdict := outcome.verdict:
+            worded[verdict.summary.by] += 1
+            if verdict.agreement is not None:
+                backing[id] = backing_of(verdict)
     return {
         "cases": len(examples),
         "open_cases": len(examples) - settled,
@@ -86,7 +99,7 @@ def score(examples: list[Example], outcomes: dict[str, Outcome], language: str) 
         },
         "scorers": {
             who: _scorers_of(groups, texts, language)
-            | {"calibration error": calibration(examples, outcomes, who)}
+            | {"calibration error": calibration(examples, texts, sure[who])}
             for who, texts in said.items()
             if texts
         },
@@ -97,7 +110,7 @@ def score(examples: list[Example], outcomes: dict[str, Outcome], language: str) 
             backed: rate_of([e for e in examples if backing.get(e.id) == backed], said[PANEL])
             for backed in sorted(set(backing.values()), reverse=True)
         },
-        "worded_by": dict(Counter(verdict.summary.by for verdict in verdicts.values())),
+        "worded_by": dict(worded),
     }
 
 
@@ -128,7 +141,7 @@ def show(scored: dict[str, Any]) -> None:
         )
 
 
-def said_by(outcomes: dict[str, Outcome]) -> dict[str, Texts]:
+def said_by(outcomes: Mapping[str, Outcome]) -> dict[str, Texts]:
     """What the panel said, and each worker that was asked and heard, in the panel's order."""
     said: dict[str, Texts] = {PANEL: {}}
     for case, outcome in outcomes.items():
@@ -257,27 +270,22 @@ def references_of(example: Example) -> tuple[str, ...]:
     return (example.answer, *example.alternatives)
 
 
-def calibration(
-    examples: list[Example], outcomes: dict[str, Outcome], who: str
-) -> dict[str, Any] | None:
+def calibration(examples: list[Example], texts: Texts, sure: Sure) -> dict[str, Any] | None:
     """How far a voice's confidence is from how often it is right; null where it gave none."""
-    sure, hits, images = [], [], []
-    for example in examples:
-        for said in with_confidence(outcomes[example.id], who) if example.id in outcomes else ():
-            sure.append(said[1])
-            hits.append(is_right(said[0], example))
-            images.append(example.group)
-    return asdict(calibration_error.score(sure, hits, images)) if sure else None
+    told = [(e, each) for e in examples if (each := sure.get(e.id)) is not None]
+    if not told:
+        return None
+    hits = [is_right(texts.get(example.id), example) for example, _ in told]
+    images = [example.group for example, _ in told]
+    return asdict(calibration_error.score([each for _, each in told], hits, images))
 
 
-def with_confidence(outcome: Outcome, who: str) -> list[tuple[str | None, float]]:
-    """What the voice said, where it said how sure it was."""
-    verdict = outcome.verdict
+def sure_of(outcome: Outcome, who: str) -> float | None:
+    """How sure the voice was of what it said; None where it did not say."""
     if who == PANEL:
-        sure = verdict.confidence if verdict else None
-        return [] if sure is None else [(outcome.answer, sure)]
-    last = [a for a in outcome.answers if a.worker == who and a.text is not None][-1:]
-    return [(a.text, a.confidence) for a in last if a.confidence is not None]
+        return outcome.verdict.confidence if outcome.verdict else None
+    said = (a for a in reversed(outcome.answers) if a.worker == who and a.text is not None)
+    return next((answer.confidence for answer in said), None)
 
 
 def _show_table(title: str, columns: dict[str, dict[str, Any]]) -> None:

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +14,15 @@ from filelock import FileLock, Timeout
 from gateway.contract import Answer, Language, Problem, Summarise, Verdict
 from models.data import datasets
 from models.data.example import Example
-from models.files import Lines, append_line, read_lines, set_aside, write_whole
+from models.files import (
+    NO_RECORD,
+    Lines,
+    append,
+    open_lines,
+    read_lines,
+    set_aside,
+    write_whole,
+)
 
 VERDICTS = "verdicts.jsonl"
 
@@ -42,7 +51,11 @@ class Run:
     @property
     def name(self) -> str:
         """What was asked, as others read it."""
-        return f"{datasets.called(self.dataset)} {self.split} {self.language}"
+        return self.named(datasets.called(self.dataset))
+
+    def named(self, dataset: str) -> str:
+        """The same where the data set goes by this name."""
+        return f"{dataset} {self.split} {self.language}"
 
     @property
     def images_changed(self) -> str:
@@ -82,16 +95,20 @@ def alone_in(folder: Path) -> Iterator[None]:
     """Inside the block nobody else writes to `folder`. Whoever is killed lets go of it.
 
     Raises:
-        EvaluationError: somebody else does.
+        EvaluationError: somebody else does, or it cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock", timeout=0)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
         raise EvaluationError(
             f"Another consilium evaluate is writing to {folder}; wait for its end, or give "
             "another --out."
+        ) from error
+    except OSError as error:
+        raise EvaluationError(
+            f"{folder} cannot be written to ({error.strerror}): give another --out."
         ) from error
     try:
         yield
@@ -126,30 +143,96 @@ def claim(folder: Path, run: Run) -> None:
         )
 
 
-def keep(folder: Path, case: str, said: Verdict | Problem) -> Outcome:
-    """Writes down at once what came of `case`."""
-    kind = "verdict" if isinstance(said, Verdict) else "problem"
-    append_line(folder / VERDICTS, {"id": case, kind: said.model_dump()})
-    return _outcome(said)
+def write_run(folder: Path, run: Run, verdicts: Mapping[str, Verdict]) -> None:
+    """A whole run at once, in the place of one that was there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = (
+        json.dumps({"id": case, "verdict": verdict.model_dump()}, ensure_ascii=False) + "\n"
+        for case, verdict in verdicts.items()
+    )
+    write_whole(folder / "run.json", json.dumps(asdict(run), indent=1))
+    write_whole(folder / VERDICTS, "".join(lines))
 
 
-def read_outcomes(folder: Path, mend: bool = False) -> dict[str, Outcome]:
-    """What was told so far, by the example's id. Lines that are torn or garbled are told of; to
-    `mend` them, which only who is `alone_in` the folder may, is to put them aside."""
+class Verdicts(Mapping[str, Outcome]):
+    """What came of each case so far, by the example's id; whoever is `alone_in` the folder adds to
+    it. It stays on disk: in memory is only where each line is, however long the run is."""
+
+    def __init__(self, folder: Path):
+        """Lines that are torn or garbled are put aside, and told of."""
+        path = folder / VERDICTS
+        self._places: dict[str, tuple[int, int]] = {}  # by case: its line's first byte, and its end
+        self._answered: set[str] = set()
+        if path.exists() and not self._find(path):
+            print(f"{set_aside(path, read_lines(path, _read))} Its cases are asked again.")
+            self._find(path)
+        self._stream = open_lines(path)
+
+    def __enter__(self) -> "Verdicts":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stream.close()
+
+    def __getitem__(self, case: str) -> Outcome:
+        begin, end = self._places[case]
+        return _read(json.loads(os.pread(self._stream.fileno(), end - begin, begin)))[1]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def keep(self, case: str, said: Verdict | Problem) -> Outcome:
+        """Writes down at once what came of `case`.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        kind = "verdict" if isinstance(said, Verdict) else "problem"
+        place = append(self._stream, {"id": case, kind: said.model_dump()})
+        outcome = _outcome(said)
+        self._note(case, outcome, place)
+        return outcome
+
+    def _find(self, path: Path) -> bool:
+        """Where each line is; whether all were records."""
+        begin, whole = 0, True
+        with path.open("rb") as lines:
+            for line in lines:
+                try:
+                    self._note(*_read(json.loads(line.decode())), (begin, begin + len(line)))
+                except NO_RECORD:
+                    whole = False
+                begin += len(line)
+        return whole
+
+    def _note(self, case: str, outcome: Outcome, place: tuple[int, int]) -> None:
+        """The latest, but an answer is not given up for a later refusal."""
+        if outcome.answer is not None:
+            self._answered.add(case)
+        elif case in self._answered:
+            return
+        self._places[case] = place
+
+
+def read_outcomes(folder: Path) -> dict[str, Outcome]:
+    """What was told so far, by the example's id, while an evaluation may still be running. Lines
+    that are torn or garbled are told of."""
     path = folder / VERDICTS
     if not path.exists():
         return {}
     found: Lines[tuple[str, Outcome]] = read_lines(path, _read)
-    if found.broken and mend:
-        print(f"{set_aside(path, found)} Its cases are asked again.")
-    elif found.broken:
+    if found.broken:
         print(
             f"{path}: {len(found.broken)} of its lines are torn or garbled and left out; the same "
             "consilium evaluate asks those cases again."
         )
     outcomes: dict[str, Outcome] = {}
     for case, outcome in found.records:
-        note(outcomes, case, outcome)
+        if outcome.answer is not None or case not in outcomes or outcomes[case].answer is None:
+            outcomes[case] = outcome
     return outcomes
 
 
@@ -165,12 +248,6 @@ def _outcome(said: Verdict | Problem) -> Outcome:
     if isinstance(said, Verdict):
         return Outcome(said, said.answers)
     return Outcome(None, said.answers or ())
-
-
-def note(outcomes: dict[str, Outcome], case: str, outcome: Outcome) -> None:
-    """The latest, but an answer is not given up for a later refusal."""
-    if outcome.answer is not None or outcomes.get(case, outcome).answer is None:
-        outcomes[case] = outcome
 
 
 def read_run(folder: Path) -> Run:

@@ -1,14 +1,14 @@
 """What a report tells of stored evaluations, in figures."""
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from models.data.datasets import called
+from models.data.datasets import called, is_own
 from models.data.example import Example, without_images
 from models.metrics.score import mean
 from services.evaluation import score, stored_run
@@ -26,6 +26,7 @@ class Evaluated:
     """What some runs asked, what came of it, and who said what; ids begin with a run's name."""
 
     runs: list[Run]
+    sets: dict[str, str]  # what each run's data set is called here
     examples: list[Example]
     outcomes: dict[str, Outcome]
     said: dict[str, Texts]  # by voice: the panel first
@@ -33,6 +34,9 @@ class Evaluated:
     @property
     def workers(self) -> dict[str, Texts]:
         return {who: texts for who, texts in self.said.items() if who != PANEL}
+
+    def name_of(self, run: Run) -> str:
+        return run.named(self.sets[run.dataset])
 
     def of(self, name: str) -> list[Example]:
         """Those of the runs of this name."""
@@ -47,10 +51,12 @@ def read(folders: Sequence[Path], data: Path) -> Evaluated:
             in two of the runs.
         models.data's DataError
     """
+    sets = told_apart(stored_run.read_run(folder).dataset for folder in folders)
     runs, examples, outcomes = [], [], dict[str, Outcome]()
     for folder in folders:
         with without_images():
             run, cases = stored_run.load(folder, data)
+        name = run.named(sets[run.dataset])
         if run.images_changed:
             raise EvaluationError(
                 f"{folder}: its images were changed, so it says nothing of the panel: consilium "
@@ -58,18 +64,35 @@ def read(folders: Sequence[Path], data: Path) -> Evaluated:
             )
         runs.append(run)
         for example, outcome in cases:
-            id = f"{run.name}/{example.id}"
+            id = f"{name}/{example.id}"
             if id in outcomes:
                 raise EvaluationError(
-                    f"{folder} asks {run.name} again, which another of these runs has asked: "
+                    f"{folder} asks {name} again, which another of these runs has asked: "
                     "consilium compare holds two answers to one question against each other."
                 )
             outcomes[id] = outcome
-            examples.append(replace(example, id=id))
+            # Another set may know somebody else by the same number.
+            patient = example.patient and f"{sets[run.dataset]}/{example.patient}"
+            examples.append(replace(example, id=id, patient=patient))
     said = {who: texts for who, texts in score.said_by(outcomes).items() if texts}
     if PANEL not in said:
         raise EvaluationError(f"{folders[0]}: nobody has answered any of its questions yet.")
-    return Evaluated(runs, examples, outcomes, said)
+    return Evaluated(runs, sets, examples, outcomes, said)
+
+
+def told_apart(datasets: Iterable[str]) -> dict[str, str]:
+    """What each data set is called; where that is one name for two, a file of one's own is called
+    by as much of its path as tells it from the other."""
+    names = {each: called(each) for each in datasets}
+    parts = 0
+    while doubled := [name for name, count in Counter(names.values()).items() if count > 1]:
+        parts += 1
+        names |= {
+            each: "/".join(Path(each).parts[-parts:])
+            for each, name in names.items()
+            if name in doubled and is_own(each)
+        }
+    return names
 
 
 Sure = Mapping[str, tuple[Sequence[float | None], Sequence[bool]]]
@@ -78,12 +101,12 @@ Sure = Mapping[str, tuple[Sequence[float | None], Sequence[bool]]]
 def measure(asked: Evaluated, sure: Sure) -> dict[str, Any]:
     """All figures, as a JSON object; `sure` is what `sureness` found. Rates are shares of what was
     heard, with 95 % intervals clustered by image, or by patient where the set names one."""
-    names = list(dict.fromkeys(run.name for run in asked.runs))
+    names = list(dict.fromkeys(asked.name_of(run) for run in asked.runs))
     return {
         "runs": [
             {
-                "name": run.name,
-                "dataset": called(run.dataset),
+                "name": asked.name_of(run),
+                "dataset": asked.sets[run.dataset],
                 "panel": run.panel,
                 "fold": run.fold,
                 "summarise": run.summarise,
@@ -99,7 +122,12 @@ def measure(asked: Evaluated, sure: Sure) -> dict[str, Any]:
         "over_best_member": [found for name in names if (found := _over_best(asked, name))],
         "by_agreement": _by_agreement(asked),
         "calibration_error": {
-            who: score.calibration(asked.examples, asked.outcomes, who) for who in asked.said
+            who: score.calibration(
+                asked.examples,
+                texts,
+                {id: score.sure_of(outcome, who) for id, outcome in asked.outcomes.items()},
+            )
+            for who, texts in asked.said.items()
         },
         "disagreement": score.disagreement(asked.examples, asked.said),
         "seconds": _seconds(asked),
@@ -115,10 +143,7 @@ def sureness(asked: Evaluated) -> Sure:
     for who, texts in asked.said.items():
         answered = [e for e in asked.examples if texts.get(e.id) is not None]
         outcomes = [asked.outcomes[example.id] for example in answered]
-        sure = [
-            next((sure for _, sure in score.with_confidence(outcome, who)), None)
-            for outcome in outcomes
-        ]
+        sure = [score.sure_of(outcome, who) for outcome in outcomes]
         if who == PANEL and not any(each is not None for each in sure):
             who = "panel, by agreement"
             sure = [each.verdict.agreement if each.verdict else None for each in outcomes]
@@ -142,9 +167,9 @@ def _rates(asked: Evaluated, names: Sequence[str]) -> list[dict[str, Any]]:
     """A row for each voice and each group of questions that it was heard in."""
     groups: dict[tuple[str, str], list[Example]] = {("all", "all"): asked.examples}
     groups |= {("run", name): asked.of(name) for name in names}
-    for dataset in dict.fromkeys(called(run.dataset) for run in asked.runs):
-        of_it = dict.fromkeys(r.name for r in asked.runs if called(r.dataset) == dataset)
-        groups["dataset", dataset] = [each for name in of_it for each in asked.of(name)]
+    for dataset, called_here in asked.sets.items():
+        of_it = dict.fromkeys(asked.name_of(r) for r in asked.runs if r.dataset == dataset)
+        groups["dataset", called_here] = [each for name in of_it for each in asked.of(name)]
     for by, parts in sliced(asked.examples).items():
         groups |= {(by, value): part for value, part in parts.items()}
     voices = asked.said | {ORACLE: score.rightest(asked.examples, asked.said)}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from models.data import slake, splits, vqa_rad
+from models.data import pixel_hashes, slake, splits, vqa_rad
 from models.data.example import DataError, Example
 from models.recipe import Recipe, RecipeError, load_recipe
 from models.training.crossval import crossval
@@ -33,6 +33,26 @@ def test_the_same_pixels_in_another_format_are_refused(film: Path) -> None:
         image.save(copy)
     with pytest.raises(DataError, match=r"film\.tiff is also a training image \(.*film\.png\)"):
         splits.refuse_shared_images([example(film)], [example(copy)])
+
+
+def test_an_image_is_decoded_once_and_anew_where_its_file_is_another(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever became of what was kept, which names no file."""
+    monkeypatch.setenv("CONSILIUM_CACHE", str(tmp_path / "cache"))
+    decoded: list[Path] = []
+    decode = pixel_hashes.pixel_hash
+    monkeypatch.setattr(
+        pixel_hashes, "pixel_hash", lambda path: decoded.append(path) or decode(path)
+    )
+    first = pixel_hashes.pixel_hashes([film, film])
+    assert pixel_hashes.pixel_hashes([film]) == first and decoded == [film]
+    kept = tmp_path / "cache" / "pixel_hashes.json"
+    assert "film" not in kept.read_text()
+    Image.new("L", (64, 64)).save(film)
+    assert pixel_hashes.pixel_hashes([film]) != first
+    kept.write_bytes(b'{"half')
+    assert pixel_hashes.pixel_hashes([film])[film] == decode(film)
 
 
 def test_a_reencoded_copy_is_a_near_duplicate_and_a_turned_one_is_not(film: Path) -> None:

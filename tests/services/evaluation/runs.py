@@ -5,8 +5,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from gateway.contract import Answer, Dissent, Summary, Verdict
-from services.evaluation.stored_run import Run, claim, keep
+from gateway.contract import Answer, Dissent, Problem, Summary, Verdict
+from services.evaluation.stored_run import Run, Verdicts, claim
 
 Said = dict[str, str | None]  # by worker; "panel" for the verdict
 
@@ -39,6 +39,11 @@ def write_run(
     for question, answers in said.items():
         keep(folder, question, verdict(answers, sure))
     return folder
+
+
+def keep(folder: Path, case: str, said: Verdict | Problem) -> None:
+    with Verdicts(folder) as kept:
+        kept.keep(case, said)
 
 
 def verdict(said: Said, sure: float | None = 0.8) -> Verdict:

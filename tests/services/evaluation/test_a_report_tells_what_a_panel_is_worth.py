@@ -13,9 +13,10 @@ import pytest
 
 from gateway.contract import Familiarity
 from models.metrics import score as bootstrap
+from services.evaluation.replay import replay
 from services.evaluation.report.write import report
-from services.evaluation.stored_run import EvaluationError, keep
-from tests.services.evaluation.runs import Said, verdict, write_run, write_set
+from services.evaluation.stored_run import EvaluationError
+from tests.services.evaluation.runs import Said, keep, verdict, write_run, write_set
 
 ROWS: list[dict[str, object]] = [
     {"id": 1, "images": "a.png", "question": "Is <b>it</b>?", "answer": "yes", "modality": "CT"},
@@ -124,6 +125,36 @@ def test_tables_are_the_same_everywhere(folder: Path, figures: Any) -> None:
     table = (folder / "out" / "report.csv").read_text("utf-8-sig")
     rows = list(csv.DictReader(io.StringIO(table, newline="")))
     assert [float(row["accuracy"]) for row in rows] == [e["accuracy"] for e in figures["rates"]]
+
+
+def test_two_files_of_one_name_are_two_sets(tmp_path: Path, monkeypatch) -> None:
+    """With questions and patients of the same numbers; they go by as much of their paths as tells
+    them apart."""
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 20)
+    rows = [row | {"patient": "P1"} for row in ROWS[:3]]
+    runs = [
+        write_run(tmp_path / f"run-{place}", write_set(tmp_path / place, rows), SAID)
+        for place in ("north", "south")
+    ]
+    report(runs, Path("none"), tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
+    rates = {(e["by"], e["of"]): e for e in found["rates"] if e["voice"] == "panel"}
+    assert found["questions"] == 6 and rates["all", "all"]["images"] == 2
+    for place in ("north", "south"):
+        assert rates["dataset", f"{place}/own.jsonl"]["scored"] == 3
+        assert rates["run", f"{place}/own.jsonl all en"]["scored"] == 3
+
+
+def test_what_a_replay_leaves_is_a_run(stored, settings, data, tmp_path, monkeypatch) -> None:
+    """Of the verdicts that the panel would give now, with the same answers."""
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 20)
+    found = replay([stored], settings, data, tmp_path / "out")
+    report([tmp_path / "out" / "weighed"], data, tmp_path / "report")
+    told = json.loads((tmp_path / "report" / "report.json").read_text("utf-8"))
+    rates = {e["voice"]: e["accuracy"] for e in told["rates"] if e["by"] == "all"}
+    panel = found["policies"]["panel" if settings.competence else "vote"]
+    assert rates["panel"] == panel["accuracy"]["value"]
+    assert told["runs"][0]["panel"] == settings.panel_hash
 
 
 def test_runs_that_make_no_report_are_refused(folder: Path, tmp_path: Path) -> None:

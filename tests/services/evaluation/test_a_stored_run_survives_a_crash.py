@@ -18,12 +18,13 @@ from services.evaluation.replay import replay
 from services.evaluation.stored_run import (
     EvaluationError,
     Run,
+    Verdicts,
     alone_in,
     claim,
-    keep,
     read_outcomes,
 )
 from tests.fake_gateway import VERDICT
+from tests.services.evaluation.runs import keep
 
 RUN = Run("slake", "test", "en", None, False, None, "never", "hash", {})
 WHOLE = json.dumps({"id": "b", "verdict": VERDICT.model_dump()}).encode()
@@ -50,13 +51,14 @@ def test_a_line_that_is_none_is_put_aside(broken: bytes, tmp_path: Path, capsys)
     keep(tmp_path, "a", VERDICT)
     with (tmp_path / "verdicts.jsonl").open("ab") as stream:
         stream.write(broken + b"\n")
-    keep(tmp_path, "c", VERDICT)
+    append_line(tmp_path / "verdicts.jsonl", {"id": "c", "verdict": VERDICT.model_dump()})
 
     assert list(read_outcomes(tmp_path)) == ["a", "c"]
     assert "1 of its lines are torn or garbled" in capsys.readouterr().out
-    assert list(read_outcomes(tmp_path, mend=True)) == ["a", "c"]
+    with Verdicts(tmp_path) as kept:
+        assert list(kept) == ["a", "c"] and kept["c"].verdict == VERDICT
     assert "verdicts.jsonl: 1 line was no record and is kept in" in capsys.readouterr().out
-    assert list(read_outcomes(tmp_path, mend=True)) == ["a", "c"]
+    assert list(read_outcomes(tmp_path)) == ["a", "c"]
     assert capsys.readouterr().out == ""
     assert (tmp_path / "verdicts.broken").read_bytes() == broken + b"\n"
 
@@ -68,6 +70,11 @@ def test_a_line_after_a_torn_one_is_whole(tmp_path: Path) -> None:
     append_line(path, {"a": 3})
     assert read_lines(path, dict).records == [{"a": 1}, {"a": 3}]
     assert read_lines(path, dict).broken == [b'{"a": 2, "b']
+
+
+def test_a_line_that_does_not_fit_names_its_file() -> None:
+    with pytest.raises(OSError, match=r"^/dev/full could not be written: No space left on device"):
+        append_line(Path("/dev/full"), {"a": 1})
 
 
 @pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c", "\r", "\n"])
@@ -118,6 +125,15 @@ def test_only_one_writes_to_a_folder(tmp_path: Path) -> None:
         pass
 
 
+def test_a_file_is_no_folder_to_write_to(tmp_path: Path) -> None:
+    (tmp_path / "cases.csv").touch()
+    with (
+        pytest.raises(EvaluationError, match=r"cases\.csv cannot be written to .*another --out"),
+        alone_in(tmp_path / "cases.csv"),
+    ):
+        pass
+
+
 def test_a_second_evaluation_asks_nothing(fake: Callable[..., object], data, tmp_path) -> None:
     """Else every question would be asked twice."""
     from services.evaluation.evaluate import evaluate
@@ -156,6 +172,6 @@ def test_a_file_is_written_whole_or_not_at_all(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match=rf"^{path} could not be written: No space left on device"):
         write(path, "after")
     assert path.read_bytes() == kept and list(tmp_path.iterdir()) == [path]

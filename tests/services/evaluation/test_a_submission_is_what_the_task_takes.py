@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from gateway.contract import Problem, Verdict
 from services.cli.__main__ import app
-from services.evaluation.stored_run import EvaluationError, Run, claim, keep
+from services.evaluation.stored_run import EvaluationError, Run, claim
 from services.evaluation.submission import write
-from tests.services.evaluation.runs import verdict
+from tests.services.evaluation.runs import keep, verdict
 
 ENCOUNTERS = ["ENC2", "ENC10", "ENC1"]
 

@@ -17,7 +17,7 @@ from gateway.door import admission, keys
 from models.metrics import score as bootstrap
 from services.evaluation.asking import Pace
 from services.evaluation.evaluate import evaluate
-from services.evaluation.stored_run import EvaluationError
+from services.evaluation.stored_run import EvaluationError, Verdicts
 from tests.fake_gateway import DROPPED, problem
 
 PROXY = b"<html><h1>Bad Gateway</h1></html>"
@@ -93,6 +93,30 @@ def test_who_gives_up_says_how_to_go_on(fake, run, fails, patience_s, says):
         run(gateway.url, patience_s=patience_s)
     gateway.fails = []
     assert run(gateway.url)["failed"] == 0
+
+
+def test_a_full_disk_keeps_what_was_gathered(fake, run, monkeypatch):
+    """And the same command goes on once there is room."""
+    gateway, room, keep = fake(), [7], Verdicts.keep
+
+    def keep_where_there_is_room(kept, case, said):
+        if not room[0]:
+            raise OSError("verdicts.jsonl could not be written: No space left on device.")
+        room[0] -= 1
+        return keep(kept, case, said)
+
+    says = r"No space left on device\. 13 questions have no verdict yet; run the same command"
+    with monkeypatch.context() as full, pytest.raises(EvaluationError, match=says):
+        full.setattr(Verdicts, "keep", keep_where_there_is_room)
+        run(gateway.url)
+    gateway.requests.clear()
+    assert run(gateway.url)["failed"] == 0 and len(gateway.requests) == LIMIT - 7
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "http://127.0.0.1:port"])
+def test_what_is_no_address_is_told(run, url):
+    with pytest.raises(EvaluationError, match="is no address of a gateway: write http://"):
+        run(url)
 
 
 def test_without_a_key_it_is_the_gateway_that_says_so(vllm, gateway, run, tmp_path, monkeypatch):

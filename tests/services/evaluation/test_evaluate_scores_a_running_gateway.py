@@ -264,6 +264,7 @@ def test_a_worker_is_not_scored_on_an_image_that_it_was_trained_on(
     recipe, vllm, gateway, run, data, tmp_path, monkeypatch
 ):
     """vLLM says which weights it serves, and those weights' recipe says what they have seen."""
+    monkeypatch.setenv("CONSILIUM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(exported, "ZOO", tmp_path / "zoo")
     (tmp_path / "zoo" / "leaky").mkdir(parents=True)
     tiny.write_toml(recipe, tmp_path / "zoo" / "leaky" / "recipe.toml")

@@ -106,7 +106,7 @@ def test_policies_are_compared_on_the_same_answers(stored, settings, data, tmp_p
     assert error["panel"]["value"] < 0.1 < error["confidence"]["value"]
     found = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     pictures = ["agreement.png", "coverage.png", "policies.png", "reliability.png"]
-    assert found == sorted([*pictures, "replay.json"])
+    assert found == sorted([*pictures, "replay.json", "weighed"])
     for name in pictures:
         with Image.open(tmp_path / "pictures" / name) as picture:
             assert picture.width > 400 and len(set(picture.convert("L").getdata())) > 10

@@ -1,10 +1,12 @@
 """A patch beside what surrounds it: features at several scales, concatenated and projected by one
 layer (MUSK, Xiang et al. 2025; multi-scale features as in S2, Shi et al. 2024, section 3.1).
 
-One feature says both what is here and what it lies in. Departs from MUSK, which runs its tower anew
-on the image at every scale, concatenates the scales' one global feature, and reads the answer off a
-classifier: here the tower runs once, its grid is averaged over ever larger regions, and every patch
-stays a token of its own.
+One feature says both what is here and what it lies in. Kept of MUSK are its scales alone. Departs
+from it: MUSK is one transformer over image and text concatenated, with an expert of each, runs
+anew on the image at every scale, concatenates the scales' one global feature, and reads the answer
+off a classifier. Here image and text first meet in the language model, which reads them one after
+the other; the tower runs once, its grid is averaged over ever larger regions, and every patch stays
+a token of its own.
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,10 @@
 """Text that looks at the image before the language model reads it: one cross-modal attention
 (IQAGPT, Chen et al. 2023, where it fuses image and text features of a captioning model).
 
-The patches take no place in the prompt, so that a question costs its own tokens alone. Departs from
-IQAGPT, whose captioning decoder attends in every layer: here each text token attends once, before
-the first layer of a language model that stays as it is.
+The patches take no place in the prompt, so that a question costs its own tokens alone. Kept is that
+text asks and the image answers. Departs from IQAGPT, which encodes text by a network of its own and
+attends in every layer of a captioning decoder: here the text is the language model's embeddings,
+and each token attends once, before the first layer of a language model that stays as it is.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,10 @@
 """Image and question fused by six transformer layers before the language model reads either
 (OphGLM, Deng et al. 2024: image encoder, text encoder, fusion module, language model).
 
-The image's tokens are what this question makes of the image. Departs from OphGLM: its text encoder
-is here the language model's own embedding layer, and an image keeps all its patches.
+The image's tokens are what this question makes of the image. Kept are six layers over both. Departs
+from OphGLM: there is no text encoder beside the image's, so that words come in as the language
+model's embeddings, each without the others; only the image's half goes on to the language model,
+which reads the question itself; and an image keeps all its patches.
 """
 
 from dataclasses import dataclass

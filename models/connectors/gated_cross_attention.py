@@ -3,8 +3,10 @@ section 3.1 and appendix A.1.2).
 
 Before some of its layers the text attends to the image's tokens and passes a feed-forward layer.
 What either adds is multiplied by the tanh of a gate that starts at zero: at first the language
-model says what it would say without an image, and learns to look from there. Departs from Flamingo:
-images come before all text, so every token sees all of them.
+model says what it would say without an image, and learns to look from there. The gates have a
+learning rate of their own (`gate_lr` of a stage): what is behind them learns as far as they open.
+Departs from Flamingo: images come before all text, so every token sees all of them, and none are
+interleaved with it; one rate for everything served Flamingo, whose run was far longer.
 """
 
 from dataclasses import dataclass, field

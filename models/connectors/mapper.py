@@ -3,7 +3,9 @@ through prefix tuning, van Sonsbeek et al. 2023, section 3; after ClipCap, Mokad
 
 `mlp` maps the image's one mean feature to the whole prefix, so it knows what but not where.
 `transformer` lets learned constants and the patches attend to each other, and keeps the constants'
-outputs. Theirs maps CLIP's one embedding; we have patches, so the transformer reads those.
+outputs; as in ClipCap they start at unit scale. Departs from both: theirs maps CLIP's one embedding
+(the transformer after spreading it over several), we have patches, so the transformer reads those,
+with their places; and tokens are normalised on the way out.
 """
 
 from dataclasses import dataclass
@@ -65,7 +67,7 @@ class Mlp(nn.Module):
 class Transformer(nn.Module):
     def __init__(self, config: Config, vision_dim: int, text_dim: int):
         super().__init__()
-        self.constants = nn.Parameter(torch.randn(config.length, config.width) * 0.02)
+        self.constants = nn.Parameter(torch.randn(config.length, config.width))
         self.read_in = nn.Sequential(nn.LayerNorm(vision_dim), nn.Linear(vision_dim, config.width))
         self.place = nn.Linear(FOURIER_DIM, config.width)
         self.blocks = nn.ModuleList(

@@ -1,9 +1,12 @@
 """Q-Former: learned queries read the patches through a small transformer (BLIP-2, Li et al. 2023,
 section 3.1; ClinicalBLIP). Unconditioned: it never sees the question.
 
-As in BLIP-2, the queries attend to each other in every block and to the patches in every other.
-Departs from it: blocks normalise before they attend, keys carry their patch's place (features of a
-convolution do not), and there is no pretrained BERT to start from.
+As in BLIP-2, learned queries enter through a LayerNorm (else they would all begin as good as
+alike), and attend to each other in every block and to the patches in every other. Departs from it:
+blocks normalise before they attend, keys carry their patch's place (features of a convolution do
+not), there is no pretrained BERT to start from, and no first stage of contrast, matching and
+captioning through a text side of its own: it learns as BLIP-2's second stage does, from what the
+language model says.
 """
 
 from dataclasses import dataclass
@@ -33,6 +36,7 @@ class Connector(nn.Module):
                 f"qformer: width ({config.width}) must be a multiple of heads ({config.heads})"
             )
         self.queries = nn.Parameter(torch.randn(config.queries, config.width) * 0.02)
+        self.norm_queries = nn.LayerNorm(config.width)
         self.read_in = nn.Sequential(nn.LayerNorm(vision_dim), nn.Linear(vision_dim, config.width))
         self.place = nn.Linear(FOURIER_DIM, config.width)
         self.blocks = nn.ModuleList(
@@ -52,7 +56,7 @@ class Connector(nn.Module):
         """[b, patches, vision_dim], [patches, 2] → [b, queries, text_dim]"""
         patches = self.read_in(features)
         places = self.place(fourier(positions).to(features.dtype))
-        queries = self.queries.to(features.dtype).expand(len(features), -1, -1)
+        queries = self.norm_queries(self.queries).to(features.dtype).expand(len(features), -1, -1)
         for block in self.blocks:
             queries = block(queries, patches, places)
         return self.read_out(queries) * self.gain

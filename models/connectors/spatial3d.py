@@ -4,8 +4,9 @@ and are averaged within voxels (LLaVA-3D, Zhu et al. 2024, sections 3.1 and 3.2)
 A two-layer MLP turns a patch's place (row, column, slice) into what is added to its projected
 feature; then the patches of a voxel become one token, so that a stack costs a fraction of its
 images. Departs from LLaVA-3D: its places come from depth and camera, ours from the order of the
-images, as if neighbouring slices lay as far apart as neighbouring patches; and the place is added
-behind the projection, not before it.
+images, as if neighbouring slices lay as far apart as neighbouring patches; the place is added
+behind the projection, not before it; and a single image is a stack of one, with places and voxels,
+where LLaVA-3D leaves it as LLaVA would read it.
 """
 
 import math

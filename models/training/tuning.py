@@ -135,6 +135,13 @@ def soft_prompt(language: Any) -> bool:
     return isinstance(language, PeftModel) and language.active_peft_config.is_prompt_learning
 
 
+def gates(model: Vlm) -> list[nn.Parameter]:
+    """What starts at zero in a connector that trains, so that all behind it waits until it opens:
+    at the rate of the rest it would hardly open in a few hundred steps."""
+    named = model.connector.named_parameters()
+    return [gate for name, gate in named if name.endswith("_gate") and gate.requires_grad]
+
+
 class Proof:
     """What the first step moved, held against what the stage declares."""
 

@@ -15,9 +15,10 @@ from models.parts.vlm import Vlm, build_model
 from models.recipe import Recipe, RecipeError
 from models.serving.export import ExportError, export
 from models.training import tuning
+from models.training.checkpoints import claim
 from models.training.dry_run import plan
 from models.training.examples import examples_of
-from models.training.loop import train
+from models.training.loop import StageRun, train
 from models.training.losses import answer_logits
 from tests.tiny import write_toml
 
@@ -65,6 +66,21 @@ def test_a_closed_gate_leaves_the_language_model_as_it_was(
 
     assert looked_at is not None and looked_at[0].shape[:2] == (2, 4)
     assert torch.equal(seen, unseen)
+
+
+def test_gates_open_at_a_rate_of_their_own(
+    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
+) -> None:
+    """Each block has two; everything else keeps the connector's rate, and is in one group alone."""
+    recipe = recipe_with(tiny_recipe, "gated_cross_attention", gate_lr=0.5)
+
+    run = StageRun(recipe, recipe.stage[0], claim(tmp_path / "run", recipe), drawn_slake, None)
+
+    groups = run.optimiser.param_groups
+    gates = [weight for group in groups if group["initial_lr"] == 0.5 for weight in group["params"]]
+    assert [gate.numel() for gate in gates] == [1] * 4
+    trained = sum(weight.requires_grad for weight in run.objective.parameters())
+    assert sum(len(group["params"]) for group in groups) == trained
 
 
 @pytest.mark.parametrize("name", SETTINGS)

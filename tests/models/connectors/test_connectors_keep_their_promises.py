@@ -182,6 +182,32 @@ def test_a_stack_without_its_places_is_refused() -> None:
         connector(FEATURES[None], POSITIONS)
 
 
+@pytest.mark.parametrize("queried", ["qformer", "mapper"])
+def test_learned_queries_do_not_begin_alike(queried: str) -> None:
+    """Queries that differ too little at first give one token over and over."""
+    torch.manual_seed(1)
+    connector = connectors.build({"name": queried}, VISION, TEXT)
+
+    found = torch.nn.functional.normalize(tokens(connector)[0], dim=-1)
+
+    alike = (found @ found.T).fill_diagonal_(0).sum() / (len(found) * (len(found) - 1))
+    assert alike < 0.5
+
+
+def test_an_image_that_goes_to_few_experts_is_told_by_a_loss() -> None:
+    """DeepSeek-V3's sequence-wise balance loss, whose gradient reaches the gate."""
+    connector: Any = made("moe")
+    connector(FEATURES, POSITIONS)
+    even = connector.imbalance
+    with torch.no_grad():
+        connector.gate.weight[0] += 2 * connector.norm(FEATURES).mean(dim=(0, 1))
+    connector(FEATURES, POSITIONS)
+
+    assert even.shape == (3,) and (connector.imbalance > even).all()
+    connector.imbalance.sum().backward()
+    assert connector.gate.weight.grad.any()
+
+
 def test_the_sparse_mixture_equals_a_dense_one() -> None:
     """Every expert on every patch, weighed by a gate that is zero for those not chosen."""
     connector: Any = made("moe")

@@ -33,7 +33,7 @@ FOLLOWS = {
     "clinicalblip": [C, C | L | T, C | L | T],
     "musk": [C | L | T],
     "flamingo": [C, C],
-    "llava3d": [C | L, C | L],
+    "llava3d": [C | L, C, C | L],
     "clip-mistral": [C, C | L],
     "clip-mistral-4bit": [C, C | L],
     "clip-qwen": [C, C | L],

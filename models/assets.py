@@ -15,6 +15,7 @@ everything is taken from there and nothing from a network.
 
 import ctypes
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -183,6 +184,26 @@ def resolve(reference: str, report: Callable[[str], None] = lambda line: None) -
     if gathered := weights_dir():
         return _gathered_model(gathered, reference)
     return _snapshot(reference, report)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files with a language model's weights: one, or the shards that its index names.
+
+    Raises:
+        AssetError: there is none, or a shard is missing.
+    """
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file() or not index.is_file():
+        shards = [whole]
+    else:
+        names = json.loads(index.read_text("utf-8"))["weight_map"].values()
+        shards = [folder / name for name in sorted(set(names))]
+    if missing := [path.name for path in shards if not path.is_file()]:
+        raise AssetError(
+            f"{folder} lacks {', '.join(missing)} ({len(missing)} of {len(shards)} files of "
+            "weights): copy or fetch that model again, as safetensors."
+        )
+    return shards
 
 
 def library_folder(name: str) -> Path | None:

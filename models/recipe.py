@@ -133,8 +133,10 @@ class Stage(_Strict):
     checkpoint_activations: bool = False  # slower, in less memory: layers are computed twice
     tower_lr: float = Field(default=1e-4, gt=0)
     connector_lr: float = Field(default=1e-3, gt=0)
+    gate_lr: float = Field(default=1e-2, gt=0)  # of a connector's gates, which start at zero
     language_lr: float = Field(default=6e-4, gt=0)
     warmup_steps: int = Field(default=40, ge=1)
+    cache_features: bool = True  # of a tower that keeps still; else it runs in every step
     reconstruction: float = Field(default=0.0, ge=0)  # λ of the reconstruction regulariser
 
     @model_validator(mode="after")
@@ -149,9 +151,11 @@ class Stage(_Strict):
             raise ValueError(
                 "nothing trains: set tower, connector or language to other than frozen"
             )
-        if any(source.copies for source in self.data) and (self.tower != "frozen" or self.augment):
+        cached = self.tower == "frozen" and self.cache_features and not self.augment
+        if any(source.copies for source in self.data) and not cached:
             raise ValueError(
-                'copies of an image are for tower = "frozen", and in place of augment = true'
+                'copies of an image are for tower = "frozen" and cache_features = true, and in '
+                "place of augment = true"
             )
         if self.language == "prefix" and self.checkpoint_activations:
             raise ValueError(
@@ -250,19 +254,19 @@ class Recipe(_Strict):
         return self.model_copy(update={"stage": tuple(stages), "validation": folded(asked)})
 
     def in_a_minute(self) -> "Recipe":
-        """All of it once, to see that it runs and not what it learns: three steps of each stage, on
-        a few questions about a few images, under a name of its own."""
+        """All of it once, to see that it runs and not what it learns: each stage sees twenty images
+        of each source and some questions about each, once, under a name of its own."""
 
         def few(sources: tuple[Source, ...]) -> tuple[Source, ...]:
-            return tuple(source.model_copy(update={"few": 4}) for source in sources)
+            return tuple(source.model_copy(update={"few": 20}) for source in sources)
 
         stages = [
             stage.model_copy(
                 update={
                     "data": few(stage.data),
                     "validation": few(stage.validation),
-                    "steps": 3,
-                    "epochs": 3,
+                    "steps": None,
+                    "epochs": 1,
                 }
             )
             for stage in self.stage

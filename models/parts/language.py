@@ -12,19 +12,24 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from models import assets
 
 
-def load_language(reference: str, dtype: torch.dtype, four_bit: bool = False) -> tuple[Any, Any]:
-    """The model and its tokenizer, by a reference of `models.assets`; with `four_bit` its linear
-    layers are in NF4, and computed in `dtype`.
+def load_language(
+    reference: str, dtype: torch.dtype, device: torch.device, four_bit: bool = False
+) -> tuple[Any, Any]:
+    """The model on `device` and its tokenizer, by a reference of `models.assets`; with `four_bit`
+    its linear layers are in NF4, and computed in `dtype`.
 
     Raises:
         AssetError: weights that cannot be had, or are not what they should be.
     """
     folder = assets.resolve(reference, report=print)
-    # Training runs on the CPU, where the fused kernels are the slower ones once a mask is given.
+    assets.weight_files(folder)
+    on_cpu = device.type == "cpu"
     model = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=dtype,
-        attn_implementation="eager",
+        # Elsewhere the fused kernels that it has; on a CPU they are slower once a mask is given.
+        attn_implementation="eager" if on_cpu else None,
+        device_map=None if on_cpu else {"": device},
         quantization_config=nf4(dtype) if four_bit else None,
     )
     tokenizer = AutoTokenizer.from_pretrained(folder)

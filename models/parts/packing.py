@@ -46,6 +46,9 @@ class Batch:
     images: Tensor  # [b, length], True where an image's embedding goes
     mask: Tensor  # [b, 1, length, length], True where a token (row) sees another (column)
     labels: Tensor  # [b, length]
+    # [2, n]: the row and place of every label. Known before an accelerator is asked, which would
+    # have to be waited for.
+    labelled: Tensor
 
     def to(self, device: torch.device) -> "Batch":
         moved = {
@@ -156,11 +159,13 @@ def collate(rows: Sequence[Row], pad: int) -> Batch:
     mask = causal & ((own == other) | ((other == 0) & (own > 0)))
     mask |= torch.eye(length, dtype=torch.bool)  # a row of the softmax must not be empty
     ids = padded([row.ids for row in rows], pad)
+    labels = padded([row.labels for row in rows], IGNORED)
     return Batch(
         rows=rows,
         ids=ids.clamp(min=0),
         images=ids == IMAGE,
         positions=padded([row.positions for row in rows], 0),
         mask=mask[:, None],
-        labels=padded([row.labels for row in rows], IGNORED),
+        labels=labels,
+        labelled=(labels != IGNORED).nonzero().T,
     )

@@ -3,8 +3,8 @@
 A tower is any convolutional network of timm, or a vision transformer (CLIP's and SigLIP's among
 them), whose last layer's patches are taken; of a convolutional one those of finer layers as well,
 where `strides` names them. Its weights come from `models.assets` or, where a hub can be reached,
-from timm's own. It always runs in float32: it is small, and the features that training caches and
-the ones that vLLM computes are then the same.
+from timm's own. It runs in float32, and the features that training caches and the ones that vLLM
+computes are then the same; only within a training step on an accelerator is it cast.
 """
 
 import math

@@ -28,6 +28,8 @@ from models.parts.vision import Tower, TowerConfig, require_one_size
 from models.positions import grid_positions, stack_positions
 from models.recipe import ImageAttention, Recipe, RecipeError
 
+CPU = torch.device("cpu")
+
 
 class Embedded(NamedTuple):
     """What the connector made of images that it took at once: all of a batch, or one stack."""
@@ -96,7 +98,8 @@ class Vlm(nn.Module):
         """What stands in the prompts where images go, [n, text_dim], case after case.
 
         `counts` says how many of the images belong to each case, `asked` [length] what its question
-        is. What text looks at from within the language model, it looks at from here on.
+        is, for a connector that reads it. What text looks at from within the language model, it
+        looks at from here on.
         """
         tokens = torch.cat([each.tokens.flatten(0, 1) for each in embedded])
         if not self.before_layers and not self.fuses:
@@ -179,20 +182,20 @@ class Vlm(nn.Module):
         self.eval()
         if self.stacks:
             require_one_size(images)
-        dtype = self.language.dtype
-        pixels = torch.stack([self.tower.preprocess(image) for image in images])
+        dtype, device = self.language.dtype, self.positions.device
+        pixels = torch.stack([self.tower.preprocess(image) for image in images]).to(device)
         features = self.tower(pixels).to(next(self.connector.parameters()).dtype)
-        asked, counts = torch.tensor(self.text_ids(prompt)), [len(images)]
+        asked, counts = torch.tensor(self.text_ids(prompt), device=device), [len(images)]
         parts = [
             self.placed(self.image_embeddings(features, counts), counts, [asked]).to(dtype)[None],
             self.text_embeddings(asked[None]),
         ]
         if self.bos:
-            parts.insert(0, self.text_embeddings(torch.tensor([self.bos])))
+            parts.insert(0, self.text_embeddings(torch.tensor([self.bos], device=device)))
         embeddings = torch.cat(parts, dim=1)
         ids = self.language.generate(
             inputs_embeds=embeddings,
-            attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long),
+            attention_mask=embeddings.new_ones(embeddings.shape[:2], dtype=torch.long),
             max_new_tokens=max_tokens,
             do_sample=False,
         )
@@ -200,10 +203,14 @@ class Vlm(nn.Module):
 
 
 def build_model(
-    recipe: Recipe, dtype: torch.dtype = torch.bfloat16, home: Path | None = None
+    recipe: Recipe,
+    dtype: torch.dtype = torch.bfloat16,
+    home: Path | None = None,
+    device: torch.device = CPU,
 ) -> Vlm:
-    """The recipe's base model, its language model in `dtype`, its connector freshly initialised
-    from the recipe's seed. In float32, to which adapters are merged, nothing is in four bits.
+    """The recipe's base model on `device`, its language model in `dtype`, its connector freshly
+    initialised from the recipe's seed. In float32, to which adapters are merged, nothing is in four
+    bits.
 
     `home`, a run's folder or an exported worker's, holds the vocabulary where the language model is
     made.
@@ -215,12 +222,12 @@ def build_model(
     torch.manual_seed(recipe.seed)
     if (part := recipe.language).model:
         four_bit = part.four_bit and dtype != torch.float32
-        language, tokenizer = load_language(part.model, dtype, four_bit)
+        language, tokenizer = load_language(part.model, dtype, device, four_bit)
     else:
         assert part.made and home  # every caller has one
         tokenizer = AutoTokenizer.from_pretrained(home / words.VOCABULARY)
         language = words.make_language(part.made, len(tokenizer), dtype)
-    return assemble(recipe, language, tokenizer)
+    return assemble(recipe, language, tokenizer).to(device)
 
 
 def assemble(recipe: Recipe, language: Any, tokenizer: Any, load_weights: bool = True) -> Vlm:

@@ -53,8 +53,9 @@ class ExportError(Exception):
     """A checkpoint that cannot be served; one sentence that says why and how to mend it."""
 
 
-def export(file: Path, checkpoint: Path, out: Path) -> Path:
-    """Writes what was trained to `out` (a folder of the zoo), with its model card.
+def export(file: Path, checkpoint: Path, out: Path, recipe: Recipe | None = None) -> Path:
+    """Writes what was trained to `out` (a folder of the zoo), with its model card. `recipe` is what
+    was trained, where that is not all that `file` says: a smoke run, a fold.
 
     Raises:
         ExportError: the checkpoint is not the end of a run of this recipe, or its worker cannot be
@@ -62,7 +63,7 @@ def export(file: Path, checkpoint: Path, out: Path) -> Path:
         RecipeError: the recipe cannot be read.
         AssetError: the language model's settings cannot be had.
     """
-    recipe = load_recipe(file)
+    recipe = recipe or load_recipe(file)
     _refuse_unserved_connector(recipe)
     _refuse_soft_prompts(recipe)
     _refuse_bidirectional_images(recipe)
@@ -352,17 +353,18 @@ def _refuse_bidirectional_images(recipe: Recipe) -> None:
         )
 
 
-def _bases(recipe: Recipe | MemoryRecipe) -> dict[str, dict[str, str]]:
-    """Which base weights a worker stands on: reference and sha256."""
-    found: dict[str, dict[str, str]] = {}
+def _bases(recipe: Recipe | MemoryRecipe) -> dict[str, dict[str, Any]]:
+    """Which base weights a worker stands on: reference and sha256, of shards each one's."""
+    found: dict[str, dict[str, Any]] = {}
     named = (("tower", "weights"), ("language", "model"))
     for (part, key), reference in zip(named, recipe.bases, strict=False):
         found[part] = {key: reference}
         if packaged := assets.PACKAGED.get(reference.removeprefix("base:")):
             found[part] |= {"sha256": packaged.sha256, "licence": packaged.licence}
         elif part == "language":
-            weights = assets.resolve(reference) / "model.safetensors"
-            found[part]["sha256"] = assets.sha256_of(weights)
+            files = assets.weight_files(assets.resolve(reference))
+            sums = {file.name: assets.sha256_of(file) for file in files}
+            found[part]["sha256"] = sums if len(files) > 1 else sums[files[0].name]
     return found
 
 

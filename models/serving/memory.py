@@ -208,7 +208,7 @@ def learn(recipe: MemoryRecipe, data: Path) -> tuple[dict[str, Tensor], dict[str
     tower = Tower(TowerConfig(**recipe.tower.model_dump()))
     features = cached_features(tower, (example.images[0] for example in examples))
     images = list(features)
-    parts = torch.stack([pooled(features.pop(image), tower.side) for image in images])
+    parts = torch.stack([pooled(features[image], tower.side) for image in images])
     centres = parts.mean(0)
     # Principal components, the same for every part.
     flat = (parts - centres).flatten(0, 1)

@@ -356,10 +356,10 @@ def _look(
         pixels = tower.preprocess(Image.new("RGB", (384, 384), (128, 128, 128)))
         with torch.no_grad():
             features = tower(pixels[None].to(run.accelerator.device))[0].to(DTYPE).cpu()
-        run.features |= dict.fromkeys(images, features)
+        run.features = dict.fromkeys(images, features)
     elif shown == "other":
         other = another_for_each(images, seed=0)
-        run.features |= {image: run.features[its] for image, its in list(other.items())}
+        run.features = {image: run.features[its] for image, its in other.items()}
     tally = run.validate(run.steps)
     return {question.id: right for question, right in tally.right.items()}, tally.report()
 

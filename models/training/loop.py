@@ -10,8 +10,9 @@ import gc
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 import models.cpu_torch  # noqa: F401  before accelerate, which imports torchvision
 
 # isort: split
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 
 from models.connectors import moe
 from models.data.datasets import load
@@ -54,27 +55,50 @@ def train(recipe: Recipe, data: Path, runs: Path) -> Path:
     `data` holds the datasets' folders (`slake/`, …), `runs` the run folders.
 
     Raises:
-        TrainingError: a loss is not finite.
+        TrainingError: a loss is not finite, or the accelerator's memory is full.
         CheckpointError: a run of another recipe is in the way, or a checkpoint cannot be written.
         TuningError: a parent's adapter does not fit, or the wrong parts moved.
         DataError, AssetError, RecipeError: what the recipe names cannot be read or built.
     """
+    # The first process may look at images for long, and the others wait for it.
+    processes = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
     run = checkpoints.claim(runs / recipe.name, recipe)
     stops = [checkpoints.newest(run / stage.name) for stage in recipe.stage]
-    if not all(stop and stop.finished for stop in stops) or not (run / NEAR_DUPLICATES).exists():
+    unfinished = not all(stop and stop.finished for stop in stops)
+    if processes.is_main_process and (unfinished or not (run / NEAR_DUPLICATES).exists()):
         alike = check_data(recipe, data, run)
         print(f"{alike} held-out images look like a training image: {run / NEAR_DUPLICATES}")
         if recipe.language.made:
             keep_vocabulary(recipe, data, run)
+    processes.wait_for_everyone()
     done: dict[str, Path] = {}
     for stage in recipe.stage:
         state = checkpoints.newest(run / stage.name)
         if state is None or not state.finished:
             parent = done[stage.parent] if stage.parent else recipe.start_folder
-            state = StageRun(recipe, stage, run, data, parent).run()
+            try:
+                state = StageRun(recipe, stage, run, data, parent).run()
+            except torch.OutOfMemoryError as error:
+                raise TrainingError(
+                    f"stage {stage.name} does not fit into the accelerator's memory "
+                    f"({str(error).partition('. GPU')[0]}). Set {smaller(stage)}, delete "
+                    f"{run / stage.name} and train again; --dry-run says what each choice takes."
+                ) from error
             gc.collect()  # its model lies in reference cycles, and the next one wants the memory
         done[stage.name] = state.folder
     return done[recipe.stage[-1].name]
+
+
+def smaller(stage: Stage) -> str:
+    """What to set for a stage that takes too much memory; what costs least comes first."""
+    if stage.accumulate < stage.rows_per_step:
+        parts = min(2 * stage.accumulate, stage.rows_per_step)
+        return f"accumulate = {parts} instead of {stage.accumulate} (the same step, in more parts)"
+    if not stage.checkpoint_activations and stage.language != "prefix":
+        return "checkpoint_activations = true (a third slower)"
+    if stage.questions_per_row > 1:
+        return f"questions_per_row = {stage.questions_per_row // 2}"
+    return 'language = "lora" and four_bit = true, or a smaller base model'
 
 
 class StageRun:
@@ -84,7 +108,9 @@ class StageRun:
         self.recipe, self.stage = recipe, stage
         self.folder = run / stage.name
         self.folder.mkdir(exist_ok=True)
-        self.model = build_model(recipe, home=run)
+        # First of all: it says which accelerator is this process's own.
+        self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        self.model = build_model(recipe, home=run, device=self.accelerator.device)
         learned = examples_to_learn(stage.data, recipe, data)
         self.rows = self.model.packed(learned, recipe.prompt, stage.questions_per_row)
         sources = stage.validation or recipe.validation
@@ -95,7 +121,6 @@ class StageRun:
         whole = self.steps_per_epoch * stage.epochs
         self.steps = min(whole, stage.steps or whole)
         self.start = checkpoints.newest(self.folder)
-        self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
         self.log = Log(self.folder / "log.jsonl", self.steps, self.accelerator.is_main_process)
         torch.manual_seed(recipe.seed + 1)
         self.prepare(parent)
@@ -106,14 +131,14 @@ class StageRun:
         if origin := self.start.folder if self.start else parent:
             tuning.load_trained(model, origin)
         tuning.prepare(model, stage)
-        self.features: dict[Path, Tensor] = {}
-        self.copies: list[dict[Path, Tensor]] = []
-        if stage.tower == "frozen":
+        self.features: Mapping[Path, Tensor] = {}
+        self.copies: list[Mapping[Path, Tensor]] = []
+        if stage.tower == "frozen" and stage.cache_features:
             learned = self.learned_from()
             rows = self.validation if stage.augment else self.validation + learned
-            self.features = cached_features(model.tower, images_of(rows))
+            self.features = self.features_by_all(images_of(rows))
             self.copies = [
-                cached_features(model.tower, images.intersection(images_of(learned)), number)
+                self.features_by_all(images.intersection(images_of(learned)), number)
                 for number, images in enumerate(self.copied, start=1)
             ]
         self.objective = Objective(model, stage)
@@ -128,12 +153,13 @@ class StageRun:
         }
         groups = [(model.get_submodule(name), rate) for name, rate in rates.items()]
         groups.append((self.objective.reconstructor, stage.connector_lr))
+        trains = [([p for p in part.parameters() if p.requires_grad], lr) for part, lr in groups]
+        if gates := tuning.gates(model):
+            apart = set(gates)
+            trains = [([p for p in part if p not in apart], lr) for part, lr in trains]
+            trains.append((gates, stage.gate_lr))
         self.optimiser = torch.optim.AdamW(
-            [
-                {"params": [p for p in part.parameters() if p.requires_grad], "lr": rate}
-                for part, rate in groups
-            ],
-            weight_decay=stage.weight_decay,
+            [{"params": part, "lr": lr} for part, lr in trains], weight_decay=stage.weight_decay
         )
         trained = [weight for group in self.optimiser.param_groups for weight in group["params"]]
         self.average = Average(trained, stage.average)
@@ -149,6 +175,10 @@ class StageRun:
             if torch.cuda.is_available() and saved["cuda_rng"]:
                 torch.cuda.set_rng_state_all(saved["cuda_rng"])
         self.shared = self.accelerator.prepare_model(self.objective)
+        if rank := self.accelerator.process_index:
+            # Each process draws its own; what is restored was the first one's.
+            first = self.start.step if self.start else 0
+            torch.manual_seed(self.recipe.seed + first + 1_000_003 * rank)
 
     def rate(self, step: int) -> float:
         """Linear warm-up, then a cosine down to a twentieth."""
@@ -183,6 +213,15 @@ class StageRun:
         assert stop is not None  # there is at least one step, and the last one saves
         return stop
 
+    def features_by_all(self, images: Iterable[Path], copy: int = 0) -> Mapping[Path, Tensor]:
+        """As `cached_features`; each process computes its share of them."""
+        found = sorted(set(images))
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        if processes > 1:
+            cached_features(self.model.tower, found[rank::processes], copy)
+            self.accelerator.wait_for_everyone()
+        return cached_features(self.model.tower, found, copy)
+
     def learned_from(self) -> list[Row]:
         """The rows that its steps come to, where they end before an epoch does."""
         if self.steps >= self.steps_per_epoch:
@@ -214,6 +253,7 @@ class StageRun:
                 losses = self.losses(self.shared, part, tally)
                 loss = losses.answer / tokens
                 loss = loss + self.stage.reconstruction * losses.reconstruction / images
+                loss = loss + moe.BALANCE * losses.imbalance / images
                 self.require_finite(loss, "loss")
                 self.accelerator.backward(loss * share)
             for sum_, mixture in zip(load, self.mixtures(), strict=True):
@@ -236,7 +276,7 @@ class StageRun:
             )
 
     def mixtures(self) -> list[moe.Connector]:
-        return [m for m in self.model.connector.modules() if isinstance(m, moe.Connector)]
+        return moe.within(self.model.connector)
 
     def losses(self, objective: Any, rows: Sequence[Row], tally: Tally) -> Losses:
         batch = collate(rows, self.model.tokenizer.pad_token_id).to(self.accelerator.device)

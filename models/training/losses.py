@@ -13,6 +13,7 @@ import models.cpu_torch  # noqa: F401  before peft, which imports torchvision
 # isort: split
 from peft import PeftModel, PeftType
 
+from models.connectors import moe
 from models.parts.packing import IGNORED, Batch
 from models.parts.vlm import Embedded, Vlm
 from models.parts.words import says_whole
@@ -27,6 +28,7 @@ class Losses:
 
     answer: Tensor  # summed over the answers' tokens
     reconstruction: Tensor  # summed over images
+    imbalance: Tensor  # of a mixture's experts, summed over images
     wrong: Tensor  # [tokens]: is another token than the answer's the likeliest?
 
 
@@ -38,7 +40,7 @@ class Objective(nn.Module):
     def __init__(self, model: Vlm, stage: Stage):
         super().__init__()
         self.model, self.stage = model, stage
-        text_dim = model.text_embeddings(torch.zeros(1, dtype=torch.long)).shape[-1]
+        text_dim = model.language.get_input_embeddings().weight.shape[-1]
         place_dim = STACK_FOURIER_DIM if model.stacks else FOURIER_DIM
         self.reconstructor = Reconstructor(text_dim, model.tower.dim, place_dim)
         self.reconstructor.requires_grad_(stage.reconstruction > 0)
@@ -47,13 +49,15 @@ class Objective(nn.Module):
         """`seen` holds the rows' images in order: pixels [images, 3, size, size], or the features
         [images, patches, vision_dim] that the tower has made of them.
         """
-        features = self.model.tower(seen) if seen.dim() == 4 else seen
+        # A made language model is so small that to cast costs more than it saves, and so is a tower
+        # that trains on a CPU.
+        made, device = says_whole(self.model.tokenizer), seen.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=not made and device != "cpu"):
+            features = self.model.tower(seen) if seen.dim() == 4 else seen
         if self.training and self.stage.word_dropout:
             batch = self._with_words_hidden(batch)
-        # A made language model is so small that to cast costs more than it saves.
-        made = says_whole(self.model.tokenizer)
         features = features.float() if made else features
-        with torch.autocast(seen.device.type, torch.bfloat16, enabled=not made):
+        with torch.autocast(device, torch.bfloat16, enabled=not made):
             logits, labels, embedded = answer_logits(self.model, batch, features)
             rebuilt = self._rebuilt(embedded)
         # In bfloat16 as they are: 262,144 words a token are too many to copy. Only the sum is not.
@@ -63,7 +67,8 @@ class Objective(nn.Module):
         wrong = logits.argmax(-1) != labels
         if made:  # an unknown answer is none, even if "unknown" is said
             wrong |= labels == self.model.tokenizer.unk_token_id
-        return Losses(answer.sum(), rebuilt.sum(), wrong)
+        uneven = [mixture.imbalance.sum() for mixture in moe.within(self.model.connector)]
+        return Losses(answer.sum(), rebuilt.sum(), sum(uneven, rebuilt.new_zeros(())), wrong)
 
     def _rebuilt(self, embedded: Sequence[Embedded]) -> Tensor:
         """[images]: how much of each cannot be rebuilt. Where nothing learns to, it is only asked
@@ -104,7 +109,7 @@ def answer_logits(
     [n, vocabulary], labels [n], and the images' embeddings.
     """
     counts = [len(row.images) for row in batch.rows]
-    asked = [row.asked.to(batch.ids.device) for row in batch.rows]
+    asked = [row.asked.to(batch.ids.device) for row in batch.rows] if model.fuses else []
     embedded = model.image_embeddings(features, counts)
     image = model.placed(embedded, counts, asked)
     embeddings = model.text_embeddings(batch.ids)
@@ -129,9 +134,9 @@ def answer_logits(
         past_key_values=past,
         use_cache=past is not None,
     ).last_hidden_state[:, -batch.labels.shape[1] :]
-    supervised = batch.labels != IGNORED
-    logits = model.language.get_output_embeddings()(hidden[supervised])
-    return logits, batch.labels[supervised], embedded
+    rows, places = batch.labelled
+    logits = model.language.get_output_embeddings()(hidden[rows, places])
+    return logits, batch.labels[rows, places], embedded
 
 
 def _behind_soft_prompt(

@@ -26,11 +26,12 @@ def train(
     ] = False,
     smoke: Annotated[
         bool,
-        typer.Option("--smoke", help="Three steps of each stage on a few images: does it run?"),
+        typer.Option("--smoke", help="All stages on twenty images, and export: does it run?"),
     ] = False,
 ) -> None:
     """Run a recipe's stages that are not done yet."""
-    from models.recipe import load_recipe
+    from models.recipe import load_recipe, recipe_file
+    from models.serving.export import ExportError, export
     from models.training.dry_run import plan
     from models.training.loop import train as run
 
@@ -48,7 +49,14 @@ def train(
             raise typer.BadParameter("needs --data, or CONSILIUM_DATA", param_hint="train")
         if smoke:
             shutil.rmtree(runs / read.name, ignore_errors=True)  # all of it, each time
-        console.print(f"trained: {run(read, data, runs)}")
+        checkpoint = run(read, data, runs)
+        console.print(f"trained: {checkpoint}")
+        if smoke:
+            out = runs / read.name / "exported"
+            try:
+                console.print(f"exported: {export(recipe_file(recipe), checkpoint, out, read)}")
+            except ExportError as error:
+                console.print(f"not exported: {error}")
 
 
 @app.command()

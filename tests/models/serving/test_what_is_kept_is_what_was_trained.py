@@ -1,12 +1,16 @@
 """Export: only a finished run of just this recipe, with scores of just these weights."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
+from models.assets import AssetError
 from models.parts.vision import Tower, TowerConfig
+from models.parts.vlm import build_model
 from models.recipe import RECIPES, load_any_recipe, load_recipe
 from models.serving.export import ExportError, export, load_served, served_folder
 from models.training.loop import train
@@ -48,6 +52,31 @@ def test_what_is_served_is_what_was_trained(trained: tuple[Path, Path], tmp_path
     for name, weight in load_file(checkpoint / "connector.safetensors").items():
         assert torch.equal(served.connector.state_dict()[name], weight.to(torch.bfloat16))
     assert served.language.get_output_embeddings().weight.std() > 0.1  # tied, not left as it was
+
+
+def test_a_sharded_base_model_is_exported_and_a_missing_shard_told(
+    tmp_path: Path, drawn_slake: Path
+) -> None:
+    """As models of a hub's size come: in several files, each with its hash kept."""
+    base = tiny.save_llama(tmp_path / "base")
+    whole = AutoModelForCausalLM.from_pretrained(base)
+    (base / "model.safetensors").unlink()
+    whole.save_pretrained(base, max_shard_size="20KB")
+    names = sorted(path.name for path in base.glob("*.safetensors"))
+    assert len(names) == 3
+    file = tiny.write_toml(tiny.recipe(base, epochs=1, steps=1), tmp_path / "tiny.toml")
+    checkpoint = train(load_recipe(file), drawn_slake, tmp_path / "runs")
+
+    zoo = export(file, checkpoint, tmp_path / "zoo")
+    served = load_served(served_folder(zoo))
+
+    kept = json.loads((zoo / "base.json").read_text())["language"]["sha256"]
+    assert sorted(kept) == names
+    embeddings = whole.get_input_embeddings().weight
+    assert torch.equal(served.language.get_input_embeddings().weight, embeddings)
+    (base / names[1]).unlink()
+    with pytest.raises(AssetError, match=rf"lacks {names[1]} \(1 of 3 files of weights\): copy or"):
+        build_model(load_recipe(file))
 
 
 def test_an_unfinished_or_foreign_checkpoint_is_refused(
@@ -95,7 +124,6 @@ def test_scores_go_with_the_weights_that_they_were_measured_of(
 
 def test_a_towers_weights_in_another_order_are_refused(tmp_path: Path, cache: Path) -> None:
     """BatchNorm's mean and bias have one shape; swapped they would load without a word."""
-    from models.assets import AssetError
     from models.parts.vision import _load_by_order
 
     weights = torch.load(cache / "base" / "mobilenetv2-imagenet.pth", weights_only=True)

@@ -5,12 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
 
+from models.parts.vision import Tower, TowerConfig
 from models.recipe import Recipe
-from models.training import loop
+from models.serving.export import load_served, served_folder
+from models.training import features, loop
 from models.training.features import cached_features
 from models.training.loop import train
 from models.training.progress import read_log
+from services.cli import workers
+from tests.tiny import write_toml
 
 RecipeMaker = Callable[..., Recipe]
 
@@ -20,29 +27,45 @@ def featured(monkeypatch: pytest.MonkeyPatch) -> list[set[Path]]:
     """The images that the tower was run on, call by call."""
     calls: list[set[Path]] = []
 
-    def noted(tower: Any, images: Iterable[Path]) -> Any:
+    def noted(tower: Any, images: Iterable[Path], copy: int) -> Any:
         calls.append(set(images))
-        return cached_features(tower, calls[-1])
+        return cached_features(tower, calls[-1], copy)
 
     monkeypatch.setattr(loop, "cached_features", noted)
     return calls
 
 
-def test_every_stage_takes_three_steps_on_a_few_questions_about_a_few_images(
-    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path, featured: list[set[Path]]
+def test_every_stage_sees_a_few_images_once_and_the_last_is_exported(
+    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
 ) -> None:
-    """Under a name of its own, so that the real run is not taken for begun."""
-    recipe = tiny_recipe(more=[{"name": "more", "parent": "vqa"}], rows_per_step=1, epochs=9)
+    """Under a name of its own, so that the real run is not taken for begun; what is exported can be
+    asked."""
+    recipe = tiny_recipe(more=[{"name": "more", "parent": "vqa"}], epochs=9)
+    file = write_toml(recipe.model_dump(), tmp_path / "tiny.toml")
+    command = ["train", str(file), "--smoke", "--data", str(drawn_slake), "--runs", str(tmp_path)]
 
-    checkpoint = train(recipe.in_a_minute(), drawn_slake, tmp_path)
+    done = CliRunner().invoke(workers.app, command)
 
-    assert checkpoint == tmp_path / "tiny-smoke" / "more" / "step-3"
-    assert len(featured) == 2
-    for stage, images in zip(("vqa", "more"), featured, strict=True):
-        lines = read_log(tmp_path / "tiny-smoke" / stage / "log.jsonl")
-        assert [line["step"] for line in lines if line["part"] == "validation"][-1] == 3
-        held_out = {image for image in images if int(image.parent.name[5:]) >= 8}
-        assert len(held_out) == 4 and len(images - held_out) <= 4
+    run = tmp_path / "tiny-smoke"
+    assert done.exit_code == 0, done.output
+    for stage in ("vqa", "more"):
+        lines = read_log(run / stage / "log.jsonl")
+        assert [line["step"] for line in lines if line["part"] == "validation"] == [4]
+    served = load_served(served_folder(run / "exported"))
+    assert served.answer([Image.new("RGB", (64, 64))], "Which colour? Answer:", max_tokens=2)
+
+
+def test_a_smoke_run_of_what_vllm_cannot_serve_says_why_it_ends_there(
+    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(language="prompt", lora=None)
+    file = write_toml(recipe.model_dump(), tmp_path / "tiny.toml")
+    command = ["train", str(file), "--smoke", "--data", str(drawn_slake), "--runs", str(tmp_path)]
+
+    done = CliRunner().invoke(workers.app, command)
+
+    assert done.exit_code == 0, done.output
+    assert "not exported: stage vqa trains the language model by 'prompt'" in done.output
 
 
 def test_the_tower_runs_on_what_the_steps_come_to_and_no_more(
@@ -53,3 +76,34 @@ def test_the_tower_runs_on_what_the_steps_come_to_and_no_more(
 
     (images,) = featured
     assert len([image for image in images if int(image.parent.name[5:]) < 8]) == 2
+
+
+def test_features_that_are_not_to_be_kept_are_computed_in_the_step(
+    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path, featured: list[set[Path]]
+) -> None:
+    """For more images than a disk holds the features of."""
+    train(tiny_recipe(steps=1, cache_features=False), drawn_slake, tmp_path)
+
+    assert featured == []
+
+
+def test_features_lie_in_files_and_are_computed_once(
+    drawn_slake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that computes its share adds files; whoever asks for all finds the others'."""
+    monkeypatch.setenv("CONSILIUM_CACHE", str(tmp_path))
+    monkeypatch.setattr(features, "SHARD", 1)
+    monkeypatch.setattr(features, "BATCH", 2)
+    images = sorted((drawn_slake / "slake" / "imgs").glob("*/source.jpg"))[:5]
+    torch.manual_seed(0)
+    config = TowerConfig("mobilenetv2_100", "timm", 64)
+    tower = Tower(config, load_weights=False)
+
+    cached_features(tower, images[::2])
+    cached_features(tower, images[1::2])
+    monkeypatch.setattr(Tower, "forward", None)
+    found = cached_features(tower, images)
+
+    assert len(list(tmp_path.glob("features/*.safetensors"))) == 3
+    assert list(found) == images and found[images[1]].shape == (4, tower.dim)
+    assert not torch.equal(found[images[1]], found[images[2]])

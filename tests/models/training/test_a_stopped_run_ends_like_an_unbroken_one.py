@@ -12,14 +12,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from models.connectors.moe import BIAS_STEP
 from models.data.example import DataError
 from models.parts.vlm import build_model
 from models.recipe import Recipe, RecipeError
 from models.serving.export import export
 from models.training.checkpoints import Checkpoint, CheckpointError, claim, newest, save
 from models.training.examples import check_data
-from models.training.loop import StageRun, TrainingError, train
+from models.training.loop import StageRun, TrainingError, smaller, train
 from models.training.losses import Losses
 from models.training.tuning import Proof, TuningError
 from tests.tiny import write_toml
@@ -248,11 +247,40 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     nothing = torch.tensor(float("nan"), requires_grad=True)
-    nowhere = Losses(nothing, nothing, torch.tensor([False]))
+    nowhere = Losses(nothing, nothing, nothing, torch.tensor([False]))
     monkeypatch.setattr(StageRun, "losses", lambda *_: nowhere)
 
     with pytest.raises(TrainingError, match=r"the loss is nan. Lower tower_lr"):
         train(tiny_recipe(), drawn_slake, tmp_path)
+
+
+def test_a_full_memory_says_what_to_lower_and_by_how_much(
+    tiny_recipe: Callable[..., Recipe],
+    drawn_slake: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has …")
+
+    monkeypatch.setattr(StageRun, "step", full)
+
+    with pytest.raises(TrainingError, match=r"Tried to allocate 2 GiB\). Set accumulate = 2 inst"):
+        train(tiny_recipe(), drawn_slake, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("stage", "mend"),
+    [
+        ({"rows_per_step": 6, "accumulate": 4}, "accumulate = 6"),
+        ({"rows_per_step": 1}, "checkpoint_activations = true"),
+        ({"rows_per_step": 1, "checkpoint_activations": True}, "questions_per_row = 8"),
+    ],
+)
+def test_what_costs_least_is_lowered_first(
+    tiny_recipe: Callable[..., Recipe], stage: dict[str, object], mend: str
+) -> None:
+    assert smaller(tiny_recipe(**stage).stage[0]).startswith(mend)
 
 
 def test_data_without_an_answer_is_told(
@@ -278,8 +306,8 @@ def test_a_mixture_is_balanced_and_its_load_logged(
     checkpoint = train(recipe, drawn_slake, tmp_path)
 
     steps = json.loads((checkpoint / "state.json").read_text())["step"]
-    bias = load_file(checkpoint / "connector.safetensors")["bias"] / BIAS_STEP
-    assert bias.any() and bias.abs().max() <= steps
+    bias = load_file(checkpoint / "connector.safetensors")["bias"]
+    assert bias.any() and bias.abs().max() <= 0.0101 * steps
     experts = [row["load"] for row in logged(checkpoint) if row["part"] == "experts"]
     assert len(experts) == 2 and all(set(load) == {"drawing"} for load in experts)
     assert sum(experts[-1]["drawing"]) == pytest.approx(1, abs=0.01)

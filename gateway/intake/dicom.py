@@ -36,6 +36,7 @@ from gateway.contract import (
     Modality,
     UnreadableImage,
 )
+from gateway.intake.counted import counted
 from gateway.intake.dicom_codecs import (
     COMPRESSED,
     JPEG_2000,
@@ -180,6 +181,7 @@ def modality_of(header: Any) -> Modality | None:
 def read(file: BinaryIO, place: str, **how: Any) -> Any:
     """PS3.10 7.1: the header, with the transfer syntax that its (0002,0010) names and no other;
     `how` is for pydicom.dcmread. The file is read from its beginning, and can seek."""
+    file = counted(file)
     read_preamble(file, force=True)
     meta = data_element_generator(file, False, True, lambda tag, *_: tag.group != 2)
     named = next((element.value for element in meta if element.tag == 0x00020010), None)

@@ -214,8 +214,9 @@ def form(files: list[bytes], **fields: str) -> bytes:
 
 
 def changed(data: bytes, max_size: int, seed: int) -> bytes:
-    """Nothing behind a wrong checksum is read: of a PNG they are made right, mostly."""
-    data = bytes(atheris.Mutate(data, max_size))
+    """It stays with its reader. Nothing behind a wrong checksum is read: a PNG's are made right,
+    mostly."""
+    data = data[:1] + bytes(atheris.Mutate(data[1:], max_size - 1))
     at = 1 + len(raster.wholeness.PNG_SIGNATURE)
     if data[1:at] != raster.wholeness.PNG_SIGNATURE or seed % 8 == 0:
         return data

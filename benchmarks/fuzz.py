@@ -1,13 +1,13 @@
 """Whether bytes can break what reads them: make fuzz SECONDS=600, or INPUTS=100000
 
-Real inputs of every kind that a caller sends (and the keys and the panel file) are changed at random,
+Real inputs of every kind that a caller sends, a keys file and a panel file are changed at random,
 led by the code that they reach (atheris, libFuzzer). Each is read or refused, within a second of
 processor time and 512 MB of the whole process; what a picture becomes must come through unchanged.
 A fault stops it with exit status 1, and the input is left in the folder `--folder`. So are inputs
 that reached something new: the next run goes on from there.
 
-Pictures over a million pixels are refused here, as those over fifty million are otherwise: they cost
-what they cost.
+Pictures over a million pixels are refused here, as those over fifty million are otherwise: pixels
+cost what they cost.
 """
 
 import argparse
@@ -44,6 +44,7 @@ with (
     from gateway.door import keys
     from gateway.intake import raster, request, volume  # noqa: F401 - it is imported late else
     from gateway.intake.pixels import is_dicom, only_pixels
+    from gateway.intake.wholeness import PNG_SIGNATURE
     from gateway.out import openai_api
     from gateway.settings import SettingsError, load_settings
 
@@ -217,8 +218,8 @@ def changed(data: bytes, max_size: int, seed: int) -> bytes:
     """It stays with its reader. Nothing behind a wrong checksum is read: a PNG's are made right,
     mostly."""
     data = data[:1] + bytes(atheris.Mutate(data[1:], max_size - 1))
-    at = 1 + len(raster.wholeness.PNG_SIGNATURE)
-    if data[1:at] != raster.wholeness.PNG_SIGNATURE or seed % 8 == 0:
+    at = 1 + len(PNG_SIGNATURE)
+    if data[1:at] != PNG_SIGNATURE or seed % 8 == 0:
         return data
     mended = bytearray(data)
     while at + 12 <= len(mended):

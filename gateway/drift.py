@@ -13,6 +13,7 @@ import logging
 import math
 from bisect import bisect_right
 from collections.abc import Hashable, Mapping
+from itertools import product
 from typing import get_args
 
 from prometheus_client import Gauge
@@ -34,13 +35,17 @@ class Drift:
     is time to calibrate anew."""
 
     def __init__(self, gauge: Gauge, known: Mapping[Language, Calibrated]):
-        self._gauge, self._known = gauge, known
+        self.known, self._gauge = known, gauge
         self._ranks: dict[Language, dict[Looked, list[float]]] = {}
         self._seen: dict[Language, set[Hashable]] = {}
+        for language, what in product(get_args(Language), LOOKED):
+            gauge.labels(language, what).set(0)
 
     def saw(self, verdict: Verdict, images: Hashable) -> None:
-        """One more case, newly answered."""
-        known, familiar = self._known.get(verdict.language), verdict.familiarity
+        """One more case, newly brought to the whole panel."""
+        if any(each.error and each.error.kind != "not_eligible" for each in verdict.answers):
+            return  # others agree otherwise
+        known, familiar = self.known.get(verdict.language), verdict.familiarity
         seen = self._seen.setdefault(verdict.language, set())
         if known is None or familiar is None or familiar.image is None or images in seen:
             return

@@ -15,6 +15,7 @@ from gateway.archive import Archive
 from gateway.case import Case
 from gateway.contract import (
     InvalidCase,
+    Language,
     PanelReport,
     Seat,
     ShadowSeat,
@@ -28,6 +29,7 @@ from gateway.shadow import Shadows
 from gateway.store.flights import Flights, Tell
 from gateway.store.memory import keep, key_of, open_store, recall
 from gateway.store.readers import Readers
+from gateway.verdict.competence import Calibrated
 from gateway.verdict.prediction_set import prediction_set
 from gateway.watch.metrics import Metrics
 from gateway.watch.tracing import span
@@ -49,6 +51,7 @@ class Service:
         self.shadows = Shadows(metrics, self.readers)
         self.reload_error: str | None = None
         self._flights = Flights()
+        self._drift = Drift(metrics.drift, _calibrated(settings))
 
     async def __aenter__(self) -> "Service":
         self.http = model_server.new_http_client()
@@ -66,8 +69,8 @@ class Service:
         self.settings = settings
         self.metrics.seated(settings.panel_hash, [worker.name for worker in settings.seats])
         self.panel = Panel(settings, self.http, self.store, self.metrics, resting)
-        known = settings.competence
-        self._drift = Drift(self.metrics.drift, known.calibrated if known else {})
+        if self._drift.known != _calibrated(settings):
+            self._drift = Drift(self.metrics.drift, _calibrated(settings))
         self._at_work = asyncio.Semaphore(settings.load.max_at_work)
         self._found: asyncio.Future[tuple[bool, list[Probed]]] | None = None
         self._found_until = 0.0
@@ -135,7 +138,8 @@ class Service:
                 return await self._recalled(known, case, panel, began)
             async with self._at_work:
                 verdict, whole = await _asked(case, panel, began, tell)
-            self._drift.saw(verdict, tuple(image.identity for image in case.images))
+            if panel is self.panel and case.options.workers is None:
+                self._drift.saw(verdict, tuple(image.identity for image in case.images))
             if whole:
                 # What was shown is the caller's own: another file may look the same, and the UIDs
                 # of an archive are nothing to keep.
@@ -198,6 +202,8 @@ class Service:
 
     def _compared(self, found: Mapping[str, Probed]) -> tuple[ShadowSeat, ...]:
         """The shadows beside the panel; `found` has what their servers said, by name."""
+        if not self.settings.shadows:
+            return ()
         resting, scores = self.panel.resting(), self.readers.scores()
         seats = []
         for shadow in self.settings.shadows:
@@ -267,6 +273,10 @@ async def _asked(case: Case, panel: Panel, began: float, tell: Tell) -> tuple[Ve
     )
     failed = any(a.error and a.error.kind != "not_eligible" for a in verdict.answers)
     return verdict, not failed and not wording.fell_back
+
+
+def _calibrated(settings: Settings) -> Mapping[Language, Calibrated]:
+    return settings.competence.calibrated if settings.competence else {}
 
 
 def _without_folders(text: str, own: Path) -> str:

@@ -10,8 +10,8 @@ from contextvars import Context
 from gateway.case import Case
 from gateway.contract import Answer, Verdict
 from gateway.panel import Panel
-from gateway.store.readers import Readers, stands
-from gateway.verdict.meaning import meaning
+from gateway.store.readers import Readers
+from gateway.verdict.weigh import Judge
 from gateway.watch.metrics import Metrics
 
 MOST = 16  # cases that wait, with their images; what is more is not brought to a shadow
@@ -44,19 +44,26 @@ class Shadows:
     async def _work_off(self) -> None:
         while self._waiting:
             case, verdict, panel = self._waiting.popleft()
-            for answer in await panel.ask_shadows(case):
+            judge, secret = panel.judge(case), panel.settings.secret_bytes
+            for seat, answer in enumerate(await panel.ask_shadows(case), 1):
                 if answer.text is not None:
-                    self._compare(case, verdict, answer, panel.settings.secret_bytes)
+                    told = _place(answer, verdict, judge)
+                    # What nobody else says is of that shadow alone.
+                    place = len(verdict.dissent) + seat if told is None else told
+                    self._compared(answer.worker, place == 0)
+                    self._readers.shadowed(case, verdict, answer, place, secret)
 
-    def _compare(self, case: Case, verdict: Verdict, answer: Answer, secret: bytes) -> None:
-        meant = meaning(answer.text or "", case.language, case.question)
-        told = stands(verdict)
-        same = (
-            cluster
-            for cluster, text in told.values()
-            if meaning(text, case.language, case.question) == meant
-        )
-        cluster = next(same, len(verdict.dissent) + 1)
-        self.agreed[answer.worker, cluster == 0] += 1
-        self._metrics.shadow.labels(answer.worker, "no" if cluster else "yes").inc()
-        self._readers.shadowed(case, verdict, answer, cluster, secret)
+    def _compared(self, shadow: str, agrees: bool) -> None:
+        self.agreed[shadow, agrees] += 1
+        self._metrics.shadow.labels(shadow, "yes" if agrees else "no").inc()
+
+
+def _place(answer: Answer, verdict: Verdict, judge: Judge) -> int | None:
+    """Of those who claim what it claims, as `stands` has it; None where nobody does."""
+    voices = [voice for voice in verdict.answers if voice.weight is not None]
+    dissent = {other.text: at for at, other in enumerate(verdict.dissent, 1)}
+    shared = []
+    for backings in judge.grouped([*voices, answer]).values():
+        if len(backings) > 1 and backings[-1].answer is answer:
+            shared.append(max(dissent.get(backing.text, 0) for backing in backings[:-1]))
+    return min(shared, default=None)

@@ -91,6 +91,7 @@ WHAT_IT_MUST_BE = {
     "too_short": "must hold at least {min_length}, not {actual_length}",
     "too_long": "must hold at most {max_length}, not {actual_length}",
     "string_too_short": "must not be empty",
+    "string_too_long": "must have at most {max_length} characters",
 }
 # What is in lists that hold something else than texts.
 ITEMS = {"messages": "messages", "content": "parts, or a text"}

@@ -5,7 +5,7 @@ said, and who said the same. Whoever holds them can be told later who was right,
 Question, answers, comment and images are kept only of a case that its caller sends again with his
 word, for that purpose.
 
-What is older than `days` is overwritten with the first verdict of a day (secure_delete).
+What is older than `days` is overwritten when the folder is first used on a day (secure_delete).
 """
 
 import json
@@ -127,14 +127,17 @@ class Readers:
     def shadowed(
         self, case: Case, verdict: Verdict, answer: Answer, cluster: int, secret: bytes
     ) -> None:
-        """A shadow has said, of a verdict that was given, what those of `cluster` did."""
+        """A shadow has said, of a verdict that was given, what those of `cluster` did. Where a
+        reader was faster, what he told of them is told of it."""
         if self._folder is None:
             return
         mark = _mark(answer.text or "", verdict.language, verdict.id, secret)
         try:
             self._db.execute(
-                "INSERT INTO said VALUES (?,?,?,?,?,NULL)",
-                (case.tenant, verdict.id, answer.worker, cluster, mark),
+                "INSERT INTO said SELECT tenant, id, ?, ?, ?, CASE word WHEN 'right' THEN ? = 0 "
+                "ELSE (SELECT is_right FROM said WHERE tenant = v.tenant AND id = v.id "
+                "AND cluster = ?) END FROM verdicts v WHERE tenant = ? AND id = ?",
+                (answer.worker, cluster, mark, cluster, cluster, case.tenant, verdict.id),
             )
         except sqlite3.Error as error:
             log.error(json.dumps({"event": "verdict_not_noted", "why": str(error)}))
@@ -148,7 +151,11 @@ class Readers:
             "SELECT worker, COUNT(*), SUM(is_right), SUM(word = 'right') FROM said "
             "JOIN verdicts USING (tenant, id) WHERE is_right IS NOT NULL GROUP BY worker"
         )
-        return {worker: (known, own, its) for worker, known, own, its in self._db.execute(query)}
+        try:
+            return {each: (known, own, its) for each, known, own, its in self._db.execute(query)}
+        except sqlite3.Error as error:
+            log.error(json.dumps({"event": "words_not_read", "why": str(error)}))
+            return {}
 
     def take(self, word: ReadersWord, tenant: str, case: Case | None, secret: bytes) -> WordKept:
         """What a reader of `tenant` says of a verdict; with the `case`, that is kept too.
@@ -160,6 +167,7 @@ class Readers:
             raise UnknownVerdict("This gateway keeps no readers' words.")
         key = (tenant, word.verdict)
         try:
+            self._drop_old()
             with self._db:
                 self._db.execute("BEGIN IMMEDIATE")  # who says it twice at once has said it once
                 waiting = self._db.execute(
@@ -208,17 +216,24 @@ class Readers:
             )
 
     def of(self, tenant: str) -> list[dict[str, Any]]:
-        """The tenant's own words, the latest verdict first."""
+        """The tenant's own words, the latest verdict first; raises UnknownVerdict where none are
+        kept, and Busy where they cannot be read."""
         if self._folder is None:
             raise UnknownVerdict("This gateway keeps no readers' words.")
         query = (
             "SELECT id, word, given, kept FROM verdicts WHERE tenant=? AND word IS NOT NULL "
             "ORDER BY given DESC LIMIT ?"
         )
+        try:
+            self._drop_old()
+            found = self._db.execute(query, (tenant, MOST_LISTED)).fetchall()
+        except sqlite3.Error as error:
+            log.error(json.dumps({"event": "words_not_read", "why": str(error)}))
+            raise Busy("The words cannot be read. Ask again soon.", TRY_AGAIN_S) from error
         return [
             {"verdict": id, "word": word, "given": given}
             | ({"case": json.loads(kept)} if kept else {})
-            for id, word, given, kept in self._db.execute(query, (tenant, MOST_LISTED))
+            for id, word, given, kept in found
         ]
 
     def _drop_old(self) -> None:
@@ -233,8 +248,10 @@ class Readers:
 
 def stands(verdict: Verdict) -> dict[str, tuple[int, str]]:
     """Of every worker that was heard: the place of those who say the same, the winners' 0, and its
-    words."""
-    place = {w: at for at, other in enumerate(verdict.dissent, 1) for w in other.workers}
+    words. Of a worker that claims several things the first counts that has a place."""
+    dissent = reversed(list(enumerate(verdict.dissent, 1)))
+    place = {worker: at for at, other in dissent for worker in other.workers}
+    place |= dict.fromkeys(verdict.workers, 0)
     return {
         voice.worker: (place.get(voice.worker, 0), voice.text or "")
         for voice in verdict.answers

@@ -15,16 +15,19 @@ from gateway.verdict.weigh import Judge, Opinion
 WHY: dict[Language, dict[str, str]] = {
     "en": {
         "missing": "{workers} did not answer, on whose answers such sets were calibrated",
+        "strange": "such sets were calibrated without {workers}",
         "unnamed": "in such cases no worker comes near to naming the right answer so often; "
         "at most {most:.0%} can be had",
     },
     "es": {
         "missing": "no ha respondido {workers}, con cuyas respuestas se calibraron estos conjuntos",
+        "strange": "estos conjuntos se calibraron sin {workers}",
         "unnamed": "en casos así ningún modelo llega a nombrar tan a menudo la respuesta correcta; "
         "se alcanza como máximo {most:.0%}",
     },
     "zh": {
         "missing": "{workers}没有作答，而这类集合是用其答案校准的",
+        "strange": "这类集合校准时没有{workers}",
         "unnamed": "在此类病例中，没有模型能如此经常地提及正确答案；最多可达{most:.0%}",
     },
 }
@@ -44,9 +47,12 @@ def prediction_set(coverage: float, judge: Judge, opinion: Opinion) -> Predictio
 
     if opinion.familiarity and opinion.familiarity.unfamiliar:
         return without(opinion.familiarity.why)
-    heard = {answer.worker for answer in opinion.voices}
-    if missing := [w for w in competence.heard_in(judge.cell.language) if w not in heard]:
+    heard = [answer.worker for answer in opinion.voices]
+    known = competence.heard_in(judge.cell.language)
+    if missing := [worker for worker in known if worker not in heard]:
         return without(words["missing"].format(workers=", ".join(missing)))
+    if strange := [worker for worker in heard if worker not in known]:
+        return without(words["strange"].format(workers=", ".join(strange)))
     steps = competence.shares_of_the_right(cell)
     least = steps[math.floor((1 - coverage) * (len(steps) - 1) + 1e-9)]
     if least <= 0:

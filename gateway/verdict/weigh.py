@@ -136,7 +136,7 @@ class Judge:
         cell = self.told_cell(answers)
         # A worker's last word is its answer.
         standing = {answer.worker: answer for answer in answers if answer.text is not None}
-        groups = self._grouped(standing.values())
+        groups = self.grouped(standing.values())
         said = {b.answer.worker: b.answer for group in groups.values() for b in group}.values()
         voices = self._voices([answer.worker for answer in said], cell)
         whole = sum(voices[answer.worker] for answer in said)
@@ -198,7 +198,7 @@ class Judge:
                 max(group, key=lambda backing: own[backing.answer.worker] * backing.part).text,
                 {a.worker: self._belief(a, own[a.worker], group) for a in answers},
             )
-            for group in self._grouped(answers).values()
+            for group in self.grouped(answers).values()
         ]
 
     def candidates(self, opinion: Opinion) -> list[tuple[str, float]]:
@@ -227,7 +227,7 @@ class Judge:
         if not told and self.competence and not set(self.competence.tells).isdisjoint(missing):
             return False  # who may yet tell what kind of case it is
         first = self.weigh(heard).winner.meaning
-        groups = self._grouped(heard)
+        groups = self.grouped(heard)
         cell = self.told_cell(heard)
         own = {answer.worker: self._own_belief(answer, cell) for answer in heard}
 
@@ -266,7 +266,9 @@ class Judge:
             for more in range(len(loudest) + 1)
         )
 
-    def _grouped(self, answers: Iterable[Answer]) -> dict[Meaning, list[Backing]]:
+    def grouped(self, answers: Iterable[Answer]) -> dict[Meaning, list[Backing]]:
+        """Who makes each claim, in the order of the answers. One answer of a worker, each with a
+        text."""
         groups: dict[Meaning, list[Backing]] = {}
         for answer in answers:
             text = answer.text or ""

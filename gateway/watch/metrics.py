@@ -143,8 +143,6 @@ class Metrics:
             self.worker.remove(worker)
             for kind in KINDS:
                 self.failures.remove(worker, kind)
-        for language, looked in product(get_args(Language), get_args(Looked)):
-            self.drift.labels(language, looked).set(0)
         self._workers = set(workers)
         for worker, kind in product(workers, KINDS):
             self.worker.labels(worker)

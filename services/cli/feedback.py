@@ -1,6 +1,7 @@
 """What readers said of verdicts: feedback export."""
 
 import json
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -26,15 +27,18 @@ def export(
 
     settings = settings_of(panel, with_competence=False)
     with failures(ReadersError):
-        cases = list(kept_cases(folder or settings.feedback_folder, tenant))
-        if not cases:
+        cases = kept_cases(folder or settings.feedback_folder, tenant)  # one by one: with images
+        first = next(cases, None)
+        if first is None:
             raise ReadersError("No case was given away: nothing is written.")
         if out.exists():
             raise ReadersError(f"{out} is there already; name a new folder.")
         out.mkdir(parents=True, mode=0o700)  # it holds what patients are asked about
         (out / "images").mkdir()
+        written = 0
         with (out / "cases.jsonl").open("x", encoding="utf-8") as file:
-            for case in cases:
+            for case in chain([first], cases):
+                written += 1
                 names = []
                 for place, image in enumerate(case.images, 1):
                     kind = "jpg" if image.startswith(b"\xff\xd8") else "png"
@@ -42,4 +46,4 @@ def export(
                     (out / names[-1]).write_bytes(image)
                 row = {"id": case.id, "images": names, **case.fields, "word": case.word}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        print(f"{out / 'cases.jsonl'}: {len(cases)} cases, given away by their readers")
+        print(f"{out / 'cases.jsonl'}: {written} cases, given away by their readers")

@@ -64,9 +64,7 @@ def calibrate(runs: Sequence[Path], settings: Settings, data: Path) -> Competenc
     right_shares: dict[str, list[float]] = defaultdict(list)
     agreements: dict[Language, list[tuple[Example, float]]] = defaultdict(list)
     for case, (judge, opinion) in zip(cases, _cross_fitted(cases, settings), strict=True):
-        winner = opinion.winner
-        named = (s for t, s in judge.candidates(opinion) if is_right(t, case.example))
-        right_share = next(named, 0.0)
+        winner, right_share = opinion.winner, share_of_the_right(judge, opinion, case.example)
         for name in case.cell.ways:
             shares[name].append((winner.share, is_right(winner.text, case.example)))
         if opinion.agreement is not None:
@@ -86,21 +84,35 @@ def calibrate(runs: Sequence[Path], settings: Settings, data: Path) -> Competenc
                 # A manner in which all are right, or all wrong, is as its language is.
                 if "/" not in name or len({right for _, right in each}) > 1
             },
-            # One 0 more: the conformal quantile of n cases is that of n + 1.
             "right_shares": {
-                name: _steps([0.0, *each])
+                name: conformal(each)
                 for name, each in sorted(right_shares.items())
                 if "/" not in name or len(each) >= FEWEST_OF_A_KIND
             },
             "calibrated": {
-                language: Calibrated(
-                    images=len(set(groups([example for example, _ in each]))),
-                    agreements=_steps([agreement for _, agreement in each]),
-                )
-                for language, each in sorted(agreements.items())
+                language: calibrated(each) for language, each in sorted(agreements.items())
             },
             "familiarity": _familiarity(cases, competence.tells),
         }
+    )
+
+
+def share_of_the_right(judge: Judge, opinion: Opinion, example: Example) -> float:
+    """What all believe in the right answer to it, as far as anybody came near to naming it."""
+    named = (share for text, share in judge.candidates(opinion) if is_right(text, example))
+    return next(named, 0.0)
+
+
+def conformal(shares: Sequence[float]) -> tuple[float, ...]:
+    """Of the right answers. One 0 more: the conformal quantile of n cases is that of n + 1."""
+    return _steps([0.0, *shares])
+
+
+def calibrated(agreements: Sequence[tuple[Example, float]]) -> Calibrated:
+    """What the verdicts on these cases were like, by their agreement."""
+    return Calibrated(
+        images=len(set(groups([example for example, _ in agreements]))),
+        agreements=_steps([agreement for _, agreement in agreements]),
     )
 
 

@@ -1,11 +1,14 @@
 """Calibrating on cases of one's own, of which there are few: what is known of a panel, moved by
 what they say.
 
-All that a competence file holds stays but for one number of each worker, and one of the verdicts,
-by language: a shift of its log-odds. A normal prior of SPREAD draws it to 0, so a handful of cases
-moves little and hundreds move all. What is written is the posterior's mode, and told with the
-interval of the normal curve that fits it there (Laplace's approximation: MacKay 2003, Information
-Theory, Inference and Learning Algorithms, ch. 27).
+One number is learned of each worker, and one of the verdicts, by language: a shift of its log-odds.
+What is told of verdicts by shares that moved with it, sets of answers and agreement, is told of
+these cases from then on; all else that a competence file holds stays.
+
+A normal prior of SPREAD draws a shift to 0, so a handful of cases moves little and hundreds move
+all. What is written is the posterior's mode, and told with the interval of the normal curve that
+fits it there (Laplace's approximation: MacKay 2003, Information Theory, Inference and Learning
+Algorithms, ch. 27).
 """
 
 import math
@@ -13,17 +16,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from scipy.optimize import brentq
+
 from gateway.contract import Language
 from gateway.settings import Settings, WorkerSettings
 from gateway.verdict.competence import Cell, Competence, Line, Skill, Worker, logit, sigmoid
-from services.evaluation.fit import judge_of, opinion_of
+from services.evaluation.fit import calibrated, conformal, judge_of, share_of_the_right
 from services.evaluation.heard import Heard, hear, refuse_strangers
 from services.evaluation.score import is_right
 from services.evaluation.stored_run import EvaluationError
 
 FEWEST = 10
 SPREAD = 1.0  # log-odds: 80 % may well be 60 or 90 elsewhere
-STEPS = 20  # of Newton's method, which needs five
 EDGES = 1.96
 
 
@@ -99,8 +103,11 @@ def _move_worker(
         for case, answer in heard
     ]
     right = [is_right(answer.text, case.example) for case, answer in heard]
+    worker = known.workers.get(seat.name)
+    if worker is None:
+        worker = _newcomer(seat, chances)
+        chances = [worker.skills[""].accuracy] * len(heard)
     shift = _shift(seat.name, language, chances, right)
-    worker = known.workers.get(seat.name) or _newcomer(known, seat, heard[0][0])
     above = worker.skills.get(language, worker.skills[""])
     skills = {language: above} | worker.skills
     moved = {
@@ -120,7 +127,9 @@ def _move_worker(
 def _move_verdicts(
     known: Competence, cases: Sequence[Heard], language: Language, settings: Settings
 ) -> tuple[Competence, Shift]:
-    winners = [opinion_of(case, settings, known).winner for case in cases]
+    judges = [judge_of(case, settings, known) for case in cases]
+    opinions = [judge.weigh(case.answers) for judge, case in zip(judges, cases, strict=True)]
+    winners = [opinion.winner for opinion in opinions]
     lines = [known.calibration(_cell(case, settings, known)) or Line() for case in cases]
     chances = [line(winner.share) for line, winner in zip(lines, winners, strict=True)]
     right = [is_right(w.text, case.example) for w, case in zip(winners, cases, strict=True)]
@@ -131,12 +140,24 @@ def _move_verdicts(
         else line
         for name, line in known.verdict.items()
     }
-    return known.model_copy(update={"verdict": verdict}), shift
+    weighed = list(zip(judges, opinions, [case.example for case in cases], strict=True))
+    others = {n: each for n, each in known.right_shares.items() if n.split("/")[0] != language}
+    right_shares = conformal([share_of_the_right(*each) for each in weighed])
+    update: dict[str, object] = {
+        "verdict": verdict,
+        "right_shares": others | {language: right_shares},
+    }
+    agreements = [(example, o.agreement) for _, o, example in weighed if o.agreement is not None]
+    if agreements:
+        update["calibrated"] = known.calibrated | {language: calibrated(agreements)}
+    return known.model_copy(update=update), shift
 
 
-def _newcomer(known: Competence, seat: WorkerSettings, case: Heard) -> Worker:
-    """What it says of itself goes for nothing until it is calibrated in full."""
-    skill = known.skill(seat.name, case.cell)
+def _newcomer(seat: WorkerSettings, chances: Sequence[float]) -> Worker:
+    """As good in all cases as it was assumed to be in these; what it says of itself goes for
+    nothing until it is calibrated in full."""
+    offset = sum(map(logit, chances)) / len(chances)
+    skill = Skill(cases=0, accuracy=sigmoid(offset), offset=offset)
     return Worker(model=seat.model, prompt=seat.prompt, slope=0.0, skills={"": skill})
 
 
@@ -145,15 +166,19 @@ def _cell(case: Heard, settings: Settings, known: Competence) -> Cell:
 
 
 def _shift(who: str, language: Language, chances: Sequence[float], right: Sequence[bool]) -> Shift:
-    """Newton's method on the log posterior, which is concave."""
-    odds, by, bend = [logit(chance) for chance in chances], 0.0, 1.0
-    for _ in range(STEPS):
-        now = [sigmoid(each + by) for each in odds]
-        bend = sum(p * (1 - p) for p in now) + 1 / SPREAD**2
-        by += (sum(right) - sum(now) - by / SPREAD**2) / bend
-    error = EDGES / math.sqrt(bend)
+    """Where the log posterior, which is concave, no longer rises."""
+    odds = [logit(chance) for chance in chances]
+
+    def moved(by: float) -> list[float]:
+        return [sigmoid(each + by) for each in odds]
+
+    def rises(by: float) -> float:
+        return sum(right) - sum(moved(by)) - by / SPREAD**2
+
+    farthest = len(odds) * SPREAD**2  # if all that was expected is otherwise
+    by = float(brentq(rises, -farthest, farthest))
+    error = EDGES / math.sqrt(sum(p * (1 - p) for p in moved(by)) + 1 / SPREAD**2)
     before, after, low, high = (
-        sum(sigmoid(each + shift) for each in odds) / len(odds)
-        for shift in (0, by, by - error, by + error)
+        sum(moved(shift)) / len(odds) for shift in (0, by, by - error, by + error)
     )
     return Shift(who, language, len(right), sum(right), by, before, after, low, high)

@@ -5,6 +5,7 @@ import json
 import sqlite3
 
 import httpx
+import pytest
 
 from gateway.settings import load_settings
 from tests.conftest import picture, until
@@ -50,6 +51,36 @@ def test_it_is_compared_with_the_verdict_and_with_readers_words(vllm, gateway, t
     assert 'shadow_answers_total{agrees="yes",worker="w2"} 1.0' in scraped
     with sqlite3.connect(tmp_path / "feedback" / "words.sqlite3") as db:
         assert "yes" not in json.dumps(db.execute("SELECT * FROM said").fetchall())
+
+
+@pytest.mark.parametrize(
+    ("word", "late_s", "right"),
+    [
+        ({"word": "right"}, 0, {"w2": 1, "w3": 0, "w4": 0, "w5": 0}),
+        ({"word": "right"}, 0.5, {"w2": 1, "w3": 0, "w4": 0, "w5": 0}),
+        ({"word": "wrong", "answer": "asthma"}, 0, {"w2": 0, "w3": 0, "w4": 1, "w5": 0}),
+        ({"word": "wrong"}, 0.5, {"w2": 0, "w3": None, "w4": None, "w5": None}),
+    ],
+)
+def test_who_claims_the_verdict_among_others_was_right_with_it(vllm, gateway, word, late_s, right):
+    """And of what the panel never said, each shadow is right alone. A reader may be the faster."""
+    said = ["pneumonia, consider effusion"] * 2 + ["pneumonia", "effusion", "asthma", "gout"]
+    seats = [SEATS[0]] * 2 + ["shadow = true"] * 4
+    workers = [vllm(each, delay_s=late_s * (at > 1)) for at, each in enumerate(said)]
+    url = gateway(workers, seats=seats, feedback="")
+    question = {"question": "What is the diagnosis?"}
+    verdict = httpx.post(f"{url}/vqa", json=CASE | question).json()
+    assert [other["workers"] for other in verdict["dissent"]] == [["w0", "w1"]]
+
+    def shadows() -> list[dict]:
+        return httpx.get(f"{url}/panel").json()["shadows"]
+
+    if not late_s:
+        until(lambda: all(each["cases"] == 1 for each in shadows()))
+    httpx.post(f"{url}/feedback", json={"verdict": verdict["id"], **word})
+    until(lambda: all(each["cases"] == 1 for each in shadows()))
+    assert [each["agrees"] for each in shadows()] == [1, 0, 0, 0]
+    assert {each["name"]: each["right"] for each in shadows()} == right
 
 
 def test_a_panel_with_a_shadow_is_the_same_panel(panel_file):

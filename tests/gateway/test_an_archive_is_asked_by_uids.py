@@ -12,9 +12,11 @@ from fastapi import FastAPI, Request, Response
 from tests.conftest import listening
 from tests.dicoms import stack
 
-FILES = stack(9)
+# The same in every process: they stand in tests' names.
+STUDY = "1.2.826.0.1.3680043.8.498.1"
+SERIES = f"{STUDY}.2"
+FILES = stack(9, StudyInstanceUID=STUDY, SeriesInstanceUID=SERIES)
 HEADERS = [pydicom.dcmread(io.BytesIO(data)) for data in FILES]
-STUDY, SERIES = HEADERS[0].StudyInstanceUID, HEADERS[0].SeriesInstanceUID
 UIDS = [header.SOPInstanceUID for header in HEADERS]
 SR = {"0020000E": {"vr": "UI", "Value": ["1.2.9"]}, "00080060": {"vr": "CS", "Value": ["SR"]}}
 

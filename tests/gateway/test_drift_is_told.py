@@ -5,7 +5,7 @@ import random
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
-from gateway.contract import Familiarity, Summary, Verdict
+from gateway.contract import Answer, AnswerError, Familiarity, Summary, Verdict
 from gateway.drift import WINDOW, Drift, excess
 from gateway.verdict.competence import Calibrated
 
@@ -33,7 +33,8 @@ def gauge() -> Gauge:
 
 
 def ratios(gauge: Gauge) -> dict[str, float]:
-    return {sample.labels["of"]: sample.value for sample in gauge.collect()[0].samples}
+    samples = gauge.collect()[0].samples
+    return {each.labels["of"]: each.value for each in samples if each.labels["language"] == "en"}
 
 
 def test_cases_such_as_the_calibrations_are_no_drift_but_for_one_window_in_a_hundred(gauge, caplog):
@@ -56,16 +57,19 @@ def test_more_of_the_odd_ones_than_there_were_is_drift(gauge, caplog, what):
 
 
 def test_one_image_counts_once_and_what_nobody_tells_not_at_all(gauge):
+    """Nor what a part of the panel answered."""
     drift = Drift(gauge, KNOWN)
     untold = verdict(0.0, 0.0, 0.0).model_copy(update={"familiarity": None})
     for n in range(WINDOW - 1):
         drift.saw(verdict(0.0, 0.0, None), n)
         drift.saw(verdict(0.0, 0.0, None), 0)
         drift.saw(untold, -n)
-    assert ratios(gauge) == {}
+        failed = Answer(worker="w", error=AnswerError(kind="timeout", detail=""), seconds=1)
+        drift.saw(verdict(0.0, 0.0, 0.0).model_copy(update={"answers": (failed,)}), -n)
+    assert set(ratios(gauge).values()) == {0}
     drift.saw(verdict(0.0, 0.0, None), WINDOW)
     found = ratios(gauge)
-    assert found["image"] > 1 and "agreement" not in found
+    assert found["image"] > 1 and found["agreement"] == 0
 
 
 def test_what_is_common_everywhere_is_no_excess():

@@ -54,7 +54,7 @@ def test_on_two_gateways_that_share_a_redis(vllm, gateway, redis_server):
 
 def test_without_its_redis_a_gateway_still_asks_once(vllm, gateway, redis_server):
     redis_server.stop()
-    worker = vllm("yes", delay_s=5)  # nothing is stored: all must have come before it speaks
+    worker = vllm("yes", delay_s=8)  # nothing is stored: all must have come before it speaks
     ask_at_once(gateway([worker], panel=f'quorum = 1\nstore = "{redis_server.url}"'))
 
     assert len(worker.requests) == 1

@@ -107,6 +107,7 @@ def test_a_case_that_is_given_away_becomes_a_set_of_ones_own(vllm, gateway, tmp_
     [
         ({"word": "perhaps"}, "word: it must be 'right' or 'wrong'."),
         ({"verdict": 7}, "verdict: it must be a text."),
+        ({"verdict": "7" * 65}, "verdict: it must have at most 64 characters."),
         ({"answr": "no"}, "is answer meant?"),
         ({"comment": "\ud800"}, "half a character"),
         ({"case": CASE}, "`answer`"),

@@ -59,7 +59,7 @@ def said(worker: str, text: str, confidence: float, **others: float) -> Answer:
 
 
 def asked(coverage: float, *answers: Answer, cell: Cell = CELL, **more: object):
-    judge = Judge({"w0": "a", "w1": "b"}, cell, learned(**more))
+    judge = Judge({"w0": "a", "w1": "b", "w2": "c"}, cell, learned(**more))
     return prediction_set(coverage, judge, judge.weigh(answers))
 
 
@@ -95,6 +95,7 @@ def test_it_is_never_empty():
     ("answers", "cell", "more", "why"),
     [
         ((ONE,), CELL, {}, "w1 did not answer"),
+        ((ONE, OTHER, said("w2", "Lung", 0.6)), CELL, {}, "calibrated without w2"),
         ((ONE, OTHER), Cell("en", "yes_no", None), {}, "at most 66% can be had"),
         (
             (ONE, OTHER),

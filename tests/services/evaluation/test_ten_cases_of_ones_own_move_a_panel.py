@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from gateway.verdict.competence import Cell, load_competence, save_competence
 from services.cli.__main__ import app
 from services.evaluation.fit import calibrate
-from services.evaluation.own_cases import FEWEST, calibrate_onto
+from services.evaluation.own_cases import FEWEST, _shift, calibrate_onto
 from services.evaluation.stored_run import EvaluationError
 
 CELL = Cell("en", "yes_no", None)
@@ -43,6 +43,9 @@ def test_the_more_cases_the_more_it_moves_and_the_surer_it_is(stored, settings, 
         found.append(verdict)
     many, few = found
     assert many.by < few.by < 0 and many.high - many.low < few.high - few.low
+    # Whoever is never right is never named: no set is claimed to hold it.
+    assert known.right_shares["en"][-1] > 0 == moved.right_shares["en"][-1]
+    assert {name for name in moved.right_shares if name.startswith("en")} == {"en"}
     assert few.high > 0.4  # ten wrong ones of ten are no proof
 
 
@@ -52,6 +55,18 @@ def test_cases_as_they_were_expected_move_nothing_to_speak_of(stored, settings, 
     assert all(abs(shift.after - shift.before) < 0.03 for shift in shifts)
 
 
+@pytest.mark.parametrize("chance", [0.97, 0.5, 0.03])
+@pytest.mark.parametrize("right", [0, 0.1, 0.5, 0.9, 1])
+@pytest.mark.parametrize("cases", [FEWEST, 1000])
+def test_what_comes_is_between_what_was_expected_and_what_was_found(chance, right, cases):
+    """However far these are apart; of many cases it is what was found."""
+    found = [n < right * cases for n in range(cases)]
+    shift = _shift("w0", "en", [chance] * cases, found)
+    low, high = sorted((chance, right))
+    assert low <= shift.after <= high and shift.low <= shift.after <= shift.high
+    assert cases == FEWEST or shift.after == pytest.approx(right, abs=0.02)
+
+
 def test_a_seat_that_is_not_known_begins_as_a_newcomer(stored, settings, data):
     known = calibrate([stored], settings, data)
     without = known.model_copy(update={"workers": {"w1": known.workers["w1"]}})
@@ -59,6 +74,10 @@ def test_a_seat_that_is_not_known_begins_as_a_newcomer(stored, settings, data):
     moved, _ = calibrate_onto(without, [cut(stored, FEWEST)], settings, data)
     assert moved.believed("w0", 0.9, CELL) == moved.believed("w0", 0.1, CELL) < prior
     assert moved.workers["w0"].skills["en"].cases == FEWEST
+    path = stored / "verdicts.jsonl"
+    path.write_text("".join(f"{line}\n" for line in reversed(path.read_text().splitlines())))
+    again, _ = calibrate_onto(without, [stored], settings, data)
+    assert again.workers["w0"] == moved.workers["w0"]  # in whatever order the cases come
 
 
 def test_too_few_and_another_language_are_refused(stored, settings, data):

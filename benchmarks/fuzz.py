@@ -3,8 +3,8 @@
 Real inputs of every kind that a caller sends, a keys file and a panel file are changed at random,
 led by the code that they reach (atheris, libFuzzer). Each is read or refused, within a second of
 processor time and 512 MB of the whole process; what a picture becomes must come through unchanged.
-A fault stops it, with an exit status that is not 0, and its input is left in `--folder`. So are those
-that reached something new: the next run goes on from there.
+A fault stops it, with an exit status that is not 0, and its input is left in `--folder`. So are
+those that reached something new: the next run goes on from there.
 
 Pictures over a million pixels are refused here, as those over fifty million are otherwise: pixels
 cost what they cost.

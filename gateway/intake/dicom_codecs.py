@@ -126,10 +126,12 @@ def _size_of_jpeg_2000(frame: bytes) -> tuple[int, int, int] | None:
 def _boxes_lead_to_it(frame: bytes) -> bool:
     """Whether what stands before a codestream, if anything, has an end (T.800 I.4): pydicom goes
     from box to box, and on one without a length for ever."""
-    at = len(_BOXES) + 4 if frame.startswith(_BOXES) else len(frame)
+    if not frame.startswith(_BOXES):
+        return True
+    at = 0
     for _ in range(_MAX_BOXES):
         if at + 8 > len(frame):
-            return not frame.startswith(_BOXES)
+            break
         length, kind = struct.unpack_from(">I4s", frame, at)
         if kind == b"jp2c":
             return True

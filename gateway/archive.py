@@ -1,22 +1,25 @@
 """The one DICOMweb archive (PS3.18) that the gateway knows: what a study holds, and its files.
 
-Of what a caller says only UIDs get into an address, and these are numbers and dots. It goes over
+Only UIDs get into an address, whoever named them, and these are numbers and dots. It goes over
 the gateway's own HTTP client: dicomweb-client is synchronous, and reads answers of any size.
 """
 
 import asyncio
 import json
+import re
+from collections.abc import Iterator
 from email.message import Message
 from typing import Any
 
 import aiohttp
 
-from gateway.contract import ArchiveFailed, NotInArchive, TooLarge
+from gateway.contract import ArchiveFailed, NotInArchive, TooLarge, uid
 from gateway.settings import ArchiveSettings, Limits
 
 JSON = "application/dicom+json"
 # As it is stored: what is compressed is decoded here, not there.
 FILE = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+SPACE = re.compile(r"\s*")
 MAX_JSON_MB = 50  # the headers of some thousand slices
 NOT_THERE = "The archive holds no such study, series or instances for this key."
 
@@ -36,10 +39,12 @@ class Archive:
 
     async def metadata(self, study: str, series: str) -> list[dict[str, Any]]:
         """The header of each instance, in the DICOM JSON model (PS3.18 10.4, annex F)."""
+        _check(series)
         return await self._list(study, f"/series/{series}/metadata")
 
     async def instance(self, study: str, series: str, instance: str) -> bytes:
         """A file of it."""
+        _check(series, instance)
         path = f"/series/{series}/instances/{instance}"
         kind, body = await self._get(study, path, FILE, self._limits.max_series_mb)
         return _only_part(kind, body)
@@ -47,10 +52,10 @@ class Archive:
     async def _list(self, study: str, path: str) -> list[dict[str, Any]]:
         _, body = await self._get(study, path, JSON, MAX_JSON_MB)
         try:
-            found = await asyncio.to_thread(json.loads, body)
-        except (ValueError, RecursionError) as error:
+            found = await asyncio.to_thread(lambda: list(_objects(body)))
+        except (ValueError, LookupError, RecursionError) as error:
             raise ArchiveFailed("The archive's answer is no DICOM JSON.") from error
-        if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        if not all(isinstance(each, dict) for each in found):
             raise ArchiveFailed("The archive's answer is no DICOM JSON.")
         if not found:
             raise NotInArchive(NOT_THERE)
@@ -87,6 +92,36 @@ class Archive:
             ) from error
         except aiohttp.ClientError as error:
             raise ArchiveFailed("The archive cannot be reached.") from error
+
+
+def _objects(body: bytes) -> Iterator[Any]:
+    """What a JSON list holds, one by one: read at once it would keep the event loop waiting, in
+    whatever thread. Raises ValueError, LookupError, RecursionError."""
+    text, decoder = body.decode("utf-8-sig").strip(), json.JSONDecoder()
+    if not text.startswith("["):
+        raise ValueError("no list")
+    at = _behind_space(text, 1)
+    while text[at] != "]":
+        found, at = decoder.raw_decode(text, at)
+        yield found
+        at = _behind_space(text, at)
+        if text[at] == ",":
+            at = _behind_space(text, at + 1)
+    if at != len(text) - 1:
+        raise ValueError("more than a list")
+
+
+def _behind_space(text: str, at: int) -> int:
+    return SPACE.match(text, at).end()  # type: ignore[union-attr]
+
+
+def _check(*named: str) -> None:
+    """Of what the archive named itself."""
+    try:
+        for each in named:
+            uid(each)
+    except ValueError as error:
+        raise ArchiveFailed("The archive names a series or an instance by no UID.") from error
 
 
 async def _body(response: aiohttp.ClientResponse, max_mb: float) -> bytes:

@@ -169,13 +169,14 @@ def _slices(text: str) -> str:
 AskedSlices = Annotated[str, AfterValidator(_slices)]
 
 
-def _uid(text: str) -> str:
+def uid(text: str) -> str:
+    """PS3.5 9.1; raises ValueError for what is none."""
     if len(text) <= 64 and re.fullmatch(r"[0-9]+(\.[0-9]+)+", text):
         return text
     raise ValueError("is no DICOM UID; send numbers with dots between, at most 64 characters")
 
 
-Uid = Annotated[str, AfterValidator(_uid)]  # PS3.5 9.1
+Uid = Annotated[str, AfterValidator(uid)]
 
 
 class AskedImage(_Sent):

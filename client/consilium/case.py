@@ -86,7 +86,10 @@ def _sent(image: Image) -> Any:
     if not isinstance(image, Mapping):
         return encode(image)
     sent = dict(image)
-    sent["data"] = sent.pop("base64") if "base64" in sent else encode(sent["data"])
+    if "base64" in sent:
+        sent["data"] = sent.pop("base64")
+    elif "data" in sent:
+        sent["data"] = encode(sent["data"])
     return sent
 
 

@@ -21,7 +21,7 @@ def as_tiff(array: Any) -> bytes:
     pixels = array.__array__()
     rows, columns, colours = (*pixels.shape, 1)[:3] if pixels.ndim in (2, 3) else (0, 0, 0)
     kind = KINDS.get(pixels.dtype.kind)
-    if colours not in (1, 3) or kind is None or not pixels.size:
+    if colours not in (1, 3) or kind is None or pixels.dtype.itemsize > 8 or not pixels.size:
         raise TypeError(
             f"an array of shape {pixels.shape} of {pixels.dtype} is no picture; send "
             "[rows, columns] or [rows, columns, 3] of numbers, and of several pictures a list"

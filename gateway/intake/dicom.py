@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pydicom
@@ -34,9 +34,9 @@ from gateway.contract import (
     ImageShown,
     InvalidCase,
     Modality,
+    TooLarge,
     UnreadableImage,
 )
-from gateway.intake.counted import counted
 from gateway.intake.dicom_codecs import (
     COMPRESSED,
     JPEG_2000,
@@ -89,6 +89,11 @@ MADE_FROM_PICTURES = {
 OF_ITS_OWN = "DICOM of a kind of its own"
 # Of a slide's tiles (C.8.12.4), or of a pyramid's, no single one is the picture.
 TILED = {STORAGE + "77.1.6", STORAGE + "77.1.9"}
+
+# What an item begins with (PS3.5 7.5), in either order of bytes.
+ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
+MAX_PIECES = 500_000  # a second; two thousand frames of an enhanced object take half of it
+PIECES_OF_AN_ITEM = 5
 
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 UNCOMPRESSED = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian}
@@ -181,7 +186,7 @@ def modality_of(header: Any) -> Modality | None:
 def read(file: BinaryIO, place: str, **how: Any) -> Any:
     """PS3.10 7.1: the header, with the transfer syntax that its (0002,0010) names and no other;
     `how` is for pydicom.dcmread. The file is read from its beginning, and can seek."""
-    file = counted(file)
+    file = cast(BinaryIO, _InPieces(file, place))
     read_preamble(file, force=True)
     meta = data_element_generator(file, False, True, lambda tag, *_: tag.group != 2)
     named = next((element.value for element in meta if element.tag == 0x00020010), None)
@@ -196,6 +201,27 @@ def read(file: BinaryIO, place: str, **how: Any) -> Any:
         plain = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else plain
     return header
+
+
+class _InPieces:
+    """A file, of which no more pieces are read than any header has: of a million empty items, which
+    a zip packs into nothing, each would become an object."""
+
+    def __init__(self, file: BinaryIO, place: str):
+        self._file, self._place, self._pieces = file, place, 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        # The items of a sequence of known length come at once, and are taken apart later.
+        self._pieces += 1 + PIECES_OF_AN_ITEM * sum(map(data.count, ITEMS))
+        if self._pieces > MAX_PIECES:
+            raise TooLarge(
+                f"{self._place} has a header of too many parts. Send fewer frames, or PNG."
+            )
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def _check_object(header: Any, place: str) -> None:

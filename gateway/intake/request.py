@@ -47,6 +47,8 @@ T = TypeVar("T")
 MEGABYTE = 1_000_000
 # Brackets and commas in a JSON body: base64 has none of them, a long chat some thousands.
 MAX_MARKS = 20_000
+# Beyond an image, or a window, for each slice: choices, and more slices than may be, to be told.
+MORE_PARTS = 1_000
 # An answer is a few words, and every worker's is compared with every choice.
 MAX_CHOICE_CHARS = 200
 OBJECTS = {"options", "dicomweb"}  # in a form, as JSON
@@ -306,14 +308,21 @@ async def _form_of(request: Request, body: bytes, limits: Limits) -> _Form:
     # RFC 7578 knows no other, and some that Python knows decode to no text at all.
     if parameters.get(b"charset", b"utf-8").lower() != b"utf-8":
         raise UnsupportedMedia("Send the form in UTF-8, without another charset.")
+    most = max(limits.max_slices, limits.max_images) + MORE_PARTS
     parser = MultiPartParser(
-        request.headers, stream(), max_part_size=int(limits.max_body_mb * MEGABYTE)
+        request.headers,
+        stream(),
+        max_files=most,
+        max_fields=most,
+        max_part_size=int(limits.max_body_mb * MEGABYTE),
     )
     # Never spill to disk: a patient's image must not be left in a temporary folder.
     parser.spool_max_size = len(body) + 1
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError) as error:
+        if isinstance(error, MultiPartException) and error.message.startswith("Too many"):
+            raise TooLarge(f"The form has over {most} files, or fields. Send fewer.") from error
         raise MalformedRequest(
             "The body is not multipart/form-data as its Content-Type describes it. "
             "Let an HTTP library build the body and the header."

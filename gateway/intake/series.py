@@ -152,7 +152,11 @@ def _check_within(last: int, length: int) -> None:
 def _vector(
     headers: Sequence[Any], of: Slice, macro: str, keyword: str, length: int
 ) -> list[float] | None:
-    for source in groups(headers[of.file], of.frame - 1, macro):
+    header = headers[of.file]
+    sources = groups(header, of.frame - 1, macro)
+    if keyword == "ImagePositionPatient" and (number(header, "NumberOfFrames") or 1) > 1:
+        sources.pop()  # the file's own is that of one frame, which one is not said
+    for source in sources:
         found = [number(source, keyword, position) for position in range(length)]
         values = [value for value in found if value is not None]
         if len(values) == length:

@@ -11,6 +11,7 @@ from typing import IO, Any, Protocol
 from zipfile import BadZipFile
 
 from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
 from gateway.archive import NOT_THERE, Archive
@@ -32,6 +33,7 @@ from gateway.settings import Limits
 TAG_NUMBERS = {f"{tag_for_keyword(keyword):08X}" for keyword in TAGS}
 OTHERS = "The archive gave other instances than were asked for."
 MOST_LISTED = 20
+HEADER_BYTES = 10_000  # of a slice; `TAGS` hold a tenth of it
 
 
 class Source(Protocol):
@@ -53,12 +55,14 @@ class Sent:
     def __init__(self, files: Sequence[bytes], limits: Limits):
         """Raises TooLarge, and UnreadableImage for a zip."""
         max_bytes = int(limits.max_series_mb * 1_000_000)
+        self._max_header_bytes = limits.max_slices * HEADER_BYTES
         self.faults: tuple[str, ...] = ()
         self._files: list[unzip.Open] = [partial(io.BytesIO, data) for data in files]
         if len(files) == 1 and files[0].startswith(unzip.SIGNATURE):
             self._files, others = unzip.dicoms_in(files[0], limits.max_slices, max_bytes)
             if others:
-                self.faults = (f"{others} files in the zip are no DICOM images, and left out.",)
+                them = "1 file in the zip is" if others == 1 else f"{others} files in the zip are"
+                self.faults = (f"{them} no DICOM image, and left out.",)
         elif any(data.startswith(unzip.SIGNATURE) for data in files):
             raise InvalidCase("images: a zip holds a whole series, and is sent alone.")
         elif sum(map(len, files)) > max_bytes:
@@ -69,7 +73,13 @@ class Sent:
             )
 
     async def headers(self) -> Sequence[Any]:
-        return [await off_loop(partial(self._header, at)) for at in range(len(self._files))]
+        found, size = [], 0
+        for at in range(len(self._files)):
+            found.append(await off_loop(partial(self._header, at)))
+            size += _size(found[-1])
+            if size > self._max_header_bytes:
+                raise TooLarge("The headers of the series are too large. Send fewer slices.")
+        return found
 
     async def file(self, at: int) -> bytes:
         return await off_loop(partial(self._whole, at))
@@ -107,6 +117,7 @@ class Archived:
     def __init__(self, archive: Archive, asked: ArchivedImages):
         self._archive, self._asked = archive, asked
         self._instances: list[str] = []
+        self._fetched = (-1, b"")  # of many frames it is asked for again and again
 
     async def headers(self) -> Sequence[Any]:
         study, wanted = self._asked.study, self._asked.instances
@@ -117,12 +128,18 @@ class Archived:
             raise ArchiveFailed(OTHERS)
         if wanted is not None:
             headers = [header for header in headers if _uids(header)[2] in wanted]
-            if len(headers) < len(set(wanted)):
+            if {_uids(header)[2] for header in headers} != set(wanted):
                 raise NotInArchive(NOT_THERE)
         self._instances = [_uids(header)[2] for header in headers]
         return headers
 
     async def file(self, at: int) -> bytes:
+        if self._fetched[0] != at:
+            self._fetched = (-1, b"")  # before the next is there
+            self._fetched = (at, await self._fetch(at))
+        return self._fetched[1]
+
+    async def _fetch(self, at: int) -> bytes:
         asked = self._asked.study, self._series, self._instances[at]
         data = await self._archive.instance(*asked)
         place = f"File {at + 1} of {len(self._instances)}"
@@ -140,7 +157,7 @@ class Archived:
         return {"study": self._asked.study, "series": self._series, "instances": tuple(instances)}
 
     async def _only_series(self, study: str) -> str:
-        listed = _from_json(await self._archive.series_of(study))
+        listed = await off_loop(partial(_from_json, await self._archive.series_of(study)))
         # Captures, such as a verdict that went back, stand aside where there is what they show.
         for stands in (MODALITIES.__contains__, lambda name: name not in MADE_FROM_PICTURES):
             uids = [_uids(each)[1] for each in listed if stands(each.get("Modality"))]
@@ -157,6 +174,12 @@ class Archived:
 def _header(file: Any, place: str) -> Any:
     with told_by_tag(place):
         return read(file, place, stop_before_pixels=True, specific_tags=list(TAGS))
+
+
+def _size(header: Any) -> int:
+    """Bytes of its values, as they were read."""
+    raw = (element for element in header.values() if isinstance(element, RawDataElement))
+    return sum(len(element.value or b"") for element in raw)
 
 
 def _from_json(found: list[dict[str, Any]]) -> list[Any]:

@@ -199,6 +199,8 @@ def _as_they_come(events: Iterator["Event"], as_json: bool) -> None:
 
 
 def _archived(study: str, series: str | None, windows: list[str] | None) -> dict[str, Any]:
+    if windows and len(windows) > 1:
+        raise typer.BadParameter("give it once for the whole series", param_hint="--window")
     window = {"window": _window(windows[0])} if windows else {}
     return {"study": study, "series": series} | window
 

@@ -40,19 +40,19 @@ def read_file(file: Path, asked: Mapping[str, Any]) -> list[Given]:
             continue
         try:
             case = json.loads(line)
-            images = [] if "images" not in case and case["dicomweb"] else case["images"]
+            images = [] if "images" not in case and case.get("dicomweb") else case["images"]
             given = [images] if isinstance(images, str | dict) else images
             case = {**asked, **case, "images": [_from(file.parent, image) for image in given]}
             case["options"] = asked["options"] | (case["options"] or {})
             unknown = case.keys() - known
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CasesError(f"{file}, line {number}: no case ({error}); mend that line") from error
         if unknown or "question" not in case:
             what = f"unknown {', '.join(sorted(unknown))}" if unknown else "no question"
             raise CasesError(f"{file}, line {number}: {what}; mend that line")
         paths = [image["data"] for image in case["images"]]
-        if missing := [path for path in paths if not path.is_file()]:
-            raise CasesError(f"{file}, line {number}: {missing[0]} is no file")
+        if missing := [path for path in paths if not _is_file(path)]:
+            raise CasesError(f"{file}, line {number}: {str(missing[0])[:200]} is no file")
         found.append(Given({"line": number}, case))
     return found
 
@@ -122,3 +122,10 @@ def _from(folder: Path, image: str | dict[str, Any]) -> dict[str, Any]:
     """An image of a line, by its path or as an object with that in `data`."""
     sent = image if isinstance(image, dict) else {"data": image}
     return {**sent, "data": folder / sent["data"]}
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # no name of one, such as what it holds
+        return False

@@ -144,6 +144,7 @@ def test_an_array_is_asked_about(url):
         RAMP * 1j,
         RAMP[:0],
         RAMP.astype(object),
+        RAMP.astype("longdouble"),
         7,
         None,
     ],

@@ -40,6 +40,8 @@ class FakeArchive:
             return Response(status_code=302, headers={"location": "http://127.0.0.1:1/"})
         if self.wrong == "no json":
             return Response("<html>")
+        if self.wrong.startswith("["):
+            return Response(self.wrong)
         if self.wrong == "odd json":
             return Response('[{"0020000E": {"vr": "UI", "Value": [{}]}}]')
         if path == f"{STUDY}/series":
@@ -47,7 +49,12 @@ class FakeArchive:
             more = ours if self.wrong == "two series" else []
             return Response(json.dumps([*ours, *more, SR]))
         if path == f"{STUDY}/series/{SERIES}/metadata":
-            return Response(json.dumps([h.to_json_dict() for h in HEADERS]))
+            found = [h.to_json_dict() for h in HEADERS]
+            if self.wrong == "no uid":
+                found[1]["00080018"]["Value"] = ["../../else"]
+            return Response(
+                json.dumps([found[8]] * 2 if self.wrong == "twice" else found, indent=1)
+            )
         instance = path.rpartition("/")[2]
         if instance not in UIDS:
             return Response(status_code=404)
@@ -75,8 +82,10 @@ def ask(vllm, gateway, archive):
     def start(more="", **environ):
         extra = f'\n[archive]\nurl = "{archive.url}"\ntimeout_s = 0.3\n{more}'
         url = gateway([vllm("yes")], environ=environ, http=extra)
-        return lambda **uids: httpx.post(
-            f"{url}/vqa", json={"question": "q?", "dicomweb": {"study": STUDY, **uids}}, timeout=60
+        return lambda slices=None, **uids: httpx.post(
+            f"{url}/vqa",
+            json={"question": "q?", "slices": slices, "dicomweb": {"study": STUDY, **uids}},
+            timeout=60,
         )
 
     return start
@@ -103,6 +112,13 @@ def test_instances_are_slices_of_the_whole_that_they_make(ask):
     assert response.json()["images"][0]["window"] == [-600, 1500]
 
 
+def test_a_file_that_is_shown_twice_is_fetched_once(ask, archive):
+    """As one of many frames is."""
+    assert ask()("3,3,4", series=SERIES).status_code == 200
+    fetched = [path.rpartition("/")[2] for path, _ in archive.asked[1:]]
+    assert fetched == UIDS[2:4]
+
+
 @pytest.mark.parametrize(
     ("wrong", "uids", "status", "says"),
     [
@@ -110,8 +126,14 @@ def test_instances_are_slices_of_the_whole_that_they_make(ask):
         ("secret", {}, 502, "does not take the gateway's own credentials"),
         ("elsewhere", {}, 502, "answers with HTTP 302"),
         ("no json", {}, 502, "is no DICOM JSON"),
+        ("[{}", {}, 502, "is no DICOM JSON"),
+        ("[{}]]", {}, 502, "is no DICOM JSON"),
+        ("[[]]", {}, 502, "is no DICOM JSON"),
+        ("[ ]", {}, 404, "holds no such study"),
         ("odd json", {"series": SERIES}, 502, "says of the series cannot be read"),
         ("others", {}, 502, "gave other instances than were asked for"),
+        ("no uid", {}, 502, "an instance by no UID"),
+        ("twice", {"series": SERIES, "instances": [UIDS[8], UIDS[2]]}, 404, "holds no such study"),
         ("two files", {}, 502, "another number of files"),
         ("two series", {}, 422, f"the study has 2; send one of {SERIES}"),
         ("", {"series": "1.2.9"}, 404, "holds no such study, series or instances"),

@@ -211,6 +211,13 @@ def test_slices_without_places_are_in_the_order_of_their_numbers_and_make_no_sla
         chosen("max", found, 4, 4)
 
 
+def test_a_place_of_the_whole_file_is_no_place_of_each_frame():
+    """As of a tomogram of nuclear medicine: none is left out, as if it lay where the first does."""
+    found = arranged([header([0, 0, 0], NumberOfFrames=3)], 100)
+    assert [each.frame for each in found.slices] == [1, 2, 3]
+    assert "No slice says where it lies" in found.faults[0]
+
+
 @pytest.mark.parametrize(
     ("files", "fields", "status", "says"),
     [
@@ -229,6 +236,7 @@ def test_slices_without_places_are_in_the_order_of_their_numbers_and_make_no_sla
         ([zip_of([("a", b"")], zipfile.ZIP_BZIP2)], {}, 400, "packed in a rare way"),
         (SERIES[:1] * 51, {"slices": "even"}, 413, "51 files; send at most 50"),
         (SERIES[:1], {"dicomweb": '{"study": "1.2"}'}, 422, "in the place of images"),
+        ([b""] * 1_051, {"slices": "even"}, 413, "over 1050 files"),
     ],
 )
 def test_bad_series_are_refused_in_a_sentence(url, files, fields, status, says):
@@ -238,8 +246,41 @@ def test_bad_series_are_refused_in_a_sentence(url, files, fields, status, says):
     )
 
 
+# What a zip packs into nothing, and what grows when it is taken apart: a sequence of known length,
+# one of items without end, elements, and a value.
+FRAMES, ITEM = b"\x00\x52\x30\x92SQ\0\0", b"\xfe\xff\x00\xe0\0\0\0\0"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        FRAMES + (1_600).to_bytes(4, "little") + 200 * ITEM,
+        FRAMES + b"\xff\xff\xff\xff" + 200 * ITEM + b"\xfe\xff\xdd\xe0\0\0\0\0",
+        b"\x09\x53\x10\0LO\0\0" * 1_000,
+        FRAMES + (600_000).to_bytes(4, "little") + bytes(600_000),
+    ],
+)
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_header_without_end_is_not_taken_apart(url, monkeypatch, more, packed):
+    monkeypatch.setattr("gateway.intake.dicom.MAX_PIECES", 900)
+    pixels = b"\xe0\x7f\x10\0"
+    endless = SERIES[0].replace(pixels, more + pixels)
+    sent = zip_of([("1", SERIES[1]), ("2", endless)]) if packed else endless
+    response = of_form(url, [sent], slices="even")
+    assert (response.status_code, "header" in response.json()["detail"]) == (413, True)
+
+
 def test_files_beside_a_series_are_left_out_and_told(url):
     directory = dicom_of(np.zeros((16, 16), "u1"), SOPClassUID="1.2.840.10008.1.3.10")
     names = [("DICOMDIR", directory), ("readme", b"hello"), ("1", SERIES[0]), ("2", SERIES[1])]
     [first, _] = told(of_form(url, [zip_of(names)]))
-    assert first["series"]["faults"] == ["2 files in the zip are no DICOM images, and left out."]
+    assert first["series"]["faults"] == ["2 files in the zip are no DICOM image, and left out."]
+    [first, _] = told(of_form(url, [zip_of(names[1:])]))
+    assert first["series"]["faults"] == ["1 file in the zip is no DICOM image, and left out."]
+
+
+def test_a_form_holds_as_many_files_as_a_series_may_have_slices(vllm, gateway):
+    """Each with its window, if one likes."""
+    url = gateway([vllm("yes")], limits="max_slices = 1200")
+    response = of_form(url, [b""] * 1_100, slices="even", window=["lung"] * 1_100)
+    assert "File 1 of 1100 is no DICOM" in response.json()["detail"]

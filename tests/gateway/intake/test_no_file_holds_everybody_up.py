@@ -17,7 +17,7 @@ import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless
 
-from gateway.contract import UnreadableImage
+from gateway.contract import Refused, UnreadableImage
 from gateway.intake.counted import MAX_PARTS, counted
 from gateway.intake.pixels import only_pixels
 from gateway.intake.sources import Sent
@@ -59,8 +59,9 @@ PARTS = {
 def test_a_file_of_very_many_parts_is_refused(name, monkeypatch):
     """Twenty megabytes of them would take a thread for ten seconds."""
     monkeypatch.setattr("gateway.intake.counted.MAX_READS", READS)
+    monkeypatch.setattr("gateway.intake.dicom.MAX_PIECES", READS)
     data, at, parts = PARTS[name]
-    with pytest.raises(UnreadableImage):
+    with pytest.raises(Refused):
         only_pixels(data[:at] + parts + data[at:], HERE)
 
 

@@ -74,6 +74,7 @@ def test_a_series_is_asked_by_its_slices(fake, consilium, scan):
     consilium("ask", scan, scan, "--slices", "max 40-120", *how)
     consilium("ask", "--study", "1.2", "--series", "1.2.3", *how)
     wrong = consilium("ask", scan, "--study", "1.2", *how)
+    twice = consilium("ask", "--study", "1.2", "--window", "bone", *how)
 
     files, archived = gateway.requests
     assert (files["slices"], {image["window"] for image in files["images"]}) == (
@@ -83,6 +84,7 @@ def test_a_series_is_asked_by_its_slices(fake, consilium, scan):
     assert archived["images"] == []
     assert archived["dicomweb"] == {"study": "1.2", "series": "1.2.3", "window": "lung"}
     assert wrong.status == 2 and "give images, or --study" in wrong.err
+    assert twice.status == 2 and "once for the whole series" in twice.err
 
 
 def test_a_choice_may_hold_a_comma_where_each_is_given_alone(fake, consilium, scan):
@@ -183,6 +185,8 @@ def test_an_image_of_many_may_say_what_of_it_is_shown(fake, consilium, scan):
         (b'{"images": "scan.png", "question": "?", "options": [1]}', "line 2: no case"),
         (b'{"images": "none.png", "question": "?"}', "none.png is no file"),
         (b'{"images": {"data": "none.png"}, "question": "?"}', "none.png is no file"),
+        (b'{"images": "%s", "question": "?"}' % (b"A" * 999), "AAA is no file"),
+        (b'{"question": "?"}', "no case ('images')"),
         (b'{"images": [{"frame": 2}], "question": "?"}', "line 2: no case"),
         (b'{"images": [{"data": 7}], "question": "?"}', "line 2: no case"),
         (b'{"images": "scan.png", "question": "\xe9"}', "line 2, is not UTF-8 (byte 0xe9)"),

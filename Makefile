@@ -1,6 +1,7 @@
 # make demo    five workers and a 4-bit summariser answer four questions about real DICOM images
 # make serve   the same, and it stays up until Ctrl-C
 # make test    every test, with its own set-up
+# make fuzz    hostile bytes for all that reads a caller's: SECONDS=60, or INPUTS=100000
 # make check   formatting, lint, types
 # make clean   removes all of it again, the cache folder included
 #
@@ -27,7 +28,7 @@ TORCH_FROM = $(if $(CONSILIUM_TORCH_INDEX),echo --extra-index-url $(CONSILIUM_TO
 PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet --no-compile \
 	--constraint constraints/$(BUILD).txt
 
-.PHONY: demo serve test check clean environment
+.PHONY: demo serve test fuzz check clean environment
 
 demo: environment
 	@.venv/bin/consilium demo
@@ -41,6 +42,9 @@ test: environment
 	@.venv/bin/python -m pytest -rs --numprocesses=logical --maxprocesses=4 --dist=loadfile \
 		-m "not alone"; status=$$?; \
 	.venv/bin/python -m pytest -rs -m alone && exit $$status
+
+fuzz: environment
+	@.venv/bin/python -m benchmarks.fuzz $(if $(INPUTS),--inputs $(INPUTS),--seconds $(or $(SECONDS),60))
 
 check: environment
 	.venv/bin/ruff format --check .

@@ -92,7 +92,7 @@ TILED = {STORAGE + "77.1.6", STORAGE + "77.1.9"}
 
 # What an item begins with (PS3.5 7.5), in either order of bytes.
 ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
-MAX_PIECES = 2_000_000  # a frame of an enhanced object is read in some hundred
+MAX_PIECES = 300_000  # two thousand frames of an enhanced object take a third of it
 PIECES_OF_AN_ITEM = 5
 
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")

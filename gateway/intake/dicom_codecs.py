@@ -38,6 +38,8 @@ COMPRESSED = JPEG | JPEG_LS | JPEG_2000 | {RLELossless}
 _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _CODESTREAM = b"\xff\x4f\xff\x51"  # ITU-T T.800 A.4, A.5: SOC, SIZ
 _CODING_STYLE = b"\xff\x52"  # COD
+_BOXES = b"\0\0\0\x0cjP  "  # ITU-T T.800 I.5.1: a file's, in which some put the codestream
+_MAX_BOXES = 100
 _BY_COSINES = {0xC0, 0xC1, 0xC2}
 _END = b"\xff\xd9"  # EOI, of which no decoder notices that it is missing
 _MORE = bytes(range(0xFD, 2, -3))  # bits that no decoder makes up
@@ -107,23 +109,36 @@ def _offsets(header: Any) -> tuple[bytes, bytes] | None:
 
 def _size_of_jpeg(frame: bytes) -> tuple[int, int, int] | None:
     """Rows, columns and components in the frame header of a JPEG or JPEG-LS; None without one."""
-    at = 2
-    while at + 10 <= len(frame) and frame[at] == 0xFF:
-        mark = frame[at + 1]
-        if mark in _FRAME_HEADERS:
-            return struct.unpack_from(">HHB", frame, at + 5)
-        # A mark may be preceded by any number of fill bytes.
-        at += 1 if mark == 0xFF else 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
-    return None
+    # All of them are walked over, as pydicom does.
+    found = [each for mark, each in wholeness.jpeg_segments(frame) if mark in _FRAME_HEADERS]
+    return struct.unpack_from(">HHB", found[0], 5) if found and len(found[0]) >= 10 else None
 
 
 def _size_of_jpeg_2000(frame: bytes) -> tuple[int, int, int] | None:
     at = frame.find(_CODESTREAM)
-    if at < 0 or at + 42 > len(frame):
+    if at < 0 or at + 42 > len(frame) or not _boxes_lead_to_it(frame):
         return None
     # What stands between is of the tiles.
     width, height, left, top, components = struct.unpack_from(">IIII16xH", frame, at + 8)
     return height - top, width - left, components
+
+
+def _boxes_lead_to_it(frame: bytes) -> bool:
+    """Whether what stands before a codestream, if anything, has an end (T.800 I.4): pydicom goes
+    from box to box, and on one without a length for ever."""
+    if not frame.startswith(_BOXES):
+        return True
+    at = 0
+    for _ in range(_MAX_BOXES):
+        if at + 8 > len(frame):
+            break
+        length, kind = struct.unpack_from(">I4s", frame, at)
+        if kind == b"jp2c":
+            return True
+        if length < 8:
+            break
+        at += length
+    return False
 
 
 def _check_scans(frame: bytes) -> None:

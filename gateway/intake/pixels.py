@@ -21,6 +21,7 @@ from gateway.case import CaseImage
 from gateway.contract import AskedWindow, ImageShown, InvalidCase, Modality, UnreadableImage
 from gateway.contract import Refused as Refused  # for those who read images and know no case
 from gateway.intake import raster, samples, wholeness
+from gateway.intake.counted import counted
 from gateway.intake.raster import check_pixels
 from gateway.intake.stripping import strip_jpeg, strip_png
 
@@ -64,7 +65,8 @@ def undecoded(data: bytes, place: str) -> CaseImage | None:
     """The same without decoding, where the file is plainly a picture."""
     kind = raster.kind_of(data)
     strip = {"PNG": strip_png, "JPEG": strip_jpeg}.get(kind or "")
-    stripped = strip(data) if strip else None
+    with codec_errors_told(place):
+        stripped = strip(data) if strip else None
     if stripped is None:
         return None
     picture, width, height = stripped
@@ -125,7 +127,7 @@ def _pages(data: bytes) -> int:
     if kind == "JPEG":
         return 1
     try:
-        with Image.open(io.BytesIO(data), formats=["PNG", "WEBP"]) as image:
+        with Image.open(counted(io.BytesIO(data)), formats=["PNG", "WEBP"]) as image:
             return int(getattr(image, "n_frames", 1))
     except _CODEC_ERRORS:
         return 1

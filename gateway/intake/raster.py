@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 
 from gateway.contract import TooLarge, UnreadableImage, UnsupportedMedia
 from gateway.intake import samples, wholeness
+from gateway.intake.counted import counted
 
 # Far above any radiograph (a mammogram has 28 million), far below what would exhaust memory.
 MAX_PIXELS = 50_000_000
@@ -66,7 +67,7 @@ def picture(data: bytes, place: str) -> Image.Image:
         return _upright(_shown(found.read()), found.orientation)
     if kind == "JPEG":
         data += wholeness.END_OF_JPEG  # cameras and browsers leave it off; twice does no harm
-    image: Image.Image = Image.open(io.BytesIO(data), formats=[kind])
+    image: Image.Image = Image.open(counted(io.BytesIO(data)), formats=[kind])
     check_pixels(*image.size, place)
     deep = kind == "PNG" and samples.depth_of_png(data) == 16
     if deep:

@@ -3,6 +3,7 @@
 import asyncio
 import difflib
 import json
+import logging
 import uuid
 from collections.abc import AsyncGenerator, Coroutine, Iterable
 from dataclasses import dataclass
@@ -64,6 +65,9 @@ KNOWN_IN: dict[str, type[BaseModel]] = {
     "dicomweb": ArchivedImages,
 }
 URL_ALPHABET = str.maketrans("-_", "+/")
+
+# It warns of what is wrong with a form, part by part; whoever sent it is told once.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 # Pydantic's kinds of errors, in words for who never heard of it.
 WHAT_IT_MUST_BE = {

@@ -24,7 +24,7 @@ from gateway.contract import (
     UnreadableImage,
 )
 from gateway.intake import unzip
-from gateway.intake.dicom import MADE_FROM_PICTURES, MODALITIES, read
+from gateway.intake.dicom import MADE_FROM_PICTURES, MODALITIES, read, told_by_tag
 from gateway.intake.off_loop import off_loop
 from gateway.intake.pixels import codec_errors_told, is_dicom
 from gateway.intake.series import TAGS
@@ -172,7 +172,8 @@ class Archived:
 
 
 def _header(file: Any, place: str) -> Any:
-    return read(file, place, stop_before_pixels=True, specific_tags=list(TAGS))
+    with told_by_tag(place):
+        return read(file, place, stop_before_pixels=True, specific_tags=list(TAGS))
 
 
 def _size(header: Any) -> int:

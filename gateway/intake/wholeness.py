@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 import simplejpeg
 
+from gateway.intake.counted import MAX_PARTS
+
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by the colour type
 LAST_FILTER = 4
@@ -21,6 +23,7 @@ ADAM7 += [(0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
 SCAN, NO_MARK = 0xDA, -1
 MAX_SCANS = 500  # an encoder writes ten or so, and each costs a decoder the whole picture again
 END_OF_JPEG = b"\xff\xd9"
+FILL = re.compile(rb"\xff*")
 AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # any mark but those within a scan
 ALONE = {0x01, *range(0xD0, 0xD8)}  # marks without a length; none stands between segments
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # T.81 table B.1
@@ -32,9 +35,15 @@ MADE_UP = re.compile(
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(name, whole chunk) up to IEND, or to the first that is cut short or whose CRC is wrong."""
-    at = len(PNG_SIGNATURE)
+    """(name, whole chunk) up to IEND, or to the first that is cut short or whose CRC is wrong.
+
+    Raises ValueError for too many of them.
+    """
+    at, parts = len(PNG_SIGNATURE), 0
     while at + 12 <= len(data):
+        parts += 1
+        if parts > MAX_PARTS:
+            raise ValueError("too many parts")
         (length,) = struct.unpack_from(">I", data, at)
         name, end = data[at + 4 : at + 8], at + 12 + length
         chunk = data[at:end]
@@ -78,12 +87,15 @@ def png_rows(data: bytes) -> bytes:
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
     """(mark, segment) between the first mark and the last; a scan's holds its data. The last mark
-    may be missing; where anything else is not as it must be, the last one is (NO_MARK, b"")."""
-    at = 2
+    may be missing; where anything else is not as it must be, the last one is (NO_MARK, b"").
+
+    Raises ValueError for too many of them.
+    """
+    at, parts = _behind_fill(data, 2), 0
     while data[at : at + 1] == b"\xff" and data[at : at + 2] != END_OF_JPEG:
-        if data[at + 1 : at + 2] == b"\xff":  # any number of these may stand before a mark
-            at += 1
-            continue
+        parts += 1
+        if parts > MAX_PARTS:
+            raise ValueError("too many parts")
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         if end > len(data) or end < at + 4 or data[at + 1] in ALONE:
             break
@@ -91,9 +103,14 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
             found = AFTER_SCAN.search(data, end)
             end = found.start() if found else len(data)
         yield data[at + 1], data[at:end]
-        at = end
+        at = _behind_fill(data, end)
     if at < len(data) and data[at : at + 2] != END_OF_JPEG:
         yield NO_MARK, b""
+
+
+def _behind_fill(data: bytes, at: int) -> int:
+    """Before a mark may stand any number of the byte that it begins with."""
+    return max(at, FILL.match(data, at).end() - 1)  # type: ignore[union-attr]
 
 
 def check_scans(data: bytes) -> None:

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from consilium import GatewayRefused, ask
+from gateway.contract import Unauthorized
 from gateway.door import keys
 from gateway.door.keys import KeysError
 from tests.conftest import picture
@@ -156,9 +157,39 @@ def test_ids_open_nothing(vllm, keyed, file):
     theirs = keys.add(file, "hospital", None, admin=False)
     url = keyed([vllm()])
     found = httpx.post(f"{url}/vqa", json=CASE, headers=bearer(ours)).json()["id"]
-    for path in (f"/vqa/{found}", f"/v1/chat/completions/chatcmpl-{found}", f"/vqa?id={found}"):
+    for path in (
+        f"/vqa/{found}",
+        f"/v1/chat/completions/chatcmpl-{found}",
+        f"/vqa?id={found}",
+        f"/feedback/{found}",
+        f"/audit/{found}",
+        "/audit",
+    ):
         response = httpx.get(url + path, headers=bearer(theirs))
         assert response.status_code in (404, 405) and found not in response.text
+
+
+@pytest.mark.parametrize("wrong", ["its secret", "its id", "its form"])
+def test_a_wrong_key_is_compared_as_a_right_one_is(file, monkeypatch, wrong):
+    """Once, whole and in constant time: by its milliseconds nobody learns which part was right."""
+    key = keys.add(file, "clinic", None, admin=False)
+    sent = {
+        "its secret": key[:-1] + ("A" if key[-1] != "A" else "B"),
+        "its id": key.replace(key[10:18], "0" * 8),
+        "its form": "x",
+    }[wrong]
+    compared = []
+
+    def compare(one: str, other: str) -> bool:
+        compared.append((len(one), len(other)))
+        return one == other
+
+    monkeypatch.setattr(keys.hmac, "compare_digest", compare)
+    known = keys.Keys(file)
+    assert known.holder(f"Bearer {key}").tenant == "clinic"
+    with pytest.raises(Unauthorized):
+        known.holder(f"Bearer {sent}")
+    assert compared == [(64, 64), (64, 64)]
 
 
 def test_only_an_admin_changes_the_panel(vllm, keyed, file):

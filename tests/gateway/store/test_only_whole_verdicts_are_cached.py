@@ -12,7 +12,7 @@ from gateway.case import Case, CaseImage
 from gateway.contract import Options
 from gateway.service import REPORT_S
 from gateway.settings import Settings, load_settings
-from gateway.store.memory import MEMORY_ENTRIES, MemoryStore, key_of
+from gateway.store.memory import MEMORY_ENTRIES, MemoryStore, answer_key, asked_of, key_of
 from tests.conftest import picture
 
 CASE = {"question": "Is it healthy?", "images": [base64.b64encode(picture()).decode()]}
@@ -153,6 +153,37 @@ def test_a_key_covers_the_tenant_the_secret_and_the_panel(panel_file):
         key(case, settings.model_copy(update={"secret": load_settings(path).secret})),
     ]
     assert len({key(case, settings), *others}) == 4
+
+
+IMAGE, ANOTHER = (CaseImage(b"", identity, (32, 24)) for identity in ("a", "b"))
+BASE = Case("id", "q?", (IMAGE, ANOTHER), "en", None, None, Options(), tenant="ab")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"tenant": "a"},
+        {"question": "q?b"},
+        {"question": "q", "context": "?"},
+        {"question": 'q?", null, null, "en"'},
+        {"context": ""},
+        {"context": "None"},
+        {"choices": ()},
+        {"choices": ("q?",)},
+        {"language": "es"},
+        {"images": (ANOTHER, IMAGE)},
+        {"images": (IMAGE,)},
+        {"images": (CaseImage(b"", "ab", (32, 24)),)},
+        {"tenant": "a", "images": (CaseImage(b"", "b", (1, 1)), IMAGE, ANOTHER)},
+    ],
+)
+def test_no_two_cases_share_a_key(other):
+    """However their parts would read one behind the other: nobody leaves an answer for another's
+    case."""
+    different, secret = replace(BASE, **other), b"s"
+    assert key_of(BASE, "panel", secret) != key_of(different, "panel", secret)
+    assert answer_key(BASE, "seat", secret) != answer_key(different, "seat", secret)
+    assert asked_of(BASE, secret) != asked_of(different, secret)
 
 
 async def test_memory_keeps_what_was_used_last_and_only_for_a_while(monkeypatch):

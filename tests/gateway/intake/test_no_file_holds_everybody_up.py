@@ -1,0 +1,132 @@
+"""A file costs what its pixels cost: none is walked over for seconds, or for ever, before it is
+refused. What is found so is kept here; `make fuzz` looks for more."""
+
+import asyncio
+import io
+import json
+import logging
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless
+
+from gateway.contract import Refused, UnreadableImage
+from gateway.intake.counted import MAX_PARTS, counted
+from gateway.intake.pixels import only_pixels
+from gateway.intake.sources import Sent
+from gateway.settings import Limits
+from tests.conftest import picture
+from tests.dicoms import HERE, dicom_of
+
+ROOT = Path(__file__).parents[3]
+GREY = np.full((32, 32), 7, "<u2")
+JPEG, PNG, DICOM = picture("RGB", kind="JPEG"), picture("RGB"), dicom_of(GREY)
+BEHIND_IHDR = 33
+READS = 5_000  # a test need not take as many as there may be
+ADOBE = b"\xff\xee\x00\x0eAdobe" + bytes(7)  # with it a JPEG is decoded
+
+
+def chunk(name: bytes, body: bytes = b"") -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def element(group: int, number: int) -> bytes:
+    return struct.pack("<HH2sH", group, number, b"SH", 0)
+
+
+PARTS = {
+    "JPEG's comments": (JPEG, 2, b"\xff\xfe\0\2" * MAX_PARTS),
+    "JPEG's tables": (JPEG, 2, b"\xff\xdb\0\2" * MAX_PARTS),
+    "JPEG's, decoded": (JPEG, 2, ADOBE + b"\xff\xe0\0\2" * MAX_PARTS),
+    # Where our own walk ends, Pillow's goes on.
+    "JPEG's marks alone": (JPEG, 2, b"\xff\x01" * READS),
+    "PNG's texts": (PNG, BEHIND_IHDR, chunk(b"tEXt") * MAX_PARTS),
+    "PNG's pixels": (PNG, BEHIND_IHDR, chunk(b"IDAT") * MAX_PARTS),
+    "PNG's, decoded": (PNG, BEHIND_IHDR, chunk(b"tRNS", bytes(6)) + chunk(b"abCd") * MAX_PARTS),
+    "DICOM's meta": (DICOM, 132, element(2, 0x102) * READS),
+    "DICOM's": (DICOM, 132, b"".join(element(8, n) for n in range(READS))),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_file_of_very_many_parts_is_refused(name, monkeypatch):
+    """Twenty megabytes of them would take a thread for ten seconds."""
+    monkeypatch.setattr("gateway.intake.counted.MAX_READS", READS)
+    monkeypatch.setattr("gateway.intake.dicom.MAX_PIECES", READS)
+    data, at, parts = PARTS[name]
+    with pytest.raises(Refused):
+        only_pixels(data[:at] + parts + data[at:], HERE)
+
+
+def test_what_stands_before_a_mark_is_one_part():
+    assert only_pixels(JPEG[:2] + b"\xff" * (2 * MAX_PARTS) + JPEG[2:], HERE).size == (32, 24)
+
+
+def test_a_file_is_read_so_often_and_not_once_more(monkeypatch):
+    monkeypatch.setattr("gateway.intake.counted.MAX_READS", 2)
+    file = counted(io.BytesIO(b"abc"))
+    assert (file.read(1), file.read()) == (b"a", b"bc")
+    with pytest.raises(ValueError, match="too many parts"):
+        file.read()
+
+
+BOX = struct.pack(">I4s", 12, b"jP  ") + b"\r\n\x87\n"  # ITU-T T.800 I.5.1
+CODESTREAM = struct.pack(">I4s", 0, b"jp2c")  # to the end of the file
+
+
+@pytest.mark.parametrize(
+    ("boxes", "is_read"),
+    [
+        (b"", True),
+        (BOX + CODESTREAM, True),
+        (BOX + struct.pack(">I4sI", 12, b"free", 0) + CODESTREAM, True),
+        (BOX + struct.pack(">I4s", 0, b"free") + CODESTREAM, False),
+        (BOX + struct.pack(">I4s", 1, b"free") + CODESTREAM, False),
+        (BOX + struct.pack(">I4s", 8, b"free") * 200_000 + CODESTREAM, False),
+        (BOX + struct.pack(">I4s", 1 << 31, b"free") + CODESTREAM, False),
+        (BOX, False),
+    ],
+)
+def test_boxes_before_a_codestream_lead_to_it(boxes, is_read):
+    """One that has no length was walked over for ever."""
+    import imagecodecs
+
+    frame = boxes + imagecodecs.jpeg2k_encode(GREY, reversible=True, codecformat="j2k")
+    data = dicom_of(GREY, syntax=JPEG2000Lossless, PixelData=encapsulate([frame]))
+    if is_read:
+        assert only_pixels(data, HERE).size == (32, 32)
+    else:
+        with pytest.raises(UnreadableImage):
+            only_pixels(data, HERE)
+
+
+def test_a_value_of_a_wrong_length_is_refused_in_a_series_too():
+    data = bytearray(DICOM)
+    data[138] += 5  # the length of (0002,0000), of which pydicom takes the value at once
+    with pytest.raises(UnreadableImage, match="File 1 of 1 cannot be decoded"):
+        asyncio.run(Sent([bytes(data)], Limits()).headers())
+
+
+def test_a_form_that_is_wrong_fills_no_log(vllm, gateway, caplog):
+    caplog.set_level(logging.INFO)
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    body = b"--b\r\nA\xff: b\r\n\r\n--bMARIA"
+    response = httpx.post(f"{gateway([vllm()])}/vqa", content=body, headers=headers)
+    assert response.status_code == 400
+    assert not [record for record in caplog.records if "multipart" in record.name]
+
+
+def test_a_short_run_of_the_fuzzer_finds_nothing(tmp_path):
+    pytest.importorskip("atheris", reason="published for Linux on x86-64 alone")
+    command = [sys.executable, "-m", "benchmarks.fuzz", "--inputs=600", f"--folder={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3_000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["inputs"] == 600 and told["slowest_s"] <= 1 and told["peak_mb"] <= 512

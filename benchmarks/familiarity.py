@@ -31,8 +31,9 @@ from pydicom.data.data_manager import DATA_ROOT
 from sklearn.datasets import load_sample_images
 from sklearn.metrics import roc_auc_score
 
-from gateway.contract import Familiarity, Refused
+from gateway.contract import Familiarity
 from gateway.intake.pixels import only_pixels
+from gateway.refusals import Refused
 from gateway.settings import Settings, load_settings
 from services.evaluation import fit
 from services.evaluation.heard import hear

@@ -40,12 +40,12 @@ with (
     from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401
     from starlette.requests import Request
 
-    from gateway.contract import Refused
     from gateway.door import keys
     from gateway.intake import raster, request, volume  # noqa: F401
     from gateway.intake.pixels import is_dicom, only_pixels
     from gateway.intake.wholeness import PNG_SIGNATURE
     from gateway.out import openai_api
+    from gateway.refusals import Refused
     from gateway.settings import SettingsError, load_settings
 
 MAX_S, MAX_MB, HANGS_S = 1.0, 512, 30

@@ -19,21 +19,14 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 from gateway.case import Case
-from gateway.contract import (
-    OwnWord,
-    PanelReport,
-    Preview,
-    Problem,
-    Refused,
-    Verdict,
-    WordKept,
-)
+from gateway.contract import OwnWord, PanelReport, Preview, Verdict, WordKept
 from gateway.door.admission import Admission
 from gateway.door.keys import Key, Keys
 from gateway.door.manners import Manners
 from gateway.intake import request as intake
 from gateway.out import documentation, openai_api, page, stream
 from gateway.panel import Panel
+from gateway.refusals import Problem, Refused
 from gateway.service import Service
 from gateway.settings import Settings, SettingsError, load_settings
 from gateway.store.flights import Tell

@@ -13,7 +13,8 @@ from typing import Any
 
 import aiohttp
 
-from gateway.contract import ArchiveFailed, NotInArchive, TooLarge, uid
+from gateway.contract import uid
+from gateway.refusals import ArchiveFailed, NotInArchive, TooLarge
 from gateway.settings import ArchiveSettings, Limits
 
 JSON = "application/dicom+json"

@@ -15,16 +15,7 @@ from functools import partial
 
 from gateway.breaker import Breaker
 from gateway.case import Case
-from gateway.contract import (
-    Answer,
-    AnswerError,
-    ErrorKind,
-    InvalidCase,
-    Language,
-    Options,
-    TooFewAnswers,
-    UnreadableImage,
-)
+from gateway.contract import Answer, AnswerError, ErrorKind, Language, Options
 from gateway.grey import GREY, OverGrey
 from gateway.model_server import (
     UNREADABLE,
@@ -35,6 +26,7 @@ from gateway.model_server import (
     as_choice,
     complete,
 )
+from gateway.refusals import InvalidCase, TooFewAnswers, UnreadableImage
 from gateway.settings import Settings, WorkerSettings
 from gateway.store.memory import Store, answer_key, keep, recall, salt_of
 from gateway.verdict.competence import Cell

@@ -13,17 +13,10 @@ from typing import Any
 from gateway import model_server, summariser
 from gateway.archive import Archive
 from gateway.case import Case
-from gateway.contract import (
-    InvalidCase,
-    Language,
-    PanelReport,
-    Seat,
-    ShadowSeat,
-    SummariserSeat,
-    Verdict,
-)
+from gateway.contract import Language, PanelReport, Seat, ShadowSeat, SummariserSeat, Verdict
 from gateway.drift import Drift
 from gateway.panel import Panel
+from gateway.refusals import InvalidCase
 from gateway.settings import SUMMARISER, Settings, SettingsError, load_settings
 from gateway.shadow import Shadows
 from gateway.store.flights import Flights, Tell

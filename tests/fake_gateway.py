@@ -5,7 +5,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from gateway.contract import Answer, PanelReport, Problem, Seat, Summary, Verdict
+from gateway.contract import Answer, PanelReport, Seat, Summary, Verdict
+from gateway.refusals import Problem
 from gateway.settings import Limits
 
 Failure = tuple[int, dict[str, str], bytes]  # status, headers, body

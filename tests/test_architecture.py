@@ -35,6 +35,7 @@ FLOORS: dict[str, list[str]] = {
     ],
     "gateway": [
         "contract",
+        "refusals",
         "case",
         "watch verdict",
         "breaker drift model_server store",

@@ -19,8 +19,8 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from limits.errors import StorageError
 from starlette.requests import Request
 
-from gateway.contract import Busy, Forbidden, TooMany, Unauthorized
 from gateway.door.keys import Key, Keys
+from gateway.refusals import Busy, Forbidden, TooMany, Unauthorized
 from gateway.settings import Load
 from gateway.watch.log import caller
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gateway.contract import Unauthorized
+from gateway.refusals import Unauthorized
 
 KEY = re.compile(r"consilium_([0-9a-f]{8})_([A-Za-z0-9_-]{43})")
 NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"

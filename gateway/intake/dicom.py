@@ -28,15 +28,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from gateway.contract import (
-    WINDOWS,
-    AskedWindow,
-    ImageShown,
-    InvalidCase,
-    Modality,
-    TooLarge,
-    UnreadableImage,
-)
+from gateway.contract import WINDOWS, AskedWindow, ImageShown, Modality
 from gateway.intake.dicom_codecs import (
     COMPRESSED,
     JPEG_2000,
@@ -56,6 +48,7 @@ from gateway.intake.dicom_grey import (
     read_lut,
 )
 from gateway.intake.raster import check_bytes, check_pixels
+from gateway.refusals import InvalidCase, TooLarge, UnreadableImage
 
 # pydicom quotes the header's values when it warns, and headers name patients.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)

@@ -2,7 +2,8 @@
 
 import re
 
-from gateway.contract import InvalidCase, Language
+from gateway.contract import Language
+from gateway.refusals import InvalidCase
 
 NAMES: dict[Language, str] = {"en": "English", "es": "Spanish", "zh": "Chinese"}
 HAN, KANA = re.compile(r"[\u3400-\u9fff]"), re.compile(r"[\u3040-\u30ff]")

@@ -18,12 +18,13 @@ from contextlib import contextmanager
 from PIL import Image
 
 from gateway.case import CaseImage
-from gateway.contract import AskedWindow, ImageShown, InvalidCase, Modality, UnreadableImage
-from gateway.contract import Refused as Refused  # for those who read images and know no case
+from gateway.contract import AskedWindow, ImageShown, Modality
 from gateway.intake import raster, samples, wholeness
 from gateway.intake.counted import counted
 from gateway.intake.raster import check_pixels
 from gateway.intake.stripping import strip_jpeg, strip_png
+from gateway.refusals import InvalidCase, UnreadableImage
+from gateway.refusals import Refused as Refused  # for those who read images and know no case
 
 # Pillow, pydicom and numpy promise no common error for a broken file; these are theirs.
 _CODEC_ERRORS = (

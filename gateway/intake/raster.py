@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from gateway.contract import TooLarge, UnreadableImage, UnsupportedMedia
 from gateway.intake import samples, wholeness
 from gateway.intake.counted import counted
+from gateway.refusals import TooLarge, UnreadableImage, UnsupportedMedia
 
 # Far above any radiograph (a mammogram has 28 million), far below what would exhaust memory.
 MAX_PIXELS = 50_000_000

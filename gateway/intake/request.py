@@ -26,20 +26,22 @@ from gateway.contract import (
     AskedWindow,
     CaseFields,
     CaseRequest,
-    InvalidCase,
     Language,
-    MalformedRequest,
     Options,
     Preview,
     ReadersWord,
+)
+from gateway.intake.language import asked_in
+from gateway.intake.off_loop import off_loop
+from gateway.intake.pixels import is_dicom, only_pixels
+from gateway.refusals import (
+    InvalidCase,
+    MalformedRequest,
     TooLarge,
     TooSlow,
     UnreadableImage,
     UnsupportedMedia,
 )
-from gateway.intake.language import asked_in
-from gateway.intake.off_loop import off_loop
-from gateway.intake.pixels import is_dicom, only_pixels
 from gateway.settings import Limits, Settings
 from gateway.verdict.meaning import meanings
 

@@ -12,9 +12,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.contract import KEY_SLICES, SLICES, InvalidCase, TooLarge
+from gateway.contract import KEY_SLICES, SLICES
 from gateway.intake.dicom import check_is_picture
 from gateway.intake.dicom_grey import groups, number
+from gateway.refusals import InvalidCase, TooLarge
 
 # All that is read of a header here.
 TAGS = (

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gateway.case import CaseImage
-from gateway.contract import AskedWindow, ImageShown, InvalidCase
+from gateway.contract import AskedWindow, ImageShown
 from gateway.intake.dicom import (
     GREY,
     PIXELS,
@@ -23,6 +23,7 @@ from gateway.intake.dicom import (
 from gateway.intake.dicom_grey import greys_of_measured, measured
 from gateway.intake.pixels import codec_errors_told, of_picture
 from gateway.intake.series import Projection
+from gateway.refusals import InvalidCase
 
 
 class Slab:

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import IO
 
-from gateway.contract import TooLarge, UnreadableImage
 from gateway.intake.pixels import is_dicom
+from gateway.refusals import TooLarge, UnreadableImage
 
 SIGNATURE = b"PK\3\4"
 ENTRY = b"PK\1\2"  # of its directory

@@ -5,7 +5,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.contract import InvalidCase, Verdict
+from gateway.contract import Verdict
+from gateway.refusals import InvalidCase
 
 FIGURES = ("agreement", "confidence", "grounding")  # null where they are not known
 MAY_BE = {"answer": {"string"}, "unfamiliar": {"boolean", "null"}} | {

@@ -11,19 +11,10 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse, HTMLResponse
 from pydantic.json_schema import models_json_schema
 
-from gateway.contract import (
-    AskedImage,
-    CaseFields,
-    CaseRequest,
-    Forbidden,
-    Problem,
-    ReadersWord,
-    Refused,
-    UnknownModel,
-    UnknownVerdict,
-)
+from gateway.contract import AskedImage, CaseFields, CaseRequest, ReadersWord
 from gateway.intake import request as intake
 from gateway.out.openai_api import ChatRequest
+from gateway.refusals import Forbidden, Problem, Refused, UnknownModel, UnknownVerdict
 
 # The page takes nothing from another host: it is the same without a network. All its addresses are
 # relative, so it is found under any path.

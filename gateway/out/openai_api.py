@@ -22,19 +22,11 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from gateway.case import Case
-from gateway.contract import (
-    Answer,
-    CaseRequest,
-    InvalidCase,
-    Language,
-    Problem,
-    Provisional,
-    UnknownModel,
-    Verdict,
-)
+from gateway.contract import Answer, CaseRequest, Language, Provisional, Verdict
 from gateway.intake.request import refuse_fields
 from gateway.out import answer_form
 from gateway.out.stream import Event
+from gateway.refusals import InvalidCase, Problem, UnknownModel
 from gateway.settings import Settings
 from gateway.verdict.grounding import remark
 

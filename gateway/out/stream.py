@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gateway.case import Case
-from gateway.contract import Answer, Problem, Provisional, Refused, Verdict
+from gateway.contract import Answer, Provisional, Verdict
 from gateway.panel import Panel
+from gateway.refusals import Problem, Refused
 from gateway.store.flights import Tell
 
 QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")

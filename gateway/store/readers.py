@@ -19,17 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from gateway.case import Case
-from gateway.contract import (
-    Answer,
-    Busy,
-    InvalidCase,
-    Language,
-    ReadersWord,
-    UnknownVerdict,
-    Verdict,
-    Word,
-    WordKept,
-)
+from gateway.contract import Answer, Language, ReadersWord, Verdict, Word, WordKept
+from gateway.refusals import Busy, InvalidCase, UnknownVerdict
 from gateway.store.memory import asked_of, mark_of
 from gateway.verdict.meaning import meaning
 

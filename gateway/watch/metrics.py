@@ -7,16 +7,8 @@ from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from gateway.contract import (
-    Answer,
-    ErrorKind,
-    Language,
-    Refused,
-    SummaryBy,
-    Verdict,
-    VerdictStatus,
-    Word,
-)
+from gateway.contract import Answer, ErrorKind, Language, SummaryBy, Verdict, VerdictStatus, Word
+from gateway.refusals import Refused
 
 Looked = Literal["image", "question", "agreement"]  # where drift is looked for
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 60)

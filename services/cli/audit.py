@@ -35,8 +35,8 @@ def match(
     """
     from consilium.case import encode
     from gateway.case import Case
-    from gateway.contract import Refused
     from gateway.intake.request import case_of, draft_of
+    from gateway.refusals import Refused
     from gateway.store.memory import asked_of
     from gateway.watch.audit import AuditError, answer_mark, lines
 

@@ -23,7 +23,8 @@ from consilium.case import case_json
 from consilium.errors import GatewayError, GatewayRefused
 from consilium.patience import Patience
 from consilium.wire import JSON, bearer, no_verdict, read_reply
-from gateway.contract import Problem, Verdict
+from gateway.contract import Verdict
+from gateway.refusals import Problem
 from models.data.example import Example
 from services.evaluation.score import is_right, is_settled
 from services.evaluation.stored_run import EvaluationError, Outcome, Run, Verdicts

@@ -11,7 +11,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from gateway.contract import Answer, Language, Problem, Summarise, Verdict
+from gateway.contract import Answer, Language, Summarise, Verdict
+from gateway.refusals import Problem
 from models.data import datasets
 from models.data.example import Example
 from models.files import (

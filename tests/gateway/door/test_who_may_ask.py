@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from consilium import GatewayRefused, ask
-from gateway.contract import Unauthorized
 from gateway.door import keys
 from gateway.door.keys import KeysError
+from gateway.refusals import Unauthorized
 from tests.conftest import picture
 
 CASE = {"question": "Is it healthy?", "images": [base64.b64encode(picture()).decode()]}

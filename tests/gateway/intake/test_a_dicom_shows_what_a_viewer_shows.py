@@ -27,8 +27,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from gateway.contract import InvalidCase, TooLarge, UnreadableImage
 from gateway.intake.pixels import shown as picture_of
+from gateway.refusals import InvalidCase, TooLarge, UnreadableImage
 from tests.dicoms import HERE, dicom_of, item, lut, sent, shown
 
 RAMP = np.tile(np.arange(64, dtype="<u2") * 60, (64, 1))  # 0 to 3780, from left to right

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, TiffImagePlugin
 
-from gateway.contract import TooLarge, UnreadableImage
 from gateway.intake import samples
 from gateway.intake.pixels import only_pixels, shown
+from gateway.refusals import TooLarge, UnreadableImage
 from tests.conftest import picture
 
 RAMP = np.arange(0, 240, 10).reshape(4, 6)

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from pydicom.dataset import Dataset
 
-from gateway.contract import Refused
 from gateway.intake.series import arranged, chosen
+from gateway.refusals import Refused
 from tests.conftest import picture
 from tests.dicoms import AXIAL, dicom_of, item, stack
 

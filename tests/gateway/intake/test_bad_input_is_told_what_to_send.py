@@ -219,6 +219,6 @@ def test_a_wrong_address_and_method_are_problems_too(url):
 
 
 def test_every_refusal_has_a_status():
-    from gateway.contract import Refused
+    from gateway.refusals import Refused
 
     assert all(400 <= error.status < 600 and error.title for error in Refused.__subclasses__())

@@ -12,7 +12,7 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.uid import ExplicitVRBigEndian, JPEGLSTransferSyntaxes
 
-from gateway.contract import Refused
+from gateway.refusals import Refused
 from tests.dicoms import dicom_of, lut, sent, shown
 
 pytestmark = pytest.mark.skipif(

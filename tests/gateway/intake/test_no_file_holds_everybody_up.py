@@ -17,10 +17,10 @@ import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless
 
-from gateway.contract import Refused, UnreadableImage
 from gateway.intake.counted import MAX_PARTS, counted
 from gateway.intake.pixels import only_pixels
 from gateway.intake.sources import Sent
+from gateway.refusals import Refused, UnreadableImage
 from gateway.settings import Limits
 from tests.conftest import picture
 from tests.dicoms import HERE, dicom_of

@@ -7,7 +7,8 @@ from typing import get_args
 
 import pytest
 
-from gateway.contract import CaseRequest, ErrorKind, Options, Refused, Verdict
+from gateway.contract import CaseRequest, ErrorKind, Options, Verdict
+from gateway.refusals import Refused
 
 PAGE = (Path(__file__).parents[3] / "docs" / "asking.md").read_text("utf-8")
 

@@ -8,9 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.contract import CaseRequest, InvalidCase, Options
+from gateway.contract import CaseRequest, Options
 from gateway.intake import request as intake
 from gateway.intake.request import Draft
+from gateway.refusals import InvalidCase
 from gateway.settings import Limits
 from tests.conftest import picture
 

@@ -21,7 +21,8 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from gateway.app import create_app
-from gateway.contract import Problem, Verdict
+from gateway.contract import Verdict
+from gateway.refusals import Problem
 from gateway.settings import Settings, load_settings
 from tests.conftest import picture, serving
 from tests.mock_vllm import MockVllm

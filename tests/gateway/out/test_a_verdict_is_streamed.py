@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.contract import Answer, Problem, Provisional, Verdict
+from gateway.contract import Answer, Provisional, Verdict
 from gateway.out.stream import is_preferred
+from gateway.refusals import Problem
 from tests.gateway.test_the_panel_survives_its_workers import CASE, ask
 
 MODELS = {

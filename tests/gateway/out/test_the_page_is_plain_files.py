@@ -10,9 +10,10 @@ from typing import get_args
 import httpx
 import pytest
 
-from gateway.contract import WINDOWS, ErrorKind, Refused, SummaryBy, UnknownVerdict
+from gateway.contract import WINDOWS, ErrorKind, SummaryBy
 from gateway.door import keys
 from gateway.out.page import FOLDER
+from gateway.refusals import Refused, UnknownVerdict
 
 ROOT = Path(__file__).parents[3]
 SCRIPTS = "".join(file.read_text("utf-8") for file in FOLDER.glob("*.js"))

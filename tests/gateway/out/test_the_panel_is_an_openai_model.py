@@ -9,9 +9,9 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from gateway.contract import InvalidCase
 from gateway.door import keys
 from gateway.out import openai_api
+from gateway.refusals import InvalidCase
 from gateway.settings import load_settings
 from tests.conftest import picture
 

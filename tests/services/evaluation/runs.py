@@ -5,7 +5,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from gateway.contract import Answer, Dissent, Problem, Summary, Verdict
+from gateway.contract import Answer, Dissent, Summary, Verdict
+from gateway.refusals import Problem
 from services.evaluation.stored_run import Run, Verdicts, claim
 
 Said = dict[str, str | None]  # by worker; "panel" for the verdict

@@ -9,7 +9,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from gateway.contract import Problem
+from gateway.refusals import Problem
 from models import files
 from models.files import append_line, read_lines, write_whole
 from models.tensors import save_whole

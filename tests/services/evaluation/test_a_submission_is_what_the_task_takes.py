@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from gateway.contract import Problem, Verdict
+from gateway.contract import Verdict
+from gateway.refusals import Problem
 from services.cli.__main__ import app
 from services.evaluation.stored_run import EvaluationError, Run, claim
 from services.evaluation.submission import write

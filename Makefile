@@ -37,9 +37,10 @@ serve: environment
 	@.venv/bin/consilium serve
 
 # What waits and what computes share the cores; a file's tests stay together, for its fixtures. What
-# counts on its time, and the real panel, which takes every core, come last and alone.
+# counts on its time, and the real panel, which takes every core, come last and alone. Two processes
+# that each start a thread for every core stand in each other's way: a fit took twenty times as long.
 test: environment
-	@.venv/bin/python -m pytest -rs --numprocesses=logical --maxprocesses=4 --dist=loadfile \
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -rs --numprocesses=logical --maxprocesses=4 --dist=loadfile \
 		-m "not alone"; status=$$?; \
 	.venv/bin/python -m pytest -rs -m alone && exit $$status
 

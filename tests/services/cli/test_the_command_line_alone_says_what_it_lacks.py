@@ -48,6 +48,7 @@ COMMANDS = {
     "train-summariser run --out out": TRAIN,
     "replay run": TRAIN,
     "key list --keys none.json": "none.json",
+    "feedback export --out out": "No readers' words",
     "archive send image --question ?": "pip install 'consilium[archive]'",
     "audit match image --question ?": "Set CONSILIUM_SECRET_FILE",
 }

@@ -5,6 +5,7 @@ import importlib.abc
 import importlib.util
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -63,8 +64,9 @@ class Nothing(importlib.abc.MetaPathFinder):
 
 
 @pytest.fixture
-def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_url: str) -> None:
-    """As if only [cli] were installed; ours are imported anew."""
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_url: str) -> Iterator[None]:
+    """As if only [cli] were installed; ours are imported anew, and again by whoever comes after."""
+    before = {*sys.modules}
     for name in [*sys.modules]:
         root = name.partition(".")[0]
         if root in HIDDEN or (
@@ -83,6 +85,10 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_url: str) -> None
     (tmp_path / "models").symlink_to(ROOT / "models")  # competence is named from the panel file
     monkeypatch.setenv("CONSILIUM_DATA", str(tmp_path))
     monkeypatch.delenv("CONSILIUM_WEIGHTS", raising=False)
+    yield
+    for name in {*sys.modules} - before:
+        if name.partition(".")[0] in ("models", "services"):
+            del sys.modules[name]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

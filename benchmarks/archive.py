@@ -24,8 +24,8 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from gateway.archive import Archive
 from gateway.contract import ArchivedImages
-from gateway.intake.sources import Archived
-from gateway.intake.volume import pictures_of
+from gateway.intake.series.sources import Archived
+from gateway.intake.series.volume import pictures_of
 from gateway.model_server import new_http_client
 from gateway.settings import ArchiveSettings, Limits
 

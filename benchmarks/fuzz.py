@@ -41,8 +41,9 @@ with (
     from starlette.requests import Request
 
     from gateway.door import keys
-    from gateway.intake import raster, request, volume  # noqa: F401
+    from gateway.intake import raster, request
     from gateway.intake.pixels import is_dicom, only_pixels
+    from gateway.intake.series import volume  # noqa: F401
     from gateway.intake.wholeness import PNG_SIGNATURE
     from gateway.out import openai_api
     from gateway.refusals import Refused

@@ -201,7 +201,7 @@ async def _each(images: list[Sent]) -> list[CaseImage]:
 
 async def _of_series(draft: Draft, settings: Settings, archive: Archive | None) -> list[CaseImage]:
     # Imported at the first series: pydicom would double the gateway's start-up.
-    from gateway.intake import sources, volume
+    from gateway.intake.series import sources, volume
 
     fields, limits, images = draft.fields, settings.limits, draft.images
     source: sources.Source

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from pydicom.dataset import Dataset
 
-from gateway.intake.series import arranged, chosen
+from gateway.intake.series.order import arranged, chosen
 from gateway.refusals import Refused
 from tests.conftest import picture
 from tests.dicoms import AXIAL, dicom_of, item, stack

@@ -19,7 +19,7 @@ from pydicom.uid import JPEG2000Lossless
 
 from gateway.intake.counted import MAX_PARTS, counted
 from gateway.intake.pixels import only_pixels
-from gateway.intake.sources import Sent
+from gateway.intake.series.sources import Sent
 from gateway.refusals import Refused, UnreadableImage
 from gateway.settings import Limits
 from tests.conftest import picture

@@ -22,7 +22,7 @@ from gateway.intake.dicom import (
 )
 from gateway.intake.dicom_grey import greys_of_measured, measured
 from gateway.intake.pixels import codec_errors_told, of_picture
-from gateway.intake.series import Projection
+from gateway.intake.series.order import Projection
 from gateway.refusals import InvalidCase
 
 

@@ -16,11 +16,11 @@ from pydicom.dataset import Dataset
 
 from gateway.archive import NOT_THERE, Archive
 from gateway.contract import ArchivedImages
-from gateway.intake import unzip
 from gateway.intake.dicom import MADE_FROM_PICTURES, MODALITIES, read, told_by_tag
 from gateway.intake.off_loop import off_loop
 from gateway.intake.pixels import codec_errors_told, is_dicom
-from gateway.intake.series import TAGS
+from gateway.intake.series import unzip
+from gateway.intake.series.order import TAGS
 from gateway.refusals import ArchiveFailed, InvalidCase, NotInArchive, TooLarge, UnreadableImage
 from gateway.settings import Limits
 

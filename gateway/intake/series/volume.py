@@ -15,9 +15,9 @@ from gateway.contract import AskedWindow, SeriesShown
 from gateway.intake.dicom import told_by_tag
 from gateway.intake.off_loop import off_loop
 from gateway.intake.pixels import codec_errors_told, only_pixels
-from gateway.intake.series import Projection, Series, Slice, arranged, chosen
-from gateway.intake.slab import Slab
-from gateway.intake.sources import Source
+from gateway.intake.series.order import Projection, Series, Slice, arranged, chosen
+from gateway.intake.series.slab import Slab
+from gateway.intake.series.sources import Source
 from gateway.refusals import TooLarge
 from gateway.settings import Limits
 

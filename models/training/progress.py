@@ -28,6 +28,10 @@ class Tally:
     load: dict[str, Tensor] = field(default_factory=dict)  # of each expert, where there are any
     since: float = field(default_factory=time.monotonic)
 
+    @property
+    def has_gradient(self) -> bool:
+        return True
+
     def add(self, batch: Batch, losses: Losses, end: int) -> None:
         """Greedy decoding gives exactly the reference where, read with the reference before it,
         every token of it is the likeliest; so one pass scores it without generating. `end` is the

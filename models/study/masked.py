@@ -35,7 +35,7 @@ TEMPERATURE = 0.5
 class MaskedTransformer(nn.Module):
     """A bidirectional transformer over a grid of tokens, behind one that says what is found."""
 
-    def __init__(self, codes: int, places: int, width: int = 384, layers: int = 8, heads: int = 6):
+    def __init__(self, codes: int, places: int, width: int = 256, layers: int = 6, heads: int = 4):
         super().__init__()
         self.mask = codes  # the token of what is left out
         self.tokens = nn.Embedding(codes + 1, width)

@@ -48,13 +48,13 @@ def test_the_cell_that_carries_the_answer_is_found(image: Image.Image) -> None:
 
 
 def test_a_right_explanation_deletes_fast_and_inserts_fast(image: Image.Image) -> None:
-    """Of four cells the curve falls, or rises, when the first is reached, at an eighth of its 16
-    points, which lies between the second and the third."""
+    """Of four cells one is a quarter of the curve: it falls, or rises, between its second point and
+    its third, where more than half of the cell is reached."""
     right = np.array([[0.0, 1.0], [0.0, 0.0]])
 
     assert deletion(whiteness, blackened, image, right) == pytest.approx(2.5 / CURVE)
     assert insertion(whiteness, blackened, image, right) == pytest.approx(1 - 2.5 / CURVE)
-    assert deletion(whiteness, blackened, image, -right) == pytest.approx(1 - 1.5 / CURVE)
+    assert deletion(whiteness, blackened, image, -right) == pytest.approx(1 - 2.5 / CURVE)
 
 
 def test_what_is_blurred_changes_and_the_rest_does_not(image: Image.Image) -> None:

@@ -33,6 +33,7 @@ COMMANDS = {
     "compose --out docker-compose.yml": "",
     "fetch --to folder --panel none.toml": "none.toml",
     "ask image --question ?": "No verdict from",
+    "explain image --question ?": "No verdict from",
     "mcp": "pip install 'consilium[mcp]'",
     "train mobilenet --dry-run": TRAIN,
     "crossval mobilenet": TRAIN,

@@ -31,10 +31,10 @@ from models.study.regions import (
     Hide,
     blurred,
     deletion,
-    importance,
     insertion,
     pasted,
     points_into,
+    without_each,
 )
 from models.study.tokens import picture
 from models.study.tokens import shown as squeezed
@@ -127,12 +127,13 @@ def scored(
     found: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
     for example, named in asked_about(data, "validate"):
         image, ask = open_rgb(example.images[0]), belief(model, prompt, example)
-        if ask([image])[0] < 0.5:  # what it does not say needs no explanation
+        (sure,) = ask([image])
+        if sure < 0.5:  # what it does not say needs no explanation
             continue
         drawn = [box for each in boxes(example.images[0]) for box in each.values()]
         side = original_side(max(image.size), drawn)
         for name, hide in ways.items():
-            grid = importance(ask, hide, image, SIDE)
+            grid = sure - without_each(ask, hide, image, SIDE)
             line = {
                 # What is hidden here is blurred for both: each would else be its own judge.
                 "deletion": deletion(ask, blurred, image, grid),

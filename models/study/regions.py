@@ -32,12 +32,11 @@ def pasted(other: Image.Image, image: Image.Image, hidden: Hidden) -> Image.Imag
     return Image.composite(other, image.convert("RGB"), mask)
 
 
-def importance(ask: Ask, hide: Hide, image: Image.Image, side: int) -> Grid:
-    """How much less the answer is believed without each cell of a grid of that side; below 0 where
-    it is believed more."""
+def without_each(ask: Ask, hide: Hide, image: Image.Image, side: int) -> Grid:
+    """How far the answer is believed without each cell of a grid of that side. The less, the more
+    it hangs on that cell."""
     alone = list(np.eye(side * side, dtype=bool).reshape(-1, side, side))
-    whole, *without = ask([image, *hide(image, alone)])
-    return whole - np.asarray(without).reshape(side, side)
+    return np.asarray(ask(hide(image, alone))).reshape(side, side)
 
 
 def deletion(ask: Ask, hide: Hide, image: Image.Image, found: Grid) -> float:

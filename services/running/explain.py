@@ -13,7 +13,7 @@ from PIL import Image
 from consilium import Client, Verdict
 from gateway.verdict.meaning import meaning
 from models.data.pixels import open_rgb
-from models.study.regions import Grid, blurred, importance
+from models.study.regions import Grid, blurred, without_each
 
 AT_ONCE = 4  # cases; a gateway has other callers
 
@@ -55,9 +55,8 @@ def explain(
         with ThreadPoolExecutor(AT_ONCE) as pool:
             return [belief(verdict, answer, question) for verdict in pool.map(asked, pictures)]
 
-    return Explanation(
-        answer, belief(whole, answer, question), importance(ask, blurred, shown, side)
-    )
+    agreement = belief(whole, answer, question)
+    return Explanation(answer, agreement, agreement - without_each(ask, blurred, shown, side))
 
 
 def belief(verdict: Verdict, answer: str, question: str) -> float:

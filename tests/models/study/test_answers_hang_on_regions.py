@@ -11,9 +11,9 @@ from models.study.regions import (
     Hidden,
     blurred,
     deletion,
-    importance,
     insertion,
     points_into,
+    without_each,
 )
 
 
@@ -39,7 +39,7 @@ def blackened(image: Image.Image, hidden: Sequence[Hidden]) -> list[Image.Image]
 
 
 def test_the_cell_that_carries_the_answer_is_found(image: Image.Image) -> None:
-    found = importance(whiteness, blackened, image, 2)
+    found = 1 - without_each(whiteness, blackened, image, 2)
 
     assert found.tolist() == [[0, 1], [0, 0]]
     assert points_into(found, [[20, 0, 20, 20]], 40)

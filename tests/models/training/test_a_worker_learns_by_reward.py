@@ -156,8 +156,9 @@ def test_a_stage_by_reward_resumes_like_an_unbroken_one(
     recipe: Recipe, drawn_slake: Path, tmp_path: Path
 ) -> None:
     """It is held near to the model that the stage began with, not to that of its last epoch."""
-    more = recipe.stage[1].model_copy(update={"epochs": 2})
-    recipe = recipe.model_copy(update={"stage": (recipe.stage[0], more)})
+    few = recipe.stage[0].data[0].model_copy(update={"few": 2})
+    stages = [stage.model_copy(update={"data": (few,), "epochs": 2}) for stage in recipe.stage]
+    recipe = recipe.model_copy(update={"stage": tuple(stages)})
     unbroken = train(recipe, drawn_slake, tmp_path)
     expected = load_file(unbroken / "connector.safetensors")
     (unbroken / "state.json").unlink()  # as if it had been cut off while saving

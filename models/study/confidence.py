@@ -55,7 +55,7 @@ def spoken(run: StageRun) -> Spoken:
     sure, right, words, images = [], [], [], []
     for start in range(0, len(run.validation), 8):
         rows = run.validation[start : start + 8]
-        batch, seen = collate(rows, 0).to(device), run.seen(rows).to(device).float()
+        batch, seen = collate(rows, 0).to(device), run.seen(rows, training=False).to(device).float()
         with cast(model, seen):
             logits, _, _ = answer_logits(model, batch, seen)
         likeliest = logits[0::2].float().softmax(-1).max(-1)  # every other token is an end

@@ -51,7 +51,7 @@ class Objective(nn.Module):
         """
         # A tower that trains on a CPU is so small that to cast costs more than it saves.
         made, device = says_whole(self.model.tokenizer), seen.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=not made and device != "cpu"):
+        with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
             features = self.model.tower(seen) if seen.dim() == 4 else seen
         if self.training and self.stage.word_dropout:
             batch = self._with_words_hidden(batch)

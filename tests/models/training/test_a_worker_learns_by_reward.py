@@ -121,7 +121,7 @@ def test_what_is_drawn_is_as_likely_as_in_a_row_of_its_own(stage_run: StageRun) 
     """A group shares its image; each answer's tokens weigh as much as another's, whatever its
     length, and an end that was not said weighs nothing."""
     policy, rows = policy_of(stage_run), stage_run.rows[:2]
-    seen = stage_run.seen(rows)
+    seen = stage_run.seen(rows, training=True)
 
     drawn = policy.draw(rows, seen, RewardTally())
 
@@ -142,7 +142,7 @@ def test_what_is_better_than_its_group_becomes_likelier(
     monkeypatch.setattr("models.training.grpo.reward", lambda *_: next(worth))
     for group in stage_run.optimiser.param_groups:
         group["lr"] = 1e-3
-    drawn = policy.draw(rows, stage_run.seen(rows), RewardTally())
+    drawn = policy.draw(rows, stage_run.seen(rows, training=True), RewardTally())
 
     policy.loss(drawn, RewardTally()).backward()
     stage_run.update()

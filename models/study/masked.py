@@ -35,7 +35,7 @@ TEMPERATURE = 0.5
 class MaskedTransformer(nn.Module):
     """A bidirectional transformer over a grid of tokens, behind one that says what is found."""
 
-    def __init__(self, codes: int, places: int, width: int = 256, layers: int = 6, heads: int = 4):
+    def __init__(self, codes: int, places: int, width: int = 128, layers: int = 4, heads: int = 4):
         super().__init__()
         self.mask = codes  # the token of what is left out
         self.tokens = nn.Embedding(codes + 1, width)
@@ -172,13 +172,13 @@ def what_is_found(image: Path) -> int:
 
 
 def train(
-    autoencoder: Autoencoder, pixels: Tensor, found: Tensor, steps: int, seed: int, batch: int = 64
+    autoencoder: Autoencoder, pixels: Tensor, found: Tensor, steps: int, seed: int, batch: int = 32
 ) -> MaskedTransformer:
     torch.manual_seed(seed)
     sizes = autoencoder.sizes
     model = MaskedTransformer(sizes.codes, sizes.grid**2).to(pixels.device)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=4e-4, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-4, steps, pct_start=0.05)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, steps, pct_start=0.05)
     truth = torch.cat([autoencoder.tokens(part) for part in pixels.split(64)]).flatten(1)
     for step in range(steps):
         chosen = torch.randint(len(pixels), (batch,), device=pixels.device)
@@ -235,7 +235,7 @@ def main() -> None:
     ask = argparse.ArgumentParser(description="Train the transformer that imagines image tokens.")
     ask.add_argument("--data", type=Path, required=True)
     ask.add_argument("--tokens", type=Path, required=True, help="What models.study.tokens wrote.")
-    ask.add_argument("--steps", type=int, default=5000)
+    ask.add_argument("--steps", type=int, default=1500)
     ask.add_argument("--seed", type=int, default=0)
     ask.add_argument("--few", type=int, help="So many images of each split, to see that it runs.")
     told = ask.parse_args()
@@ -259,7 +259,8 @@ def main() -> None:
     write_whole(told.tokens / "masked.json", json.dumps(figures, indent=1))
     shown = held_out[:: max(1, len(held_out) // 8)][:8]
     hidden = torch.zeros(len(shown), *[autoencoder.sizes.grid] * 2, dtype=torch.bool, device=device)
-    hidden[:, 4:12, 4:12] = True
+    quarter = autoencoder.sizes.grid // 4
+    hidden[:, quarter:-quarter, quarter:-quarter] = True
     grey = left_out(shown, hidden, autoencoder.sizes.side // autoencoder.sizes.grid)
     rows = (shown, grey, imagined(autoencoder, model, shown, hidden))
     lines = [torch.cat(list(row), dim=2) for row in rows]

@@ -81,10 +81,10 @@ class Codebook(nn.Module):
 
 @dataclass(frozen=True)
 class Sizes:
-    side: int = 128  # pixels; images are squeezed to a square, as the towers see them
+    side: int = 64  # pixels; images are squeezed to a square, as the towers see them
     codes: int = 512
-    width: int = 64  # of a code
-    channels: int = 128
+    width: int = 32  # of a code
+    channels: int = 64
 
     @property
     def grid(self) -> int:
@@ -203,11 +203,11 @@ def read(images: Sequence[Path], side: int) -> Tensor:
     return torch.stack([shown(open_rgb(image), side) for image in images])
 
 
-def train(pixels: Tensor, sizes: Sizes, steps: int, seed: int, batch: int = 64) -> Autoencoder:
+def train(pixels: Tensor, sizes: Sizes, steps: int, seed: int, batch: int = 32) -> Autoencoder:
     """On `pixels` [n, 3, side, side], wherever they lie."""
     torch.manual_seed(seed)
     model = Autoencoder(sizes).to(pixels.device)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=5e-4, weight_decay=0)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps, eta_min=2e-5)
     for step in range(steps):
         chosen = pixels[torch.randint(len(pixels), (batch,), device=pixels.device)]
@@ -278,7 +278,7 @@ def main() -> None:
     ask = argparse.ArgumentParser(description="Train image tokens on SLAKE's and VQA-Med's images.")
     ask.add_argument("--data", type=Path, required=True)
     ask.add_argument("--out", type=Path, required=True)
-    ask.add_argument("--steps", type=int, default=6000)
+    ask.add_argument("--steps", type=int, default=1500)
     ask.add_argument("--seed", type=int, default=0)
     ask.add_argument("--few", type=int, help="So many images of each split, to see that it runs.")
     told = ask.parse_args()

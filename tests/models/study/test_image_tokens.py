@@ -163,7 +163,7 @@ def test_tokens_are_read_as_they_were_written_or_refused(
 
     with pytest.raises(TokensError, match="nothing that imagines them"):
         masked.load(tmp_path, autoencoder)
-    save_file({"places": torch.zeros(16, 256)}, tmp_path / "masked.safetensors")
+    save_file({"places": torch.zeros(16, 128)}, tmp_path / "masked.safetensors")
     with pytest.raises(TokensError, match="of another codebook"):
         masked.load(tmp_path, autoencoder)
     told = (tmp_path / "tokens.json").read_text().replace('"codes": 8', '"codes": 16')

@@ -21,6 +21,8 @@ from models.positions import FOURIER_DIM, STACK_FOURIER_DIM, fourier
 from models.recipe import Stage
 from models.training.tuning import soft_prompt
 
+TOWER_BATCH = 32  # images
+
 
 @dataclass(frozen=True)
 class Losses:
@@ -52,7 +54,7 @@ class Objective(nn.Module):
         # A tower that trains on a CPU is so small that to cast costs more than it saves.
         made, device = says_whole(self.model.tokenizer), seen.device.type
         with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
-            features = self.model.tower(seen) if seen.dim() == 4 else seen
+            features = in_batches(self.model.tower, seen) if seen.dim() == 4 else seen
         if self.training and self.stage.word_dropout:
             batch = self._with_words_hidden(batch)
         features = features.float() if made else features
@@ -100,11 +102,23 @@ class Objective(nn.Module):
 
 
 def cast(model: Vlm, features: Tensor) -> torch.autocast:
-    """Within it connector and language model compute in bfloat16; not a made one, which is so small
-    that to cast costs more than it saves."""
-    return torch.autocast(
-        features.device.type, torch.bfloat16, enabled=not says_whole(model.tokenizer)
-    )
+    """Within it connector and language model compute in bfloat16; not, on a CPU, a made one, which
+    is so small that to cast costs more than it saves."""
+    device = features.device.type
+    whole = says_whole(model.tokenizer) and device == "cpu"
+    return torch.autocast(device, torch.bfloat16, enabled=not whole)
+
+
+def in_batches(tower: nn.Module, pixels: Tensor) -> Tensor:
+    """What a tower makes of pixels [images, 3, size, size]. On an accelerator batches have one
+    size: for every other its library would look for kernels anew, for seconds.
+    """
+    if pixels.device.type == "cpu":
+        return tower(pixels)
+    batches = pixels.split(TOWER_BATCH)
+    missing = TOWER_BATCH - len(batches[-1])
+    full = torch.cat([batches[-1], pixels.new_zeros(missing, *pixels.shape[1:])])
+    return torch.cat([tower(each) for each in (*batches[:-1], full)])[: len(pixels)]
 
 
 def answer_logits(

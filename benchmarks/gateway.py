@@ -43,7 +43,7 @@ from benchmarks.traffic import (
     workers,
 )
 
-BARE_PORT, LITELLM_PORT = 8097, 8096
+BARE_PORT, LITELLM_PORT = serving.free_port(), serving.free_port()
 KEY = "sk-bench"
 PICTURES = 4
 P50_BAR_MS, P99_BAR_MS, CPU_BAR, LITELLM_BAR = 2.0, 6.0, 1.6, 10.0
@@ -228,7 +228,10 @@ def missed(rows: list[Figures], kilobytes: int) -> bool:
         f"(bar {P99_BAR_MS:g}) over the direct fan-out; {cpu:.2f} × the processor time of the bare "
         f"one (bar {CPU_BAR:g})"
     )
-    best = {name: max(row["verdicts_per_s"] for (n, _), row in of.items() if n == name) for name, _ in of}
+    best = {
+        name: max(row["verdicts_per_s"] for (n, _), row in of.items() if n == name)
+        for name, _ in of
+    }
     if "litellm" not in best:
         return p50 > P50_BAR_MS or p99 > P99_BAR_MS or cpu > CPU_BAR
     more = best["consilium"] / best["litellm"]

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,13 @@ from pathlib import Path
 
 import httpx
 
-PORT = 8098
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+PORT = free_port()
 URL = f"http://127.0.0.1:{PORT}"
 
 
@@ -21,6 +28,7 @@ def gateway(
     panel: str,
     environ: Mapping[str, str] | None = None,
     cores: Collection[int] | None = None,
+    program: Sequence[str] = ("-m", "gateway"),
 ) -> Iterator[int]:
     """Listens at URL inside the block; gives its process id. `panel` is the table [panel]. Every
     case may ask something new: nothing is asked over grey behind it, which the next would feel."""
@@ -32,7 +40,7 @@ def gateway(
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "panel.toml"
         file.write_text(f"[panel]\n{panel}\ngrounding = false\n[load]\ndrain_s = 0\n{seats}")
-        command = [sys.executable, "-m", "gateway", f"--port={PORT}"]
+        command = [sys.executable, *program, f"--port={PORT}"]
         env = os.environ | {"CONSILIUM_PANEL": str(file)} | (environ or {})
         with server(command, f"{URL}/health/live", env, cores) as process:
             yield process
@@ -47,8 +55,6 @@ def server(
 ) -> Iterator[int]:
     """Runs inside the block, on `cores` where they are given; gives its process id once `health`
     answers."""
-    if _answers(health):
-        raise SystemExit(f"Something answers at {health} already; stop it first.")
     with _on(cores or os.sched_getaffinity(0)):  # every thread that it starts stays there
         process = subprocess.Popen(
             command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

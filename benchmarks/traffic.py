@@ -1,7 +1,8 @@
 """Workers and callers that cost next to nothing, so that what stands between them is measured.
 
-python -m benchmarks.traffic [--delay-ms MS] serves three workers that answer "Yes", in a process of
-its own: `workers` starts it. A caller is a connection that sends bodies which are there already.
+python -m benchmarks.traffic PORT … serves workers that answer "Yes", in a process of its own, which
+`workers` starts; between SIGUSR1 and SIGUSR2 they have the `--fault`. A caller is a connection that
+sends bodies which are there already.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import asyncio
 import contextlib
 import io
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -21,9 +23,9 @@ import pybase64
 import uvloop
 from PIL import Image
 
-SEATS = 3
 NUMBER = b"000000000000"  # stands in a question; each request has its own there
 QUESTION = f"Case {NUMBER.decode()}?"
+FAULTS = ("hangs", "dribbles", "rubbish", "breaks off")
 BOUNDARY = "b0undary"
 MULTIPART = f"multipart/form-data; boundary={BOUNDARY}"
 JSON = "application/json"
@@ -87,10 +89,13 @@ class Request:
 class Line(asyncio.Protocol):
     """A caller's connection: one request at a time."""
 
+    _reply: asyncio.Future[tuple[int, bytes]] | None = None
+
     async def ask(self, request: Request, number: int) -> tuple[int, bytes]:
         """Status and body; raises OSError where the connection breaks."""
-        loop = asyncio.get_running_loop()
-        self._reply: asyncio.Future[tuple[int, bytes]] = loop.create_future()
+        if self._transport.is_closing():
+            raise ConnectionResetError("closed since the last answer")
+        self._reply = asyncio.get_running_loop().create_future()
         self._parser, self._body = httptools.HttpResponseParser(self), list[bytes]()
         self._transport.writelines(request.parts(number))
         return await self._reply
@@ -105,13 +110,14 @@ class Line(asyncio.Protocol):
         self._parser.feed_data(data)
 
     def connection_lost(self, error: Exception | None) -> None:
-        if not self._reply.done():
+        if self._reply and not self._reply.done():
             self._reply.set_exception(error or ConnectionResetError("closed before it answered"))
 
     def on_body(self, body: bytes) -> None:
         self._body.append(body)
 
     def on_message_complete(self) -> None:
+        assert self._reply
         self._reply.set_result((self._parser.get_status_code(), b"".join(self._body)))
 
 
@@ -130,7 +136,9 @@ async def lines(requests: Sequence[Request]) -> AsyncGenerator[list[Line], None]
 Asked = Callable[[list[Line], int], Awaitable[None]]
 
 
-async def load(requests: Sequence[Request], ask: Asked, callers: int, seconds: float) -> list[float]:
+async def load(
+    requests: Sequence[Request], ask: Asked, callers: int, seconds: float
+) -> list[float]:
     """So many callers, each of whom asks again when it was answered; the seconds that each answer
     took. `ask` is given a caller's own lines, one for each of `requests`, and a number."""
     taken: list[float] = []
@@ -155,20 +163,46 @@ class Worker(asyncio.Protocol):
         self._delay_s, self._parser = delay_s, httptools.HttpRequestParser(self)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._transport = transport
+        self.transport = transport
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
 
     def on_url(self, url: bytes) -> None:
-        self._reply = MODELS if url.endswith(b"/models") else REPLY
+        self._reply = REPLIES.get(url.rpartition(b"/")[2], HEALTH)
 
     def on_message_complete(self) -> None:
         if self._delay_s:
-            loop = asyncio.get_running_loop()
-            loop.call_later(self._delay_s, self._transport.write, self._reply)
+            asyncio.get_running_loop().call_later(self._delay_s, self.answer, self._reply)
         else:
-            self._transport.write(self._reply)
+            self.answer(self._reply)
+
+    def answer(self, reply: bytes) -> None:
+        if not self.transport.is_closing():  # the caller may have left
+            self.transport.write(reply)
+
+
+class Ill(Worker):
+    """One that may have a fault. It calls itself healthy all the while."""
+
+    fault: str | None = None
+
+    def answer(self, reply: bytes) -> None:
+        if self.fault is None or reply is not REPLY:
+            super().answer(reply)
+        elif self.fault == "dribbles":
+            self._dribble(reply)
+        elif self.fault == "rubbish":
+            super().answer(b"SSH-2.0-nonsense\r\n\r\n")
+            self.transport.close()
+        elif self.fault == "breaks off":
+            super().answer(reply[: len(reply) // 2])
+            self.transport.close()
+
+    def _dribble(self, reply: bytes) -> None:
+        if reply and not self.transport.is_closing():
+            super().answer(reply[:1])
+            asyncio.get_running_loop().call_later(0.05, self._dribble, reply[1:])
 
 
 def _http(content: object) -> bytes:
@@ -205,13 +239,15 @@ REPLY = _http(
     }
 )
 MODELS = _http({"object": "list", "data": [{"id": "mock", "object": "model", "root": "/mock"}]})
+HEALTH = _http({})
+REPLIES = {b"completions": REPLY, b"models": MODELS}  # by the end of the path
 
 
 @contextlib.contextmanager
-def workers(delay_ms: float = 0) -> Iterator[list[str]]:
-    """Three of them in a process of their own; gives their addresses."""
+def workers(count: int = 3, delay_ms: float = 0) -> Iterator[list[str]]:
+    """So many of them in a process of their own; gives their addresses."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.traffic", f"--delay-ms={delay_ms}"],
+        [sys.executable, "-m", "benchmarks.traffic", f"--delay-ms={delay_ms}", *["0"] * count],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -223,17 +259,21 @@ def workers(delay_ms: float = 0) -> Iterator[list[str]]:
         process.wait()
 
 
-async def serve(delay_s: float) -> None:
+async def serve(ports: Sequence[int], worker: Callable[[], asyncio.Protocol]) -> None:
+    """Until the end of the process; prints where. 0 is any port that is free."""
     loop = asyncio.get_running_loop()
-    servers = [
-        await loop.create_server(lambda: Worker(delay_s), "127.0.0.1", 0) for _ in range(SEATS)
-    ]
-    ports = [server.sockets[0].getsockname()[1] for server in servers]
-    print(json.dumps([f"http://127.0.0.1:{port}" for port in ports]), flush=True)
+    servers = [await loop.create_server(worker, "127.0.0.1", port) for port in ports]
+    at = [server.sockets[0].getsockname()[1] for server in servers]
+    print(json.dumps([f"http://127.0.0.1:{port}" for port in at]), flush=True)
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("ports", type=int, nargs="+")
     arguments.add_argument("--delay-ms", type=float, default=0)
-    uvloop.run(serve(arguments.parse_args().delay_ms / 1000))
+    arguments.add_argument("--fault", choices=FAULTS, default=FAULTS[0])
+    options = arguments.parse_args()
+    signal.signal(signal.SIGUSR1, lambda *_: setattr(Ill, "fault", options.fault))
+    signal.signal(signal.SIGUSR2, lambda *_: setattr(Ill, "fault", None))
+    uvloop.run(serve(options.ports, lambda: Ill(options.delay_ms / 1000)))

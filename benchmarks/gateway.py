@@ -1,7 +1,8 @@
 """What the gateway costs beside what else one could take:
 python -m benchmarks.gateway [--litellm PATH] [--kb 0 100 500] [--callers 1 16 128] [--out FILE]
 
-Three workers without delay. Each server has a core to itself, workers and callers share another.
+Three workers without delay. Each server has a core to itself, workers and callers share another
+(with one core in all, what one caller sees is the same, and the processor time).
 In turns, several times, each is asked about the same JPEGs by so many callers:
 
 - `direct`: the callers make the three calls themselves. That is the floor.
@@ -228,15 +229,12 @@ def missed(rows: list[Figures], kilobytes: int) -> bool:
         f"(bar {P99_BAR_MS:g}) over the direct fan-out; {cpu:.2f} × the processor time of the bare "
         f"one (bar {CPU_BAR:g})"
     )
-    best = {
-        name: max(row["verdicts_per_s"] for (n, _), row in of.items() if n == name)
-        for name, _ in of
-    }
-    if "litellm" not in best:
-        return p50 > P50_BAR_MS or p99 > P99_BAR_MS or cpu > CPU_BAR
-    more = best["consilium"] / best["litellm"]
-    print(f"{more:.1f} × LiteLLM's verdicts a second of a core (bar {LITELLM_BAR:g})")
-    return p50 > P50_BAR_MS or p99 > P99_BAR_MS or cpu > CPU_BAR or more < LITELLM_BAR
+    is_missed = p50 > P50_BAR_MS or p99 > P99_BAR_MS or cpu > CPU_BAR
+    if ("litellm", few) in of:
+        more = of["litellm", few]["cpu_ms"] / own["cpu_ms"]
+        print(f"{more:.1f} × LiteLLM's verdicts a second of a core (bar {LITELLM_BAR:g})")
+        is_missed |= more < LITELLM_BAR
+    return bool(is_missed)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def gateway(
         file = Path(folder) / "panel.toml"
         file.write_text(f"[panel]\n{panel}\ngrounding = false\n[load]\ndrain_s = 0\n{seats}")
         command = [sys.executable, *program, f"--port={PORT}"]
-        env = os.environ | {"CONSILIUM_PANEL": str(file)} | (environ or {})
+        env = os.environ | {"CONSILIUM_PANEL": str(file)} | dict(environ or {})
         with server(command, f"{URL}/health/live", env, cores) as process:
             yield process
 

@@ -35,7 +35,7 @@ from tests.conftest import picture
 CALLERS, SHARE = 16, 0.8  # who find out what it can take; what of that it gets
 P99_BAR, MEMORY_BAR = 2.0, 1.03
 RELOAD_S = 20
-IDLE_S = 8.0  # longer than a line to a worker is kept
+IDLE_S = 12.0  # a line to a worker is kept for five, and looked at every five
 STREAM = {"content-type": JSON, "accept": "text/event-stream"}
 # How often, in a hundred: (new case, old case, stream that is left, what must be refused).
 MIX = {"new": 80, "old": 8, "left": 4, "bad": 8}

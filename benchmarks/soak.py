@@ -28,7 +28,7 @@ import pydicom.data
 import uvloop
 
 from benchmarks import serving
-from benchmarks.traffic import BOUNDARY, JSON, MULTIPART, form, photograph, workers
+from benchmarks.traffic import BOUNDARY, JSON, MULTIPART, NUMBER, form, photograph, workers
 from gateway import __main__ as gateway
 from tests.conftest import picture
 
@@ -37,7 +37,7 @@ P99_BAR, MEMORY_BAR = 2.0, 1.03
 RELOAD_S = 20
 IDLE_S = 12.0  # a line to a worker is kept for five, and looked at every five
 STREAM = {"content-type": JSON, "accept": "text/event-stream"}
-# How often, in a hundred: (new case, old case, stream that is left, what must be refused).
+# In a hundred: cases new and old, streams that are left, what must be refused.
 MIX = {"new": 80, "old": 8, "left": 4, "bad": 8}
 
 
@@ -159,7 +159,7 @@ class Soak:
         if self._chance.random() < 0.5:
             await self._sent(self._case(image), JSON, range(200, 201))
         else:
-            body = form(image).replace(b"000000000000", b"%012d" % self._number)
+            body = form(image).replace(NUMBER, b"%012d" % self._number)
             await self._sent(body, MULTIPART, range(200, 201))
 
     def _case(self, image: bytes) -> bytes:

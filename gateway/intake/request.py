@@ -264,15 +264,14 @@ async def _body(request: Request, limits: Limits) -> bytes:
     stated = request.headers.get("content-length", "")
     if stated.isdecimal() and int(stated) > allowed:
         raise too_large
-    chunks, length = list[bytes](), 0
+    body = bytearray()
     async for chunk in request.stream():
-        chunks.append(chunk)
-        length += len(chunk)
-        if length > allowed:
+        body += chunk
+        if len(body) > allowed:
             raise too_large
-    if not length:
+    if not body:
         raise MalformedRequest("The body is empty. Send a question and at least one image.")
-    return b"".join(chunks)
+    return bytes(body)
 
 
 def _from_json(content: dict[str, Any], limits: Limits) -> Draft:

@@ -171,7 +171,7 @@ class Service:
                     name=worker.name,
                     family=worker.family,
                     languages=worker.languages,
-                    max_images=worker.max_images,
+                    max_images=settings.takes(worker),
                     reachable=reachable and worker.name not in resting,
                     resting_s=resting.get(worker.name),
                     model=model,

@@ -85,6 +85,11 @@ class Panel:
         rests = {name: breaker.rests_s for name, breaker in self._breakers.items()}
         return {name: seconds for name, seconds in rests.items() if seconds is not None}
 
+    def doubt_the_silent(self) -> None:
+        """Somebody wants to know how they are: who has not been heard for a while is asked."""
+        for breaker in self._breakers.values():
+            breaker.doubt_if_silent()
+
     def close(self) -> None:
         """Another panel takes its place; open cases are still answered."""
         for breaker in self._breakers.values():

@@ -222,6 +222,7 @@ class Service:
 
     async def _probe(self) -> tuple[bool, list[Probed]]:
         """Whether the store answers; of each server, the summariser last, whether and with what."""
+        self.panel.doubt_the_silent()
         servers = [(worker.url, worker.name) for worker in self.settings.seats]
         if self.settings.summariser:
             servers.append((self.settings.summariser.url, SUMMARISER))

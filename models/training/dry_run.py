@@ -45,10 +45,14 @@ class StagePlan:
     gradients_and_optimiser: int
     activations: int  # at least: see `_activations`
 
+    @property
+    def memory(self) -> int:
+        return self.weights + self.gradients_and_optimiser + self.activations
+
     def __str__(self) -> str:
         parts = [f"{count:,} of the {name}" for name, count in self.trains.items()]
-        sizes = (self.weights, self.gradients_and_optimiser, self.activations)
-        weights, gradients, activations, all_ = (f"{n / 1e9:.1f} GB" for n in (*sizes, sum(sizes)))
+        sizes = (self.weights, self.gradients_and_optimiser, self.activations, self.memory)
+        weights, gradients, activations, all_ = (f"{n / 1e9:.1f} GB" for n in sizes)
         return (
             f"{self.name}: {sum(self.trains.values()):,} parameters train "
             f"({', '.join(parts)}), {sum(self.frozen.values()):,} do not\n"

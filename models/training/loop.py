@@ -249,10 +249,11 @@ class StageRun:
         accelerator processes of their own are ahead of it with that.
         """
         on_gpu = self.accelerator.device.type != "cpu"
+        decodes = self.stage.augment or not self.features  # features are only read
         return DataLoader(
             Shown(self, range(first, self.steps)),
             batch_size=None,
-            num_workers=LOADERS if on_gpu else 0,
+            num_workers=LOADERS if on_gpu and decodes else 0,
             pin_memory=on_gpu,
             generator=torch.Generator(),  # else it would take one of the run's own lots
         )

@@ -10,7 +10,6 @@ why.
 
 import argparse
 import gc
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +29,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers import models as tokenizer_models
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from models.assets import AssetError
 from models.files import append_line
 from models.parts.language import load_language
 from models.parts.vlm import Vlm, assemble
@@ -60,7 +60,7 @@ def main() -> None:
 
 def rows_of(recipe: Recipe, scratch: Path, steps: int) -> Iterator[dict[str, Any]]:
     """One for each of its stages."""
-    planned = plan(recipe)
+    published = recipe
     asked = draw(scratch / f"asked-{recipe.max_images}", recipe.max_images)
     if known := MODELS.get(recipe.language.model or ""):
         folder = scratch / str(recipe.language.model)
@@ -68,11 +68,12 @@ def rows_of(recipe: Recipe, scratch: Path, steps: int) -> Iterator[dict[str, Any
             write_random(known, folder)
         language = recipe.language.model_copy(update={"model": str(folder)})
         recipe = recipe.model_copy(update={"language": language})
-    for stage, plan_of in zip(recipe.stage, planned, strict=True):
-        row = {"recipe": recipe.name, "stage": stage.name, "planned_gb": gb(plan_of.memory)}
+    for number, stage in enumerate(recipe.stage):
+        row: dict[str, Any] = {"recipe": recipe.name, "stage": stage.name}
         try:
+            row["planned_gb"] = gb(plan(published)[number].memory)
             row |= measured(recipe, stage, asked, scratch, steps)
-        except (RuntimeError, ValueError, TypeError, OSError, ImportError) as error:
+        except (AssetError, RuntimeError, ValueError, TypeError, OSError, ImportError) as error:
             row["not run"] = f"{type(error).__name__}: {error}".split("\n")[0]
         yield row
 

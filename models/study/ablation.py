@@ -29,6 +29,7 @@ from models.data.example import Example, another_for_each
 from models.files import append_line, read_lines, set_aside, write_whole
 from models.metrics.score import Score, mean
 from models.recipe import Recipe, RecipeError
+from models.study.seeds import pooled
 from models.study.variants import (
     BASELINE,
     FULL,
@@ -222,6 +223,16 @@ class Screening:
             last.validation or self.variants[BASELINE].validation, data, held_out=True
         )
         return [self._compared(choice, held_out) for choice in self.analyses[analysis]]
+
+    def moved_by_seeds(self) -> tuple[float, int]:
+        """By how much a seed moves what a variant has right: the standard deviation, pooled over
+        all that were run with several, and its degrees of freedom.
+        """
+        found: dict[str, list[float]] = {}
+        for row in self.rows.values():
+            if row.shown == "own":
+                found.setdefault(row.variant, []).append(row.exact_match)
+        return pooled(found.values())
 
     def best(self, count: int = 3) -> list[str]:
         """Those screened that were right most often, each over the seeds that it has run."""

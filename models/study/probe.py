@@ -1,9 +1,9 @@
 """How much a classifier of one size reads from image embeddings, whatever their width.
 
 Every table of embeddings is reduced to the same number of principal components, whitened, and given
-to the same logistic regression, or to the same small MLP (probes: Alain and Bengio 2016; a control
-with labels that mean nothing: Hewitt and Liang 2019). Nested cross-validation: outer folds score, inner folds choose
-how much the classifier is held back, and no fold parts a group of images.
+to the same logistic regression, or the same small MLP (probes: Alain and Bengio 2016; a control
+with labels that mean nothing: Hewitt and Liang 2019). Nested cross-validation: outer folds score,
+inner folds choose how much the classifier is held back, and no fold parts a group of images.
 """
 
 import warnings

@@ -7,14 +7,13 @@ their order, which also tells where. An order is all that a query-based connecto
 every kind of connector is read alike. What is rebuilt is at every stage what the tower said before
 the first one: a tower that moves would else move the target.
 
-Runs of one recipe that differ in their seed alone are told together too, with what a seed may change
-in every interval.
+Runs of one recipe that differ in their seed alone are told together too, with what a seed may
+change in every interval.
 """
 
 import gc
 import hashlib
 import json
-import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -356,15 +355,16 @@ def _nested(told: dict[str, Any]) -> dict[str, Any]:
     return {"read": {name: told[name] for name in told if name not in NOT_READ}} | apart
 
 
-def _of_one_recipe(
-    runs: dict[str, list[Point]], recipes: Sequence[Recipe]
-) -> dict[str, list[str]]:
-    """Runs that differ in their seed alone, where there are several, under what their names share."""
-    alike: dict[str, list[str]] = defaultdict(list)
+def _of_one_recipe(runs: dict[str, list[Point]], recipes: Sequence[Recipe]) -> dict[str, list[str]]:
+    """Runs that differ in their seed alone, where there are several; under the first one's name
+    without its seed, as an ablation names them.
+    """
+    alike: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for name, recipe in zip(runs, recipes, strict=True):
-        alike[recipe.model_copy(update={"name": "", "seed": 0}).model_dump_json()].append(name)
+        key = recipe.model_copy(update={"name": "", "seed": 0}).model_dump_json()
+        alike[key].append((name, recipe.seed))
     return {
-        os.path.commonprefix(names).rstrip("-") or names[0]: names
-        for names in alike.values()
-        if len(names) > 1
+        each[0][0].removesuffix(f"-seed{each[0][1]}"): [name for name, _ in each]
+        for each in alike.values()
+        if len(each) > 1
     }

@@ -8,9 +8,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-COSINES = [
-    (f"{name} x 100", (name,)) for name in ("cosine", "cosine mlp", "alike")
-]
+COSINES = [(f"{name} x 100", (name,)) for name in ("cosine", "cosine mlp", "alike")]
 COLOURS = {"mean": "C0", "whole": "C1"}
 
 

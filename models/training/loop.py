@@ -26,6 +26,7 @@ import models.cpu_torch  # noqa: F401  before accelerate, which imports torchvis
 
 # isort: split
 from accelerate import Accelerator, PartialState
+from accelerate.utils import gather_object
 
 from models.connectors import moe
 from models.data.datasets import load
@@ -329,12 +330,15 @@ class StageRun:
 
     @torch.no_grad()
     def validate(self, step: int) -> Tally:
-        """Both losses and exact match on the recipe's validation data."""
+        """Both losses and exact match on the recipe's validation data, of which each process takes
+        its share."""
         self.objective.eval()
-        tally = Tally()
-        for start in range(0, len(self.validation), 8):
-            rows = self.validation[start : start + 8]
-            self.losses(self.objective, rows, self.seen(rows, training=False), tally)
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        mine, own = self.validation[rank::processes], Tally()
+        for start in range(0, len(mine), 8):
+            rows = mine[start : start + 8]
+            self.losses(self.objective, rows, self.seen(rows, training=False), own)
+        tally = Tally.of_all(gather_object([own]))
         self.log.figures(step, "validation", tally.report())
         if shares := tally.shares():
             self.log.experts(step, shares)

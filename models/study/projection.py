@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
+from sklearn.utils.parallel import Parallel, delayed
 
 from models import connectors
 from models.data.example import Example
@@ -129,14 +129,14 @@ def compare(runs: Sequence[Path], data: Path, out: Path) -> dict[str, Any]:
         for stage, folder in folders:
             features, tokens = _embeddings_of(run, recipe, folder, known)
             target = features if target is None else target
-            keys = tuple(_kept(each, target, tables) for each in (features, tokens))
+            keys = [_kept(each, target, tables) for each in (features, tokens)]
             step = int(folder.name.removeprefix("step-")) if folder and stage != START else 0
-            embedded[run.name].append(_Embedded(stage, step, tokens.shape, keys))
+            embedded[run.name].append(_Embedded(stage, step, *tokens.shape[1:], *keys))
     jobs = (delayed(_reading)(*table, known) for table in tables.values())
     readings = dict(zip(tables, Parallel(n_jobs=-1)(jobs), strict=True))
     found = {
         name: [
-            Point(each.stage, each.step, *each.shape[1:], *(readings[key] for key in each.keys))
+            Point(*each[:4], before=readings[each.before], after=readings[each.after])
             for each in stages
         ]
         for name, stages in embedded.items()
@@ -189,12 +189,14 @@ def _stops(run: Path, recipe: Recipe) -> list[tuple[str, Path | None]]:
 
 
 class _Embedded(NamedTuple):
-    """One stage's embeddings: their shape, and where features and tokens are kept."""
+    """A `Point` to be, with the keys of what is to be read in place of what is."""
 
     stage: str
     step: int
-    shape: tuple[int, ...]
-    keys: tuple[str, ...]
+    tokens: int
+    width: int
+    before: str
+    after: str
 
 
 def _embeddings_of(

@@ -31,6 +31,7 @@ from models.training.vocabulary import vocabulary_of
 
 TEXT_TOKENS = 256  # of a row: sixteen questions and answers
 NF4_BITS = 4.127  # of a weight, with the constants of its block
+ADAM_BYTES = {"adamw": 3 * 4, "adamw_8bit": 4 + 2}  # of a weight: gradient, and two moments
 ANSWER_TOKENS = 64  # of them, those with a loss
 
 
@@ -122,7 +123,7 @@ def _plan(model: Vlm, stage: Stage, language: Any, recipe: Recipe) -> StagePlan:
         frozen={name: _count(part, trained=False) for name, part in parts.items()},
         weights=sum(p.numel() * p.element_size() for p in objective.parameters())
         - (_saved_by_four_bits(model) if recipe.language.four_bit else 0),
-        gradients_and_optimiser=sum(trains.values()) * 3 * 4,  # gradient, and two moments of Adam
+        gradients_and_optimiser=sum(trains.values()) * ADAM_BYTES[stage.optimiser],
         activations=_activations(model, stage, language, recipe.max_images),
     )
 

@@ -92,7 +92,7 @@ def save_trained(model: Vlm, folder: Path) -> None:
     for name in model.whole:
         part = model.get_submodule(name)
         tied = getattr(part, "all_tied_weights_keys", {})
-        weights = {key: value for key, value in part.state_dict().items() if key not in tied}
+        weights = {key: v.contiguous() for key, v in part.state_dict().items() if key not in tied}
         save_file(weights, folder / f"{name}.safetensors")
 
 
@@ -133,6 +133,26 @@ def load_trained(model: Vlm, folder: Path, merge: bool = False) -> None:
 def soft_prompt(language: Any) -> bool:
     """Is the language model adapted by embeddings or keys that stand before every prompt?"""
     return isinstance(language, PeftModel) and language.active_peft_config.is_prompt_learning
+
+
+def optimiser(groups: list[dict[str, Any]], stage: Stage) -> torch.optim.Optimizer:
+    """AdamW over `groups` of weights with their rates; its moments in blocks of eight bits, where the
+    stage says so (Dettmers et al. 2022, 8-bit Optimizers).
+
+    Raises:
+        TuningError: what does that is not installed.
+    """
+    if stage.optimiser == "adamw":
+        return torch.optim.AdamW(groups, weight_decay=stage.weight_decay)
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise TuningError(
+            f'stage {stage.name}: optimiser = "adamw_8bit" is of bitsandbytes, which is not '
+            'installed: pip install bitsandbytes, or take "adamw".'
+        ) from error
+    made: torch.optim.Optimizer = AdamW8bit(groups, weight_decay=stage.weight_decay)
+    return made
 
 
 def gates(model: Vlm) -> list[nn.Parameter]:

@@ -136,8 +136,8 @@ def soft_prompt(language: Any) -> bool:
 
 
 def optimiser(groups: list[dict[str, Any]], stage: Stage) -> torch.optim.Optimizer:
-    """AdamW over `groups` of weights with their rates; its moments in blocks of eight bits, where the
-    stage says so (Dettmers et al. 2022, 8-bit Optimizers).
+    """AdamW over `groups` of weights with their rates; its moments in blocks of eight bits, where
+    the stage says so (Dettmers et al. 2022, 8-bit Optimizers).
 
     Raises:
         TuningError: what does that is not installed.
@@ -145,7 +145,7 @@ def optimiser(groups: list[dict[str, Any]], stage: Stage) -> torch.optim.Optimiz
     if stage.optimiser == "adamw":
         return torch.optim.AdamW(groups, weight_decay=stage.weight_decay)
     try:
-        from bitsandbytes.optim import AdamW8bit
+        from bitsandbytes.optim.adamw import AdamW8bit
     except ImportError as error:
         raise TuningError(
             f'stage {stage.name}: optimiser = "adamw_8bit" is of bitsandbytes, which is not '

@@ -1,5 +1,5 @@
 """Start it, and what comes before: demo, serve, worker, summariser, check, doctor, plan, fetch,
-compose."""
+compose, kubernetes."""
 
 import importlib.util
 import os
@@ -137,6 +137,25 @@ def compose(
         settings = settings_of(panel, {})
         places = place(needs(settings), read_gpus(gpus)) if gpus else None
         write(settings, panel, out, places)
+        console.print(f"written: {out}")
+
+
+@app.command()
+def kubernetes(
+    panel: Panel = PANEL_FILE,
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("kubernetes.yaml"),
+    registry: Annotated[
+        str, typer.Option(help="Where nodes pull our images from, such as registry.example/ward.")
+    ] = "",
+    gpus: Annotated[
+        int | None, typer.Option(min=0, help="How many the cluster has: too few is said here.")
+    ] = None,
+) -> None:
+    """Write Kubernetes manifests from the panel file: a pod for each seat, and what is around."""
+    from services.running.kubernetes import KubernetesError, write
+
+    with failures(KubernetesError):
+        write(settings_of(panel, {}), out, registry, gpus)
         console.print(f"written: {out}")
 
 

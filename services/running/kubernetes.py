@@ -302,7 +302,7 @@ def _redis() -> list[dict[str, Any]]:
         "volumeMounts": [{"name": "data", "mountPath": "/data"}],
         "resources": _resources(cpu="1", memory="384Mi"),
     }
-    volumes = {"data": {"emptyDir": {}}}
+    volumes: dict[str, Any] = {"data": {"emptyDir": {}}}
     return [
         _deployment("redis", container, volumes, {"type": "Recreate"}, REDIS_USER),
         _service("redis", REDIS_PORT),

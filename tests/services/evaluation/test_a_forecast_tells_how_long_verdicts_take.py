@@ -66,7 +66,7 @@ def test_one_server_is_the_queue_that_is_known(
     told = forecast(panel(), took, Demand(0.5, 1))
 
     assert told.p50_s == pytest.approx(math.log(2) / 0.5, rel=0.1)
-    assert told.p99_s == pytest.approx(math.log(100) / 0.5, rel=0.1)
+    assert told.p99_s == pytest.approx(math.log(100) / 0.5, rel=0.2)
     assert (told.busiest, told.busy) == ("a", pytest.approx(0.5, rel=0.03))
 
 

@@ -4,6 +4,7 @@ that fails as it is told to."""
 import contextlib
 import gc
 import io
+import json
 import os
 import shutil
 import signal
@@ -77,7 +78,7 @@ def panel_file(tmp_path: Path) -> Callable[..., Path]:
     """Writes a panel.toml whose workers w0, w1, … are at the given addresses."""
 
     def write(
-        urls: Sequence[str],
+        urls: Sequence[str | list[str]],
         *,
         summariser: str | None = None,
         panel: str = "quorum = 1",
@@ -97,7 +98,7 @@ def panel_file(tmp_path: Path) -> Callable[..., Path]:
         for seat, url in enumerate(urls):
             own = seats[seat] if seat < len(seats) else 'languages = ["en"]\nmax_images = 4'
             text += f'[[worker]]\nname = "w{seat}"\nfamily = "mock"\nmodel = "mock"\n'
-            text += f'url = "{url}"\nprompt = "Question: {{question}} Answer:"\n{own}\n'
+            text += f'url = {json.dumps(url)}\nprompt = "Question: {{question}} Answer:"\n{own}\n'
         if summariser:
             text += f'[summariser]\nmodel = "mock"\nurl = "{summariser}"\nlanguages = {languages}\n'
             for language in ("en", "es", "zh"):
@@ -141,6 +142,13 @@ def serve() -> Iterator[Callable[[Settings], str]]:
         yield lambda settings: running.enter_context(serving(settings))
 
 
+def _address(worker: MockVllm | str | list[MockVllm]) -> str | list[str]:
+    """As panel.toml has it: of a worker with several servers, theirs."""
+    if isinstance(worker, list):
+        return [server.url for server in worker]
+    return worker if isinstance(worker, str) else worker.url
+
+
 @pytest.fixture
 def gateway(
     panel_file: Callable[..., Path], serve: Callable[[Settings], str]
@@ -148,9 +156,11 @@ def gateway(
     """A gateway for a panel of workers at the given addresses: `gateway([url, …], quorum…)`."""
 
     def start(
-        workers: Sequence[MockVllm | str], environ: Mapping[str, str] | None = None, **kwargs: Any
+        workers: Sequence[MockVllm | str | list[MockVllm]],
+        environ: Mapping[str, str] | None = None,
+        **kwargs: Any,
     ) -> str:
-        urls = [worker if isinstance(worker, str) else worker.url for worker in workers]
+        urls = [_address(worker) for worker in workers]
         return serve(load_settings(panel_file(urls, **kwargs), environ=environ or {}))
 
     return start

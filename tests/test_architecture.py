@@ -40,7 +40,7 @@ FLOORS: dict[str, list[str]] = {
         "watch verdict",
         "breaker drift model_server store",
         "settings",
-        "archive grey",
+        "archive grey replicas",
         "door intake panel summariser",
         "shadow",
         "service",

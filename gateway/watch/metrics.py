@@ -1,7 +1,7 @@
 """What Prometheus is told: counts and times, by names that are fixed or stand in panel.toml. No
 label ever holds a word of a caller's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from itertools import product
 from typing import Literal, get_args
 
@@ -11,6 +11,7 @@ from gateway.contract import Answer, ErrorKind, Language, SummaryBy, Verdict, Ve
 from gateway.refusals import Refused
 
 Looked = Literal["image", "question", "agreement"]  # where drift is looked for
+Why = Literal["first", "slow", "broken_off"]  # a server is asked
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 60)
 OWN_SECONDS = (*(each / 2000 for each in range(2, 13)), 0.01, 0.02, 0.05, 0.1, 1)
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
@@ -48,6 +49,20 @@ class Metrics:
             "consilium_worker_failures",
             "Calls of a worker without an answer, by kind.",
             ["worker", "kind"],
+            registry=registry,
+        )
+        self.replica = Histogram(
+            "consilium_replica_duration_seconds",
+            "How long each server took to answer, of a worker that has several.",
+            ["worker", "replica"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.replica_calls = Counter(
+            "consilium_replica_calls",
+            "Calls of each server of a worker that has several, by why it was asked: the first, or "
+            "one more because that was slow, or had broken off.",
+            ["worker", "replica", "why"],
             registry=registry,
         )
         self.verdicts = Counter(
@@ -115,7 +130,7 @@ class Metrics:
             "consilium_panel_info", "The panel at work.", ["panel", "version"], registry=registry
         )
 
-        self._workers: set[str] = set()
+        self._servers: dict[str, int] = {}
         for labels in product(get_args(Language), get_args(SummaryBy), get_args(VerdictStatus)):
             self.verdicts.labels(*labels)
         for language in get_args(Language):
@@ -127,18 +142,26 @@ class Metrics:
         for error in Refused.__subclasses__():
             self.refused.labels(error.status)
 
-    def seated(self, panel: str, workers: Sequence[str]) -> None:
-        """Another panel is at work; who is not seated any more is not told of any more."""
+    def seated(self, panel: str, servers: Mapping[str, int]) -> None:
+        """Another panel is at work, whose workers have so many servers each; who is not seated any
+        more is not told of any more."""
         self._panel.clear()
         self._panel.labels(panel, self._version).set(1)
-        for worker in self._workers - set(workers):
+        for worker in self._servers.keys() - servers.keys():
             self.worker.remove(worker)
             for kind in KINDS:
                 self.failures.remove(worker, kind)
-        self._workers = set(workers)
-        for worker, kind in product(workers, KINDS):
+        for worker, replica in _replicas(self._servers) - _replicas(servers):
+            self.replica.remove(worker, replica)
+            for why in get_args(Why):
+                self.replica_calls.remove(worker, replica, why)
+        self._servers = dict(servers)
+        for worker, kind in product(servers, KINDS):
             self.worker.labels(worker)
             self.failures.labels(worker, kind)
+        for (worker, replica), why in product(_replicas(servers), get_args(Why)):
+            self.replica.labels(worker, replica)
+            self.replica_calls.labels(worker, replica, why)
 
     def heard(self, answer: Answer) -> None:
         """One call of a worker is over."""
@@ -156,3 +179,13 @@ class Metrics:
             self.unfamiliar.labels(verdict.language).inc()
         if verdict.confidence is not None:
             self.confidence.observe(verdict.confidence)
+
+
+def _replicas(servers: Mapping[str, int]) -> set[tuple[str, str]]:
+    """Each server of those that have several, by its number."""
+    return {
+        (worker, str(number))
+        for worker, count in servers.items()
+        if count > 1
+        for number in range(1, count + 1)
+    }

@@ -27,7 +27,8 @@ class Breaker:
     """Of one worker, or the `replica` of that number. `is_well` asks it the gateway's own question,
     and gives up by itself.
 
-    With `rests` it rests from the start, until it is found well. Needs a running event loop.
+    With `rests` it rests from the start, until it is found well; `tell` is told when it begins to.
+    Needs a running event loop.
     """
 
     def __init__(
@@ -36,13 +37,14 @@ class Breaker:
         is_well: Callable[[], Awaitable[bool]],
         rests: bool = False,
         replica: int = 1,
+        tell: Callable[[], None] = lambda: None,
     ):
-        self._who, self._is_well = {"worker": worker, "replica": replica}, is_well
-        self._resting, self._looks_at = rests, 0.0
+        self._who, self._is_well, self._tell = {"worker": worker, "replica": replica}, is_well, tell
+        self._resting, self._looks_at = False, 0.0
         self._looking: asyncio.Task[None] | None = None
         self._broken_off, self._answered, self._closed = 0, 0, False
         if rests:
-            self.doubt()
+            self.rest()
 
     @property
     def rests_s(self) -> float | None:
@@ -74,6 +76,12 @@ class Breaker:
         # Not in the context of the request that raised the doubt: its time and trace are its own.
         self._looking = asyncio.create_task(self._look(), context=Context())
 
+    def rest(self) -> None:
+        """Somebody else has found that it answers nobody."""
+        if not self._closed:
+            self._resting = True
+            self.doubt()
+
     def close(self) -> None:
         """Looks no more, and lets it rest no more."""
         self._closed = True
@@ -87,6 +95,7 @@ class Breaker:
             if not self._resting and now - began >= PATIENCE_S:
                 self._resting = True
                 log.warning(json.dumps({"event": "worker_rests"} | self._who))
+                self._tell()
             pause_s = REST_S if self._resting else PATIENCE_S / 4
             self._looks_at = now + pause_s
             await asyncio.sleep(pause_s)

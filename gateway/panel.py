@@ -29,7 +29,7 @@ from gateway.model_server import (
 from gateway.refusals import InvalidCase, TooFewAnswers, UnreadableImage
 from gateway.replicas import Replicas
 from gateway.settings import Settings, WorkerSettings
-from gateway.store.memory import Store, answer_key, keep, recall, salt_of
+from gateway.store.memory import Store, answer_key, keep, mark_of, recall, salt_of
 from gateway.verdict.competence import Cell
 from gateway.verdict.weigh import Judge, in_case_order
 from gateway.watch.metrics import Metrics
@@ -79,6 +79,7 @@ class Panel:
                 metrics,
                 partial(self._is_well, worker),
                 self._own_s(worker),
+                partial(self._warn, worker.name),
                 resting.get(worker.name, ()),
             )
             for worker in settings.seats
@@ -89,6 +90,19 @@ class Panel:
         """Who rests, and in how many seconds it is looked at again."""
         rests = {name: servers.rests_s for name, servers in self.servers.items()}
         return {name: seconds for name, seconds in rests.items() if seconds is not None}
+
+    def rest(self, mark: str) -> None:
+        """Another gateway has found that the server of that mark answers nobody."""
+        for worker in self.settings.seats:
+            for url in worker.urls:
+                if self._mark(worker.name, url) == mark:
+                    self.servers[worker.name].rest(url)
+
+    def _warn(self, name: str, url: str) -> None:
+        self._warning = asyncio.create_task(self.store.warn(self._mark(name, url)))
+
+    def _mark(self, name: str, url: str) -> str:
+        return mark_of("server", [name, url], self.settings.secret_bytes)
 
     def close(self) -> None:
         """Another panel takes its place; open cases are still answered."""

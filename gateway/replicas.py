@@ -39,7 +39,8 @@ log = logging.getLogger("consilium.gateway")
 
 class Replicas:
     """The servers of `worker`; those at `resting` urls rest already. `is_well` asks the one at a
-    url the gateway's own question; a call without a reply in `patience_s` raises a doubt."""
+    url the gateway's own question; a call without a reply in `patience_s` raises a doubt; `tell` is
+    told the url of one that begins to rest."""
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class Replicas:
         metrics: Metrics,
         is_well: Callable[[str], Awaitable[bool]],
         patience_s: float,
+        tell: Callable[[str], None],
         resting: Collection[str] = (),
     ):
         self._name, self._http, self._metrics = worker.name, http, metrics
@@ -56,7 +58,9 @@ class Replicas:
             _Server(
                 str(number),
                 url,
-                Breaker(worker.name, partial(is_well, url), url in resting, number),
+                Breaker(
+                    worker.name, partial(is_well, url), url in resting, number, partial(tell, url)
+                ),
             )
             for number, url in enumerate(worker.urls, 1)
         ]
@@ -76,6 +80,12 @@ class Replicas:
     def resting(self) -> list[str]:
         """The urls of those that rest."""
         return [each.url for each in self._servers if each.breaker.rests_s is not None]
+
+    def rest(self, url: str) -> None:
+        """Another gateway has found that nobody is answered there."""
+        for server in self._servers:
+            if server.url == url:
+                server.breaker.rest()
 
     def close(self) -> None:
         for server in self._servers:

@@ -6,6 +6,7 @@ import logging
 import re
 import time
 from collections.abc import Collection, Mapping
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from gateway.drift import Drift
 from gateway.model_server import Probed, probe
 from gateway.panel import Panel
 from gateway.refusals import InvalidCase
-from gateway.settings import SUMMARISER, Settings, SettingsError, load_settings
+from gateway.settings import SUMMARISER, Settings, SettingsError
 from gateway.shadow import Shadows
 from gateway.store.flights import Flights, Tell
 from gateway.store.memory import keep, key_of, open_store, recall
@@ -34,10 +35,11 @@ log = logging.getLogger("consilium.gateway")
 
 
 class Service:
-    """Answers cases by the panel of its settings, inside `async with`."""
+    """Answers cases by the panel of its settings, inside `async with`; `processes` of them share
+    what may be at work at a time."""
 
-    def __init__(self, settings: Settings, metrics: Metrics):
-        self.settings, self.metrics = settings, metrics
+    def __init__(self, settings: Settings, metrics: Metrics, processes: int = 1):
+        self.settings, self.metrics, self._processes = settings, metrics, processes
         self.store = open_store(settings.panel.store)
         days = settings.feedback.days if settings.feedback else 0
         self.readers = Readers(settings.feedback_folder, days)
@@ -49,14 +51,22 @@ class Service:
     async def __aenter__(self) -> "Service":
         self.http = model_server.new_http_client()
         self._seat(self.settings, resting={})
+        self._hearing = asyncio.create_task(self._hear())
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._hearing.cancel()
         self.panel.close()
         self.shadows.close()
         await self.http.close()
         await self.store.close()
         self.readers.close()
+
+    async def _hear(self) -> None:
+        """Lets rest whom another gateway has found to answer nobody."""
+        async with aclosing(self.store.warnings()) as warnings:
+            async for server in warnings:
+                self.panel.rest(server)
 
     def _seat(self, settings: Settings, resting: Mapping[str, Collection[str]]) -> None:
         self.settings = settings
@@ -65,7 +75,7 @@ class Service:
         self.panel = Panel(settings, self.http, self.store, self.metrics, resting)
         if self._drift.known != _calibrated(settings):
             self._drift = Drift(self.metrics.drift, _calibrated(settings))
-        self._at_work = asyncio.Semaphore(settings.load.max_at_work)
+        self._at_work = asyncio.Semaphore(max(settings.load.max_at_work // self._processes, 1))
         self._found: asyncio.Future[tuple[bool, Probed]] | None = None
         self._found_until = 0.0
 
@@ -76,9 +86,7 @@ class Service:
             SettingsError: the file is not to be used; the old panel stays, and `report` says why.
         """
         try:
-            settings = load_settings(self.settings.file)
-            if settings.panel.store != self.settings.panel.store:
-                raise SettingsError(f"{settings.file}: panel.store: another one needs a restart")
+            settings = self.settings.as_it_is_now()
         except SettingsError as error:
             # It is shown to callers, whom the server's folders do not concern.
             self.reload_error = _without_folders(str(error), self.settings.file.parent)
@@ -86,10 +94,6 @@ class Service:
             raise
         self.reload_error = None
         changes = _changes(self.settings, settings)
-        # The same secret, so that what was kept is found again; and what is kept of readers' words
-        # is what /panel says of it.
-        same = {"secret": self.settings.secret, "feedback": self.settings.feedback}
-        settings = settings.model_copy(update=same)
         log.info(json.dumps({"event": "panel_taken_up", "panel": settings.panel_hash} | changes))
         resting = {name: servers.resting for name, servers in self.panel.servers.items()}
         self.panel.close()
@@ -303,7 +307,7 @@ def _changes(old: Settings, new: Settings) -> dict[str, list[str]]:
         for name in ("panel", "summariser", "limits", "load", "archive")
     ]
     changed = [
-        f"{name}.{key}"
+        f"{name}.{'url' if key == 'urls' else key}"
         for name, one, other in tables
         for key in (dict(one or {}) | dict(other or {}))
         if getattr(one, key, None) != getattr(other, key, None)

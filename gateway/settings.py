@@ -376,6 +376,20 @@ class Settings(_Frozen):
     def feedback_folder(self) -> Path | None:
         return self.file.parent / self.feedback.folder if self.feedback else None
 
+    def as_it_is_now(self) -> "Settings":
+        """What the file says now, with what only a restart changes.
+
+        Raises:
+            SettingsError: the file is not to be used.
+        """
+        now = load_settings(self.file)
+        if now.panel.store != self.panel.store:
+            raise SettingsError(f"{self.file}: panel.store: another one needs a restart")
+        # The same secret, so that what was kept is found again; and what is kept of readers' words
+        # is what /panel says of it.
+        same = {"secret": self.secret, "feedback": self.feedback}
+        return now.model_copy(update=same | {"secret_is_random": self.secret_is_random})
+
     def is_calibrated(self, worker: str) -> bool | None:
         """Whether its voice was; None where all are equal."""
         return worker in self.competence.workers if self.competence else None

@@ -169,12 +169,14 @@ def gateway(
 class GatewayProcess:
     """`python -m gateway`, as it runs outside of tests; signals reach it."""
 
-    def __init__(self, panel: Path, log: Path, environ: Mapping[str, str]):
+    def __init__(
+        self, panel: Path, log: Path, environ: Mapping[str, str], arguments: Sequence[str] = ()
+    ):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url, self._log = f"http://127.0.0.1:{self.port}", log
-        self._command = [sys.executable, "-m", "gateway", "--port", str(self.port)]
+        self._command = [sys.executable, "-m", "gateway", "--port", str(self.port), *arguments]
         self._environ = os.environ | {"CONSILIUM_PANEL": str(panel)} | environ
         self.start()
 
@@ -205,11 +207,14 @@ def gateway_process(
     with contextlib.ExitStack() as running:
 
         def start(
-            workers: Sequence[MockVllm], environ: Mapping[str, str] | None = None, **kwargs: Any
+            workers: Sequence[MockVllm],
+            environ: Mapping[str, str] | None = None,
+            arguments: Sequence[str] = (),
+            **kwargs: Any,
         ) -> GatewayProcess:
             panel = panel_file([worker.url for worker in workers], **kwargs)
             log = tmp_path / f"gateway-{time.monotonic_ns()}.log"
-            process = GatewayProcess(panel, log, environ or {})
+            process = GatewayProcess(panel, log, environ or {}, arguments)
             running.callback(process.stop)
             return process
 

@@ -42,10 +42,11 @@ FLOORS: dict[str, list[str]] = {
         "settings",
         "archive grey replicas",
         "door intake panel summariser",
-        "shadow",
+        "processes shadow",
         "service",
         "out",
         "app",
+        "server",
         "__main__",
     ],
     "models": [

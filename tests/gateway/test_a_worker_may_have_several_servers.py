@@ -28,12 +28,12 @@ class Seat:
     def __init__(self, panel_file, count: int = 2):
         urls = [f"http://s{number}" for number in range(count)]
         worker = load_settings(panel_file([urls]), environ={}).workers[0]
-        self.metrics = Metrics("0")
+        self.metrics, self.told = Metrics("0"), list[str]()
         self.slow: dict[str, float] = {}
         self.failing: dict[str, CallFailed] = {}
         self.asked: list[str] = []
         self.dropped: list[str] = []
-        self.servers = Replicas(worker, None, self.metrics, self._is_well, 10)  # type: ignore[arg-type]
+        self.servers = Replicas(worker, None, self.metrics, self._is_well, 10, self.told.append)  # type: ignore[arg-type]
 
     async def _is_well(self, url: str) -> bool:
         return self._name(url) not in self.failing
@@ -130,7 +130,7 @@ async def test_who_is_overtaken_three_times_is_looked_at(seat, monkeypatch):
     for _ in range(breaker.BROKEN_OFF):
         await two.call()
         await settle()
-    assert two.servers.resting == [f"http://{home}"] and two.servers.rests_s is None
+    assert two.servers.resting == two.told == [f"http://{home}"] and two.servers.rests_s is None
     asked = two.asked.count(home)
     await two.call()
     assert two.asked.count(home) == asked

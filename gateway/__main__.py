@@ -30,6 +30,8 @@ def main() -> None:
         "--workers", type=int, default=1, metavar="N", help="so many processes, through one Redis"
     )
     options = arguments.parse_args()
+    if options.workers < 1:
+        arguments.error("--workers: at least 1")
     try:
         settings = load_settings()
         if not (_is_loopback(options.host) or settings.keys or options.without_keys):

@@ -41,8 +41,7 @@ class Siblings:
 
     def reload(self) -> None:
         """All of them take up panel.toml as it is now."""
-        if parent := multiprocessing.parent_process():
-            os.kill(parent.pid or 0, signal.SIGHUP)
+        os.kill(os.getppid(), signal.SIGHUP)
 
 
 Serve = Callable[[Settings, Siblings, socket], None]
@@ -72,19 +71,16 @@ class Processes:
                 wait([process.sentinel for process in self._running])
                 for process in [each for each in self._running if not each.is_alive()]:
                     self._running.remove(process)
-                    inside.forget(process.pid or 0)
-                    mark_process_dead(process.pid, folder)
-                    if self._stopping:
-                        continue
-                    if process.exitcode:
-                        log.warning(
-                            json.dumps({"event": "process_ended", "status": process.exitcode})
-                        )
-                    if (process.exitcode or 0) > 0:
-                        status = process.exitcode or 0
-                        self._tell(signal.SIGTERM, None)
-                    else:
-                        self._start(siblings)
+                    inside.forget(_pid(process))
+                    mark_process_dead(_pid(process), folder)  # type: ignore[no-untyped-call]
+                    if not self._stopping:
+                        ended = process.exitcode or 0  # a signal's number is below 0
+                        log.warning(json.dumps({"event": "process_ended", "status": ended}))
+                        if ended > 0:
+                            status = ended
+                            self._tell(signal.SIGTERM, None)
+                        else:
+                            self._start(siblings)
         return status
 
     def _start(self, siblings: Siblings) -> None:
@@ -92,6 +88,8 @@ class Processes:
         process = multiprocessing.get_context("spawn").Process(target=self._serve, args=arguments)
         process.start()
         self._running.append(process)
+        if self._stopping:  # since it was begun to be started
+            self._tell(signal.SIGTERM, None)
 
     def _tell(self, number: int, frame: FrameType | None) -> None:
         """A signal to this process is one to all. Whom a SIGHUP meets before he listens for it, it
@@ -102,6 +100,10 @@ class Processes:
         else:
             number, self._stopping = signal.SIGTERM, True
         for process in list(self._running):
-            with suppress(ProcessLookupError):
-                if process.pid and process.exitcode is None:
-                    os.kill(process.pid, number)
+            if process.exitcode is None:
+                os.kill(_pid(process), number)
+
+
+def _pid(process: BaseProcess) -> int:
+    assert process.pid is not None  # it was started
+    return process.pid

@@ -96,7 +96,7 @@ class RedisStore:
     async def warnings(self) -> AsyncGenerator[str, None]:
         while True:
             try:
-                async with self._redis.pubsub() as heard:  # type: ignore[no-untyped-call]
+                async with self._redis.pubsub() as heard:
                     await heard.subscribe(WARNINGS)
                     async for message in heard.listen():
                         if message["type"] == "message":

@@ -17,7 +17,10 @@ URL = f"http://127.0.0.1:{PORT}"
 
 @contextlib.contextmanager
 def gateway(
-    workers: Sequence[str], panel: str, environ: dict[str, str] | None = None
+    workers: Sequence[str],
+    panel: str,
+    environ: dict[str, str] | None = None,
+    arguments: Sequence[str] = (),
 ) -> Iterator[int]:
     """Listens at URL inside the block; gives its process id. `panel` is the table [panel]. Every
     case may ask something new: nothing is asked over grey behind it, which the next would feel."""
@@ -25,7 +28,7 @@ def gateway(
         file = Path(folder) / "panel.toml"
         file.write_text(panel_file(workers, panel))
         process = subprocess.Popen(
-            [sys.executable, "-m", "gateway", f"--port={PORT}"],
+            [sys.executable, "-m", "gateway", f"--port={PORT}", *arguments],
             env=os.environ | {"CONSILIUM_PANEL": str(file)} | (environ or {}),
             stderr=subprocess.DEVNULL,
         )

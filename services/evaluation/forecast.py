@@ -9,15 +9,19 @@ careful beyond it, since a server that batches would take more at a time.
 
 import math
 import random
+from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import simpy
 
-from gateway.settings import SUMMARISER, Settings, WorkerSettings
+from gateway.replicas import AT_LEAST, HEDGED_SHARE, MOST_SAVED, WINDOW
+from gateway.settings import SUMMARISER, Settings
 from services.evaluation.stored_run import EvaluationError, read_outcomes, read_run
 
 CASES = 10_000  # simulated at each rate
@@ -135,26 +139,52 @@ def foretell(
 
 
 class _Seat:
-    """One worker's servers, or the summariser's."""
+    """One worker's servers, or the summariser's; `took` are the seconds of its calls in the run."""
 
-    def __init__(self, env: simpy.Environment, servers: int, at_once: int, deadline_s: float):
-        self.env, self.deadline_s = env, deadline_s
-        self.servers = [simpy.Resource(env, at_once) for _ in range(servers)]
+    def __init__(
+        self,
+        env: simpy.Environment,
+        lot: random.Random,
+        took: Sequence[float],
+        at_once: int,
+        servers: int = 1,
+        deadline_s: float = math.inf,
+    ):
+        self._env, self._lot, self._took, self._deadline_s = env, lot, took, deadline_s
+        self._servers = [simpy.Resource(env, at_once) for _ in range(servers)]
+        self._lately, self._hedges = deque[float](maxlen=WINDOW), 0.0
         self.slots, self.worked_s = servers * at_once, 0.0
 
     def ask(self, seconds: float) -> Waiting:
-        """One call; its value is whether it was answered before the deadline."""
-        give_up_at = self.env.now + self.deadline_s
-        server = min(self.servers, key=lambda each: each.count + len(each.queue))
+        """One call; its value is whether it was answered before the deadline. As in
+        gateway/replicas.py, a slow one is brought to a second server too."""
+        first, *others = sorted(self._servers, key=lambda each: each.count + len(each.queue))
+        began, deadline = self._env.now, self._env.timeout(self._deadline_s)
+        calls = [self._env.process(self._served(first, seconds))]
+        self._hedges = min(self._hedges + HEDGED_SHARE, MOST_SAVED)
+        if others and len(self._lately) >= AT_LEAST:
+            slow_s = sorted(self._lately)[int(len(self._lately) * (1 - HEDGED_SHARE))]
+            yield calls[0] | deadline | self._env.timeout(slow_s)
+            if calls[0].is_alive and not deadline.processed and self._hedges >= 1:
+                self._hedges -= 1
+                again_s = self._lot.choice(self._took)
+                calls.append(self._env.process(self._served(others[0], again_s)))
+        yield self._env.any_of([*calls, deadline])
+        self._lately.append(self._env.now - began)
+        answered = not all(call.is_alive for call in calls)
+        for call in calls:
+            if call.is_alive:
+                call.interrupt()
+        return answered
+
+    def _served(self, server: simpy.Resource, seconds: float) -> Waiting:
         with server.request() as turn:
-            if not turn.triggered:
-                yield turn | self.env.timeout(self.deadline_s)
-            if not turn.triggered:
-                return False
-            left_s = give_up_at - self.env.now
-            yield self.env.timeout(min(seconds, left_s))
-            self.worked_s += min(seconds, left_s)
-            return seconds <= left_s
+            began = math.inf
+            with suppress(simpy.Interrupt):
+                yield turn
+                began = self._env.now
+                yield self._env.timeout(seconds)
+            self.worked_s += max(self._env.now - began, 0.0)
 
 
 class _Simulation:
@@ -165,12 +195,17 @@ class _Simulation:
         self._lot = random.Random(0)  # the same forecast each time
         self._took, self._demand = took, demand
         self._quorum = settings.panel.quorum
+        seat = partial(_Seat, self._env, self._lot, at_once=demand.at_once)
         self._seats = {
-            worker.name: _Seat(self._env, 1, demand.at_once, _deadline_s(worker, settings))
+            worker.name: seat(
+                [each.workers[worker.name] for each in took if worker.name in each.workers],
+                servers=len(worker.urls),
+                deadline_s=min(worker.deadline_s or math.inf, settings.panel.deadline_s),
+            )
             for worker in settings.workers
         }
         if settings.summariser:
-            self._seats[SUMMARISER] = _Seat(self._env, 1, demand.at_once, math.inf)
+            self._seats[SUMMARISER] = seat([each.summary for each in took])
         at_work = settings.load.max_at_work
         self._most_inside = at_work + settings.load.max_waiting
         self._slots = min(at_work, demand.at_once) if demand.one_machine else at_work
@@ -236,7 +271,3 @@ class _Simulation:
                 yield from self._seats[SUMMARISER].ask(took.summary)
             self._worked_s += self._env.now - began
         return is_enough
-
-
-def _deadline_s(worker: WorkerSettings, settings: Settings) -> float:
-    return min(worker.deadline_s or math.inf, settings.panel.deadline_s)

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from gateway.settings import Settings
+from gateway.settings import Settings, WorkerSettings
 from models.assets import is_hub_id
 from services.running.containers import (
     CACHE,
@@ -119,9 +119,11 @@ def _check(settings: Settings, seats: dict[str, Seat], gpus: int | None) -> None
                 "name must be: at most 63 of a-z, 0-9 and -, and no - at its end; rename it."
             )
     for name, seat in every_seat(settings).items():
-        if name not in seats and _is_loopback(urlsplit(seat.url).hostname or ""):
+        urls = seat.urls if isinstance(seat, WorkerSettings) else (seat.url,)
+        own = [url for url in urls if _is_loopback(urlsplit(url).hostname or "")]
+        if own and name not in seats:
             raise KubernetesError(
-                f"panel.toml: {name}: url: {seat.url} would be the gateway's own pod; write the "
+                f"panel.toml: {name}: url: {own[0]} would be the gateway's own pod; write the "
                 f"address of the seat that serves it, such as http://worker-NAME:{ENGINE_PORT}."
             )
     for name, seat in seats.items():

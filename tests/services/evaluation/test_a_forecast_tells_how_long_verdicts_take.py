@@ -27,13 +27,14 @@ def few_cases(monkeypatch: pytest.MonkeyPatch) -> None:
 def panel(tmp_path: Path) -> Callable[..., Settings]:
     """Workers a and b, of whom both are needed; `more` follows the table of the second."""
 
-    def write(more: str = "", deadline_s: float = 600) -> Settings:
+    def write(more: str = "", first: str = "") -> Settings:
         seats = "".join(
-            f'[[worker]]\nname = "{name}"\nfamily = "f"\nmodel = "m"\nprompt = "{{question}}"\n'
-            for name in "ab"
+            f'[[worker]]\nname = "{name}"\nfamily = "f"\nmodel = "m"\n'
+            f'prompt = "{{question}}"\n{own}\n'
+            for name, own in (("a", first), ("b", more))
         )
         file = tmp_path / "panel.toml"
-        file.write_text(f"[panel]\ndeadline_s = {deadline_s}\n{seats}{more}\n")
+        file.write_text(f"[panel]\ndeadline_s = 600\n{seats}")
         return load_settings(file, {})
 
     return write
@@ -104,6 +105,19 @@ def test_what_was_asked_before_keeps_nobody_at_work(panel: Callable[..., Setting
 
     assert told.busy == pytest.approx(0.25, abs=0.03)
     assert told.p50_s == pytest.approx(0.25)
+
+
+def test_a_second_server_is_asked_where_the_first_is_slow(panel: Callable[..., Settings]) -> None:
+    """One call in fifty takes twenty times as long: with two servers hardly anybody waits for it,
+    and they hardly work more."""
+    took = [*one(1.0) * 49, *one(20.0)]
+    urls = 'url = ["http://x:1", "http://x:2"]'
+    alone = forecast(panel(), took, Demand(0.5, 8))
+    hedged = forecast(panel(first=urls), took, Demand(0.5, 8))
+
+    assert alone.p99_s == pytest.approx(20)
+    assert hedged.p99_s < 0.3 * alone.p99_s
+    assert hedged.p50_s == pytest.approx(1.0)
 
 
 def test_on_one_machine_cases_wait_for_cases(panel: Callable[..., Settings]) -> None:

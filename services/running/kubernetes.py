@@ -128,7 +128,7 @@ def _check(settings: Settings, seats: dict[str, Seat], gpus: int | None) -> None
             )
     for name, seat in seats.items():
         folders = [str(each) for each in adapters(seat, name).values()]
-        folders += [seat.model] if Path(seat.model).is_dir() else []
+        folders += [] if _is_everywhere(seat.model) else [seat.model]
         if folders:
             raise KubernetesError(
                 f"panel.toml: {name}: {', '.join(folders)} lies on this machine and on no node; "
@@ -156,6 +156,12 @@ def _check(settings: Settings, seats: dict[str, Seat], gpus: int | None) -> None
             f"{sum(wanted.values())} GPUs and there are {gpus}: Kubernetes gives one to one pod "
             "alone. Give more, or seat adapters of one base on one engine."
         )
+
+
+def _is_everywhere(model: str) -> bool:
+    """Whether a node has it in the engine's image, or can fetch it."""
+    named = model.startswith(("zoo:", "base:")) or is_hub_id(model)
+    return named and not Path(model).is_dir()
 
 
 def _is_loopback(host: str) -> bool:

@@ -224,6 +224,12 @@ def test_another_panel_is_another_config_map(tmp_path: Path) -> None:
         ('name = "mobilenet"', 'name = "mobilenet-"', "is no DNS label.* rename it"),
         ('name = "mobilenet"', f'name = "{LONG}"', "at most 63"),
         ("zoo:mobilenet", str(ROOT), "lies on this machine and on no node"),
+        ("zoo:mobilenet", "/not/here/yet", "lies on this machine and on no node"),
+        (
+            'name = "mobilenet"',
+            'name = "mobilenet"\nurl = ["http://worker-polyglot:8100", "http://[::1]:8102"]',
+            r"\[::1\]:8102 would be the gateway's own pod",
+        ),
         ("engine = { max-model-len = 4096 }", ADAPTER, "adapters/a lies on this machine"),
         (
             'name = "mobilenet"',

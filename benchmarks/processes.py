@@ -23,13 +23,13 @@ from benchmarks.serving import URL, gateway
 BAR = 1.1
 TURNS = 3
 AT_ONCE = 8
-WARM_UP = 40
+WARM_UP = 200  # each process has its own first cases, and grows its own memory
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--store", required=True)
-    arguments.add_argument("--cases", type=int, default=400)
+    arguments.add_argument("--cases", type=int, default=300)
     options = arguments.parse_args()
     mocks = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.overhead", "--mocks"], stdout=subprocess.PIPE, text=True

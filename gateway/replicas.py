@@ -67,7 +67,7 @@ class Replicas:
         self._seconds = deque[float](maxlen=WINDOW)
         self._hedges = 0.0
         self._looking: asyncio.Task[None] | None = None
-        self._look_again_at = 0.0
+        self._look_again_at, self._has_looked = 0.0, False
 
     @property
     def rests_s(self) -> float | None:
@@ -90,8 +90,6 @@ class Replicas:
     def close(self) -> None:
         for server in self._servers:
             server.breaker.close()
-        if self._looking:
-            self._looking.cancel()
 
     async def first_good(self, image: str, ask: Ask) -> Completion:
         """What `ask` brings of the server, or of the two, that it is called with. `image` is the
@@ -154,6 +152,7 @@ class Replicas:
                 line = {"event": "replica_left_out", "worker": self._name, "replica": server.number}
                 log.warning(json.dumps(line | {"why": left_out}))
             server.left_out = left_out
+        self._has_looked = True
 
     def report(self) -> dict[str, Any]:
         """How they were when they were last looked at, by the fields of contract.Seat."""
@@ -178,12 +177,11 @@ class Replicas:
 
     async def _know_models(self) -> None:
         """Waits for the first look alone; the later ones are taken beside the calls."""
-        is_first = self._looking is None
         if time.monotonic() >= self._look_again_at:
             self._look_again_at = time.monotonic() + LOOK_EVERY_S
             # Not in the context of a request: its time and trace are its own.
             self._looking = asyncio.create_task(self.look(), context=Context())
-        if is_first and self._looking:
+        if self._looking and not self._has_looked:
             await asyncio.shield(self._looking)
 
     def _begun(self, server: "_Server", ask: Ask, why: Why) -> "asyncio.Task[Completion]":

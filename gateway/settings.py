@@ -2,9 +2,9 @@
 
 The file says who sits on the panel. The environment overrides URLs and secrets only:
 CONSILIUM_WORKER_<NAME>_URL (several with commas), CONSILIUM_SUMMARISER_URL, CONSILIUM_STORE,
-CONSILIUM_SECRET (or CONSILIUM_SECRET_FILE, which holds it) and CONSILIUM_KEYS, the file of API keys;
-CONSILIUM_PANEL names the panel file. CONSILIUM_ARCHIVE_AUTHORIZATION is the Authorization header
-that the archive wants.
+CONSILIUM_SECRET (or CONSILIUM_SECRET_FILE, which holds it) and CONSILIUM_KEYS, the file of API
+keys; CONSILIUM_PANEL names the panel file. CONSILIUM_ARCHIVE_AUTHORIZATION is the Authorization
+header that the archive wants.
 """
 
 import hashlib

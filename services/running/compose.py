@@ -25,6 +25,7 @@ from services.running.containers import (
     REDIS,
     REDIS_IMAGE,
     US,
+    Plain,
     command_of,
     engine_environment,
     gateway_environment,
@@ -47,13 +48,6 @@ CONFINED: dict[str, Any] = {
     "cap_drop": ["ALL"],
     "security_opt": ["no-new-privileges:true"],
 }
-
-
-class _Plain(yaml.SafeDumper):
-    """Writes what services share in full each time: an anchor spares lines, not readers."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
 
 
 def compose(
@@ -102,7 +96,7 @@ def compose(
             "certificate_key": {"file": "./deploy/tls/certificate.key"},
         },
     }
-    return HEADER + yaml.dump(document, Dumper=_Plain, sort_keys=False, width=100)
+    return HEADER + yaml.dump(document, Dumper=Plain, sort_keys=False, width=100)
 
 
 def write(

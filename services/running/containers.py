@@ -4,6 +4,9 @@ some, of Docker Compose or of Kubernetes."""
 import math
 import os
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from gateway.settings import SUMMARISER, Settings
 from gateway.verdict.grey_answers import beside
@@ -23,6 +26,13 @@ REDIS = (
     *("--maxmemory", "256mb"),
     *("--maxmemory-policy", "allkeys-lru"),
 )
+
+
+class Plain(yaml.SafeDumper):
+    """Writes what containers share in full each time: an anchor spares lines, not readers."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def host_of(name: str) -> str:

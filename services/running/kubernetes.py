@@ -26,6 +26,7 @@ from services.running.containers import (
     REDIS,
     REDIS_IMAGE,
     US,
+    Plain,
     command_of,
     engine_environment,
     gateway_environment,
@@ -66,7 +67,8 @@ class KubernetesError(Exception):
 
 def write(settings: Settings, path: Path, registry: str, gpus: int | None) -> None:
     """One file for `kubectl apply`; raises as `manifests` does."""
-    text = yaml.safe_dump_all(manifests(settings, registry, gpus), sort_keys=False, width=100)
+    documents = manifests(settings, registry, gpus)
+    text = yaml.dump_all(documents, Dumper=Plain, sort_keys=False, width=100)
     path.write_text(HEADER + text, encoding="utf-8")
 
 

@@ -7,10 +7,11 @@ from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
+import yaml
 
 from gateway.settings import Settings, load_settings
 from services.running.engine import EngineError, local_seats, remembers
-from services.running.kubernetes import KubernetesError, manifests
+from services.running.kubernetes import KubernetesError, manifests, write
 from tests.services.running.test_compose_describes_the_panel import settings_with
 
 ROOT = Path(__file__).parents[3]
@@ -271,6 +272,16 @@ def test_more_than_a_config_map_holds_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(KubernetesError, match="1048577 bytes"):
         manifests(settings_with(tmp_path))
+
+
+def test_the_file_says_all_of_it_in_full(changed: Callable[..., Settings], tmp_path: Path) -> None:
+    settings = changed()
+
+    write(settings, tmp_path / "kubernetes.yaml", "", None)
+
+    text = (tmp_path / "kubernetes.yaml").read_text("utf-8")
+    assert list(yaml.safe_load_all(text)) == manifests(settings)
+    assert "&id" not in text
 
 
 def test_an_audit_is_kept_where_every_gateway_may_write(changed: Callable[..., Settings]) -> None:

@@ -10,6 +10,7 @@ import ctypes
 import logging
 import math
 import multiprocessing
+import os
 import signal
 import socket
 import sys
@@ -47,6 +48,7 @@ class Server(uvicorn.Server):
                 timeout_keep_alive=KEEP_ALIVE_S,
             )
         )
+        self._parent = multiprocessing.parent_process()
         self._app, self._drain_s, self._stop_at = app, drain_s, math.inf
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -57,9 +59,8 @@ class Server(uvicorn.Server):
         self._stop_at = time.monotonic() + self._drain_s
 
     async def on_tick(self, counter: int) -> bool:
-        parent = multiprocessing.parent_process()
-        if parent and not parent.is_alive():  # nobody else would ever stop it
-            self.handle_exit(signal.SIGTERM, None)
+        if self._parent and os.getppid() != self._parent.pid:  # nobody else would ever stop it
+            self.should_exit = True
         if time.monotonic() >= self._stop_at:
             self.should_exit = True
         return await super().on_tick(counter)

@@ -23,7 +23,7 @@ REST_S = 10.0
 ALONE_S = 30
 # A gateway that dies in the middle of a case holds up the same case elsewhere for so long; one that
 # lives says so three times as often.
-LEASE_S = 3.0
+LEASE_S = 10.0
 WARNINGS = "consilium:resting"
 
 log = logging.getLogger("consilium.gateway")

@@ -20,22 +20,25 @@ from tests.processes import still_running
 pytestmark = pytest.mark.alone
 
 
+CALLER = httpx.Client(timeout=60, trust_env=False)  # one: to make one takes a while
+
+
 def asked(url: str, question: str) -> int | str:
     """The status; or that the connection was lost."""
     try:
-        return httpx.post(f"{url}/vqa", json=CASE | {"question": question}, timeout=30).status_code
+        return CALLER.post(f"{url}/vqa", json=CASE | {"question": question}).status_code
     except httpx.TransportError:
         return "lost"
 
 
 def metric(url: str, name: str) -> float:
-    lines = httpx.get(f"{url}/metrics", timeout=60).text.splitlines()
+    lines = CALLER.get(f"{url}/metrics").text.splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
 
 
 def test_two_processes_are_one_gateway(vllm, gateway_process, redis_server, panel_file):
     """One pair of processes, for it costs seconds to start."""
-    worker = vllm("yes", delay_s=lambda: 0.5)
+    worker = vllm("yes", delay_s=1.0)
     panel = f'quorum = 1\nstore = "{redis_server.url}"'
     load = "max_at_work = 4\nmax_waiting = 2\ndrain_s = 0"
     gateway = gateway_process([worker], panel=panel, load=load, arguments=["--workers", "2"])
@@ -58,7 +61,7 @@ def test_two_processes_are_one_gateway(vllm, gateway_process, redis_server, pane
         # One is killed with cases open: those are lost, and nothing else is.
         first, second = children()
         open_cases = [callers.submit(asked, url, f"open {n}?") for n in range(6)]
-        until(lambda: len(worker.requests) == 11)
+        until(lambda: len(worker.requests) >= 9)
         first.kill()
         ended = Counter(case.result() for case in open_cases)
         assert ended["lost"] == len(open_cases) - ended[200]
@@ -69,9 +72,9 @@ def test_two_processes_are_one_gateway(vllm, gateway_process, redis_server, pane
 
     # A new panel is taken up by all.
     panel_file([worker.url] * 2, panel=panel, load=load)
-    assert httpx.post(f"{url}/panel/reload").status_code == 200
+    assert CALLER.post(f"{url}/panel/reload").status_code == 200
     panels = [f"{url}/panel"] * 8
-    until(lambda: {len(httpx.get(each, timeout=60).json()["workers"]) for each in panels} == {2})
+    until(lambda: {len(CALLER.get(each).json()["workers"]) for each in panels} == {2})
     processes = children()
     gateway.process.send_signal(signal.SIGTERM)
     assert gateway.process.wait(timeout=20) == 0
@@ -133,7 +136,7 @@ def test_who_rests_in_one_gateway_rests_in_all_that_share_a_redis(
     one, two = (gateway([ill, vllm("yes")], panel=panel, environ=environ) for _ in "ab")
 
     def rests(url: str) -> bool:
-        return httpx.get(f"{url}/panel").json()["workers"][0]["resting_s"] is not None
+        return CALLER.get(f"{url}/panel").json()["workers"][0]["resting_s"] is not None
 
     assert not rests(two)
     for number in range(breaker.BROKEN_OFF):

@@ -174,7 +174,7 @@ class Service:
                     name=worker.name,
                     family=worker.family,
                     languages=worker.languages,
-                    max_images=worker.max_images,
+                    max_images=settings.takes(worker),
                     calibrated=settings.is_calibrated(worker.name),
                     **panel.servers[worker.name].report(),
                 )

@@ -38,7 +38,7 @@ FLOORS: dict[str, list[str]] = {
         "refusals",
         "case",
         "watch verdict",
-        "breaker drift model_server store",
+        "breaker drift each_image model_server store",
         "settings",
         "archive grey replicas",
         "door intake panel summariser",

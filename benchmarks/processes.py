@@ -41,7 +41,9 @@ def main() -> None:
         for turn in range(TURNS):
             for count, found in spent.items():
                 panel = f'quorum = 2\nstore = "{options.store}"'
-                with gateway(workers, panel, arguments=[f"--workers={count}"]) as process:
+                with gateway(
+                    workers, panel, program=("-m", "gateway", f"--workers={count}")
+                ) as process:
                     name = f"{turn} {count}"
                     found.append(asyncio.run(measured(process, name, options.cases)))
                 print(f"{count} process(es): {1000 * found[-1]:.2f} ms of processor time a case")

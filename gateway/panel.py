@@ -106,6 +106,11 @@ class Panel:
     def _mark(self, name: str, url: str) -> str:
         return mark_of("server", [name, url], self.settings.secret_bytes)
 
+    def doubt_the_silent(self) -> None:
+        """Somebody wants to know how they are: who has not been heard for a while is asked."""
+        for servers in self.servers.values():
+            servers.doubt_the_silent()
+
     def close(self) -> None:
         """Another panel takes its place; open cases are still answered."""
         for servers in self.servers.values():

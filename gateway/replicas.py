@@ -87,6 +87,11 @@ class Replicas:
             if server.url == url:
                 server.breaker.rest()
 
+    def doubt_the_silent(self) -> None:
+        """Somebody wants to know how they are: who has not been heard for a while is asked."""
+        for server in self._servers:
+            server.breaker.doubt_if_silent()
+
     def close(self) -> None:
         for server in self._servers:
             server.breaker.close()

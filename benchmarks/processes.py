@@ -10,15 +10,13 @@ times that with one.
 import argparse
 import asyncio
 import json
-import subprocess
-import sys
 
 import aiohttp
 import numpy as np
 import psutil
 
-from benchmarks.overhead import MULTIPART, form, photograph
 from benchmarks.serving import URL, gateway
+from benchmarks.traffic import MULTIPART, NUMBER, form, photograph, workers
 
 BAR = 1.1
 TURNS = 3
@@ -31,25 +29,16 @@ def main() -> None:
     arguments.add_argument("--store", required=True)
     arguments.add_argument("--cases", type=int, default=300)
     options = arguments.parse_args()
-    mocks = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.overhead", "--mocks"], stdout=subprocess.PIPE, text=True
-    )
-    assert mocks.stdout is not None
-    workers = json.loads(mocks.stdout.readline())
     spent: dict[int, list[float]] = {1: [], 2: []}
-    try:
+    with workers(3) as urls:
         for turn in range(TURNS):
             for count, found in spent.items():
                 panel = f'quorum = 2\nstore = "{options.store}"'
-                with gateway(
-                    workers, panel, program=("-m", "gateway", f"--workers={count}")
-                ) as process:
+                program = ("-m", "gateway", f"--workers={count}")
+                with gateway(urls, panel, program=program) as process:
                     name = f"{turn} {count}"
                     found.append(asyncio.run(measured(process, name, options.cases)))
                 print(f"{count} process(es): {1000 * found[-1]:.2f} ms of processor time a case")
-    finally:
-        mocks.terminate()
-        mocks.wait()
     middle = {count: float(np.median(found)) for count, found in spent.items()}
     ratio = middle[2] / middle[1]
     print(f"two over one: {ratio:.2f} (at most {BAR:g}); {options.cases} cases a turn")
@@ -59,14 +48,14 @@ def main() -> None:
 
 async def measured(process: int, name: str, cases: int) -> float:
     """Processor seconds of a case, in the process and its children; every question is a new one."""
-    image = photograph()
+    body = form(photograph(500))
     at_once = asyncio.Semaphore(AT_ONCE)
 
     async def ask(number: int) -> None:
-        body = form(number, image).replace(b"Case ", f"Case {name} ".encode())
+        own = body.replace(NUMBER, f"{name} {number}".encode())
         async with (
             at_once,
-            http.post(f"{URL}/vqa", data=body, headers={"content-type": MULTIPART}) as response,
+            http.post(f"{URL}/vqa", data=own, headers={"content-type": MULTIPART}) as response,
         ):
             response.raise_for_status()
             await response.read()

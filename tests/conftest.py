@@ -177,7 +177,7 @@ class GatewayProcess:
             self.port = probe.getsockname()[1]
         self.url, self._log = f"http://127.0.0.1:{self.port}", log
         self._command = [sys.executable, "-m", "gateway", "--port", str(self.port), *arguments]
-        self._environ = os.environ | {"CONSILIUM_PANEL": str(panel)} | environ
+        self._environ = os.environ | {"CONSILIUM_PANEL": str(panel)} | dict(environ)
         self.start()
 
     @property

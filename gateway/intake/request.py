@@ -307,6 +307,9 @@ async def _form_of(request: Request, body: bytes, limits: Limits) -> _Form:
         yield body
 
     _, parameters = parse_options_header(request.headers["content-type"])
+    # What was cut off is left out by the parser: a case might be answered without its last image.
+    if b"--" + parameters.get(b"boundary", b"") + b"--" not in body:
+        raise MalformedRequest("The form is cut short: its last boundary is missing. Send it whole.")
     # RFC 7578 knows no other, and some that Python knows decode to no text at all.
     if parameters.get(b"charset", b"utf-8").lower() != b"utf-8":
         raise UnsupportedMedia("Send the form in UTF-8, without another charset.")
@@ -491,8 +494,8 @@ def _check_fields(fields: CaseFields, limits: Limits) -> Language:
         if len(text) > max_chars:
             raise InvalidCase(f"{name}: {len(text)} characters; send at most {max_chars}.")
         _check_whole(name, text)
-    if not fields.question.strip():
-        raise InvalidCase("question: it is blank; ask something.")
+    if not any(map(str.isalnum, fields.question)):
+        raise InvalidCase("question: it is blank, or has no word; ask something.")
     language = asked_in(fields.question, fields.language)
     meant = meanings(fields.choices or (), language, fields.question)
     if () in meant or any(len(same) > 1 for same in meant.values()):

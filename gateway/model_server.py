@@ -56,7 +56,7 @@ AROUND_ANSWER = re.compile(
 UNSEEN = {"Cc", "Cf"}  # controls, and marks of no width
 END_TOKENS = re.compile(r"(?:\s*(?:</s>|<eos>|<pad>|<end_of_\w+>|<[|｜][\w▁]+[|｜]>))+\s*$", re.I)
 
-# What a model says that has been taught to leave medicine alone. "I cannot see an effusion" answers.
+# How a model says that it will not answer. "I cannot see an effusion" does answer.
 DECLINED = re.compile(
     r"\A(?:(?:i(?:'m| am) (?:very )?sorry|sorry|i apologi[sz]e|unfortunately)[,.;]?\s(?:but )?)?"
     r"(?:as an ai\b|i(?: can(?:not|'t| not)|(?:'m| am) (?:unable|not able) to)\s"

@@ -175,7 +175,10 @@ async def case_of(draft: Draft, settings: Settings, archive: Archive | None, ten
     else:
         pictures = await _each(draft.images)
     for position, picture in enumerate(pictures):
-        _check_shape(picture.size, _place(position, len(pictures)), settings.limits)
+        place = _place(position, len(pictures))
+        _check_shape(picture.size, place, settings.limits)
+        if settings.limits.burned_in:
+            pictures[position] = await off_loop(partial(_heeded, picture, place, settings.limits))
     return Case(
         id=uuid.uuid4().hex,
         question=fields.question.strip(),
@@ -219,6 +222,16 @@ async def _of_series(draft: Draft, settings: Settings, archive: Archive | None) 
         window, source = fields.dicomweb.window, sources.Archived(archive, fields.dicomweb)
     room = min(limits.max_images, settings.most_images(draft.language, fields.options.workers))
     return await volume.pictures_of(source, fields.slices, window, room, limits)
+
+
+def _heeded(picture: CaseImage, place: str, limits: Limits) -> CaseImage:
+    """As its burned-in text leaves it."""
+    if limits.burned_in is None:
+        return picture
+    # Imported where it is used: few gateways look for text.
+    from gateway.intake import burned_in
+
+    return burned_in.heeded(picture, place, limits.burned_in)
 
 
 def _at_once(work: Coroutine[Any, Any, T]) -> T:
@@ -309,7 +322,9 @@ async def _form_of(request: Request, body: bytes, limits: Limits) -> _Form:
     _, parameters = parse_options_header(request.headers["content-type"])
     # What was cut off is left out by the parser: a case might be answered without its last image.
     if b"--" + parameters.get(b"boundary", b"") + b"--" not in body:
-        raise MalformedRequest("The form is cut short: its last boundary is missing. Send it whole.")
+        raise MalformedRequest(
+            "The form is cut short: its last boundary is missing. Send it whole."
+        )
     # RFC 7578 knows no other, and some that Python knows decode to no text at all.
     if parameters.get(b"charset", b"utf-8").lower() != b"utf-8":
         raise UnsupportedMedia("Send the form in UTF-8, without another charset.")
@@ -396,6 +411,7 @@ def _preview(form: _Form, limits: Limits) -> Preview:
     place = _place(0, 1)
     image = only_pixels(sent.data, place, sent.frame, sent.window)
     _check_shape(image.size, place, limits)
+    image = _heeded(image, place, limits)
     return Preview(
         picture=image.uri.decode(),
         shown=image.shown,

@@ -246,8 +246,8 @@ SPANISH = Words(
     place=re.compile(r"^(?:ubicad[oa] |localizad[oa] )?(?:en|dentro de) (?:el |la |los |las )?"),
     joins=re.compile(r" y | e "),
     fillers=_set(
-        "el la los las lo un una unos unas es son está están fue era hay ha han se de del en al a con "
-        "que esto esta este estas estos eso imagen imágenes foto figura observa observan ve ven "
+        "el la los las lo un una unos unas es son está están fue era hay ha han se de del en al a "
+        "con que esto esta este estas estos eso imagen imágenes foto figura observa observan ve ven "
         "aprecia aprecian visualiza visualizan muestra muestran muestre visible visibles presente "
         "presentes presencia evidencia evidencias signo signos signos alguna algún algunos tiene "
         "tienen contiene contienen existe existen aparece aparecen según puede ver basado usó usa "

@@ -117,6 +117,8 @@ def test_an_answer_without_logprobs_has_no_confidence(vllm, gateway):
 
 
 TOKEN = {"token": "yes", "logprob": -0.1}
+
+
 def test_who_sees_nothing_has_answered(vllm, gateway):
     """It is no refusal; and a control character in an answer makes it no other answer."""
     url = gateway([vllm("I cannot see an effusion."), vllm("No.\x00"), vllm("\u2060no")])

@@ -264,11 +264,12 @@ COUNT: dict[Language, str] = {
 }
 COUNTED: dict[Language, str] = {
     "en": "3|>3|<3|≥3|≤3|~3|≈3|3+|-3|−3|±3|> 3|- 3|=3?|.3|3%|3 or more|3 or 4|more than 3|over 3|"
-    "less than 3|at least 3|at most 3|about 3|There are more than three nodules.|no 3|0|not many|not seen|"
-    "no new nodules|no more than 3|no left nodules",
+    "less than 3|at least 3|at most 3|about 3|There are more than three nodules.|no 3|0|"
+    "not many|not seen|no new nodules|no more than 3|no left nodules",
     "es": "3|>3|3+|más de 3|menos de 3|al menos 3|unos 3|casi 3|Hay más de tres nódulos|0|"
     "no hay muchos",
-    "zh": "3|＞3|3+|多于3个|超过3个|少于3个|至少3个|最多3个|约3个|3个以上|图中有至少三个结节|0|不多",
+    "zh": "3|＞3|3+|多于3个|超过3个|少于3个|至少3个|最多3个|约3个|3个以上|图中有至少三个结节|"
+    "0|不多",
 }
 
 
@@ -426,6 +427,8 @@ READ = {
     ("1", "one"),
     # Where it was counted.
     ("0", "none"),
+    # With and without a blank before a unit.
+    ("5 cm", "5cm"),
     # Where it was asked for a place, that it lies in it.
     ("left", "on the left"),
     # Both sides by another of their names.

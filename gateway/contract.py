@@ -601,7 +601,9 @@ class PanelReport(_Frozen):
     max_context_chars: int
     min_image_side: int
     max_image_aspect: float
-    burned_in: BurnedIn | None
+    burned_in: BurnedIn | None = Field(
+        default=None, description="What is done about text in an image's pixels; null: nothing."
+    )
     max_slices: int
     max_series_mb: float
     series_s: float

@@ -82,6 +82,8 @@ def _check_url(url: str) -> str:
         host, port = parts.hostname or "", parts.port
     except ValueError as error:  # a port beyond 65535, or half an IPv6 address
         raise ValueError(f"is no address ({error}); write one {example}") from error
+    if parts.query or parts.fragment or re.search(r"\s", url):
+        raise ValueError(f"must be the server's root, {example}, without ?, # and blanks")
     if port == 0:
         raise ValueError(f"is no address (there is no port 0); write one {example}")
     if not (_is_name(host) or _is_ip(host)):

@@ -40,7 +40,7 @@ SENTENCE = re.compile(r"(?<=[.!?]) |(?<=[。!?])|\n")  # a Western full stop has
 HEAD = re.compile(
     rf"({'|'.join(sorted(YES_OR_NO, key=len, reverse=True))})"
     r"(?: ?([,.;:!。\n]|[-–—] |[–—])\s*|$|(?= \(| (?:it|there|this|that|they|these|because)\b)"
-    r"|(?<=^sí)(?= (?:hay|se|es|existe|tiene)\b))"
+    r"|(?<=^si)(?= (?:hay|se|es|existe|tiene)\b))"
 )
 HYPHEN = re.compile(r"(?<=[^\W\d_])-(?=\w)|(?<=\w)-(?=[^\W\d_])")  # a minus or a range stays
 SIGN = r"[<>≤≥±]|(?<=[a-z0-9])[*+-](?![\w*])"  # T2* is not T2
@@ -172,7 +172,8 @@ def _words_of(text: str, language: Language) -> Words:
 
 def _plain(text: str) -> str:
     plain = unicodedata.normalize("NFKC", text).casefold()
-    return plain.replace("’", "'").replace("\u2010", "-")  # hyphens that do not look like others
+    plain = plain.replace("’", "'").replace("\u2010", "-")  # a hyphen unlike the others
+    return plain.translate(UNACCENTED)
 
 
 @lru_cache(maxsize=64)
@@ -209,7 +210,7 @@ def _asked_again(question: str, words: Words) -> list[Meaning]:
         unknown = next((t for t in _tokens(question, words) if t in words.asks), None)
         return [_content(question.partition(unknown)[0], words)[0]] if unknown else []
     tokens = _tokens(question, words)
-    while tokens and tokens[0] in words.fillers:
+    while tokens and tokens[0] in words.fillers - words.asks:
         tokens.pop(0)
     if not tokens or tokens[0] not in words.asks:
         return []
@@ -398,7 +399,7 @@ def _item(text: str, words: Words) -> str:
     if (twice := BRACKETS.fullmatch(plain)) and twice[1] in SYNONYMS:
         one, other = (SYNONYMS.get(each) for each in twice.groups())
         plain = one if one == other and one else plain
-    return SYNONYMS.get(plain, plain.translate(UNACCENTED))
+    return SYNONYMS.get(plain, plain)
 
 
 def _content(text: str, words: Words) -> tuple[Meaning, int]:

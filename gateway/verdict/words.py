@@ -1,17 +1,21 @@
 """The words that `meaning` goes by: tables, by language, and no rules.
 
 A phrase that is not here is part of what an answer says. So a table may be short, and every line
-must be certain.
+must be certain. Spanish is written here as it should be, and read as it is typed in haste: without
+accents.
 """
 
 import re
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from gateway.contract import Language
 
+UNACCENTED = str.maketrans("áéíóú", "aeiou")  # ñ is another letter
+
 YES = {"yes", "yeah", "yep", "true", "correct", "affirmative"}
-YES |= {"sí", "si", "correcto", "verdadero", "afirmativo"}
+YES |= {"si", "correcto", "verdadero", "afirmativo"}
 YES |= {"對", "是", "是的", "对", "对的", "有", "包含", "包括", "可以", "存在", "能"}
 NO = {"no", "nope", "false", "falso"}
 NO |= {
@@ -68,7 +72,11 @@ MEASURES = (
     "milliliters, milliliter, millilitres, millilitre, mililitros, mililitro, 毫升, ml",
     "percent, per cent, por ciento, %",
 )
-UNITS = {word: line.split(", ")[-1] for line in MEASURES for word in line.split(", ")}
+UNITS = {
+    word.translate(UNACCENTED): line.split(", ")[-1]
+    for line in MEASURES
+    for word in line.split(", ")
+}
 
 # Whole answers in lower case, with spaces for hyphens; the first names the meaning.
 SAME = (
@@ -93,12 +101,10 @@ SAME = (
     "bilateral, bilaterally, both sides, ambos lados, 双侧, 两侧",
     "both lungs, bilateral lungs, ambos pulmones, 双肺, 两肺, 双侧肺",
 )
-UNACCENTED = str.maketrans("áéíóú", "aeiou")  # as Spanish is typed in haste; ñ is another letter
 SYNONYMS = {
-    spelled: line.split(", ")[0]
+    phrase.translate(UNACCENTED): line.split(", ")[0]
     for line in SAME
     for phrase in line.split(", ")
-    for spelled in (phrase, phrase.translate(UNACCENTED))
 }
 
 
@@ -146,6 +152,17 @@ class Words:
     wheres: re.Pattern[str]
     compares: Set[str]
     telling: Set[str]
+
+    def unaccented(self) -> "Words":
+        return replace(self, **{name: _unaccented(value) for name, value in vars(self).items()})
+
+
+def _unaccented(value: Any) -> Any:
+    if isinstance(value, re.Pattern):
+        return re.compile(value.pattern.translate(UNACCENTED), value.flags)
+    if isinstance(value, str):
+        return value.translate(UNACCENTED)
+    return frozenset(map(_unaccented, value))
 
 
 _IMAGE = r"(?:image|picture|photo|photograph|figure|scan)s?"
@@ -247,11 +264,11 @@ SPANISH = Words(
     joins=re.compile(r" y | e "),
     fillers=_set(
         "el la los las lo un una unos unas es son está están fue era hay ha han se de del en al a "
-        "con que esto esta este estas estos eso imagen imágenes foto figura observa observan ve ven "
-        "aprecia aprecian visualiza visualizan muestra muestran muestre visible visibles presente "
-        "presentes presencia evidencia evidencias signo signos signos alguna algún algunos tiene "
-        "tienen contiene contienen existe existen aparece aparecen según puede ver basado usó usa "
-        "utilizó utiliza tomar tomada tomó para paciente y"
+        "con que esto esta este estas estos eso imagen imágenes foto figura observa observan ve "
+        "ven aprecia aprecian visualiza visualizan muestra muestran muestre visible visibles "
+        "presente presentes presencia evidencia evidencias signo signos signos alguna algún "
+        "algunos tiene tienen contiene contienen existe existen aparece aparecen según puede ver "
+        "basado usó usa utilizó utiliza tomar tomada tomó para paciente y"
     ),
     negators=_set("no sin ningún ninguna ausente ausencia nunca tampoco"),
     asks=_set("qué cuál cuáles dónde cuántos cuántas cuánto cómo quién"),
@@ -319,4 +336,4 @@ CHINESE = Words(
     ),
 )
 
-WORDS: dict[Language, Words] = {"en": ENGLISH, "es": SPANISH, "zh": CHINESE}
+WORDS: dict[Language, Words] = {"en": ENGLISH, "es": SPANISH.unaccented(), "zh": CHINESE}

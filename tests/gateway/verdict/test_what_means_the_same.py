@@ -161,7 +161,7 @@ LARGER = "Is the left lung larger than the right lung?"
         ("¿Donde esta la lesion?", "La lesion esta en el pulmon izquierdo.", "pulmón izquierdo"),
         ("¿Que modalidad es?", "La modalidad es TC.", "TC"),
         ("¿Cuantos riñones hay?", "Hay dos riñones.", "2"),
-        ("¿Esta sano el pulmon?", "El pulmón no está sano.", "no"),
+        ("¿Esta el pulmon sano?", "El pulmón no está sano.", "no"),
     ],
 )
 def test_a_sentence_of_the_questions_own_words_is_its_answer(question, said, answer):

@@ -12,6 +12,7 @@ import json
 import os
 import random
 import resource
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -67,6 +68,7 @@ def main() -> None:
         with_text, where = written(image, height, lot)
         put[height] += 1
         found[height] += any(covers(box, where) for box in text_in(with_text))
+        print(f"{number + 1}: {found.total()} found, {len(alarms)} alarms", file=sys.stderr)
     told = {
         "images": arguments.images,
         "found": {height: f"{found[height]}/{put[height]}" for height in HEIGHTS},

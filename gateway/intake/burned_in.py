@@ -56,10 +56,10 @@ def text_in(picture: Image.Image) -> list[Box]:
     pixels = np.asarray(picture.convert("RGB").resize(size, Image.Resampling.BICUBIC))
     with _one_at_a_time:
         read = _reader()(np.ascontiguousarray(pixels[..., ::-1]))
+    if not read:
+        return []
     boxes = []
-    for corners, text, score in (
-        zip(read.boxes, read.txts, read.scores, strict=True) if read else ()
-    ):
+    for corners, text, score in zip(read.boxes, read.txts, read.scores, strict=True):
         if score >= SURE and _is_text(text):
             (left, top), (right, bottom) = np.min(corners, axis=0), np.max(corners, axis=0)
             more = AROUND * (bottom - top)

@@ -320,11 +320,6 @@ async def _form_of(request: Request, body: bytes, limits: Limits) -> _Form:
         yield body
 
     _, parameters = parse_options_header(request.headers["content-type"])
-    # What was cut off is left out by the parser: a case might be answered without its last image.
-    if b"--" + parameters.get(b"boundary", b"") + b"--" not in body:
-        raise MalformedRequest(
-            "The form is cut short: its last boundary is missing. Send it whole."
-        )
     # RFC 7578 knows no other, and some that Python knows decode to no text at all.
     if parameters.get(b"charset", b"utf-8").lower() != b"utf-8":
         raise UnsupportedMedia("Send the form in UTF-8, without another charset.")
@@ -347,6 +342,11 @@ async def _form_of(request: Request, body: bytes, limits: Limits) -> _Form:
             "The body is not multipart/form-data as its Content-Type describes it. "
             "Let an HTTP library build the body and the header."
         ) from error
+    if b"--" + parameters.get(b"boundary", b"") + b"--" not in body:
+        # The parser leaves out what is cut: a case might be answered without its last image.
+        raise MalformedRequest(
+            "The form is cut short: its last boundary is missing. Send all of it."
+        )
     content: dict[str, Any] = {}
     images: list[bytes] = []
     shown: dict[str, list[str]] = {name: [] for name in SHOWN_FIELDS}

@@ -1,8 +1,8 @@
 """How much text that is burned into pixels is found, and how often some is where none was put:
 python -m benchmarks.burned_in [--data FOLDER] [--images N]
 
-Every so many of SLAKE's images are read as they are, and once more with a name, a date of birth or
-a number written somewhere over them, white or grey, as high as the height says (of 1,000 of the
+Some of SLAKE's images, drawn by lot, are read as they are, and once more with a name, a date of
+birth or a number written somewhere over them, white or grey, as high as the height says (of 1,000 of the
 image's longer side). Found: a box covers at least half of what was written. A clean image in which
 text is found is told by its folder: SLAKE's X-rays have "PORTABLE" on them. Needs [burned-in].
 """

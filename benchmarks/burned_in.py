@@ -2,9 +2,10 @@
 python -m benchmarks.burned_in [--data FOLDER] [--images N]
 
 Some of SLAKE's images, drawn by lot, are read as they are, and once more with a name, a date of
-birth or a number written somewhere over them, white or grey, as high as the height says (of 1,000 of the
-image's longer side). Found: a box covers at least half of what was written. A clean image in which
-text is found is told by its folder: SLAKE's X-rays have "PORTABLE" on them. Needs [burned-in].
+birth or a number written somewhere over them, white or grey, as high as the height says (of 1,000
+of the image's longer side). Found: a box covers at least half of what was written. A clean image in
+which text is found is told by its folder: SLAKE's X-rays have "PORTABLE" on them. Needs
+[burned-in].
 """
 
 import argparse

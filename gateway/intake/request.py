@@ -522,8 +522,8 @@ def _check_fields(fields: CaseFields, limits: Limits) -> Language:
         if len(text) > max_chars:
             raise InvalidCase(f"{name}: {len(text)} characters; send at most {max_chars}.")
         _check_whole(name, text)
-    if not any(map(str.isalnum, fields.question)):
-        raise InvalidCase("question: it is blank, or has no word; ask something.")
+    if not any(each.isprintable() and not each.isspace() for each in fields.question):
+        raise InvalidCase("question: it is blank; ask something.")
     language = asked_in(fields.question, fields.language)
     meant = meanings(fields.choices or (), language, fields.question)
     if () in meant or any(len(same) > 1 for same in meant.values()):

@@ -64,7 +64,6 @@ JSON_PROBLEMS: list[tuple[str, dict[str, Any], int, list[str]]] = [
     ("no question", {"images": [b64(picture())]}, 422, ["question", "required"]),
     ("a blank question", case(question=" \n"), 422, ["question", "blank"]),
     ("a question of no width", case(question="\u200b\u2060"), 422, ["question", "blank"]),
-    ("a question of marks", case(question="¿…?"), 422, ["question", "no word"]),
     ("a question of 100,000", case(question=SECRET * 5264), 422, ["100016 characters", "2000"]),
     ("a long context", case(context="x" * 101), 422, ["context", "at most 100"]),
     ("a wrong language", case(language=SECRET), 422, ["language", "'en', 'es' or 'zh'"]),

@@ -361,7 +361,7 @@ def _bases(recipe: Recipe | MemoryRecipe) -> dict[str, dict[str, Any]]:
         found[part] = {key: reference}
         if packaged := assets.PACKAGED.get(reference.removeprefix("base:")):
             found[part] |= {"sha256": packaged.sha256, "licence": packaged.licence}
-        elif part == "language":
+        elif reference != "timm":
             files = assets.weight_files(assets.resolve(reference))
             sums = {file.name: assets.sha256_of(file) for file in files}
             found[part]["sha256"] = sums if len(files) > 1 else sums[files[0].name]

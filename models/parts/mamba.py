@@ -28,12 +28,14 @@ KERNEL = 4  # patches that a direction's convolution sees: a patch and those bef
 default_cfgs = generate_default_cfgs({"mamba_tiny_patch16.none": {"input_size": (3, 224, 224)}})
 
 
-@register_model
 def mamba_tiny_patch16(pretrained: bool = False, **kwargs: Any) -> "VisionMamba":
     """As wide as timm's vit_tiny_patch16_224, and as many weights."""
     if pretrained:
         raise ValueError("mamba_tiny_patch16 has no published weights: train it from scratch")
     return VisionMamba(width=192, depth=20)
+
+
+register_model(mamba_tiny_patch16)
 
 
 def scan(x: Tensor, decay: Tensor, enters: Tensor, leaves: Tensor, chunk: int = CHUNK) -> Tensor:

@@ -34,6 +34,7 @@ FOLLOWS = {
     "musk": [C | L | T],
     "flamingo": [C, C],
     "llava3d": [C | L, C, C | L],
+    "mamba": [C | L | T],
     "clip-mistral": [C, C | L],
     "clip-mistral-4bit": [C, C | L],
     "clip-qwen": [C, C | L],

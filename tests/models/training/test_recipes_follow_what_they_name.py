@@ -43,6 +43,7 @@ FOLLOWS = {
     "siglip-mistral-4bit": [C, C | L],
     "siglip-qwen": [C, C | L],
     "siglip-qwen-4bit": [C, C | L],
+    "deepseek-v2-lite": [C, C | L],
     "clip-gpt2-xl": [C | L],
     "clip-biogpt": [C | L],
 }

@@ -14,6 +14,7 @@ from models.data import (
     slake,
     slake_captions,
     slake_regions,
+    slake_several,
     slake_synthetic_stacks,
     vqa_med_2019,
     vqa_rad,
@@ -29,6 +30,7 @@ LOADERS: dict[str, Callable[[Path, str, str], list[Example]]] = {
     "captions": captions.load,
     "slake_captions": slake_captions.load,
     "slake_regions": slake_regions.load,
+    "slake_several": slake_several.load,
     "slake_synthetic_stacks": slake_synthetic_stacks.load,
     "scenes": scenes.load,
 }

@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
 from models.parts.vlm import build_model
-from models.recipe import load_recipe
+from models.recipe import Recipe, load_recipe
 from models.serving.export import export, load_served, served_folder
 from models.training.loop import train
-from models.training.tuning import load_trained
+from models.training.tuning import TuningError, load_trained, prepare
 from tests import tiny
 
 # isort: split
@@ -23,24 +24,33 @@ def test_it_is_kept_in_its_publishers_names_and_says_the_same(
     """vLLM reads each expert by its own name, where transformers has a layer's experts in one."""
     language = tiny.save_deepseek(tmp_path / "language")
     file = tiny.write_toml(
-        tiny.recipe(language, "latent", epochs=1, language="full", lora=None),
+        tiny.recipe(language, "latent", epochs=1, lora={"rank": 2}),
         tmp_path / "latent.toml",
     )
     recipe = load_recipe(file)
     checkpoint = train(recipe, drawn_slake, tmp_path / "runs")
 
-    folder = served_folder(export(file, checkpoint, tmp_path / "worker"))
+    worker = export(file, checkpoint, tmp_path / "worker")
+    folder = served_folder(worker)
 
     with safe_open(folder / "model.safetensors", "pt") as weights:
         names = [name for name in weights.keys() if ".experts." in name]  # noqa: SIM118
     first = "language_model.model.layers.1.mlp.experts.0.gate_proj.weight"
     assert first in names and len(names) == 4 * 3
     merged = build_model(recipe, torch.float32)
-    load_trained(merged, checkpoint, merge=True)
+    load_trained(merged, worker, merge=True)
     kept = load_served(folder).language.state_dict()
     trained = merged.language.to(torch.bfloat16).state_dict()
     assert kept.keys() == trained.keys()
     assert all(torch.equal(kept[name], weight) for name, weight in trained.items())
+
+
+def test_a_lora_of_experts_that_drops_something_is_told(tmp_path: Path) -> None:
+    language = tiny.save_deepseek(tmp_path / "language")
+    recipe = Recipe.model_validate(tiny.recipe(language, lora={"rank": 2, "dropout": 0.1}))
+
+    with pytest.raises(TuningError, match="stage vqa: .* a lora has dropout = 0"):
+        prepare(build_model(recipe), recipe.stage[0])
 
 
 def test_a_token_takes_the_cache_of_one_latent(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_a_lora_of_experts_that_drops_something_is_told(tmp_path: Path) -> None:
     language = tiny.save_deepseek(tmp_path / "language")
     recipe = Recipe.model_validate(tiny.recipe(language, lora={"rank": 2, "dropout": 0.1}))
 
-    with pytest.raises(TuningError, match="stage vqa: .* a lora has dropout = 0"):
+    with pytest.raises(TuningError, match=r"stage vqa: .* a lora has dropout = 0"):
         prepare(build_model(recipe), recipe.stage[0])
 
 

@@ -338,6 +338,14 @@ class Likeness(_Frozen):
     )
 
 
+class OfImage(_Frozen):
+    """What a worker said to one image of a case, which it saw alone."""
+
+    image: int = Field(description="Its number, from 1, as the images were sent.")
+    text: str
+    confidence: float | None
+
+
 class Answer(_Frozen):
     """What one worker said, or (with `error`) why it said nothing."""
 
@@ -357,6 +365,11 @@ class Answer(_Frozen):
     )
     likeness: Likeness | None = Field(
         default=None, description="Of a worker that remembers: how like its cases this one is."
+    )
+    by_image: tuple[OfImage, ...] = Field(
+        default=(),
+        description="Of a worker that sees one image at a time, in a case of several: what it said "
+        "to each. Its answer is what it believes most on average.",
     )
     weight: float | None = Field(
         default=None,
@@ -532,6 +545,17 @@ class Provisional(_Frozen):
 MODEL = Field(description="What its server says it loaded; null where that is not known.")
 
 
+class Replica(_Frozen):
+    """One of the servers of a worker that has several, in panel.toml's order."""
+
+    reachable: bool
+    resting_s: float | None = None
+    model: str | None = MODEL
+    left_out: str | None = Field(
+        default=None, description="Why no case is brought to it: it serves another model."
+    )
+
+
 class Seat(_Frozen):
     """One worker of the panel, and how it is now."""
 
@@ -550,6 +574,9 @@ class Seat(_Frozen):
         default=None,
         description="false: a new seat, whose voice begins at a prior; null: all voices are equal.",
     )
+    replicas: tuple[Replica, ...] = Field(
+        default=(), description="Its servers, where it has several; it is well while one is."
+    )
 
 
 class ShadowSeat(_Frozen):
@@ -560,6 +587,7 @@ class ShadowSeat(_Frozen):
     reachable: bool
     resting_s: float | None = None
     model: str | None = MODEL
+    replicas: tuple[Replica, ...] = ()
     cases: int = Field(description="It answered since the gateway started.")
     agrees: float | None = Field(description="In what part of those with the verdict.")
     words: int = Field(description="Readers' words that tell whether it was right.")

@@ -41,6 +41,14 @@ class Likeness(_Reply):
     manner: str
 
 
+class OfImage(_Reply):
+    """What a worker said to one image of a case, which it saw alone."""
+
+    image: int  # from 1
+    text: str
+    confidence: Optional[float]
+
+
 class Answer(_Reply):
     """What one worker said, or (with `error`) why it said nothing."""
 
@@ -51,6 +59,7 @@ class Answer(_Reply):
     alternatives: tuple[Alternative, ...] = ()
     remembers: tuple[Remembered, ...] = ()
     likeness: Optional[Likeness] = None
+    by_image: tuple[OfImage, ...] = ()
     weight: Optional[float] = None
     seconds: float
     error: Optional[AnswerError] = None
@@ -149,6 +158,15 @@ class Provisional(_Reply):
     asked: int
 
 
+class Replica(_Reply):
+    """One of the servers of a worker that has several."""
+
+    reachable: bool
+    resting_s: Optional[float] = None
+    model: Optional[str]
+    left_out: Optional[str] = None
+
+
 class Seat(_Reply):
     """One worker of the panel, and how it is now."""
 
@@ -160,6 +178,7 @@ class Seat(_Reply):
     resting_s: Optional[float] = None
     model: Optional[str]
     calibrated: Optional[bool] = None
+    replicas: tuple[Replica, ...] = ()
 
 
 class ShadowSeat(_Reply):
@@ -170,6 +189,7 @@ class ShadowSeat(_Reply):
     reachable: bool
     resting_s: Optional[float] = None
     model: Optional[str]
+    replicas: tuple[Replica, ...] = ()
     cases: int
     agrees: Optional[float]
     words: int

@@ -14,7 +14,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from ipaddress import ip_address
 from pathlib import Path
@@ -41,11 +41,9 @@ from services.running.engine import (
     SHARE_OF_GPU,
     Launch,
     Seat,
-    engines,
-    is_cpu_build,
     local_seats,
-    own_arguments,
 )
+from services.running.room import ClusterError, Node, check_room, needs
 from services.running.stack import StackError, running
 
 APPLICATION = "consilium"
@@ -55,79 +53,6 @@ START_S = 3600.0  # weights may have to be fetched first
 # A dead engine is told from a living one in so many seconds; whether it answers, the gateway sees.
 LOOK_S = 2.0
 MAX_CALL_BYTES = 200_000_000
-
-
-class ClusterError(Exception):
-    """One sentence: why the panel cannot be placed on the cluster, and how to mend it."""
-
-
-@dataclass
-class Room:
-    """What is left of a node."""
-
-    address: str
-    cpus: float
-    gpus: list[float] = field(default_factory=list)  # of each, from 1 (all of it) down
-
-    def takes(self, need: "Need") -> bool:
-        """Whether there is room for it, which is then taken."""
-        fitting = [gpu for gpu, left in enumerate(self.gpus) if left >= need.of_each_gpu - 1e-6]
-        if self.cpus < 1 or len(fitting) < need.gpus:
-            return False
-        self.cpus -= 1
-        for gpu in fitting[: need.gpus]:
-            self.gpus[gpu] -= need.of_each_gpu
-        return True
-
-
-@dataclass(frozen=True)
-class Need:
-    """What one engine takes of a node, beside a processor."""
-
-    gpus: int = 0
-    of_each_gpu: float = 0
-
-    def __str__(self) -> str:
-        gpus = f" and {self.gpus * self.of_each_gpu:g} GPU" if self.gpus else ""
-        return f"1 CPU{gpus}"
-
-
-def needs(settings: Settings) -> dict[str, Need]:
-    """What an engine of each seat takes that is not placed elsewhere."""
-    on_gpu = {} if is_cpu_build() else engines(settings)
-    return {
-        name: Need(int(own_arguments(seat, name).get("tensor-parallel-size", 1)), seat.gpus)
-        if name in on_gpu
-        else Need()
-        for name, seat in local_seats(settings).items()
-    }
-
-
-def check_room(settings: Settings, rooms: Sequence[Room], gateways: int) -> None:
-    """Whether the least number of every seat's engines finds room, the largest first.
-
-    Raises:
-        ClusterError: there is one that does not.
-    """
-    wanted = needs(settings)
-    for name in sorted(wanted, key=lambda name: -wanted[name].gpus * wanted[name].of_each_gpu):
-        for _ in range(local_seats(settings)[name].replicas[0]):
-            if not any(room.takes(wanted[name]) for room in rooms):
-                raise ClusterError(_no_room(name, wanted[name], rooms))
-    for _ in range(gateways):
-        if not any(room.takes(Need()) for room in rooms):
-            raise ClusterError(_no_room("the gateway", Need(), rooms))
-
-
-def _no_room(who: str, need: Need, rooms: Sequence[Room]) -> str:
-    left = "; ".join(
-        f"{room.address} {room.cpus:g} CPU, GPUs {' '.join(f'{gpu:g}' for gpu in room.gpus) or 0}"
-        for room in rooms
-    )
-    return (
-        f"{who} takes {need} of one node, and none has so much left ({left or 'there is none'}): "
-        "add a node, or lower gpus or replicas in panel.toml."
-    )
 
 
 @contextmanager
@@ -160,7 +85,7 @@ def running_on(
         nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
         # What a memory:// store keeps is one gateway's own: limits, and who asks the same just now.
         gateways = 1 if settings.panel.store == "memory://" else len(nodes)
-        check_room(settings, [_room(node) for node in nodes], gateways)
+        check_room(settings, [_as_node(node) for node in nodes], gateways)
         _check_nodes(nodes, panel, settings)
         names = ", ".join(local_seats(settings))
         report(f"placing {names} and {gateways} gateway(s) on {len(nodes)} node(s)")
@@ -191,9 +116,9 @@ def application(settings: Settings, panel: Path, gateways: int) -> serve.Applica
             max_ongoing_requests=MOST_CALLS_OF_AN_ENGINE,
             health_check_period_s=LOOK_S,
             graceful_shutdown_timeout_s=settings.panel.deadline_s,
-            ray_actor_options={"num_cpus": 1, "num_gpus": need.gpus * need.of_each_gpu},
+            ray_actor_options={"num_cpus": 1, "num_gpus": need.of_gpus},
         )
-        .bind(panel, name, need.of_each_gpu * SHARE_OF_GPU if need.gpus else None)
+        .bind(panel, name, need.of_each * SHARE_OF_GPU if need.gpus else None)
         for (name, seat), need in zip(
             local_seats(settings).items(), needs(settings).values(), strict=True
         )
@@ -201,7 +126,6 @@ def application(settings: Settings, panel: Path, gateways: int) -> serve.Applica
     gateway = serve.deployment(serve.ingress()(Gateway)).options(
         name="gateway",
         num_replicas=gateways,
-        max_replicas_per_node=1,
         max_ongoing_requests=2 * (settings.load.max_at_work + settings.load.max_waiting),
         health_check_period_s=LOOK_S,
         graceful_shutdown_timeout_s=settings.panel.deadline_s,
@@ -340,9 +264,10 @@ def _check_nodes(nodes: Sequence[dict[str, Any]], panel: Path, settings: Setting
             raise ClusterError(f"Node {node['NodeManagerAddress']}: {'; '.join(wrong)}")
 
 
-def _room(node: dict[str, Any]) -> Room:
+def _as_node(node: dict[str, Any]) -> Node:
     resources = node["Resources"]
-    return Room(node["NodeManagerAddress"], resources["CPU"], [1.0] * int(resources.get("GPU", 0)))
+    gpus = [1.0] * int(resources.get("GPU", 0))
+    return Node(node["NodeManagerAddress"], resources["CPU"], gpus)
 
 
 def _free_port() -> int:

@@ -9,6 +9,7 @@ again by another: whatever of it had not come back.
 
 import asyncio
 import json
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 import ray
 import ray.data
 from pydantic import TypeAdapter
+from ray.exceptions import RayError
 
 from consilium.errors import GatewayError
 from consilium.patience import Patience
@@ -61,6 +63,9 @@ def ask_all_from(
         raise EvaluationError(
             f"No Ray cluster answers at {address}; ray start makes one."
         ) from error
+    for chatty in ("ray.data", "ray.data.dataset"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    ray.data.DataContext.get_current().enable_progress_bars = False  # ours is shown
     try:
         nodes = sum(node["Alive"] and node["Resources"].get("CPU", 0) >= 1 for node in ray.nodes())
         with progress(examples, outcomes, lambda: concurrency * nodes) as (keep, _):
@@ -71,6 +76,11 @@ def ask_all_from(
                     raise GatewayError(row["failed"])
                 said = Problem if row["refused"] else Verdict
                 keep(by_id[row["id"]], said.model_validate_json(row["said"]))
+    except RayError as error:
+        raise EvaluationError(
+            f"The cluster at {address} gave up; its ray logs say why. Run the same command again to "
+            "go on from here."
+        ) from error
     finally:
         ray.shutdown()
 
@@ -97,7 +107,7 @@ def _job(
             batch_format="pyarrow",
             fn_args=(run, url, concurrency, patience_s),
             num_cpus=1,
-            concurrency=nodes,
+            compute=ray.data.TaskPoolStrategy(nodes),
             scheduling_strategy="SPREAD",
         )
     )

@@ -90,15 +90,15 @@ def running_on(
         names = ", ".join(local_seats(settings))
         report(f"placing {names} and {gateways} gateway(s) on {len(nodes)} node(s)")
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        serve.start(
-            proxy_location="EveryNode",
-            http_options={"host": host, "port": port, "keep_alive_timeout_s": 75},
-            logging_config={"enable_access_log": False},
-        )
         stack.callback(serve.shutdown)
         try:
+            serve.start(
+                proxy_location="EveryNode",
+                http_options={"host": host, "port": port, "keep_alive_timeout_s": 75},
+                logging_config={"enable_access_log": False},
+            )
             serve.run(application(settings, panel, gateways), name=APPLICATION)
-        except RuntimeError as error:
+        except (RuntimeError, RayError) as error:
             raise ClusterError(
                 "The panel did not come up; logs/ray in the cache folder of its nodes, and ray "
                 "logs, say why."

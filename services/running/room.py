@@ -91,6 +91,6 @@ def check_room(settings: Settings, nodes: Sequence[Node], gateways: int) -> None
             if not any(node.takes(need) for node in nodes):
                 left = "; ".join(map(str, nodes)) or "there is no node"
                 raise ClusterError(
-                    f"{who} takes {need} of one node, and with all others placed there is not so much "
-                    f"left: {left}. Add a node, or lower gpus or replicas in panel.toml."
+                    f"{who} takes {need} of one node, and no node has so much left beside the "
+                    f"others: {left}. Add one, or lower gpus or replicas in panel.toml."
                 )

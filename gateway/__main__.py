@@ -63,7 +63,7 @@ def main() -> None:
     _keep_freed_memory()
     try:
         settings = load_settings()
-        if not (_is_loopback(options.host) or settings.keys or options.without_keys):
+        if not (is_loopback(options.host) or settings.keys or options.without_keys):
             raise SettingsError(
                 f"Without keys the gateway listens on 127.0.0.1 only, not on {options.host}: make "
                 "a key (consilium key add) and name the file with CONSILIUM_KEYS, or say "
@@ -96,7 +96,7 @@ def _keep_freed_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, 256 << 20)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:

@@ -78,7 +78,7 @@ def ask_all_from(
                 keep(by_id[row["id"]], said.model_validate_json(row["said"]))
     except RayError as error:
         raise EvaluationError(
-            f"The cluster at {address} gave up; its ray logs say why. Run the same command again to "
+            f"The cluster at {address} gave up; its logs say why. Run the same command again to "
             "go on from here."
         ) from error
     finally:

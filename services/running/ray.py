@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from gateway.__main__ import KEEP_ALIVE_S, is_loopback
 from gateway.app import create_app
 from gateway.model_server import Http, new_http_client
 from gateway.settings import Settings, SettingsError, load_settings
@@ -70,7 +70,7 @@ def running_on(
     Raises:
         ClusterError: it finds no room, a node has not what it takes, or it did not come up.
     """
-    if not (_is_loopback(host) or settings.keys):
+    if not (is_loopback(host) or settings.keys):
         raise ClusterError(
             f"Without keys the gateway listens on 127.0.0.1 only, not on {host}: make a key "
             "(consilium key add) and name the file with CONSILIUM_KEYS on every node."
@@ -94,7 +94,7 @@ def running_on(
         try:
             serve.start(
                 proxy_location="EveryNode",
-                http_options={"host": host, "port": port, "keep_alive_timeout_s": 75},
+                http_options={"host": host, "port": port, "keep_alive_timeout_s": KEEP_ALIVE_S},
                 logging_config={"enable_access_log": False},
             )
             serve.run(application(settings, panel, gateways), name=APPLICATION)
@@ -275,10 +275,3 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -13,6 +13,7 @@ from models.data import (
     scenes,
     slake,
     slake_captions,
+    slake_several,
     slake_synthetic_stacks,
     vqa_med_2019,
     vqa_rad,
@@ -27,6 +28,7 @@ LOADERS: dict[str, Callable[[Path, str, str], list[Example]]] = {
     "mediqa_m3g": mediqa_m3g.load,
     "captions": captions.load,
     "slake_captions": slake_captions.load,
+    "slake_several": slake_several.load,
     "slake_synthetic_stacks": slake_synthetic_stacks.load,
     "scenes": scenes.load,
 }

@@ -10,6 +10,7 @@ import gc
 import json
 import math
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import timedelta
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 import models.cpu_torch  # noqa: F401  before accelerate, which imports torchvision
 
@@ -42,6 +44,7 @@ from models.training.progress import Log, Tally
 from models.training.vocabulary import keep_vocabulary
 
 REPORT_EVERY = 20  # steps
+LOADERS = 8  # processes that read and preprocess images while an accelerator computes
 RECONSTRUCTOR = "reconstructor.safetensors"  # beside what is exported: only training needs it
 
 
@@ -197,9 +200,9 @@ class StageRun:
         )
         self.log.forget_after(first)
         stop, tally, began = self.start, Tally(), time.monotonic()
-        for step in range(first, self.steps):
+        for step, shown in zip(range(first, self.steps), self.shown_from(first), strict=True):
             proof = tuning.Proof(self.model) if step == 0 else None
-            self.step(self.rows_of(step), tally)
+            self.step(self.rows_of(step), shown, tally)
             if proof:
                 proof.check(self.stage)
             if (step + 1) % REPORT_EVERY == 0:
@@ -234,30 +237,49 @@ class StageRun:
         order = self.recipe.seed * 1000 + epoch
         return in_steps(self.rows, self.stage.rows_per_step, order)[place]
 
-    def step(self, rows: list[Row], tally: Tally) -> None:
+    def parts_of(self, rows: list[Row]) -> list[list[Row]]:
+        """This process's share of a step's rows, part by part. One without a row takes part all the
+        same, with nothing to say.
+        """
+        mine = rows[self.accelerator.process_index :: self.accelerator.num_processes]
+        return in_parts(mine or rows[:1], self.stage.accumulate)
+
+    def shown_from(self, first: int) -> Iterable[list[Tensor]]:
+        """For each step from `first` on, what each of its parts is shown: see `seen`. On an
+        accelerator processes of their own are ahead of it with that.
+        """
+        on_gpu = self.accelerator.device.type != "cpu"
+        return DataLoader(
+            Shown(self, range(first, self.steps)),
+            batch_size=None,
+            num_workers=LOADERS if on_gpu else 0,
+            pin_memory=on_gpu,
+            generator=torch.Generator(),  # else it would take one of the run's own lots
+        )
+
+    def step(self, rows: list[Row], shown: Sequence[Tensor], tally: Tally) -> None:
         """One step of the optimiser. Its gradient is that of all rows together, in however many
-        parts and on however many processes they are computed.
+        parts and on however many processes they are computed. `shown` is what `shown_from` gives.
         """
         self.objective.train()
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
-        mine = rows[rank::processes]
-        # A process without a row takes part all the same, with nothing to say.
+        mine = len(rows) > rank
         share = processes if mine else 0
-        parts = in_parts(mine or rows[:1], self.stage.accumulate)
+        parts = self.parts_of(rows)
         tokens = sum(int((row.labels != IGNORED).sum()) for row in rows)
         images = sum(len(row.images) for row in rows)
         load = [torch.zeros_like(mixture.bias) for mixture in self.mixtures()]
-        for part in parts:
+        for part, seen in zip(parts, shown, strict=True):
             alone = part is not parts[-1]
             with self.accelerator.no_sync(self.shared) if alone else nullcontext():
-                losses = self.losses(self.shared, part, tally)
+                losses = self.losses(self.shared, part, seen, tally)
                 loss = losses.answer / tokens
                 loss = loss + self.stage.reconstruction * losses.reconstruction / images
                 loss = loss + moe.BALANCE * losses.imbalance / images
                 self.require_finite(loss, "loss")
                 self.accelerator.backward(loss * share)
             for sum_, mixture in zip(load, self.mixtures(), strict=True):
-                sum_ += mixture.load.sum(0) * bool(mine)
+                sum_ += mixture.load.sum(0) * mine
         norm = nn.utils.clip_grad_norm_(self.objective.parameters(), 1.0)
         self.require_finite(norm, "gradient")
         self.optimiser.step()
@@ -278,29 +300,29 @@ class StageRun:
     def mixtures(self) -> list[moe.Connector]:
         return moe.within(self.model.connector)
 
-    def losses(self, objective: Any, rows: Sequence[Row], tally: Tally) -> Losses:
+    def losses(self, objective: Any, rows: Sequence[Row], seen: Tensor, tally: Tally) -> Losses:
         batch = collate(rows, self.model.tokenizer.pad_token_id).to(self.accelerator.device)
-        losses: Losses = objective(batch, self.seen(rows).to(self.accelerator.device))
+        losses: Losses = objective(batch, seen.to(self.accelerator.device, non_blocking=True))
         tally.add(batch, losses, self.model.tokenizer.eos_token_id)
         modalities = [row.questions[0].modality or "unknown" for row in rows for _ in row.images]
         for mixture in self.mixtures():
             tally.add_load(modalities, mixture.load)
         return losses
 
-    def seen(self, rows: Sequence[Row]) -> Tensor:
+    def seen(self, rows: Sequence[Row], training: bool) -> Tensor:
         """The rows' images as the objective takes them: features where the tower keeps still."""
         images = list(images_of(rows))
-        augment = self.stage.augment and self.objective.training
+        augment = self.stage.augment and training
         if self.features and not augment:
-            return torch.stack([self.features_of(image) for image in images])
+            return torch.stack([self.features_of(image, training) for image in images])
         decoded = map(open_rgb, images)
         shown = map(augmented, decoded) if augment else decoded
         return torch.stack([self.model.tower.preprocess(image) for image in shown])
 
-    def features_of(self, image: Path) -> Tensor:
+    def features_of(self, image: Path, training: bool) -> Tensor:
         """[patches, vision_dim]; in training those of one of its copies, by lot."""
         found = [self.features[image]]
-        if self.objective.training:
+        if training:
             found += [features[image] for features in self.copies if image in features]
         return found[int(torch.randint(len(found), ()))] if len(found) > 1 else found[0]
 
@@ -310,7 +332,8 @@ class StageRun:
         self.objective.eval()
         tally = Tally()
         for start in range(0, len(self.validation), 8):
-            self.losses(self.objective, self.validation[start : start + 8], tally)
+            rows = self.validation[start : start + 8]
+            self.losses(self.objective, rows, self.seen(rows, training=False), tally)
         self.log.figures(step, "validation", tally.report())
         if shares := tally.shares():
             self.log.experts(step, shares)
@@ -338,6 +361,25 @@ class StageRun:
             checkpoints.save(self.folder, step, finished, write)
         self.accelerator.wait_for_everyone()  # the next stage may start from it
         return Checkpoint(self.folder / f"step-{step}", step, finished)
+
+
+class Shown(Dataset[list[Tensor]]):
+    """What a run's steps show, by lots that hang on the recipe's seed, the step and the process
+    alone: whoever makes it, and however far ahead, it is the same.
+    """
+
+    def __init__(self, run: StageRun, steps: range):
+        self.run, self.steps = run, steps
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, index: int) -> list[Tensor]:
+        run, step = self.run, self.steps[index]
+        rank = run.accelerator.process_index
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(zlib.crc32(f"{run.recipe.seed} {step} {rank}".encode()))
+            return [run.seen(part, training=True) for part in run.parts_of(run.rows_of(step))]
 
 
 def copied_images(sources: Sequence[Source], data: Path) -> list[set[Path]]:

@@ -52,7 +52,7 @@ class Objective(nn.Module):
         # A made language model is so small that to cast costs more than it saves, and so is a tower
         # that trains on a CPU.
         made, device = says_whole(self.model.tokenizer), seen.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=not made and device != "cpu"):
+        with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
             features = self.model.tower(seen) if seen.dim() == 4 else seen
         if self.training and self.stage.word_dropout:
             batch = self._with_words_hidden(batch)

@@ -22,7 +22,7 @@ def one_step(recipe: Recipe, data: Path, runs: Path) -> dict[str, Tensor]:
     run.optimiser.step = run.schedule.step = lambda: None  # type: ignore[method-assign,assignment]
     run.optimiser.zero_grad = lambda **_: None  # type: ignore[method-assign]
     try:
-        run.step(run.rows_of(0), Tally())
+        run.step(run.rows_of(0), next(iter(run.shown_from(0))), Tally())
     finally:
         nn.utils.clip_grad_norm_ = clip
     gradients = [p.grad.flatten() for p in run.objective.parameters() if p.grad is not None]

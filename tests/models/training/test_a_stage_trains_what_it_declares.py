@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch.utils.data import DataLoader
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from models.data.pixels import open_rgb
@@ -22,7 +23,7 @@ from models.training.augment import augmented
 from models.training.checkpoints import claim, newest
 from models.training.dry_run import plan
 from models.training.examples import examples_of
-from models.training.loop import StageRun, train
+from models.training.loop import Shown, StageRun, train
 from models.training.losses import answer_logits
 from models.training.tuning import TuningError
 from tests.tiny import save_tokenizer, write_toml
@@ -253,7 +254,22 @@ def test_only_training_images_are_augmented(
     run = StageRun(recipe, recipe.stage[0], claim(tmp_path / "run", recipe), drawn_slake, None)
     as_it_is = run.model.tower.preprocess(open_rgb(run.rows[0].images[0]))
 
-    run.objective.eval()
-    assert torch.equal(run.seen(run.rows[:1])[0], as_it_is)
-    run.objective.train()
-    assert not torch.equal(run.seen(run.rows[:1])[0], as_it_is)
+    assert torch.equal(run.seen(run.rows[:1], training=False)[0], as_it_is)
+    assert not torch.equal(run.seen(run.rows[:1], training=True)[0], as_it_is)
+
+
+def test_what_a_step_shows_is_the_same_whoever_makes_it(
+    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
+) -> None:
+    """In a process that is ahead of it, or after a restart; and the run's own lots stay its own."""
+    recipe = tiny_recipe(**STAGES["tower full"], augment=True, epochs=2)
+    run = StageRun(recipe, recipe.stage[0], claim(tmp_path / "run", recipe), drawn_slake, None)
+    lots = torch.get_rng_state()
+
+    here = [shown for (shown,) in run.shown_from(0)]
+    assert torch.equal(torch.get_rng_state(), lots)
+    later = DataLoader(Shown(run, range(1, run.steps)), batch_size=None, num_workers=1)
+    ahead = [shown for (shown,) in later]
+
+    assert [torch.equal(a, b) for a, b in zip(here[1:], ahead, strict=True)] == [True] * len(ahead)
+    assert len({shown.numpy().tobytes() for shown in here}) == len(here) > 1

@@ -8,7 +8,6 @@ again by another: whatever of it had not come back.
 """
 
 import asyncio
-import json
 import logging
 import math
 from collections.abc import Sequence
@@ -33,6 +32,7 @@ from services.evaluation.stored_run import EvaluationError, Run, Verdicts
 OPEN = "open.parquet"
 # Of each call at a time: a batch is over with its slowest, and a node that dies loses this much.
 TURNS = 16
+EXAMPLE = TypeAdapter(Example)
 SCHEMA = pa.schema(
     {"id": pa.string(), "said": pa.string(), "refused": pa.bool_(), "failed": pa.string()}
 )
@@ -95,12 +95,11 @@ def _job(
     path: Path,
 ) -> ray.data.Dataset:
     """Its rows say what came of each case, in the order in which batches are done."""
-    rows = [TypeAdapter(Example).dump_python(example, mode="json") for example in left]
-    pq.write_table(pa.table({"example": [json.dumps(row) for row in rows]}), path)
-    batch = min(TURNS * concurrency, math.ceil(len(rows) / nodes))
+    pq.write_table(pa.table({"example": [EXAMPLE.dump_json(each) for each in left]}), path)
+    batch = min(TURNS * concurrency, math.ceil(len(left) / nodes))
     return (
         ray.data.read_parquet(str(path))
-        .repartition(math.ceil(len(rows) / batch))
+        .repartition(math.ceil(len(left) / batch))
         .map_batches(
             _ask_batch,
             batch_size=None,
@@ -123,7 +122,7 @@ def _ask_batch(
         refused = isinstance(said, Problem)
         rows.append({"id": example.id, "said": said.model_dump_json(), "refused": refused})
 
-    examples = [TypeAdapter(Example).validate_json(text) for text in batch["example"].to_pylist()]
+    examples = [EXAMPLE.validate_json(text) for text in batch["example"].to_pylist()]
     try:
         asyncio.run(ask_each(examples, run, url, Patience(patience_s), Pace(concurrency), keep))
     except (GatewayError, OSError) as error:

@@ -82,10 +82,8 @@ def check_room(settings: Settings, nodes: Sequence[Node], gateways: int) -> None
         ClusterError: there is one that does not; and as `needs`.
     """
     seats = local_seats(settings)
-    wanted = [
-        (f"{name} takes", need, seats[name].replicas[0]) for name, need in needs(settings).items()
-    ]
-    wanted.append(("the gateway takes", Need(), gateways))
+    wanted = [(name, need, seats[name].replicas[0]) for name, need in needs(settings).items()]
+    wanted.append(("the gateway", Need(), gateways))
     for who, need, times in sorted(wanted, key=lambda each: -each[1].of_gpus):
         for _ in range(times):
             if not any(node.takes(need) for node in nodes):

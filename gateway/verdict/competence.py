@@ -119,6 +119,7 @@ class Competence(_Frozen):
     hundredth of the cases each, in order, 0 where nobody came near to naming it. `familiarity` has
     the same names, and `tells` whose likenesses it is of: no other worker is heeded in that.
     `calibrated` is what the cases of a language were like, to which those that come are held.
+    `images` are the first digits of hashes of what the cases showed: nothing is scored on them.
 
     A worker that is not there is a newcomer. What it says of itself cannot be believed yet: it
     begins halfway, in log-odds, between a guess and what the others are in such cases.
@@ -133,6 +134,7 @@ class Competence(_Frozen):
     calibrated: dict[Language, Calibrated] = {}
     familiarity: dict[str, Likenesses] = {}
     tells: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
 
     @cached_property
     def modalities(self) -> frozenset[str]:

@@ -60,7 +60,9 @@ def load(root: Path, split: str, language: str) -> list[Example]:
     dice = random.Random(f"{SEED} {split} {language}")
     found: list[Example] = []
     for number, image in enumerate(sorted(about)):
-        others = drawn.sample(sorted(set(about) - {image}), min(drawn.choice(SIZES), len(about)) - 1)
+        others = drawn.sample(
+            sorted(set(about) - {image}), min(drawn.choice(SIZES), len(about)) - 1
+        )
         case = [image, *others]
         drawn.shuffle(case)
         found += _about_one(case, about, dice, f"{split}-one-{image.parent.name}", language)

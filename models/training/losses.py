@@ -21,6 +21,8 @@ from models.positions import FOURIER_DIM, STACK_FOURIER_DIM, fourier
 from models.recipe import Stage
 from models.training.tuning import soft_prompt
 
+TOWER_BATCH = 32  # images
+
 
 @dataclass(frozen=True)
 class Losses:
@@ -49,15 +51,15 @@ class Objective(nn.Module):
         """`seen` holds the rows' images in order: pixels [images, 3, size, size], or the features
         [images, patches, vision_dim] that the tower has made of them.
         """
-        # A made language model is so small that to cast costs more than it saves, and so is a tower
-        # that trains on a CPU.
+        # On a CPU a made language model is so small that to cast costs more than it saves, and so
+        # is a tower that trains.
         made, device = says_whole(self.model.tokenizer), seen.device.type
         with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
-            features = self.model.tower(seen) if seen.dim() == 4 else seen
+            features = in_batches(self.model.tower, seen) if seen.dim() == 4 else seen
         if self.training and self.stage.word_dropout:
             batch = self._with_words_hidden(batch)
         features = features.float() if made else features
-        with torch.autocast(device, torch.bfloat16, enabled=not made):
+        with torch.autocast(device, torch.bfloat16, enabled=not made or device != "cpu"):
             logits, labels, embedded = answer_logits(self.model, batch, features)
             rebuilt = self._rebuilt(embedded)
         # In bfloat16 as they are: 262,144 words a token are too many to copy. Only the sum is not.
@@ -98,6 +100,18 @@ class Objective(nn.Module):
         share = self.stage.label_smoothing * (labels != self.model.tokenizer.eos_token_id)
         even = (logits.logsumexp(-1) - logits.mean(-1)).float()
         return answer.lerp(even, share)
+
+
+def in_batches(tower: nn.Module, pixels: Tensor) -> Tensor:
+    """What a tower makes of pixels [images, 3, size, size]. On an accelerator batches have one
+    size: for every other its library would look for kernels anew, for seconds.
+    """
+    if pixels.device.type == "cpu":
+        return tower(pixels)
+    batches = pixels.split(TOWER_BATCH)
+    missing = TOWER_BATCH - len(batches[-1])
+    full = torch.cat([batches[-1], pixels.new_zeros(missing, *pixels.shape[1:])])
+    return torch.cat([tower(each) for each in (*batches[:-1], full)])[: len(pixels)]
 
 
 def answer_logits(

@@ -92,7 +92,7 @@ def save_trained(model: Vlm, folder: Path) -> None:
     for name in model.whole:
         part = model.get_submodule(name)
         tied = getattr(part, "all_tied_weights_keys", {})
-        weights = {key: value for key, value in part.state_dict().items() if key not in tied}
+        weights = {key: v.contiguous() for key, v in part.state_dict().items() if key not in tied}
         save_file(weights, folder / f"{name}.safetensors")
 
 

@@ -33,7 +33,7 @@ from gateway.verdict.competence import (
 from gateway.verdict.weigh import Judge, Opinion
 from models.data.example import Example
 from models.data.splits import groups
-from services.evaluation.heard import Heard, hear, refuse_strangers, served
+from services.evaluation.heard import Heard, hear, refuse_strangers, served, shown_in
 from services.evaluation.score import is_right
 from services.evaluation.stored_run import EvaluationError
 
@@ -93,6 +93,7 @@ def calibrate(runs: Sequence[Path], settings: Settings, data: Path) -> Competenc
                 language: calibrated(each) for language, each in sorted(agreements.items())
             },
             "familiarity": _familiarity(cases, competence.tells),
+            "images": tuple(sorted(set().union(*shown_in(cases)))),
         }
     )
 

@@ -15,8 +15,11 @@ from gateway.verdict.competence import Cell
 from gateway.verdict.questions import kind_of
 from models.data.datasets import called
 from models.data.example import Example
+from models.data.pixel_hashes import pixel_hashes
 from services.evaluation import stored_run
 from services.evaluation.stored_run import EvaluationError, Outcome
+
+HASH_DIGITS = 16  # of two images' in a million the same by chance: one in 4e7
 
 # What the datasets call them, in small letters.
 MODALITIES: dict[str, Modality] = {word: word for word in get_args(Modality)}
@@ -70,6 +73,12 @@ def served(runs: Sequence[Path]) -> dict[str, str | None]:
         for name, weights in stored_run.read_run(folder).models.items():
             found[name].add(weights)
     return {name: weights.pop() for name, weights in found.items() if len(weights) == 1}
+
+
+def shown_in(cases: Sequence[Heard]) -> list[set[str]]:
+    """What each case shows: the first digits of hashes of its images' pixels."""
+    found = pixel_hashes(image for case in cases for image in case.example.images)
+    return [{found[image][:HASH_DIGITS] for image in case.example.images} for case in cases]
 
 
 def heard_in(language: Language, example: Example, outcome: Outcome) -> Heard:

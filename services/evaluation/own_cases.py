@@ -22,7 +22,7 @@ from gateway.contract import Language
 from gateway.settings import Settings, WorkerSettings
 from gateway.verdict.competence import Cell, Competence, Line, Skill, Worker, logit, sigmoid
 from services.evaluation.fit import calibrated, conformal, judge_of, share_of_the_right
-from services.evaluation.heard import Heard, hear, refuse_strangers
+from services.evaluation.heard import Heard, hear, refuse_strangers, shown_in
 from services.evaluation.score import is_right
 from services.evaluation.stored_run import EvaluationError
 
@@ -85,7 +85,8 @@ def calibrate_onto(
         known, of_verdicts = _move_verdicts(known, own, language, settings)
         shifts.append(of_verdicts)
     learned_from = f"{known.learned_from}; moved by {'; '.join(sources)}"
-    return known.model_copy(update={"learned_from": learned_from}), shifts
+    images = tuple(sorted(set(known.images).union(*shown_in(cases))))
+    return known.model_copy(update={"learned_from": learned_from, "images": images}), shifts
 
 
 def _move_worker(

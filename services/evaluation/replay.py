@@ -22,7 +22,7 @@ from models.files import write_whole
 from models.metrics import calibration_error
 from models.metrics.score import Score, mean
 from services.evaluation import fit, stored_run
-from services.evaluation.heard import Heard, heard_in, refuse_strangers
+from services.evaluation.heard import Heard, heard_in, refuse_strangers, shown_in
 from services.evaluation.rewording import reworded
 from services.evaluation.score import BOOTSTRAP_SEED, is_right
 from services.evaluation.stored_run import EvaluationError, Outcome, Run, write_run
@@ -67,23 +67,35 @@ def replay(
     is faithful, else the vote: what the gateway does) and `summariser, free` (its reply where it
     says what any worker said), which shows what it would be worth if it might overrule.
 
-    All but `as answered` take each worker at its first word.
+    All but `as answered` take each worker at its first word. Where the competence file was learned
+    from some of the images, what it says of them is no score: only `cross_fit` weighs these then.
 
     `out`/weighed is a stored run in turn, of the verdicts that the gateway would give now.
 
     Raises:
         EvaluationError: no such run, parts of different ones, nobody has answered anything, or
-            somebody who is not seated; or no summariser is running.
+            somebody who is not seated; the competence file was learned from some of the images, and
+            `cross_fit` is not asked for; or no summariser is running.
         models.data's DataError
     """
     run, cases = _read(folders, data)
     heard = [case for case, _ in cases]
     refuse_strangers(heard, settings)
+    if learned := _learned_from(heard, settings):
+        if not cross_fit:
+            raise EvaluationError(
+                f"{learned} of these {len(heard)} cases show images that the competence file was "
+                "learned from, and say nothing of what it is worth: replay a run over other "
+                "images, or give --cross-fit."
+            )
+        settings = settings.model_copy(update={"competence": None})
     opinions = _opinions(heard, settings)
     policies = _policies(run, cases, opinions, settings)
     if cross_fit:
-        policies["cross-fitted"] = Replayed.of(fit.cross_fitted(heard, settings))
-    shipped = opinions.get("panel", opinions["vote"])
+        opinions["cross-fitted"] = fit.cross_fitted(heard, settings)
+        policies["cross-fitted"] = Replayed.of(opinions["cross-fitted"])
+    weighed = "cross-fitted" if learned else "panel"
+    shipped = opinions.get(weighed, opinions["vote"])
     worded = reworded(heard, shipped, settings) if summariser else None
     if worded:
         policies["summariser"] = Replayed(worded.bound, [None] * len(cases))
@@ -174,6 +186,12 @@ def _read(folders: Sequence[Path], data: Path) -> tuple[Run, list[Case]]:
     if not cases:
         raise EvaluationError(f"{folders[0]}: nobody has answered any of its questions yet.")
     return first, cases
+
+
+def _learned_from(cases: Sequence[Heard], settings: Settings) -> int:
+    """How many of the cases show an image that the panel's competence was learned from."""
+    known = set(settings.competence.images) if settings.competence else set()
+    return sum(not known.isdisjoint(each) for each in shown_in(cases)) if known else 0
 
 
 def _opinions(cases: Sequence[Heard], settings: Settings) -> dict[str, list[Opinion]]:

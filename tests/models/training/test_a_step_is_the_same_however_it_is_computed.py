@@ -15,7 +15,7 @@ from models.recipe import Recipe
 from models.training import tuning
 from models.training.checkpoints import Checkpoint, newest
 from models.training.dry_run import plan
-from models.training.losses import Objective
+from models.training.losses import Objective, in_batches
 from tests import tiny
 from tests.models.one_step import one_step
 from tests.models.training.test_a_stage_trains_what_it_declares import STAGES
@@ -132,3 +132,17 @@ def test_a_stage_without_a_parent_is_planned_on_a_fresh_model(tiny_recipe: Recip
 
     (alone,) = plan(tiny_recipe(**frozen))
     assert (after.trains, after.frozen) == (alone.trains, alone.frozen)
+
+
+def test_an_accelerator_sees_batches_of_one_size() -> None:
+    """Its library looks for kernels anew for every other; what is added comes back to nobody."""
+    sizes = []
+
+    class Tower(torch.nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            sizes.append(len(pixels))
+            return pixels.flatten(2)
+
+    seen = in_batches(Tower(), torch.empty(70, 3, 4, 4, device="meta"))
+
+    assert seen.shape == (70, 3, 16) and sizes == [32, 32, 32]

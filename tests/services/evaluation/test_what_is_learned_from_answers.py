@@ -91,8 +91,8 @@ def test_one_worker_tells_what_is_familiar(stored, settings, data):
 
 
 def test_policies_are_compared_on_the_same_answers(stored, settings, data, tmp_path, capsys):
-    learned = calibrate([stored], settings, data)
-    seated = settings.model_copy(update={"competence": learned})
+    learned = calibrate([stored], settings, data).model_copy(update={"images": ()})
+    seated = settings.model_copy(update={"competence": learned})  # as if from other images
     summary = replay([stored], seated, data, tmp_path / "pictures", cross_fit=True)
     right = {name: each["accuracy"]["value"] for name, each in summary["policies"].items()}
     assert right["vote"] == right["w0"] == right["w2"]  # the twins outvote w1
@@ -114,6 +114,18 @@ def test_policies_are_compared_on_the_same_answers(stored, settings, data, tmp_p
     assert "over " + best in printed and "nan" not in printed
     (vote,) = [line for line in printed.splitlines() if line.startswith("vote")]
     assert vote.split()[-4:] == ["–"] * 4 and "\n–: it does not say" in printed
+
+
+def test_what_was_learned_is_not_scored_on_the_images_it_was_learned_from(stored, settings, data):
+    learned = calibrate([stored], settings, data)
+    seated = settings.model_copy(update={"competence": learned})
+    with pytest.raises(
+        EvaluationError, match=r"(\d+) of these \1 cases show images .* --cross-fit"
+    ):
+        replay([stored], seated, data)
+    summary = replay([stored], seated, data, cross_fit=True)
+    assert "panel" not in summary["policies"] and not summary["sets"]
+    assert summary["policies"]["cross-fitted"]["accuracy"]["value"] > 0
 
 
 def test_without_a_competence_file_there_is_only_the_vote(stored, settings, data):

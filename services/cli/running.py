@@ -154,7 +154,8 @@ def compose(
 
 
 def _serve_on_cluster(address: str, panel: Path, host: str, port: int) -> None:
-    from services.running.ray import ClusterError, running_on
+    from services.running.ray import running_on
+    from services.running.room import ClusterError
 
     with (
         failures(ClusterError),

@@ -107,7 +107,6 @@ def _job(
             fn_args=(run, url, concurrency, patience_s),
             num_cpus=1,
             compute=ray.data.TaskPoolStrategy(nodes),
-            scheduling_strategy="SPREAD",
         )
     )
 

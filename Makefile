@@ -3,6 +3,7 @@
 # make test    every test, with its own set-up
 # make test-ray  a panel on a Ray cluster of this machine; installs consilium[ray]
 # make fuzz    hostile bytes for all that reads a caller's: SECONDS=60, or INPUTS=100000
+# make soak    a gateway under load for half an hour: MINUTES=30
 # make check   formatting, lint, types
 # make clean   removes all of it again, the cache folder included
 #
@@ -29,7 +30,7 @@ TORCH_FROM = $(if $(CONSILIUM_TORCH_INDEX),echo --extra-index-url $(CONSILIUM_TO
 PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet --no-compile \
 	--constraint constraints/$(BUILD).txt
 
-.PHONY: demo serve test test-ray fuzz check clean environment
+.PHONY: demo serve test test-ray fuzz soak check clean environment
 
 demo: environment
 	@.venv/bin/consilium demo
@@ -52,6 +53,9 @@ test-ray: environment
 
 fuzz: environment
 	@.venv/bin/python -m benchmarks.fuzz $(if $(INPUTS),--inputs $(INPUTS),--seconds $(or $(SECONDS),60))
+
+soak: environment
+	@.venv/bin/python -m benchmarks.soak --minutes $(or $(MINUTES),30)
 
 check: environment
 	.venv/bin/ruff format --check .

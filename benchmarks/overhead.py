@@ -1,6 +1,6 @@
 """What the gateway itself costs: python -m benchmarks.overhead [--cases N]
 
-Three mock workers without delay and a 500 KB JPEG on the fast path; the gateway has one core to
+Three workers without delay and a 500 KB JPEG on the fast path; the gateway has one core to
 itself, workers and caller share another. Each case goes through the gateway, as a form, as JSON and
 as a form with an image that it never saw, and in turns the same three calls are made directly,
 their bodies prepared beforehand: that is the floor. Beside the difference stand the gateway's own
@@ -11,30 +11,23 @@ outside measurement.
 
 import argparse
 import asyncio
-import io
 import json
 import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Awaitable
 
 import aiohttp
 import numpy as np
 import psutil
-from PIL import Image
 
 from benchmarks.serving import URL, gateway
-from consilium.case import encode
-from tests.mock_vllm import MockVllm
+from benchmarks.traffic import JSON, MULTIPART, NUMBER, case, chat, form, photograph, workers
 
 BAR_MS = 3.0
 AGREE = 0.2
-IMAGE_BYTES = 500_000
+KILOBYTES = 500
 WARM_UP = 20
-BOUNDARY = "b0undary"
-MULTIPART = f"multipart/form-data; boundary={BOUNDARY}"
 WAYS = ("form", "json", "unseen")  # through the gateway
 NAMES = (*WAYS, "direct")
 
@@ -42,48 +35,12 @@ NAMES = (*WAYS, "direct")
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--cases", type=int, default=300)
-    arguments.add_argument("--mocks", action="store_true", help=argparse.SUPPRESS)
     options = arguments.parse_args()
-    if options.mocks:
-        serve_mocks()
-        return
     cores = sorted(os.sched_getaffinity(0))
-    own, others = {cores[0]}, {cores[-1]}
-    os.sched_setaffinity(0, others)
-    mocks = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.overhead", "--mocks"], stdout=subprocess.PIPE, text=True
-    )
-    assert mocks.stdout is not None
-    workers = json.loads(mocks.stdout.readline())
-    try:
-        with gateway(workers, "quorum = 2") as process:
-            os.sched_setaffinity(process, own)
-            seconds, buckets, spent = asyncio.run(measured(workers, options.cases, process))
-    finally:
-        mocks.terminate()
-        mocks.wait()
+    os.sched_setaffinity(0, {cores[-1]})
+    with workers() as urls, gateway(urls, "quorum = 2", cores={cores[0]}) as process:
+        seconds, buckets, spent = asyncio.run(measured(urls, options.cases, process))
     raise SystemExit(report(seconds, buckets, spent, options.cases))
-
-
-def serve_mocks() -> None:
-    """Three workers in a process of their own; prints where they are."""
-    mocks = [MockVllm("yes").start() for _ in range(3)]
-    print(json.dumps([mock.url for mock in mocks]), flush=True)
-    while True:
-        time.sleep(1)
-        for mock in mocks:
-            mock.requests.clear()
-
-
-def photograph() -> bytes:
-    """A JPEG of about 500 KB, of noise: what a camera makes of a detailed scene."""
-    noise = np.random.default_rng(0).integers(0, 256, (560, 720), dtype=np.uint8)
-    for quality in range(50, 100):
-        file = io.BytesIO()
-        Image.fromarray(noise).resize((1440, 1120)).save(file, "JPEG", quality=quality)
-        if file.tell() >= IMAGE_BYTES:
-            break
-    return file.getvalue()
 
 
 def varied(image: bytes, number: int) -> bytes:
@@ -95,13 +52,13 @@ def varied(image: bytes, number: int) -> bytes:
 
 
 async def measured(
-    workers: list[str], cases: int, process: int
+    urls: list[str], cases: int, process: int
 ) -> tuple[dict[str, list[float]], dict[float, float], float]:
     """Seconds of every case by how it was asked; the histogram of the gateway's own overhead; the
     processor seconds that a case cost it."""
-    image = photograph()
+    image = photograph(KILOBYTES)
     print(f"a JPEG of {len(image) / 1000:.0f} KB")
-    encoded = encode(image)
+    straight = chat(image)
 
     async with aiohttp.ClientSession() as http:
 
@@ -112,27 +69,25 @@ async def measured(
                 await response.read()
 
         async def direct() -> None:
-            async def one(url: str, body: bytes) -> None:
-                headers = {"content-type": "application/json"}
-                where = f"{url}/v1/chat/completions"
-                async with http.post(where, data=body, headers=headers) as response:
+            async def one(url: str) -> None:
+                where, headers = f"{url}/v1/chat/completions", {"content-type": JSON}
+                async with http.post(where, data=straight, headers=headers) as response:
                     response.raise_for_status()
                     await response.read()
 
-            await asyncio.gather(*map(one, workers, straight))
+            await asyncio.gather(*map(one, urls))
 
         def prepared(name: str, number: int) -> Awaitable[None]:
             """A call whose body is there: what it takes to make one is not measured."""
+            own = b"%012d" % (2 * (WARM_UP + number) + (name == "json"))
             if name == "form":
-                return ask(form(number, image), MULTIPART)
+                return ask(form(image).replace(NUMBER, own), MULTIPART)
             if name == "unseen":
-                return ask(form(number, varied(image, number)), MULTIPART)
+                return ask(form(varied(image, number)).replace(NUMBER, own), MULTIPART)
             if name == "json":
-                case = {"question": f"Case {number}, JSON?", "images": [encoded]}
-                return ask(json.dumps(case).encode(), "application/json")
+                return ask(case(image).replace(NUMBER, own), JSON)
             return direct()
 
-        straight = [chat(seat, encoded) for seat in range(len(workers))]
         seconds: dict[str, list[float]] = {name: [] for name in NAMES}
         for number in range(WARM_UP):
             for name in NAMES:
@@ -150,21 +105,6 @@ async def measured(
         after = await overhead_histogram(http)
     buckets = {edge: after[edge] - before.get(edge, 0.0) for edge in after}
     return seconds, buckets, spent / (len(WAYS) * cases)
-
-
-def form(number: int, image: bytes) -> bytes:
-    head = 'Content-Disposition: form-data; name="{}"{}\r\n\r\n'
-    question = head.format("question", "") + f"Case {number}?"
-    picture = head.format("images", '; filename="a.jpg"').encode() + image
-    line = f"--{BOUNDARY}".encode()
-    return b"\r\n".join([line, question.encode(), line, picture, line + b"--", b""])
-
-
-def chat(seat: int, encoded: str) -> bytes:
-    picture = {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{encoded}"}}
-    text = {"type": "text", "text": "Case?"}
-    messages = [{"role": "user", "content": [picture, text]}]
-    return json.dumps({"model": f"w{seat}", "messages": messages, "logprobs": True}).encode()
 
 
 async def overhead_histogram(http: aiohttp.ClientSession) -> dict[float, float]:

@@ -6,7 +6,8 @@ long without a reply, or three in a row that broke off, raise a doubt, and then 
 question of its own, always the same. A worker rests only after that one, which no caller has a word
 in, was left unanswered for `PATIENCE_S`. No case tries it then: it is asked that question again
 until it answers. Where callers are answered while that question waits, it waits behind theirs: a
-busy worker is no ill one.
+busy worker is no ill one. It is asked of a silent worker, too, when somebody wants to know how the
+panel is: a model that hangs behind a server that calls itself healthy is found without a case.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from contextvars import Context
 BROKEN_OFF = 3  # in a row: they cost nobody any time
 PATIENCE_S = 0.5  # a connection that broke, a server that was restarted behind its proxy
 REST_S = 5.0
+SILENT_S = 3.0
 
 log = logging.getLogger("consilium.gateway")
 
@@ -34,6 +36,7 @@ class Breaker:
         self._resting, self._looks_at = rests, 0.0
         self._looking: asyncio.Task[None] | None = None
         self._broken_off, self._answered, self._closed = 0, 0, False
+        self._heard_at = time.monotonic()
         if rests:
             self.doubt()
 
@@ -47,7 +50,7 @@ class Breaker:
     def replied(self) -> None:
         """A call brought an answer, or nonsense: the model is at work."""
         self._answered += 1
-        self._broken_off = 0
+        self._broken_off, self._heard_at = 0, time.monotonic()
 
     def refused(self) -> None:
         """A call brought a refusal: there is somebody, though the model behind may hang."""
@@ -65,6 +68,11 @@ class Breaker:
             return
         # Not in the context of the request that raised the doubt: its time and trace are its own.
         self._looking = asyncio.create_task(self._look(), context=Context())
+
+    def doubt_if_silent(self) -> None:
+        """Somebody wants to know how it is, and nobody may have heard of it for a while."""
+        if time.monotonic() - self._heard_at > SILENT_S:
+            self.doubt()
 
     def close(self) -> None:
         """Looks no more, and lets it rest no more."""
@@ -84,4 +92,4 @@ class Breaker:
             await asyncio.sleep(pause_s)
         if self._resting:
             log.info(json.dumps({"event": "worker_is_back", "worker": self._worker}))
-        self._resting, self._broken_off = False, 0
+        self._resting, self._broken_off, self._heard_at = False, 0, time.monotonic()

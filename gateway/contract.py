@@ -335,6 +335,14 @@ class Likeness(_Frozen):
     )
 
 
+class OfImage(_Frozen):
+    """What a worker said to one image of a case, which it saw alone."""
+
+    image: int = Field(description="Its number, from 1, as the images were sent.")
+    text: str
+    confidence: float | None
+
+
 class Answer(_Frozen):
     """What one worker said, or (with `error`) why it said nothing."""
 
@@ -354,6 +362,11 @@ class Answer(_Frozen):
     )
     likeness: Likeness | None = Field(
         default=None, description="Of a worker that remembers: how like its cases this one is."
+    )
+    by_image: tuple[OfImage, ...] = Field(
+        default=(),
+        description="Of a worker that sees one image at a time, in a case of several: what it said "
+        "to each. Its answer is what it believes most on average.",
     )
     weight: float | None = Field(
         default=None,

@@ -16,6 +16,7 @@ from functools import partial
 from gateway.breaker import Breaker
 from gateway.case import Case
 from gateway.contract import Answer, AnswerError, ErrorKind, Language, Options
+from gateway.each_image import as_one, in_its_own_words, views
 from gateway.grey import GREY, OverGrey
 from gateway.model_server import (
     UNREADABLE,
@@ -42,6 +43,7 @@ OTHERS_SAID: dict[Language, str] = {
 MAX_ANSWER_TOKENS = 128  # some sentences: an answer that is cut short is none
 TOP_LOGPROBS = 10
 GRACE_S = 0.05  # for those who are about to answer when the others have decided
+ONE_BY_ONE = "It sees one image at a time, and the question is about several or about none of them."
 LOOK_S = 10.0  # for the gateway's own question, where cases are given longer
 TRY_AGAIN_S = 2  # where nobody rests: a case takes about as long
 
@@ -83,6 +85,11 @@ class Panel:
         rests = {name: breaker.rests_s for name, breaker in self._breakers.items()}
         return {name: seconds for name, seconds in rests.items() if seconds is not None}
 
+    def doubt_the_silent(self) -> None:
+        """Somebody wants to know how they are: who has not been heard for a while is asked."""
+        for breaker in self._breakers.values():
+            breaker.doubt_if_silent()
+
     def close(self) -> None:
         """Another panel takes its place; open cases are still answered."""
         for breaker in self._breakers.values():
@@ -93,7 +100,8 @@ class Panel:
         """Who weighs the answers to a case of this kind."""
         known = self.settings.competence
         chosen = case.choices is not None
-        return Judge(self.settings.families, Cell.of(case), known, case.question, chosen)
+        about = in_its_own_words(case)
+        return Judge(self.settings.families, Cell.of(about), known, about.question, chosen)
 
     async def consult(self, case: Case, tell: Callable[[Answer], None]) -> tuple[Answer, ...]:
         """One answer or failure from every chosen worker, in the panel's order, and then those of
@@ -117,8 +125,9 @@ class Panel:
 
     async def ask_shadows(self, case: Case) -> Sequence[Answer]:
         """What the shadows who can take the case say to it, or why they do not."""
-        able = [worker for worker in self.settings.shadows if _why_not(worker, case) is None]
-        deadline_s = self.settings.panel.deadline_s  # whatever a caller gives his own
+        settings = self.settings
+        able = [worker for worker in settings.shadows if _why_not(worker, case, settings) is None]
+        deadline_s = settings.panel.deadline_s  # whatever a caller gives his own
         return await asyncio.gather(*(self._ask(worker, case, deadline_s) for worker in able))
 
     async def grounding(
@@ -200,10 +209,11 @@ class Panel:
     def _eligible(self, case: Case) -> tuple[list[WorkerSettings], list[Answer]]:
         """Who is asked; and of the others that were chosen, why they are not."""
         chosen = _chosen(case, self.settings)
-        reasons = {w.name: reason for w in chosen if (reason := _why_not(w, case))}
+        settings = self.settings
+        reasons = {w.name: reason for w in chosen if (reason := _why_not(w, case, settings))}
         able = [worker for worker in chosen if worker.name not in reasons]
         if not able:
-            raise InvalidCase(_nobody_can_take_it(case, chosen))
+            raise InvalidCase(_nobody_can_take_it(case, chosen, settings))
         if case.options.workers is None:
             reasons |= _outranked(case, able, self.settings)
         asked = [worker for worker in chosen if worker.name not in reasons]
@@ -234,6 +244,15 @@ class Panel:
         return answer
 
     async def _ask_anew(self, worker: WorkerSettings, case: Case, left_s: float | None) -> Answer:
+        if not worker.each_image or len(case.images) == 1:
+            return await self._ask_together(worker, case, left_s)
+        alone = views(case) or []
+        said = await asyncio.gather(*(self._ask_together(worker, v, left_s) for _, v in alone))
+        return as_one([(n, answer) for (n, _), answer in zip(alone, said, strict=True)])
+
+    async def _ask_together(
+        self, worker: WorkerSettings, case: Case, left_s: float | None
+    ) -> Answer:
         breaker = self._breakers[worker.name]
         if (seconds := breaker.rests_s) is not None:
             detail = f"It answers nobody, and rests for {seconds:.0f} s."
@@ -333,11 +352,13 @@ def _chosen(case: Case, settings: Settings) -> list[WorkerSettings]:
     return [worker for worker in settings.workers if worker.name in wanted]
 
 
-def _why_not(worker: WorkerSettings, case: Case) -> str | None:
+def _why_not(worker: WorkerSettings, case: Case, settings: Settings) -> str | None:
     if case.language not in worker.languages:
         return f"It answers in {', '.join(worker.languages)}."
-    if len(case.images) > worker.max_images:
-        return f"It takes {worker.max_images} image(s) at most."
+    if len(case.images) > settings.takes(worker):
+        return f"It takes {settings.takes(worker)} image(s) at most."
+    if worker.each_image and len(case.images) > 1 and views(case) is None:
+        return ONE_BY_ONE
     return None
 
 
@@ -364,9 +385,14 @@ def _with_others(case: Case, others: Sequence[str]) -> str:
     )
 
 
-def _nobody_can_take_it(case: Case, chosen: list[WorkerSettings]) -> str:
+def _nobody_can_take_it(case: Case, chosen: list[WorkerSettings], settings: Settings) -> str:
+    if all(_why_not(worker, case, settings) == ONE_BY_ONE for worker in chosen):
+        return (
+            "question: it is about several images together, or names one that was not sent, and "
+            "every worker sees one at a time. Ask about one image, or the same of each."
+        )
     serves = "; ".join(
-        f"{worker.name}: {', '.join(worker.languages)}, up to {worker.max_images} image(s)"
+        f"{worker.name}: {', '.join(worker.languages)}, up to {settings.takes(worker)} image(s)"
         for worker in chosen
     )
     return f"No worker takes {len(case.images)} image(s) in {case.language}. Served: {serves}."

@@ -171,7 +171,7 @@ class Service:
                     name=worker.name,
                     family=worker.family,
                     languages=worker.languages,
-                    max_images=worker.max_images,
+                    max_images=settings.takes(worker),
                     reachable=reachable and worker.name not in resting,
                     resting_s=resting.get(worker.name),
                     model=model,
@@ -222,6 +222,7 @@ class Service:
 
     async def _probe(self) -> tuple[bool, list[Probed]]:
         """Whether the store answers; of each server, the summariser last, whether and with what."""
+        self.panel.doubt_the_silent()
         servers = [(worker.url, worker.name) for worker in self.settings.seats]
         if self.settings.summariser:
             servers.append((self.settings.summariser.url, SUMMARISER))

@@ -169,6 +169,9 @@ class WorkerSettings(_Frozen):
     model: str = Field(min_length=1)
     languages: Languages = ("en",)
     max_images: int = Field(default=1, ge=1)
+    each_image: bool = Field(
+        default=False, description="It sees one image at a time: of several, each one alone."
+    )
     deadline_s: float | None = Field(
         default=None, gt=0, le=600, description="Its own, where that is shorter than the panel's."
     )
@@ -191,6 +194,14 @@ class WorkerSettings(_Frozen):
         default=False, description="Each of its answers is a token: what it nearly said is whole."
     )
     engine: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _sees_one_or_several(self) -> "WorkerSettings":
+        if self.each_image and self.max_images > 1:
+            raise ValueError(
+                "each_image is for a worker that takes one image; leave it or max_images out"
+            )
+        return self
 
 
 class SummariserSettings(_Frozen):
@@ -358,11 +369,15 @@ class Settings(_Frozen):
     def families(self) -> dict[str, str]:
         return {worker.name: worker.family for worker in self.workers}
 
+    def takes(self, worker: WorkerSettings) -> int:
+        """How many images of one case the worker can be asked about, together or one by one."""
+        return self.limits.max_images if worker.each_image else worker.max_images
+
     def most_images(self, language: Language, workers: Collection[str] | None) -> int:
         """With so many a quorum of the workers (null: all) can be asked in that language; of fewer
         than a quorum, each of them. At least 1: what nobody can be asked is refused elsewhere."""
         takes = sorted(
-            worker.max_images
+            self.takes(worker)
             for worker in self.workers
             if language in worker.languages and (workers is None or worker.name in workers)
         )

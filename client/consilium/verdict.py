@@ -41,6 +41,14 @@ class Likeness(_Reply):
     manner: str
 
 
+class OfImage(_Reply):
+    """What a worker said to one image of a case, which it saw alone."""
+
+    image: int  # from 1
+    text: str
+    confidence: Optional[float]
+
+
 class Answer(_Reply):
     """What one worker said, or (with `error`) why it said nothing."""
 
@@ -51,6 +59,7 @@ class Answer(_Reply):
     alternatives: tuple[Alternative, ...] = ()
     remembers: tuple[Remembered, ...] = ()
     likeness: Optional[Likeness] = None
+    by_image: tuple[OfImage, ...] = ()
     weight: Optional[float] = None
     seconds: float
     error: Optional[AnswerError] = None

@@ -51,6 +51,9 @@ def evaluate(
     blank_images: Annotated[
         bool, typer.Option("--blank-images", help="Give every question a grey image.")
     ] = False,
+    rotate_images: Annotated[
+        bool, typer.Option("--rotate-images", help="Ask of several images, the first one last.")
+    ] = False,
     workers: Annotated[str | None, typer.Option(help="Ask only these, such as a,b.")] = None,
     summarise: Annotated[
         Summarise, typer.Option(help="Other than never scores what the summariser makes of it.")
@@ -88,6 +91,7 @@ def evaluate(
             limit=limit,
             shuffle_images=shuffle_images,
             blank_images=blank_images,
+            rotate_images=rotate_images,
             workers=names_in(workers) if workers is not None else None,
             summarise=summarise,
             rounds=2 if rounds == 2 else 1,

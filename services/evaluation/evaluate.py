@@ -55,6 +55,7 @@ def evaluate(
     limit: int | None = None,
     shuffle_images: int | None = None,
     blank_images: bool = False,
+    rotate_images: bool = False,
     workers: list[str] | None = None,
     summarise: Summarise = "never",
     rounds: Literal[1, 2] = 1,
@@ -67,7 +68,8 @@ def evaluate(
     `dataset` is a name, and `data` the folder that holds its own; or the path of a file, whose one
     split is "all" (models.data.own_file). `limit` takes a fixed sample.
     `shuffle_images` is the seed by which every question gets another image than its own;
-    `blank_images` gives all of them the same grey one.
+    `blank_images` gives all of them the same grey one; `rotate_images` asks only about cases of
+    several images, and shows the first one last.
     `fold` (0, 3) asks the first of three folds only, as a recipe divides the split. `exports` is
     the folder of workers of one's own, where it is looked up what they were trained on.
     `summarise` other than never scores the panel by what the summariser made of its vote, `rounds`
@@ -90,12 +92,17 @@ def evaluate(
         examples = [
             each for each in examples if f"{datasets.called(dataset)}/{each.id}" in held_out
         ]
+    if rotate_images:
+        examples = [each for each in examples if len(each.images) > 1]
     if not examples:
         raise EvaluationError(
-            f"There is no question with an answer in {dataset} {split} {language}."
+            f"There is no question with an answer{' about several images' if rotate_images else ''}"
+            f" in {dataset} {split} {language}."
         )
     # Before the limit: a limited run and its completion show a question the same other image.
     shown = examples if shuffle_images is None else _with_other_images(examples, shuffle_images)
+    if rotate_images:
+        shown = [replace(each, images=each.images[1:] + each.images[:1]) for each in shown]
     examples, shown = examples[:limit], shown[:limit]
     report = _panel(gateway_url)
     models = _models(report, language, workers)
@@ -106,6 +113,7 @@ def evaluate(
         language=language,
         shuffle_images=shuffle_images,
         blank_images=blank_images,
+        rotate_images=rotate_images,
         workers=workers,
         summarise=summarise,
         rounds=rounds,
@@ -169,6 +177,7 @@ def _command(run: Run, **others: Any) -> str:
         "language": run.language,
         "shuffle_images": run.shuffle_images,
         "blank_images": run.blank_images or None,
+        "rotate_images": run.rotate_images or None,
         "workers": run.workers and ",".join(run.workers),
         "summarise": run.summarise,
         "rounds": run.rounds if run.rounds > 1 else None,

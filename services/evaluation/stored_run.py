@@ -47,6 +47,7 @@ class Run:
     models: dict[str, str | None]  # what the asked workers' servers loaded
     fold: list[int] | None = None  # which one, of how many
     rounds: int = 1
+    rotate_images: bool = False
     questions: str | None = None  # a hash of what a set of one's own asks: its file may change
 
     @property
@@ -63,6 +64,8 @@ class Run:
         """What was done to them, as a phrase that goes on a list; empty where nothing was."""
         if self.shuffle_images is not None:
             return f", images shuffled by seed {self.shuffle_images}"
+        if self.rotate_images:
+            return ", images in another order"
         return ", images blank" if self.blank_images else ""
 
 

@@ -136,6 +136,20 @@ def test_who_answers_nobody_rests_and_it_is_told_and_is_back_by_itself(vllm, gat
     assert httpx.get(f"{url}/health/ready").status_code == 200 and failures(ask(url)) == {}
 
 
+def test_who_hangs_is_found_without_a_case(vllm, gateway, monkeypatch):
+    """By whoever asks how the panel is; and who is well is asked once in a while."""
+    monkeypatch.setattr(breaker, "SILENT_S", 0.2)
+    well, ill = vllm("yes"), vllm("yes", delay_s=30)
+    url = gateway([well, ill], panel=DEADLINE)
+
+    until(lambda: httpx.get(f"{url}/health/ready").status_code == 503)
+    assert rests(url) == [False, True]
+    assert {len(each["messages"]) for each in [*well.requests, *ill.requests]} == {1}
+
+    ill.delay_s = 0
+    until(lambda: httpx.get(f"{url}/health/ready").status_code == 200)
+
+
 def test_it_is_asked_the_gateways_own_question_and_no_case_tries_it(vllm, gateway):
     """Nothing of a case is in that question: its picture and its words are always the same."""
     ill = vllm("yes", only="Is this a picture?")

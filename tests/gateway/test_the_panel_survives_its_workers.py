@@ -89,7 +89,8 @@ def test_a_server_that_speaks_no_http_or_hangs_up(vllm, gateway):
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def babble() -> None:
-            for reply in (b"SSH-2.0-nonsense\r\n\r\n", b""):
+            half = b'HTTP/1.1 200 OK\r\ncontent-length: 90\r\n\r\n{"choices": ['
+            for reply in (b"SSH-2.0-nonsense\r\n\r\n", b"", half):
                 connection, _ = listener.accept()
                 connection.recv(1_000)
                 connection.sendall(reply)
@@ -97,7 +98,7 @@ def test_a_server_that_speaks_no_http_or_hangs_up(vllm, gateway):
 
         threading.Thread(target=babble, daemon=True).start()
         url = gateway([f"http://127.0.0.1:{listener.getsockname()[1]}", vllm()])
-        kinds = [failures(ask(url))["w0"] for _ in range(2)]
+        kinds = [failures(ask(url))["w0"] for _ in range(3)]
     assert set(kinds) <= {"garbage", "unreachable"}
 
 

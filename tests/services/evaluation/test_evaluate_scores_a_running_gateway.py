@@ -324,6 +324,14 @@ def test_no_question_keeps_its_image_when_they_are_shuffled(vllm, gateway, run):
     assert all(plain[0] != shuffled[0] for plain, shuffled in asked)
 
 
+def test_images_in_another_order_are_those_of_cases_of_several(vllm, gateway, run):
+    """A question that names an image by its place is then about another one."""
+    worker = vllm("Yes")
+    with pytest.raises(EvaluationError, match="no question with an answer about several images"):
+        run(gateway([worker]), rotate_images=True)
+    assert not worker.requests
+
+
 def test_every_question_gets_the_same_grey_image_when_they_are_blank(vllm, gateway, run):
     worker = vllm("Yes")
     run(gateway([worker]), "blank", blank_images=True)

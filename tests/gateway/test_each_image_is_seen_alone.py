@@ -1,0 +1,183 @@
+"""`each_image`: a worker that sees one image at a time is asked about each of a case of several."""
+
+import base64
+from typing import Any
+
+import pytest
+
+from gateway.case import Case, CaseImage
+from gateway.contract import Alternative, Answer, AnswerError, Language, Options
+from gateway.each_image import as_one, views
+from gateway.settings import SettingsError, load_settings
+from tests.conftest import picture
+from tests.gateway.test_the_panel_survives_its_workers import ask, failures
+
+SEAT = 'languages = ["en", "es", "zh"]\neach_image = true'
+SIDES = (32, 40, 48)  # by which a worker tells one image from another
+IMAGES = [base64.b64encode(picture(size=(side, 32))).decode() for side in SIDES]
+SEVERAL = {"images": IMAGES, "question": "Is it healthy?"}
+
+
+def shown(request: dict[str, Any]) -> list[int]:
+    """Which images it holds, by their widths."""
+    parts = [p["image_url"]["url"] for p in request["messages"][0]["content"][:-1]]
+    sizes = [base64.b64decode(part.partition(",")[2])[16:20] for part in parts]
+    return [int.from_bytes(size, "big") for size in sizes]
+
+
+def question(request: dict[str, Any]) -> str:
+    text = request["messages"][0]["content"][-1]["text"]
+    return text.removeprefix("Question: ").removesuffix(" Answer:")
+
+
+def test_each_image_is_asked_about_and_all_count(vllm, gateway):
+    worker = vllm(lambda request: "no" if shown(request) == [40] else "yes")
+    together = vllm("yes")
+    seats = (SEAT, 'languages = ["en"]\nmax_images = 4')
+    verdict = ask(gateway([worker, together], seats=seats), **SEVERAL).json()
+    assert sorted(map(shown, worker.requests)) == [[32], [40], [48]]
+    assert list(map(shown, together.requests)) == [[32, 40, 48]]
+    own, other = verdict["answers"]
+    assert own["text"] == "yes" and own["confidence"] == pytest.approx(0.6)
+    assert [(e["image"], e["text"]) for e in own["by_image"]] == [(1, "yes"), (2, "no"), (3, "yes")]
+    assert [(a["begins"], a["probability"]) for a in own["alternatives"]] == [
+        ("no", pytest.approx(0.3))
+    ]
+    assert other["by_image"] == [] and verdict["answer"] == "yes"
+
+
+def test_one_image_is_asked_about_as_ever(vllm, gateway):
+    worker = vllm("yes")
+    verdict = ask(gateway([worker], seats=(SEAT,)), question="Image 1: Is it healthy?").json()
+    assert list(map(question, worker.requests)) == ["Image 1: Is it healthy?"]
+    assert verdict["answers"][0]["by_image"] == []
+
+
+def test_a_failure_at_one_image_is_the_workers(vllm, gateway):
+    """What was not read does not pass for read."""
+    broken = vllm(lambda request: "" if shown(request) == [40] else "yes")
+    url = gateway([broken, vllm("yes")], seats=(SEAT, SEAT))
+    assert failures(ask(url, **SEVERAL)) == {"w0": "empty"}
+
+
+def test_the_panel_says_how_many_images_it_takes(vllm, gateway):
+    import httpx
+
+    url = gateway([vllm("yes")], seats=(SEAT,), limits="max_images = 3")
+    assert httpx.get(f"{url}/panel").json()["workers"][0]["max_images"] == 3
+
+
+@pytest.mark.parametrize(
+    "asked", ["Which image shows the tumor?", "Compare image 1 and image 2.", "Image 7: healthy?"]
+)
+def test_what_only_the_images_together_can_answer_is_not_asked_of_it(vllm, gateway, asked):
+    worker, together = vllm("yes"), vllm("the first")
+    seats = (SEAT, 'languages = ["en"]\nmax_images = 4')
+    both = gateway([worker, together], seats=seats)
+    assert failures(ask(both, **SEVERAL | {"question": asked})) == {"w0": "not_eligible"}
+    assert not worker.requests
+    refused = ask(gateway([worker], seats=(SEAT,)), **SEVERAL | {"question": asked})
+    assert refused.status_code == 422 and "one at a time" in refused.json()["detail"]
+
+
+def case(asked: str, language: Language, images: int = 3) -> Case:
+    shown = tuple(CaseImage(b"", str(number), (32, 32)) for number in range(images))
+    return Case("a", asked, shown, language, None, None, Options())
+
+
+@pytest.mark.parametrize(
+    ("language", "asked", "number", "alone"),
+    [
+        ("en", "Image 2: What modality is used?", 2, "What modality is used?"),
+        ("en", "In the third slice, is the liver healthy?", 3, "Is the liver healthy?"),
+        ("en", "In the last view: what is it?", 3, "What is it?"),
+        ("en", "What modality is the second image?", 2, "What modality is this image?"),
+        ("en", "What plane is scan #1?", 1, "What plane is this image?"),
+        ("en", "Is there a mass in picture no. 2?", 2, "Is there a mass in this image?"),
+        ("es", "Imagen 3: ¿Está sano el hígado?", 3, "¿Está sano el hígado?"),
+        ("es", "En la primera imagen: ¿Qué es?", 1, "¿Qué es?"),
+        ("es", "¿Hay un tumor en la última imagen?", 3, "¿Hay un tumor en esta imagen?"),
+        ("zh", "图3：肝脏健康吗?", 3, "肝脏健康吗?"),
+        ("zh", "第二张图像中：这是什么平面?", 2, "这是什么平面?"),
+        ("zh", "最后一张图片是CT吗?", 3, "这张图像是CT吗?"),
+        ("zh", "第一张图的成像方式是什么?", 1, "成像方式是什么?"),
+        ("en", "Image 2 shows which organ?", 2, "This image shows which organ?"),
+    ],
+)
+def test_a_question_that_names_an_image_is_asked_about_that_one(language, asked, number, alone):
+    assert [(n, view.question) for n, view in views(case(asked, language))] == [(number, alone)]
+
+
+@pytest.mark.parametrize(
+    ("language", "asked"),
+    [
+        ("en", "Which imaging modality is used?"),
+        ("en", "What type of image is this?"),
+        ("en", "Is the heart bigger than the liver?"),
+        ("en", "Are there 2 nodules, as in grade 3 disease?"),
+        ("es", "¿Qué modalidad se usó para obtener esta imagen?"),
+        ("es", "¿Qué tipo de imagen es?"),
+        ("zh", "图像里包含的区域属于身体哪个部分?"),
+        ("zh", "图中心脏和肝脏哪个更大?"),
+        ("zh", "图中有几个肾脏?"),
+    ],
+)
+def test_others_are_asked_about_every_image(language, asked):
+    assert [(n, view.question) for n, view in views(case(asked, language))] == [
+        (1, asked), (2, asked), (3, asked)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("language", "asked"),
+    [
+        ("en", "Has it changed between image 1 and image 3?"),
+        ("en", "What is in the other images?"),
+        ("es", "¿Qué imagen muestra el tumor?"),
+        ("es", "Compare la primera imagen con la segunda imagen."),
+        ("zh", "哪张图像是CT?"),
+        ("zh", "第一张图像和第二张图像一样吗?"),
+    ],
+)
+def test_it_is_told_what_cannot_be_seen_in_one_image(language, asked):
+    assert views(case(asked, language)) is None
+
+
+def test_the_same_image_is_asked_about_once():
+    images = (CaseImage(b"", "same", (32, 32)),) * 3
+    asked = Case("a", "Is it healthy?", images, "en", None, None, Options())
+    assert [number for number, _ in views(asked)] == [1]
+
+
+def said(text: str, confidence: float | None, *others: tuple[str, float, bool]) -> Answer:
+    keys = ("begins", "probability", "whole")
+    told = tuple(Alternative(**dict(zip(keys, other, strict=True))) for other in others)
+    return Answer(worker="w", text=text, confidence=confidence, alternatives=told, seconds=1)
+
+
+def test_beliefs_are_averaged_and_what_only_begins_an_answer_is_none():
+    """By hand: CT (0.6 + 0.3) / 2, MRI (0.2 + 0.5) / 2."""
+    one = as_one([
+        (1, said("CT", 0.6, ("MRI", 0.2, True), ("X", 0.15, False))),
+        (2, said("MRI", 0.5, ("CT", 0.3, True))),
+    ])  # fmt: skip
+    assert (one.text, one.confidence) == ("CT", pytest.approx(0.45))
+    assert [(a.begins, a.probability) for a in one.alternatives] == [("MRI", pytest.approx(0.35))]
+
+
+def test_without_confidences_most_images_decide():
+    one = as_one([(1, said("no", None)), (2, said("yes", None)), (3, said("yes", None))])
+    assert (one.text, one.confidence, one.alternatives) == ("yes", None, ())
+
+
+def test_an_error_stands_for_the_whole():
+    error = AnswerError(kind="timeout", detail="late")
+    failed = Answer(worker="w", seconds=9, error=error)
+    one = as_one([(1, said("no", 0.9)), (2, failed)])
+    assert (one.text, one.error, one.seconds) == (None, error, 9)
+
+
+def test_a_seat_that_takes_several_sees_them_together(panel_file):
+    seat = 'languages = ["en"]\nmax_images = 4\neach_image = true'
+    with pytest.raises(SettingsError, match="each_image is for a worker that takes one image"):
+        load_settings(panel_file(["http://127.0.0.1:1"], seats=(seat,)), environ={})

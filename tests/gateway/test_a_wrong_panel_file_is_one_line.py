@@ -158,6 +158,8 @@ def test_the_hash_names_what_can_change_a_verdict(load):
     base = load(text).panel_hash
     assert load(text + "[limits]\nmax_images = 2").panel_hash == base
     assert load(text, CONSILIUM_WORKER_THORAX_URL="http://thorax:1").panel_hash == base
+    placed = text.replace("[[worker]]\n", "[[worker]]\nreplicas = [1, 4]\ngpus = 0.5\n")
+    assert load(placed).panel_hash == base
     assert load(text.replace("Question:", "Q:")).panel_hash != base
     assert load(text + SUMMARISER).panel_hash != base
 

@@ -136,6 +136,7 @@ class Stage(_Strict):
     gate_lr: float = Field(default=1e-2, gt=0)  # of a connector's gates, which start at zero
     language_lr: float = Field(default=6e-4, gt=0)
     warmup_steps: int = Field(default=40, ge=1)
+    optimiser: Literal["adamw", "adamw_8bit"] = "adamw"  # the latter's moments are in eight bits
     cache_features: bool = True  # of a tower that keeps still; else it runs in every step
     reconstruction: float = Field(default=0.0, ge=0)  # λ of the reconstruction regulariser
 

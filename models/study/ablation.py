@@ -29,6 +29,7 @@ from models.data.example import Example, another_for_each
 from models.files import append_line, read_lines, set_aside, write_whole
 from models.metrics.score import Score, mean
 from models.recipe import Recipe, RecipeError
+from models.study.seeds import pooled
 from models.study.variants import (
     BASELINE,
     FULL,
@@ -49,6 +50,7 @@ from models.training.progress import read_log
 VERSION = 1  # raise it when a row means something else
 # On one core of ours, of the recipe `screening`: until a folder has figures of its own.
 SECONDS_A_STEP, SECONDS_A_LOOK = 3.0, 50.0
+UNBUDGETED_STEPS = 708  # of its baseline
 
 
 class Cell(NamedTuple):
@@ -96,20 +98,36 @@ class Compared:
 
 
 class Screening:
-    """`recipe`, with one thing changed at a time, `steps` steps each, in folder `out`.
+    """`recipe`, with one thing changed at a time, in folder `out`: `steps` steps each, or None for
+    as many as the recipe says. `only` names the variants that are run, beside the baseline; empty
+    for all.
 
     Raises:
-        AblationError: the folder is another screening's, or the recipe is none for screening.
+        AblationError: the folder is another screening's, the recipe is none for screening, or there
+            is no such variant.
         RecipeError: a variant of it would be no recipe.
     """
 
-    def __init__(self, recipe: Recipe, steps: int, seeds: int, out: Path):
+    def __init__(
+        self,
+        recipe: Recipe,
+        steps: int | None,
+        seeds: int,
+        out: Path,
+        only: Sequence[str] = (),
+    ):
         refuse_unfit(recipe)
         self.recipe, self.steps, self.seeds, self.out = recipe, steps, range(seeds), out
         self.screened = variants_of(recipe, steps)
         full = variants_of(recipe, None)
         self.variants = self.screened | {f"{FULL}-{name}": full[name] for name in full}
         self._refuse_another_plan()
+        if unknown := set(only) - self.screened.keys():
+            raise AblationError(
+                f"No variant {', '.join(sorted(unknown))}. There are: {', '.join(self.screened)}."
+            )
+        wanted = {BASELINE, *only} if only else self.screened.keys()
+        self.screened = {name: each for name, each in self.screened.items() if name in wanted}
         self.rows = self._read()
 
     def recipe_of(self, cell: Cell) -> Recipe:
@@ -120,7 +138,11 @@ class Screening:
     @property
     def analyses(self) -> dict[str, list[Choice]]:
         """By name; `full` is there once there is something to choose it by."""
-        found = analyses_of(self.recipe, self.screened)
+        there = analyses_of(self.recipe, self.variants)
+        found = {
+            name: [choice for choice in choices if choice.variant in self.screened]
+            for name, choices in there.items()
+        }
         trained = {Cell(variant, seed) for variant in self.screened for seed in self.seeds}
         return found | {FULL: full_analysis(self.best())} if trained <= self.rows.keys() else found
 
@@ -201,6 +223,16 @@ class Screening:
             last.validation or self.variants[BASELINE].validation, data, held_out=True
         )
         return [self._compared(choice, held_out) for choice in self.analyses[analysis]]
+
+    def moved_by_seeds(self) -> tuple[float, int]:
+        """By how much a seed moves what a variant has right: the standard deviation, pooled over
+        all that were run with several, and its degrees of freedom.
+        """
+        found: dict[str, list[float]] = {}
+        for row in self.rows.values():
+            if row.shown == "own":
+                found.setdefault(row.variant, []).append(row.exact_match)
+        return pooled(found.values())
 
     def best(self, count: int = 3) -> list[str]:
         """Those screened that were right most often, each over the seeds that it has run."""
@@ -286,7 +318,8 @@ class Screening:
         here = [row.seconds for row in rows if (row.shown != "own") == looks]
         if here:
             return median(here)
-        return SECONDS_A_LOOK + (0 if looks else SECONDS_A_STEP * self.steps)
+        steps = self.steps or UNBUDGETED_STEPS
+        return SECONDS_A_LOOK + (0 if looks else SECONDS_A_STEP * steps)
 
     def _claim(self, report: Callable[[str], None]) -> None:
         plan = {"version": VERSION, "steps": self.steps, "recipe": self.recipe.model_dump()}

@@ -1,27 +1,28 @@
 """How much a classifier of one size reads from image embeddings, whatever their width.
 
 Every table of embeddings is reduced to the same number of principal components, whitened, and given
-to the same logistic regression (linear probes: Alain and Bengio 2016; a control with labels that
-mean nothing: Hewitt and Liang 2019). Nested cross-validation: outer folds score, inner folds choose
-how much the classifier is held back, and no fold parts a group of images.
+to the same logistic regression, or the same small MLP (probes: Alain and Bengio 2016; a control
+with labels that mean nothing: Hewitt and Liang 2019). Nested cross-validation: outer folds score,
+inner folds choose how much the classifier is held back, and no fold parts a group of images.
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 COMPONENTS = 32
 FOLDS = 5
 INNER_FOLDS = 3
-STRENGTHS = (0.001, 0.01, 0.1, 1.0)  # of the ridge, the inverse
-RIDGES = (1.0, 10.0, 100.0, 1000.0)  # of the decoder
+HIDDEN = 32  # units of an MLP that reads; twice as many where it rebuilds
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.int64]
@@ -30,6 +31,41 @@ Words = NDArray[np.str_]
 
 class ProbeError(Exception):
     """What cannot be probed; one sentence that says why and how to mend it."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Of a probe: what reads a label, what rebuilds features, and how strongly each may be held
+    back by a ridge, the strongest first.
+    """
+
+    reader: Callable[[float], Any]
+    ridges: tuple[float, ...]
+    decoder: Callable[[float], Any]
+    decoder_ridges: tuple[float, ...]
+
+
+def _mlp(of: Any, hidden: int, ridge: float) -> Any:
+    return of(
+        hidden_layer_sizes=(hidden,), alpha=ridge, solver="lbfgs", max_iter=100, random_state=0
+    )
+
+
+KINDS = {
+    "linear": Kind(
+        lambda ridge: LogisticRegression(C=1 / ridge, max_iter=1000),
+        (1000.0, 100.0, 10.0, 1.0),
+        lambda ridge: Ridge(alpha=ridge),
+        (1000.0, 100.0, 10.0, 1.0),
+    ),
+    # Loss and ridge weigh as much against each other as above; two layers bear less of it.
+    "mlp": Kind(
+        lambda ridge: _mlp(MLPClassifier, HIDDEN, ridge),
+        (10.0, 1.0),
+        lambda ridge: _mlp(MLPRegressor, 2 * HIDDEN, ridge),
+        (1.0, 0.1),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -82,14 +118,21 @@ def coordinates(table: Floats) -> Floats:
 
 
 def right(
-    table: Floats, task: Task, groups: Ints, seeds: Sequence[int], shuffled: bool = False
+    table: Floats,
+    task: Task,
+    groups: Ints,
+    seeds: Sequence[int],
+    shuffled: bool = False,
+    kind: str = "linear",
 ) -> Floats:
-    """Of each case, for how many of `seeds` the probe reads it right from outside its fold [cases].
+    """Of each case, for how many of `seeds` the probe of that kind reads it right from outside its
+    fold [cases].
 
     `table` is what `coordinates` made of the embeddings, [images, columns]. `shuffled` draws the
     labels anew, among the cases of each question: what is right then is right by chance.
     """
-    return np.mean([_right(table, task, groups, seed, shuffled) for seed in seeds], axis=0)
+    probe = KINDS[kind]
+    return np.mean([_right(table, task, groups, seed, shuffled, probe) for seed in seeds], axis=0)
 
 
 def majority(task: Task, groups: Ints, seeds: Sequence[int]) -> Floats:
@@ -108,20 +151,23 @@ def majority(task: Task, groups: Ints, seeds: Sequence[int]) -> Floats:
     return found.mean(axis=0)
 
 
-def rebuilt(table: Floats, features: Floats, groups: Ints, seed: int) -> Floats:
-    """How alike each image's `features` [images, patches, width] are to what a ridge regression
+def rebuilt(
+    table: Floats, features: Floats, groups: Ints, seed: int, kind: str = "linear"
+) -> Floats:
+    """How alike each image's `features` [images, patches, width] are to what a decoder of that kind
     rebuilds from the same components of `table` on the other folds [images]: the mean cosine over
     patches, as the reconstruction regulariser counts it.
     """
-    task = _no_task(len(table))
+    task, probe = _no_task(len(table)), KINDS[kind]
     found = np.zeros(len(table))
     for train, test in _folds(task, groups, task.images, FOLDS, seed):
-        alike = np.zeros(len(RIDGES))
+        alike = np.zeros(len(probe.decoder_ridges))
         for fit, held_out in _folds(task, groups, train, INNER_FOLDS, seed):
-            tried = _decode(table, features, task.components, fit, held_out, RIDGES)
+            tried = _decode(table, features, task.components, fit, held_out, probe)
             alike += [each.sum() for each in tried]
-        best = (RIDGES[int(alike.argmax())],)
-        (found[test],) = _decode(table, features, task.components, train, test, best)
+        best = (probe.decoder_ridges[int(alike.argmax())],)
+        chosen = replace(probe, decoder_ridges=best)
+        (found[test],) = _decode(table, features, task.components, train, test, chosen)
     return found
 
 
@@ -139,7 +185,9 @@ def _no_task(images: int) -> Task:
     return Task("reconstruction", np.arange(images), nothing, nothing)
 
 
-def _right(table: Floats, task: Task, groups: Ints, seed: int, shuffled: bool) -> NDArray[np.bool_]:
+def _right(
+    table: Floats, task: Task, groups: Ints, seed: int, shuffled: bool, probe: Kind
+) -> NDArray[np.bool_]:
     if shuffled:
         labels, random = task.labels.copy(), np.random.default_rng(seed)
         for question in np.unique(task.questions):
@@ -148,11 +196,12 @@ def _right(table: Floats, task: Task, groups: Ints, seed: int, shuffled: bool) -
         task = replace(task, labels=labels)
     found = np.zeros(len(task.labels), dtype=bool)
     for train, test in _folds(task, groups, np.arange(len(found)), FOLDS, seed):
-        hits = np.zeros(len(STRENGTHS))
+        hits = np.zeros(len(probe.ridges))
         for fit, held_out in _folds(task, groups, train, INNER_FOLDS, seed):
-            hits += [each.sum() for each in _read(table, task, fit, held_out, STRENGTHS)]
+            hits += [each.sum() for each in _read(table, task, fit, held_out, probe)]
         # Of equals the first: the one that is held back the most.
-        (found[test],) = _read(table, task, train, test, (STRENGTHS[int(hits.argmax())],))
+        chosen = replace(probe, ridges=(probe.ridges[int(hits.argmax())],))
+        (found[test],) = _read(table, task, train, test, chosen)
     return found
 
 
@@ -177,34 +226,45 @@ def _components(table: Floats, count: int, fit: Ints, rows: Ints) -> Floats:
 
 
 def _read(
-    table: Floats, task: Task, fit: Ints, cases: Ints, strengths: tuple[float, ...]
+    table: Floats, task: Task, fit: Ints, cases: Ints, probe: Kind
 ) -> Iterator[NDArray[np.bool_]]:
-    """For each strength, which of `cases` a probe fitted on the cases `fit` reads right."""
+    """For each of its ridges, which of `cases` a probe fitted on the cases `fit` reads right."""
     both = np.concatenate([fit, cases])
     seen = _components(table, task.components, task.images[fit], task.images[both])
     asked = (task.questions[both, None] == np.unique(task.questions)[None]).astype(float)
     own = (asked[:, :, None] * seen[:, None]).reshape(len(both), -1)
     inputs = np.concatenate([asked, own], axis=1)
-    for strength in strengths:
-        probe = LogisticRegression(C=strength, max_iter=1000)
-        probe.fit(inputs[: len(fit)], task.labels[fit])
-        yield probe.predict(inputs[len(fit) :]) == task.labels[cases]
+    for ridge in probe.ridges:
+        reader = _fitted(probe.reader(ridge), inputs[: len(fit)], task.labels[fit])
+        yield reader.predict(inputs[len(fit) :]) == task.labels[cases]
 
 
 def _decode(
-    table: Floats,
-    features: Floats,
-    count: int,
-    fit: Ints,
-    rows: Ints,
-    ridges: tuple[float, ...],
+    table: Floats, features: Floats, count: int, fit: Ints, rows: Ints, probe: Kind
 ) -> Iterator[Floats]:
+    """For each of its decoder's ridges, how alike `rows` are to what it rebuilds of them."""
     seen = _components(table, count, fit, np.concatenate([fit, rows])).astype(np.float32)
-    wanted = features[rows]
-    for ridge in ridges:
-        decoder = Ridge(alpha=ridge).fit(seen[: len(fit)], features[fit].reshape(len(fit), -1))
-        made = decoder.predict(seen[len(fit) :]).reshape(wanted.shape)
-        yield _alike(made, wanted)
+    known, wanted = features[fit].reshape(len(fit), -1), features[rows]
+    # What is fitted lies in the span of what it is fitted on: so many columns say all of it.
+    middle = known.mean(axis=0)
+    apart = known - middle
+    values, vectors = np.linalg.eigh(apart @ apart.T)
+    there = values > values.max() * 1e-6
+    size = np.sqrt(values[there])
+    unit = np.sqrt(np.mean(size**2) / len(fit))  # so that a ridge weighs alike whatever the unit
+    targets = vectors[:, there] * (size / unit)
+    back = (vectors[:, there] * (unit / size)).T @ apart
+    for ridge in probe.decoder_ridges:
+        decoder = _fitted(probe.decoder(ridge), seen[: len(fit)], targets)
+        made = decoder.predict(seen[len(fit) :]) @ back + middle
+        yield _alike(made.reshape(wanted.shape), wanted)
+
+
+def _fitted(probe: Any, inputs: Floats, targets: Any) -> Any:
+    with warnings.catch_warnings():
+        # An MLP is given so many steps and no more, whatever it reads.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return probe.fit(inputs, targets)
 
 
 def _alike(made: Floats, wanted: Floats) -> Floats:

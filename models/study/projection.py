@@ -4,19 +4,25 @@ Before are the tower's features, after is what the language model is given. Both
 that the run has not learned from, and read by the same probes (`models.study.probe`) in two ways:
 the mean over patches or tokens, which tells what is there, and all of them beside each other in
 their order, which also tells where. An order is all that a query-based connector has of places, so
-every kind of connector is read alike.
+every kind of connector is read alike. What is rebuilt is at every stage what the tower said before
+the first one: a tower that moves would else move the target.
+
+Runs of one recipe that differ in their seed alone are told together too, with what a seed may
+change in every interval.
 """
 
 import gc
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.utils.parallel import Parallel, delayed
 
 from models import connectors
 from models.data.example import Example
@@ -26,7 +32,8 @@ from models.metrics.score import mean
 from models.parts.vlm import Vlm, build_model
 from models.recipe import Recipe
 from models.study import probe
-from models.study.probe import Floats, Ints, ProbeError, Task
+from models.study.probe import KINDS, Floats, Ints, ProbeError, Task
+from models.study.seeds import over_seeds
 from models.training import checkpoints
 from models.training.examples import learned_by
 from models.training.features import cached_features
@@ -40,6 +47,12 @@ POOLINGS: dict[str, Callable[[Floats], Floats]] = {
 SEEDS = (0, 1, 2)  # of the folds; the first one's for the controls and the decoder
 ALL = "all"  # the cases of all tasks together
 START = "start"  # the connector before the first stage
+MLP = "whole mlp"
+NOT_READ = ("cosine", "cosine mlp", "blind", "alike")
+ACCELERATOR = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+Change = Callable[[Sequence["Point"]], dict[str, Floats]]
 
 
 @dataclass(frozen=True)
@@ -53,13 +66,24 @@ class Probed:
 
 @dataclass
 class Reading:
-    """What is read of one table of embeddings: of each case, in how many of `SEEDS` it is right."""
+    """What is read of one table of embeddings: of each case, in how many of `SEEDS` it is right.
+    An MLP reads with the first of them, and what is pooled whole.
+    """
 
-    read: dict[str, Floats] = field(default_factory=dict)  # by "task pooling"
+    read: dict[str, Floats] = field(default_factory=dict)  # by "task pooling", "task whole mlp"
     shuffled: dict[str, Floats] = field(default_factory=dict)  # where labels are drawn anew
     cosine: Floats = field(default_factory=lambda: np.zeros(0))  # [images], as the next
+    cosine_mlp: Floats = field(default_factory=lambda: np.zeros(0))
     blind: Floats = field(default_factory=lambda: np.zeros(0))
     alike: Floats = field(default_factory=lambda: np.zeros(0))
+
+    def values(self) -> dict[str, Floats]:
+        """All that a change is told of, by its name."""
+        return self.read | {
+            "cosine": self.cosine,
+            "cosine mlp": self.cosine_mlp,
+            "alike": self.alike,
+        }
 
 
 @dataclass(frozen=True)
@@ -97,12 +121,26 @@ def compare(runs: Sequence[Path], data: Path, out: Path) -> dict[str, Any]:
     shown = [Example(str(i), (i,), "", "", "en", False) for i in known.images]
     for recipe in recipes:
         refuse_shared_images(learned_by(recipe, data), shown)
-    seen: dict[str, Reading] = {}
-    found: dict[str, list[Point]] = {}
+    tables: dict[str, tuple[Floats, Floats]] = {}  # embeddings and target, by their hash
+    embedded: dict[str, list[_Embedded]] = {}
     for run, recipe, folders in zip(runs, recipes, stops, strict=True):
-        found[run.name] = [
-            _point(run, recipe, stage, folder, known, seen) for stage, folder in folders
+        target = None
+        embedded[run.name] = []
+        for stage, folder in folders:
+            features, tokens = _embeddings_of(run, recipe, folder, known)
+            target = features if target is None else target
+            keys = [_kept(each, target, tables) for each in (features, tokens)]
+            step = int(folder.name.removeprefix("step-")) if folder and stage != START else 0
+            embedded[run.name].append(_Embedded(stage, step, *tokens.shape[1:], *keys))
+    jobs = (delayed(_reading)(*table, known) for table in tables.values())
+    readings = dict(zip(tables, Parallel(n_jobs=-1)(jobs), strict=True))
+    found = {
+        name: [
+            Point(*each[:4], before=readings[each.before], after=readings[each.after])
+            for each in stages
         ]
+        for name, stages in embedded.items()
+    }
     content = _content(known, recipes, found)
     out.mkdir(parents=True, exist_ok=True)
     (out / "projection.json").write_text(json.dumps(content, indent=1))
@@ -150,24 +188,34 @@ def _stops(run: Path, recipe: Recipe) -> list[tuple[str, Path | None]]:
     return found
 
 
-def _point(
-    run: Path,
-    recipe: Recipe,
-    stage: str,
-    folder: Path | None,
-    known: Probed,
-    seen: dict[str, Reading],
-) -> Point:
-    model = build_model(recipe, home=run)
+class _Embedded(NamedTuple):
+    """A `Point` to be, with the keys of what is to be read in place of what is."""
+
+    stage: str
+    step: int
+    tokens: int
+    width: int
+    before: str
+    after: str
+
+
+def _embeddings_of(
+    run: Path, recipe: Recipe, folder: Path | None, known: Probed
+) -> tuple[Floats, Floats]:
+    model = build_model(recipe, home=run, device=ACCELERATOR)
     if folder:
         load_trained(model, folder, merge=True)
-    features, tokens = _embeddings(model, known.images)
+    found = _embeddings(model, known.images)
     del model
     gc.collect()
-    step = int(folder.name.removeprefix("step-")) if folder and stage != START else 0
-    before = _reading(features, features, known, seen)
-    after = _reading(tokens, features, known, seen)
-    return Point(stage, step, tokens.shape[1], tokens.shape[2], before, after)
+    return found
+
+
+def _kept(table: Floats, target: Floats, tables: dict[str, tuple[Floats, Floats]]) -> str:
+    """Equal ones are read once."""
+    digest = hashlib.sha256(table.tobytes() + target.tobytes()).hexdigest()
+    tables.setdefault(digest, (table, target))
+    return digest
 
 
 @torch.no_grad()
@@ -178,32 +226,32 @@ def _embeddings(model: Vlm, images: Sequence[Path]) -> tuple[Floats, Floats]:
     features = torch.stack([kept[image] for image in images]).float()
     tokens = [
         each.tokens
-        for part in features.split(16)
+        for part in features.to(model.positions.device).split(16)
         for each in model.image_embeddings(part, [1] * len(part))
     ]
-    return features.numpy(), torch.cat(tokens).float().numpy()
+    return features.numpy(), torch.cat(tokens).float().cpu().numpy()
 
 
-def _reading(
-    embeddings: Floats, features: Floats, known: Probed, seen: dict[str, Reading]
-) -> Reading:
-    """Of embeddings [images, n, width]; `seen` holds what was read before of equal ones."""
-    digest = hashlib.sha256(embeddings.tobytes() + features.tobytes()).hexdigest()
-    if digest in seen:
-        return seen[digest]
-    found = seen[digest] = Reading()
+def _reading(embeddings: Floats, target: Floats, known: Probed) -> Reading:
+    """Of embeddings [images, n, width]; `target` [images, patches, vision_dim] is rebuilt."""
+    found, groups, first = Reading(), known.groups, SEEDS[:1]
     for pooling, pool in POOLINGS.items():
         table = probe.coordinates(pool(embeddings))
         for task in known.tasks:
             name = f"{task.name} {pooling}"
-            found.read[name] = probe.right(table, task, known.groups, SEEDS)
-            found.shuffled[name] = probe.right(table, task, known.groups, SEEDS[:1], shuffled=True)
-        for each in (found.read, found.shuffled):
-            each[f"{ALL} {pooling}"] = np.concatenate(
-                [each[f"{task.name} {pooling}"] for task in known.tasks]
+            found.read[name] = probe.right(table, task, groups, SEEDS)
+            found.shuffled[name] = probe.right(table, task, groups, first, shuffled=True)
+    for task in known.tasks:
+        found.read[f"{task.name} {MLP}"] = probe.right(table, task, groups, first, kind="mlp")
+    for each in (found.read, found.shuffled):
+        for way in {name.split(maxsplit=1)[1]: None for name in each}:
+            each[f"{ALL} {way}"] = np.concatenate(
+                [each[f"{task.name} {way}"] for task in known.tasks]
             )
-    found.cosine = probe.rebuilt(table, features, known.groups, SEEDS[0])  # of the whole
-    found.blind = probe.blind(features, known.groups, SEEDS[0])
+    found.cosine, found.cosine_mlp = (  # of the whole
+        probe.rebuilt(table, target, groups, SEEDS[0], kind) for kind in KINDS
+    )
+    found.blind = probe.blind(target, groups, SEEDS[0])
     found.alike = _alike(embeddings)
     return found
 
@@ -224,27 +272,25 @@ def _content(
     groups = {task.name: known.groups[task.images].tolist() for task in known.tasks}
     groups[ALL] = [group for task in known.tasks for group in groups[task.name]]
 
-    def scored(values: Floats, name: str) -> dict[str, Any]:
-        return asdict(mean(values.tolist(), groups[name.split()[0]]))
+    def groups_of(name: str) -> list[int]:
+        return groups.get(name.split()[0], known.groups.tolist())
 
-    def cosine(values: Floats) -> dict[str, Any]:
-        return asdict(mean(values.tolist(), known.groups.tolist()))
+    def told(values: dict[str, Floats]) -> dict[str, Any]:
+        return _nested({k: asdict(mean(v.tolist(), groups_of(k))) for k, v in values.items()})
 
     def of(reading: Reading) -> dict[str, Any]:
-        return {
-            "read": {name: scored(values, name) for name, values in reading.read.items()},
-            "shuffled": {name: scored(values, name) for name, values in reading.shuffled.items()},
-            "cosine": cosine(reading.cosine),
-            "blind": cosine(reading.blind),
-            "alike": cosine(reading.alike),
-        }
+        own = {"blind": reading.blind}
+        return told(reading.values() | own) | {"shuffled": told(reading.shuffled)["read"]}
 
-    def change(new: Reading, old: Reading) -> dict[str, Any]:
-        return {
-            "read": {name: scored(new.read[name] - old.read[name], name) for name in new.read},
-            "cosine": cosine(new.cosine - old.cosine),
-            "alike": cosine(new.alike - old.alike),
-        }
+    def by_seed(points: Sequence[list[Point]], change: Change) -> dict[str, Any]:
+        """Of the same stage of runs that differ in their seed alone."""
+        changes = [change(each) for each in points]
+        return _nested(
+            {
+                name: asdict(over_seeds(np.stack([c[name] for c in changes]), groups_of(name)))
+                for name in changes[0]
+            }
+        )
 
     majority = {task.name: probe.majority(task, known.groups, SEEDS) for task in known.tasks}
     return {
@@ -256,7 +302,7 @@ def _content(
                 "cases": len(task.labels),
                 "labels": sorted(set(task.labels.tolist())),
                 "components": task.components,
-                "majority": scored(majority[task.name], task.name),
+                "majority": told({task.name: majority[task.name]})["read"][task.name],
             }
             for task in known.tasks
         },
@@ -271,12 +317,56 @@ def _content(
                         "width": point.width,
                         "before": of(point.before),
                         "after": of(point.after),
-                        "projection": change(point.after, point.before),
-                        "training": change(point.after, points[0].after),
+                        "projection": told(projection(points[: place + 1])),
+                        "training": told(training(points[: place + 1])),
                     }
-                    for point in points
+                    for place, point in enumerate(points)
                 ],
             }
             for (name, points), recipe in zip(runs.items(), recipes, strict=True)
         },
+        "over seeds of training": {
+            name: {
+                "runs": names,
+                "projection": by_seed([runs[each] for each in names], projection),
+                "training": by_seed([runs[each] for each in names], training),
+            }
+            for name, names in _of_one_recipe(runs, recipes).items()
+        },
+    }
+
+
+def projection(points: Sequence[Point]) -> dict[str, Floats]:
+    """What the connector changes, in the last of these stages."""
+    return _difference(points[-1].after, points[-1].before)
+
+
+def training(points: Sequence[Point]) -> dict[str, Floats]:
+    """What all these stages have changed of what comes after the connector."""
+    return _difference(points[-1].after, points[0].after)
+
+
+def _difference(new: Reading, old: Reading) -> dict[str, Floats]:
+    before = old.values()
+    return {name: values - before[name] for name, values in new.values().items()}
+
+
+def _nested(told: dict[str, Any]) -> dict[str, Any]:
+    """What is read in a dictionary of its own."""
+    apart = {name: told[name] for name in told if name in NOT_READ}
+    return {"read": {name: told[name] for name in told if name not in NOT_READ}} | apart
+
+
+def _of_one_recipe(runs: dict[str, list[Point]], recipes: Sequence[Recipe]) -> dict[str, list[str]]:
+    """Runs that differ in their seed alone, where there are several; under the first one's name
+    without its seed, as an ablation names them.
+    """
+    alike: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for name, recipe in zip(runs, recipes, strict=True):
+        key = recipe.model_copy(update={"name": "", "seed": 0}).model_dump_json()
+        alike[key].append((name, recipe.seed))
+    return {
+        each[0][0].removesuffix(f"-seed{each[0][1]}"): [name for name, _ in each]
+        for each in alike.values()
+        if len(each) > 1
     }

@@ -8,6 +8,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+COSINES = [(f"{name} x 100", (name,)) for name in ("cosine", "cosine mlp", "alike")]
 COLOURS = {"mean": "C0", "whole": "C1"}
 
 
@@ -16,7 +17,8 @@ def lines(content: dict[str, Any]) -> list[str]:
 
     `before > after` in percent for each stage; then what projection changes in the last stage, and
     what training has changed of the projected embeddings since the start, with 95 % intervals.
-    `cosine` is that of the reconstruction, `alike` that of two tokens of an image.
+    `cosine` is that of the reconstruction, `alike` that of two tokens of an image. Of runs that
+    differ in their seed alone the same changes again, over all seeds.
     """
     found = []
     for name, run in content["runs"].items():
@@ -24,13 +26,18 @@ def lines(content: dict[str, Any]) -> list[str]:
         heads = [f"{each['stage']} {each['step']}" for each in stages]
         found += ["", _line(f"{name} ({run['connector']})", heads, ["projection", "training"])]
         reads = [(read, ("read", read)) for read in last["after"]["read"]]
-        cosines = [("cosine x 100", ("cosine",)), ("alike x 100", ("alike",))]
-        for named, path in [*reads, *cosines]:
+        for named, path in [*reads, *COSINES]:
             cells = [
                 _passage(_at(each["before"], path), _at(each["after"], path)) for each in stages
             ]
             changes = [_change(_at(last[key], path)) for key in ("projection", "training")]
             found.append(_line(named, cells, changes))
+    for name, each in content["over seeds of training"].items():
+        found += ["", _line(f"{name}, {len(each['runs'])} seeds", [], ["projection", "training"])]
+        reads = [(read, ("read", read)) for read in each["training"]["read"]]
+        for named, path in [*reads, *COSINES]:
+            changes = [_change(_at(each[key], path)) for key in ("projection", "training")]
+            found.append(_line(named, [], changes))
     return found
 
 

@@ -31,6 +31,7 @@ from models.training.vocabulary import vocabulary_of
 
 TEXT_TOKENS = 256  # of a row: sixteen questions and answers
 NF4_BITS = 4.127  # of a weight, with the constants of its block
+ADAM_BYTES = {"adamw": 3 * 4, "adamw_8bit": 4 + 2}  # of a weight: gradient, and two moments
 ANSWER_TOKENS = 64  # of them, those with a loss
 
 
@@ -45,10 +46,14 @@ class StagePlan:
     gradients_and_optimiser: int
     activations: int  # at least: see `_activations`
 
+    @property
+    def memory(self) -> int:
+        return self.weights + self.gradients_and_optimiser + self.activations
+
     def __str__(self) -> str:
         parts = [f"{count:,} of the {name}" for name, count in self.trains.items()]
-        sizes = (self.weights, self.gradients_and_optimiser, self.activations)
-        weights, gradients, activations, all_ = (f"{n / 1e9:.1f} GB" for n in (*sizes, sum(sizes)))
+        sizes = (self.weights, self.gradients_and_optimiser, self.activations, self.memory)
+        weights, gradients, activations, all_ = (f"{n / 1e9:.1f} GB" for n in sizes)
         return (
             f"{self.name}: {sum(self.trains.values()):,} parameters train "
             f"({', '.join(parts)}), {sum(self.frozen.values()):,} do not\n"
@@ -118,7 +123,7 @@ def _plan(model: Vlm, stage: Stage, language: Any, recipe: Recipe) -> StagePlan:
         frozen={name: _count(part, trained=False) for name, part in parts.items()},
         weights=sum(p.numel() * p.element_size() for p in objective.parameters())
         - (_saved_by_four_bits(model) if recipe.language.four_bit else 0),
-        gradients_and_optimiser=sum(trains.values()) * 3 * 4,  # gradient, and two moments of Adam
+        gradients_and_optimiser=sum(trains.values()) * ADAM_BYTES[stage.optimiser],
         activations=_activations(model, stage, language, recipe.max_images),
     )
 

@@ -26,6 +26,7 @@ import models.cpu_torch  # noqa: F401  before accelerate, which imports torchvis
 
 # isort: split
 from accelerate import Accelerator, PartialState
+from accelerate.utils import gather_object
 
 from models.connectors import moe
 from models.data.datasets import load
@@ -99,6 +100,8 @@ def smaller(stage: Stage) -> str:
         return f"accumulate = {parts} instead of {stage.accumulate} (the same step, in more parts)"
     if not stage.checkpoint_activations and stage.language != "prefix":
         return "checkpoint_activations = true (a third slower)"
+    if stage.language == "full" and stage.optimiser == "adamw":
+        return 'optimiser = "adamw_8bit" (6 bytes less for each weight that trains)'
     if stage.questions_per_row > 1:
         return f"questions_per_row = {stage.questions_per_row // 2}"
     return 'language = "lora" and four_bit = true, or a smaller base model'
@@ -163,9 +166,8 @@ class StageRun:
             apart = set(gates)
             trains = [([p for p in part if p not in apart], lr) for part, lr in trains]
             trains.append((gates, stage.gate_lr))
-        self.optimiser = torch.optim.AdamW(
-            [{"params": part, "lr": lr} for part, lr in trains], weight_decay=stage.weight_decay
-        )
+        groups_of = [{"params": part, "lr": lr} for part, lr in trains]
+        self.optimiser = tuning.optimiser(groups_of, stage)
         trained = [weight for group in self.optimiser.param_groups for weight in group["params"]]
         self.average = Average(trained, stage.average)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, self.rate)
@@ -251,10 +253,11 @@ class StageRun:
         accelerator processes of their own are ahead of it with that.
         """
         on_gpu = self.accelerator.device.type != "cpu"
+        decodes = self.stage.augment or not self.features  # features are only read
         return DataLoader(
             Shown(self, range(first, self.steps)),
             batch_size=None,
-            num_workers=LOADERS if on_gpu else 0,
+            num_workers=LOADERS if on_gpu and decodes else 0,
             pin_memory=on_gpu,
             generator=torch.Generator(),  # else it would take one of the run's own lots
         )
@@ -330,12 +333,15 @@ class StageRun:
 
     @torch.no_grad()
     def validate(self, step: int) -> Tally:
-        """Both losses and exact match on the recipe's validation data."""
+        """Both losses and exact match on the recipe's validation data, of which each process takes
+        its share."""
         self.objective.eval()
-        tally = Tally()
-        for start in range(0, len(self.validation), 8):
-            rows = self.validation[start : start + 8]
-            self.losses(self.objective, rows, self.seen(rows, training=False), tally)
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        mine, own = self.validation[rank::processes], Tally()
+        for start in range(0, len(mine), 8):
+            rows = mine[start : start + 8]
+            self.losses(self.objective, rows, self.seen(rows, training=False), own)
+        tally = Tally.of_all(gather_object([own]))
         self.log.figures(step, "validation", tally.report())
         if shares := tally.shares():
             self.log.experts(step, shares)

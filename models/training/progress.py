@@ -28,6 +28,20 @@ class Tally:
     load: dict[str, Tensor] = field(default_factory=dict)  # of each expert, where there are any
     since: float = field(default_factory=time.monotonic)
 
+    @classmethod
+    def of_all(cls, tallies: Sequence["Tally"]) -> "Tally":
+        """What several processes saw, as one; its time is the first one's."""
+        found = cls(since=tallies[0].since)
+        for each in tallies:
+            found.answer_loss += each.answer_loss
+            found.tokens += each.tokens
+            found.reconstruction_loss += each.reconstruction_loss
+            found.images += each.images
+            found.right |= each.right
+            for modality, load in each.load.items():
+                found.load[modality] = found.load.get(modality, 0) + load
+        return found
+
     def add(self, batch: Batch, losses: Losses, end: int) -> None:
         """Greedy decoding gives exactly the reference where, read with the reference before it,
         every token of it is the likeliest; so one pass scores it without generating. `end` is the

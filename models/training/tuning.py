@@ -135,6 +135,26 @@ def soft_prompt(language: Any) -> bool:
     return isinstance(language, PeftModel) and language.active_peft_config.is_prompt_learning
 
 
+def optimiser(groups: list[dict[str, Any]], stage: Stage) -> torch.optim.Optimizer:
+    """AdamW over `groups` of weights with their rates; its moments in blocks of eight bits, where
+    the stage says so (Dettmers et al. 2022, 8-bit Optimizers).
+
+    Raises:
+        TuningError: what does that is not installed.
+    """
+    if stage.optimiser == "adamw":
+        return torch.optim.AdamW(groups, weight_decay=stage.weight_decay)
+    try:
+        from bitsandbytes.optim.adamw import AdamW8bit
+    except ImportError as error:
+        raise TuningError(
+            f'stage {stage.name}: optimiser = "adamw_8bit" is of bitsandbytes, which is not '
+            'installed: pip install bitsandbytes, or take "adamw".'
+        ) from error
+    made: torch.optim.Optimizer = AdamW8bit(groups, weight_decay=stage.weight_decay)
+    return made
+
+
 def gates(model: Vlm) -> list[nn.Parameter]:
     """What starts at zero in a connector that trains, so that all behind it waits until it opens:
     at the rate of the rest it would hardly open in a few hundred steps."""

@@ -118,6 +118,12 @@ def ablate(
         "screening"
     ),
     steps: Annotated[int, typer.Option(min=4, help="The budget of each variant.")] = 60,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="No budget: as many epochs as the recipe says.")
+    ] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only these variants, such as: connector-dual.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant.")] = 2,
     plan: Annotated[
         bool, typer.Option("--plan", help="List what is done and what is open, and stop.")
@@ -134,7 +140,8 @@ def ablate(
     from services.evaluation import ablate as program
 
     with training_failures(AblationError):
-        screening = Screening(load_recipe(recipe), steps, seeds, out)
+        budget = None if whole else steps
+        screening = Screening(load_recipe(recipe), budget, seeds, out, only or ())
         if plan:
             return program.list_plan(screening, analyses or (), console.print)
         if data is None:

@@ -10,6 +10,8 @@ from statistics import fmean
 from models.files import write_whole
 from models.metrics.score import Score
 from models.study.ablation import Compared, Screening
+from models.study.seeds import chances
+from models.study.variants import Choice
 from services.evaluation import pictures
 
 NAMED = 12  # open variants of an analysis, in its plan
@@ -50,9 +52,10 @@ def show(screening: Screening, analyses: Sequence[str], data: Path, say: Print) 
     """
     screening.cells(analyses)  # refuses an unknown one before anything is written
     lines: list[str] = []
-    for name in analyses or screening.analyses:
-        compared = screening.compared(name, data)
-        lines += [*_table(name, compared), ""]
+    every = {name: screening.compared(name, data) for name in analyses or screening.analyses}
+    deviation, freedom = screening.moved_by_seeds()
+    for name, compared in every.items():
+        lines += [*_table(name, compared, _chances(compared, deviation, freedom)), ""]
         done = [each for each in compared if each.rows]
         if any(each.over for each in done):
             pictures.draw_ablation(name, done, screening.out / f"{name}.png")
@@ -61,15 +64,28 @@ def show(screening: Screening, analyses: Sequence[str], data: Path, say: Print) 
     if screening.out.exists():
         write_whole(screening.out / "table.md", "\n".join(lines))
     say("95 % intervals clustered by image, seeds averaged; differences paired by question")
+    if freedom:
+        say(
+            f"a seed moves a variant by {100 * deviation:.2f} points ({freedom} degrees of "
+            "freedom); p knows of seeds and images, and is corrected for all of its table (Holm)"
+        )
     if best := screening.best():
         say(f"right most often: {', '.join(best)}; `ablate full` runs each in full")
     _say_what_is_left(screening, analyses, say)
 
 
-def _table(name: str, compared: Sequence[Compared]) -> list[str]:
+def _chances(compared: Sequence[Compared], deviation: float, freedom: int) -> dict[Choice, float]:
+    """Of each difference in a table; nothing where a single seed has run."""
+    told = [each for each in compared if each.over] if freedom else []
+    differences = [(each.over, len(each.rows)) for each in told if each.over]
+    choices = [each.choice for each in told]
+    return dict(zip(choices, chances(differences, deviation, freedom), strict=True))
+
+
+def _table(name: str, compared: Sequence[Compared], p_values: dict[Choice, float]) -> list[str]:
     lines = [
-        f"| {name} | seeds | right | difference | by seed | answer loss | steps | commit |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| {name} | seeds | right | difference | by seed | p | answer loss | steps | commit |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for each in compared:
         if each.exact_match is None:
@@ -80,9 +96,10 @@ def _table(name: str, compared: Sequence[Compared]) -> list[str]:
         seeds = ", ".join(str(row.seed) for row in each.rows)
         over = _percent(each.over, "+") if each.over else ""
         by_seed = ", ".join(f"{100 * difference:+.1f}" for difference in each.by_seed)
+        p = f"{p_values[each.choice]:.3f}" if each.choice in p_values else ""
         lines.append(
             f"| {each.choice.label} | {seeds} | {_percent(each.exact_match)} | {over} "
-            f"| {by_seed} | {loss:.3f} | {steps} | {commits} |"
+            f"| {by_seed} | {p} | {loss:.3f} | {steps} | {commits} |"
         )
     if open_ := [each.choice.label for each in compared if not each.rows]:
         lines += ["", f"open: {'; '.join(open_)}"]

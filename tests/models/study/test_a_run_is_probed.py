@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,9 @@ def run(tiny_language: Path, data: Path, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def probe(data: Path, tmp_path: Path) -> Callable[..., tuple[int, str]]:
-    def probe(run: Path, data: Path = data) -> tuple[int, str]:
+    def probe(*runs: Path, data: Path = data) -> tuple[int, str]:
         """Exit status, and what was said."""
-        command = ["probe", str(run), "--data", str(data), "--out", str(tmp_path / "out")]
+        command = ["probe", *map(str, runs), "--data", str(data), "--out", str(tmp_path / "out")]
         done = CliRunner().invoke(app, command)
         return done.exit_code, done.output
 
@@ -86,11 +87,16 @@ def test_a_run_is_probed_before_and_after_each_stage(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Two of three foldings and of four ridges: what is plain and what is absent show all the same.
-    monkeypatch.setattr(projection, "SEEDS", (0, 1))
-    monkeypatch.setattr(study_probe, "STRENGTHS", (0.01, 1.0))
+    # One of three foldings, one ridge, no MLP: what is plain and what is absent show all the same.
+    monkeypatch.setattr(projection, "SEEDS", (0,))
+    linear = study_probe.KINDS["linear"]
+    few = replace(linear, ridges=linear.ridges[-1:], decoder_ridges=linear.decoder_ridges[-1:])
+    monkeypatch.setattr(study_probe, "KINDS", dict.fromkeys(study_probe.KINDS, few))
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # here, where it is patched
+    again = shutil.copytree(run, tmp_path / "tiny-seed1")
+    rewrite_recipe(again, name="tiny-seed1")
 
-    status, said = probe(run)
+    status, said = probe(run, again)
 
     assert status == 0, said
     assert (tmp_path / "out" / "projection.png").stat().st_size > 10_000
@@ -101,7 +107,7 @@ def test_a_run_is_probed_before_and_after_each_stage(
     assert set(vqa["after"]["read"]) == {
         f"{task} {pooling}"
         for task in ("modality", "organ", "side", "answer", "all")
-        for pooling in POOLINGS
+        for pooling in (*POOLINGS, "whole mlp")
     }
     # The tint is plain to a tower; the organ and the answer are in no pixel.
     assert start["before"]["read"]["modality mean"]["value"] > 0.9
@@ -116,6 +122,10 @@ def test_a_run_is_probed_before_and_after_each_stage(
         "low": 0,
         "high": 0,
     }
+    # Runs that differ in their seed alone are told together; these two do not even in that.
+    together = found["over seeds of training"]["tiny"]
+    assert together["runs"] == ["tiny", "tiny-seed1"]
+    assert together["training"]["cosine"] == pytest.approx(vqa["training"]["cosine"])
 
 
 @pytest.mark.parametrize(("pooling", "expected"), [("mean", False), ("whole", True)])

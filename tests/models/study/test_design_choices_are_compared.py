@@ -377,3 +377,18 @@ def test_choices_are_not_made_on_a_test_split(tiny_recipe: RecipeMaker, tmp_path
 def test_a_tower_that_moves_is_not_screened(tiny_recipe: RecipeMaker, tmp_path: Path) -> None:
     with pytest.raises(AblationError, match="take one whose tower is frozen in every stage"):
         Screening(tiny_recipe(tower="full"), 4, 1, tmp_path)
+
+
+def test_only_what_is_named_is_run_beside_the_baseline(staged: Recipe, tmp_path: Path) -> None:
+    """Without a budget, as many epochs as the recipe says."""
+    both = [BASELINE, "image-bidirectional"]
+
+    screening = Screening(staged, None, 2, tmp_path, both[1:])
+
+    cells = screening.cells()
+    assert {(cell.variant, cell.seed) for cell in cells} == {(v, s) for v in both for s in (0, 1)}
+    assert [s.steps for cell in cells for s in screening.recipe_of(cell).stage] == [None] * len(
+        cells
+    )
+    with pytest.raises(AblationError, match="No variant image-upside-down"):
+        Screening(staged, None, 2, tmp_path, ["image-upside-down"])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.study.probe import ProbeError, Task, blind, coordinates, majority, rebuilt, right
+from models.study.probe import KINDS, ProbeError, Task, blind, coordinates, majority, rebuilt, right
 
 IMAGES = 90
 ALONE = np.arange(IMAGES)  # no two images look alike
@@ -24,6 +24,17 @@ def table(told: float, seed: int = 0) -> np.ndarray:
 
 def score(told: np.ndarray, **more: bool) -> float:
     return float(right(coordinates(told), task(), ALONE, SEEDS, **more).mean())
+
+
+@pytest.mark.parametrize(("kind", "least", "most"), [("linear", 0.0, 0.7), ("mlp", 0.9, 1.0)])
+def test_an_mlp_reads_what_no_plane_parts(kind: str, least: float, most: float) -> None:
+    """Left and right by whether two columns have one sign."""
+    told = np.random.default_rng(0).normal(size=(IMAGES, 2))
+    labels = np.where(told[:, 0] * told[:, 1] > 0, "left", "right")
+
+    found = right(coordinates(told), task(labels), ALONE, SEEDS, kind=kind)
+
+    assert least <= found.mean() <= most
 
 
 def test_what_the_embeddings_tell_is_read() -> None:
@@ -88,7 +99,8 @@ def test_the_decoder_rebuilds_what_is_there_and_nothing_from_noise() -> None:
     hidden = random.normal(size=(IMAGES, 6))
     features = (hidden @ random.normal(size=(6, 4 * 30))).reshape(IMAGES, 4, 30) + 1
 
-    assert rebuilt(coordinates(hidden), features, ALONE, 0).mean() > 0.98
+    for kind in KINDS:
+        assert rebuilt(coordinates(hidden), features, ALONE, 0, kind).mean() > 0.95
     of_noise = rebuilt(coordinates(random.normal(size=(IMAGES, 6))), features, ALONE, 0)
     assert of_noise.mean() == pytest.approx(blind(features, ALONE, 0).mean(), abs=0.03)
 

@@ -32,7 +32,7 @@ RecipeMaker = Callable[..., Recipe]
 LORA = {"rank": 2, "alpha": 2}
 STAGES: dict[str, dict[str, Any]] = {
     "tower lora": {"tower": "lora", "tower_lora": LORA, "language": "frozen", "lora": None},
-    "tower full": {"tower": "full"},
+    "tower full": {"tower": "full", "optimiser": "adamw_8bit"},
     "language full": {"language": "full", "lora": None},
     "prefix": {"language": "prefix", "lora": None, "virtual_tokens": 3},
     "p_tuning": {"language": "p_tuning", "lora": None, "virtual_tokens": 3},

@@ -1,5 +1,6 @@
 """In parts, on several processes, with layers computed twice, planned on paper: the same step."""
 
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from models.recipe import Recipe
 from models.training import tuning
 from models.training.checkpoints import Checkpoint, newest
 from models.training.dry_run import plan
+from models.training.examples import examples_of
 from models.training.losses import Objective, in_batches
 from tests import tiny
 from tests.models.one_step import one_step
@@ -82,16 +84,17 @@ def test_two_processes_take_the_step_of_one(
 def test_two_processes_train_from_beginning_to_end(
     tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
 ) -> None:
-    """Stage after stage; one of them speaks, and one saves."""
+    """Stage after stage; one of them speaks, and one saves. Each validates its share."""
     recipe = tiny_recipe(epochs=1, more=[{"name": "more", "parent": "vqa"}])
     file = write_toml(recipe.model_dump(), tmp_path / "recipe.toml")
 
     said = launch("services.cli", "train", file, "--data", drawn_slake, "--runs", tmp_path / "runs")
 
     assert said.count("8 rows, 4 steps") == 2
-    assert newest(tmp_path / "runs" / recipe.name / "more") == Checkpoint(
-        tmp_path / "runs" / recipe.name / "more" / "step-4", 4, True
-    )
+    last = tmp_path / "runs" / recipe.name / "more" / "step-4"
+    assert newest(last.parent) == Checkpoint(last, 4, True)
+    held_out = examples_of(recipe.validation, drawn_slake)
+    assert json.loads((last / "validation.json").read_text()).keys() == {e.id for e in held_out}
 
 
 def launch(module: str, *arguments: object) -> str:
@@ -120,7 +123,8 @@ def test_a_dry_run_counts_what_will_train(tiny_recipe: RecipeMaker, mode: str) -
     trained = sum(p.numel() for p in objective.parameters() if p.requires_grad)
     still = sum(p.numel() for p in objective.parameters() if not p.requires_grad)
     assert (sum(planned.trains.values()), sum(planned.frozen.values())) == (trained, still)
-    assert planned.gradients_and_optimiser == 12 * trained
+    a_weight = 6 if recipe.stage[0].optimiser == "adamw_8bit" else 12
+    assert planned.gradients_and_optimiser == a_weight * trained
     assert f"vqa: {trained:,} parameters train" in str(planned)
 
 

@@ -269,12 +269,17 @@ def test_a_full_memory_says_what_to_lower_and_by_how_much(
         train(tiny_recipe(), drawn_slake, tmp_path)
 
 
+WHOLE = {"language": "full", "lora": None, "rows_per_step": 1, "checkpoint_activations": True}
+
+
 @pytest.mark.parametrize(
     ("stage", "mend"),
     [
         ({"rows_per_step": 6, "accumulate": 4}, "accumulate = 6"),
         ({"rows_per_step": 1}, "checkpoint_activations = true"),
         ({"rows_per_step": 1, "checkpoint_activations": True}, "questions_per_row = 8"),
+        (WHOLE | {"optimiser": "adamw"}, 'optimiser = "adamw_8bit"'),
+        (WHOLE | {"optimiser": "adamw_8bit"}, "questions_per_row = 8"),
     ],
 )
 def test_what_costs_least_is_lowered_first(

@@ -70,7 +70,7 @@ def test_what_is_done_is_shown_and_the_rest_is_open(screening: Screening, data: 
     assert (
         "| 0 | 12.5 (" in linear
         and "| +4.2 (" in linear
-        and "| +4.2 | 1.500 | 60 | abc1234 |" in linear
+        and "| +4.2 |  | 1.500 | 60 | abc1234 |" in linear  # one seed knows nothing of others
     )
     assert "open: medical, vqa; align, medical, vqa" in table
     (blank,) = [line for line in table if line.startswith("| baseline, blank | 0 ")]

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
@@ -21,11 +21,13 @@ from starlette.requests import ClientDisconnect
 from gateway.case import Case
 from gateway.contract import OwnWord, PanelReport, Preview, Verdict, WordKept
 from gateway.door.admission import Admission
+from gateway.door.inside import Inside
 from gateway.door.keys import Key, Keys
 from gateway.door.manners import Manners
 from gateway.intake import request as intake
 from gateway.out import documentation, openai_api, page, stream
 from gateway.panel import Panel
+from gateway.processes import Siblings
 from gateway.refusals import Problem, Refused
 from gateway.service import Service
 from gateway.settings import Settings, SettingsError, load_settings
@@ -49,8 +51,9 @@ SHORT_BODY = 1_000_000
 AS_THEY_COME = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """The gateway as an ASGI application; without settings it reads the panel file.
+def create_app(settings: Settings | None = None, siblings: Siblings | None = None) -> FastAPI:
+    """The gateway as an ASGI application, or one process of it; without settings it reads the panel
+    file.
 
     Raises:
         SettingsError, KeysError, AuditError, ReadersError: a file that cannot be used.
@@ -58,15 +61,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or load_settings()
     watch_log.start()
     tracing.start()
-    admission = Admission(Keys(settings.keys), settings.panel.store)
-    audit = Audit(settings.audit_folder, settings.audit.days)
     metrics = Metrics(VERSION)
-    service = Service(settings, metrics)
+    inside = Inside(siblings.inside if siblings else None)
+    admission = Admission(Keys(settings.keys), settings.panel.store, inside, metrics.inside.set)
+    audit = Audit(settings.audit_folder, settings.audit.days)
+    service = Service(settings, metrics, siblings.count if siblings else 1)
     for what in ("audit", "feedback"):
         if getattr(settings, f"{what}_folder") and settings.secret_is_random:
             why = "no line can be matched to a case after a restart: set CONSILIUM_SECRET_FILE"
             log.warning(json.dumps({"event": f"{what}_without_secret", "why": why}))
-    metrics.inside.set_function(lambda: admission.inside)
 
     def panel_now() -> str:
         return service.settings.panel_hash
@@ -267,6 +270,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             service.reload()
         except SettingsError as error:
             return _as_response(Problem.of(409, "Panel file not taken up", str(error)))
+        if siblings:
+            siblings.reload()
         return JSONResponse({"panel": service.settings.panel_hash})
 
     @app.get(
@@ -277,7 +282,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     async def metrics_page() -> Response:
         """What Prometheus scrapes."""
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(metrics.told(), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/health/live")
     async def live() -> dict[str, bool]:

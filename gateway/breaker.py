@@ -26,19 +26,28 @@ log = logging.getLogger("consilium.gateway")
 
 
 class Breaker:
-    """Of one worker. `is_well` asks it the gateway's own question, and gives up by itself.
+    """Of one worker, or the `replica` of that number. `is_well` asks it the gateway's own question,
+    and gives up by itself.
 
-    With `rests` it rests from the start, until it is found well. Needs a running event loop.
+    With `rests` it rests from the start, until it is found well; `tell` is told when it begins to.
+    Needs a running event loop.
     """
 
-    def __init__(self, worker: str, is_well: Callable[[], Awaitable[bool]], rests: bool = False):
-        self._worker, self._is_well = worker, is_well
-        self._resting, self._looks_at = rests, 0.0
+    def __init__(
+        self,
+        worker: str,
+        is_well: Callable[[], Awaitable[bool]],
+        rests: bool = False,
+        replica: int = 1,
+        tell: Callable[[], None] = lambda: None,
+    ):
+        self._who, self._is_well, self._tell = {"worker": worker, "replica": replica}, is_well, tell
+        self._resting, self._looks_at = False, 0.0
         self._looking: asyncio.Task[None] | None = None
         self._broken_off, self._answered, self._closed = 0, 0, False
         self._heard_at = time.monotonic()
         if rests:
-            self.doubt()
+            self.rest()
 
     @property
     def rests_s(self) -> float | None:
@@ -57,7 +66,8 @@ class Breaker:
         self._broken_off = 0
 
     def broke_off(self) -> None:
-        """A call found no server, or lost it, or was told that it failed."""
+        """A call found no server, or lost it, or was told that it failed; or another replica was
+        asked after it, and answered first."""
         self._broken_off += 1
         if self._broken_off >= BROKEN_OFF:
             self.doubt()
@@ -68,6 +78,12 @@ class Breaker:
             return
         # Not in the context of the request that raised the doubt: its time and trace are its own.
         self._looking = asyncio.create_task(self._look(), context=Context())
+
+    def rest(self) -> None:
+        """Somebody else has found that it answers nobody."""
+        if not self._closed:
+            self._resting = True
+            self.doubt()
 
     def doubt_if_silent(self) -> None:
         """Somebody wants to know how it is, and nobody may have heard of it for a while."""
@@ -86,10 +102,11 @@ class Breaker:
             now = time.monotonic()
             if not self._resting and now - began >= PATIENCE_S:
                 self._resting = True
-                log.warning(json.dumps({"event": "worker_rests", "worker": self._worker}))
+                log.warning(json.dumps({"event": "worker_rests"} | self._who))
+                self._tell()
             pause_s = REST_S if self._resting else PATIENCE_S / 4
             self._looks_at = now + pause_s
             await asyncio.sleep(pause_s)
         if self._resting:
-            log.info(json.dumps({"event": "worker_is_back", "worker": self._worker}))
+            log.info(json.dumps({"event": "worker_is_back"} | self._who))
         self._resting, self._broken_off, self._heard_at = False, 0, time.monotonic()

@@ -537,6 +537,17 @@ class Provisional(_Frozen):
 MODEL = Field(description="What its server says it loaded; null where that is not known.")
 
 
+class Replica(_Frozen):
+    """One of the servers of a worker that has several, in panel.toml's order."""
+
+    reachable: bool
+    resting_s: float | None = None
+    model: str | None = MODEL
+    left_out: str | None = Field(
+        default=None, description="Why no case is brought to it: it serves another model."
+    )
+
+
 class Seat(_Frozen):
     """One worker of the panel, and how it is now."""
 
@@ -555,6 +566,9 @@ class Seat(_Frozen):
         default=None,
         description="false: a new seat, whose voice begins at a prior; null: all voices are equal.",
     )
+    replicas: tuple[Replica, ...] = Field(
+        default=(), description="Its servers, where it has several; it is well while one is."
+    )
 
 
 class ShadowSeat(_Frozen):
@@ -565,6 +579,7 @@ class ShadowSeat(_Frozen):
     reachable: bool
     resting_s: float | None = None
     model: str | None = MODEL
+    replicas: tuple[Replica, ...] = ()
     cases: int = Field(description="It answered since the gateway started.")
     agrees: float | None = Field(description="In what part of those with the verdict.")
     words: int = Field(description="Readers' words that tell whether it was right.")

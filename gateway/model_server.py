@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Seque
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 from pydantic import BaseModel, Field, ValidationError, field_validator
@@ -252,22 +252,31 @@ def as_choice(completion: Completion, case: Case) -> Completion:
     return replace(completion, text=own, confidence=confidence, alternatives=alternatives)
 
 
-async def probe(http: Http, url: str, name: str) -> tuple[bool, str | None]:
-    """Whether the server at `url` calls itself healthy, and what it loaded for `name`; in a second.
-    A server with adapters lists its base as well, and the base first."""
+class Probed(NamedTuple):
+    """What a server says of itself: whether it is well, what it loaded, and whether it lists that
+    by the name that was looked for."""
+
+    reachable: bool
+    model: str | None = None
+    by_name: bool = False
+
+
+async def probe(http: Http, url: str, name: str) -> Probed:
+    """What the server at `url` says, in a second, of itself and of what it loaded for `name`. A
+    server with adapters lists its base as well, and the base first."""
     health, models = await asyncio.gather(
         _within_a_second(_send(http, "GET", f"{url}/health")),
         _within_a_second(_send(http, "GET", f"{url}/v1/models")),
     )
     if health is None:
-        return False, None
+        return Probed(False)
     try:
         listed = _Models.model_validate_json(models or b"").data
     except ValidationError:
-        return True, None
-    root = next((model.root for model in listed if model.id == name), listed[0].root)
+        return Probed(True)
+    named = next((model for model in listed if model.id == name), None)
     # The folder's own name tells one set of weights from another; where it lies is nobody's matter.
-    return True, PurePath(root).name
+    return Probed(True, PurePath((named or listed[0]).root).name, named is not None)
 
 
 async def _within_a_second(call: Awaitable[bytes]) -> bytes | None:

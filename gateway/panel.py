@@ -1,5 +1,5 @@
 """Ask the workers of a case, in parallel: the one place that knows who is asked, deadlines, the
-quorum, who rests, when enough has been heard, and the second round.
+quorum, when enough has been heard, and the second round.
 
 A worker's failure is a typed value in its answer. It never reads like an answer, and it never
 fails the case by itself.
@@ -9,11 +9,10 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from gateway.breaker import Breaker
 from gateway.case import Case
 from gateway.contract import Answer, AnswerError, ErrorKind, Language, Options
 from gateway.each_image import as_one, in_its_own_words, views
@@ -21,6 +20,7 @@ from gateway.grey import GREY, OverGrey
 from gateway.model_server import (
     UNREADABLE,
     CallFailed,
+    Completion,
     Http,
     TooLong,
     answer_bounds,
@@ -28,8 +28,9 @@ from gateway.model_server import (
     complete,
 )
 from gateway.refusals import InvalidCase, TooFewAnswers, UnreadableImage
+from gateway.replicas import Replicas
 from gateway.settings import Settings, WorkerSettings
-from gateway.store.memory import Store, answer_key, keep, recall, salt_of
+from gateway.store.memory import Store, answer_key, keep, mark_of, recall, salt_of
 from gateway.verdict.competence import Cell
 from gateway.verdict.weigh import Judge, in_case_order
 from gateway.watch.metrics import Metrics
@@ -61,7 +62,8 @@ OWN_CASE = Case(
 
 
 class Panel:
-    """The workers of `settings`, and who of them rests; `resting` rest already."""
+    """The workers of `settings`, and who of them rests; `resting` rest already, of each worker the
+    servers at these urls."""
 
     def __init__(
         self,
@@ -69,12 +71,18 @@ class Panel:
         http: Http,
         store: Store,
         metrics: Metrics,
-        resting: Collection[str] = (),
+        resting: Mapping[str, Collection[str]],
     ):
         self.settings, self.http, self.store, self.metrics = settings, http, store, metrics
-        self._breakers = {
-            worker.name: Breaker(
-                worker.name, partial(self._is_well, worker), worker.name in resting
+        self.servers = {
+            worker.name: Replicas(
+                worker,
+                http,
+                metrics,
+                partial(self._is_well, worker),
+                self._own_s(worker),
+                partial(self._warn, worker.name),
+                resting.get(worker.name, ()),
             )
             for worker in settings.seats
         }
@@ -82,18 +90,31 @@ class Panel:
 
     def resting(self) -> dict[str, float]:
         """Who rests, and in how many seconds it is looked at again."""
-        rests = {name: breaker.rests_s for name, breaker in self._breakers.items()}
+        rests = {name: servers.rests_s for name, servers in self.servers.items()}
         return {name: seconds for name, seconds in rests.items() if seconds is not None}
+
+    def rest(self, mark: str) -> None:
+        """Another gateway has found that the server of that mark answers nobody."""
+        for worker in self.settings.seats:
+            for url in worker.urls:
+                if self._mark(worker.name, url) == mark:
+                    self.servers[worker.name].rest(url)
+
+    def _warn(self, name: str, url: str) -> None:
+        self._warning = asyncio.create_task(self.store.warn(self._mark(name, url)))
+
+    def _mark(self, name: str, url: str) -> str:
+        return mark_of("server", [name, url], self.settings.secret_bytes)
 
     def doubt_the_silent(self) -> None:
         """Somebody wants to know how they are: who has not been heard for a while is asked."""
-        for breaker in self._breakers.values():
-            breaker.doubt_if_silent()
+        for servers in self.servers.values():
+            servers.doubt_the_silent()
 
     def close(self) -> None:
         """Another panel takes its place; open cases are still answered."""
-        for breaker in self._breakers.values():
-            breaker.close()
+        for servers in self.servers.values():
+            servers.close()
         self._over_grey.close()
 
     def judge(self, case: Case) -> Judge:
@@ -253,20 +274,23 @@ class Panel:
     async def _ask_together(
         self, worker: WorkerSettings, case: Case, left_s: float | None
     ) -> Answer:
-        breaker = self._breakers[worker.name]
-        if (seconds := breaker.rests_s) is not None:
+        servers = self.servers[worker.name]
+        if (seconds := servers.rests_s) is not None:
             detail = f"It answers nobody, and rests for {seconds:.0f} s."
             return _failure(worker, "unreachable", detail)
         body = _request(worker, case, self.settings.secret_bytes)
         whole_s = max(self._deadline_s(case) if left_s is None else left_s, 0.0)
         deadline_s = min(whole_s, worker.deadline_s or whole_s)
         began = time.perf_counter()
-        # However it ends: callers who leave early, or have heard enough, must not hide a hang.
-        late = asyncio.get_running_loop().call_later(self._own_s(worker), breaker.doubt)
+        give_up_at = asyncio.get_running_loop().time() + deadline_s
+
+        async def ask(url: str) -> Completion:
+            async with asyncio.timeout_at(give_up_at):
+                said = await complete(self.http, url, *body, one_token=worker.one_token)
+            return as_choice(said, case)
+
         try:
-            async with asyncio.timeout(deadline_s):
-                said = await complete(self.http, worker.url, *body, one_token=worker.one_token)
-                completion = as_choice(said, case)
+            completion = await servers.first_good(case.images[0].identity, ask)
         except TimeoutError:
             error = AnswerError(kind="timeout", detail=f"No answer within {deadline_s:g} s.")
         except TooLong as failure:
@@ -275,7 +299,6 @@ class Panel:
         except CallFailed as failure:
             error = failure.error
         else:
-            breaker.replied()
             return Answer(
                 worker=worker.name,
                 text=completion.text,
@@ -285,26 +308,15 @@ class Panel:
                 likeness=completion.likeness,
                 seconds=time.perf_counter() - began,
             )
-        finally:
-            late.cancel()
-        match error.kind:
-            case "timeout":
-                breaker.doubt()
-            case "unreachable":
-                breaker.broke_off()
-            case "refused":
-                breaker.refused()
-            case _:
-                breaker.replied()
         return Answer(worker=worker.name, seconds=time.perf_counter() - began, error=error)
 
-    async def _is_well(self, worker: WorkerSettings) -> bool:
-        """Whether it says a word to the gateway's own question, whichever, in the time that the
-        panel gives it."""
+    async def _is_well(self, worker: WorkerSettings, url: str) -> bool:
+        """Whether its server there says a word to the gateway's own question, whichever, in the
+        time that the panel gives it."""
         body = _request(worker, OWN_CASE, self.settings.secret_bytes, max_tokens=1)
         try:
             async with asyncio.timeout(self._own_s(worker)):
-                await complete(self.http, worker.url, *body)
+                await complete(self.http, url, *body)
         except TimeoutError:
             return False
         except CallFailed as failure:

@@ -6,6 +6,7 @@ import logging
 import re
 import time
 from collections.abc import Collection, Mapping
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from gateway.archive import Archive
 from gateway.case import Case
 from gateway.contract import Language, PanelReport, Seat, ShadowSeat, SummariserSeat, Verdict
 from gateway.drift import Drift
+from gateway.model_server import Probed, probe
 from gateway.panel import Panel
 from gateway.refusals import InvalidCase
-from gateway.settings import SUMMARISER, Settings, SettingsError, load_settings
+from gateway.settings import SUMMARISER, Settings, SettingsError
 from gateway.shadow import Shadows
 from gateway.store.flights import Flights, Tell
 from gateway.store.memory import keep, key_of, open_store, recall
@@ -30,14 +32,14 @@ from gateway.watch.tracing import span
 REPORT_S = 0.5
 FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^/\s]+/)+")
 log = logging.getLogger("consilium.gateway")
-Probed = tuple[bool, str | None]
 
 
 class Service:
-    """Answers cases by the panel of its settings, inside `async with`."""
+    """Answers cases by the panel of its settings, inside `async with`; `processes` of them share
+    what may be at work at a time."""
 
-    def __init__(self, settings: Settings, metrics: Metrics):
-        self.settings, self.metrics = settings, metrics
+    def __init__(self, settings: Settings, metrics: Metrics, processes: int = 1):
+        self.settings, self.metrics, self._processes = settings, metrics, processes
         self.store = open_store(settings.panel.store)
         days = settings.feedback.days if settings.feedback else 0
         self.readers = Readers(settings.feedback_folder, days)
@@ -48,24 +50,33 @@ class Service:
 
     async def __aenter__(self) -> "Service":
         self.http = model_server.new_http_client()
-        self._seat(self.settings, resting=())
+        self._seat(self.settings, resting={})
+        self._hearing = asyncio.create_task(self._hear())
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._hearing.cancel()
         self.panel.close()
         self.shadows.close()
         await self.http.close()
         await self.store.close()
         self.readers.close()
 
-    def _seat(self, settings: Settings, resting: Collection[str]) -> None:
+    async def _hear(self) -> None:
+        """Lets rest whom another gateway has found to answer nobody."""
+        async with aclosing(self.store.warnings()) as warnings:
+            async for server in warnings:
+                self.panel.rest(server)
+
+    def _seat(self, settings: Settings, resting: Mapping[str, Collection[str]]) -> None:
         self.settings = settings
-        self.metrics.seated(settings.panel_hash, [worker.name for worker in settings.seats])
+        servers = {worker.name: len(worker.urls) for worker in settings.seats}
+        self.metrics.seated(settings.panel_hash, servers)
         self.panel = Panel(settings, self.http, self.store, self.metrics, resting)
         if self._drift.known != _calibrated(settings):
             self._drift = Drift(self.metrics.drift, _calibrated(settings))
-        self._at_work = asyncio.Semaphore(settings.load.max_at_work)
-        self._found: asyncio.Future[tuple[bool, list[Probed]]] | None = None
+        self._at_work = asyncio.Semaphore(max(settings.load.max_at_work // self._processes, 1))
+        self._found: asyncio.Future[tuple[bool, Probed]] | None = None
         self._found_until = 0.0
 
     def reload(self) -> None:
@@ -75,9 +86,7 @@ class Service:
             SettingsError: the file is not to be used; the old panel stays, and `report` says why.
         """
         try:
-            settings = load_settings(self.settings.file)
-            if settings.panel.store != self.settings.panel.store:
-                raise SettingsError(f"{settings.file}: panel.store: another one needs a restart")
+            settings = self.settings.as_it_is_now()
         except SettingsError as error:
             # It is shown to callers, whom the server's folders do not concern.
             self.reload_error = _without_folders(str(error), self.settings.file.parent)
@@ -85,12 +94,8 @@ class Service:
             raise
         self.reload_error = None
         changes = _changes(self.settings, settings)
-        # The same secret, so that what was kept is found again; and what is kept of readers' words
-        # is what /panel says of it.
-        same = {"secret": self.settings.secret, "feedback": self.settings.feedback}
-        settings = settings.model_copy(update=same)
         log.info(json.dumps({"event": "panel_taken_up", "panel": settings.panel_hash} | changes))
-        resting = self.panel.resting()
+        resting = {name: servers.resting for name, servers in self.panel.servers.items()}
         self.panel.close()
         self._seat(settings, resting)
 
@@ -154,14 +159,12 @@ class Service:
 
     async def report(self) -> PanelReport:
         """Who sits there, and how well they are."""
-        settings = self.settings
+        settings, panel = self.settings, self.panel
         # Asked once in a while, however many want to know: a flood of that must reach no worker.
         if self._found is None or time.monotonic() > self._found_until:
-            self._found = asyncio.ensure_future(self._probe())
+            self._found = asyncio.ensure_future(self._probe(panel))
             self._found_until = time.monotonic() + REPORT_S
-        store_reachable, found = await asyncio.shield(self._found)
-        resting = self.panel.resting()
-        names = [seat.name for seat in settings.seats]
+        store_reachable, summariser = await asyncio.shield(self._found)
         return PanelReport(
             panel=settings.panel_hash,
             quorum=settings.panel.quorum,
@@ -172,18 +175,18 @@ class Service:
                     family=worker.family,
                     languages=worker.languages,
                     max_images=settings.takes(worker),
-                    reachable=reachable and worker.name not in resting,
-                    resting_s=resting.get(worker.name),
-                    model=model,
                     calibrated=settings.is_calibrated(worker.name),
+                    **panel.servers[worker.name].report(),
                 )
-                for worker, (reachable, model) in zip(settings.workers, found, strict=False)
+                for worker in settings.workers
             ),
-            shadows=self._compared(dict(zip(names, found, strict=False))),
+            shadows=self._compared(panel),
             summariser=None
             if settings.summariser is None
             else SummariserSeat(
-                languages=settings.summariser.languages, reachable=found[-1][0], model=found[-1][1]
+                languages=settings.summariser.languages,
+                reachable=summariser.reachable,
+                model=summariser.model,
             ),
             learned_from=settings.learned_from,
             reload_error=self.reload_error,
@@ -193,14 +196,13 @@ class Service:
             archive=settings.archive is not None,
         )
 
-    def _compared(self, found: Mapping[str, Probed]) -> tuple[ShadowSeat, ...]:
-        """The shadows beside the panel; `found` has what their servers said, by name."""
-        if not self.settings.shadows:
+    def _compared(self, panel: Panel) -> tuple[ShadowSeat, ...]:
+        """The shadows beside the panel."""
+        if not panel.settings.shadows:
             return ()
-        resting, scores = self.panel.resting(), self.readers.scores()
+        scores = self.readers.scores()
         seats = []
-        for shadow in self.settings.shadows:
-            reachable, model = found.get(shadow.name, (False, None))
+        for shadow in panel.settings.shadows:
             agreed = self.shadows.agreed[shadow.name, True]
             cases = agreed + self.shadows.agreed[shadow.name, False]
             words, right, panel_right = scores.get(shadow.name, (0, 0, 0))
@@ -208,29 +210,31 @@ class Service:
                 ShadowSeat(
                     name=shadow.name,
                     family=shadow.family,
-                    reachable=reachable and shadow.name not in resting,
-                    resting_s=resting.get(shadow.name),
-                    model=model,
                     cases=cases,
                     agrees=agreed / cases if cases else None,
                     words=words,
                     right=right / words if words else None,
                     panel_right=panel_right / words if words else None,
+                    **panel.servers[shadow.name].report(),
                 )
             )
         return tuple(seats)
 
-    async def _probe(self) -> tuple[bool, list[Probed]]:
-        """Whether the store answers; of each server, the summariser last, whether and with what."""
-        self.panel.doubt_the_silent()
-        servers = [(worker.url, worker.name) for worker in self.settings.seats]
-        if self.settings.summariser:
-            servers.append((self.settings.summariser.url, SUMMARISER))
-        store_reachable, found = await asyncio.gather(
+    async def _probe(self, panel: Panel) -> tuple[bool, Probed]:
+        """Whether the store answers, and what the summariser's server says of itself; has the
+        panel look at all the others."""
+        panel.doubt_the_silent()
+        seat = panel.settings.summariser
+        store_reachable, summariser, _ = await asyncio.gather(
             self.store.reachable(),
-            asyncio.gather(*(model_server.probe(self.http, *server) for server in servers)),
+            probe(self.http, seat.url, SUMMARISER) if seat else _nobody(),
+            asyncio.gather(*(servers.look() for servers in panel.servers.values())),
         )
-        return store_reachable, found
+        return store_reachable, summariser
+
+
+async def _nobody() -> Probed:
+    return Probed(reachable=False)
 
 
 async def _asked(case: Case, panel: Panel, began: float, tell: Tell) -> tuple[Verdict, bool]:
@@ -304,7 +308,7 @@ def _changes(old: Settings, new: Settings) -> dict[str, list[str]]:
         for name in ("panel", "summariser", "limits", "load", "archive")
     ]
     changed = [
-        f"{name}.{key}"
+        f"{name}.{'url' if key == 'urls' else key}"
         for name, one, other in tables
         for key in (dict(one or {}) | dict(other or {}))
         if getattr(one, key, None) != getattr(other, key, None)

@@ -1,10 +1,10 @@
 """panel.toml and the environment, read once into one frozen object.
 
 The file says who sits on the panel. The environment overrides URLs and secrets only:
-CONSILIUM_WORKER_<NAME>_URL, CONSILIUM_SUMMARISER_URL, CONSILIUM_STORE, CONSILIUM_SECRET (or
-CONSILIUM_SECRET_FILE, which holds it) and CONSILIUM_KEYS, the file of API keys; CONSILIUM_PANEL
-names the panel file. CONSILIUM_ARCHIVE_AUTHORIZATION is the Authorization header that the archive
-wants.
+CONSILIUM_WORKER_<NAME>_URL (several with commas), CONSILIUM_SUMMARISER_URL, CONSILIUM_STORE,
+CONSILIUM_SECRET (or CONSILIUM_SECRET_FILE, which holds it) and CONSILIUM_KEYS, the file of API
+keys; CONSILIUM_PANEL names the panel file. CONSILIUM_ARCHIVE_AUTHORIZATION is the Authorization
+header that the archive wants.
 """
 
 import hashlib
@@ -120,7 +120,30 @@ def _check_store(url: str) -> str:
     raise ValueError("must be memory:// or redis://HOST:PORT/DB")
 
 
+def _as_urls(given: Any) -> Any:
+    """A seat's `url` is one address or a list of them."""
+    urls = [given] if isinstance(given, str) else given
+    if not isinstance(urls, list | tuple) or not all(isinstance(url, str) for url in urls):
+        raise ValueError("must be an address such as http://127.0.0.1:8101, or a list of such")
+    if not urls:
+        raise ValueError("names no server; remove the key to serve it here")
+    return tuple(urls)
+
+
+def _check_urls(urls: tuple[str, ...]) -> tuple[str, ...]:
+    checked = []
+    for number, url in enumerate(urls, 1):
+        try:
+            checked.append(_check_url(url))
+        except ValueError as error:
+            raise ValueError(f"number {number} {error}" if len(urls) > 1 else error) from error
+    if len(set(checked)) < len(checked):
+        raise ValueError("names one server twice; remove one")
+    return tuple(checked)
+
+
 Url = Annotated[str, AfterValidator(_check_url)]
+Urls = Annotated[tuple[str, ...], BeforeValidator(_as_urls), AfterValidator(_check_urls)]
 Store = Annotated[str, AfterValidator(_check_store)]
 Languages = Annotated[tuple[Language, ...], Field(min_length=1)]
 
@@ -176,7 +199,7 @@ class WorkerSettings(_Frozen):
         default=None, gt=0, le=600, description="Its own, where that is shorter than the panel's."
     )
     prompt: Annotated[str, _template("question")]
-    url: Url
+    urls: Urls = Field(alias="url", description="Of its servers, which all serve the same model.")
     external: bool = Field(description="The file itself gives the url: not ours to start.")
     memory_gb: float | None = Field(
         default=None, gt=0, description="Of a GPU, for its server: weights, cache and all."
@@ -194,6 +217,11 @@ class WorkerSettings(_Frozen):
         default=False, description="Each of its answers is a token: what it nearly said is whole."
     )
     engine: dict[str, Any] = {}
+
+    @property
+    def url(self) -> str:
+        """Where it is served if it is served here, or else by its first server."""
+        return self.urls[0]
 
     @model_validator(mode="after")
     def _sees_one_or_several(self) -> "WorkerSettings":
@@ -391,6 +419,20 @@ class Settings(_Frozen):
     def feedback_folder(self) -> Path | None:
         return self.file.parent / self.feedback.folder if self.feedback else None
 
+    def as_it_is_now(self) -> "Settings":
+        """What the file says now, with what only a restart changes.
+
+        Raises:
+            SettingsError: the file is not to be used.
+        """
+        now = load_settings(self.file)
+        if now.panel.store != self.panel.store:
+            raise SettingsError(f"{self.file}: panel.store: another one needs a restart")
+        # The same secret, so that what was kept is found again; and what is kept of readers' words
+        # is what /panel says of it.
+        same = {"secret": self.secret, "feedback": self.feedback}
+        return now.model_copy(update=same | {"secret_is_random": self.secret_is_random})
+
     def is_calibrated(self, worker: str) -> bool | None:
         """Whether its voice was; None where all are equal."""
         return worker in self.competence.workers if self.competence else None
@@ -549,15 +591,15 @@ def _with_environment(content: dict[str, Any], environ: Mapping[str, str]) -> di
         url = environ.get(variable) or table.get("url", local)
         return table | {"url": url, "external": "url" in table}
 
+    def seated(worker: dict[str, Any], seat: int) -> dict[str, Any]:
+        name = str(worker.get("name")).upper().replace("-", "_")
+        placed = place(worker, f"CONSILIUM_WORKER_{name}_URL", FIRST_WORKER_PORT + seat)
+        url = placed["url"]
+        several = isinstance(url, str) and "," in url
+        return placed | {"url": [each.strip() for each in url.split(",")] if several else url}
+
     filled = dict(content)
-    seats = [
-        place(
-            worker,
-            f"CONSILIUM_WORKER_{str(worker.get('name')).upper().replace('-', '_')}_URL",
-            FIRST_WORKER_PORT + seat,
-        )
-        for seat, worker in enumerate(content["workers"])
-    ]
+    seats = [seated(worker, seat) for seat, worker in enumerate(content["workers"])]
     filled["workers"] = [seat for seat in seats if not seat.get("shadow")]
     filled["shadows"] = [seat for seat in seats if seat.get("shadow")]
     if "summariser" in content:

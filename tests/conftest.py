@@ -4,6 +4,7 @@ that fails as it is told to."""
 import contextlib
 import gc
 import io
+import json
 import os
 import shutil
 import signal
@@ -77,7 +78,7 @@ def panel_file(tmp_path: Path) -> Callable[..., Path]:
     """Writes a panel.toml whose workers w0, w1, … are at the given addresses."""
 
     def write(
-        urls: Sequence[str],
+        urls: Sequence[str | list[str]],
         *,
         summariser: str | None = None,
         panel: str = "quorum = 1",
@@ -97,7 +98,7 @@ def panel_file(tmp_path: Path) -> Callable[..., Path]:
         for seat, url in enumerate(urls):
             own = seats[seat] if seat < len(seats) else 'languages = ["en"]\nmax_images = 4'
             text += f'[[worker]]\nname = "w{seat}"\nfamily = "mock"\nmodel = "mock"\n'
-            text += f'url = "{url}"\nprompt = "Question: {{question}} Answer:"\n{own}\n'
+            text += f'url = {json.dumps(url)}\nprompt = "Question: {{question}} Answer:"\n{own}\n'
         if summariser:
             text += f'[summariser]\nmodel = "mock"\nurl = "{summariser}"\nlanguages = {languages}\n'
             for language in ("en", "es", "zh"):
@@ -141,6 +142,13 @@ def serve() -> Iterator[Callable[[Settings], str]]:
         yield lambda settings: running.enter_context(serving(settings))
 
 
+def _address(worker: MockVllm | str | list[MockVllm]) -> str | list[str]:
+    """As panel.toml has it: of a worker with several servers, theirs."""
+    if isinstance(worker, list):
+        return [server.url for server in worker]
+    return worker if isinstance(worker, str) else worker.url
+
+
 @pytest.fixture
 def gateway(
     panel_file: Callable[..., Path], serve: Callable[[Settings], str]
@@ -148,9 +156,11 @@ def gateway(
     """A gateway for a panel of workers at the given addresses: `gateway([url, …], quorum…)`."""
 
     def start(
-        workers: Sequence[MockVllm | str], environ: Mapping[str, str] | None = None, **kwargs: Any
+        workers: Sequence[MockVllm | str | list[MockVllm]],
+        environ: Mapping[str, str] | None = None,
+        **kwargs: Any,
     ) -> str:
-        urls = [worker if isinstance(worker, str) else worker.url for worker in workers]
+        urls = [_address(worker) for worker in workers]
         return serve(load_settings(panel_file(urls, **kwargs), environ=environ or {}))
 
     return start
@@ -159,13 +169,15 @@ def gateway(
 class GatewayProcess:
     """`python -m gateway`, as it runs outside of tests; signals reach it."""
 
-    def __init__(self, panel: Path, log: Path, environ: Mapping[str, str]):
+    def __init__(
+        self, panel: Path, log: Path, environ: Mapping[str, str], arguments: Sequence[str] = ()
+    ):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url, self._log = f"http://127.0.0.1:{self.port}", log
-        self._command = [sys.executable, "-m", "gateway", "--port", str(self.port)]
-        self._environ = os.environ | {"CONSILIUM_PANEL": str(panel)} | environ
+        self._command = [sys.executable, "-m", "gateway", "--port", str(self.port), *arguments]
+        self._environ = os.environ | {"CONSILIUM_PANEL": str(panel)} | dict(environ)
         self.start()
 
     @property
@@ -195,11 +207,14 @@ def gateway_process(
     with contextlib.ExitStack() as running:
 
         def start(
-            workers: Sequence[MockVllm], environ: Mapping[str, str] | None = None, **kwargs: Any
+            workers: Sequence[MockVllm],
+            environ: Mapping[str, str] | None = None,
+            arguments: Sequence[str] = (),
+            **kwargs: Any,
         ) -> GatewayProcess:
             panel = panel_file([worker.url for worker in workers], **kwargs)
             log = tmp_path / f"gateway-{time.monotonic_ns()}.log"
-            process = GatewayProcess(panel, log, environ or {})
+            process = GatewayProcess(panel, log, environ or {}, arguments)
             running.callback(process.stop)
             return process
 

@@ -157,6 +157,15 @@ class Provisional(_Reply):
     asked: int
 
 
+class Replica(_Reply):
+    """One of the servers of a worker that has several."""
+
+    reachable: bool
+    resting_s: Optional[float] = None
+    model: Optional[str]
+    left_out: Optional[str] = None
+
+
 class Seat(_Reply):
     """One worker of the panel, and how it is now."""
 
@@ -168,6 +177,7 @@ class Seat(_Reply):
     resting_s: Optional[float] = None
     model: Optional[str]
     calibrated: Optional[bool] = None
+    replicas: tuple[Replica, ...] = ()
 
 
 class ShadowSeat(_Reply):
@@ -178,6 +188,7 @@ class ShadowSeat(_Reply):
     reachable: bool
     resting_s: Optional[float] = None
     model: Optional[str]
+    replicas: tuple[Replica, ...] = ()
     cases: int
     agrees: Optional[float]
     words: int

@@ -8,8 +8,7 @@ import json
 import logging
 import math
 import time
-from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Literal
 
@@ -19,6 +18,7 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from limits.errors import StorageError
 from starlette.requests import Request
 
+from gateway.door.inside import Inside
 from gateway.door.keys import Key, Keys
 from gateway.refusals import Busy, Forbidden, TooMany, Unauthorized
 from gateway.settings import Load
@@ -37,14 +37,9 @@ log = logging.getLogger("consilium.gateway")
 class Admission:
     """The door: keys, limits per minute, and no more inside than there is room for."""
 
-    def __init__(self, keys: Keys, store_url: str):
-        self._keys, self._rates = keys, Rates(store_url)
-        self._of_key: Counter[str] = Counter()
-
-    @property
-    def inside(self) -> int:
-        """How many were admitted and have not gone."""
-        return self._of_key.total()
+    def __init__(self, keys: Keys, store_url: str, inside: Inside, tell: Callable[[int], None]):
+        self._keys, self._rates, self._inside = keys, Rates(store_url), inside
+        self._tell = tell  # how many of this process are inside
 
     def known(self, request: Request) -> Key:
         """The key that a request carries; raises Unauthorized."""
@@ -68,17 +63,20 @@ class Admission:
         """The key's holder is inside until the block ends; raises Unauthorized, TooMany, Busy."""
         key = self.known(request)
         await self._check_rate(key, load, what, count=False)
-        if self.inside >= load.max_at_work + load.max_waiting:
-            detail = f"{self.inside} cases are under way or waiting. Send it again soon."
-            raise Busy(detail, TRY_AGAIN_S)
-        if load.max_of_a_key and self._of_key[key.id] >= load.max_of_a_key:
+        most = load.max_at_work + load.max_waiting
+        row = self._inside.enter(key.id, most, load.max_of_a_key)
+        if row is None:
+            if (inside := self._inside.total()) >= most:
+                detail = f"{inside} cases are under way or waiting. Send it again soon."
+                raise Busy(detail, TRY_AGAIN_S)
             detail = f"{load.max_of_a_key} cases of this key are under way. Send it again soon."
             raise TooMany(detail, TRY_AGAIN_S)
-        self._of_key[key.id] += 1
+        self._tell(self._inside.own)
         try:
             yield key
         finally:
-            self._of_key[key.id] -= 1
+            self._inside.leave(row)
+            self._tell(self._inside.own)
 
     async def count(self, key: Key, load: Load, what: What = "case") -> None:
         """One case, look at an image or word more of the key's; raises TooMany."""

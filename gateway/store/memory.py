@@ -37,6 +37,14 @@ class Store(Protocol):
         """Keeps other gateways that share this store from working on the same case meanwhile."""
         ...
 
+    async def warn(self, server: str) -> None:
+        """Tells other gateways that share this store that a server answers nobody: its mark."""
+        ...
+
+    def warnings(self) -> AsyncGenerator[str, None]:
+        """What they tell, this one's own words included."""
+        ...
+
     async def reachable(self) -> bool: ...
 
     async def close(self) -> None: ...
@@ -127,6 +135,14 @@ class MemoryStore:
     @asynccontextmanager
     async def alone(self, key: str) -> AsyncGenerator[None, None]:
         yield  # no other gateway has this memory
+
+    async def warn(self, server: str) -> None:
+        pass
+
+    async def warnings(self) -> AsyncGenerator[str, None]:
+        nobody: tuple[str, ...] = ()  # has this memory but its own gateway
+        for warning in nobody:
+            yield warning
 
     async def reachable(self) -> bool:
         return True

@@ -1,5 +1,6 @@
 """What gateways share. A Redis that is down or slow costs the cache, never the case."""
 
+import asyncio
 import json
 import logging
 import time
@@ -7,6 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
 from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.lock import Lock
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -17,9 +19,12 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 TIMEOUT_S = 1.0
 # One that hangs costs one case in so long a wait, and the others none.
 REST_S = 10.0
-# As long as a panel of twenty seconds and its summariser take. A gateway that dies in the middle of
-# a case holds up the same case elsewhere for so long.
+# As long as a panel of twenty seconds and its summariser take.
 ALONE_S = 30
+# A gateway that dies in the middle of a case holds up the same case elsewhere for so long; one that
+# lives says so three times as often.
+LEASE_S = 10.0
+WARNINGS = "consilium:resting"
 
 log = logging.getLogger("consilium.gateway")
 
@@ -67,18 +72,37 @@ class RedisStore:
 
     @asynccontextmanager
     async def alone(self, key: str) -> AsyncGenerator[None, None]:
-        lock = self._redis.lock(f"consilium:alone:{key}", timeout=ALONE_S, sleep=0.05)
-        held = False
+        lock = self._redis.lock(f"consilium:alone:{key}", timeout=LEASE_S, sleep=0.05)
+        held, holding = False, None
         try:
             held = not self._rests and await lock.acquire(blocking_timeout=ALONE_S)
         except (RedisError, OSError) as error:
             self._warn(error)
+        if held:
+            holding = asyncio.create_task(_hold(lock))
         try:
             yield
         finally:
-            if held:
+            if holding:
+                holding.cancel()
                 with suppress(RedisError, OSError):  # it has run out, or Redis has gone
                     await lock.release()
+
+    async def warn(self, server: str) -> None:
+        if not self._rests:
+            with suppress(RedisError, OSError):  # the others will find out by themselves
+                await self._redis.publish(WARNINGS, server)
+
+    async def warnings(self) -> AsyncGenerator[str, None]:
+        while True:
+            try:
+                async with self._redis.pubsub() as heard:
+                    await heard.subscribe(WARNINGS)
+                    async for message in heard.listen():
+                        if message["type"] == "message":
+                            yield message["data"].decode()
+            except (RedisError, OSError):
+                await asyncio.sleep(REST_S)
 
     async def reachable(self) -> bool:
         try:
@@ -97,3 +121,10 @@ class RedisStore:
         if isinstance(error, RedisTimeoutError):  # a refusal costs no time
             self._rests_until = time.monotonic() + REST_S
         log.warning(json.dumps({"event": "redis_unavailable", "error": type(error).__name__}))
+
+
+async def _hold(lock: Lock) -> None:
+    while True:
+        await asyncio.sleep(LEASE_S / 3)
+        with suppress(RedisError, OSError):  # it has run out, or Redis has gone
+            await lock.reacquire()

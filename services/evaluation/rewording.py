@@ -77,6 +77,6 @@ async def _replies(
 
 
 async def _require(http: Http, url: str) -> None:
-    is_up, _ = await probe(http, url, SUMMARISER)
+    is_up = (await probe(http, url, SUMMARISER)).reachable
     if not is_up:
         raise EvaluationError(f"No summariser answers at {url}; start it: consilium summariser.")

@@ -31,7 +31,12 @@ def selectors(node: object) -> list[promql_parser.VectorSelector]:
 
 
 def test_every_query_finds_its_metric_and_labels(vllm, gateway):
-    workers = [vllm("yes"), vllm("no", confidence=0.5), vllm(status=500, raw=b""), vllm("yes")]
+    workers = [
+        [vllm("yes"), vllm("yes")],
+        vllm("no", confidence=0.5),
+        vllm(status=500, raw=b""),
+        vllm("yes"),
+    ]
     seats = ["", "", "", "shadow = true"]
     url = gateway(workers, seats=seats)
     image = base64.b64encode(picture()).decode()

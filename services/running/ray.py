@@ -29,9 +29,10 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from gateway.__main__ import KEEP_ALIVE_S, is_loopback
+from gateway.__main__ import is_loopback
 from gateway.app import create_app
 from gateway.model_server import Http, new_http_client
+from gateway.server import KEEP_ALIVE_S
 from gateway.settings import Settings, SettingsError, load_settings
 from models.assets import cache_dir
 from services.running.check import check

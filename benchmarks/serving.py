@@ -32,14 +32,9 @@ def gateway(
 ) -> Iterator[int]:
     """Listens at URL inside the block; gives its process id. `panel` is the table [panel]. Every
     case may ask something new: nothing is asked over grey behind it, which the next would feel."""
-    seats = "".join(
-        f'[[worker]]\nname = "w{seat}"\nfamily = "f{seat}"\nmodel = "mock"\nurl = "{url}"\n'
-        'prompt = "{question}"\n'
-        for seat, url in enumerate(workers)
-    )
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "panel.toml"
-        file.write_text(f"[panel]\n{panel}\ngrounding = false\n[load]\ndrain_s = 0\n{seats}")
+        file.write_text(panel_file(workers, panel))
         command = [sys.executable, *program, f"--port={PORT}"]
         env = os.environ | {"CONSILIUM_PANEL": str(file)} | dict(environ or {})
         with server(command, f"{URL}/health/live", env, cores) as process:
@@ -65,6 +60,15 @@ def server(
     finally:
         process.terminate()
         process.wait()
+
+
+def panel_file(workers: Sequence[str], panel: str) -> str:
+    seats = "".join(
+        f'[[worker]]\nname = "w{seat}"\nfamily = "f{seat}"\nmodel = "mock"\nurl = "{url}"\n'
+        'prompt = "{question}"\n'
+        for seat, url in enumerate(workers)
+    )
+    return f"[panel]\n{panel}\ngrounding = false\n[load]\ndrain_s = 0\n{seats}"
 
 
 @contextlib.contextmanager

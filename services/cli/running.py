@@ -1,5 +1,5 @@
 """Start it, and what comes before: demo, serve, worker, summariser, check, doctor, plan, fetch,
-compose."""
+compose, kubernetes."""
 
 import importlib.util
 import os
@@ -109,16 +109,46 @@ def doctor(panel: Panel = PANEL_FILE, port: Port = 8000) -> None:
 
 @app.command()
 def plan(
-    gpus: Annotated[str, typer.Option(help="How many and their GB: 1x80, or 2x80,1x24.")],
+    gpus: Annotated[
+        str | None, typer.Option(help="How many and their GB: 1x80, or 2x80,1x24.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, max=100_000, help="Cases that come in a second.")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="With --rate: what consilium evaluate left, with its times.")
+    ] = None,
+    at_once: Annotated[
+        int, typer.Option(min=1, help="With --rate: evaluate's --concurrency in that run.")
+    ] = 4,
+    repeats: Annotated[
+        float, typer.Option(min=0, max=1, help="With --rate: the share that was asked before.")
+    ] = 0,
+    one_machine: Annotated[
+        bool, typer.Option("--one-machine", help="With --rate: all servers share it, or one GPU.")
+    ] = False,
     panel: Panel = PANEL_FILE,
 ) -> None:
-    """Say which seat fits on which GPU, before anything is started."""
+    """Say which seat fits on which GPU, and how long verdicts take at a rate of cases."""
+    from services.evaluation.forecast import Demand, foretell
+    from services.evaluation.stored_run import EvaluationError
     from services.running.plan import PlanError, read_gpus
     from services.running.plan import plan as program
 
-    with failures(PlanError):
-        for line in program(settings_of(panel, {}, with_competence=False), read_gpus(gpus)):
-            console.print(line)
+    with failures(PlanError, EvaluationError):
+        if gpus is None and rate is None:
+            raise PlanError("Say --gpus 1x80 for what fits, or --rate 20 --run RUN for how long.")
+        if rate is not None and run is None:
+            raise PlanError(
+                "--rate needs --run RUN, a folder that consilium evaluate filled: how long each "
+                "worker takes is known from there."
+            )
+        settings = settings_of(panel, {}, with_competence=False)
+        if gpus is not None:
+            for line in program(settings, read_gpus(gpus)):
+                console.print(line)
+        if rate is not None and run is not None:
+            foretell(settings, run, Demand(rate, at_once, repeats, one_machine), console.print)
 
 
 @app.command()
@@ -150,6 +180,25 @@ def compose(
         settings = settings_of(panel, {})
         places = place(needs(settings), read_gpus(gpus)) if gpus else None
         write(settings, panel, out, places)
+        console.print(f"written: {out}")
+
+
+@app.command()
+def kubernetes(
+    panel: Panel = PANEL_FILE,
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("kubernetes.yaml"),
+    registry: Annotated[
+        str, typer.Option(help="Where nodes pull our images from, such as registry.example/ward.")
+    ] = "",
+    gpus: Annotated[
+        int | None, typer.Option(min=0, help="How many the cluster has: too few is said here.")
+    ] = None,
+) -> None:
+    """Write Kubernetes manifests from the panel file: a pod for each seat, and what is around."""
+    from services.running.kubernetes import KubernetesError, write
+
+    with failures(KubernetesError):
+        write(settings_of(panel, {}), out, registry, gpus)
         console.print(f"written: {out}")
 
 

@@ -9,31 +9,36 @@ The gateway and Redis always run; profiles say what else:
 Nothing but the gateway and the proxy is published, and those on this machine only.
 """
 
-import math
-import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from gateway.settings import SUMMARISER, Settings
-from gateway.verdict.grey_answers import beside
-from services.running.engine import (
-    SHARE_OF_GPU,
-    EngineError,
-    adapters,
-    compiled_at,
-    engines,
-    gpu_shares,
-    local_seats,
+from gateway.settings import Settings
+from services.running.containers import (
+    CACHE,
+    ENGINE_PORT,
+    GATEWAY_PORT,
+    KEPT,
+    REDIS,
+    REDIS_IMAGE,
+    US,
+    Plain,
+    command_of,
+    engine_environment,
+    gateway_environment,
+    host_of,
+    inside,
+    kept,
+    learned,
+    stops_within_s,
 )
+from services.running.engine import SHARE_OF_GPU, adapters, engines, gpu_shares, local_seats
 from services.running.plan import Place
 
 HEADER = "# Written by `consilium compose` from panel.toml; change that, and run it again.\n"
-GATEWAY_PORT = 8000
-LONGEST_CASE_S = 600  # the most that a caller may give a case
-ENGINE_PORT = 8100  # of every engine: each has an address of its own
 
 # Nobody needs more than a read-only system and a private /tmp.
 CONFINED: dict[str, Any] = {
@@ -43,16 +48,6 @@ CONFINED: dict[str, Any] = {
     "cap_drop": ["ALL"],
     "security_opt": ["no-new-privileges:true"],
 }
-US = "10001"  # the Dockerfile's user
-KEPT = ("audit", "feedback")  # what the Dockerfile lets that user write to, beside the cache
-CACHE = "/cache"
-
-
-class _Plain(yaml.SafeDumper):
-    """Writes what services share in full each time: an anchor spares lines, not readers."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
 
 
 def compose(
@@ -82,7 +77,7 @@ def compose(
         },
     }
     services = {
-        "gateway": _gateway(settings, panel, names, list(servers)),
+        "gateway": _gateway(settings, panel, list(servers)),
         "redis": _redis(),
         **servers,
         "prometheus": _prometheus(),
@@ -101,18 +96,7 @@ def compose(
             "certificate_key": {"file": "./deploy/tls/certificate.key"},
         },
     }
-    return HEADER + yaml.dump(document, Dumper=_Plain, sort_keys=False, width=100)
-
-
-def host_of(name: str) -> str:
-    """What a server is called in the network, whichever profile it runs in."""
-    return name if name == SUMMARISER else f"worker-{name}"
-
-
-def command_of(name: str) -> list[str]:
-    """The `consilium` command line of a server's container."""
-    verb = [SUMMARISER] if name == SUMMARISER else ["worker", name]
-    return ["consilium", *verb, "--host", "0.0.0.0"]
+    return HEADER + yaml.dump(document, Dumper=Plain, sort_keys=False, width=100)
 
 
 def write(
@@ -128,33 +112,17 @@ def _from_here(panel: Path, path: Path) -> str:
         return str(panel.resolve())
 
 
-def _gateway(
-    settings: Settings, panel: str, names: tuple[str, ...], servers: list[str]
-) -> dict[str, Any]:
+def _gateway(settings: Settings, panel: str, servers: list[str]) -> dict[str, Any]:
     environment = {
-        "CONSILIUM_STORE": "redis://redis:6379/0",
+        **gateway_environment(settings),
         "CONSILIUM_SECRET_FILE": "/run/secrets/cache_key",
         # Such as /run/keys/keys.json; empty means that nobody needs a key.
         "CONSILIUM_KEYS": "${CONSILIUM_KEYS:-}",
     }
-    for name in names:
-        environment[url_variable(name)] = f"http://{host_of(name)}:{ENGINE_PORT}"
     volumes = [_read_only(panel, "/app/panel.toml")]
-    if competence := settings.panel.competence:
-        learned, grey = [competence], beside(Path(competence))
-        if (settings.file.parent / grey).is_file():
-            learned.append(str(grey))
-        volumes += [_read_only(str(Path(panel).parent / each), _inside(each)) for each in learned]
-    for what in KEPT:
-        table = getattr(settings, what)
-        if table is None or table.folder is None:
-            continue
-        if _inside(table.folder) != _inside(what):
-            raise EngineError(
-                f'panel.toml: {what}.folder: in a container only "{what}" can be written to; write '
-                f'folder = "{what}".'
-            )
-        volumes.append(f"{what}:{_inside(what)}")
+    beside = Path(panel).parent
+    volumes += [_read_only(str(beside / each), inside(each)) for each in learned(settings)]
+    volumes += [f"{what}:{inside(what)}" for what in kept(settings)]
     return {
         "image": "consilium-gateway",
         "build": {"context": ".", "target": "gateway"},
@@ -163,8 +131,7 @@ def _gateway(
         "volumes": [*volumes, _read_only("deploy/keys", "/run/keys")],
         "secrets": ["cache_key"],
         "ports": [f"127.0.0.1:{GATEWAY_PORT}:{GATEWAY_PORT}"],
-        # It ends by itself, with its last open case.
-        "stop_grace_period": f"{math.ceil(settings.load.drain_s + LONGEST_CASE_S)}s",
+        "stop_grace_period": f"{stops_within_s(settings)}s",
         # Waited for where their profile runs, but not needed: one sick worker costs its vote, not
         # the panel.
         "depends_on": {name: _healthy() for name in ("redis", *servers)},
@@ -175,9 +142,8 @@ def _gateway(
 
 def _redis() -> dict[str, Any]:
     return {
-        "image": "redis:7.4-bookworm",
-        # A cache and nothing else: bounded, and gone with the container.
-        "command": "redis-server --save '' --maxmemory 256mb --maxmemory-policy allkeys-lru",
+        "image": REDIS_IMAGE,
+        "command": shlex.join(REDIS),
         "user": "redis",
         "healthcheck": _healthcheck(["CMD", "redis-cli", "ping"], "10s"),
         **CONFINED,
@@ -217,10 +183,8 @@ def _engine(
         "user": US,
         "command": [*command_of(name), *arguments],
         "environment": {
-            url_variable(name): f"http://127.0.0.1:{ENGINE_PORT}",
+            **engine_environment(name),
             "CONSILIUM_WEIGHTS": "${CONSILIUM_WEIGHTS:+/weights}",
-            "CONSILIUM_CACHE": CACHE,
-            **compiled_at(Path(CACHE)),  # nothing may run from this /tmp
         },
         "volumes": [
             *files,
@@ -299,22 +263,11 @@ def _folders(settings: Settings) -> list[str]:
     for name, seat in local_seats(settings).items():
         named |= {str(folder) for folder in adapters(seat, name).values()}
         named |= {seat.model} if Path(seat.model).is_dir() else set()
-    return [_read_only(folder, _inside(folder)) for folder in sorted(named)]
-
-
-def _inside(path: str) -> str:
-    """Where a program in the folder of the panel file, /app, looks for what that calls `path`."""
-    return os.path.normpath(os.path.join("/app", path))
+    return [_read_only(folder, inside(folder)) for folder in sorted(named)]
 
 
 def _read_only(here: str, there: str) -> str:
     return f"{here if Path(here).is_absolute() else f'./{here}'}:{there}:ro"
-
-
-def url_variable(name: str) -> str:
-    """Where settings.py looks for the address of a seat."""
-    seat = name if name == SUMMARISER else f"worker_{name}"
-    return f"CONSILIUM_{seat}_URL".upper().replace("-", "_")
 
 
 def _healthy() -> dict[str, Any]:

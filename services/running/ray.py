@@ -36,7 +36,7 @@ from gateway.server import KEEP_ALIVE_S
 from gateway.settings import Settings, SettingsError, load_settings
 from models.assets import cache_dir
 from services.running.check import check
-from services.running.compose import url_variable
+from services.running.containers import url_variable
 from services.running.engine import (
     SAFE_PATH,
     SHARE_OF_GPU,

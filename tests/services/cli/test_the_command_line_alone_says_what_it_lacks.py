@@ -33,6 +33,7 @@ COMMANDS = {
     "doctor --panel none.toml": "none.toml",
     "plan --gpus 1x80 --panel panel.gpu.toml": "",
     "compose --out docker-compose.yml": "",
+    "kubernetes": "",
     "fetch --to folder --panel none.toml": "none.toml",
     "ask image --question ?": "No verdict from",
     "mcp": "pip install 'consilium[mcp]'",

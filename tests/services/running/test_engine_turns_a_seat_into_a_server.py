@@ -11,7 +11,7 @@ import pytest
 
 from gateway.settings import Settings, load_settings
 from services.running import engine
-from services.running.compose import command_of, url_variable
+from services.running.containers import command_of, url_variable
 from services.running.engine import (
     EngineError,
     arguments_of,

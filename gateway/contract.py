@@ -112,6 +112,9 @@ class Options(_Sent):
         default=False,
         description="Wait for the verdict's grounding; false: it is told where it is known.",
     )
+    reasoning: bool = Field(
+        default=False, description="Also tell what a summariser that thinks first has thought."
+    )
 
 
 def _window(value: Any) -> Any:
@@ -419,6 +422,11 @@ class Summary(_Frozen):
     by: SummaryBy
     faithful: bool | None
     seconds: float
+    reasoning: str | None = Field(
+        default=None,
+        description="What the summariser thought first, held against nothing; only where "
+        "`options.reasoning` asks for it.",
+    )
 
 
 class SeriesShown(_Frozen):

@@ -86,6 +86,7 @@ class Completion:
     alternatives: tuple[Alternative, ...] = ()
     remembers: tuple[Remembered, ...] = ()
     likeness: Likeness | None = None
+    thoughts: str | None = None  # None: it did not think, or nobody can tell
 
 
 class _Token(BaseModel):
@@ -107,9 +108,9 @@ class _Message(BaseModel):
     reasoning_content: str | None = None
 
     @property
-    def has_thought(self) -> bool:
-        """Whether the server itself has parted thoughts from the answer."""
-        return bool(self.reasoning or self.reasoning_content)
+    def thoughts(self) -> str | None:
+        """What the server itself has parted from the answer."""
+        return self.reasoning or self.reasoning_content
 
 
 class _Choice(BaseModel):
@@ -176,11 +177,12 @@ async def complete(http: Http, url: str, *body: bytes, one_token: bool = False) 
     if not meaning(text):
         raise _failed("empty", "It answered nothing.")
     tokens = (choice.logprobs and choice.logprobs.content) or []
-    if text != said or choice.message.has_thought:
+    if text != said or choice.message.thoughts:
         tokens = _of_the_answer(text, tokens)
     remembers = (choice.remembers or ())[:MAX_REMEMBERED]
     alternatives = _alternatives(text, tokens, one_token)
-    return Completion(text, _confidence(tokens), alternatives, remembers, choice.likeness)
+    thoughts = choice.message.thoughts or thoughts_in(said)
+    return Completion(text, _confidence(tokens), alternatives, remembers, choice.likeness, thoughts)
 
 
 def answer_in(said: str) -> str | None:
@@ -197,6 +199,12 @@ def answer_in(said: str) -> str | None:
     if not said.isascii():  # a mark of no width would part two answers that look alike
         said = "".join(each for each in said if unicodedata.category(each) != "Cf")
     return said.strip()
+
+
+def thoughts_in(said: str) -> str | None:
+    """What was thought before the answer, without the marks around it; None where none is."""
+    ends = list(THOUGHT_ENDS.finditer(said))
+    return THOUGHT_BEGINS.sub("", said[: ends[-1].start()]).strip() if ends else None
 
 
 def answer_bounds(case: Case, max_tokens: int) -> dict[str, Any]:

@@ -246,6 +246,11 @@ class SummariserSettings(_Frozen):
     sentence: dict[Language, Annotated[str, _template("question", "claims")]] = Field(
         default={}, description="How it is asked for the style `sentence`; without, it is not."
     )
+    thinking_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="How long a model that thinks first may think; null: it is none of those.",
+    )
     url: Url
     external: bool = Field(description="The file itself gives the url: not ours to start.")
     memory_gb: float | None = Field(
@@ -258,6 +263,15 @@ class SummariserSettings(_Frozen):
         default=1, gt=0, le=1, description="On a cluster, of each GPU that its server takes."
     )
     engine: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _thinks_or_is_opened(self) -> "SummariserSettings":
+        if self.thinking_tokens and self.opening:
+            raise ValueError(
+                "opening puts the answer's beginning where a model would think first: leave out "
+                "opening, or thinking_tokens"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_a_prompt_per_language(self) -> "SummariserSettings":

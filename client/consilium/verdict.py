@@ -84,6 +84,7 @@ class Summary(_Reply):
     by: str
     faithful: Optional[bool]
     seconds: float
+    reasoning: Optional[str] = None
 
 
 class SeriesShown(_Reply):

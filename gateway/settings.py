@@ -49,6 +49,9 @@ POLICY = (
     "question counts together; newcomers begin halfway"
 )
 
+# Of a seat: no part of the hash, since no answer depends on it.
+WHERE_IT_RUNS = {"memory_gb", "replicas", "gpus"}
+
 MEND_COMPETENCE = "run consilium calibrate, or remove the key and all voices are equal"
 
 
@@ -148,6 +151,19 @@ Store = Annotated[str, AfterValidator(_check_store)]
 Languages = Annotated[tuple[Language, ...], Field(min_length=1)]
 
 
+def _from_to(replicas: Any) -> Any:
+    """A number is both, the least and the most."""
+    least, most = (
+        replicas if isinstance(replicas, list | tuple) and len(replicas) == 2 else (replicas,) * 2
+    )
+    if type(least) is int and type(most) is int and 1 <= least <= most:
+        return least, most
+    raise ValueError("must be a number from 1, or the least and the most, such as [1, 4]")
+
+
+Replicas = Annotated[tuple[int, int], BeforeValidator(_from_to)]
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -190,6 +206,12 @@ class WorkerSettings(_Frozen):
     external: bool = Field(description="The file itself gives the url: not ours to start.")
     memory_gb: float | None = Field(
         default=None, gt=0, description="Of a GPU, for its server: weights, cache and all."
+    )
+    replicas: Replicas = Field(
+        default=(1, 1), description="On a cluster, of its server: 2, or [1, 4] as calls are open."
+    )
+    gpus: float = Field(
+        default=1, gt=0, le=1, description="On a cluster, of each GPU that its server takes."
     )
     shadow: bool = Field(
         default=False, description="A candidate: asked behind verdicts, and compared; never heard."
@@ -236,6 +258,12 @@ class SummariserSettings(_Frozen):
     external: bool = Field(description="The file itself gives the url: not ours to start.")
     memory_gb: float | None = Field(
         default=None, gt=0, description="Of a GPU, for its server: weights, cache and all."
+    )
+    replicas: Replicas = Field(
+        default=(1, 1), description="On a cluster, of its server: 2, or [1, 4] as calls are open."
+    )
+    gpus: float = Field(
+        default=1, gt=0, le=1, description="On a cluster, of each GPU that its server takes."
     )
     engine: dict[str, Any] = {}
 
@@ -577,7 +605,7 @@ def _panel_hash(content: dict[str, Any]) -> str:
     competence = content["competence"] and content["competence"].model_dump()
     workers = [seat for seat in content["workers"] if not seat.get("shadow")]
     seats = [*workers, content.get("summariser") or {}]
-    said = [{key: seat[key] for key in seat if key != "memory_gb"} for seat in seats]
+    said = [{key: seat[key] for key in seat if key not in WHERE_IT_RUNS} for seat in seats]
     decisive = [POLICY, chosen, said, competence]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -14,6 +14,7 @@ import re
 import secrets
 import tomllib
 from collections.abc import Collection, Mapping
+from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 from string import Formatter
@@ -34,7 +35,7 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.contract import Keep, Language, Uid
+from gateway.contract import BurnedIn, Keep, Language, Uid
 from gateway.verdict.competence import Competence, CompetenceError, load_competence
 from gateway.verdict.grey_answers import GreyAnswers, GreyAnswersError, beside, load_grey_answers
 
@@ -85,6 +86,8 @@ def _check_url(url: str) -> str:
         host, port = parts.hostname or "", parts.port
     except ValueError as error:  # a port beyond 65535, or half an IPv6 address
         raise ValueError(f"is no address ({error}); write one {example}") from error
+    if parts.query or parts.fragment or re.search(r"\s", url):
+        raise ValueError(f"must be the server's root, {example}, without ?, # and blanks")
     if port == 0:
         raise ValueError(f"is no address (there is no port 0); write one {example}")
     if not (_is_name(host) or _is_ip(host)):
@@ -291,9 +294,19 @@ class Limits(_Frozen):
     max_image_aspect: float = Field(
         default=20, ge=1, description="The longer side by the shorter: more is a line, no picture."
     )
+    burned_in: BurnedIn | None = Field(
+        default=None, description="What is done about text in an image's pixels; null: nothing."
+    )
     max_slices: int = Field(default=2_000, ge=1, description="Files and frames of a series.")
     max_series_mb: float = Field(default=1_000, gt=0, description="All files of it, unpacked.")
     series_s: float = Field(default=30, gt=0, description="To sort, fetch and decode a series.")
+
+    @field_validator("burned_in")
+    @classmethod
+    def _can_be_read(cls, how: str | None) -> str | None:
+        if how and find_spec("rapidocr") is None:
+            raise ValueError("needs a reader of text: pip install 'consilium[burned-in]'")
+        return how
 
 
 class Load(_Frozen):

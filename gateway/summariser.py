@@ -5,6 +5,9 @@ The summariser may word the answer; it may not overrule the vote, so it is told 
 answers mean; its sentence, only if it tells all that is claimed and no more. Otherwise, and where
 it fails, is late, is cut short or does not speak the language, the vote itself answers and says so.
 A differential is a list, which no model words.
+
+One that thinks first (`thinking_tokens`) is given so many tokens more, and what it thought is never
+its answer: where no end of its thinking is seen, the vote answers.
 """
 
 import asyncio
@@ -14,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.case import Case
-from gateway.contract import Language, Style, Summary
+from gateway.contract import AnswerError, Language, Style, Summary
 from gateway.model_server import CallFailed, Completion, Http, answer_bounds, complete
 from gateway.settings import SUMMARISER, SummariserSettings
 from gateway.verdict.faithful import tells
@@ -66,7 +69,9 @@ async def summarise(
     seconds = time.perf_counter() - began
     if not faithful:
         return Wording(vote, Summary(by="vote", faithful=False, seconds=seconds), fell_back=True)
-    return Wording(reply.text, Summary(by="summariser", faithful=True, seconds=seconds))
+    thoughts = reply.thoughts if case.options.reasoning else None
+    told = Summary(by="summariser", faithful=True, seconds=seconds, reasoning=thoughts)
+    return Wording(reply.text, told)
 
 
 def _can_word(
@@ -86,9 +91,14 @@ async def ask(
 ) -> Completion:
     """Its reply as it is, without a deadline; raises CallFailed."""
     make = request if style == "answer" else sentence_request
-    return await complete(
-        http, summariser.url, json.dumps(make(case, opinion, summariser)).encode()
-    )
+    body = make(case, opinion, summariser)
+    if summariser.thinking_tokens:
+        body["max_tokens"] += summariser.thinking_tokens
+        del body["stop"]  # thoughts have many lines
+    reply = await complete(http, summariser.url, json.dumps(body).encode())
+    if summariser.thinking_tokens and reply.thoughts is None:
+        raise CallFailed(AnswerError(kind="cut_short", detail="Its thinking has no end."))
+    return reply
 
 
 def request(case: Case, opinion: Opinion, summariser: SummariserSettings) -> dict[str, Any]:

@@ -81,6 +81,7 @@ def panel_file(tmp_path: Path) -> Callable[..., Path]:
         urls: Sequence[str | list[str]],
         *,
         summariser: str | None = None,
+        thinking: int | None = None,
         panel: str = "quorum = 1",
         limits: str = "",
         load: str = "",
@@ -101,6 +102,7 @@ def panel_file(tmp_path: Path) -> Callable[..., Path]:
             text += f'url = {json.dumps(url)}\nprompt = "Question: {{question}} Answer:"\n{own}\n'
         if summariser:
             text += f'[summariser]\nmodel = "mock"\nurl = "{summariser}"\nlanguages = {languages}\n'
+            text += f"thinking_tokens = {thinking}\n" if thinking else ""
             for language in ("en", "es", "zh"):
                 text += f'prompt.{language} = "{language}: {{question}}\\n{{answers}}"\n'
                 text += f'sentence.{language} = "{language}: {{question}}\\n{{claims}}"\n'

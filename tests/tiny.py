@@ -12,7 +12,13 @@ import models.cpu_torch  # noqa: F401  before transformers, which imports torchv
 # isort: split
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as tokenizer_models
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    DeepseekV2Config,
+    DeepseekV2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 COLOURS = ("red", "green", "blue", "white")
 LOOKS = (("CT", "Liver"), ("MRI", "Spleen"), ("CT", "Colon"), ("MRI", "Liver"))
@@ -48,6 +54,32 @@ def save_llama(folder: Path, **shape: int) -> Path:
     torch.manual_seed(0)
     config = LlamaConfig(**SHAPE | shape, vocab_size=vocabulary)
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+def save_deepseek(folder: Path) -> Path:
+    """The same in DeepSeek-V2's kind: latent attention, a layer of one network and one of experts.
+    The latents are as wide as its own, the one width that vLLM has a kernel for on a CPU."""
+    config = DeepseekV2Config(
+        vocab_size=save_tokenizer(folder),
+        hidden_size=64,
+        intermediate_size=128,
+        moe_intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        q_lora_rank=None,
+        first_k_dense_replace=1,
+        n_routed_experts=4,
+        num_experts_per_tok=2,
+        n_group=1,
+        topk_group=1,
+        bos_token_id=1,
+        eos_token_id=0,
+        pad_token_id=0,
+        initializer_range=0.1,
+    )
+    torch.manual_seed(0)
+    DeepseekV2ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
     return folder
 
 

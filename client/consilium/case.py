@@ -50,6 +50,7 @@ class Options(TypedDict, total=False):
     max_risk: Optional[float]
     grounding: Optional[bool]
     coverage: Optional[float]
+    reasoning: Optional[bool]
 
 
 class Fields(Options, total=False):

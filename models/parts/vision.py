@@ -2,8 +2,9 @@
 
 A tower is any convolutional network of timm, or a vision transformer (CLIP's and SigLIP's among
 them), whose last layer's patches are taken; of a convolutional one those of finer layers as well,
-where `strides` names them. Its weights come from `models.assets` or, where a hub can be reached,
-from timm's own. It runs in float32, and the features that training caches and the ones that vLLM
+where `strides` names them; or a vision Mamba (models.parts.mamba). Its weights come from
+`models.assets`, from a folder of one's own (models.training.masked) or, where a hub can be reached,
+from timm. It runs in float32, and the features that training caches and the ones that vLLM
 computes are then the same; only within a training step on an accelerator is it cast.
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import pixel_unshuffle
 
@@ -26,6 +28,7 @@ import timm
 from models import assets
 from models.data.example import DataError
 from models.data.pixels import size_of
+from models.parts import mamba  # noqa: F401  timm knows its networks from here on
 
 UNUSED = ("head", "attn_pool")  # of a timm network, behind the features that are taken
 
@@ -69,8 +72,11 @@ class Tower(nn.Module):
         for name in UNUSED:
             if hasattr(self.net, name):
                 setattr(self.net, name, nn.Identity())
+        own: Path | None = None
         if load_weights and config.weights != "timm":
-            _load_by_order(self.net, assets.resolve(config.weights))
+            own = assets.resolve(config.weights)
+            if own.is_file():
+                _load_by_order(self.net, own)
         self.dim = int(self.net.num_features)
         size = config.image_size
         # Of a transformer's tokens its class token comes before the patches.
@@ -78,6 +84,8 @@ class Tower(nn.Module):
         if hasattr(self.net, "num_prefix_tokens") and hasattr(self.net, "set_input_size"):
             self.before = self.net.num_prefix_tokens
             self.net.set_input_size(img_size=size)  # its places are learned for one size
+        if own and own.is_dir():
+            _load_by_name(self.net, own)
         self.eval()
         with torch.no_grad():
             shape = self.net.forward_features(torch.zeros(1, 3, size, size)).shape
@@ -181,6 +189,22 @@ def require_one_size(images: Sequence[Path | Image.Image]) -> None:
             f"A stack's slices must have one size, and these {len(images)} have {listed}: send "
             "slices of one series, or take a connector that reads images one by one."
         )
+
+
+def _load_by_name(net: nn.Module, folder: Path) -> None:
+    """Loads what `models.training.masked` kept.
+
+    Raises:
+        assets.AssetError: the folder holds no tower's weights, or another's.
+    """
+    (file,) = assets.weight_files(folder)
+    theirs, ours = load_file(file), net.state_dict()
+    if {k: v.shape for k, v in theirs.items()} != {k: v.shape for k, v in ours.items()}:
+        raise assets.AssetError(
+            f"{folder} does not hold the weights of this tower at this image_size: take those that "
+            "it was trained with."
+        )
+    net.load_state_dict(theirs)
 
 
 def _load_by_order(net: nn.Module, path: Path) -> None:

@@ -29,6 +29,7 @@ from models.positions import grid_positions, stack_positions
 from models.recipe import ImageAttention, Recipe, RecipeError
 
 CPU = torch.device("cpu")
+QUESTION_TOKENS = 64  # a long one, with its answer
 
 
 class Embedded(NamedTuple):
@@ -251,10 +252,11 @@ def assemble(recipe: Recipe, language: Any, tokenizer: Any, load_weights: bool =
         connector = connectors.build(recipe.connector, tower.dim, text_dim)
         part_of = recipe.language
         model = Vlm(tower, connector, language, tokenizer, part_of.bos, part_of.image_attention)
-        model.image_tokens(recipe.max_images)  # not every grid of patches is every connector's
-        return model
+        image_tokens = model.image_tokens(recipe.max_images)  # not every grid is a connector's
     except ValueError as error:
         raise RecipeError(f"recipe {recipe.name}: {part}: {error}.") from error
+    _check_layers(recipe, language.config, image_tokens)
+    return model
 
 
 def _layers_below(language: Any, blocks: int) -> list[nn.Module]:
@@ -267,6 +269,26 @@ def _layers_below(language: Any, blocks: int) -> list[nn.Module]:
     children = language.get_decoder().children()
     layers = next(c for c in children if isinstance(c, nn.ModuleList) and len(c) == depth)
     return [layers[number * depth // blocks] for number in range(blocks)]
+
+
+def _check_layers(recipe: Recipe, config: Any, image_tokens: int) -> None:
+    """A packed row says by its mask who sees whom, which only attention heeds; and a question is
+    trained on all of its images, which a window may not reach back to when it is served.
+    """
+    kinds = set(getattr(config, "layer_types", None) or ["sliding_attention"])
+    if unheeding := kinds - {"full_attention", "sliding_attention"}:
+        raise RecipeError(
+            f"recipe {recipe.name}: language.model: it has layers of "
+            f"{', '.join(sorted(unheeding))}, in which questions that share an image would read "
+            "each other. Take a model of attention alone."
+        )
+    window = getattr(config, "sliding_window", None)
+    if window and "sliding_attention" in kinds and image_tokens + QUESTION_TOKENS > window:
+        raise RecipeError(
+            f"recipe {recipe.name}: language.model: its layers look {window} tokens back, and a "
+            f"case's images take {image_tokens}. Take a smaller image_size, a connector of fewer "
+            "tokens, or another model."
+        )
 
 
 def _check_tokens(recipe: Recipe, tokenizer: Any) -> None:

@@ -19,6 +19,7 @@ _DATASETS = {
     "mediqa_m3g": "MEDIQA-M3G (Yim et al. 2024), CC BY 4.0",
     "captions": "a caption set of the user's own",
     "slake_captions": "captions made from SLAKE's organ boxes, CC BY 4.0",
+    "slake_regions": "regions made from SLAKE's organ boxes, CC BY 4.0",
     "slake_several": "cases of several of SLAKE's images, made of its questions, CC BY 4.0",
     "slake_synthetic_stacks": "synthetic stacks of SLAKE's images, CC BY 4.0",
     "scenes": "synthetic scenes of shapes, drawn by models/data/scenes.py",

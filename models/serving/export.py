@@ -25,7 +25,14 @@ import models.cpu_torch  # noqa: F401  before transformers, which imports torchv
 
 # isort: split
 from peft import PeftModel
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+)
+from transformers.core_model_loading import revert_weight_conversion
 
 from models import assets, connectors
 from models.exported import ADAPTER, MEMORY, ZOO, adapter_base, for_everyone, served_name
@@ -167,11 +174,15 @@ def load_served(folder: Path) -> Vlm:
     text = config.text_config
     connector = connectors.build(config.connector, config.vision_dim, text.hidden_size)
     connector.to(torch.bfloat16).load_state_dict(part("connector"))
-    language = AutoModelForCausalLM.from_config(text, dtype=torch.bfloat16)
-    found = language.load_state_dict(part("language_model"), strict=False)
-    if missing := set(found.missing_keys) - set(language.all_tied_weights_keys):
-        raise ExportError(f"{folder} lacks {sorted(missing)[:3]}: delete it, it is made again.")
-    language.tie_weights()
+    language, found = MODEL_FOR_CAUSAL_LM_MAPPING[type(text)].from_pretrained(
+        None,
+        config=text,
+        state_dict=part("language_model"),
+        dtype=torch.bfloat16,
+        output_loading_info=True,
+    )
+    if missing := sorted(found["missing_keys"]):
+        raise ExportError(f"{folder} lacks {missing[:3]}: delete it, it is made again.")
     language.generation_config = GenerationConfig.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.bos_token = config.bos or None
@@ -217,13 +228,16 @@ def _serve(zoo: Path, folder: Path) -> None:
     load_trained(model, zoo, merge=True)
     tower, connector, tokenizer = model.tower, model.connector, model.tokenizer
     language = model.language.to(torch.bfloat16)
-    parts = {"tower": tower, "connector": connector.to(torch.bfloat16), "language_model": language}
-    weights = {
-        f"{name}.{key}": value
-        for name, part in parts.items()
-        for key, value in part.state_dict().items()
-        if part is not language or key not in language.all_tied_weights_keys
+    said = {
+        k: v for k, v in language.state_dict().items() if k not in language.all_tied_weights_keys
     }
+    parts = {
+        "tower": tower.state_dict(),
+        "connector": connector.to(torch.bfloat16).state_dict(),
+        # In its publisher's names, which vLLM reads: transformers joins a layer's experts.
+        "language_model": revert_weight_conversion(language, said),
+    }
+    weights = {f"{name}.{k}": v for name, part in parts.items() for k, v in part.items()}
     folder.mkdir()
     save_whole(weights, folder / "model.safetensors")
     config = ServedConfig(
@@ -361,7 +375,7 @@ def _bases(recipe: Recipe | MemoryRecipe) -> dict[str, dict[str, Any]]:
         found[part] = {key: reference}
         if packaged := assets.PACKAGED.get(reference.removeprefix("base:")):
             found[part] |= {"sha256": packaged.sha256, "licence": packaged.licence}
-        elif part == "language":
+        elif reference != "timm":
             files = assets.weight_files(assets.resolve(reference))
             sums = {file.name: assets.sha256_of(file) for file in files}
             found[part]["sha256"] = sums if len(files) > 1 else sums[files[0].name]

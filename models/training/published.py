@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from tokenizers import models as tokenizer_models
 from transformers import (
     BioGptConfig,
+    DeepseekV2Config,
     GPT2Config,
     MistralConfig,
     PreTrainedTokenizerFast,
@@ -56,6 +57,23 @@ MODELS = {
         7_615_616_512,
         bos=None,
         special=("<|endoftext|>", "<|im_end|>", "<|image_pad|>"),
+    ),
+    "deepseek-ai/DeepSeek-V2-Lite-Chat": Published(
+        DeepseekV2Config(
+            hidden_size=2048,
+            intermediate_size=10944,
+            moe_intermediate_size=1408,
+            num_hidden_layers=27,
+            num_attention_heads=16,
+            q_lora_rank=None,
+            first_k_dense_replace=1,
+            num_experts_per_tok=6,
+            n_group=1,
+            topk_group=1,
+        ),
+        15_706_484_224,
+        bos="<｜begin▁of▁sentence｜>",
+        special=("<｜end▁of▁sentence｜>", "<｜fim▁hole｜>"),
     ),
     "openai-community/gpt2-xl": Published(
         GPT2Config(n_embd=1600, n_layer=48, n_head=25),

@@ -225,7 +225,13 @@ def _soft_prompt(language: Any, stage: Stage) -> dict[str, Any]:
 def _adapt(part: Any, config: PeftConfig, stage: Stage) -> PeftModel:
     """A fresh adapter, unless a parent has handed on one of the same kind."""
     if not isinstance(part, PeftModel):
-        return get_peft_model(part, config)
+        try:
+            return get_peft_model(part, config)
+        except ValueError as error:
+            raise TuningError(
+                f"stage {stage.name}: {error} Of a language model with experts a lora has "
+                "dropout = 0."
+            ) from error
     handed_on = part.peft_config["default"]
     for key in ("peft_type", "r", "lora_alpha", "lora_dropout", "num_virtual_tokens"):
         theirs, ours = getattr(handed_on, key, None), getattr(config, key, None)

@@ -44,6 +44,7 @@ COMES_WITH = {
     "vllm": "'consilium[cpu]', or 'consilium[gpu]' where there is a GPU",
     "mcp": "'consilium[mcp]'",
     "highdicom": "'consilium[archive]'",
+    "ray": "'consilium[ray]'",
     "huggingface_hub": "'consilium[models]'",
     "pyarrow": "'consilium[cli]'",
 }

@@ -99,6 +99,9 @@ def ask(
         float | None,
         typer.Option(min=0.5, max=0.99, help="Show the set of answers that holds the right one."),
     ] = None,
+    reasoning: Annotated[
+        bool, typer.Option("--reasoning", help="With --json: what the summariser thought first.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
     stream: Annotated[
         bool, typer.Option("--stream", help="Print what each worker says as it comes.")
@@ -158,6 +161,7 @@ def ask(
             "max_risk": max_risk,
             "grounding": grounding,
             "coverage": coverage,
+            "reasoning": reasoning,
         },
     }
     if slices:

@@ -109,6 +109,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("options.max_risk", -1, "must be at least 0"),
     ("options.max_risk", {}, "must be a number"),
     ("options.grounding", "often", "must be true or false"),
+    ("options.reasoning", "loud", "must be true or false"),
     ("options.grounding", [True], "must be true or false"),
     ("image", PLAIN, "is images meant?"),
     ("choice", ["a", "b"], "is choices meant?"),

@@ -102,7 +102,17 @@ ANYTHING = st.recursive(
     ANY, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)
 )
 FIELDS = ("question", "images", "language", "context", "modality", "choices", "options", "more")
-OPTIONS = ("workers", "summarise", "style", "rounds", "wait", "deadline_s", "max_risk", "grounding")
+OPTIONS = (
+    "workers",
+    "summarise",
+    "style",
+    "rounds",
+    "wait",
+    "deadline_s",
+    "max_risk",
+    "grounding",
+    "reasoning",
+)
 IMAGES = st.lists(st.sampled_from([IMAGE, "", "AAAA", "https://a/b.png", "data:,"]), max_size=3)
 
 

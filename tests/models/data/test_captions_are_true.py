@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from models.data import captions, scenes, slake, slake_captions
+from models.data import captions, scenes, slake, slake_captions, slake_regions
 from models.data.example import DataError
 
 
@@ -86,6 +86,30 @@ def test_scenes_are_the_same_on_every_machine_and_look_as_they_are_described(
 )
 def test_an_organ_is_where_its_box_is(boxes: list[dict[str, Any]], side: int, said: str) -> None:
     assert slake_captions.caption("CT", "Chest_lung", boxes, side).endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("box", "side", "said"),
+    [
+        ([64.0, 128.0, 128.0, 256.0], 512, "rows 25 to 75, columns 12 to 38"),
+        # A box that leaves the image ends with it.
+        ([-5.0, 200.0, 45.0, 80.0], 240, "rows 83 to 100, columns 0 to 17"),
+    ],
+)
+def test_a_region_is_told_in_hundredths(box: list[float], side: int, said: str) -> None:
+    assert slake_regions.region(box, side) == said
+
+
+def test_every_box_is_a_region(dataset: Path) -> None:
+    """It says which organ, in the word of the box, and the caption of that image names it too."""
+    told = {
+        e.images: e.answer for e in slake_captions.load(dataset / "slake_captions", "train", "en")
+    }
+
+    regions = slake_regions.load(dataset / "slake_regions", "train", "en")
+
+    assert len(regions) == sum(len(slake_captions.boxes(image)) for (image,) in told)
+    assert all(e.answer.lower() in told[e.images].lower() for e in regions)
 
 
 def test_every_slake_image_has_one_caption(dataset: Path) -> None:

@@ -34,6 +34,7 @@ FOLLOWS = {
     "musk": [C | L | T],
     "flamingo": [C, C],
     "llava3d": [C | L, C, C | L],
+    "mamba": [C | L | T],
     "clip-mistral": [C, C | L],
     "clip-mistral-4bit": [C, C | L],
     "clip-qwen": [C, C | L],
@@ -42,6 +43,7 @@ FOLLOWS = {
     "siglip-mistral-4bit": [C, C | L],
     "siglip-qwen": [C, C | L],
     "siglip-qwen-4bit": [C, C | L],
+    "deepseek-v2-lite": [C, C | L],
     "clip-gpt2-xl": [C | L],
     "clip-biogpt": [C | L],
 }

@@ -6,9 +6,15 @@ from typing import Any
 
 import pytest
 
+import models.cpu_torch  # noqa: F401  before transformers, which imports torchvision
+
+# isort: split
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
 from gateway.settings import load_settings
 from models import connectors
 from models.exported import ZOO, served_name
+from models.parts.vlm import assemble
 from models.recipe import RECIPES, Recipe, RecipeError, load_any_recipe, load_recipe
 from models.training.dry_run import plan
 from tests import tiny
@@ -174,3 +180,23 @@ def test_parts_that_do_not_fit_are_told_before_anything_is_trained(
 
     with pytest.raises(RecipeError, match=f"recipe tiny: {complaint}"):
         plan(recipe)
+
+
+@pytest.mark.parametrize(
+    ("layers", "says"),
+    [
+        ({"layer_types": ["linear_attention", "full_attention"]}, "layers of linear_attention"),
+        ({"layer_types": ["sliding_attention"] * 2, "sliding_window": 66}, "look 66 tokens back"),
+    ],
+)
+def test_layers_that_would_not_see_what_they_are_trained_on_are_refused(
+    tiny_recipe: Callable[..., Recipe], tiny_language: Path, layers: dict[str, Any], says: str
+) -> None:
+    """A tiny image takes four tokens, and 64 are for a question with its answer."""
+    config = AutoConfig.from_pretrained(tiny_language)
+    language = AutoModelForCausalLM.from_config(config)
+    for name, value in layers.items():
+        setattr(language.config, name, value)
+
+    with pytest.raises(RecipeError, match=says):
+        assemble(tiny_recipe(), language, AutoTokenizer.from_pretrained(tiny_language))

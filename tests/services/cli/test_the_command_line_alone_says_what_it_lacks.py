@@ -36,6 +36,7 @@ COMMANDS = {
     "kubernetes": "",
     "fetch --to folder --panel none.toml": "none.toml",
     "ask image --question ?": "No verdict from",
+    "explain image --question ?": "image is empty",
     "mcp": "pip install 'consilium[mcp]'",
     "train mobilenet --dry-run": TRAIN,
     "crossval mobilenet": TRAIN,

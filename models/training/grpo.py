@@ -27,6 +27,7 @@ from models.parts.vlm import Vlm
 from models.parts.words import says_whole
 from models.recipe import Grpo
 from models.training.losses import answer_logits, cast
+from models.training.tuning import soft_prompt
 
 BREVITY = 0.1  # reward beside 1 for being right: enough to choose among answers that are
 EVEN = 1e-4  # added to a group's deviation, as others do
@@ -115,14 +116,14 @@ class Policy:
     be less likely the moment after it was given.
 
     Raises:
-        ValueError: answers cannot be sampled from such a connector.
+        ValueError: answers cannot be sampled from such a model.
     """
 
     def __init__(self, model: Vlm, settings: Grpo, prompt: str, trained: list[Tensor]):
-        if model.before_layers or model.fuses:
+        if model.before_layers or model.fuses or soft_prompt(model.language):
             raise ValueError(
-                "no answers can be sampled from a connector that reaches into the language model "
-                "or reads the question: take another"
+                "no answers can be sampled behind a soft prompt, or from a connector that reaches "
+                "into the language model or reads the question: take another"
             )
         # Its publisher's, such as a penalty for what was said before, would draw from other odds
         # than those that are weighed.

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from models.data.example import DataError, Example
 from models.recipe import Grpo, Recipe
+from models.training import tuning
 from models.training.checkpoints import claim
 from models.training.dry_run import plan
 from models.training.examples import refuse_free_text
@@ -25,7 +26,7 @@ from models.training.grpo import (
     reward,
     surrogate,
 )
-from models.training.loop import StageRun, smaller, train
+from models.training.loop import StageRun, TrainingError, smaller, train
 
 RecipeMaker = Callable[..., Recipe]
 BY_REWARD = {
@@ -191,6 +192,19 @@ def test_a_divergence_is_a_steps_however_often_that_moves_the_weights(stage_run:
         policy.loss(drawn, tally), policy.loss(drawn, tally)
 
     assert tally.divergence / tally.groups == pytest.approx(math.e - 2, rel=1e-3)
+
+
+def test_behind_a_soft_prompt_no_answer_is_sampled(
+    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
+) -> None:
+    more = [BY_REWARD | {"language": "frozen", "lora": None}]
+    recipe = tiny_recipe(more=more, language="prompt", lora=None)
+    run, (first, second) = claim(tmp_path / "run", recipe), recipe.stage
+    parent = StageRun(recipe, first, run, drawn_slake, None)
+    tuning.save_trained(parent.model, tmp_path)
+
+    with pytest.raises(TrainingError, match=r"stage reward: .* behind a soft prompt"):
+        StageRun(recipe, second, run, drawn_slake, tmp_path)
 
 
 def test_a_reward_on_free_text_is_refused_for_each_set() -> None:

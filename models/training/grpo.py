@@ -22,6 +22,7 @@ from transformers import GenerationConfig
 
 from models.data.example import Example
 from models.metrics.exact_match import matches
+from models.metrics.token_overlap import words_of
 from models.parts.packing import IMAGE, Batch, Row, collate
 from models.parts.vlm import Vlm
 from models.parts.words import says_whole
@@ -37,8 +38,8 @@ def reward(answer: str, ended: bool, example: Example) -> float:
     """1 for the reference or one that is as right, and a little more for an answer that came to its
     end and is in no more words than those."""
     right = (example.answer, *example.alternatives)
-    longest = max(len(each.split()) for each in right)
-    brief = ended and len(answer.split()) <= longest
+    longest = max(len(words_of(each)) for each in right)
+    brief = ended and len(words_of(answer)) <= longest
     return float(any(matches(answer, each) for each in right)) + BREVITY * brief
 
 
@@ -221,7 +222,7 @@ class Policy:
             ]
         )
         tally.rewards += rewards.flatten().tolist()
-        tally.words += sum(len(text.split()) for group in texts for text in group)
+        tally.words += sum(len(words_of(text)) for group in texts for text in group)
         tally.right += int((rewards >= 1).sum())
         tally.groups += len(rewards)
         tally.told += int((rewards != rewards[:, :1]).any(-1).sum())

@@ -58,6 +58,13 @@ def test_an_answer_is_worth_being_right_and_a_little_more_for_being_brief(
     assert reward(answer, ended, LEFT_LUNG) == worth
 
 
+def test_a_chinese_answer_is_as_long_as_its_characters() -> None:
+    lung = replace(LEFT_LUNG, answer="左肺", language="zh", alternatives=())
+
+    assert reward("左肺。", True, lung) == 1 + BREVITY
+    assert reward("左肺有一个结节", True, lung) == 0
+
+
 def test_an_advantage_is_counted_in_its_groups_deviations() -> None:
     """Of 1, 0, 0, 0 the mean is 1/4 and the deviation √3/4; a group of equals says nothing."""
     found = advantages(torch.tensor([[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]]))

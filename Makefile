@@ -1,6 +1,7 @@
 # make demo    five workers and a 4-bit summariser answer four questions about real DICOM images
 # make serve   the same, and it stays up until Ctrl-C
 # make test    every test, with its own set-up
+# make test-ray  a panel on a Ray cluster of this machine; installs consilium[ray]
 # make fuzz    hostile bytes for all that reads a caller's: SECONDS=60, or INPUTS=100000
 # make soak    a gateway under load for half an hour: MINUTES=30
 # make check   formatting, lint, types
@@ -29,7 +30,7 @@ TORCH_FROM = $(if $(CONSILIUM_TORCH_INDEX),echo --extra-index-url $(CONSILIUM_TO
 PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet --no-compile \
 	--constraint constraints/$(BUILD).txt
 
-.PHONY: demo serve test fuzz soak check clean environment
+.PHONY: demo serve test test-ray fuzz soak check clean environment
 
 demo: environment
 	@.venv/bin/consilium demo
@@ -44,6 +45,11 @@ test: environment
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -rs --numprocesses=logical --maxprocesses=4 --dist=loadfile \
 		-m "not alone"; status=$$?; \
 	.venv/bin/python -m pytest -rs -m alone && exit $$status
+
+# Apart: 750 MB that nothing else here needs.
+test-ray: environment
+	@$(PIP) --editable '.[ray]'
+	@.venv/bin/python -m pytest -rs tests/end_to_end/test_a_panel_on_a_ray_cluster.py
 
 fuzz: environment
 	@.venv/bin/python -m benchmarks.fuzz $(if $(INPUTS),--inputs $(INPUTS),--seconds $(or $(SECONDS),60))

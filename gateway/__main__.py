@@ -34,7 +34,7 @@ def main() -> None:
         arguments.error("--workers: at least 1")
     try:
         settings = load_settings()
-        if not (_is_loopback(options.host) or settings.keys or options.without_keys):
+        if not (is_loopback(options.host) or settings.keys or options.without_keys):
             raise SettingsError(
                 f"Without keys the gateway listens on 127.0.0.1 only, not on {options.host}: make "
                 "a key (consilium key add) and name the file with CONSILIUM_KEYS, or say "
@@ -76,7 +76,7 @@ def _listener(host: str, port: int) -> socket.socket:
         sys.exit(f"{host}:{port}: {error.strerror}; choose another --port")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:

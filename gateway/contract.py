@@ -446,6 +446,9 @@ class SeriesShown(_Frozen):
     instances: tuple[Uid, ...] = Field(default=(), description="What the picture was made from.")
 
 
+BurnedIn = Literal["refuse", "mask", "warn"]
+
+
 class ImageShown(_Frozen):
     """What of one image the workers were shown."""
 
@@ -459,6 +462,12 @@ class ImageShown(_Frozen):
     )
     converted: bool = Field(
         default=False, description="It was decoded; false: passed on as it was sent, stripped."
+    )
+    burned_in: Literal["left", "masked"] | None = Field(
+        default=None,
+        description="There is text in its pixels, which the workers see, or which was blacked out. "
+        "Left out where none was found, or looked for.",
+        exclude_if=lambda burned_in: burned_in is None,
     )
     series: SeriesShown | None = Field(
         default=None,
@@ -628,6 +637,9 @@ class PanelReport(_Frozen):
     max_context_chars: int
     min_image_side: int
     max_image_aspect: float
+    burned_in: BurnedIn | None = Field(
+        default=None, description="What is done about text in an image's pixels; null: nothing."
+    )
     max_slices: int
     max_series_mb: float
     series_s: float

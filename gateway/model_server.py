@@ -53,7 +53,19 @@ CHANNEL, CHANNEL_OF_ANSWER = "<|channel|>", "<|channel|>final<|message|>"
 AROUND_ANSWER = re.compile(
     r"</?conclusion>|<\|(?:start|begin|end)_(?:of_)?(?:response|solution)\|>", re.I
 )
+UNSEEN = {"Cc", "Cf"}  # controls, and marks of no width
 END_TOKENS = re.compile(r"(?:\s*(?:</s>|<eos>|<pad>|<end_of_\w+>|<[|｜][\w▁]+[|｜]>))+\s*$", re.I)
+
+# How a model says that it will not answer. "I cannot see an effusion" does answer.
+DECLINED = re.compile(
+    r"\A(?:(?:i(?:'m| am) (?:very )?sorry|sorry|i apologi[sz]e|unfortunately)[,.;]?\s(?:but )?)?"
+    r"(?:as an ai\b|i(?: can(?:not|'t| not)|(?:'m| am) (?:unable|not able) to)\s"
+    r"(?:help|assist|provide|offer|give|answer|comply|diagnose|interpret|analy[sz]e|view|process)\b)"
+    r"|\A(?:lo siento|lo lamento|disculpa)[,.;]?\s(?:pero )?no (?:puedo|me es posible)\b"
+    r"|\Acomo (?:una )?(?:ia|inteligencia artificial|modelo de lenguaje)\b"
+    r"|\A(?:很?抱歉|对不起)[,，。]?(?:但)?我?(?:无法|不能|没有办法)|\A作为(?:一个|一名)?(?:ai|人工智能)",
+    re.I,
+)
 
 UNREADABLE = AnswerError(kind="refused", detail="It cannot read the image.")
 
@@ -176,6 +188,8 @@ async def complete(http: Http, url: str, *body: bytes, one_token: bool = False) 
         raise _failed("garbage", f"Its answer is longer than {MAX_ANSWER_CHARS} characters.")
     if not meaning(text):
         raise _failed("empty", "It answered nothing.")
+    if DECLINED.match(text.replace("’", "'")):
+        raise _failed("empty", "It declined to answer.")
     tokens = (choice.logprobs and choice.logprobs.content) or []
     if text != said or choice.message.thoughts:
         tokens = _of_the_answer(text, tokens)
@@ -196,8 +210,10 @@ def answer_in(said: str) -> str | None:
     if THOUGHT_BEGINS.search(said):
         return None
     said = END_TOKENS.sub("", AROUND_ANSWER.sub("", said))
-    if not said.isascii():  # a mark of no width would part two answers that look alike
-        said = "".join(each for each in said if unicodedata.category(each) != "Cf")
+    if not said.isprintable():  # what nobody sees would part two answers that look alike
+        said = "".join(
+            each for each in said if each.isspace() or unicodedata.category(each) not in UNSEEN
+        )
     return said.strip()
 
 
@@ -369,7 +385,7 @@ def _confidence(tokens: list[_TokenLogprob]) -> float | None:
         return None
     whole = sum(token.logprob for token in tokens)
     # Rounding can leave a sure token a hair above probability 1.
-    return None if math.isnan(whole) else math.exp(min(whole, 0.0))
+    return math.exp(min(whole, 0.0)) if whole < math.inf else None  # NaN is under nothing
 
 
 def _of_the_answer(text: str, tokens: list[_TokenLogprob]) -> list[_TokenLogprob]:

@@ -14,6 +14,7 @@ import re
 import secrets
 import tomllib
 from collections.abc import Collection, Mapping
+from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 from string import Formatter
@@ -34,7 +35,7 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.contract import Keep, Language, Uid
+from gateway.contract import BurnedIn, Keep, Language, Uid
 from gateway.verdict.competence import Competence, CompetenceError, load_competence
 from gateway.verdict.grey_answers import GreyAnswers, GreyAnswersError, beside, load_grey_answers
 
@@ -45,8 +46,11 @@ FIRST_WORKER_PORT = 8101
 # Part of the panel's hash: whoever changes how answers are weighed, changes this line.
 POLICY = (
     "a linear pool of calibrated beliefs by family, else a vote; what means the same to the "
-    "question counts together; newcomers begin halfway"
+    "question counts together, units and counts included; newcomers begin halfway"
 )
+
+# Of a seat: no part of the hash, since no answer depends on it.
+WHERE_IT_RUNS = {"memory_gb", "replicas", "gpus"}
 
 MEND_COMPETENCE = "run consilium calibrate, or remove the key and all voices are equal"
 
@@ -82,6 +86,8 @@ def _check_url(url: str) -> str:
         host, port = parts.hostname or "", parts.port
     except ValueError as error:  # a port beyond 65535, or half an IPv6 address
         raise ValueError(f"is no address ({error}); write one {example}") from error
+    if parts.query or parts.fragment or re.search(r"\s", url):
+        raise ValueError(f"must be the server's root, {example}, without ?, # and blanks")
     if port == 0:
         raise ValueError(f"is no address (there is no port 0); write one {example}")
     if not (_is_name(host) or _is_ip(host)):
@@ -145,6 +151,19 @@ Store = Annotated[str, AfterValidator(_check_store)]
 Languages = Annotated[tuple[Language, ...], Field(min_length=1)]
 
 
+def _from_to(replicas: Any) -> Any:
+    """A number is both, the least and the most."""
+    least, most = (
+        replicas if isinstance(replicas, list | tuple) and len(replicas) == 2 else (replicas,) * 2
+    )
+    if type(least) is int and type(most) is int and 1 <= least <= most:
+        return least, most
+    raise ValueError("must be a number from 1, or the least and the most, such as [1, 4]")
+
+
+Replicas = Annotated[tuple[int, int], BeforeValidator(_from_to)]
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -187,6 +206,12 @@ class WorkerSettings(_Frozen):
     external: bool = Field(description="The file itself gives the url: not ours to start.")
     memory_gb: float | None = Field(
         default=None, gt=0, description="Of a GPU, for its server: weights, cache and all."
+    )
+    replicas: Replicas = Field(
+        default=(1, 1), description="On a cluster, of its server: 2, or [1, 4] as calls are open."
+    )
+    gpus: float = Field(
+        default=1, gt=0, le=1, description="On a cluster, of each GPU that its server takes."
     )
     shadow: bool = Field(
         default=False, description="A candidate: asked behind verdicts, and compared; never heard."
@@ -234,6 +259,12 @@ class SummariserSettings(_Frozen):
     memory_gb: float | None = Field(
         default=None, gt=0, description="Of a GPU, for its server: weights, cache and all."
     )
+    replicas: Replicas = Field(
+        default=(1, 1), description="On a cluster, of its server: 2, or [1, 4] as calls are open."
+    )
+    gpus: float = Field(
+        default=1, gt=0, le=1, description="On a cluster, of each GPU that its server takes."
+    )
     engine: dict[str, Any] = {}
 
     @model_validator(mode="after")
@@ -263,9 +294,19 @@ class Limits(_Frozen):
     max_image_aspect: float = Field(
         default=20, ge=1, description="The longer side by the shorter: more is a line, no picture."
     )
+    burned_in: BurnedIn | None = Field(
+        default=None, description="What is done about text in an image's pixels; null: nothing."
+    )
     max_slices: int = Field(default=2_000, ge=1, description="Files and frames of a series.")
     max_series_mb: float = Field(default=1_000, gt=0, description="All files of it, unpacked.")
     series_s: float = Field(default=30, gt=0, description="To sort, fetch and decode a series.")
+
+    @field_validator("burned_in")
+    @classmethod
+    def _can_be_read(cls, how: str | None) -> str | None:
+        if how and find_spec("rapidocr") is None:
+            raise ValueError("needs a reader of text: pip install 'consilium[burned-in]'")
+        return how
 
 
 class Load(_Frozen):
@@ -564,7 +605,7 @@ def _panel_hash(content: dict[str, Any]) -> str:
     competence = content["competence"] and content["competence"].model_dump()
     workers = [seat for seat in content["workers"] if not seat.get("shadow")]
     seats = [*workers, content.get("summariser") or {}]
-    said = [{key: seat[key] for key in seat if key != "memory_gb"} for seat in seats]
+    said = [{key: seat[key] for key in seat if key not in WHERE_IT_RUNS} for seat in seats]
     decisive = [POLICY, chosen, said, competence]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()
 

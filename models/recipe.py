@@ -87,6 +87,16 @@ class Lora(_Strict):
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
+class Grpo(_Strict):
+    """How a stage learns by reward: see models.training.grpo."""
+
+    group: int = Field(default=8, ge=2)  # answers that are sampled to each question
+    max_tokens: int = Field(default=16, ge=1)  # of an answer
+    updates: int = Field(default=1, ge=1)  # of the weights, from the same answers
+    clip: float = Field(default=0.2, gt=0, lt=1)
+    kl: float = Field(default=0.04, ge=0)  # weight of the divergence from where the stage began
+
+
 class Source(_Strict):
     set: str  # a dataset of models.data.datasets, or the path of one's own
     split: str = "all"
@@ -111,6 +121,8 @@ class Source(_Strict):
 class Stage(_Strict):
     name: str = Field(pattern=r"^[a-z0-9_-]+$")
     parent: str | None = None  # the stage whose last checkpoint it starts from
+    method: Literal["supervised", "grpo"] = "supervised"
+    grpo: Grpo | None = None
     tower: Literal["frozen", "lora", "full"] = "frozen"
     connector: Literal["frozen", "full"]
     language: Literal["frozen", "full", "lora", "prefix", "p_tuning", "prompt"]
@@ -157,6 +169,21 @@ class Stage(_Strict):
             raise ValueError(
                 'copies of an image are for tower = "frozen" and cache_features = true, and in '
                 "place of augment = true"
+            )
+        if (self.method == "grpo") != (self.grpo is not None):
+            raise ValueError(
+                'a [stage.grpo] table, which may be empty, goes with method = "grpo", and only '
+                "with it"
+            )
+        if self.grpo and not (cached and self.language in ("frozen", "full", "lora")):
+            raise ValueError(
+                'method = "grpo" samples from cached features: take tower = "frozen", '
+                'cache_features = true, no augment, and language = "lora", "full" or "frozen"'
+            )
+        if self.grpo and (self.label_smoothing or self.word_dropout or self.reconstruction):
+            raise ValueError(
+                'method = "grpo" has no labels: leave out label_smoothing, word_dropout and '
+                "reconstruction"
             )
         if self.language == "prefix" and self.checkpoint_activations:
             raise ValueError(
@@ -207,6 +234,16 @@ class Recipe(_Strict):
                 raise ValueError(
                     f"stage {stage.name}: validation is empty: name what it is scored on, such as "
                     '[{ set = "slake", split = "validate", languages = ["en"] }]'
+                )
+            if stage.grpo and not (stage.parent or self.start):
+                raise ValueError(
+                    f"stage {stage.name}: reward teaches only who is right at times: name the "
+                    "stage (parent) or the worker (start) that it goes on from"
+                )
+            if stage.grpo and self.language.image_attention != "causal":
+                raise ValueError(
+                    f"stage {stage.name}: no answer can be sampled with image_attention = "
+                    '"bidirectional"'
                 )
             if self.language.made and stage.language != "full":
                 raise ValueError(

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -26,6 +27,7 @@ class FakeGateway:
     def __init__(self, *fails: Failure):
         self.fails, self.requests = list(fails), list[dict[str, Any]]()
         self.keys: list[str | None] = []
+        self.verdict_of: Callable[[dict[str, Any]], Verdict] = lambda request: VERDICT
         self._lock = threading.Lock()
         fake = self
 
@@ -37,14 +39,16 @@ class FakeGateway:
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
+                request = json.loads(body)
                 with fake._lock:
                     failure = fake.fails.pop(0) if fake.fails else None
-                    fake.requests.append(json.loads(body))
+                    fake.requests.append(request)
                     fake.keys.append(self.headers["authorization"])
                 if failure is DROPPED:
                     self.close_connection = True
                     return
-                self._send(*(failure or (200, {}, VERDICT.model_dump_json().encode())))
+                said = fake.verdict_of(request).model_dump_json().encode()
+                self._send(*(failure or (200, {}, said)))
 
             def _send(self, status: int, headers: dict[str, str], body: bytes) -> None:
                 self.send_response(status)

@@ -166,8 +166,8 @@ def test_the_core_install_is_what_the_gateway_and_its_client_import() -> None:
 
     # Uvicorn imports the gateway, and a parser and a loop that save it a tenth of its time;
     # Starlette comes with FastAPI, and one with Pydantic.
-    needed = families(imported) - {"starlette", "typing-extensions"}
-    needed |= {"httptools", "uvicorn", "uvloop"}
+    apart = {"starlette", "typing-extensions", *project["optional-dependencies"]["burned-in"]}
+    needed = families(imported) - apart | {"httptools", "uvicorn", "uvloop"}
     assert needed == families(set(project["dependencies"]))
 
 

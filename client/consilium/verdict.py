@@ -107,6 +107,7 @@ class ImageShown(_Reply):
     of: int = 1
     window: Optional[tuple[float, float]] = None
     converted: bool = False
+    burned_in: Optional[str] = None
     series: Optional[SeriesShown] = None
 
 
@@ -223,6 +224,7 @@ class PanelReport(_Reply):
     max_context_chars: int
     min_image_side: int
     max_image_aspect: float
+    burned_in: Optional[str] = None
     max_slices: int
     max_series_mb: float
     series_s: float

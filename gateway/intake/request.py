@@ -175,7 +175,10 @@ async def case_of(draft: Draft, settings: Settings, archive: Archive | None, ten
     else:
         pictures = await _each(draft.images)
     for position, picture in enumerate(pictures):
-        _check_shape(picture.size, _place(position, len(pictures)), settings.limits)
+        place = _place(position, len(pictures))
+        _check_shape(picture.size, place, settings.limits)
+        if settings.limits.burned_in:
+            pictures[position] = await off_loop(partial(_heeded, picture, place, settings.limits))
     return Case(
         id=uuid.uuid4().hex,
         question=fields.question.strip(),
@@ -219,6 +222,16 @@ async def _of_series(draft: Draft, settings: Settings, archive: Archive | None) 
         window, source = fields.dicomweb.window, sources.Archived(archive, fields.dicomweb)
     room = min(limits.max_images, settings.most_images(draft.language, fields.options.workers))
     return await volume.pictures_of(source, fields.slices, window, room, limits)
+
+
+def _heeded(picture: CaseImage, place: str, limits: Limits) -> CaseImage:
+    """As its burned-in text leaves it."""
+    if limits.burned_in is None:
+        return picture
+    # Imported where it is used: few gateways look for text.
+    from gateway.intake import burned_in
+
+    return burned_in.heeded(picture, place, limits.burned_in)
 
 
 def _at_once(work: Coroutine[Any, Any, T]) -> T:
@@ -329,6 +342,11 @@ async def _form_of(request: Request, body: bytes, limits: Limits) -> _Form:
             "The body is not multipart/form-data as its Content-Type describes it. "
             "Let an HTTP library build the body and the header."
         ) from error
+    if b"--" + parameters.get(b"boundary", b"") + b"--" not in body:
+        # The parser leaves out what is cut: a case might be answered without its last image.
+        raise MalformedRequest(
+            "The form is cut short: its last boundary is missing. Send all of it."
+        )
     content: dict[str, Any] = {}
     images: list[bytes] = []
     shown: dict[str, list[str]] = {name: [] for name in SHOWN_FIELDS}
@@ -393,6 +411,7 @@ def _preview(form: _Form, limits: Limits) -> Preview:
     place = _place(0, 1)
     image = only_pixels(sent.data, place, sent.frame, sent.window)
     _check_shape(image.size, place, limits)
+    image = _heeded(image, place, limits)
     return Preview(
         picture=image.uri.decode(),
         shown=image.shown,
@@ -503,7 +522,7 @@ def _check_fields(fields: CaseFields, limits: Limits) -> Language:
         if len(text) > max_chars:
             raise InvalidCase(f"{name}: {len(text)} characters; send at most {max_chars}.")
         _check_whole(name, text)
-    if not fields.question.strip():
+    if not any(each.isprintable() and not each.isspace() for each in fields.question):
         raise InvalidCase("question: it is blank; ask something.")
     language = asked_in(fields.question, fields.language)
     meant = meanings(fields.choices or (), language, fields.question)

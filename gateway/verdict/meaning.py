@@ -15,7 +15,20 @@ from itertools import islice
 
 from gateway.contract import Language
 from gateway.verdict.questions import kind_of
-from gateway.verdict.words import NO, NOT_SO, NOT_THERE, NUMBERS, SYNONYMS, WORDS, YES, Words
+from gateway.verdict.words import (
+    NO,
+    NONE,
+    NOT_SO,
+    NOT_THERE,
+    NUMBERS,
+    SYNONYMS,
+    THERE,
+    UNACCENTED,
+    UNITS,
+    WORDS,
+    YES,
+    Words,
+)
 
 Meaning = tuple[str, ...]
 YES_OR_NO = YES | NO
@@ -27,13 +40,14 @@ SENTENCE = re.compile(r"(?<=[.!?]) |(?<=[。!?])|\n")  # a Western full stop has
 HEAD = re.compile(
     rf"({'|'.join(sorted(YES_OR_NO, key=len, reverse=True))})"
     r"(?: ?([,.;:!。\n]|[-–—] |[–—])\s*|$|(?= \(| (?:it|there|this|that|they|these|because)\b)"
-    r"|(?<=^sí)(?= (?:hay|se|es|existe|tiene)\b))"
+    r"|(?<=^si)(?= (?:hay|se|es|existe|tiene)\b))"
 )
 HYPHEN = re.compile(r"(?<=[^\W\d_])-(?=\w)|(?<=\w)-(?=[^\W\d_])")  # a minus or a range stays
 SIGN = r"[<>≤≥±]|(?<=[a-z0-9])[*+-](?![\w*])"  # T2* is not T2
 WORD = re.compile(rf"\d+(?:[.,]\d+)*|[^\W\d_]+|{SIGN}")
 NOT = re.compile(r"n't\b|(?<=\bcan)(?=not\b)")
 BRACKETS = re.compile(r"([^(]+?) ?\((.+)\)")
+UNIT = re.compile(rf"(?<=\d) ?({'|'.join(UNITS)})(?![^\W\d])")
 
 # Callers choose what is read here: no pattern may take more than a few steps for each character, so
 # none looks for an end that it has looked for before.
@@ -45,8 +59,12 @@ MARKS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\*(?=\S)([^*\n]++)(?<=\S)\*(?!\w)"), r"\1"),
     (re.compile(r"^[^\S\n]*+(?:#+|>(?!\s*\d))\s+", re.M), ""),
 )
-MARKED = re.compile(r"[*_`<>#\\]")
-BOX = re.compile(r"\\boxed\{(?:\\text\{)?([^{}]*)\}|<answer>((?:(?!</?answer>).)*+)</answer>", re.S)
+MARKED = re.compile(r"[*_`<>#\\{]")
+BOX = re.compile(
+    r"\\boxed\{(?:\\text\{)?([^{}]*)\}|<answer>((?:(?!</?answer>).)*+)</answer>"
+    r"""|^\{\s*+["']answer["']\s*+:\s*+["']([^"'{}]*)["']\s*+\}""",
+    re.S | re.M,
+)
 BULLET = re.compile(r"^[^\S\n]*+(?:[-*•]|\d+[.)])\s+", re.M)
 DASH = re.compile(r"^[^\S\n]*+(?:[*•]|-(?!\s+\d))\s+", re.M)  # "- 3" may be a minus
 QUOTED = re.compile(r"""["'“‘「](.+)["'”’」]""")
@@ -153,7 +171,9 @@ def _words_of(text: str, language: Language) -> Words:
 
 
 def _plain(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    plain = plain.replace("’", "'").replace("\u2010", "-")  # a hyphen unlike the others
+    return plain.translate(UNACCENTED)
 
 
 @lru_cache(maxsize=64)
@@ -190,7 +210,7 @@ def _asked_again(question: str, words: Words) -> list[Meaning]:
         unknown = next((t for t in _tokens(question, words) if t in words.asks), None)
         return [_content(question.partition(unknown)[0], words)[0]] if unknown else []
     tokens = _tokens(question, words)
-    while tokens and tokens[0] in words.fillers:
+    while tokens and tokens[0] in words.fillers - words.asks:
         tokens.pop(0)
     if not tokens or tokens[0] not in words.asks:
         return []
@@ -205,7 +225,7 @@ def _bare(text: str, words: Words) -> str:
     plain = _plain(text)
     if MARKED.search(plain):
         plain = FENCE.sub("", plain)
-        boxes = {" ".join((one or other).split()) for one, other in BOX.findall(plain)} - {""}
+        boxes = {" ".join("".join(found).split()) for found in BOX.findall(plain)} - {""}
         plain = boxes.pop() if len(boxes) == 1 else plain
         for mark, left in MARKS:
             plain = mark.sub(left, plain)
@@ -219,7 +239,7 @@ def _bare(text: str, words: Words) -> str:
         plain = plain[: explained.start()]
     if quoted := QUOTED.fullmatch(plain.strip()):
         plain = quoted[1]
-    return plain.strip().rstrip(".。! ")
+    return plain.strip("¡ \n").rstrip(".。! ")
 
 
 def _says_something(before: str, words: Words) -> bool:
@@ -239,10 +259,11 @@ def _option(said: str, asked: Asked, language: Language) -> Meaning | None:
 
 def _yes_or_no(said: str, asked: Asked, words: Words) -> str | None:
     """The answer, where it is yes or no and no more than that."""
-    if asked.yes_or_no and (
-        said in NOT_SO or (asked.there and said in NOT_THERE - {*asked.content})
-    ):
-        return "no"
+    if asked.yes_or_no and said not in asked.content:
+        if said in NOT_SO or (asked.there and said in NOT_THERE):
+            return "no"
+        if asked.there and said in THERE:
+            return "yes"
     head = HEAD.match(said)
     first, *others = SENTENCE.split(said[head.end() :] if head else said)
     if head is None:
@@ -320,7 +341,7 @@ def _news(said: str, asked: Asked, words: Words) -> str:
     """What an answer says beyond "the image shows" and the question's own words."""
     begins = said.partition(" ")[0]
     short = said.count(" ") < 2 and begins.isascii() and begins.isalpha()
-    if short and begins not in words.fillers:
+    if short and begins not in words.fillers and not asked.counts:
         return said
     framed = words.frames.match(said)
     news = said[framed.end() :] if framed else said
@@ -335,11 +356,14 @@ def _news(said: str, asked: Asked, words: Words) -> str:
         news = words.place.sub("", news)
     if asked.counts:
         content, negations = _content(news, words)
-        counted = [NUMBERS.get(token, token) for token in content if token not in asked.content]
+        told = {*asked.content} - words.asks  # of "how many" an answer says nothing by "many"
+        counted = [NUMBERS.get(token, token) for token in content if token not in told]
         exact = words.compares.isdisjoint(_tokens(news, words))
-        exact = exact and not negations and not INEXACT.search(HYPHEN.sub(" ", news))
-        if exact and len(counted) == 1 and counted[0].isdecimal():
+        exact = exact and not INEXACT.search(HYPHEN.sub(" ", news))
+        if exact and not negations and len(counted) == 1 and counted[0].isdecimal():
             news = counted[0]
+        elif news in NONE or (exact and negations == 1 and content and not counted):
+            news = "0"
     return news or said
 
 
@@ -371,6 +395,7 @@ def _item(text: str, words: Words) -> str:
     if plain in YES_OR_NO:
         return "yes" if plain in YES else "no"
     plain = " ".join(NUMBERS.get(word, word) for word in plain.split())
+    plain = UNIT.sub(lambda unit: f" {UNITS[unit[1]]}", plain)
     if (twice := BRACKETS.fullmatch(plain)) and twice[1] in SYNONYMS:
         one, other = (SYNONYMS.get(each) for each in twice.groups())
         plain = one if one == other and one else plain

@@ -9,6 +9,7 @@ import re
 from typing import Literal, get_args
 
 from gateway.contract import Language
+from gateway.verdict.words import UNACCENTED
 
 Kind = Literal[
     "yes_no",
@@ -82,14 +83,14 @@ RULES: dict[Language, tuple[tuple[Kind, str], ...]] = {
     ),
 }
 COMPILED = {
-    language: tuple((kind, re.compile(pattern)) for kind, pattern in rules)
+    language: tuple((kind, re.compile(pattern.translate(UNACCENTED))) for kind, pattern in rules)
     for language, rules in RULES.items()
 }
 
 
 def kind_of(question: str, language: Language) -> Kind:
     """The kind of a question in `language`; `other` where no rule knows it."""
-    asked = " ".join(question.casefold().split())
+    asked = " ".join(question.casefold().translate(UNACCENTED).split())
     for kind, pattern in COMPILED[language]:
         if pattern.search(asked):
             return kind

@@ -1,16 +1,21 @@
 """The words that `meaning` goes by: tables, by language, and no rules.
 
 A phrase that is not here is part of what an answer says. So a table may be short, and every line
-must be certain.
+must be certain. Spanish is written here as it should be, and read as it is typed in haste: without
+accents.
 """
 
 import re
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from gateway.contract import Language
 
-YES = {"yes", "yeah", "yep", "true", "correct", "sí", "si", "correcto", "verdadero"}
+UNACCENTED = str.maketrans("áéíóú", "aeiou")  # ñ is another letter
+
+YES = {"yes", "yeah", "yep", "true", "correct", "affirmative"}
+YES |= {"si", "correcto", "verdadero", "afirmativo"}
 YES |= {"對", "是", "是的", "对", "对的", "有", "包含", "包括", "可以", "存在", "能"}
 NO = {"no", "nope", "false", "falso"}
 NO |= {
@@ -29,7 +34,7 @@ NO |= {
     "不能",
 }
 
-# Whole answers to a question that asks for yes or no; of the second, where it is asked whether
+# Whole answers to a question that asks for yes or no; of the others, where it is asked whether
 # something is there.
 NOT_SO = {
     "it is not",
@@ -39,9 +44,17 @@ NOT_SO = {
     "it does not",
     "no lo es",
     "no hay",
+    "no lo hay",
+    "并没有",
+    "并不是",
+    "未见",
+    "未发现",
 }
-NOT_THERE = {"absent", "not present", "negative", "ausente", "negativo"}
+THERE = {"present", "positive", "presente", "positivo"}
+NOT_THERE = {"absent", "not present", "not seen", "not visible", "none", "none seen", "negative"}
+NOT_THERE |= {"ausente", "no se observa", "no se ve", "negativo"}
 
+NONE = {"none", "ninguno", "ninguna"}  # whole answers to a question how many there are
 NUMBERS = {
     word: str(number)
     for words in (
@@ -52,14 +65,27 @@ NUMBERS = {
     for number, word in enumerate(words.split())
 } | {"两": "2"}
 
+# Behind a number; the last names the meaning.
+MEASURES = (
+    "millimeters, millimeter, millimetres, millimetre, milímetros, milímetro, 毫米, mm",
+    "centimeters, centimeter, centimetres, centimetre, centímetros, centímetro, 厘米, cm",
+    "milliliters, milliliter, millilitres, millilitre, mililitros, mililitro, 毫升, ml",
+    "percent, per cent, por ciento, %",
+)
+UNITS = {
+    word.translate(UNACCENTED): line.split(", ")[-1]
+    for line in MEASURES
+    for word in line.split(", ")
+}
+
 # Whole answers in lower case, with spaces for hyphens; the first names the meaning.
 SAME = (
     "mri, mr, mri scan, mr scan, mri image, mr image, mr imaging, magnetic resonance, "
     "magnetic resonance imaging, magnetic resonance image, rm, resonancia magnética, "
-    "resonancia magnetica, "
-    "imagen por resonancia magnética, 核磁共振, 磁共振, 核磁共振成像, 磁共振成像",
+    "imagen por resonancia magnética, 核磁共振, 磁共振, 核磁共振成像, 磁共振成像, 核磁",
     "ct, ct scan, ct image, cat scan, computed tomography, computed tomography scan, tc, "
-    "tac, tomografía computarizada, tomografia computarizada, 计算机断层扫描, ct扫描",
+    "computerized tomography, computerised tomography, tac, tomografía computarizada, "
+    "tomografía axial computarizada, 计算机断层扫描, 电子计算机断层扫描, ct扫描",
     "x ray, xray, x rays, x ray film, x ray image, plain film, plain radiograph, radiograph, "
     "radiografía, rayos x, x光, x光片, x射线, x线",
     "ultrasound, ultrasound scan, ultrasonography, sonography, sonogram, ecografía, ultrasonido, "
@@ -72,8 +98,14 @@ SAME = (
     "t1, t1 weighted, t1加权",
     "t2, t2 weighted, t2加权",
     "gray, grey",
+    "bilateral, bilaterally, both sides, ambos lados, 双侧, 两侧",
+    "both lungs, bilateral lungs, ambos pulmones, 双肺, 两肺, 双侧肺",
 )
-SYNONYMS = {phrase: line.split(", ")[0] for line in SAME for phrase in line.split(", ")}
+SYNONYMS = {
+    phrase.translate(UNACCENTED): line.split(", ")[0]
+    for line in SAME
+    for phrase in line.split(", ")
+}
 
 
 def _set(words: str) -> frozenset[str]:
@@ -121,6 +153,17 @@ class Words:
     compares: Set[str]
     telling: Set[str]
 
+    def unaccented(self) -> "Words":
+        return replace(self, **{name: _unaccented(value) for name, value in vars(self).items()})
+
+
+def _unaccented(value: Any) -> Any:
+    if isinstance(value, re.Pattern):
+        return re.compile(value.pattern.translate(UNACCENTED), value.flags)
+    if isinstance(value, str):
+        return value.translate(UNACCENTED)
+    return frozenset(map(_unaccented, value))
+
 
 _IMAGE = r"(?:image|picture|photo|photograph|figure|scan)s?"
 _IMAGEN = r"(?:imagen|imágenes|foto|fotografía|figura)"
@@ -153,7 +196,7 @@ ENGLISH = Words(
         r"(?: (?:taken|acquired|obtained|captured|made) (?:using|with|by))?:? "
     ),
     states=re.compile(
-        r"\b(?:is|are|was|were|has|have|do|does|there|shows?|contains?|seen|visible|present)\b"
+        r"\b(?:is|are|was|were|has|have|do|does|there|shows?|contains?|see|seen|visible|present)\b"
     ),
     article=re.compile(r"^(?:the|an?) (?=\w\w)"),
     place=re.compile(r"^(?:located |found |seen )?(?:in|on|at|within) (?:the )?"),
@@ -220,12 +263,12 @@ SPANISH = Words(
     place=re.compile(r"^(?:ubicad[oa] |localizad[oa] )?(?:en|dentro de) (?:el |la |los |las )?"),
     joins=re.compile(r" y | e "),
     fillers=_set(
-        "el la los las un una unos unas es son está están fue era hay ha han se de del en al a con "
-        "que esto esta este estas estos eso imagen imágenes foto figura observa observan ve ven "
-        "aprecia aprecian visualiza visualizan muestra muestran muestre visible visibles presente "
-        "presentes presencia evidencia evidencias signo signos signos alguna algún algunos tiene "
-        "tienen contiene contienen existe existen aparece aparecen según puede ver basado usó usa "
-        "utilizó utiliza tomar tomada tomó para paciente y"
+        "el la los las lo un una unos unas es son está están fue era hay ha han se de del en al a "
+        "con que esto esta este estas estos eso imagen imágenes foto figura observa observan ve "
+        "ven aprecia aprecian visualiza visualizan muestra muestran muestre visible visibles "
+        "presente presentes presencia evidencia evidencias signo signos signos alguna algún "
+        "algunos tiene tienen contiene contienen existe existen aparece aparecen según puede ver "
+        "basado usó usa utilizó utiliza tomar tomada tomó para paciente y"
     ),
     negators=_set("no sin ningún ninguna ausente ausencia nunca tampoco"),
     asks=_set("qué cuál cuáles dónde cuántos cuántas cuánto cómo quién"),
@@ -293,4 +336,4 @@ CHINESE = Words(
     ),
 )
 
-WORDS: dict[Language, Words] = {"en": ENGLISH, "es": SPANISH, "zh": CHINESE}
+WORDS: dict[Language, Words] = {"en": ENGLISH, "es": SPANISH.unaccented(), "zh": CHINESE}

@@ -32,10 +32,19 @@ class Row:
     questions: tuple[Example, ...]
 
     @property
-    def asked(self) -> Tensor:
-        """The first question's ids, without its answer."""
-        first_answer = int((self.labels != IGNORED).nonzero()[0])
-        return self.ids[int((self.segments == 0).sum()) : first_answer + 1]
+    def prefix(self) -> Tensor:
+        """What all questions see: the ids of bos and images."""
+        return self.ids[self.segments == 0]
+
+    @property
+    def asked(self) -> list[Tensor]:
+        """Each question's ids, without its answer."""
+        found = []
+        for number in range(1, len(self.questions) + 1):
+            own = self.segments == number
+            first_answer = int((self.labels[own] != IGNORED).nonzero()[0])
+            found.append(self.ids[own][: first_answer + 1])
+        return found
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,7 @@ class Batch:
 def pack(
     examples: Sequence[Example],
     encode: Callable[[str], list[int]],
-    encode_answer: Callable[[str], list[int]],
+    encode_answer: Callable[[Example], list[int]],
     prompt: str,
     end: int,
     bos: list[int],
@@ -71,8 +80,8 @@ def pack(
 ) -> list[Row]:
     """Rows in the order in which images first appear; at most `max_questions` in each.
 
-    `encode` turns text into ids, `encode_answer` an answer, `prompt` holds `{question}`, `end` is
-    the end-of-text id, `image_tokens` says how many tokens so many images take.
+    `encode` turns text into ids, `encode_answer` an example's answer, `prompt` holds `{question}`,
+    `end` is the end-of-text id, `image_tokens` says how many tokens so many images take.
 
     Raises:
         DataError: no examples.
@@ -102,7 +111,7 @@ def _row(
     images: tuple[Path, ...],
     questions: list[Example],
     encode: Callable[[str], list[int]],
-    encode_answer: Callable[[str], list[int]],
+    encode_answer: Callable[[Example], list[int]],
     prompt: str,
     end: int,
     bos: list[int],
@@ -113,7 +122,7 @@ def _row(
     positions, segments, labels = list(range(prefix)), [0] * prefix, [IGNORED] * prefix
     for number, example in enumerate(questions, start=1):
         asked = encode(prompt.format(question=example.question))
-        answered = [*encode_answer(example.answer), end]
+        answered = [*encode_answer(example), end]
         text = asked + answered[:-1]  # the end is predicted, never read
         ids += text
         positions += range(prefix, prefix + len(text))

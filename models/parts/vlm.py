@@ -142,10 +142,15 @@ class Vlm(nn.Module):
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
 
     def packed(
-        self, examples: Sequence[Example], prompt: str, max_questions: int = 16
+        self,
+        examples: Sequence[Example],
+        prompt: str,
+        max_questions: int = 16,
+        answer_ids: Callable[[Example], list[int]] | None = None,
     ) -> list[Row]:
         """The examples in rows, asked with `prompt`: see `models.parts.packing.pack`. Where the
-        image's tokens depend on the question, each has a row of its own.
+        image's tokens depend on the question, each has a row of its own. `answer_ids` says what an
+        example's answer is, where that is not its text.
 
         Raises:
             DataError: no examples, or a stack of images that are not of one size.
@@ -156,7 +161,7 @@ class Vlm(nn.Module):
         rows = pack(
             examples,
             self.text_ids,
-            lambda answer: words.answer_ids(self.tokenizer, answer),
+            answer_ids or (lambda example: words.answer_ids(self.tokenizer, example.answer)),
             prompt,
             end,
             self.bos,

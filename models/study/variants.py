@@ -52,9 +52,12 @@ def variants_of(recipe: Recipe, steps: int | None) -> dict[str, Recipe]:
     Raises:
         RecipeError: one of them would be no recipe.
     """
-    last = recipe.stage[-1:]
-    baseline = _changed(recipe, BASELINE, stage=_within(last, steps))
+    (last,) = _within(recipe.stage[-1:], steps)
+    by_labels = last.model_copy(update={"method": "supervised", "grpo": None})
+    baseline = _changed(recipe, BASELINE, stage=(by_labels,))
     found = {BASELINE: baseline}
+    if last.grpo:
+        found["reward"] = _changed(recipe, "reward", stage=(last,))
     (stage,) = baseline.stage
     for name in connectors.names():
         if name != recipe.connector["name"]:
@@ -136,6 +139,8 @@ def analyses_of(recipe: Recipe, variants: Collection[str]) -> dict[str, list[Cho
             {", ".join(p): "-".join(["stages", *p]) for p in programmes}
         ),
     }
+    if "reward" in variants:
+        found["reward"] = held_against_baseline({"labels": BASELINE, "reward": "reward"})
     found["images"] = [
         Choice(f"{variant}, {shown}", variant, shown, (variant, "own"))
         for variant in variants

@@ -40,6 +40,7 @@ from models.training.average import Average
 from models.training.checkpoints import Checkpoint
 from models.training.examples import NEAR_DUPLICATES, check_data, examples_of, examples_to_learn
 from models.training.features import cached_features
+from models.training.grpo import Policy, RewardTally
 from models.training.losses import Losses, Objective
 from models.training.progress import Log, Tally
 from models.training.vocabulary import keep_vocabulary
@@ -170,6 +171,9 @@ class StageRun:
         self.optimiser = tuning.optimiser(groups_of, stage)
         trained = [weight for group in self.optimiser.param_groups for weight in group["params"]]
         self.average = Average(trained, stage.average)
+        self.policy: Policy | None = None
+        if stage.grpo:
+            self.policy = self.learner_by_reward(trained)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, self.rate)
         if self.start:
             kept = self.start.folder / "optimiser.pt"
@@ -178,6 +182,8 @@ class StageRun:
             self.schedule.load_state_dict(saved["schedule"])
             if stage.average:
                 self.average.restore(saved["weights"], self.start.step)
+            if self.policy:
+                self.policy.began = [each.to(self.accelerator.device) for each in saved["began"]]
             torch.set_rng_state(saved["rng"])
             if torch.cuda.is_available() and saved["cuda_rng"]:
                 torch.cuda.set_rng_state_all(saved["cuda_rng"])
@@ -203,22 +209,34 @@ class StageRun:
             f"{trained:,} parameters train"
         )
         self.log.forget_after(first)
-        stop, tally, began = self.start, Tally(), time.monotonic()
+        stop, tally, began = self.start, self.tally(), time.monotonic()
         for step, shown in zip(range(first, self.steps), self.shown_from(first), strict=True):
             proof = tuning.Proof(self.model) if step == 0 else None
             self.step(self.rows_of(step), shown, tally)
-            if proof:
+            if proof and tally.has_gradient:
                 proof.check(self.stage)
             if (step + 1) % REPORT_EVERY == 0:
                 left = (time.monotonic() - began) / (step + 1 - first) * (self.steps - step - 1)
                 self.log.figures(step + 1, "train", tally.report(), f"{left / 60:.0f} min left")
-                tally = Tally()
+                tally = self.tally()
             if (step + 1) % self.steps_per_epoch == 0 or step + 1 == self.steps:
                 with self.average.in_place() as weights:
                     stop = self.save(step + 1, self.validate(step + 1), weights)
-                tally = Tally()
+                tally = self.tally()
         assert stop is not None  # there is at least one step, and the last one saves
         return stop
+
+    def learner_by_reward(self, trained: list[Tensor]) -> Policy:
+        assert self.stage.grpo
+        if self.accelerator.num_processes > 1:
+            raise TrainingError(
+                f'stage {self.stage.name}: method = "grpo" learns on one process: start it without '
+                "accelerate launch."
+            )
+        try:
+            return Policy(self.model, self.stage.grpo, self.recipe.prompt, self.rows, trained)
+        except ValueError as error:
+            raise TrainingError(f"stage {self.stage.name}: {error}.") from error
 
     def features_by_all(self, images: Iterable[Path], copy: int = 0) -> Mapping[Path, Tensor]:
         """As `cached_features`; each process computes its share of them."""
@@ -262,9 +280,36 @@ class StageRun:
             generator=torch.Generator(),  # else it would take one of the run's own lots
         )
 
-    def step(self, rows: list[Row], shown: Sequence[Tensor], tally: Tally) -> None:
-        """One step of the optimiser. Its gradient is that of all rows together, in however many
-        parts and on however many processes they are computed. `shown` is what `shown_from` gives.
+    def tally(self) -> Tally | RewardTally:
+        return RewardTally() if self.stage.grpo else Tally()
+
+    def step(self, rows: list[Row], shown: Sequence[Tensor], tally: Tally | RewardTally) -> None:
+        """One step of the optimiser, by labels or by reward. `shown` is what `shown_from` gives."""
+        if isinstance(tally, Tally):
+            return self.learn_labels(rows, shown, tally)
+        assert self.policy
+        return self.learn_by_reward(self.policy, rows, shown, tally)
+
+    def learn_by_reward(
+        self, policy: Policy, rows: list[Row], shown: Sequence[Tensor], tally: RewardTally
+    ) -> None:
+        """Samples once, then moves the weights as often as the stage says."""
+        self.objective.eval()
+        seen = [each.to(self.accelerator.device) for each in shown]
+        parts = zip(self.parts_of(rows), seen, strict=True)
+        drawn = [policy.draw(part, each, tally) for part, each in parts]
+        questions = sum(len(row.questions) for row in rows)
+        for _ in range(policy.settings.updates):
+            for each in drawn:
+                loss = policy.loss(each, tally) / questions
+                self.require_finite(loss, "loss")
+                self.accelerator.backward(loss)
+            self.update()
+        self.schedule.step()
+
+    def learn_labels(self, rows: list[Row], shown: Sequence[Tensor], tally: Tally) -> None:
+        """Its gradient is that of all rows together, in however many parts and on however many
+        processes they are computed.
         """
         self.objective.train()
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
@@ -285,15 +330,18 @@ class StageRun:
                 self.accelerator.backward(loss * share)
             for sum_, mixture in zip(load, self.mixtures(), strict=True):
                 sum_ += mixture.load.sum(0) * mine
-        norm = nn.utils.clip_grad_norm_(self.objective.parameters(), 1.0)
-        self.require_finite(norm, "gradient")
-        self.optimiser.step()
+        self.update()
         self.schedule.step()
-        self.optimiser.zero_grad(set_to_none=True)
-        self.average.update()
         if self.stage.connector == "full":
             for sum_, mixture in zip(load, self.mixtures(), strict=True):
                 mixture.balance(self.accelerator.reduce(sum_))
+
+    def update(self) -> None:
+        norm = nn.utils.clip_grad_norm_(self.objective.parameters(), 1.0)
+        self.require_finite(norm, "gradient")
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.average.update()
 
     def require_finite(self, value: Tensor, name: str) -> None:
         if not torch.isfinite(value):
@@ -357,6 +405,7 @@ class StageRun:
                 "optimiser": self.optimiser.state_dict(),
                 "schedule": self.schedule.state_dict(),
                 "weights": weights if self.stage.average else [],
+                "began": self.policy.began if self.policy else [],
                 "rng": torch.get_rng_state(),
                 "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             }

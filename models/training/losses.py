@@ -51,15 +51,14 @@ class Objective(nn.Module):
         """`seen` holds the rows' images in order: pixels [images, 3, size, size], or the features
         [images, patches, vision_dim] that the tower has made of them.
         """
-        # On a CPU a made language model is so small that to cast costs more than it saves, and so
-        # is a tower that trains.
+        # A tower that trains on a CPU is so small that to cast costs more than it saves.
         made, device = says_whole(self.model.tokenizer), seen.device.type
         with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
             features = in_batches(self.model.tower, seen) if seen.dim() == 4 else seen
         if self.training and self.stage.word_dropout:
             batch = self._with_words_hidden(batch)
         features = features.float() if made else features
-        with torch.autocast(device, torch.bfloat16, enabled=not made or device != "cpu"):
+        with cast(self.model, features):
             logits, labels, embedded = answer_logits(self.model, batch, features)
             rebuilt = self._rebuilt(embedded)
         # In bfloat16 as they are: 262,144 words a token are too many to copy. Only the sum is not.
@@ -102,6 +101,14 @@ class Objective(nn.Module):
         return answer.lerp(even, share)
 
 
+def cast(model: Vlm, features: Tensor) -> torch.autocast:
+    """Within it connector and language model compute in bfloat16; not, on a CPU, a made one, which
+    is so small that to cast costs more than it saves."""
+    device = features.device.type
+    whole = says_whole(model.tokenizer) and device == "cpu"
+    return torch.autocast(device, torch.bfloat16, enabled=not whole)
+
+
 def in_batches(tower: nn.Module, pixels: Tensor) -> Tensor:
     """What a tower makes of pixels [images, 3, size, size]. On an accelerator batches have one
     size: for every other its library would look for kernels anew, for seconds.
@@ -123,7 +130,7 @@ def answer_logits(
     [n, vocabulary], labels [n], and the images' embeddings.
     """
     counts = [len(row.images) for row in batch.rows]
-    asked = [row.asked.to(batch.ids.device) for row in batch.rows] if model.fuses else []
+    asked = [row.asked[0].to(batch.ids.device) for row in batch.rows] if model.fuses else []
     embedded = model.image_embeddings(features, counts)
     image = model.placed(embedded, counts, asked)
     embeddings = model.text_embeddings(batch.ids)

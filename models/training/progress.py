@@ -28,6 +28,10 @@ class Tally:
     load: dict[str, Tensor] = field(default_factory=dict)  # of each expert, where there are any
     since: float = field(default_factory=time.monotonic)
 
+    @property
+    def has_gradient(self) -> bool:
+        return True
+
     @classmethod
     def of_all(cls, tallies: Sequence["Tally"]) -> "Tally":
         """What several processes saw, as one; its time is the first one's."""

@@ -160,7 +160,7 @@ def _draw_curves(told: Sequence[Told], path: Path) -> None:
         for each in told:
             axes.axvline(first, color="grey", linestyle=":", linewidth=1)
             for part, colour, marker in (("train", "C0", ""), ("validation", "C1", "o")):
-                lines = [line for line in each.log if line["part"] == part]
+                lines = [line for line in each.log if line["part"] == part and curve in line]
                 axes.plot(
                     [first + line["step"] for line in lines],
                     [line[curve] for line in lines],

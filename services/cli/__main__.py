@@ -15,6 +15,7 @@ try:
         asking,
         audit,
         evaluation,
+        explaining,
         feedback,
         keys,
         running,
@@ -30,7 +31,7 @@ app = typer.Typer(
     # Brackets in a help text are words, such as [summariser].
     rich_markup_mode=None,
 )
-for verbs in (running, asking, agents, workers, evaluation):
+for verbs in (running, asking, explaining, agents, workers, evaluation):
     app.add_typer(verbs.app)
 app.add_typer(keys.app, name="key")
 app.add_typer(audit.app, name="audit")
@@ -43,6 +44,7 @@ COMES_WITH = {
     "vllm": "'consilium[cpu]', or 'consilium[gpu]' where there is a GPU",
     "mcp": "'consilium[mcp]'",
     "highdicom": "'consilium[archive]'",
+    "ray": "'consilium[ray]'",
     "huggingface_hub": "'consilium[models]'",
     "pyarrow": "'consilium[cli]'",
 }

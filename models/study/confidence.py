@@ -1,0 +1,96 @@
+"""How sure a run is of what it says, and how often it is right: accuracy, calibration, length.
+
+Of a worker that chooses: the likelihood of its first token is that of its whole answer.
+
+    python -m models.study.confidence RUN… --data DATA
+"""
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from models.metrics import calibration_error
+from models.metrics.exact_match import matches
+from models.metrics.score import Score, mean
+from models.parts.packing import collate
+from models.parts.words import says_whole
+from models.training import checkpoints
+from models.training.loop import StageRun
+from models.training.losses import answer_logits, cast
+from models.training.vocabulary import keep_vocabulary
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """Of validation questions; intervals draw whole images."""
+
+    right: Score
+    sure: Score  # mean confidence
+    calibration_error: Score
+    words: Score
+
+    def __str__(self) -> str:
+        named = {
+            "right": self.right,
+            "sure": self.sure,
+            "calibration error": self.calibration_error,
+            "words": self.words,
+        }
+        return "  ".join(
+            f"{k} {v.value:.3f} ({v.low:.3f} to {v.high:.3f})" for k, v in named.items()
+        )
+
+
+@torch.no_grad()
+def spoken(run: StageRun) -> Spoken:
+    """Raises ValueError where the worker's answers are not whole tokens."""
+    model, device = run.model.eval(), run.accelerator.device
+    if not says_whole(model.tokenizer):
+        raise ValueError("only a worker that chooses says its answer in one token")
+    run.objective.eval()
+    sure, right, words, images = [], [], [], []
+    for start in range(0, len(run.validation), 8):
+        rows = run.validation[start : start + 8]
+        batch, seen = collate(rows, 0).to(device), run.seen(rows, training=False).to(device).float()
+        with cast(model, seen):
+            logits, _, _ = answer_logits(model, batch, seen)
+        likeliest = logits[0::2].float().softmax(-1).max(-1)  # every other token is an end
+        questions = [question for row in rows for question in row.questions]
+        said = [model.tokenizer.decode([token]) for token in likeliest.indices.tolist()]
+        sure += likeliest.values.tolist()
+        right += [matches(*pair) for pair in zip(said, (q.answer for q in questions), strict=True)]
+        words += [len(each.split()) for each in said]
+        images += [question.images for question in questions]
+    return Spoken(
+        mean(right, images), mean(sure, images),
+        calibration_error.score(sure, right, images), mean(words, images),
+    )  # fmt: skip
+
+
+def runs_of(folders: list[Path], data: Path) -> Iterator[tuple[str, StageRun]]:
+    """The worker that they began with, and then each of them as it ended."""
+    recipe = checkpoints.recipe_of(folders[0])
+    with tempfile.TemporaryDirectory() as scratch:
+        fresh = checkpoints.claim(Path(scratch) / recipe.name, recipe)
+        keep_vocabulary(recipe, data, fresh)
+        yield "began", StageRun(recipe, recipe.stage[-1], fresh, data, recipe.start_folder)
+    for folder in folders:
+        recipe = checkpoints.recipe_of(folder)
+        yield folder.name, StageRun(recipe, recipe.stage[-1], folder, data, None)
+
+
+def main() -> None:
+    ask = argparse.ArgumentParser(description="Score what runs say, and how sure they are of it.")
+    ask.add_argument("runs", type=Path, nargs="+", help="Run folders of one recipe's kind.")
+    ask.add_argument("--data", type=Path, required=True)
+    told = ask.parse_args()
+    for name, run in runs_of(told.runs, told.data):
+        print(f"{name}: {spoken(run)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

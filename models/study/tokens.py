@@ -1,0 +1,299 @@
+"""Discrete image tokens: a vector-quantised autoencoder (van den Oord et al. 2017) on the sets.
+
+DIR/tokens.safetensors   its weights      DIR/tokens.json   its sizes, and what it was worth
+DIR/tokens.png           held-out images above what their tokens hold of them
+
+python -m models.study.tokens --data DATA --out DIR
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.data import slake, vqa_med_2019
+from models.data.pixels import open_rgb
+from models.files import write_whole
+from models.tensors import save_whole
+
+COMMITMENT = 0.25  # β: how much the encoder is drawn to the codes
+DECAY = 0.99  # of the codes' moving averages
+DEAD = 0.02  # of a code's even share of the patches: one that has less starts anew
+
+
+class TokensError(Exception):
+    """A folder of tokens that cannot be used; one sentence that says why and how to mend it."""
+
+
+class Codebook(nn.Module):
+    """`codes` vectors, each the moving average of what fell to it (van den Oord et al. 2017,
+    appendix A.1): no gradient moves them. One that hardly anything falls to is put where a patch
+    lies (Dhariwal et al. 2020, Jukebox, section 3).
+    """
+
+    vectors: Tensor
+    counts: Tensor
+    sums: Tensor
+
+    def __init__(self, codes: int, width: int):
+        super().__init__()
+        self.register_buffer("vectors", torch.randn(codes, width))
+        self.register_buffer("counts", torch.zeros(codes))
+        self.register_buffer("sums", torch.zeros(codes, width))
+
+    def nearest(self, found: Tensor) -> Tensor:
+        """[n, width] → [n], the number of the nearest code."""
+        distances = self.vectors.square().sum(1) - 2 * found @ self.vectors.T
+        return distances.argmin(1)
+
+    def forward(self, found: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[n, width] → the codes in their place, through which the gradient goes straight; their
+        numbers [n]; and the commitment loss."""
+        numbers = self.nearest(found.detach())
+        if self.training:
+            self.follow(found.detach(), numbers)
+        coded = self.vectors[numbers]
+        commitment = COMMITMENT * functional.mse_loss(found, coded)
+        return found + (coded - found).detach(), numbers, commitment
+
+    @torch.no_grad()
+    def follow(self, found: Tensor, numbers: Tensor) -> None:
+        """Moves each code to the mean of what falls to it, of late."""
+        fell = functional.one_hot(numbers, len(self.vectors)).to(found)
+        self.counts.lerp_(fell.sum(0), 1 - DECAY)
+        self.sums.lerp_(fell.T @ found, 1 - DECAY)
+        alive = self.counts > DEAD * self.counts.mean()
+        self.vectors[alive] = self.sums[alive] / self.counts[alive, None]
+        if dead := int((~alive).sum()):
+            anew = found[torch.randint(len(found), (dead,), device=found.device)]
+            even = self.counts.mean()
+            self.vectors[~alive], self.counts[~alive], self.sums[~alive] = anew, even, anew * even
+
+
+@dataclass(frozen=True)
+class Sizes:
+    side: int = 64  # pixels; images are squeezed to a square, as the towers see them
+    codes: int = 512
+    width: int = 32  # of a code
+    channels: int = 64
+
+    @property
+    def grid(self) -> int:
+        """Tokens on a side."""
+        return self.side // 8
+
+
+class Autoencoder(nn.Module):
+    """Pixels from -1 to 1, [b, 3, side, side], and their tokens, [b, grid, grid]."""
+
+    def __init__(self, sizes: Sizes):
+        super().__init__()
+        self.sizes, c = sizes, sizes.channels
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, c // 4, 4, 2, 1), nn.SiLU(),
+            nn.Conv2d(c // 4, c // 2, 4, 2, 1), Residual(c // 2),
+            nn.Conv2d(c // 2, c, 4, 2, 1), Residual(c), Residual(c),
+            nn.Conv2d(c, sizes.width, 1),
+        )  # fmt: skip
+        self.codebook = Codebook(sizes.codes, sizes.width)
+        self.decoder = nn.Sequential(
+            nn.Conv2d(sizes.width, c, 3, 1, 1), Residual(c), Residual(c),
+            nn.ConvTranspose2d(c, c // 2, 4, 2, 1), Residual(c // 2),
+            nn.ConvTranspose2d(c // 2, c // 4, 4, 2, 1), nn.SiLU(),
+            nn.ConvTranspose2d(c // 4, 3, 4, 2, 1),
+        )  # fmt: skip
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What is decoded, the tokens, and the commitment loss."""
+        found = self.encoder(pixels).permute(0, 2, 3, 1)  # [b, grid, grid, width]
+        coded, numbers, commitment = self.codebook(found.flatten(0, 2))
+        decoded = self.decoder(coded.view(found.shape).permute(0, 3, 1, 2))
+        return decoded, numbers.view(found.shape[:3]), commitment
+
+    @torch.no_grad()
+    def tokens(self, pixels: Tensor) -> Tensor:
+        found = self.encoder(pixels).permute(0, 2, 3, 1)
+        return self.codebook.nearest(found.flatten(0, 2)).view(found.shape[:3])
+
+    @torch.no_grad()
+    def pixels(self, tokens: Tensor) -> Tensor:
+        coded = self.codebook.vectors[tokens].permute(0, 3, 1, 2)
+        decoded: Tensor = self.decoder(coded)
+        return decoded.clamp(-1, 1)
+
+
+class Residual(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.inner = nn.Sequential(
+            nn.GroupNorm(8, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, 1, 1),
+            nn.GroupNorm(8, channels), nn.SiLU(), nn.Conv2d(channels, channels, 1),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x + self.inner(x)
+        return y
+
+
+def psnr(one: Tensor, other: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in decibels of each image, pixels from -1 to 1."""
+    return 10 * torch.log10(4 / (one - other).square().flatten(1).mean(1))
+
+
+def ssim(one: Tensor, other: Tensor) -> Tensor:
+    """Structural similarity of each image, pixels from -1 to 1 (Wang et al. 2004: a Gaussian window
+    of 11 pixels and deviation 1.5, K₁ 0.01, K₂ 0.03)."""
+    x = torch.arange(11, device=one.device) - 5.0
+    line = torch.exp(-x.square() / (2 * 1.5**2))
+    window = torch.outer(line, line) / line.sum() ** 2
+
+    def blurred(image: Tensor) -> Tensor:
+        kernel = window.expand(image.shape[1], 1, 11, 11).to(image)
+        return functional.conv2d(image, kernel, groups=image.shape[1])
+
+    a, b = blurred(one), blurred(other)
+    aa, bb = blurred(one * one) - a * a, blurred(other * other) - b * b
+    ab = blurred(one * other) - a * b
+    c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
+    likeness = (2 * a * b + c1) * (2 * ab + c2) / ((a * a + b * b + c1) * (aa + bb + c2))
+    return likeness.flatten(1).mean(1)
+
+
+def perplexity(numbers: Tensor, codes: int) -> float:
+    """How many codes would be as varied, if they were used alike."""
+    share = torch.bincount(numbers.flatten(), minlength=codes).double() / numbers.numel()
+    return float(torch.exp(-(share * share.clamp(min=1e-12).log()).sum()))
+
+
+def shown(image: Image.Image, side: int) -> Tensor:
+    """[3, side, side], from -1 to 1."""
+    resized = image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.asarray(resized, np.float32) / 127.5 - 1).permute(2, 0, 1)
+
+
+def picture(pixels: Tensor) -> Image.Image:
+    """[3, h, w] from -1 to 1 → an image."""
+    eight = ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte()
+    return Image.fromarray(eight.permute(1, 2, 0).cpu().numpy())
+
+
+def images_of(data: Path, split: str) -> list[Path]:
+    """SLAKE's images of a split and VQA-Med's, each once.
+
+    Raises:
+        DataError: a set cannot be read.
+    """
+    found = [
+        *slake.load(data / "slake", split, "en"),
+        *vqa_med_2019.load(data / "vqa_med_2019", split, "en"),
+    ]
+    return sorted({image for example in found for image in example.images})
+
+
+def read(images: Sequence[Path], side: int) -> Tensor:
+    return torch.stack([shown(open_rgb(image), side) for image in images])
+
+
+def train(pixels: Tensor, sizes: Sizes, steps: int, seed: int, batch: int = 32) -> Autoencoder:
+    """On `pixels` [n, 3, side, side], wherever they lie."""
+    torch.manual_seed(seed)
+    model = Autoencoder(sizes).to(pixels.device)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps, eta_min=2e-5)
+    for step in range(steps):
+        chosen = pixels[torch.randint(len(pixels), (batch,), device=pixels.device)]
+        decoded, _, commitment = model(chosen)
+        # Alike in brightness and, by the absolute difference, in edges.
+        loss = functional.mse_loss(decoded, chosen) + functional.l1_loss(decoded, chosen)
+        (loss + commitment).backward()
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        schedule.step()
+        if (step + 1) % 200 == 0:
+            print(f"step {step + 1}/{steps}  loss {loss.item():.4f}", flush=True)
+    return model.eval()
+
+
+@torch.no_grad()
+def worth(model: Autoencoder, pixels: Tensor) -> dict[str, float]:
+    """Of held-out `pixels`: PSNR in dB, SSIM, and the codebook's perplexity."""
+    parts = [model(part) for part in pixels.split(64)]
+    decoded = torch.cat([part[0] for part in parts]).clamp(-1, 1)
+    return {
+        "psnr_db": psnr(decoded, pixels).mean().item(),
+        "ssim": ssim(decoded, pixels).mean().item(),
+        "perplexity": perplexity(torch.cat([part[1] for part in parts]), model.sizes.codes),
+        "images": len(pixels),
+    }
+
+
+def save(model: Autoencoder, figures: dict[str, float], out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+    save_whole(weights, out / "tokens.safetensors")
+    told = {"sizes": asdict(model.sizes), **figures}
+    write_whole(out / "tokens.json", json.dumps(told, indent=1))
+
+
+def load(folder: Path) -> Autoencoder:
+    """What `save` wrote.
+
+    Raises:
+        TokensError: nothing of the kind lies there, or its weights have other sizes than it says.
+    """
+    try:
+        told = json.loads((folder / "tokens.json").read_text())
+        model = Autoencoder(Sizes(**told["sizes"]))
+        model.load_state_dict(load_file(folder / "tokens.safetensors"))
+    except FileNotFoundError as error:
+        raise TokensError(
+            f"{folder} holds no image tokens: python -m models.study.tokens --out {folder} "
+            "makes them."
+        ) from error
+    except RuntimeError as error:
+        raise TokensError(
+            f"{folder}: tokens.safetensors has another codebook or other sizes than tokens.json "
+            "says: train them anew."
+        ) from error
+    return model.eval()
+
+
+def side_by_side(model: Autoencoder, pixels: Tensor) -> Image.Image:
+    """Images above what their tokens hold of them."""
+    decoded = model.pixels(model.tokens(pixels))
+    rows = [torch.cat(list(each), dim=2) for each in (pixels, decoded)]
+    return picture(torch.cat(rows, dim=1))
+
+
+def main() -> None:
+    ask = argparse.ArgumentParser(description="Train image tokens on SLAKE's and VQA-Med's images.")
+    ask.add_argument("--data", type=Path, required=True)
+    ask.add_argument("--out", type=Path, required=True)
+    ask.add_argument("--steps", type=int, default=1500)
+    ask.add_argument("--seed", type=int, default=0)
+    ask.add_argument("--few", type=int, help="So many images of each split, to see that it runs.")
+    told = ask.parse_args()
+    sizes, device = Sizes(), "cuda" if torch.cuda.is_available() else "cpu"
+    pixels, held_out = (
+        read(images_of(told.data, split)[: told.few], sizes.side).to(device)
+        for split in ("train", "validate")
+    )
+    began = time.monotonic()
+    model = train(pixels, sizes, told.steps, told.seed)
+    figures = worth(model, held_out) | {"seconds": round(time.monotonic() - began)}
+    save(model, figures | {"steps": told.steps, "seed": told.seed}, told.out)
+    side_by_side(model, held_out[:: max(1, len(held_out) // 8)][:8]).save(told.out / "tokens.png")
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

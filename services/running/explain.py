@@ -1,0 +1,79 @@
+"""Which regions of an image the panel's answer hangs on: it is asked again without each of them."""
+
+import io
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from consilium import Client, Verdict
+from gateway.verdict.meaning import meaning
+from models.data.pixels import open_rgb
+from models.study.regions import Grid, blurred, without_each
+
+AT_ONCE = 4  # cases; a gateway has other callers
+
+
+class ExplainError(Exception):
+    """There is nothing to explain; one sentence that says why."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    answer: str
+    agreement: float
+    without: Grid  # [side, side]: how much less the panel believes its answer without each cell
+
+
+def explain(
+    client: Client, image: Path, question: str, side: int, fields: dict[str, Any]
+) -> Explanation:
+    """Asks once for the image, and once for each cell of a grid of `side`, blurred.
+
+    Raises:
+        ExplainError: the panel has no answer to the image as it is.
+        GatewayError: a case was refused or has no verdict.
+        DataError: no image can be read.
+    """
+
+    def asked(picture: Image.Image) -> Verdict:
+        data = io.BytesIO()
+        picture.save(data, "PNG")
+        return client.ask(data.getvalue(), question, **fields)
+
+    shown = open_rgb(image)
+    whole = asked(shown)
+    answer = whole.answer or whole.best_guess
+    if answer is None:
+        raise ExplainError("The panel has no answer to this image, so there is none to explain.")
+
+    def ask(pictures: Sequence[Image.Image]) -> list[float]:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            return [belief(verdict, answer, question) for verdict in pool.map(asked, pictures)]
+
+    agreement = belief(whole, answer, question)
+    return Explanation(answer, agreement, agreement - without_each(ask, blurred, shown, side))
+
+
+def belief(verdict: Verdict, answer: str, question: str) -> float:
+    """How far the panel of `verdict` believes `answer`, whether or not that won."""
+    mine = meaning(answer, verdict.language, question)
+    won = verdict.answer or verdict.best_guess
+    # A single voice has no agreement: it is all there is.
+    said = [(won, 1.0 if verdict.agreement is None else verdict.agreement)] if won else []
+    said += [(each.text, each.weight) for each in verdict.dissent]
+    return sum(weight for text, weight in said if meaning(text, verdict.language, question) == mine)
+
+
+def overlaid(image: Path, without: Grid) -> Image.Image:
+    """The image in grey, redder the more the answer hangs on a region."""
+    grey = open_rgb(image).convert("L").convert("RGB")
+    share = np.clip(without / max(without.max(), 1e-9), 0, 1)
+    heat = Image.fromarray((160 * share).astype(np.uint8)).resize(
+        grey.size, Image.Resampling.BILINEAR
+    )
+    return Image.composite(Image.new("RGB", grey.size, "red"), grey, heat)

@@ -1,0 +1,178 @@
+"""Image tokens and their masked decoding, each held to a case worked by hand."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional
+
+from models.study import masked, tokens
+from models.study.masked import (
+    MaskedTransformer,
+    decode,
+    imagined,
+    losses,
+    multivariate_mask,
+    rectangles,
+)
+from models.study.tokens import (
+    COMMITMENT,
+    Autoencoder,
+    Codebook,
+    Sizes,
+    TokensError,
+    perplexity,
+    psnr,
+    ssim,
+)
+
+SMALL = Sizes(side=32, codes=8, width=4, channels=32)
+MASK = 2
+
+
+@pytest.fixture
+def autoencoder() -> Autoencoder:
+    torch.manual_seed(0)
+    return Autoencoder(SMALL).eval()
+
+
+def test_a_gradient_goes_straight_through_the_nearest_code() -> None:
+    book = Codebook(2, 1).eval()
+    book.vectors = torch.tensor([[0.0], [1.0]])
+    found = torch.tensor([[0.2], [0.9]], requires_grad=True)
+
+    coded, numbers, commitment = book(found)
+    (coded * torch.tensor([[3.0], [5.0]])).sum().backward()
+
+    assert coded.flatten().tolist() == [0, 1] and numbers.tolist() == [0, 1]
+    assert found.grad is not None and found.grad.flatten().tolist() == [3, 5]
+    assert commitment.item() == pytest.approx(COMMITMENT * (0.2**2 + 0.1**2) / 2)
+
+
+def test_a_code_is_the_mean_of_what_falls_to_it_and_a_dead_one_starts_anew() -> None:
+    """After one step from nothing: the first two codes are means, the third, which nothing falls
+    to, is one of the patches, as if it had had as many as the others."""
+    book = Codebook(3, 1)
+    book.vectors = torch.tensor([[0.0], [10.0], [99.0]])
+
+    book(torch.tensor([[1.0], [3.0], [9.0]]))
+
+    assert book.vectors[:2].flatten().tolist() == pytest.approx([2, 9])
+    assert book.vectors[2].item() in (1, 3, 9)
+    assert book.counts.tolist() == pytest.approx([0.02, 0.01, 0.01])
+
+
+def test_likenesses_are_what_their_papers_say() -> None:
+    """Of two even greys 0.2 apart: 10 log (2² / 0.2²) = 20 dB; and only brightness is unlike."""
+    one, other = torch.full((1, 3, 16, 16), 0.5), torch.full((1, 3, 16, 16), 0.3)
+
+    assert psnr(one, other).item() == pytest.approx(20)
+    c1 = 0.02**2
+    assert ssim(one, other).item() == pytest.approx((0.3 + c1) / (0.34 + c1), rel=1e-3)
+    assert ssim(one, one).item() == pytest.approx(1)
+    assert perplexity(torch.tensor([0, 1, 2, 3]), 8) == pytest.approx(4)
+
+
+def test_the_mask_shows_the_condition_where_there_is_one() -> None:
+    said, condition = torch.tensor([[5, 6, 7, 8]]), torch.tensor([[1, 2, 3, 4]])
+    padded = torch.tensor([[False, True, False, True]])
+    open_ = torch.tensor([[True, True, False, False]])
+
+    assert multivariate_mask(said, condition, padded, open_, 9).tolist() == [[1, 9, 7, 8]]
+
+
+def test_the_three_parts_of_the_loss_add_up_to_the_whole() -> None:
+    torch.manual_seed(0)
+    truth, padded = torch.randint(2, (3, 20)), torch.rand(3, 20) < 0.5
+    logits = torch.randn(3, 20, 2)
+
+    parts = losses(lambda given: logits, truth, truth, padded, MASK)
+
+    whole = functional.cross_entropy(logits.flatten(0, 1), truth.flatten())
+    assert sum(parts).item() == pytest.approx(whole.item())
+    assert all(part > 0 for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("shaken", "second"),
+    [
+        # Scores 0.9 0.6 0.8 0.7: of 4 tokens ⌈cos(π/4) · 4⌉ = 3 stay open, up to 0.8.
+        ([0.0, 0.0, 0.0, 0.0], [1, MASK, MASK, 1]),
+        # Noise, at half of the temperature: 0.4 0.6 0.8 1.2, so the last one is settled.
+        ([-1.0, 0.0, 0.0, 1.0], [0, MASK, MASK, 1]),
+    ],
+)
+def test_decoding_goes_step_by_step_as_in_the_paper(shaken: list[float], second: list[int]) -> None:
+    """The condition is 0 1 0 0 with two in the middle padded; the model says 1 of everything in the
+    first step and 0 in the second, which only those that are open hear."""
+    condition = torch.tensor([[0, 1, 0, 0]])
+    padded = torch.tensor([[False, True, True, False]])
+    sure = torch.tensor([0.9, 0.6, 0.8, 0.7])
+    given: list[list[int]] = []
+
+    def logits_of(tokens: Tensor) -> Tensor:
+        given.append(tokens[0].tolist())
+        likely = torch.stack([1 - sure, sure], dim=-1).log()[None]
+        return likely if len(given) == 1 else likely.flip(-1)
+
+    def noise(like: Tensor) -> Tensor:
+        return torch.tensor([shaken]) if like.dim() == 2 else torch.zeros_like(like)
+
+    said = decode(logits_of, condition, padded, MASK, steps=2, temperature=1.0, noise=noise)
+
+    settled = 0 if shaken[0] == 0 else 3
+    expected = [0, 0, 0, 0]
+    expected[settled] = 1
+    second[3 - settled] = 0  # still open, and its condition is there
+    assert given == [[0, MASK, MASK, 0], second]
+    assert said.tolist() == [expected]
+
+
+def test_only_what_is_hidden_is_imagined(autoencoder: Autoencoder) -> None:
+    model = MaskedTransformer(SMALL.codes, SMALL.grid**2, width=16, layers=1, heads=2).eval()
+    pixels, hidden = torch.rand(2, 3, 32, 32), torch.zeros(2, 4, 4, dtype=torch.bool)
+    hidden[:, 1, 2] = True
+
+    anew = imagined(autoencoder, model, pixels, hidden)
+
+    changed = (anew != pixels).any(1)
+    assert changed[:, 8:16, 16:24].any()
+    changed[:, 8:16, 16:24] = False
+    assert not changed.any()
+
+
+def test_what_is_left_out_in_training_is_a_rectangle() -> None:
+    for each in rectangles(20, 8, torch.device("cpu")):
+        rows, columns = each.any(1), each.any(0)
+        assert torch.equal(each, torch.outer(rows, columns))
+        assert each.sum() >= 4
+
+
+def test_tokens_are_read_as_they_were_written_or_refused(
+    autoencoder: Autoencoder, tmp_path: Path
+) -> None:
+    with pytest.raises(TokensError, match="holds no image tokens"):
+        tokens.load(tmp_path)
+    tokens.save(autoencoder, {"psnr_db": 1.0}, tmp_path)
+    pixels = torch.rand(1, 3, 32, 32)
+
+    assert torch.equal(tokens.load(tmp_path).tokens(pixels), autoencoder.tokens(pixels))
+
+    with pytest.raises(TokensError, match="nothing that imagines them"):
+        masked.load(tmp_path, autoencoder)
+    save_file({"places": torch.zeros(16, 128)}, tmp_path / "masked.safetensors")
+    with pytest.raises(TokensError, match="of another codebook"):
+        masked.load(tmp_path, autoencoder)
+    told = (tmp_path / "tokens.json").read_text().replace('"codes": 8', '"codes": 16')
+    (tmp_path / "tokens.json").write_text(told)
+    with pytest.raises(TokensError, match="another codebook or other sizes"):
+        tokens.load(tmp_path)
+
+
+def test_a_schedule_opens_all_and_closes_all() -> None:
+    assert masked.share_open(0.0).item() == 1
+    assert masked.share_open(0.5).item() == pytest.approx(math.sqrt(0.5))
+    assert masked.share_open(1.0).item() == pytest.approx(0, abs=1e-6)

@@ -1,0 +1,195 @@
+"""Group-relative policy optimisation, held to cases worked by hand, and as a stage of a recipe."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file
+
+from models.data.example import DataError, Example
+from models.recipe import Recipe
+from models.training.checkpoints import claim
+from models.training.grpo import (
+    BREVITY,
+    Policy,
+    RewardTally,
+    advantages,
+    divergence,
+    require_verifiable,
+    reward,
+    surrogate,
+)
+from models.training.loop import StageRun, train
+
+RecipeMaker = Callable[..., Recipe]
+BY_REWARD = {
+    "name": "reward",
+    "parent": "vqa",
+    "method": "grpo",
+    "grpo": {"group": 4, "max_tokens": 3},
+    "lora": {"rank": 2, "dropout": 0.1},
+    "reconstruction": 0.0,
+    "epochs": 1,
+}
+LEFT_LUNG = Example("1", (Path("a"),), "Where?", "Left Lung", "en", False, alternatives=("Left",))
+
+
+@pytest.mark.parametrize(
+    ("answer", "ended", "worth"),
+    [
+        ("left lung.", True, 1 + BREVITY),
+        ("Left", True, 1 + BREVITY),
+        ("Left Lung", False, 1),
+        ("Right Lung", True, BREVITY),
+        ("It is the left lung", True, 0),
+        ("", True, BREVITY),
+    ],
+)
+def test_an_answer_is_worth_being_right_and_a_little_more_for_being_brief(
+    answer: str, ended: bool, worth: float
+) -> None:
+    assert reward(answer, ended, LEFT_LUNG) == worth
+
+
+def test_an_advantage_is_counted_in_its_groups_deviations() -> None:
+    """Of 1, 0, 0, 0 the mean is 1/4 and the deviation √3/4; a group of equals says nothing."""
+    found = advantages(torch.tensor([[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]]))
+
+    expected = [math.sqrt(3), *[-1 / math.sqrt(3)] * 3]
+    assert found[0].tolist() == pytest.approx(expected, rel=1e-3)
+    assert found[1].tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "gain", "slope"),
+    [
+        (1.0, 2.0, 2.0, 2.0),
+        (1.5, 2.0, 2.4, 0.0),  # likelier by more than the clip: nothing more to gain
+        (0.5, 2.0, 1.0, 1.0),
+        (0.5, -2.0, -1.6, 0.0),
+        (1.5, -2.0, -3.0, -3.0),  # a bad answer that became likelier is still pushed back
+    ],
+)
+def test_beyond_the_clip_nothing_is_gained(
+    ratio: float, advantage: float, gain: float, slope: float
+) -> None:
+    now = torch.tensor([math.log(ratio) - 1.0], requires_grad=True)
+
+    found = surrogate(now, torch.tensor([-1.0]), torch.tensor([advantage]), clip=0.2)
+    found.sum().backward()
+
+    assert found.item() == pytest.approx(gain)
+    assert now.grad is not None and now.grad.item() == pytest.approx(slope)
+
+
+def test_the_divergence_is_never_below_zero_and_right_on_average() -> None:
+    """k3 of 0.5 where it was 0.25: 0.5 - ln 0.5 - 1; and its mean over what is sampled is the
+    Kullback-Leibler divergence itself."""
+    assert divergence(torch.tensor(0.5).log(), torch.tensor(0.25).log()).item() == pytest.approx(
+        0.5 - math.log(0.5) - 1
+    )
+    now, before = torch.tensor([0.7, 0.2, 0.1]), torch.tensor([0.2, 0.3, 0.5])
+
+    found = divergence(now.log(), before.log())
+
+    assert (found >= 0).all()
+    assert (now * found).sum().item() == pytest.approx((now * (now / before).log()).sum().item())
+
+
+@pytest.fixture
+def recipe(tiny_recipe: RecipeMaker) -> Recipe:
+    return tiny_recipe(more=[BY_REWARD], epochs=1)
+
+
+@pytest.fixture
+def stage_run(recipe: Recipe, drawn_slake: Path, tmp_path: Path) -> StageRun:
+    return StageRun(recipe, recipe.stage[1], claim(tmp_path / "run", recipe), drawn_slake, None)
+
+
+def policy_of(run: StageRun) -> Policy:
+    assert run.policy
+    run.objective.eval()
+    return run.policy
+
+
+def test_what_is_drawn_is_as_likely_as_in_a_row_of_its_own(stage_run: StageRun) -> None:
+    """A group shares its image; each answer's tokens weigh as much as another's, whatever its
+    length, and an end that was not said weighs nothing."""
+    policy, rows = policy_of(stage_run), stage_run.rows[:2]
+    seen = stage_run.seen(rows, training=True)
+
+    drawn = policy.draw(rows, seen, RewardTally())
+
+    questions = sum(len(row.questions) for row in rows)
+    assert drawn.weights.sum().item() == pytest.approx(questions)
+    assert torch.equal(drawn.sampled, drawn.reference)  # nothing has been learned yet
+    first = drawn.batch.rows[0].questions[0]
+    alone = policy._packed([replace(rows[0], questions=(first,))], [[first]])
+    expected = policy._log_probabilities(alone, seen[:1])
+    assert torch.allclose(drawn.sampled[: len(expected)], expected, atol=0.05)
+
+
+def test_what_is_better_than_its_group_becomes_likelier(
+    stage_run: StageRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, rows = policy_of(stage_run), stage_run.rows[:2]
+    worth = iter([1.0, 0.0, 0.0, 0.0] * 99)
+    monkeypatch.setattr("models.training.grpo.reward", lambda *_: next(worth))
+    for group in stage_run.optimiser.param_groups:
+        group["lr"] = 1e-3
+    drawn = policy.draw(rows, stage_run.seen(rows, training=True), RewardTally())
+
+    policy.loss(drawn, RewardTally()).backward()
+    stage_run.update()
+
+    with torch.no_grad():
+        risen = policy._log_probabilities(drawn.batch, drawn.features) - drawn.sampled
+    assert (drawn.weights * drawn.advantages * risen).sum() > 0
+
+
+def test_a_stage_by_reward_resumes_like_an_unbroken_one(
+    recipe: Recipe, drawn_slake: Path, tmp_path: Path
+) -> None:
+    """It is held near to the model that the stage began with, not to that of its last epoch."""
+    few = recipe.stage[0].data[0].model_copy(update={"few": 2})
+    stages = [stage.model_copy(update={"data": (few,), "epochs": 2}) for stage in recipe.stage]
+    recipe = recipe.model_copy(update={"stage": tuple(stages)})
+    unbroken = train(recipe, drawn_slake, tmp_path)
+    expected = load_file(unbroken / "connector.safetensors")
+    (unbroken / "state.json").unlink()  # as if it had been cut off while saving
+
+    found = load_file(train(recipe, drawn_slake, tmp_path) / "connector.safetensors")
+
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_a_reward_on_free_text_is_refused() -> None:
+    long = replace(LEFT_LUNG, answer="The left lung shows a consolidation in its lower lobe")
+
+    require_verifiable([LEFT_LUNG, LEFT_LUNG, long])
+    with pytest.raises(DataError, match=r"free text .*, such as those of 1: take short answers"):
+        require_verifiable([LEFT_LUNG, long, long])
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"parent": None}, "reward teaches only who is right at times"),
+        ({"method": "supervised"}, r"a \[stage.grpo\] table, .* goes with method"),
+        ({"grpo": None}, r"a \[stage.grpo\] table, .* goes with method"),
+        ({"augment": True}, "samples from cached features"),
+        ({"reconstruction": 0.1}, "has no labels"),
+        ({"grpo": {"group": 1}}, "greater than or equal to 2"),
+    ],
+    ids=["no parent", "no method", "no table", "augmented", "a label", "a group of one"],
+)
+def test_a_stage_that_cannot_learn_by_reward_is_refused(
+    changes: dict[str, Any], complaint: str, tiny_recipe: RecipeMaker
+) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        tiny_recipe(more=[BY_REWARD | changes])

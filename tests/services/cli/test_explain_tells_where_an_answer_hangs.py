@@ -1,0 +1,77 @@
+"""`consilium explain`: the panel is asked again without each region of an image."""
+
+import base64
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gateway.contract import Dissent
+from services.running.explain import belief
+from tests.fake_gateway import VERDICT
+
+
+@pytest.fixture
+def scan(tmp_path):
+    """White in its lower left quarter."""
+    drawn = Image.new("L", (64, 64))
+    drawn.paste(255, (0, 32, 32, 64))
+    path = tmp_path / "scan.png"
+    drawn.save(path)
+    return path
+
+
+def by_lower_left(request):
+    """Says Yes as surely as that quarter is white, else No."""
+    image = Image.open(io.BytesIO(base64.b64decode(request["images"][0])))
+    white = float(np.asarray(image.convert("L"))[32:, :32].mean()) / 255
+    other = (Dissent(text="No.", workers=("w1",), weight=1 - white),)
+    return VERDICT.model_copy(update={"agreement": white, "dissent": other})
+
+
+def test_the_region_that_carries_the_answer_stands_out(fake, consilium, scan, tmp_path):
+    gateway, out = fake(), tmp_path / "out.png"
+    gateway.verdict_of = by_lower_left
+
+    done = consilium(
+        "explain", scan, "-q", "Is it?", "--side", "2", "--json", "--out", out,
+        "--gateway", gateway.url,
+    )  # fmt: skip
+
+    told = json.loads(done.out)
+    assert (told["answer"], told["agreement"]) == ("Yes", 1)
+    (upper, (lower_left, lower_right)) = told["without"]
+    assert lower_left > 0.2 and [*upper, lower_right] == [0, 0, 0]
+    assert len(gateway.requests) == 5
+    assert {each["options"]["summarise"] for each in gateway.requests} == {"never"}
+    red, green, _ = np.asarray(Image.open(out).convert("RGB")).astype(int).transpose(2, 0, 1)
+    assert (red - green)[32:, :32].mean() > 5 * (red - green)[:32, 32:].mean()
+
+
+def test_an_answer_that_lost_is_still_believed_a_little():
+    other = (Dissent(text="no.", workers=("w1",), weight=0.3),)
+    verdict = VERDICT.model_copy(update={"agreement": 0.7, "dissent": other})
+
+    assert belief(verdict, "No", "Is it?") == 0.3
+    assert belief(verdict, "Yes", "Is it?") == 0.7
+    assert belief(verdict, "Left", "Is it?") == 0
+    assert belief(VERDICT, "Yes", "Is it?") == 1  # a single voice
+
+
+def test_several_images_are_not_explained(fake, consilium, scan):
+    done = consilium("explain", scan, scan, "-q", "Is it?", "--gateway", fake().url)
+
+    assert done.status == 2
+    assert "give one" in done.err
+
+
+def test_where_there_is_no_answer_there_is_nothing_to_explain(fake, consilium, scan):
+    gateway = fake()
+    gateway.verdict_of = lambda request: VERDICT.model_copy(update={"answer": None})
+
+    done = consilium("explain", scan, "-q", "Is it?", "--gateway", gateway.url)
+
+    assert done.status == 1
+    assert "no answer to this image" in done.err

@@ -37,4 +37,5 @@ def _f1_and_recall(answer: str, reference: str) -> tuple[float, float]:
 
 
 def words_of(text: str) -> list[str]:
+    """In small letters."""
     return _WORD.findall(text.lower())

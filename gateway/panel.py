@@ -37,9 +37,9 @@ from gateway.watch.metrics import Metrics
 from gateway.watch.tracing import span
 
 OTHERS_SAID: dict[Language, str] = {
-    "en": "{question} Other readers said: {others}.",
-    "es": "{question} Otros lectores dijeron: {others}.",
-    "zh": "{question} 其他医生的回答：{others}。",
+    "en": " Other readers said: {others}.",
+    "es": " Otros lectores dijeron: {others}.",
+    "zh": " 其他医生的回答：{others}。",
 }
 MAX_ANSWER_TOKENS = 128  # some sentences: an answer that is cut short is none
 TOP_LOGPROBS = 10
@@ -205,7 +205,7 @@ class Panel:
 
         async def ask_again(own: Answer) -> Answer:
             others = in_case_order(case, [a.text or "" for a in said if a is not own])
-            discussed = replace(case, question=_with_others(case, others))
+            discussed = replace(case, others=tuple(others))
             answer = await self._ask(seats[own.worker], discussed, left_s)
             answer = answer.model_copy(update={"round": 2})
             tell(answer)
@@ -380,7 +380,7 @@ def _outranked(case: Case, able: Sequence[WorkerSettings], settings: Settings) -
     competence, k = settings.competence, settings.panel.k
     if competence is None or k == "all":
         return {}
-    cell = Cell.of(case)
+    cell = Cell.of(in_its_own_words(case))
     routed = [worker for worker in able if worker.name != settings.panel.generalist]
     accuracy = {w.name: competence.skill(w.name, cell).accuracy for w in routed}
     ranked = sorted(accuracy, key=lambda name: -accuracy[name])
@@ -389,12 +389,6 @@ def _outranked(case: Case, able: Sequence[WorkerSettings], settings: Settings) -
         f"in {accuracy[ranked[k - 1]]:.0%} or more."
         for name in ranked[k:]
     }
-
-
-def _with_others(case: Case, others: Sequence[str]) -> str:
-    return OTHERS_SAID[case.language].format(
-        question=case.question, others="; ".join(" ".join(text.split()) for text in others)
-    )
 
 
 def _nobody_can_take_it(case: Case, chosen: list[WorkerSettings], settings: Settings) -> str:
@@ -411,7 +405,9 @@ def _nobody_can_take_it(case: Case, chosen: list[WorkerSettings], settings: Sett
 
 
 def _question(case: Case) -> str:
-    return f"{case.context}\n{case.question}" if case.context else case.question
+    text = f"{case.context}\n{case.question}" if case.context else case.question
+    others = "; ".join(" ".join(other.split()) for other in case.others)
+    return text + OTHERS_SAID[case.language].format(others=others) if others else text
 
 
 def _chars_that_fit(case: Case, tokens: int) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from gateway.contract import Language
 from gateway.verdict.words import UNACCENTED
 
-ROMAN = "I II III IV V VI VII VIII".split()
+ROMAN = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII"]
 EITHER = {accented: f"[{chr(accented)}{chr(plain)}]" for accented, plain in UNACCENTED.items()}
 
 
@@ -179,7 +179,8 @@ _n = _several(
 CHINESE = Phrases(
     numbers=_places("一 二 三 四 五 六 七 八 九 十", last="最后一"),
     named=_compiled(
-        rf"(?:第{_nth}|最后一)(?:[张幅]{_image}?|[个号]?{_image})|{_image} ?{_n}|\d{{1,4}}号{_image}"
+        rf"(?:第{_nth}|最后一)(?:[张幅]{_image}?|[个号]?{_image})|{_image} ?{_n}|"
+        rf"\d{{1,4}}号{_image}"
     ),
     beside=_compiled("(?!)"),  # the measure word names it
     # 对比剂 is a contrast agent, 比较大 rather big, 病理变化 what a disease has made of it.

@@ -20,23 +20,36 @@ MOST_ALTERNATIVES = 20
 def views(case: Case) -> list[tuple[int, Case]] | None:
     """The cases of one image that a worker is asked in place of `case`, each with its image's
     number from 1; None where only the images together can answer it. Two images that are the same
-    are asked about once.
+    are asked about once. Of a series, a place in the question is a slice's.
     """
-    count, language = len(case.images), case.language
+    language = case.language
+    series = case.images[0].shown.series
+    count = series.of if series else len(case.images)
     asked = " ".join(case.question.split())
-    names = named(asked, count, language)
-    if len(names) > 1 or names - set(range(1, count + 1)) or together(asked, language):
+    places = named(asked, count, language)
+    numbers = {number for place in places for number in _at(place, case)}
+    if len(places) > 1 or len(numbers) != len(places) or together(asked, language):
         return None
     if any(named(choice, count, language) for choice in case.choices or ()):
         return None
-    question = unnamed(asked, language) if names else case.question
-    numbers = names or range(1, count + 1)
+    question = unnamed(asked, language) if places else case.question
+    numbers = numbers or set(range(1, len(case.images) + 1))
     alone = {number: case.images[number - 1] for number in numbers}
     first = {image.identity: number for number, image in reversed(alone.items())}
     return [
         (number, replace(case, question=question, images=(image,), modality=image.modality))
         for number, image in alone.items()
         if first[image.identity] == number
+    ]
+
+
+def _at(place: int, case: Case) -> list[int]:
+    """The images at a place, by their numbers: of a series, those that show the slice."""
+    slices = [image.shown.series for image in case.images]
+    return [
+        number
+        for number, of in enumerate(slices, 1)
+        if (of.first <= place <= of.last if of else place == number)
     ]
 
 

@@ -7,10 +7,19 @@ from typing import Any
 import pytest
 
 from gateway.case import Case, CaseImage
-from gateway.contract import Alternative, Answer, AnswerError, Language, Options
+from gateway.contract import (
+    Alternative,
+    Answer,
+    AnswerError,
+    ImageShown,
+    Language,
+    Options,
+    SeriesShown,
+)
 from gateway.each_image import as_one, views
 from gateway.settings import SettingsError, load_settings
 from tests.conftest import picture
+from tests.dicoms import stack
 from tests.gateway.test_the_panel_survives_its_workers import ask, failures
 
 SEAT = 'languages = ["en", "es", "zh"]\neach_image = true'
@@ -184,6 +193,40 @@ def test_others_are_asked_about_every_image(language, asked):
 )
 def test_it_is_told_what_cannot_be_seen_in_one_image(language, asked):
     assert views(case(asked, language)) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "number"),
+    [
+        ("Is there a mass in slice 40?", 2),
+        ("What is in the last slice?", 3),
+        ("Slice 2: CT?", None),
+    ],
+)
+def test_of_a_series_a_place_is_a_slices(asked, number):
+    """Slices 4 to 9, 40 and 90 of 90: the second image is not the second slice."""
+    series = [
+        SeriesShown(first=first, last=last, of=90) for first, last in [(4, 9), (40, 40), (90, 90)]
+    ]
+    shown = tuple(
+        CaseImage(b"", str(each.first), (32, 32), shown=ImageShown(series=each)) for each in series
+    )
+    seen = views(replace(case(asked, "en"), images=shown))
+    assert (seen and [n for n, _ in seen]) == (number and [number])
+
+
+def test_over_grey_the_same_slice_is_asked_about(vllm, gateway):
+    worker = vllm("yes")
+    url = gateway([worker], seats=(SEAT,), panel="quorum = 1\ngrounding = true")
+    images = [base64.b64encode(each).decode() for each in stack(9)]
+    sent = {"images": images, "slices": "6-9", "question": "In slice 7, is it healthy?"}
+    response = ask(url, **sent, options={"grounding": True})
+    assert response.status_code == 200, response.text
+    [answer] = response.json()["answers"]
+    assert [each["image"] for each in answer["by_image"]] == [2]
+    assert response.json()["images"][1]["series"]["first"] == 7
+    assert list(map(question, worker.requests)) == ["Is it healthy?"] * 2
+    assert response.json()["grounding"] is not None
 
 
 def test_choices_may_name_images_too():

@@ -104,5 +104,5 @@ endif
 clean:
 	rm -rf .venv build consilium.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
-	rm -rf $(addprefix $(CACHE)/,base served features scenes logs vllm)
+	rm -rf $(addprefix $(CACHE)/,base lib served features scenes logs vllm pixel_hashes.json .models.lock)
 	[ ! -d $(CACHE) ] || rmdir --ignore-fail-on-non-empty $(CACHE)

@@ -11,8 +11,9 @@ right, but that an ultrasound is one.
 
 `tell` weighs stored answers by the panel file's competence and prints of each further run how well
 the familiarity of the image tells its cases from the first run's (the area under the ROC curve: 0.5
-is chance), the same of the question, how many are called unfamiliar, and how many were answered
-wrongly at a confidence of 0.8 or more.
+is chance), the same of the question and of the grounding that was answered, how many are called
+unfamiliar, and how many were answered wrongly at a confidence of 0.8 or more. A run whose images
+were changed may be among them.
 """
 
 import argparse
@@ -31,12 +32,11 @@ from pydicom.data.data_manager import DATA_ROOT
 from sklearn.datasets import load_sample_images
 from sklearn.metrics import roc_auc_score
 
-from gateway.contract import Familiarity
 from gateway.intake.pixels import only_pixels
 from gateway.refusals import Refused
 from gateway.settings import Settings, load_settings
-from services.evaluation import fit
-from services.evaluation.heard import hear
+from services.evaluation import fit, stored_run
+from services.evaluation.heard import heard_in
 from services.evaluation.score import is_right
 
 QUESTIONS = (
@@ -48,6 +48,7 @@ COLUMNS = ("id", "images", "question", "answer", "alternatives")
 NONE = ("nobody can tell", "")
 RIGHT = {("ultrasound", 0): ("ultrasound", "us - ultrasound")}
 SURE = 0.8
+PARTS, RATES = ("image", "question", "grounding"), ("unfamiliar", f"wrong at {SURE}")
 SIDE = 384
 
 
@@ -115,31 +116,37 @@ def draw(folder: Path) -> None:
 
 def tell(runs: list[Path], settings: Settings, data: Path) -> None:
     """A line for each run; the first one's cases are those that are known."""
-    known: list[Familiarity] = []
-    heads = ("image", "question", "unfamiliar", "wrong at 0.8")
-    print(f"{'run':20} {'cases':>6}" + "".join(f"{head:>14}" for head in heads))
+    known: dict[str, list[float]] = {}
+    print(f"{'run':20} {'cases':>6}" + "".join(f"{head:>14}" for head in (*PARTS, *RATES)))
     for run in runs:
-        cases, _ = hear([run], data)
+        stored, outcomes = stored_run.load(run, data)
+        cases = [heard_in(stored.language, *each) for each in outcomes if each[1].was_answered]
         opinions = [fit.opinion_of(case, settings, settings.competence) for case in cases]
-        found = [opinion.familiarity for opinion in opinions]
-        told = [each for each in found if each and each.image is not None]
+        familiar = [opinion.familiarity for opinion in opinions if opinion.familiarity]
+        verdicts = [outcome.verdict for _, outcome in outcomes if outcome.verdict]
+        told = {
+            "image": [each.image for each in familiar if each.image is not None],
+            "question": [each.question for each in familiar if each.question is not None],
+            "grounding": [each.grounding for each in verdicts if each.grounding is not None],
+        }
+        known = known or told
+        unfamiliar = sum(each.unfamiliar for each in familiar if each.image is not None)
         wrong = sum(
             (o.confidence or 0) >= SURE and not is_right(o.winner.text, case.example)
             for o, case in zip(opinions, cases, strict=True)
         )
-        known = known or told
-        print(
-            f"{run.name:20} {len(cases):6}"
-            f"{_area(known, told, 'image'):>14}{_area(known, told, 'question'):>14}"
-            f"{sum(each.unfamiliar for each in told) / len(cases):14.1%}{wrong / len(cases):14.1%}"
-        )
+        areas = "".join(f"{_area(known[part], told[part]):>14}" for part in PARTS)
+        rates = "".join(f"{count / len(cases):14.1%}" for count in (unfamiliar, wrong))
+        print(f"{run.name:20} {len(cases):6}{areas}{rates}")
 
 
-def _area(known: list[Familiarity], others: list[Familiarity], part: str) -> str:
+def _area(known: list[float], others: list[float]) -> str:
     if known is others:
         return "known"
-    values = [getattr(each, part) for each in (*known, *others)]
-    return f"{roc_auc_score([1] * len(known) + [0] * len(others), values):.3f}"
+    if not known or not others:
+        return "not told"
+    right = [1] * len(known) + [0] * len(others)
+    return f"{roc_auc_score(right, [*known, *others]):.3f}"
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
-"""`make` says which Python fits, and takes torch's CPU wheel from where it can be reached."""
+"""`make` says which Python fits, takes torch from where it can be reached, and cleans up."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -7,6 +8,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+ROOMS = ("models", "services")
+PROGRAMS = (
+    "sh",
+    "mkdir",
+    "cp",
+    "grep",
+    "tail",
+    "sleep",
+    "du",
+    "cut",
+    "rm",
+    "rmdir",
+    "touch",
+    "find",
+)
 # A python that makes a .venv of itself, notes what pip is asked for, and installs nothing.
 FAKE = """#!/bin/sh
 case "$*" in
@@ -26,7 +42,7 @@ def checkout(tmp_path: Path) -> Path:
         shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "constraints", tmp_path / "constraints")
     (tmp_path / "bin").mkdir()
-    for program in ("sh", "mkdir", "cp", "grep", "tail", "sleep", "du", "cut", "rm", "touch"):
+    for program in PROGRAMS:
         found = shutil.which(program)
         assert found
         (tmp_path / "bin" / program).symlink_to(found)
@@ -38,11 +54,13 @@ def write_python(path: Path, version: str, fits: bool) -> None:
     path.chmod(0o755)
 
 
-def make(checkout: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+def make(
+    checkout: Path, *arguments: str, goal: str = "environment", **environ: str
+) -> subprocess.CompletedProcess[str]:
     program = shutil.which("make")
     assert program
     return subprocess.run(
-        [program, "environment", *arguments],
+        [program, goal, *arguments],
         cwd=checkout,
         env={"PATH": str(checkout / "bin"), "HOME": str(checkout)} | environ,
         capture_output=True,
@@ -96,3 +114,18 @@ def test_the_pythons_of_the_makefile_are_those_of_the_package() -> None:
 
     assert "(3, 11) <= sys.version_info[:2] < (3, 15)" in makefile
     assert 'requires-python = ">=3.11,<3.15"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_clean_leaves_nothing_of_the_cache(checkout: Path) -> None:
+    """Whatever the code keeps there, its folder goes too."""
+    sources = [path.read_text("utf-8") for room in ROOMS for path in (ROOT / room).rglob("*.py")]
+    kept = {name for text in sources for name in re.findall(r'cache_dir\(\) / "([\w.]+)"', text)}
+    assert {"logs", "served"} <= kept
+    cache = checkout / "cache"
+    for name in kept | {"base"}:
+        (cache / name).mkdir(parents=True)
+
+    done = make(checkout, goal="clean", CONSILIUM_CACHE=str(cache))
+
+    assert done.returncode == 0
+    assert not cache.exists()

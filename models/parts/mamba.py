@@ -10,6 +10,7 @@ weights reads images of any size. timm knows the networks by their names once th
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -132,10 +133,11 @@ class Direction(nn.Module):
         self.choose = nn.Linear(inner, 2 * state + heads)
         # Steps of 0.001 to 0.1 and decays of 1 to 16 at first, evenly in logarithms and as they
         # are: Gu and Dao 2023, section 3.6.
-        step = torch.logspace(-3, -1, heads)
+        step = np.geomspace(0.001, 0.1, heads)
+        steps = step + np.log(-np.expm1(-step))  # of which softplus gives step
         with torch.no_grad():
-            self.choose.bias[2 * state :] = step + (-(-step).expm1()).log()  # softplus gives step
-        self.rate = nn.Parameter(torch.linspace(1, 16, heads).log())
+            self.choose.bias[2 * state :] = torch.tensor(steps.tolist())
+        self.rate = nn.Parameter(torch.tensor(np.log(np.linspace(1, 16, heads)).tolist()))
         self.through = nn.Parameter(torch.ones(heads))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli.shared import GATEWAY_URL, Gateway, failures
+from services.cli.shared import GATEWAY_URL, Gateway, Key, Timeout, failures
 
 app = typer.Typer()
 
@@ -18,12 +18,8 @@ def mcp(
             min=1, max=65535, help="Serve streamable HTTP at http://127.0.0.1:PORT/mcp, not stdio."
         ),
     ] = None,
-    key: Annotated[
-        str | None, typer.Option(envvar="CONSILIUM_KEY", help="Better not on the command line.")
-    ] = None,
-    timeout: Annotated[
-        float, typer.Option(min=0.001, help="Seconds for the gateway to answer a case.")
-    ] = 120,
+    key: Key = None,
+    timeout: Timeout = 120,
     gateway: Gateway = GATEWAY_URL,
 ) -> None:
     """Let agents ask a running gateway, over the Model Context Protocol."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gateway.contract import Language, Modality, Style, Summarise
-from services.cli.shared import GATEWAY_URL, Gateway, console, failures, names_in
+from services.cli.shared import GATEWAY_URL, Gateway, Key, Timeout, console, failures, names_in
 
 if TYPE_CHECKING:
     from consilium.wire import Event
@@ -109,12 +109,8 @@ def ask(
     table: Annotated[
         bool, typer.Option("--table", help="Of many cases: in the place of JSON.")
     ] = False,
-    key: Annotated[
-        str | None, typer.Option(envvar="CONSILIUM_KEY", help="Better not on the command line.")
-    ] = None,
-    timeout: Annotated[
-        float, typer.Option(min=0.001, help="Seconds for the gateway to answer a case.")
-    ] = 120,
+    key: Key = None,
+    timeout: Timeout = 120,
     patience: Annotated[
         float,
         typer.Option(min=0, help="Seconds to wait where the gateway is away, busy or says so."),

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from gateway.contract import Language
-from services.cli.shared import GATEWAY_URL, Gateway, console, failures
+from services.cli.shared import GATEWAY_URL, Gateway, Key, Timeout, console, failures
 
 app = typer.Typer()
 
@@ -28,12 +28,8 @@ def explain(
         Language | None, typer.Option(help="en, es or zh, if it is not the question's own.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
-    key: Annotated[
-        str | None, typer.Option(envvar="CONSILIUM_KEY", help="Better not on the command line.")
-    ] = None,
-    timeout: Annotated[
-        float, typer.Option(min=0.001, help="Seconds for the gateway to answer a case.")
-    ] = 120,
+    key: Key = None,
+    timeout: Timeout = 120,
     gateway: Gateway = GATEWAY_URL,
 ) -> None:
     """Ask a running gateway again and again, each time without one region of the image."""

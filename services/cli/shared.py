@@ -29,6 +29,14 @@ GpuShare = Annotated[
     typer.Option("--gpu-share", min=0.01, max=1, help="Of a GPU, if not what panel.toml gives."),
 ]
 Gateway = Annotated[str, typer.Option("--gateway", help="The running gateway's URL.")]
+Key = Annotated[
+    str | None,
+    typer.Option("--key", envvar="CONSILIUM_KEY", help="Better not on the command line."),
+]
+Timeout = Annotated[
+    float,
+    typer.Option("--timeout", min=0.001, help="Seconds for the gateway to answer a case."),
+]
 DATA = typer.Option("--data", envvar="CONSILIUM_DATA", help="The folder of the data sets.")
 Data = Annotated[Path, DATA]
 OptionalData = Annotated[Path | None, DATA]

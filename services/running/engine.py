@@ -335,6 +335,23 @@ def own_arguments(seat: Seat, name: str) -> dict[str, Any]:
     return found
 
 
+def gpus_of(name: str, seat: Seat) -> int:
+    """How many a seat's engine spreads over, where GPUs serve it; a memory takes none.
+
+    Raises:
+        EngineError: its `engine` cannot be read.
+    """
+    if remembers(seat):
+        return 0
+    own, count = own_arguments(seat, name), 1
+    for key in ("tensor-parallel-size", "pipeline-parallel-size"):
+        try:
+            count *= number(own.get(key, 1))
+        except ValueError as error:
+            raise EngineError(f"panel.toml: {name}: engine: {key}: {error}") from error
+    return count
+
+
 def number(value: Any) -> int:
     """A whole number as vLLM's command line reads it: 4096, "4k" (4000), "4K" (4096), "25.6k".
 

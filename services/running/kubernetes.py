@@ -38,14 +38,12 @@ from services.running.containers import (
 )
 from services.running.engine import (
     SHARE_OF_GPU,
-    EngineError,
     Seat,
     adapters,
     every_seat,
+    gpus_of,
     local_seats,
-    number,
     own_arguments,
-    remembers,
 )
 
 HEADER = "# Written by `consilium kubernetes` from panel.toml; change that, and run it again.\n"
@@ -151,7 +149,7 @@ def _check(settings: Settings, seats: dict[str, Seat], gpus: int | None) -> None
             "panel.toml: feedback: its one SQLite file cannot be shared by gateways on several "
             "nodes; remove [feedback]."
         )
-    wanted = {name: _gpus(name, seat) for name, seat in seats.items()}
+    wanted = {name: gpus_of(name, seat) for name, seat in seats.items()}
     if gpus is not None and sum(wanted.values()) > gpus:
         raise KubernetesError(
             f"{', '.join(name for name, count in wanted.items() if count)} want "
@@ -172,19 +170,6 @@ def _is_loopback(host: str) -> bool:
     except ValueError:
         return host == "localhost"
     return address.is_loopback or address.is_unspecified
-
-
-def _gpus(name: str, seat: Seat) -> int:
-    """How many a seat's engine spreads over."""
-    if remembers(seat):
-        return 0
-    own, count = own_arguments(seat, name), 1
-    for key in ("tensor-parallel-size", "pipeline-parallel-size"):
-        try:
-            count *= number(own.get(key, 1))
-        except ValueError as error:
-            raise EngineError(f"panel.toml: {name}: engine: {key}: {error}") from error
-    return count
 
 
 def _config_map(name: str, files: dict[str, Path]) -> dict[str, Any]:
@@ -320,7 +305,7 @@ def _redis() -> list[dict[str, Any]]:
 
 
 def _engine(name: str, seat: Seat, panel: str, registry: str) -> list[dict[str, Any]]:
-    gpus = _gpus(name, seat)
+    gpus = gpus_of(name, seat)
     share = ["--gpu-share", f"{SHARE_OF_GPU:g}"] if gpus else []
     probe = _asks("/health", ENGINE_PORT)
     container = {

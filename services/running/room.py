@@ -2,14 +2,14 @@
 
 A scheduler would wait for it, and say nothing. An engine takes a processor and, where it is vLLM's
 CUDA build, a GPU: the share of one that its seat's `gpus` says, or as many whole ones as its
-`tensor-parallel-size`.
+engine spreads over.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gateway.settings import Settings
-from services.running.engine import engines, is_cpu_build, local_seats, own_arguments
+from services.running.engine import gpus_of, is_cpu_build, local_seats
 
 
 class ClusterError(Exception):
@@ -62,16 +62,15 @@ def needs(settings: Settings) -> dict[str, Need]:
         EngineError: a seat's `engine` cannot be read.
         ClusterError: one takes several GPUs, and a share of each.
     """
-    on_gpus = {} if is_cpu_build() else engines(settings)
-    found = {}
+    found, has_gpus = {}, not is_cpu_build()
     for name, seat in local_seats(settings).items():
-        gpus = int(own_arguments(seat, name).get("tensor-parallel-size", 1))
+        gpus = gpus_of(name, seat) if has_gpus else 0
         if gpus > 1 and seat.gpus < 1:
             raise ClusterError(
                 f"panel.toml: {name}: gpus: a server on {gpus} GPUs takes each of them whole; "
                 "remove gpus."
             )
-        found[name] = Need(gpus, seat.gpus) if name in on_gpus else Need()
+        found[name] = Need(gpus, seat.gpus)
     return found
 
 

@@ -35,5 +35,5 @@ def test_a_run_of_another_sort_is_told_from_the_known_one(stored, settings, data
     tell([stored, odd], settings.model_copy(update={"competence": learned}), data)
 
     known, told = (line.split() for line in capsys.readouterr().out.splitlines()[1:])
-    assert known[2:5] == ["known", "known", "0.0%"] and float(known[5].rstrip("%")) > 0
-    assert told[2:] == ["1.000", "0.500", "100.0%", "0.0%"]
+    assert known[2:6] == ["known"] * 3 + ["0.0%"] and float(known[6].rstrip("%")) > 0
+    assert told[2:] == ["1.000", "0.500", "not", "told", "100.0%", "0.0%"]

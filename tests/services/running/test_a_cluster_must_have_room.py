@@ -7,6 +7,7 @@ import pytest
 
 from gateway.settings import Settings, load_settings
 from services.running import room
+from services.running.engine import EngineError
 from services.running.room import ClusterError, Node, check_room
 
 
@@ -35,6 +36,7 @@ def panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Sett
         (["gpus = 0.4", "gpus = 0.6", "gpus = 0.6"], [(4, 2)]),
         (["replicas = [2, 4]"], [(3, 2)]),
         (["engine = { tensor-parallel-size = 2 }"], [(1, 0), (1, 2)]),
+        (["engine = { tensor_parallel_size = 2, pipeline-parallel-size = 2 }"], [(2, 4)]),
         (['url = "http://elsewhere:1"'], [(1, 0)]),
     ],
 )
@@ -51,7 +53,9 @@ def test_what_fits_is_placed(panel, seats, nodes) -> None:
         (["gpus = 0.6", "gpus = 0.6"], [(4, 1)], "w1 takes.*0.6 GPU of one node.*and 0.4 GPU"),
         (["replicas = 3"], [(4, 2)], "w0 takes.*lower gpus or replicas"),
         (["engine = { tensor-parallel-size = 2 }"], [(4, 1), (4, 1)], "1 CPU and 2 GPU of one"),
+        (["engine = { pipeline-parallel-size = 2 }"], [(4, 1), (4, 1)], "1 CPU and 2 GPU of one"),
         (["engine = { tensor-parallel-size = 2 }\ngpus = 0.5"], [(4, 2)], "w0: gpus: .*remove"),
+        (["engine = { pipeline-parallel-size = 2 }\ngpus = 0.5"], [(4, 2)], "w0: gpus: .*remove"),
         ([""], [(1, 1)], "the gateway takes 1 CPU of one node"),
         ([""], [], "there is no node"),
     ],
@@ -60,3 +64,10 @@ def test_what_does_not_fit_is_one_sentence(panel, seats, nodes, words) -> None:
     """Who it is, what is left, and how to mend it."""
     with pytest.raises(ClusterError, match=words):
         check_room(panel(*seats), [Node("n", cpus, [1.0] * gpus) for cpus, gpus in nodes], 1)
+
+
+def test_what_spreads_over_no_number_of_gpus_is_told(panel) -> None:
+    settings = panel('engine = { tensor-parallel-size = "all" }')
+
+    with pytest.raises(EngineError, match="w0: engine: tensor-parallel-size"):
+        check_room(settings, [Node("n", 4, [1.0])], 1)

@@ -86,6 +86,7 @@ class Panel:
             )
             for worker in settings.seats
         }
+        self._warnings = set[asyncio.Task[None]]()
         self._over_grey = OverGrey(settings, store, partial(self._ask_anew, left_s=None))
 
     def resting(self) -> dict[str, float]:
@@ -101,7 +102,9 @@ class Panel:
                     self.servers[worker.name].rest(url)
 
     def _warn(self, name: str, url: str) -> None:
-        self._warning = asyncio.create_task(self.store.warn(self._mark(name, url)))
+        warning = asyncio.create_task(self.store.warn(self._mark(name, url)))
+        self._warnings.add(warning)  # the loop itself would not keep it
+        warning.add_done_callback(self._warnings.discard)
 
     def _mark(self, name: str, url: str) -> str:
         return mark_of("server", [name, url], self.settings.secret_bytes)

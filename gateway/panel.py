@@ -397,8 +397,8 @@ def _outranked(case: Case, able: Sequence[WorkerSettings], settings: Settings) -
 def _nobody_can_take_it(case: Case, chosen: list[WorkerSettings], settings: Settings) -> str:
     if all(_why_not(worker, case, settings) == ONE_BY_ONE for worker in chosen):
         return (
-            "question: it is about several images together, or names one that was not sent, and "
-            "every worker sees one at a time. Ask about one image, or the same of each."
+            "question, choices: they are about several images together, or name one that was not "
+            "sent, and every worker sees one at a time. Ask about one image, or the same of each."
         )
     serves = "; ".join(
         f"{worker.name}: {', '.join(worker.languages)}, up to {settings.takes(worker)} image(s)"

@@ -185,6 +185,11 @@ class Stage(_Strict):
                 'method = "grpo" has no labels: leave out label_smoothing, word_dropout and '
                 "reconstruction"
             )
+        if self.grpo and self.checkpoint_activations:
+            raise ValueError(
+                'checkpoint_activations: method = "grpo" drops nothing out, and computes no layer '
+                "twice; leave it out"
+            )
         if self.language == "prefix" and self.checkpoint_activations:
             raise ValueError(
                 "checkpoint_activations: a prefix is lost where layers are computed twice; leave "

@@ -29,12 +29,13 @@ def f1(
 
 
 def _f1_and_recall(answer: str, reference: str) -> tuple[float, float]:
-    said, wanted = Counter(_words(answer)), Counter(_words(reference))
+    said, wanted = Counter(words_of(answer)), Counter(words_of(reference))
     shared = (said & wanted).total()
     if not shared:
         return 0.0, 0.0
     return 2 * shared / (said.total() + wanted.total()), shared / wanted.total()
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
+    """In small letters."""
     return _WORD.findall(text.lower())

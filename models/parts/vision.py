@@ -197,8 +197,8 @@ def _load_by_name(net: nn.Module, folder: Path) -> None:
     Raises:
         assets.AssetError: the folder holds no tower's weights, or another's.
     """
-    (file,) = assets.weight_files(folder)
-    theirs, ours = load_file(file), net.state_dict()
+    theirs = {k: v for file in assets.weight_files(folder) for k, v in load_file(file).items()}
+    ours = net.state_dict()
     if {k: v.shape for k, v in theirs.items()} != {k: v.shape for k, v in ours.items()}:
         raise assets.AssetError(
             f"{folder} does not hold the weights of this tower at this image_size: take those that "

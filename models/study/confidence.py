@@ -16,6 +16,7 @@ import torch
 from models.metrics import calibration_error
 from models.metrics.exact_match import matches
 from models.metrics.score import Score, mean
+from models.metrics.token_overlap import words_of
 from models.parts.packing import collate
 from models.parts.words import says_whole
 from models.training import checkpoints
@@ -63,7 +64,7 @@ def spoken(run: StageRun) -> Spoken:
         said = [model.tokenizer.decode([token]) for token in likeliest.indices.tolist()]
         sure += likeliest.values.tolist()
         right += [matches(*pair) for pair in zip(said, (q.answer for q in questions), strict=True)]
-        words += [len(each.split()) for each in said]
+        words += [len(words_of(each)) for each in said]
         images += [question.images for question in questions]
     return Spoken(
         mean(right, images), mean(sure, images),

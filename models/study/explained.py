@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from models.assets import AssetError
 from models.data import slake
 from models.data.datasets import one_spelling
-from models.data.example import Example
+from models.data.example import DataError, Example
 from models.data.pixels import open_rgb
 from models.data.slake_captions import boxes, original_side
 from models.exported import ZOO
@@ -23,7 +24,7 @@ from models.files import append_line
 from models.metrics.score import mean
 from models.parts.packing import collate
 from models.parts.vlm import Vlm, build_model
-from models.recipe import load_recipe
+from models.recipe import RecipeError, load_recipe
 from models.study import masked, tokens
 from models.study.regions import (
     Ask,
@@ -36,10 +37,10 @@ from models.study.regions import (
     points_into,
     without_each,
 )
-from models.study.tokens import picture
+from models.study.tokens import TokensError, picture
 from models.study.tokens import shown as squeezed
 from models.training.losses import answer_logits, cast
-from models.training.tuning import load_trained
+from models.training.tuning import TuningError, load_trained
 
 SIDE = 8  # cells of an image's side
 BATCH = 32
@@ -123,7 +124,11 @@ def scored(
     model: Vlm, prompt: str, data: Path, ways: dict[str, Hide], few: int, out: Path
 ) -> dict[str, list[dict[str, float]]]:
     """Lines for each way, of the first questions whose reference the worker gives: those in
-    `out`/explained.jsonl, too."""
+    `out`/explained.jsonl, too.
+
+    Raises:
+        DataError: the questions cannot be read, or the worker gives none of their references.
+    """
     found: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
     for example, named in asked_about(data, "validate"):
         image, ask = open_rgb(example.images[0]), belief(model, prompt, example)
@@ -145,6 +150,8 @@ def scored(
             append_line(out / "explained.jsonl", {"id": example.id, "by": name, **line})
         if len(found[name]) == few:
             break
+    if not any(found.values()):
+        raise DataError("The worker is sure of none of the questions' references: take another.")
     return found
 
 
@@ -178,4 +185,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (AssetError, DataError, RecipeError, TokensError, TuningError) as error:
+        raise SystemExit(str(error)) from None

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.data.example import DataError
 from models.data.slake_captions import boxes
 from models.data.slake_facts import FINDINGS
 from models.files import write_whole
@@ -212,7 +214,7 @@ def load(folder: Path, autoencoder: Autoencoder) -> MaskedTransformer:
     """What this module trained for the tokens that lie in the same folder.
 
     Raises:
-        TokensError: it is not there, or of another codebook.
+        TokensError: it is not there, broken, or of another codebook.
     """
     sizes = autoencoder.sizes
     model = MaskedTransformer(sizes.codes, sizes.grid**2)
@@ -223,10 +225,10 @@ def load(folder: Path, autoencoder: Autoencoder) -> MaskedTransformer:
             f"{folder} has tokens but nothing that imagines them: python -m models.study.masked "
             f"--tokens {folder} trains it."
         ) from error
-    except RuntimeError as error:
+    except (RuntimeError, SafetensorError) as error:
         raise TokensError(
-            f"{folder}: masked.safetensors is of another codebook than tokens.safetensors: train "
-            "it anew."
+            f"{folder}: masked.safetensors is broken, or of another codebook than "
+            "tokens.safetensors: train it anew."
         ) from error
     return model.eval()
 
@@ -269,4 +271,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (DataError, TokensError) as error:
+        raise SystemExit(str(error)) from None

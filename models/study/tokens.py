@@ -16,11 +16,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from models.data import slake, vqa_med_2019
+from models.data.example import DataError
 from models.data.pixels import open_rgb
 from models.files import write_whole
 from models.tensors import save_whole
@@ -248,7 +250,8 @@ def load(folder: Path) -> Autoencoder:
     """What `save` wrote.
 
     Raises:
-        TokensError: nothing of the kind lies there, or its weights have other sizes than it says.
+        TokensError: nothing of the kind lies there, it is broken, or its weights have other sizes
+            than it says.
     """
     try:
         told = json.loads((folder / "tokens.json").read_text())
@@ -259,10 +262,10 @@ def load(folder: Path) -> Autoencoder:
             f"{folder} holds no image tokens: python -m models.study.tokens --out {folder} "
             "makes them."
         ) from error
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise TokensError(
-            f"{folder}: tokens.safetensors has another codebook or other sizes than tokens.json "
-            "says: train them anew."
+            f"{folder}: one of tokens.json and tokens.safetensors is broken, or they tell of "
+            "another codebook or other sizes: train them anew."
         ) from error
     return model.eval()
 
@@ -296,4 +299,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except DataError as error:
+        raise SystemExit(str(error)) from None

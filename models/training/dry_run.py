@@ -117,11 +117,14 @@ def _plan(model: Vlm, stage: Stage, language: Any, recipe: Recipe) -> StagePlan:
     }
     parts["reconstructor"] = objective.reconstructor
     trains = {name: _count(part, trained=True) for name, part in parts.items()}
+    # In float32 beside what trains: its average, and what reward holds it near to.
+    copies = 4 * sum(trains.values()) * (bool(stage.average) + bool(stage.grpo))
     return StagePlan(
         name=stage.name,
         trains={name: count for name, count in trains.items() if count},
         frozen={name: _count(part, trained=False) for name, part in parts.items()},
         weights=sum(p.numel() * p.element_size() for p in objective.parameters())
+        + copies
         - (_saved_by_four_bits(model) if recipe.language.four_bit else 0),
         gradients_and_optimiser=sum(trains.values()) * ADAM_BYTES[stage.optimiser],
         activations=_activations(model, stage, language, recipe.max_images),

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 from models.data.datasets import called, load, one_spelling
 from models.data.example import DataError, Example
@@ -15,6 +16,7 @@ from models.files import write_whole
 from models.recipe import MemoryRecipe, Recipe, Source
 
 NEAR_DUPLICATES = "near_duplicates.json"
+FREE_TEXT = 30  # characters; where most answers are longer, hardly any is ever met word for word
 
 
 def check_data(recipe: Recipe, data: Path, run: Path) -> int:
@@ -22,11 +24,15 @@ def check_data(recipe: Recipe, data: Path, run: Path) -> int:
     `run/near_duplicates.json`, by their paths from `data`; returns how many those are.
 
     Raises:
-        DataError: an image is on both sides, or a case has more images than the recipe takes.
+        DataError: an image is on both sides, a case has more images than the recipe takes, or
+            free text would be learned by reward.
     """
     held_out = examples_of(recipe.held_out, data, recipe.fold, held_out=True)
     learned = learned_by(recipe, data)
     _refuse_too_many_images(recipe, [*learned, *held_out])
+    for stage in recipe.stage:
+        if stage.grpo:
+            refuse_free_text(examples_to_learn(stage.data, recipe, data))
     refuse_shared_images(learned, held_out)
     alike = near_duplicates_between(learned, held_out)
     named = [(os.path.relpath(a, data), os.path.relpath(b, data), bits) for a, b, bits in alike]
@@ -43,6 +49,20 @@ def _refuse_too_many_images(recipe: Recipe, examples: Sequence[Example]) -> None
             f"{recipe.max_images}: set max_images = {len(most.images)} in the recipe, and in the "
             "worker's seat."
         )
+
+
+def refuse_free_text(examples: Sequence[Example]) -> None:
+    """Raises DataError where most references of a set are too long to be met word for word."""
+    lengths: dict[str, list[int]] = defaultdict(list)
+    for example in examples:
+        lengths[example.id.partition("/")[0]].append(len(example.answer))
+    for name, each in lengths.items():
+        if median(each) > FREE_TEXT:
+            raise DataError(
+                f'method = "grpo" rewards an answer that is the reference, and most of the '
+                f"{len(each)} references of {name} are free text of more than {FREE_TEXT} "
+                'characters: take short answers, or method = "supervised".'
+            )
 
 
 def learned_by(recipe: Recipe | MemoryRecipe, data: Path) -> list[Example]:

@@ -10,22 +10,27 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from statistics import median
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from models.data.example import DataError, Example
+import models.cpu_torch  # noqa: F401  before transformers, which imports torchvision
+
+# isort: split
+from transformers import GenerationConfig
+
+from models.data.example import Example
 from models.metrics.exact_match import matches
+from models.metrics.token_overlap import words_of
 from models.parts.packing import IMAGE, Batch, Row, collate
 from models.parts.vlm import Vlm
 from models.parts.words import says_whole
 from models.recipe import Grpo
 from models.training.losses import answer_logits, cast
+from models.training.tuning import soft_prompt
 
 BREVITY = 0.1  # reward beside 1 for being right: enough to choose among answers that are
-FREE_TEXT = 30  # characters; where most answers are longer, hardly any is ever met word for word
 EVEN = 1e-4  # added to a group's deviation, as others do
 
 
@@ -33,8 +38,8 @@ def reward(answer: str, ended: bool, example: Example) -> float:
     """1 for the reference or one that is as right, and a little more for an answer that came to its
     end and is in no more words than those."""
     right = (example.answer, *example.alternatives)
-    longest = max(len(each.split()) for each in right)
-    brief = ended and len(answer.split()) <= longest
+    longest = max(len(words_of(each)) for each in right)
+    brief = ended and len(words_of(answer)) <= longest
     return float(any(matches(answer, each) for each in right)) + BREVITY * brief
 
 
@@ -112,19 +117,18 @@ class Policy:
     be less likely the moment after it was given.
 
     Raises:
-        DataError: the references are free text.
-        ValueError: answers cannot be sampled from such a connector.
+        ValueError: answers cannot be sampled from such a model.
     """
 
-    def __init__(
-        self, model: Vlm, settings: Grpo, prompt: str, rows: Sequence[Row], trained: list[Tensor]
-    ):
-        if model.before_layers or model.fuses:
+    def __init__(self, model: Vlm, settings: Grpo, prompt: str, trained: list[Tensor]):
+        if model.before_layers or model.fuses or soft_prompt(model.language):
             raise ValueError(
-                "no answers can be sampled from a connector that reaches into the language model "
-                "or reads the question: take another"
+                "no answers can be sampled behind a soft prompt, or from a connector that reaches "
+                "into the language model or reads the question: take another"
             )
-        require_verifiable([question for row in rows for question in row.questions])
+        # Its publisher's, such as a penalty for what was said before, would draw from other odds
+        # than those that are weighed.
+        model.language.generation_config = GenerationConfig()
         self.model, self.settings, self.prompt = model, settings, prompt
         self.trained = trained
         self.began = [weight.detach().clone() for weight in trained]
@@ -164,7 +168,7 @@ class Policy:
         now = self._log_probabilities(drawn.batch, drawn.features)
         gain = surrogate(now, drawn.sampled, drawn.advantages, self.settings.clip)
         apart = divergence(now, drawn.reference)
-        tally.divergence += (drawn.weights * apart).sum().item()
+        tally.divergence += (drawn.weights * apart).sum().item() / self.settings.updates
         return -(drawn.weights * (gain - self.settings.kl * apart)).sum()
 
     @torch.no_grad()
@@ -218,7 +222,7 @@ class Policy:
             ]
         )
         tally.rewards += rewards.flatten().tolist()
-        tally.words += sum(len(text.split()) for group in texts for text in group)
+        tally.words += sum(len(words_of(text)) for group in texts for text in group)
         tally.right += int((rewards >= 1).sum())
         tally.groups += len(rewards)
         tally.told += int((rewards != rewards[:, :1]).any(-1).sum())
@@ -257,14 +261,3 @@ class Policy:
     def _set(self, values: Sequence[Tensor]) -> None:
         for weight, value in zip(self.trained, values, strict=True):
             weight.copy_(value)
-
-
-def require_verifiable(questions: Sequence[Example]) -> None:
-    """Raises DataError where most references are too long to be met word for word."""
-    if median(len(question.answer) for question in questions) > FREE_TEXT:
-        raise DataError(
-            f'method = "grpo" rewards an answer that is the reference, and most of these '
-            f"{len(questions)} references are free text of more than {FREE_TEXT} characters, such "
-            f"as those of {questions[0].id.partition('/')[0]}: take short answers, or method = "
-            '"supervised".'
-        )

@@ -99,7 +99,9 @@ def smaller(stage: Stage) -> str:
     if stage.accumulate < stage.rows_per_step:
         parts = min(2 * stage.accumulate, stage.rows_per_step)
         return f"accumulate = {parts} instead of {stage.accumulate} (the same step, in more parts)"
-    if not stage.checkpoint_activations and stage.language != "prefix":
+    if stage.grpo and stage.grpo.group > 2:
+        return f"grpo.group = {max(2, stage.grpo.group // 2)}"
+    if not (stage.checkpoint_activations or stage.grpo) and stage.language != "prefix":
         return "checkpoint_activations = true (a third slower)"
     if stage.language == "full" and stage.optimiser == "adamw":
         return 'optimiser = "adamw_8bit" (6 bytes less for each weight that trains)'
@@ -234,7 +236,7 @@ class StageRun:
                 "accelerate launch."
             )
         try:
-            return Policy(self.model, self.stage.grpo, self.recipe.prompt, self.rows, trained)
+            return Policy(self.model, self.stage.grpo, self.recipe.prompt, trained)
         except ValueError as error:
             raise TrainingError(f"stage {self.stage.name}: {error}.") from error
 

@@ -40,7 +40,7 @@ class MaskedPixels(nn.Module):
                 "transformer or a vision Mamba, and an image_size of an even number of patches"
             )
         self.tower = tower
-        self.patch = tower.config.image_size // tower.side
+        (self.patch, _) = tower.net.patch_embed.patch_size
         self.token = nn.Parameter(torch.zeros(tower.dim))
         self.pixels = nn.Linear(tower.dim, 3 * self.patch**2)
 

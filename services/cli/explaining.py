@@ -33,6 +33,7 @@ def explain(
     gateway: Gateway = GATEWAY_URL,
 ) -> None:
     """Ask a running gateway again and again, each time without one region of the image."""
+    from PIL import Image
     from rich.table import Table
 
     from consilium import Client
@@ -44,6 +45,10 @@ def explain(
         raise typer.BadParameter(
             "an answer to several images is not explained: give one", param_hint="IMAGES"
         )
+    if out and Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
+        raise typer.BadParameter("name a picture, such as explained.png", param_hint="--out")
+    if out and not out.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {out.parent}", param_hint="--out")
     fields = {"language": language, "options": {"summarise": "never"}}
     with failures(DataError, ExplainError), Client(gateway, key, timeout_s=timeout) as client:
         found = find(client, images[0], question, side, fields)

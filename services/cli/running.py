@@ -138,10 +138,10 @@ def plan(
     with failures(PlanError, EvaluationError):
         if gpus is None and rate is None:
             raise PlanError("Say --gpus 1x80 for what fits, or --rate 20 --run RUN for how long.")
-        if rate is not None and run is None:
+        if (rate is None) != (run is None):
             raise PlanError(
-                "--rate needs --run RUN, a folder that consilium evaluate filled: how long each "
-                "worker takes is known from there."
+                "--rate and --run RUN go together: how long each worker takes is known from RUN, "
+                "a folder that consilium evaluate filled."
             )
         settings = settings_of(panel, {}, with_competence=False)
         if gpus is not None:

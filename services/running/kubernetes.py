@@ -51,6 +51,7 @@ NAMESPACE = "consilium"
 REDIS_USER = "999"  # of its image
 REDIS_PORT = 6379
 CONFIG_MAP_BYTES = 2**20  # the most that one holds
+REGISTRY = re.compile(r"([\w.-]+(:\d+)?(/[a-z0-9._-]+)*/?)?", re.ASCII)
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1123
 GATEWAYS = (2, 4)  # at least, at most
 START_S = 15 * 60  # an engine fetches, merges and compiles before it answers
@@ -81,6 +82,11 @@ def manifests(
     Raises:
         KubernetesError, EngineError: there is something in the panel that a cluster cannot run.
     """
+    if not REGISTRY.fullmatch(registry):
+        raise KubernetesError(
+            f"--registry {registry}: images are named by a host and a path in small letters, "
+            "such as registry.example/ward."
+        )
     seats = local_seats(settings)
     _check(settings, seats, gpus)
     panel = _config_map("panel", {"panel.toml": settings.file})

@@ -1,12 +1,14 @@
 """A vision Mamba: its scan is the recurrence, both ends of an image see each other, and it is
 trained from scratch by what is hidden from it."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from safetensors.torch import save_file
 from torch import Tensor
 
 from models.assets import AssetError
@@ -135,6 +137,11 @@ def test_it_learns_from_images_alone_and_is_found_again(
     again, pixels = Tower(TowerConfig(NAME, str(tmp_path / "kept"), 64)), torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(again(pixels), tower(pixels))
+    index = {"weight_map": {"norm.weight": "one.safetensors", "norm.bias": "two.safetensors"}}
+    for name, file in index["weight_map"].items():  # as a model in several files
+        save_file({name: torch.ones(192)}, tmp_path / "kept" / file)
+    (tmp_path / "kept/model.safetensors").unlink()
+    (tmp_path / "kept/model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(AssetError, match="does not hold the weights of this tower"):
         Tower(TowerConfig("vit_tiny_patch16_224", str(tmp_path / "kept"), 64))
 

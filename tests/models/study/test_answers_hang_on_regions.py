@@ -1,11 +1,16 @@
 """Which regions an answer hangs on: an answer that hangs on one bright corner, by hand."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from models.data.example import DataError
+from models.parts.vlm import Vlm
+from models.study import explained
 from models.study.regions import (
     CURVE,
     Hidden,
@@ -66,3 +71,12 @@ def test_what_is_blurred_changes_and_the_rest_does_not(image: Image.Image) -> No
     assert changed[:20, 20:].any()
     changed[:20, 20:] = False
     assert not changed.any()
+
+
+def test_a_worker_that_gives_no_reference_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(explained, "asked_about", lambda *_: [])
+
+    with pytest.raises(DataError, match="sure of none of the questions' references: take another"):
+        explained.scored(cast(Vlm, None), "", tmp_path, {"blurred": blurred}, 1, tmp_path)

@@ -170,6 +170,20 @@ def test_tokens_are_read_as_they_were_written_or_refused(
     (tmp_path / "tokens.json").write_text(told)
     with pytest.raises(TokensError, match="another codebook or other sizes"):
         tokens.load(tmp_path)
+    (tmp_path / "masked.safetensors").write_bytes(b"")
+    with pytest.raises(TokensError, match="is broken, or of another codebook"):
+        masked.load(tmp_path, autoencoder)
+
+
+@pytest.mark.parametrize("broken", ["{", "[]", "{}", '{"sizes": {"colour": 3}}'])
+def test_a_broken_description_of_tokens_is_told(
+    autoencoder: Autoencoder, tmp_path: Path, broken: str
+) -> None:
+    tokens.save(autoencoder, {}, tmp_path)
+    (tmp_path / "tokens.json").write_text(broken)
+
+    with pytest.raises(TokensError, match=r"tokens\.json and .* is broken"):
+        tokens.load(tmp_path)
 
 
 def test_a_schedule_opens_all_and_closes_all() -> None:

@@ -12,19 +12,21 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from models.data.example import DataError, Example
-from models.recipe import Recipe
+from models.recipe import Grpo, Recipe
+from models.training import tuning
 from models.training.checkpoints import claim
+from models.training.dry_run import plan
+from models.training.examples import refuse_free_text
 from models.training.grpo import (
     BREVITY,
     Policy,
     RewardTally,
     advantages,
     divergence,
-    require_verifiable,
     reward,
     surrogate,
 )
-from models.training.loop import StageRun, train
+from models.training.loop import StageRun, TrainingError, smaller, train
 
 RecipeMaker = Callable[..., Recipe]
 BY_REWARD = {
@@ -54,6 +56,13 @@ def test_an_answer_is_worth_being_right_and_a_little_more_for_being_brief(
     answer: str, ended: bool, worth: float
 ) -> None:
     assert reward(answer, ended, LEFT_LUNG) == worth
+
+
+def test_a_chinese_answer_is_as_long_as_its_characters() -> None:
+    lung = replace(LEFT_LUNG, answer="左肺", language="zh", alternatives=())
+
+    assert reward("左肺。", True, lung) == 1 + BREVITY
+    assert reward("左肺有一个结节", True, lung) == 0
 
 
 def test_an_advantage_is_counted_in_its_groups_deviations() -> None:
@@ -168,12 +177,78 @@ def test_a_stage_by_reward_resumes_like_an_unbroken_one(
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
-def test_a_reward_on_free_text_is_refused() -> None:
-    long = replace(LEFT_LUNG, answer="The left lung shows a consolidation in its lower lobe")
+def test_answers_are_drawn_by_the_models_own_odds(stage_run: StageRun) -> None:
+    """A hub's generation_config may forbid tokens, or make rarer what was said before; what is
+    weighed knows of neither."""
+    language, rows = stage_run.model.language, stage_run.rows[:1]
+    language.generation_config.suppress_tokens = list(range(1, language.config.vocab_size))
+    policy = Policy(stage_run.model, policy_of(stage_run).settings, "{question}", [])
 
-    require_verifiable([LEFT_LUNG, LEFT_LUNG, long])
-    with pytest.raises(DataError, match=r"free text .*, such as those of 1: take short answers"):
-        require_verifiable([LEFT_LUNG, long, long])
+    drawn = policy.draw(rows, stage_run.seen(rows, training=True), RewardTally())
+
+    assert drawn.batch.labels.unique().numel() > 3  # more than that one, the end and no label
+
+
+def test_a_divergence_is_a_steps_however_often_that_moves_the_weights(stage_run: StageRun) -> None:
+    policy, tally, rows = policy_of(stage_run), RewardTally(), stage_run.rows[:1]
+    drawn = policy.draw(rows, stage_run.seen(rows, training=True), tally)
+    drawn = replace(drawn, reference=drawn.sampled + 1)
+    policy.settings = policy.settings.model_copy(update={"updates": 2})
+
+    with torch.no_grad():
+        policy.loss(drawn, tally), policy.loss(drawn, tally)
+
+    assert tally.divergence / tally.groups == pytest.approx(math.e - 2, rel=1e-3)
+
+
+def test_behind_a_soft_prompt_no_answer_is_sampled(
+    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
+) -> None:
+    more = [BY_REWARD | {"language": "frozen", "lora": None}]
+    recipe = tiny_recipe(more=more, language="prompt", lora=None)
+    run, (first, second) = claim(tmp_path / "run", recipe), recipe.stage
+    parent = StageRun(recipe, first, run, drawn_slake, None)
+    tuning.save_trained(parent.model, tmp_path)
+
+    with pytest.raises(TrainingError, match=r"stage reward: .* behind a soft prompt"):
+        StageRun(recipe, second, run, drawn_slake, tmp_path)
+
+
+def test_a_reward_on_free_text_is_refused_for_each_set() -> None:
+    """Short answers of another set make long ones no likelier to be met."""
+    short = replace(LEFT_LUNG, id="short/1")
+    long = replace(short, answer="The left lung shows a consolidation in its lower lobe")
+
+    refuse_free_text([short, short, long])
+    with pytest.raises(DataError, match="the 1 references of long are free text"):
+        refuse_free_text([short, short, replace(long, id="long/1")])
+
+
+def test_a_reward_on_free_text_is_refused_before_anything_is_trained(
+    recipe: Recipe, drawn_slake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.training.examples.FREE_TEXT", 0)
+
+    with pytest.raises(DataError, match="references of slake are free text"):
+        train(recipe, drawn_slake, tmp_path)
+
+    assert not (tmp_path / recipe.name / "vqa").exists()
+
+
+@pytest.mark.parametrize(("group", "mend"), [(5, "grpo.group = 2"), (2, "questions_per_row = 8")])
+def test_smaller_groups_take_less_memory(recipe: Recipe, group: int, mend: str) -> None:
+    changes = {"grpo": Grpo(group=group), "rows_per_step": 1}
+
+    assert smaller(recipe.stage[1].model_copy(update=changes)) == mend
+
+
+def test_a_dry_run_counts_what_reward_holds_a_worker_near_to(tiny_recipe: RecipeMaker) -> None:
+    """And the average of the weights: each lies beside them in float32."""
+    by_labels = BY_REWARD | {"method": "supervised", "grpo": None}
+    _, plain = plan(tiny_recipe(more=[by_labels]))
+    _, planned = plan(tiny_recipe(more=[BY_REWARD | {"average": 0.9}]))
+
+    assert planned.weights - plain.weights == 2 * 4 * sum(plain.trains.values())
 
 
 @pytest.mark.parametrize(
@@ -185,8 +260,9 @@ def test_a_reward_on_free_text_is_refused() -> None:
         ({"augment": True}, "samples from cached features"),
         ({"reconstruction": 0.1}, "has no labels"),
         ({"grpo": {"group": 1}}, "greater than or equal to 2"),
+        ({"checkpoint_activations": True}, "computes no layer twice; leave it out"),
     ],
-    ids=["no parent", "no method", "no table", "augmented", "a label", "a group of one"],
+    ids=["no parent", "no method", "no table", "augmented", "a label", "a group of one", "twice"],
 )
 def test_a_stage_that_cannot_learn_by_reward_is_refused(
     changes: dict[str, Any], complaint: str, tiny_recipe: RecipeMaker

@@ -67,6 +67,22 @@ def test_several_images_are_not_explained(fake, consilium, scan):
     assert "give one" in done.err
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("out", "name a picture"), ("out.psd", "name a picture"), ("no/out.png", "no folder")],
+)
+def test_what_cannot_be_written_is_told_before_anything_is_asked(
+    fake, consilium, scan, tmp_path, name, says
+):
+    gateway = fake()
+
+    done = consilium("explain", scan, "-q", "Is it?", "--out", tmp_path / name,
+                     "--gateway", gateway.url)  # fmt: skip
+
+    assert done.status == 2 and says in done.err
+    assert not gateway.requests
+
+
 def test_where_there_is_no_answer_there_is_nothing_to_explain(fake, consilium, scan):
     gateway = fake()
     gateway.verdict_of = lambda request: VERDICT.model_copy(update={"answer": None})

@@ -250,7 +250,7 @@ class Desk:
 
     def _whereabouts(self, verb: str) -> list[str]:
         """The pages speak of a gateway at its usual place, and of the panel that it serves."""
-        if verb in ("ask", "evaluate"):
+        if verb in ("ask", "evaluate", "explain"):
             return ["--gateway", self.url]
         return ["--panel", str(self.panel)] if verb in ("calibrate", "replay") else []
 

@@ -254,6 +254,12 @@ def test_what_no_cluster_can_run_is_told(
     assert "word@" not in str(told.value) and "\n" not in str(told.value)
 
 
+@pytest.mark.parametrize("registry", ["https://registry.example", "registry.example/Ward", "a b"])
+def test_a_registry_that_no_node_pulls_from_is_told(settings: Settings, registry: str) -> None:
+    with pytest.raises(KubernetesError, match=f"--registry {registry}: images are named by"):
+        manifests(settings, registry)
+
+
 def test_seats_that_would_share_a_gpu_are_told(settings: Settings) -> None:
     with pytest.raises(KubernetesError, match=r"chooser, summariser want 5 GPUs and there are 4"):
         manifests(settings, gpus=4)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.settings import Settings, load_settings
+from services.cli.running import plan as plan_command
 from services.running.check import check
 from services.running.engine import gpu_shares
 from services.running.plan import (
@@ -233,3 +234,14 @@ def test_the_command_tells_by_its_exit_status(gpus: str, status: int) -> None:
     assert done.returncode == status
     lines = (done.stderr if status else done.stdout).splitlines()
     assert len(lines) == (1 if status else 5 + int(gpus[0]))
+
+
+@pytest.mark.parametrize(("gpus", "rate", "run"), [(None, 3.0, None), ("1x80", None, ROOT)])
+def test_a_rate_and_the_run_that_tells_of_it_go_together(
+    gpus: str | None, rate: float | None, run: Path | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        plan_command(gpus, rate, run, panel=ROOT / "panel.gpu.toml")
+
+    said = capsys.readouterr()
+    assert said.err.startswith("consilium: --rate and --run RUN go together") and not said.out

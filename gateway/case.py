@@ -46,3 +46,4 @@ class Case:
     options: Options
     modality: Modality | None = None
     tenant: str = "public"
+    others: tuple[str, ...] = ()  # what the other workers said, for a second round

@@ -67,9 +67,9 @@ class OverGrey:
         their workers say over grey is not known yet. It is asked for now, for at most `left_s`,
         where the case wants to wait, and those who do not say it do not count; else later.
         """
-        over_grey = replace(
-            case, images=(GREY,) * len(case.images), modality=None, options=Options()
-        )
+        # As they were shown, of which slice they are: a question may name one.
+        images = tuple(replace(GREY, shown=image.shown) for image in case.images)
+        over_grey = replace(case, images=images, modality=None, options=Options())
         said = {a.worker: a for a in answers if a.round == 1 and a.text is not None}
         seats = [worker for worker in self._settings.workers if worker.name in said]
         found = await asyncio.gather(*(self._known(worker, over_grey) for worker in seats))

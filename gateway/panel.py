@@ -37,9 +37,9 @@ from gateway.watch.metrics import Metrics
 from gateway.watch.tracing import span
 
 OTHERS_SAID: dict[Language, str] = {
-    "en": "{question} Other readers said: {others}.",
-    "es": "{question} Otros lectores dijeron: {others}.",
-    "zh": "{question} 其他医生的回答：{others}。",
+    "en": " Other readers said: {others}.",
+    "es": " Otros lectores dijeron: {others}.",
+    "zh": " 其他医生的回答：{others}。",
 }
 MAX_ANSWER_TOKENS = 128  # some sentences: an answer that is cut short is none
 TOP_LOGPROBS = 10
@@ -86,6 +86,7 @@ class Panel:
             )
             for worker in settings.seats
         }
+        self._warnings = set[asyncio.Task[None]]()
         self._over_grey = OverGrey(settings, store, partial(self._ask_anew, left_s=None))
 
     def resting(self) -> dict[str, float]:
@@ -101,7 +102,9 @@ class Panel:
                     self.servers[worker.name].rest(url)
 
     def _warn(self, name: str, url: str) -> None:
-        self._warning = asyncio.create_task(self.store.warn(self._mark(name, url)))
+        warning = asyncio.create_task(self.store.warn(self._mark(name, url)))
+        self._warnings.add(warning)  # the loop itself would not keep it
+        warning.add_done_callback(self._warnings.discard)
 
     def _mark(self, name: str, url: str) -> str:
         return mark_of("server", [name, url], self.settings.secret_bytes)
@@ -205,7 +208,7 @@ class Panel:
 
         async def ask_again(own: Answer) -> Answer:
             others = in_case_order(case, [a.text or "" for a in said if a is not own])
-            discussed = replace(case, question=_with_others(case, others))
+            discussed = replace(case, others=tuple(others))
             answer = await self._ask(seats[own.worker], discussed, left_s)
             answer = answer.model_copy(update={"round": 2})
             tell(answer)
@@ -380,7 +383,7 @@ def _outranked(case: Case, able: Sequence[WorkerSettings], settings: Settings) -
     competence, k = settings.competence, settings.panel.k
     if competence is None or k == "all":
         return {}
-    cell = Cell.of(case)
+    cell = Cell.of(in_its_own_words(case))
     routed = [worker for worker in able if worker.name != settings.panel.generalist]
     accuracy = {w.name: competence.skill(w.name, cell).accuracy for w in routed}
     ranked = sorted(accuracy, key=lambda name: -accuracy[name])
@@ -391,17 +394,11 @@ def _outranked(case: Case, able: Sequence[WorkerSettings], settings: Settings) -
     }
 
 
-def _with_others(case: Case, others: Sequence[str]) -> str:
-    return OTHERS_SAID[case.language].format(
-        question=case.question, others="; ".join(" ".join(text.split()) for text in others)
-    )
-
-
 def _nobody_can_take_it(case: Case, chosen: list[WorkerSettings], settings: Settings) -> str:
     if all(_why_not(worker, case, settings) == ONE_BY_ONE for worker in chosen):
         return (
-            "question: it is about several images together, or names one that was not sent, and "
-            "every worker sees one at a time. Ask about one image, or the same of each."
+            "question, choices: they are about several images together, or name one that was not "
+            "sent, and every worker sees one at a time. Ask about one image, or the same of each."
         )
     serves = "; ".join(
         f"{worker.name}: {', '.join(worker.languages)}, up to {settings.takes(worker)} image(s)"
@@ -411,7 +408,9 @@ def _nobody_can_take_it(case: Case, chosen: list[WorkerSettings], settings: Sett
 
 
 def _question(case: Case) -> str:
-    return f"{case.context}\n{case.question}" if case.context else case.question
+    text = f"{case.context}\n{case.question}" if case.context else case.question
+    others = "; ".join(" ".join(other.split()) for other in case.others)
+    return text + OTHERS_SAID[case.language].format(others=others) if others else text
 
 
 def _chars_that_fit(case: Case, tokens: int) -> int:

@@ -23,7 +23,7 @@ from typing import Any
 
 from gateway.breaker import Breaker
 from gateway.contract import Replica
-from gateway.model_server import CallFailed, Completion, Http, probe
+from gateway.model_server import CallFailed, Completion, Http, Probed, probe
 from gateway.settings import WorkerSettings
 from gateway.watch.metrics import Metrics, Why
 
@@ -137,21 +137,23 @@ class Replicas:
         raise failure
 
     async def look(self) -> None:
-        """Asks each how it is and what it has loaded. Who serves another model than most, or the
-        first where they are even, is left out; one that lists the seat's name is believed before
-        those that do not."""
+        """Asks each how it is and what it has loaded; of one that does not say, its last word
+        holds. Who serves another model than most, or the first where they are even, is left out;
+        one that lists the seat's name is believed before those that do not."""
         found = await asyncio.gather(
             *(probe(self._http, server.url, self._name) for server in self._servers)
         )
-        told = [each for each in found if each.model is not None]
-        named = [each for each in told if each.by_name] or told
-        right = Counter(named).most_common(1)[0][0] if named else None
         for server, each in zip(self._servers, found, strict=True):
             server.reachable, server.model = each.reachable, each.model
+            server.told = each if each.model is not None else server.told
+        told = [server.told for server in self._servers if server.told]
+        named = [each for each in told if each.by_name] or told
+        right = Counter(named).most_common(1)[0][0] if named else None
+        for server in self._servers:
             left_out = None
-            if right and each.model is not None and each != right:
-                left_out = f"It serves {each.model}; the seat's other servers {right.model}."
-                if each.model == right.model:
+            if right and server.told and server.told != right:
+                left_out = f"It serves {server.told.model}; the seat's other servers {right.model}."
+                if server.told.model == right.model:
                     left_out = "It serves the seat's model, but not by the seat's name."
             if left_out and not server.left_out:
                 line = {"event": "replica_left_out", "worker": self._name, "replica": server.number}
@@ -240,6 +242,7 @@ class _Server:
         self.open_calls = 0
         self.reachable = False
         self.model: str | None = None
+        self.told: Probed | None = None  # when it last told its model
         self.left_out: str | None = None
 
     @property

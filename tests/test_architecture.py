@@ -38,6 +38,7 @@ FLOORS: dict[str, list[str]] = {
         "refusals",
         "case",
         "watch verdict",
+        "which_image",
         "breaker drift each_image model_server store",
         "settings",
         "archive grey replicas",

@@ -66,7 +66,8 @@ class Admission:
         most = load.max_at_work + load.max_waiting
         row = self._inside.enter(key.id, most, load.max_of_a_key)
         if row is None:
-            if (inside := self._inside.total()) >= most:
+            inside = self._inside.total()  # somebody may have left since
+            if inside >= most or load.max_of_a_key is None:
                 detail = f"{inside} cases are under way or waiting. Send it again soon."
                 raise Busy(detail, TRY_AGAIN_S)
             detail = f"{load.max_of_a_key} cases of this key are under way. Send it again soon."

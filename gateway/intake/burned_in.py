@@ -6,6 +6,7 @@ and projections ("L", "AP") are no text here: a name has more letters.
 
 import io
 import threading
+import unicodedata
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -70,7 +71,7 @@ def text_in(picture: Image.Image) -> list[Box]:
 
 
 def _is_text(read: str) -> bool:
-    letters = [each for each in read if each.isalnum()]
+    letters = [each for each in unicodedata.normalize("NFKC", read) if each.isalnum()]
     han = sum(each >= HAN for each in letters)
     return len(letters) >= FEWEST or han >= FEWEST_HAN
 

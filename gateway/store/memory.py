@@ -84,7 +84,7 @@ def key_of(case: Case, panel_hash: str, secret: bytes) -> str:
 
 def answer_key(case: Case, seat: str, secret: bytes) -> str:
     """Everything that a worker's answer depends on; `seat` is all that is set of the worker."""
-    return _hmac(secret, ["answer", *_told(case), seat])
+    return _hmac(secret, ["answer", *_told(case), case.others, seat])
 
 
 def asked_of(case: Case, secret: bytes) -> str:

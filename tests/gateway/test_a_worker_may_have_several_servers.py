@@ -222,6 +222,25 @@ async def test_most_servers_tell_which_model_is_the_seats(panel_file, monkeypatc
     assert [each.left_out is not None for each in seat.servers.report()["replicas"]] == left_out
 
 
+@pytest.mark.parametrize("silent", [0, 1], ids=["the right one", "the other"])
+async def test_who_does_not_tell_its_model_for_once_is_taken_at_its_last_word(
+    panel_file, monkeypatch, silent
+):
+    """A busy server, or one that restarts, lets no other model in, and comes not in by it."""
+    found = {"http://s0": ONE, "http://s1": TWO}
+
+    async def probe(http, url, name):
+        return found[url]
+
+    monkeypatch.setattr(replicas, "probe", probe)
+    seat = Seat(panel_file, 2)
+    await seat.call()
+    found[f"http://s{silent}"] = Probed(bool(silent))
+    await seat.servers.look()
+    await asyncio.gather(*(seat.call(f"image {number}") for number in range(8)))
+    assert set(seat.asked) == {"s0"}
+
+
 def test_a_server_of_another_model_is_not_asked_and_it_is_told_why(vllm, gateway):
     right, wrong = vllm("yes", root="/a/one"), vllm("no", root="/a/two")
     url = gateway([[right, wrong]])

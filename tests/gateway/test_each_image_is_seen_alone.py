@@ -1,15 +1,25 @@
 """`each_image`: a worker that sees one image at a time is asked about each of a case of several."""
 
 import base64
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from gateway.case import Case, CaseImage
-from gateway.contract import Alternative, Answer, AnswerError, Language, Options
+from gateway.contract import (
+    Alternative,
+    Answer,
+    AnswerError,
+    ImageShown,
+    Language,
+    Options,
+    SeriesShown,
+)
 from gateway.each_image import as_one, views
 from gateway.settings import SettingsError, load_settings
 from tests.conftest import picture
+from tests.dicoms import stack
 from tests.gateway.test_the_panel_survives_its_workers import ask, failures
 
 SEAT = 'languages = ["en", "es", "zh"]\neach_image = true'
@@ -102,6 +112,20 @@ def case(asked: str, language: Language, images: int = 3) -> Case:
         ("zh", "最后一张图片是CT吗?", 3, "这张图像是CT吗?"),
         ("zh", "第一张图的成像方式是什么?", 1, "成像方式是什么?"),
         ("en", "Image 2 shows which organ?", 2, "This image shows which organ?"),
+        ("en", "Image II: what is it?", 2, "What is it?"),
+        ("en", "Image two: which view is this?", 2, "Which view is this?"),
+        ("en", "image2: healthy?", 2, "Healthy?"),
+        ("en", "In image 2 of 3, is it healthy?", 2, "Is it healthy?"),
+        ("en", "Image (2): is it healthy?", 2, "Is it healthy?"),
+        ("en", "Is the rib in the 2nd X-ray broken?", 2, "Is the rib in this image broken?"),
+        ("en", "What is the image 1?", 1, "What is this image?"),
+        ("en", "Is the first rib broken in figure 2?", 2, "Is the first rib broken in this image?"),
+        ("es", "¿Hay masa en el tercer corte?", 3, "¿Hay masa en esta imagen?"),
+        ("es", "¿Hay masa en la imagen numero 2?", 2, "¿Hay masa en esta imagen?"),
+        ("es", "Última imagen: ¿qué es?", 3, "¿qué es?"),
+        ("zh", "2号图：是什么?", 2, "是什么?"),
+        ("zh", "图像 2：是什么?", 2, "是什么?"),
+        ("zh", "第二张是什么?", 2, "这张图像是什么?"),
     ],
 )
 def test_a_question_that_names_an_image_is_asked_about_that_one(language, asked, number, alone):
@@ -120,6 +144,18 @@ def test_a_question_that_names_an_image_is_asked_about_that_one(language, asked,
         ("zh", "图像里包含的区域属于身体哪个部分?"),
         ("zh", "图中心脏和肝脏哪个更大?"),
         ("zh", "图中有几个肾脏?"),
+        ("en", "Which view is this?"),
+        ("en", "Is this slice 3 mm thick?"),
+        ("en", "Is the scan 64-slice, and the image 3 dimensional?"),
+        ("en", "Is the left lung comparable to the right?"),
+        ("en", "Is it image 1.5 or 3?"),
+        ("es", "¿Qué proyección es?"),
+        ("es", "¿Es una proyección anterior?"),
+        ("zh", "这一张图像是什么?"),
+        ("zh", "图像3D还是二维?"),
+        ("zh", "心电图2导联正常吗?"),
+        ("zh", "是否使用了对比剂?"),
+        ("zh", "图像显示了什么病理变化?"),
     ],
 )
 def test_others_are_asked_about_every_image(language, asked):
@@ -137,10 +173,76 @@ def test_others_are_asked_about_every_image(language, asked):
         ("es", "Compare la primera imagen con la segunda imagen."),
         ("zh", "哪张图像是CT?"),
         ("zh", "第一张图像和第二张图像一样吗?"),
+        ("en", "Are images 1 and 2 both CT?"),
+        ("en", "Is there a mass in image 2 or 3?"),
+        ("en", "Is there a mass in the second and third images?"),
+        ("en", "Is the tumor larger in the second image than in the first?"),
+        ("en", "Do both images show a tumor?"),
+        ("en", "How many of the images show a tumor?"),
+        ("en", "Do these images show the same organ?"),
+        ("en", "Has the large tumor grown?"),
+        ("en", "Image 12: healthy?"),
+        ("es", "¿Hay masa en la imagen 2 y 3?"),
+        ("es", "¿Es mayor en la segunda imagen que en la primera?"),
+        ("es", "¿Hay masa en ambas imagenes?"),
+        ("zh", "图2和3有肿块吗?"),
+        ("zh", "第二、三张图像有肿块吗?"),
+        ("zh", "两张图像都是CT吗?"),
+        ("zh", "图10是什么?"),
     ],
 )
 def test_it_is_told_what_cannot_be_seen_in_one_image(language, asked):
     assert views(case(asked, language)) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "number"),
+    [
+        ("Is there a mass in slice 40?", 2),
+        ("What is in the last slice?", 3),
+        ("Slice 2: CT?", None),
+    ],
+)
+def test_of_a_series_a_place_is_a_slices(asked, number):
+    """Slices 4 to 9, 40 and 90 of 90: the second image is not the second slice."""
+    series = [
+        SeriesShown(first=first, last=last, of=90) for first, last in [(4, 9), (40, 40), (90, 90)]
+    ]
+    shown = tuple(
+        CaseImage(b"", str(each.first), (32, 32), shown=ImageShown(series=each)) for each in series
+    )
+    seen = views(replace(case(asked, "en"), images=shown))
+    assert (seen and [n for n, _ in seen]) == (number and [number])
+
+
+def test_over_grey_the_same_slice_is_asked_about(vllm, gateway):
+    worker = vllm("yes")
+    url = gateway([worker], seats=(SEAT,), panel="quorum = 1\ngrounding = true")
+    images = [base64.b64encode(each).decode() for each in stack(9)]
+    sent = {"images": images, "slices": "6-9", "question": "In slice 7, is it healthy?"}
+    response = ask(url, **sent, options={"grounding": True})
+    assert response.status_code == 200, response.text
+    [answer] = response.json()["answers"]
+    assert [each["image"] for each in answer["by_image"]] == [2]
+    assert response.json()["images"][1]["series"]["first"] == 7
+    assert list(map(question, worker.requests)) == ["Is it healthy?"] * 2
+    assert response.json()["grounding"] is not None
+
+
+def test_choices_may_name_images_too():
+    chosen = replace(case("Where is the tumor?", "en"), choices=("Image 1", "Image 2"))
+    assert views(chosen) is None
+
+
+def test_what_others_said_names_no_image(vllm, gateway):
+    """In a second round the case is still about the images that it was about."""
+    alone = vllm("no")
+    together = vllm("Yes, in the second image and in image 3; it has changed.")
+    seats = (SEAT, 'languages = ["en"]\nmax_images = 4')
+    response = ask(gateway([alone, together], seats=seats), **SEVERAL, options={"rounds": 2})
+    assert response.status_code == 200, response.text
+    assert sorted(map(shown, alone.requests)) == [[32], [32], [40], [40], [48], [48]]
+    assert "Other readers said: Yes, in the second image" in question(alone.requests[-1])
 
 
 def test_the_same_image_is_asked_about_once():

@@ -14,8 +14,13 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from starlette.requests import Request
 
 from gateway.door import keys
+from gateway.door.admission import Admission
+from gateway.door.inside import Inside
+from gateway.refusals import Busy
+from gateway.settings import Load
 from tests.conftest import picture
 
 pytestmark = pytest.mark.alone
@@ -166,6 +171,18 @@ def test_a_million_small_things_are_not_read(vllm, gateway, path, body):
     headers = {"content-type": "application/json"}
     response = httpx.post(url + path, content=body, headers=headers, timeout=60)
     assert response.status_code == 413 and "items" in response.text
+
+
+async def test_who_finds_no_room_is_not_told_of_his_key_because_somebody_leaves(monkeypatch):
+    """Another process's case may end between the look and the count."""
+    inside = Inside()
+    inside.enter("b", 1, None)
+    monkeypatch.setattr(inside, "total", lambda: 0)
+    door = Admission(keys.Keys(None), "memory://", inside, lambda own: None)
+    request = Request({"type": "http", "headers": []})
+    with pytest.raises(Busy):
+        async with door.admitted(request, Load(max_at_work=1, max_waiting=0)):
+            pass
 
 
 def test_a_key_cannot_take_every_place(vllm, gateway, tmp_path):

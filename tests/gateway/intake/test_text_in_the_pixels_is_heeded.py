@@ -71,7 +71,9 @@ def test_text_is_refused_and_not_repeated(vllm, gateway, monkeypatch):
     assert "GARCIA" not in refused.text
 
 
-@pytest.mark.parametrize("lines", [[], [("L", 1.0), ("AP", 0.9)], [(NAME, 0.5)], [("王", 0.9)]])
+@pytest.mark.parametrize(
+    "lines", [[], [("L", 1.0), ("AP", 0.9)], [(NAME, 0.5)], [("王", 0.9)], [("ＡＰ", 1.0)]]
+)
 def test_a_side_mark_or_what_cannot_be_read_is_no_text(monkeypatch, lines):
     reads(monkeypatch, *lines)
     assert burned_in.text_in(Image.new("L", (480, 480))) == []

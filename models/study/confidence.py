@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from models.data.example import DataError
 from models.metrics import calibration_error
 from models.metrics.exact_match import matches
 from models.metrics.score import Score, mean
@@ -20,6 +21,7 @@ from models.metrics.token_overlap import words_of
 from models.parts.packing import collate
 from models.parts.words import says_whole
 from models.training import checkpoints
+from models.training.checkpoints import CheckpointError
 from models.training.loop import StageRun
 from models.training.losses import answer_logits, cast
 from models.training.vocabulary import keep_vocabulary
@@ -73,14 +75,23 @@ def spoken(run: StageRun) -> Spoken:
 
 
 def runs_of(folders: list[Path], data: Path) -> Iterator[tuple[str, StageRun]]:
-    """The worker that they began with, and then each of them as it ended."""
-    recipe = checkpoints.recipe_of(folders[0])
+    """The worker that they began with, and then each of them as it ended.
+
+    Raises:
+        CheckpointError: a folder holds no run, or one whose last stage has kept nothing.
+    """
+    recipes = [checkpoints.recipe_of(folder) for folder in folders]
+    for folder, recipe in zip(folders, recipes, strict=True):
+        if not checkpoints.newest(folder / recipe.stage[-1].name):
+            raise CheckpointError(
+                f"{folder} has nothing of stage {recipe.stage[-1].name}: train it to its end."
+            )
+    recipe = recipes[0]
     with tempfile.TemporaryDirectory() as scratch:
         fresh = checkpoints.claim(Path(scratch) / recipe.name, recipe)
         keep_vocabulary(recipe, data, fresh)
         yield "began", StageRun(recipe, recipe.stage[-1], fresh, data, recipe.start_folder)
-    for folder in folders:
-        recipe = checkpoints.recipe_of(folder)
+    for folder, recipe in zip(folders, recipes, strict=True):
         yield folder.name, StageRun(recipe, recipe.stage[-1], folder, data, None)
 
 
@@ -94,4 +105,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (CheckpointError, DataError) as error:
+        raise SystemExit(str(error)) from None

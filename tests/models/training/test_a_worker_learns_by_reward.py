@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 
 from models.data.example import DataError, Example
 from models.recipe import Grpo, Recipe
+from models.study.confidence import runs_of
 from models.training import tuning
-from models.training.checkpoints import claim
+from models.training.checkpoints import CheckpointError, claim
 from models.training.dry_run import plan
 from models.training.examples import refuse_free_text
 from models.training.grpo import (
@@ -269,3 +270,10 @@ def test_a_stage_that_cannot_learn_by_reward_is_refused(
 ) -> None:
     with pytest.raises(ValidationError, match=complaint):
         tiny_recipe(more=[BY_REWARD | changes])
+
+
+def test_what_is_not_trained_yet_is_not_scored(recipe: Recipe, tmp_path: Path) -> None:
+    run = claim(tmp_path / "run", recipe)
+
+    with pytest.raises(CheckpointError, match="has nothing of stage reward: train it"):
+        next(runs_of([run], tmp_path))

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from consilium import Verdict, ask
+from consilium.verdict import OfImage
 from gateway.settings import Settings
 from gateway.verdict.grounding import remark
 from models.assets import cache_dir
@@ -49,6 +50,8 @@ def show(verdict: Verdict, put: Callable[[object], None]) -> None:
         )
     put(table)
     for answer in verdict.answers:
+        if answer.by_image:
+            put(f"{answer.worker} of each image: {', '.join(map(_of_image, answer.by_image))}")
         for case in answer.remembers[:REMEMBERED]:
             put(
                 f"{answer.worker} remembers {case.id}, {case.likeness:.2f} alike: "
@@ -79,6 +82,10 @@ def show(verdict: Verdict, put: Callable[[object], None]) -> None:
     if not verdict.dissent:
         put("Dissent: none")
     put(DISCLAIMER)
+
+
+def _of_image(said: OfImage) -> str:
+    return f"{said.image}: {said.text} ({_figure(said.confidence)})"
 
 
 def _figure(value: float | None) -> str:

@@ -178,12 +178,14 @@ function failed({ kind, detail }) {
   return [element("p", {}, why), element("p", { class: "hint", lang: "en" }, detail)];
 }
 
-function said({ text, confidence, seconds, remembers }) {
+function said({ text, confidence, seconds, remembers, by_image = [] }) {
+  const each = by_image.map((one) => `${word("image_shown", { at: one.image })} ${one.text}`);
   const facts = [word("seconds", { seconds: number(seconds) })];
   if (confidence !== null) facts.unshift(word("sure", { confidence: percent(confidence) }));
   return [
     element("p", { class: "answer", dir: "auto" }, text),
     element("p", { class: "hint" }, facts.join(" · ")),
+    ...each.map((line) => element("p", { class: "hint", dir: "auto" }, line)),
     ...(remembers.length ? [memories(remembers)] : []),
   ];
 }

@@ -320,8 +320,9 @@ def test_a_reader_says_what_is_right_and_gives_the_case_away_or_not(tab, url, fi
 
 
 def test_a_verdict_may_say_that_the_case_is_unfamiliar(tab, file):
-    """That stands before the answer; and how far it depends on the image."""
+    """That stands before the answer; how far it depends on the image; and what each image gave."""
     answer = {"worker": "w0", "text": "yes", "confidence": None, "seconds": 1, "remembers": []}
+    answer |= {"by_image": [{"image": 2, "text": "no, on its own", "confidence": 0.6}]}
     verdict = {
         "status": "answered", "answer": "yes", "agreement": None, "confidence": None,
         "answers": [answer | {"error": None}], "dissent": [], "images": [], "seconds": 1,
@@ -338,6 +339,7 @@ def test_a_verdict_may_say_that_the_case_is_unfamiliar(tab, file):
         shown = decided(tab)
         assert shown.index(says) < shown.index("Verdict")
         assert "Depends on the image 4%" in shown and "as without the image" in shown
+        assert "Image 2: no, on its own" in tab.inner_text("body")
 
 
 def test_what_a_proxy_says_is_told_in_words_of_ours(tab, file):

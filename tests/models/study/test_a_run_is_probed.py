@@ -183,7 +183,7 @@ def test_a_run_that_cannot_be_probed_is_refused_before_anything_is_read(
     spoilt = shutil.copytree(run, tmp_path / "spoilt")
     spoil(spoilt)
 
-    status, said = probe(spoilt, tmp_path / "no data")
+    status, said = probe(spoilt, data=tmp_path / "no data")
 
     assert status == 1
     assert said.count("\n") == 1
@@ -199,7 +199,7 @@ def test_a_class_of_two_images_is_refused(
         row["location"] = "Neck"
     (few / "slake" / "test.json").write_text(json.dumps(rows))
 
-    status, said = probe(run, few)
+    status, said = probe(run, data=few)
 
     assert status == 1
     assert said.count("\n") == 1
@@ -215,7 +215,7 @@ def test_a_run_that_has_learned_from_the_probed_images_is_refused(
     rows += json.loads((mixed / "slake" / "test.json").read_text())[:1]
     (mixed / "slake" / "train.json").write_text(json.dumps(rows))
 
-    status, said = probe(run, mixed)
+    status, said = probe(run, data=mixed)
 
     assert status == 1
     assert "is also a training image" in said

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.contract import Remembered, Verdict
+from gateway.contract import OfImage, Remembered, Verdict
 from tests.conftest import picture
 from tests.fake_gateway import VERDICT, problem
 
@@ -113,6 +113,18 @@ def test_a_person_is_shown_what_an_answer_goes_by(fake, consilium, scan):
     assert [line for line in done.out.splitlines() if "remembers" in line] == [
         f"w0 remembers slake/{number}, 0.93 alike: Which organ? Liver" for number in range(3)
     ]
+
+
+def test_a_person_is_shown_what_was_said_to_each_image(fake, consilium, scan):
+    [answer] = VERDICT.answers
+    each = [("Liver", 0.928), ("Spleen", None)]
+    said = tuple(OfImage(image=n, text=t, confidence=c) for n, (t, c) in enumerate(each, start=1))
+    answers = (answer.model_copy(update={"by_image": said}),)
+    body = VERDICT.model_copy(update={"answers": answers}).model_dump_json().encode()
+
+    done = consilium("ask", scan, "-q", "Is it?", "--gateway", fake((200, {}, body)).url)
+
+    assert "w0 of each image: 1: Liver (0.93), 2: Spleen (–)\n" in done.out
 
 
 def test_a_person_is_shown_how_far_the_answer_depends_on_the_image(fake, consilium, scan):

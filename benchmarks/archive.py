@@ -23,10 +23,10 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from gateway.archive import Archive
+from gateway.asking.model_server import new_http_client
 from gateway.contract import ArchivedImages
 from gateway.intake.series.sources import Archived
 from gateway.intake.series.volume import pictures_of
-from gateway.model_server import new_http_client
 from gateway.settings import ArchiveSettings, Limits
 
 SIDE, ROOM = 512, 4

@@ -23,7 +23,7 @@ from pydicom.data import get_testdata_file
 
 from benchmarks.serving import URL, gateway
 from consilium.case import encode
-from gateway.model_server import complete, new_http_client
+from gateway.asking.model_server import complete, new_http_client
 from tests.mock_vllm import MockVllm
 
 BAR = 0.35

@@ -27,8 +27,8 @@ from pydicom.data import get_testdata_file
 
 from benchmarks.serving import URL, gateway, panel_file
 from consilium.case import encode
+from gateway.asking.model_server import Http, new_http_client
 from gateway.contract import Verdict
-from gateway.model_server import Http, new_http_client
 from gateway.settings import load_settings
 from services.evaluation.forecast import Demand, Forecast, forecast, times_of
 from services.evaluation.stored_run import Run, write_run

@@ -18,8 +18,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gateway.model_server import Completion, complete, new_http_client
-from gateway.replicas import Replicas
+from gateway.asking.model_server import Completion, complete, new_http_client
+from gateway.asking.replicas import Replicas
 from gateway.settings import WorkerSettings
 from gateway.watch.metrics import Metrics
 from tests.mock_vllm import MockVllm

@@ -20,10 +20,10 @@ from pydicom.data import get_testdata_file
 
 from consilium.case import encode
 from consilium.client import GATEWAY_URL
+from gateway.asking.model_server import Http, complete, new_http_client
+from gateway.asking.panel import MAX_ANSWER_TOKENS
 from gateway.contract import Verdict
 from gateway.intake.pixels import only_pixels
-from gateway.model_server import Http, complete, new_http_client
-from gateway.panel import MAX_ANSWER_TOKENS
 from gateway.settings import WorkerSettings, load_settings
 
 BAR = 1.05

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
+from gateway.asking.panel import Panel
 from gateway.case import Case
 from gateway.contract import OwnWord, PanelReport, Preview, Verdict, WordKept
 from gateway.door.admission import Admission
@@ -26,7 +27,6 @@ from gateway.door.keys import Key, Keys
 from gateway.door.manners import Manners
 from gateway.intake import request as intake
 from gateway.out import documentation, openai_api, page, stream
-from gateway.panel import Panel
 from gateway.processes import Siblings
 from gateway.refusals import Problem, Refused
 from gateway.service import Service

@@ -11,16 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gateway import model_server, summariser
 from gateway.archive import Archive
+from gateway.asking import model_server, summariser
+from gateway.asking.model_server import Probed, probe
+from gateway.asking.panel import Panel
+from gateway.asking.shadow import Shadows
 from gateway.case import Case
 from gateway.contract import Language, PanelReport, Seat, ShadowSeat, SummariserSeat, Verdict
 from gateway.drift import Drift
-from gateway.model_server import Probed, probe
-from gateway.panel import Panel
 from gateway.refusals import InvalidCase
 from gateway.settings import SUMMARISER, Settings, SettingsError
-from gateway.shadow import Shadows
 from gateway.store.flights import Flights, Tell
 from gateway.store.memory import keep, key_of, open_store, recall
 from gateway.store.readers import Readers

@@ -10,9 +10,9 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from gateway.asking.panel import Panel
 from gateway.case import Case
 from gateway.contract import Answer, Provisional, Verdict
-from gateway.panel import Panel
 from gateway.refusals import Problem, Refused
 from gateway.store.flights import Tell
 

@@ -18,8 +18,8 @@ import httpx
 from consilium.client import GATEWAY_URL
 from consilium.errors import GatewayUnreachable
 from consilium.wire import bearer, read_reply
+from gateway.asking.grey import GREY
 from gateway.contract import Language, PanelReport, Summarise
-from gateway.grey import GREY
 from models import exported
 from models.data import datasets, own_file
 from models.data.example import DataError, Example, another_for_each

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import simpy
 
-from gateway.replicas import AT_LEAST, HEDGED_SHARE, MOST_SAVED, WINDOW
+from gateway.asking.replicas import AT_LEAST, HEDGED_SHARE, MOST_SAVED, WINDOW
 from gateway.settings import SUMMARISER, Settings
 from services.evaluation.stored_run import EvaluationError, read_outcomes, read_run
 
@@ -157,7 +157,7 @@ class _Seat:
 
     def ask(self, seconds: float) -> Waiting:
         """One call; its value is whether it was answered before the deadline. As in
-        gateway/replicas.py, a slow one is brought to a second server too."""
+        gateway/asking/replicas.py, a slow one is brought to a second server too."""
         first, *others = sorted(self._servers, key=lambda each: each.count + len(each.queue))
         began, deadline = self._env.now, self._env.timeout(self._deadline_s)
         calls = [self._env.process(self._served(first, seconds))]
@@ -240,7 +240,7 @@ class _Simulation:
         yield self._env.all_of(cases)
 
     def _case(self, counts: bool) -> Waiting:
-        """From its coming to its verdict, as gateway/service.py and gateway/panel.py have it."""
+        """From its coming to its verdict, as the gateway's service.py and panel.py have it."""
         took, is_kept = self._lot.choice(self._took), self._lot.random() < self._demand.repeats
         if self._inside >= self._most_inside:
             self._refused += counts

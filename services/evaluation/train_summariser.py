@@ -28,8 +28,8 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LinearLR
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from gateway.asking.summariser import after, request
 from gateway.settings import Settings, SummariserSettings
-from gateway.summariser import after, request
 from gateway.verdict.weigh import Opinion
 from models import assets
 from models.exported import adapter_base, for_everyone

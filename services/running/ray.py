@@ -31,7 +31,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gateway.__main__ import is_loopback
 from gateway.app import create_app
-from gateway.model_server import Http, new_http_client
+from gateway.asking.model_server import Http, new_http_client
 from gateway.server import KEEP_ALIVE_S
 from gateway.settings import Settings, SettingsError, load_settings
 from models.assets import cache_dir

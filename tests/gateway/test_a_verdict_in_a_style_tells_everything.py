@@ -10,7 +10,7 @@ from gateway.verdict.competence import Cell
 from gateway.verdict.faithful import tells
 from gateway.verdict.styles import SHORT, TOLD, styled
 from gateway.verdict.weigh import Judge, Opinion
-from tests.gateway.test_the_panel_survives_its_workers import ask
+from tests.gateway.asking.test_the_panel_survives_its_workers import ask
 
 ASKED: dict[Language, str] = {"en": "What is it?", "es": "¿Qué es?", "zh": "这是什么病？"}
 

@@ -11,10 +11,10 @@ import httpx
 import psutil
 import pytest
 
-from gateway import breaker
+from gateway.asking import breaker
 from gateway.door.inside import Inside
 from tests.conftest import until
-from tests.gateway.test_the_panel_survives_its_workers import CASE
+from tests.gateway.asking.test_the_panel_survives_its_workers import CASE
 from tests.processes import still_running
 
 pytestmark = pytest.mark.alone

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.intake.language import language_of
-from tests.gateway.test_the_panel_survives_its_workers import ask
+from tests.gateway.asking.test_the_panel_survives_its_workers import ask
 
 ALL = 'languages = ["en", "es", "zh"]\nmax_images = 4'
 

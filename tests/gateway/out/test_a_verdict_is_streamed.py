@@ -13,7 +13,7 @@ import pytest
 from gateway.contract import Answer, Provisional, Verdict
 from gateway.out.stream import is_preferred
 from gateway.refusals import Problem
-from tests.gateway.test_the_panel_survives_its_workers import CASE, ask
+from tests.gateway.asking.test_the_panel_survives_its_workers import CASE, ask
 
 MODELS = {
     "answer": Answer,

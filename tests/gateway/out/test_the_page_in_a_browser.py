@@ -27,8 +27,8 @@ from gateway.settings import load_settings
 from gateway.verdict.competence import Competence, Line, Skill, Worker, save_competence
 from tests.conftest import picture, serving
 from tests.dicoms import dicom_of
-from tests.gateway.test_what_a_worker_remembers_is_shown import CASE as REMEMBERED
-from tests.gateway.test_what_a_worker_remembers_is_shown import reply
+from tests.gateway.asking.test_what_a_worker_remembers_is_shown import CASE as REMEMBERED
+from tests.gateway.asking.test_what_a_worker_remembers_is_shown import reply
 from tests.mock_vllm import MockVllm
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.gateway.test_the_panel_survives_its_workers import CASE, ask
+from tests.gateway.asking.test_the_panel_survives_its_workers import CASE, ask
 
 pytestmark = pytest.mark.alone
 

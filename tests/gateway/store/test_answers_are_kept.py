@@ -1,6 +1,6 @@
 """A worker is not asked again what it has just said to the very same case."""
 
-from tests.gateway.test_the_panel_survives_its_workers import ask, failures
+from tests.gateway.asking.test_the_panel_survives_its_workers import ask, failures
 
 
 def test_only_who_failed_is_asked_again(vllm, gateway):

@@ -18,7 +18,7 @@ from gateway.verdict.competence import (
 )
 from gateway.verdict.prediction_set import prediction_set
 from gateway.verdict.weigh import Judge
-from tests.gateway.test_the_panel_survives_its_workers import ask
+from tests.gateway.asking.test_the_panel_survives_its_workers import ask
 
 STEPS = tuple(n / 100 for n in range(101))
 CELL = Cell("en", "other", None)

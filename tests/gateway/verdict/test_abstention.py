@@ -6,7 +6,7 @@ from pydicom.data import get_testdata_file
 
 from gateway.intake.pixels import only_pixels
 from gateway.verdict.competence import Competence, Line, Skill, Worker, save_competence
-from tests.gateway.test_the_panel_survives_its_workers import ask
+from tests.gateway.asking.test_the_panel_survives_its_workers import ask
 
 COMPETENT = 'quorum = 1\ncompetence = "competence.json"'
 

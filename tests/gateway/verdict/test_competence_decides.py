@@ -25,7 +25,7 @@ from gateway.verdict.competence import (
 )
 from gateway.verdict.questions import KINDS
 from gateway.verdict.weigh import Judge, nearly_said
-from tests.gateway.test_the_panel_survives_its_workers import ask
+from tests.gateway.asking.test_the_panel_survives_its_workers import ask
 
 CELL = Cell("en", "count", "ct")
 LOUD = ((), (2.0, 0.1, 1.5, 0.4), (0.05, 0.05, 3.2, 0.7))

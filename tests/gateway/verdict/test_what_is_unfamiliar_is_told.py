@@ -18,7 +18,7 @@ from gateway.verdict.competence import (
 )
 from gateway.verdict.familiarity import LEAST, WHY, familiarity
 from gateway.verdict.weigh import Judge
-from tests.gateway.test_the_panel_survives_its_workers import ask
+from tests.gateway.asking.test_the_panel_survives_its_workers import ask
 
 STEPS = tuple(n / 100 for n in range(101))
 FAMILIES = {"w0": "a", "w1": "b", "w2": "c"}

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from gateway import breaker
+from gateway.asking import breaker
 from gateway.contract import Answer
 from gateway.service import REPORT_S
 from models import exported

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway import grey
+from gateway.asking import grey
 from gateway.door import keys
 from gateway.settings import SettingsError, load_settings
 from gateway.verdict.competence import Competence, Line, Skill, Worker, save_competence

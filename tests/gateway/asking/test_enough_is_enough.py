@@ -4,11 +4,11 @@ import time
 
 import pytest
 
-from gateway import panel
+from gateway.asking import panel
 from gateway.contract import Answer
 from gateway.verdict.competence import Cell
 from gateway.verdict.weigh import Judge
-from tests.gateway.test_the_panel_survives_its_workers import ask, failures
+from tests.gateway.asking.test_the_panel_survives_its_workers import ask, failures
 
 pytestmark = pytest.mark.alone
 

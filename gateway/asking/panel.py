@@ -13,11 +13,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from gateway.case import Case
-from gateway.contract import Answer, AnswerError, ErrorKind, Language, Options
-from gateway.each_image import as_one, in_its_own_words, views
-from gateway.grey import GREY, OverGrey
-from gateway.model_server import (
+from gateway.asking.each_image import as_one, in_its_own_words, views
+from gateway.asking.grey import GREY, OverGrey
+from gateway.asking.model_server import (
     UNREADABLE,
     CallFailed,
     Completion,
@@ -27,8 +25,10 @@ from gateway.model_server import (
     as_choice,
     complete,
 )
+from gateway.asking.replicas import Replicas
+from gateway.case import Case
+from gateway.contract import Answer, AnswerError, ErrorKind, Language, Options
 from gateway.refusals import InvalidCase, TooFewAnswers, UnreadableImage
-from gateway.replicas import Replicas
 from gateway.settings import Settings, WorkerSettings
 from gateway.store.memory import Store, answer_key, keep, mark_of, recall, salt_of
 from gateway.verdict.competence import Cell

@@ -16,9 +16,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.asking.model_server import CallFailed, Completion, Http, answer_bounds, complete
 from gateway.case import Case
 from gateway.contract import AnswerError, Language, Style, Summary
-from gateway.model_server import CallFailed, Completion, Http, answer_bounds, complete
 from gateway.settings import SUMMARISER, SummariserSettings
 from gateway.verdict.faithful import tells
 from gateway.verdict.meaning import meaning

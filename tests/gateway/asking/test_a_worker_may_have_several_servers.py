@@ -9,14 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from gateway import breaker, replicas
+from gateway.asking import breaker, replicas
+from gateway.asking.model_server import CallFailed, Completion, Probed
+from gateway.asking.replicas import Replicas
 from gateway.contract import AnswerError
-from gateway.model_server import CallFailed, Completion, Probed
-from gateway.replicas import Replicas
 from gateway.settings import SettingsError, load_settings
 from gateway.watch.metrics import Metrics
 from tests.conftest import picture, until
-from tests.gateway.test_the_panel_survives_its_workers import ask, failures
+from tests.gateway.asking.test_the_panel_survives_its_workers import ask, failures
 
 BROKEN_OFF = CallFailed(AnswerError(kind="unreachable", detail="No connection."))
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.gateway.test_the_panel_survives_its_workers import ask
+from tests.gateway.asking.test_the_panel_survives_its_workers import ask
 
 CASE = {"id": "slake/train-7", "question": "Which organ?", "answer": "Liver", "likeness": 0.93}
 

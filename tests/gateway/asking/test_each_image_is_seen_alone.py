@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gateway.asking.each_image import as_one, views
 from gateway.case import Case, CaseImage
 from gateway.contract import (
     Alternative,
@@ -16,11 +17,10 @@ from gateway.contract import (
     Options,
     SeriesShown,
 )
-from gateway.each_image import as_one, views
 from gateway.settings import SettingsError, load_settings
 from tests.conftest import picture
 from tests.dicoms import stack
-from tests.gateway.test_the_panel_survives_its_workers import ask, failures
+from tests.gateway.asking.test_the_panel_survives_its_workers import ask, failures
 
 SEAT = 'languages = ["en", "es", "zh"]\neach_image = true'
 SIDES = (32, 40, 48)  # by which a worker tells one image from another

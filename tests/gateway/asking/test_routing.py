@@ -4,7 +4,7 @@ import pytest
 
 from gateway.settings import SettingsError, load_settings
 from gateway.verdict.competence import Competence, Line, Skill, Worker, save_competence
-from tests.gateway.test_the_panel_survives_its_workers import ask, failures
+from tests.gateway.asking.test_the_panel_survives_its_workers import ask, failures
 
 PANEL = 'quorum = 1\ncompetence = "competence.json"\nk = 1\ngeneralist = "w2"'
 

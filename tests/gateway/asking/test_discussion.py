@@ -2,7 +2,7 @@
 
 import time
 
-from tests.gateway.test_the_panel_survives_its_workers import ask, failures
+from tests.gateway.asking.test_the_panel_survives_its_workers import ask, failures
 
 TWO = {"rounds": 2}
 
@@ -51,7 +51,7 @@ def test_who_fails_in_the_second_round_is_taken_at_the_first_word(vllm, gateway)
 def test_the_second_round_is_streamed_too(vllm, gateway):
     import httpx
 
-    from tests.gateway.test_the_panel_survives_its_workers import CASE
+    from tests.gateway.asking.test_the_panel_survives_its_workers import CASE
 
     url = gateway([vllm("no"), vllm(persuadable)])
     stream = {"accept": "text/event-stream"}

@@ -21,9 +21,9 @@ from contextvars import Context
 from functools import partial
 from typing import Any
 
-from gateway.breaker import Breaker
+from gateway.asking.breaker import Breaker
+from gateway.asking.model_server import CallFailed, Completion, Http, Probed, probe
 from gateway.contract import Replica
-from gateway.model_server import CallFailed, Completion, Http, Probed, probe
 from gateway.settings import WorkerSettings
 from gateway.watch.metrics import Metrics, Why
 

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from gateway import breaker
-from tests.gateway.test_the_panel_survives_its_workers import CASE
+from gateway.asking import breaker
+from tests.gateway.asking.test_the_panel_survives_its_workers import CASE
 from tests.mock_vllm import MockVllm
 
 pytestmark = pytest.mark.alone

@@ -7,17 +7,17 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.asking.model_server import Completion
+from gateway.asking.summariser import is_faithful, request
 from gateway.case import Case, CaseImage
 from gateway.contract import Answer, Options
-from gateway.model_server import Completion
 from gateway.settings import load_settings
-from gateway.summariser import is_faithful, request
 from gateway.verdict.competence import Cell
 from gateway.verdict.weigh import Judge, Opinion
 from tests.conftest import picture
 
 CASE = {"question": "Where is it?", "images": [base64.b64encode(picture()).decode()]}
-PANEL = Path(__file__).parents[2] / "panel.toml"
+PANEL = Path(__file__).parents[3] / "panel.toml"
 
 
 def ask(url: str, **changes: Any) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def test_it_words_a_divided_panels_answer(vllm, gateway):
     ],
 )
 def test_when_it_fails_the_vote_answers_and_says_so(vllm, gateway, fault, faithful, monkeypatch):
-    monkeypatch.setattr("gateway.summariser.DEADLINE_S", 1)
+    monkeypatch.setattr("gateway.asking.summariser.DEADLINE_S", 1)
     workers = [vllm("yes"), vllm("no"), vllm("yes")]
     verdict = ask(gateway(workers, summariser=vllm(**fault).url))
     assert verdict["answer"] == "yes"

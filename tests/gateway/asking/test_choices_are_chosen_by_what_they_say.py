@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from gateway.model_server import spellings
-from tests.gateway.test_the_panel_survives_its_workers import ask, failures
+from gateway.asking.model_server import spellings
+from tests.gateway.asking.test_the_panel_survives_its_workers import ask, failures
 from tests.gateway.verdict.test_second_thoughts_are_kept import reply, token
 
 

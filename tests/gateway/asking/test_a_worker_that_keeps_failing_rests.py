@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import breaker, panel
+from gateway.asking import breaker, panel
 from gateway.door import keys
+from tests.gateway.asking.test_the_panel_survives_its_workers import CASE, ask, failures
 from tests.gateway.test_it_changes_without_a_gap import until
-from tests.gateway.test_the_panel_survives_its_workers import CASE, ask, failures
 
 pytestmark = pytest.mark.alone
 

@@ -7,9 +7,9 @@ import asyncio
 from collections import Counter, deque
 from contextvars import Context
 
+from gateway.asking.panel import Panel
 from gateway.case import Case
 from gateway.contract import Answer, Verdict
-from gateway.panel import Panel
 from gateway.store.readers import Readers
 from gateway.verdict.weigh import Judge
 from gateway.watch.metrics import Metrics

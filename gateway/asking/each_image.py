@@ -10,9 +10,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
+from gateway.asking.which_image import named, together, unnamed
 from gateway.case import Case
 from gateway.contract import Alternative, Answer, OfImage
-from gateway.which_image import named, together, unnamed
 
 MOST_ALTERNATIVES = 20
 

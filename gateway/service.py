@@ -223,13 +223,13 @@ class Service:
     async def _probe(self, panel: Panel) -> tuple[bool, Probed]:
         """Whether the store answers, and what the summariser's server says of itself; has the
         panel look at all the others."""
-        panel.doubt_the_silent()
         seat = panel.settings.summariser
         store_reachable, summariser, _ = await asyncio.gather(
             self.store.reachable(),
             probe(self.http, seat.url, SUMMARISER) if seat else _nobody(),
             asyncio.gather(*(servers.look() for servers in panel.servers.values())),
         )
+        panel.doubt_the_silent()
         return store_reachable, summariser
 
 

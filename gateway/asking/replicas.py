@@ -88,9 +88,11 @@ class Replicas:
                 server.breaker.rest()
 
     def doubt_the_silent(self) -> None:
-        """Somebody wants to know how they are: who has not been heard for a while is asked."""
+        """Somebody wants to know how they are: who has not been heard for a while is asked, but for
+        those at whose address nobody was found: one that starts does not rest."""
         for server in self._servers:
-            server.breaker.doubt_if_silent()
+            if server.reachable:
+                server.breaker.doubt_if_silent()
 
     def close(self) -> None:
         for server in self._servers:

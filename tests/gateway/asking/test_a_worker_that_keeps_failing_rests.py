@@ -3,6 +3,7 @@ true; and no caller can make one rest that answers the others."""
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import Callable
 
@@ -148,6 +149,19 @@ def test_who_hangs_is_found_without_a_case(vllm, gateway, monkeypatch):
 
     ill.delay_s = 0
     until(lambda: httpx.get(f"{url}/health/ready").status_code == 200)
+
+
+def test_who_is_not_there_yet_does_not_rest_once_it_is(vllm, gateway, monkeypatch):
+    """A panel that starts is asked how it is again and again: who has come up answers at once."""
+    monkeypatch.setattr(breaker, "SILENT_S", 0.0)
+    monkeypatch.setattr(breaker, "PATIENCE_S", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        late = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    url = gateway([late, vllm("yes")])
+    for _ in range(4):
+        seat = httpx.get(f"{url}/panel").json()["workers"][0]
+        assert (seat["reachable"], seat["resting_s"]) == (False, None)
+        time.sleep(0.05)
 
 
 def test_it_is_asked_the_gateways_own_question_and_no_case_tries_it(vllm, gateway):

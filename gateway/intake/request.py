@@ -342,8 +342,9 @@ async def _form_of(request: Request, body: bytes, limits: Limits) -> _Form:
             "The body is not multipart/form-data as its Content-Type describes it. "
             "Let an HTTP library build the body and the header."
         ) from error
-    if b"--" + parameters.get(b"boundary", b"") + b"--" not in body:
-        # The parser leaves out what is cut: a case might be answered without its last image.
+    # The parser leaves out what is cut: a case might be answered without its last image. It is
+    # looked for from the end, where it is.
+    if body.rfind(b"--" + parameters.get(b"boundary", b"") + b"--") < 0:
         raise MalformedRequest(
             "The form is cut short: its last boundary is missing. Send all of it."
         )

@@ -3,10 +3,12 @@ processor, a chat template in its family's manner, and files as its publisher wr
 recipe that takes one whole.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 
 import models.cpu_torch  # noqa: F401  before transformers, which imports torchvision
 
@@ -36,7 +38,8 @@ QWEN = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 LLAVA = (
-    "{% for turn in messages %}{% if turn['role'] == 'user' %}USER: {% for part in turn['content'] %}"
+    "{% for turn in messages %}{% if turn['role'] == 'user' %}USER: "
+    "{% for part in turn['content'] %}"
     "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
     "{% else %} ASSISTANT: {{ turn['content'][0]['text'] }}</s>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %} ASSISTANT:{% endif %}"
@@ -56,7 +59,9 @@ def save_qwen(folder: Path) -> Path:
     rope = {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 1e6}
     vision = {"depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 2}
     config = Qwen2_5_VLConfig(
-        text_config=TEXT | {"vocab_size": len(tokenizer), "rope_parameters": rope},
+        text_config=TEXT
+        | {"vocab_size": len(tokenizer), "rope_parameters": rope, "bos_token_id": None}
+        | {"eos_token_id": 2, "pad_token_id": 0},
         vision_config=vision
         | {"out_hidden_size": 64, "fullatt_block_indexes": [1], "window_size": SIDE},
         vision_start_token_id=3,
@@ -68,7 +73,7 @@ def save_qwen(folder: Path) -> Path:
     processor = Qwen2_5_VLProcessor(
         Qwen2VLImageProcessor(), tokenizer, Qwen2VLVideoProcessor(), chat_template=QWEN
     )
-    return _save(Qwen2_5_VLForConditionalGeneration, config, processor, folder)
+    return _save(Qwen2_5_VLForConditionalGeneration, config, processor, folder, shards="150KB")
 
 
 def save_llava(folder: Path) -> Path:
@@ -92,7 +97,19 @@ def save_llava(folder: Path) -> Path:
         num_additional_image_tokens=1,
         chat_template=LLAVA,
     )
-    return _save(LlavaForConditionalGeneration, config, processor, folder)
+    _save(LlavaForConditionalGeneration, config, processor, folder)
+    weights = load_file(folder / "model.safetensors")
+    named = {_as_published(name): weight for name, weight in weights.items()}
+    save_file(named, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def _as_published(name: str) -> str:
+    """As LLaVA-1.5's own files have it: transformers writes it otherwise by now."""
+    name = name.removeprefix("model.")
+    name = re.sub(r"^vision_tower\.(?!vision_model)", "vision_tower.vision_model.", name)
+    name = re.sub(r"^language_model\.(?!model)", "language_model.model.", name)
+    return name.replace("lm_head", "language_model.lm_head")
 
 
 def recipe(model: Path, **stage: Any) -> dict[str, Any]:
@@ -131,8 +148,8 @@ def _tokenizer(*special: str, end: str) -> PreTrainedTokenizerFast:
     )
 
 
-def _save(kind: Any, config: Any, processor: Any, folder: Path) -> Path:
+def _save(kind: Any, config: Any, processor: Any, folder: Path, shards: str = "1GB") -> Path:
     torch.manual_seed(0)
-    kind(config).to(torch.bfloat16).save_pretrained(folder)
+    kind(config).to(torch.bfloat16).save_pretrained(folder, max_shard_size=shards)
     processor.save_pretrained(folder)
     return folder

@@ -1,6 +1,8 @@
 """A vision-language model as it is published learns by LoRA, by its own processor and template."""
 
+import json
 import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,9 @@ from tests import tiny_vlm
 from tests.tiny import write_toml
 
 KINDS = {"qwen": tiny_vlm.save_qwen, "llava": tiny_vlm.save_llava}
+ROOT = Path(__file__).parents[3]
+SMALL = {"size": {"shortest_edge": 28 * 28, "longest_edge": 2 * 28 * 28}}
+PROCESSORS = {"qwen2_5_vl": SMALL}  # other than the publisher's
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -79,6 +84,8 @@ def test_what_is_served_is_what_was_trained(
     """Two stages, the second on the first one's adapter; kept as an adapter, served merged, with
     the publisher's own processor and template."""
     content = tiny_vlm.recipe(published, epochs=2)
+    kind = json.loads((published / "config.json").read_text())["model_type"]
+    content["worker"]["processor"] = PROCESSORS.get(kind, {})
     content["stage"] += [content["stage"][0] | {"name": "more", "parent": "vqa", "epochs": 1}]
     file = write_toml(content, tmp_path / "recipe.toml")
     asked = load_programme(file)
@@ -97,15 +104,18 @@ def test_what_is_served_is_what_was_trained(
     examples = examples_of(asked.validation, drawn_slake)[:4]
     images = [open_rgb(each.images[0]) for each in examples]
     told = [asked.prompt.format(question=each.question) for each in examples]
-    logits = [
-        model.eval().answer_logits(
-            model.laid_out(told, [[image] for image in images]).to("cpu", torch.bfloat16),
-            torch.ones(len(told)),
-        )
+    seen = [
+        model.laid_out(told, [[image] for image in images]).to("cpu", torch.bfloat16)
         for model in (trained, served, base)
+    ]
+    assert torch.equal(seen[0]["input_ids"], seen[1]["input_ids"])
+    logits = [
+        model.eval().answer_logits(each, torch.ones(len(told)))
+        for model, each in zip((trained, served, base), seen, strict=True)
     ]
     apart, moved = ((logits[0] - other).norm() / logits[0].norm() for other in logits[1:])
     assert apart < 0.05 < 0.2 < moved
+    assert (len(seen[0]["input_ids"][0]) < len(seen[2]["input_ids"][0])) == (kind in PROCESSORS)
     assert served.ends == trained.ends
     assert served.answer([images[0]], told[0], 4)
 
@@ -129,6 +139,15 @@ def test_a_model_that_cannot_be_taken_whole_is_told(
     (tmp_path / "mute" / "chat_template.jinja").unlink()
     with pytest.raises(RecipeError, match="chat template"):
         build_whole(recipe(tmp_path / "mute"))
+
+
+def test_the_recipe_that_the_documents_show_is_one() -> None:
+    blocks = (ROOT / "docs/training.md").read_text().split("```toml\n")
+    (shown,) = (block.split("```")[0] for block in blocks if "\n[worker]" in block)
+
+    assert WholeRecipe.model_validate(tomllib.loads(shown)).bases == (
+        "Qwen/Qwen2.5-VL-7B-Instruct",
+    )
 
 
 def test_a_question_that_would_command_the_model_is_refused(

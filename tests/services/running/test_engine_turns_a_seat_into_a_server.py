@@ -11,7 +11,8 @@ import pytest
 
 from gateway.settings import Settings, load_settings
 from services.running import engine
-from services.running.containers import command_of, url_variable
+from services.running.beforehand.vllm_parser import complaint, vllm_parser
+from services.running.deploying.containers import command_of, url_variable
 from services.running.engine import (
     EngineError,
     arguments_of,
@@ -25,7 +26,6 @@ from services.running.engine import (
     most_logprobs,
     number,
 )
-from services.running.vllm_parser import complaint, vllm_parser
 
 ROOT = Path(__file__).parents[3]
 SEATS = tuple(engines(load_settings(ROOT / "panel.toml", {})))

@@ -13,6 +13,7 @@ from gateway.verdict.grey_answers import beside
 from services.running.engine import EngineError, compiled_at, local_seats
 
 GATEWAY_PORT = 8000
+ARCHIVE_PORT = 8042
 ENGINE_PORT = 8100  # of every engine: each has an address of its own
 US = "10001"  # the Dockerfile's user
 KEPT = ("audit", "feedback")  # what the Dockerfile lets that user write to, beside the cache

@@ -363,12 +363,22 @@ class ArchiveSettings(_Frozen):
         description="Of its DICOMweb services: what stands before /studies."
     )
     timeout_s: float = Field(default=20, gt=0, description="For each of its answers.")
+    store: bool = Field(
+        default=False, description="Whether a case may ask that its verdict be stored there."
+    )
     tenants: dict[str, tuple[Uid, ...]] | None = Field(
         default=None,
         description="Whose studies a tenant may ask about, as the beginnings of their UIDs, and "
         "who is not named about none; null: everybody about all.",
     )
     authorization: SecretStr | None = Field(default=None, description="From the environment.")
+
+    @field_validator("store")
+    @classmethod
+    def _can_be_written(cls, store: bool) -> bool:
+        if store and find_spec("highdicom") is None:
+            raise ValueError("needs a writer of reports: pip install 'consilium[archive]'")
+        return store
 
     def shows(self, study: str, tenant: str) -> bool:
         """Whether a tenant may ask about it."""

@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from gateway.archive import Archive
+from gateway.archive.dicomweb import Archive
 from gateway.asking.model_server import new_http_client
 from gateway.contract import ArchivedImages
 from gateway.intake.series.sources import Archived

@@ -14,7 +14,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
-from gateway.archive import NOT_THERE, Archive
+from gateway.archive.dicomweb import NOT_THERE, Archive
 from gateway.contract import ArchivedImages
 from gateway.intake.dicom import MADE_FROM_PICTURES, MODALITIES, read, told_by_tag
 from gateway.intake.off_loop import off_loop

@@ -6,7 +6,8 @@ The gateway and Redis always run; profiles say what else:
     cpu            the same without a GPU
     observability  Prometheus and Grafana
     tls            a reverse proxy that speaks TLS
-Nothing but the gateway and the proxy is published, and those on this machine only.
+    archive        Orthanc, which speaks DICOMweb, for a panel file whose [archive] names it
+Nothing but the gateway, the proxy and the archive is published, and those on this machine only.
 """
 
 import shlex
@@ -22,6 +23,7 @@ from services.running.deploying import containers
 from services.running.deploying.containers import PANEL, REDIS, US, Container, Plain, inside
 from services.running.engine import SHARE_OF_GPU, adapters, engines, gpu_shares, local_seats
 
+ARCHIVE_PORT = 8042
 HEADER = "# Written by `consilium compose` from panel.toml; change that, and run it again.\n"
 
 # Nobody needs more than a read-only system and a private /tmp.
@@ -68,15 +70,19 @@ def compose(
         "prometheus": _prometheus(),
         "grafana": _grafana(),
         "proxy": _proxy(),
+        "archive": _archive(),
     }
     document = {
         "name": "consilium",
         "services": services,
-        "volumes": {volume: {} for volume in ("models", *gateway.keeps, "prometheus", "grafana")},
+        "volumes": {
+            name: {} for name in ("models", *gateway.keeps, "prometheus", "grafana", "archive")
+        },
         "secrets": {
             "cache_key": {"file": "./deploy/secrets/cache_key"},
             "metrics_key": {"file": "./deploy/secrets/metrics_key"},
             "grafana_password": {"file": "./deploy/secrets/grafana_password"},
+            "archive_password": {"file": "./deploy/secrets/archive_password"},
             "certificate": {"file": "./deploy/tls/certificate.pem"},
             "certificate_key": {"file": "./deploy/tls/certificate.key"},
         },
@@ -103,6 +109,7 @@ def _gateway(gateway: Container, panel: str, servers: list[str]) -> dict[str, An
         "CONSILIUM_SECRET_FILE": "/run/secrets/cache_key",
         # Such as /run/keys/keys.json; empty means that nobody needs a key.
         "CONSILIUM_KEYS": "${CONSILIUM_KEYS:-}",
+        "CONSILIUM_ARCHIVE_AUTHORIZATION": "${CONSILIUM_ARCHIVE_AUTHORIZATION:-}",
     }
     volumes = [_read_only(panel, PANEL)]
     beside = Path(panel).parent
@@ -110,7 +117,11 @@ def _gateway(gateway: Container, panel: str, servers: list[str]) -> dict[str, An
     volumes += _volumes(gateway)
     return {
         "image": gateway.image,
-        "build": {"context": ".", "target": "gateway"},
+        "build": {
+            "context": ".",
+            "target": "gateway",
+            "args": {"EXTRAS": "${CONSILIUM_EXTRAS:-}"},
+        },
         "user": US,
         "environment": environment,
         "volumes": [*volumes, _read_only("deploy/keys", "/run/keys")],
@@ -237,6 +248,23 @@ def _proxy() -> dict[str, Any]:
         "ports": ["${CONSILIUM_BIND:-127.0.0.1}:8443:8443"],
         "depends_on": {"gateway": _healthy()},
         "healthcheck": _fetches("http://127.0.0.1:8080/"),
+        **CONFINED,
+    }
+
+
+def _archive() -> dict[str, Any]:
+    # It asks for a password, whatever is asked: that it listens is as much as can be told.
+    program = f"import socket; socket.create_connection(('127.0.0.1', {ARCHIVE_PORT}), 5)"
+    return {
+        "profiles": ["archive"],
+        "image": "consilium-archive",
+        "build": {"context": ".", "target": "archive"},
+        "user": US,
+        "volumes": [_read_only("deploy/orthanc.json", "/etc/archive.json"), "archive:/archive"],
+        "secrets": ["archive_password"],
+        # Studies come in here.
+        "ports": [f"127.0.0.1:{ARCHIVE_PORT}:{ARCHIVE_PORT}"],
+        "healthcheck": _healthcheck(["CMD", "python", "-c", program], "1m"),
         **CONFINED,
     }
 

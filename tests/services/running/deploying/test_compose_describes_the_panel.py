@@ -58,7 +58,7 @@ def by_vllm(services: dict[str, Any], profile: str) -> dict[str, Any]:
     return {name: each for name, each in found.items() if "worker-memory" not in name}
 
 
-def test_nothing_but_the_gateway_and_its_proxy_is_published_and_that_on_loopback(
+def test_only_what_asks_for_a_key_is_published_and_that_on_loopback(
     services: dict[str, Any],
 ) -> None:
     """vLLM's port has no key, and Redis has none either."""
@@ -67,6 +67,7 @@ def test_nothing_but_the_gateway_and_its_proxy_is_published_and_that_on_loopback
     assert published == {
         "gateway": ["127.0.0.1:8000:8000"],
         "proxy": ["${CONSILIUM_BIND:-127.0.0.1}:8443:8443"],
+        "archive": ["127.0.0.1:8042:8042"],
     }
     assert all("network_mode" not in each for each in services.values())
 
@@ -79,7 +80,12 @@ def test_everybody_is_confined(services: dict[str, Any]) -> None:
         assert each["cap_drop"] == ["ALL"] and "cap_add" not in each, name
         assert each["security_opt"] == ["no-new-privileges:true"], name
         writable = {v for v in each.get("volumes", ()) if not v.endswith(":ro")}
-        assert writable <= {"models:/cache", "prometheus:/prometheus", "grafana:/var/lib/grafana"}
+        assert writable <= {
+            "models:/cache",
+            "prometheus:/prometheus",
+            "grafana:/var/lib/grafana",
+            "archive:/archive",
+        }
 
 
 def test_no_secret_stands_in_the_file(services: dict[str, Any]) -> None:
@@ -102,7 +108,8 @@ def test_every_service_says_how_it_is_and_the_gateway_waits_for_all(
     assert all(each["healthcheck"]["test"] for each in services.values())
     names = [*(f"worker-{worker.name}" for worker in settings.workers), "summariser"]
     servers = {f"{name}-{profile}" for name in names for profile in PROFILES}
-    assert set(services) == servers | {"redis", "gateway", "prometheus", "grafana", "proxy"}
+    more = {"redis", "gateway", "prometheus", "grafana", "proxy", "archive"}
+    assert set(services) == servers | more
     waits = services["gateway"]["depends_on"]
     expected = {"condition": "service_healthy", "required": False}
     assert waits == {name: expected for name in {*servers, "redis"}}

@@ -1,4 +1,5 @@
-"""The one DICOMweb archive (PS3.18) that the gateway knows: what a study holds, and its files.
+"""The one DICOMweb archive (PS3.18) that the gateway knows: what a study holds, its files, and what
+goes back to it.
 
 Only UIDs get into an address, whoever named them, and these are numbers and dots. It goes over
 the gateway's own HTTP client: dicomweb-client is synchronous, and reads answers of any size.
@@ -20,6 +21,9 @@ from gateway.settings import ArchiveSettings, Limits
 JSON = "application/dicom+json"
 # As it is stored: what is compressed is decoded here, not there.
 FILE = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+BOUNDARY = "consilium"
+FILES = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
+FAILED = "00081198"  # Failed SOP Sequence
 SPACE = re.compile(r"\s*")
 MAX_JSON_MB = 50  # the headers of some thousand slices
 NOT_THERE = "The archive holds no such study, series or instances for this key."
@@ -50,6 +54,19 @@ class Archive:
         kind, body = await self._get(study, path, FILE, self._limits.max_series_mb)
         return _only_part(kind, body)
 
+    async def store(self, study: str, file: bytes) -> None:
+        """Puts a file beside those of the study (STOW-RS, PS3.18 10.5)."""
+        part = f"--{BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+        body = part + file + f"\r\n--{BOUNDARY}--\r\n".encode()
+        headers = {"Accept": JSON, "Content-Type": FILES}
+        _, told = await self._asked("POST", study, "", headers, MAX_JSON_MB, body)
+        try:
+            failed = json.loads(told).get(FAILED, {}).get("Value")
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise ArchiveFailed("The archive does not say in DICOM JSON what it stored.") from error
+        if failed:
+            raise ArchiveFailed("The archive did not take what was to be stored.")
+
     async def _list(self, study: str, path: str) -> list[dict[str, Any]]:
         _, body = await self._get(study, path, JSON, MAX_JSON_MB)
         try:
@@ -63,6 +80,17 @@ class Archive:
         return found
 
     async def _get(self, study: str, path: str, accept: str, max_mb: float) -> tuple[str, bytes]:
+        return await self._asked("GET", study, path, {"Accept": accept}, max_mb)
+
+    async def _asked(
+        self,
+        method: str,
+        study: str,
+        path: str,
+        headers: dict[str, str],
+        max_mb: float,
+        body: bytes | None = None,
+    ) -> tuple[str, bytes]:
         """The Content-Type and the body of the answer.
 
         Raises:
@@ -71,14 +99,15 @@ class Archive:
         """
         if not self._settings.shows(study, self._tenant):
             raise NotInArchive(NOT_THERE)
-        headers = {"Accept": accept}
         if self._settings.authorization:
-            headers["Authorization"] = self._settings.authorization.get_secret_value()
+            headers |= {"Authorization": self._settings.authorization.get_secret_value()}
         url = f"{self._settings.url}/studies/{study}{path}"
         try:
             async with (
                 asyncio.timeout(self._settings.timeout_s),
-                self._http.get(url, headers=headers, allow_redirects=False) as response,
+                self._http.request(
+                    method, url, headers=headers, data=body, allow_redirects=False
+                ) as response,
             ):
                 if response.status in (204, 404):
                     raise NotInArchive(NOT_THERE)

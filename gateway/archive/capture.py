@@ -9,9 +9,9 @@ from PIL import Image, ImageDraw, ImageFont
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from gateway.archive.structured_report import SERIES_NUMBER
+from gateway.archive.words import RESEARCH, lines
 from gateway.contract import Verdict
-from services.archive.structured_report import SERIES_NUMBER
-from services.archive.words import RESEARCH, lines
 
 WIDTH, MARGIN, SIZE = 1024, 32, 20  # pixels
 COLUMNS = 80

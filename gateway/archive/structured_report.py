@@ -12,8 +12,8 @@ from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
+from gateway.archive.words import RESEARCH, lines
 from gateway.contract import Verdict
-from services.archive.words import RESEARCH, lines
 
 OURS = "99CONSILIUM"  # the coding scheme of what no standard one has a word for
 SERIES_NUMBER = 9_000

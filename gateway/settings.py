@@ -532,6 +532,12 @@ def load_settings(
     return settings
 
 
+def url_variable(name: str) -> str:
+    """What the environment calls the address of a seat."""
+    seat = name if name == SUMMARISER else f"worker_{name}"
+    return f"CONSILIUM_{seat}_URL".upper().replace("-", "_")
+
+
 def _validated(path: Path, content: dict[str, Any], environ: Mapping[str, str]) -> Settings:
     content = content | {"file": path, "panel_hash": _panel_hash(content)}
     try:
@@ -629,8 +635,8 @@ def _with_environment(content: dict[str, Any], environ: Mapping[str, str]) -> di
         return table | {"url": url, "external": "url" in table}
 
     def seated(worker: dict[str, Any], seat: int) -> dict[str, Any]:
-        name = str(worker.get("name")).upper().replace("-", "_")
-        placed = place(worker, f"CONSILIUM_WORKER_{name}_URL", FIRST_WORKER_PORT + seat)
+        variable = url_variable(str(worker.get("name")))
+        placed = place(worker, variable, FIRST_WORKER_PORT + seat)
         url = placed["url"]
         several = isinstance(url, str) and "," in url
         return placed | {"url": [each.strip() for each in url.split(",")] if several else url}
@@ -640,9 +646,8 @@ def _with_environment(content: dict[str, Any], environ: Mapping[str, str]) -> di
     filled["workers"] = [seat for seat in seats if not seat.get("shadow")]
     filled["shadows"] = [seat for seat in seats if seat.get("shadow")]
     if "summariser" in content:
-        filled["summariser"] = place(
-            content["summariser"], "CONSILIUM_SUMMARISER_URL", SUMMARISER_PORT
-        )
+        variable = url_variable(SUMMARISER)
+        filled["summariser"] = place(content["summariser"], variable, SUMMARISER_PORT)
     if store := environ.get("CONSILIUM_STORE"):
         filled["panel"] = content.get("panel", {}) | {"store": store}
     if keys := environ.get("CONSILIUM_KEYS"):

@@ -27,7 +27,7 @@ from models.data.splits import refuse_shared_images
 from models.files import write_whole
 from models.recipe import Source, load_any_recipe
 from models.training.examples import examples_of, learned_by
-from services.evaluation.asking.over_rest import ask_all, has_failed
+from services.evaluation.asking.over_rest import Asking, ask_all, has_failed
 from services.evaluation.score import BOOTSTRAP_SEED, score, show
 from services.evaluation.stored_run import (
     EvaluationError,
@@ -127,13 +127,13 @@ def evaluate(
         if blank_images:
             shown = _with_blank_images(shown, out / "blank.png")
         with Verdicts(out) as outcomes:
-            asked = (shown, run, gateway_url, concurrency, patience_s, outcomes)
+            asking = Asking(run, gateway_url, concurrency, patience_s)
             if ray is None:
-                ask_all(*asked)
+                ask_all(shown, asking, outcomes)
             else:
                 from services.evaluation.asking.on_ray import ask_all_from
 
-                ask_all_from(ray, *asked, out)
+                ask_all_from(ray, shown, asking, outcomes, out)
             summary = asdict(run) | {"seed": BOOTSTRAP_SEED} | score(examples, outcomes, language)
             summary["failed"] = sum(has_failed(outcomes.get(each.id)) for each in examples)
         if not summary["scores"]:

@@ -26,8 +26,8 @@ from consilium.patience import Patience
 from gateway.contract import Verdict
 from gateway.refusals import Problem
 from models.data.example import Example
-from services.evaluation.asking.over_rest import Pace, ask_each, open_ones, progress
-from services.evaluation.stored_run import EvaluationError, Run, Verdicts
+from services.evaluation.asking.over_rest import Asking, Pace, ask_each, open_ones, progress
+from services.evaluation.stored_run import EvaluationError, Verdicts
 
 OPEN = "open.parquet"
 # Of each call at a time: a batch is over with its slowest, and a node that dies loses this much.
@@ -39,17 +39,10 @@ SCHEMA = pa.schema(
 
 
 def ask_all_from(
-    address: str,
-    examples: Sequence[Example],
-    run: Run,
-    url: str,
-    concurrency: int,
-    patience_s: float,
-    outcomes: Verdicts,
-    out: Path,
+    address: str, examples: Sequence[Example], asking: Asking, outcomes: Verdicts, out: Path
 ) -> None:
-    """What over_rest does, from every node of the cluster at `address`, each with `concurrency`
-    calls at a time. Images, and `out`, lie where every node sees them.
+    """What `ask_all` does, from every node of the cluster at `address`, each with so many calls at
+    a time. Images, and `out`, lie where every node sees them.
 
     Raises:
         EvaluationError: as there; or no cluster answers.
@@ -68,9 +61,9 @@ def ask_all_from(
     ray.data.DataContext.get_current().enable_progress_bars = False  # ours is shown
     try:
         nodes = sum(node["Alive"] and node["Resources"].get("CPU", 0) >= 1 for node in ray.nodes())
-        with progress(examples, outcomes, lambda: concurrency * nodes) as (keep, _):
+        with progress(examples, outcomes, lambda: asking.concurrency * nodes) as (keep, _):
             by_id = {example.id: example for example in left}
-            job = _job(left, run, url, concurrency, patience_s, nodes, out / OPEN)
+            job = _job(left, asking, nodes, out / OPEN)
             for row in job.iter_rows():
                 if row["failed"]:
                     raise GatewayError(row["failed"])
@@ -85,18 +78,10 @@ def ask_all_from(
         ray.shutdown()
 
 
-def _job(
-    left: Sequence[Example],
-    run: Run,
-    url: str,
-    concurrency: int,
-    patience_s: float,
-    nodes: int,
-    path: Path,
-) -> ray.data.Dataset:
+def _job(left: Sequence[Example], asking: Asking, nodes: int, path: Path) -> ray.data.Dataset:
     """Its rows say what came of each case, in the order in which batches are done."""
     pq.write_table(pa.table({"example": [EXAMPLE.dump_json(each) for each in left]}), path)
-    batch = min(TURNS * concurrency, math.ceil(len(left) / nodes))
+    batch = min(TURNS * asking.concurrency, math.ceil(len(left) / nodes))
     return (
         ray.data.read_parquet(str(path))
         .repartition(math.ceil(len(left) / batch))
@@ -104,16 +89,14 @@ def _job(
             _ask_batch,
             batch_size=None,
             batch_format="pyarrow",
-            fn_args=(run, url, concurrency, patience_s),
+            fn_args=(asking,),
             num_cpus=1,
             compute=ray.data.TaskPoolStrategy(nodes),
         )
     )
 
 
-def _ask_batch(
-    batch: pa.Table, run: Run, url: str, concurrency: int, patience_s: float
-) -> pa.Table:
+def _ask_batch(batch: pa.Table, asking: Asking) -> pa.Table:
     """Run on a node. What was said before a failure is told with it."""
     rows: list[dict[str, Any]] = []
 
@@ -123,7 +106,8 @@ def _ask_batch(
 
     examples = [EXAMPLE.validate_json(text) for text in batch["example"].to_pylist()]
     try:
-        asyncio.run(ask_each(examples, run, url, Patience(patience_s), Pace(concurrency), keep))
+        patience, pace = Patience(asking.patience_s), Pace(asking.concurrency)
+        asyncio.run(ask_each(examples, asking, patience, pace, keep))
     except (GatewayError, OSError) as error:
         rows.append({"failed": str(error)})
     return pa.Table.from_pylist(rows, SCHEMA)

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 
 import aiohttp
 import httpx
@@ -33,6 +34,16 @@ from services.evaluation.stored_run import EvaluationError, Outcome, Run, Verdic
 DEADLINE_S = 300.0
 
 Keep = Callable[[Example, Verdict | Problem], None]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What a run asks of each case, of which gateway, and how hard it tries."""
+
+    run: Run
+    url: str
+    concurrency: int  # questions under way, at most
+    patience_s: float  # in which nothing has got through
 
 
 class Pace:
@@ -104,24 +115,17 @@ class Tally(ProgressColumn):
         )
 
 
-def ask_all(
-    examples: Sequence[Example],
-    run: Run,
-    url: str,
-    concurrency: int,
-    patience_s: float,
-    outcomes: Verdicts,
-) -> None:
+def ask_all(examples: Sequence[Example], asking: Asking, outcomes: Verdicts) -> None:
     """Asks those that are open, and writes each outcome down at once.
 
     Raises:
         EvaluationError: the gateway does not know this caller, nothing has got through for
-            `patience_s`, an image cannot be read, or an outcome not be written.
+            `asking.patience_s`, an image cannot be read, or an outcome not be written.
     """
-    pace = Pace(concurrency)
+    pace = Pace(asking.concurrency)
     with progress(examples, outcomes, lambda: pace.at_a_time) as (keep, tell):
-        patience = Patience(patience_s, tell)
-        asyncio.run(ask_each(open_ones(examples, outcomes), run, url, patience, pace, keep))
+        patience = Patience(asking.patience_s, tell)
+        asyncio.run(ask_each(open_ones(examples, outcomes), asking, patience, pace, keep))
 
 
 def open_ones(examples: Sequence[Example], outcomes: Mapping[str, Outcome]) -> list[Example]:
@@ -142,12 +146,12 @@ def progress(
     columns = TextColumn("asking"), BarColumn(10), MofNCompleteColumn(), TimeRemainingColumn()
     shown = Progress(*columns, tally, console=Console(stderr=True, markup=False, highlight=False))
     settled = len(examples) - len(open_ones(examples, outcomes))
-    asking = shown.add_task("", total=len(examples), completed=settled)
-    shown.advance(asking, 0)  # the first answers took time too: else so few look too fast
+    bar = shown.add_task("", total=len(examples), completed=settled)
+    shown.advance(bar, 0)  # the first answers took time too: else so few look too fast
 
     def keep(example: Example, said: Verdict | Problem) -> None:
         tally.add(example, outcomes.keep(example.id, said))
-        shown.advance(asking)
+        shown.advance(bar)
 
     with shown:
         try:
@@ -161,7 +165,7 @@ def progress(
 
 
 async def ask_each(
-    examples: Iterable[Example], run: Run, url: str, patience: Patience, pace: Pace, keep: Keep
+    examples: Iterable[Example], asking: Asking, patience: Patience, pace: Pace, keep: Keep
 ) -> None:
     """Asks them all, and keeps what came of each at once.
 
@@ -172,7 +176,7 @@ async def ask_each(
 
     async def ask_in_turn(http: aiohttp.ClientSession) -> None:
         for example in queue:
-            keep(example, await _ask(http, url, example, run, patience, pace))
+            keep(example, await _ask(http, example, asking, patience, pace))
 
     # Not httpx: it takes more of a processor for a call than all the rest of this.
     async with aiohttp.ClientSession(
@@ -194,12 +198,7 @@ def has_failed(outcome: Outcome | None) -> bool:
 
 
 async def _ask(
-    http: aiohttp.ClientSession,
-    url: str,
-    example: Example,
-    run: Run,
-    patience: Patience,
-    pace: Pace,
+    http: aiohttp.ClientSession, example: Example, asking: Asking, patience: Patience, pace: Pace
 ) -> Verdict | Problem:
     """What came of a case, after what may pass has passed.
 
@@ -211,9 +210,9 @@ async def _ask(
         "language": example.language,
         "choices": example.choices or None,
         "deadline_s": DEADLINE_S,
-        "workers": run.workers,
-        "summarise": run.summarise,
-        "rounds": run.rounds,
+        "workers": asking.run.workers,
+        "summarise": asking.run.summarise,
+        "rounds": asking.run.rounds,
     }
     body = case_json(example.images, example.question, fields)
     while True:
@@ -223,7 +222,7 @@ async def _ask(
                 continue  # another was told to wait, while this one waited for its turn
             asked_at = time.monotonic()
             try:
-                said: Verdict | Problem = await _post(http, url, body)
+                said: Verdict | Problem = await _post(http, asking.url, body)
             except GatewayError as error:
                 if error.may_pass:
                     pace.slow_down(asked_at)

@@ -11,7 +11,7 @@ Nothing but the gateway, the proxy and the archive is published, and those on th
 """
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +19,11 @@ import yaml
 
 from gateway.settings import Settings
 from services.running.beforehand.plan import Place
-from services.running.deploying.containers import (
-    ARCHIVE_PORT,
-    CACHE,
-    ENGINE_PORT,
-    GATEWAY_PORT,
-    KEPT,
-    REDIS,
-    REDIS_IMAGE,
-    US,
-    Plain,
-    command_of,
-    engine_environment,
-    gateway_environment,
-    host_of,
-    inside,
-    kept,
-    learned,
-    stops_within_s,
-)
+from services.running.deploying import containers
+from services.running.deploying.containers import PANEL, REDIS, US, Container, Plain, inside
 from services.running.engine import SHARE_OF_GPU, adapters, engines, gpu_shares, local_seats
 
+ARCHIVE_PORT = 8042
 HEADER = "# Written by `consilium compose` from panel.toml; change that, and run it again.\n"
 
 # Nobody needs more than a read-only system and a private /tmp.
@@ -63,8 +47,8 @@ def compose(
     Raises:
         EngineError: something is to be kept where the gateway's container cannot write.
     """
-    names = tuple(local_seats(settings))
-    files = [_read_only(panel, "/app/panel.toml"), *_folders(settings)]
+    gateway, names = containers.gateway(settings), tuple(local_seats(settings))
+    files = [_read_only(panel, PANEL), *_folders(settings)]
     on_gpus = engines(settings)
     each = {name: Place(gpu, SHARE_OF_GPU) for gpu, name in enumerate(on_gpus)}
     one = {name: Place(0, share) for name, share in gpu_shares(settings).items()}
@@ -72,14 +56,15 @@ def compose(
         **_on_gpus("gpu", files, places or each),
         **_on_gpus("one-gpu", files, one),
         **{
-            f"{host_of(name)}-{profile}": _engine(profile, files, name)
-            for profile in ("gpu", "one-gpu", "cpu")
+            f"{server.host}-{profile}": _engine(profile, files, server)
+            for profile, build in (("gpu", "gpu"), ("one-gpu", "gpu"), ("cpu", "cpu"))
             for name in names
             if profile == "cpu" or name not in on_gpus
+            for server in [containers.engine(name, build)]
         },
     }
     services = {
-        "gateway": _gateway(settings, panel, list(servers)),
+        "gateway": _gateway(gateway, panel, list(servers)),
         "redis": _redis(),
         **servers,
         "prometheus": _prometheus(),
@@ -90,7 +75,9 @@ def compose(
     document = {
         "name": "consilium",
         "services": services,
-        "volumes": {name: {} for name in ("models", *KEPT, "prometheus", "grafana", "archive")},
+        "volumes": {
+            name: {} for name in ("models", *gateway.keeps, "prometheus", "grafana", "archive")
+        },
         "secrets": {
             "cache_key": {"file": "./deploy/secrets/cache_key"},
             "metrics_key": {"file": "./deploy/secrets/metrics_key"},
@@ -116,20 +103,20 @@ def _from_here(panel: Path, path: Path) -> str:
         return str(panel.resolve())
 
 
-def _gateway(settings: Settings, panel: str, servers: list[str]) -> dict[str, Any]:
+def _gateway(gateway: Container, panel: str, servers: list[str]) -> dict[str, Any]:
     environment = {
-        **gateway_environment(settings),
+        **gateway.environment,
         "CONSILIUM_SECRET_FILE": "/run/secrets/cache_key",
         # Such as /run/keys/keys.json; empty means that nobody needs a key.
         "CONSILIUM_KEYS": "${CONSILIUM_KEYS:-}",
         "CONSILIUM_ARCHIVE_AUTHORIZATION": "${CONSILIUM_ARCHIVE_AUTHORIZATION:-}",
     }
-    volumes = [_read_only(panel, "/app/panel.toml")]
+    volumes = [_read_only(panel, PANEL)]
     beside = Path(panel).parent
-    volumes += [_read_only(str(beside / each), inside(each)) for each in learned(settings)]
-    volumes += [f"{what}:{inside(what)}" for what in kept(settings)]
+    volumes += [_read_only(str(beside / each), path) for each, path in gateway.reads.items()]
+    volumes += _volumes(gateway)
     return {
-        "image": "consilium-gateway",
+        "image": gateway.image,
         "build": {
             "context": ".",
             "target": "gateway",
@@ -139,20 +126,20 @@ def _gateway(settings: Settings, panel: str, servers: list[str]) -> dict[str, An
         "environment": environment,
         "volumes": [*volumes, _read_only("deploy/keys", "/run/keys")],
         "secrets": ["cache_key"],
-        "ports": [f"127.0.0.1:{GATEWAY_PORT}:{GATEWAY_PORT}"],
-        "stop_grace_period": f"{stops_within_s(settings)}s",
+        "ports": [f"127.0.0.1:{gateway.port}:{gateway.port}"],
+        "stop_grace_period": f"{gateway.ends_within_s}s",
         # Waited for where their profile runs, but not needed: one sick worker costs its vote, not
         # the panel.
-        "depends_on": {name: _healthy() for name in ("redis", *servers)},
-        "healthcheck": _answers(f"http://127.0.0.1:{GATEWAY_PORT}/health/ready", "1m"),
+        "depends_on": {name: _healthy() for name in (REDIS.host, *servers)},
+        "healthcheck": _answers(gateway, "1m"),
         **CONFINED,
     }
 
 
 def _redis() -> dict[str, Any]:
     return {
-        "image": REDIS_IMAGE,
-        "command": shlex.join(REDIS),
+        "image": REDIS.image,
+        "command": shlex.join(REDIS.command),
         "user": "redis",
         "healthcheck": _healthcheck(["CMD", "redis-cli", "ping"], "10s"),
         **CONFINED,
@@ -167,18 +154,17 @@ def _on_gpus(profile: str, files: list[str], places: Mapping[str, Place]) -> dic
         # allocates meanwhile for its own.
         waits = {last[place.gpu]: _healthy()} if place.gpu in last else {}
         device = {"driver": "nvidia", "device_ids": [str(place.gpu)], "capabilities": ["gpu"]}
-        last[place.gpu] = f"{host_of(name)}-{profile}"
+        server = containers.engine(name, "gpu", place.share)
+        last[place.gpu] = f"{server.host}-{profile}"
         services[last[place.gpu]] = {
-            **_engine(profile, files, name, ["--gpu-share", f"{place.share:g}"]),
+            **_engine(profile, files, server),
             "depends_on": waits,
             "deploy": {"resources": {"reservations": {"devices": [device]}}},
         }
     return services
 
 
-def _engine(
-    profile: str, files: list[str], name: str, arguments: Sequence[str] = ()
-) -> dict[str, Any]:
+def _engine(profile: str, files: list[str], server: Container) -> dict[str, Any]:
     build = "cpu" if profile == "cpu" else "gpu"
     torch = (
         {"TORCH_INDEX": "${CONSILIUM_TORCH_INDEX:-https://download.pytorch.org/whl/cpu}"}
@@ -187,24 +173,24 @@ def _engine(
     )
     return {
         "profiles": [profile],
-        "image": f"consilium-engine-{build}",
+        "image": server.image,
         "build": {"context": ".", "target": "engine", "args": {"BUILD": build, **torch}},
         "user": US,
-        "command": [*command_of(name), *arguments],
+        "command": server.command,
         "environment": {
-            **engine_environment(name),
+            **server.environment,
             "CONSILIUM_WEIGHTS": "${CONSILIUM_WEIGHTS:+/weights}",
         },
         "volumes": [
             *files,
-            f"models:{CACHE}",
+            *_volumes(server),
             # What `consilium fetch` gathered, for a machine without a network.
             "${CONSILIUM_WEIGHTS:-./deploy/weights}:/weights:ro",
         ],
         # Prometheus finds every engine by the second name.
-        "networks": {"default": {"aliases": [host_of(name), "engines"]}},
+        "networks": {"default": {"aliases": [server.host, "engines"]}},
         "shm_size": "1gb",
-        "healthcheck": _answers(f"http://127.0.0.1:{ENGINE_PORT}/health", "15m"),
+        "healthcheck": _answers(server, "15m"),
         **CONFINED,
     }
 
@@ -296,12 +282,17 @@ def _read_only(here: str, there: str) -> str:
     return f"{here if Path(here).is_absolute() else f'./{here}'}:{there}:ro"
 
 
+def _volumes(server: Container) -> list[str]:
+    return [f"{volume}:{path}" for volume, path in server.keeps.items()]
+
+
 def _healthy() -> dict[str, Any]:
     return {"condition": "service_healthy", "required": False}
 
 
-def _answers(url: str, start_period: str) -> dict[str, Any]:
-    """Healthy once `url` answers 200. The slim images have no curl."""
+def _answers(server: Container, start_period: str) -> dict[str, Any]:
+    """Healthy once it answers 200. The slim images have no curl."""
+    url = f"http://127.0.0.1:{server.port}{server.healthy}"
     program = f"import urllib.request as r; r.urlopen('{url}', timeout=5)"
     return _healthcheck(["CMD", "python", "-c", program], start_period)
 

@@ -19,23 +19,8 @@ import yaml
 
 from gateway.settings import Settings, WorkerSettings
 from models.assets import is_hub_id
-from services.running.deploying.containers import (
-    CACHE,
-    ENGINE_PORT,
-    GATEWAY_PORT,
-    REDIS,
-    REDIS_IMAGE,
-    US,
-    Plain,
-    command_of,
-    engine_environment,
-    gateway_environment,
-    host_of,
-    inside,
-    kept,
-    learned,
-    stops_within_s,
-)
+from services.running.deploying import containers
+from services.running.deploying.containers import ENGINE_PORT, PANEL, REDIS, US, Container, Plain
 from services.running.engine import (
     SHARE_OF_GPU,
     Seat,
@@ -49,7 +34,6 @@ from services.running.engine import (
 HEADER = "# Written by `consilium kubernetes` from panel.toml; change that, and run it again.\n"
 NAMESPACE = "consilium"
 REDIS_USER = "999"  # of its image
-REDIS_PORT = 6379
 CONFIG_MAP_BYTES = 2**20  # the most that one holds
 REGISTRY = re.compile(r"([\w.-]+(:\d+)?(/[a-z0-9._-]+)*/?)?", re.ASCII)
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1123
@@ -88,10 +72,11 @@ def manifests(
             "such as registry.example/ward."
         )
     seats = local_seats(settings)
-    _check(settings, seats, gpus)
+    gateway = containers.gateway(settings)
+    _check(settings, gateway, seats, gpus)
     panel = _config_map("panel", {"panel.toml": settings.file})
     folder = settings.file.parent
-    files = {f"learned-{n}.json": folder / each for n, each in enumerate(learned(settings))}
+    files = {f"learned-{n}.json": folder / each for n, each in enumerate(gateway.reads)}
     told = _config_map("learned", files)
     engines = [
         each
@@ -110,18 +95,20 @@ def manifests(
         },
         panel,
         told,
-        *_gateway(settings, panel["metadata"]["name"], told["metadata"]["name"], registry),
+        *_gateway(settings, gateway, panel["metadata"]["name"], told["metadata"]["name"], registry),
         *_redis(),
         *engines,
-        *_network(),
+        *_network(gateway),
     ]
 
 
-def _check(settings: Settings, seats: dict[str, Seat], gpus: int | None) -> None:
+def _check(
+    settings: Settings, gateway: Container, seats: dict[str, Seat], gpus: int | None
+) -> None:
     for name in seats:
-        if not DNS_LABEL.fullmatch(host_of(name)):
+        if not DNS_LABEL.fullmatch(host := containers.engine(name).host):
             raise KubernetesError(
-                f"panel.toml: {name}: name: {host_of(name)!r} is no DNS label, which a Service's "
+                f"panel.toml: {name}: name: {host!r} is no DNS label, which a Service's "
                 "name must be: at most 63 of a-z, 0-9 and -, and no - at its end; rename it."
             )
     for name, seat in every_seat(settings).items():
@@ -130,7 +117,7 @@ def _check(settings: Settings, seats: dict[str, Seat], gpus: int | None) -> None
         if own and name not in seats:
             raise KubernetesError(
                 f"panel.toml: {name}: url: {own[0]} would be the gateway's own pod; write the "
-                f"address of the seat that serves it, such as http://worker-NAME:{ENGINE_PORT}."
+                f"address of the seat that serves it, such as {containers.engine('NAME').url}."
             )
     for name, seat in seats.items():
         folders = [str(each) for each in adapters(seat, name).values()]
@@ -150,7 +137,7 @@ def _check(settings: Settings, seats: dict[str, Seat], gpus: int | None) -> None
             "panel.toml: an address holds a password, which would stand in a ConfigMap for all to "
             "read; remove it."
         )
-    if "feedback" in kept(settings):
+    if "feedback" in gateway.keeps:
         raise KubernetesError(
             "panel.toml: feedback: its one SQLite file cannot be shared by gateways on several "
             "nodes; remove [feedback]."
@@ -190,10 +177,12 @@ def _config_map(name: str, files: dict[str, Path]) -> dict[str, Any]:
     return _object("v1", "ConfigMap", f"{name}-{digest}", data=data, immutable=True)
 
 
-def _gateway(settings: Settings, panel: str, told: str, registry: str) -> list[dict[str, Any]]:
+def _gateway(
+    settings: Settings, gateway: Container, panel: str, told: str, registry: str
+) -> list[dict[str, Any]]:
     environment = [
         *_environment(
-            gateway_environment(settings)
+            gateway.environment
             | {
                 "CONSILIUM_SECRET_FILE": "/run/secrets/cache/cache_key",
                 "CONSILIUM_KEYS": "/run/secrets/keys/keys.json",
@@ -207,37 +196,36 @@ def _gateway(settings: Settings, panel: str, told: str, registry: str) -> list[d
         "cache": {"secret": {"secretName": "cache-key", "defaultMode": 0o440}},
         "keys": {"secret": {"secretName": "keys", "defaultMode": 0o440}},
         "tmp": {"emptyDir": {}},
-        **{what: {"persistentVolumeClaim": {"claimName": what}} for what in kept(settings)},
+        **{what: {"persistentVolumeClaim": {"claimName": what}} for what in gateway.keeps},
     }
     mounts = [
-        _file("panel", "panel.toml", "/app/panel.toml"),
+        _file("panel", "panel.toml", PANEL),
         *(
-            _file("learned", f"learned-{number}.json", inside(each))
-            for number, each in enumerate(learned(settings))
+            _file("learned", f"learned-{number}.json", path)
+            for number, path in enumerate(gateway.reads.values())
         ),
         *(
             {"name": secret, "mountPath": f"/run/secrets/{secret}", "readOnly": True}
             for secret in ("cache", "keys")
         ),
         {"name": "tmp", "mountPath": "/tmp"},
-        *({"name": what, "mountPath": inside(what)} for what in kept(settings)),
+        *_volumes(gateway),
     ]
     container = {
-        "name": "gateway",
-        "image": _image("consilium-gateway", registry),
+        "name": gateway.host,
+        "image": _image(gateway, registry),
         # Others reach it, so it needs keys: unlike in its image, not --without-keys.
         "command": ["python", "-m", "gateway", "--host", "0.0.0.0"],
         "env": environment,
-        "ports": [{"name": "http", "containerPort": GATEWAY_PORT}],
-        "readinessProbe": _asks("/health/ready", GATEWAY_PORT),
-        "livenessProbe": _asks("/health/live", GATEWAY_PORT),
+        "ports": [{"name": "http", "containerPort": gateway.port}],
+        "readinessProbe": _asks(gateway.healthy, gateway.port),
+        "livenessProbe": _asks("/health/live", gateway.port),
         "volumeMounts": mounts,
         "resources": _resources(cpu="2", memory="2Gi"),
     }
-    deployment = _deployment("gateway", container, volumes, {"type": "RollingUpdate"})
-    deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = stops_within_s(
-        settings
-    )
+    deployment = _deployment(gateway.host, container, volumes, {"type": "RollingUpdate"})
+    pod = deployment["spec"]["template"]["spec"]
+    pod["terminationGracePeriodSeconds"] = gateway.ends_within_s
     least, most = GATEWAYS
     claims = [
         _object(
@@ -249,12 +237,12 @@ def _gateway(settings: Settings, panel: str, told: str, registry: str) -> list[d
                 "resources": {"requests": {"storage": "10Gi"}},
             },
         )
-        for what in kept(settings)
+        for what in gateway.keeps
     ]
     return [
         *claims,
         deployment,
-        _service("gateway", GATEWAY_PORT),
+        _service(gateway),
         _object(
             "policy/v1",
             "PodDisruptionBudget",
@@ -294,10 +282,10 @@ def _gateway(settings: Settings, panel: str, told: str, registry: str) -> list[d
 def _redis() -> list[dict[str, Any]]:
     ping = {"exec": {"command": ["redis-cli", "ping"]}, "timeoutSeconds": 5}
     container = {
-        "name": "redis",
-        "image": REDIS_IMAGE,
-        "args": list(REDIS),
-        "ports": [{"name": "redis", "containerPort": REDIS_PORT}],
+        "name": REDIS.host,
+        "image": REDIS.image,
+        "args": REDIS.command,
+        "ports": [{"name": "redis", "containerPort": REDIS.port}],
         "readinessProbe": ping,
         "livenessProbe": ping,
         "volumeMounts": [{"name": "data", "mountPath": "/data"}],
@@ -305,30 +293,30 @@ def _redis() -> list[dict[str, Any]]:
     }
     volumes: dict[str, Any] = {"data": {"emptyDir": {}}}
     return [
-        _deployment("redis", container, volumes, {"type": "Recreate"}, REDIS_USER),
-        _service("redis", REDIS_PORT),
+        _deployment(REDIS.host, container, volumes, {"type": "Recreate"}, REDIS_USER),
+        _service(REDIS),
     ]
 
 
 def _engine(name: str, seat: Seat, panel: str, registry: str) -> list[dict[str, Any]]:
     gpus = gpus_of(name, seat)
-    share = ["--gpu-share", f"{SHARE_OF_GPU:g}"] if gpus else []
-    probe = _asks("/health", ENGINE_PORT)
+    server = containers.engine(name, share=SHARE_OF_GPU if gpus else None)
+    probe = _asks(server.healthy, server.port)
     container = {
         "name": "engine",
-        "image": _image("consilium-engine-gpu", registry),
-        "command": [*command_of(name), *share],
+        "image": _image(server, registry),
+        "command": server.command,
         "env": [
-            *_environment(engine_environment(name)),
+            *_environment(server.environment),
             *([_from_secret("HF_TOKEN", "hub", optional=True)] if is_hub_id(seat.model) else []),
         ],
-        "ports": [{"name": "http", "containerPort": ENGINE_PORT}],
+        "ports": [{"name": "http", "containerPort": server.port}],
         "startupProbe": probe | {"failureThreshold": START_S // probe["periodSeconds"]},
         "readinessProbe": probe,
         "livenessProbe": probe,
         "volumeMounts": [
-            _file("panel", "panel.toml", "/app/panel.toml"),
-            {"name": "cache", "mountPath": CACHE},
+            _file("panel", "panel.toml", PANEL),
+            *_volumes(server),
             {"name": "tmp", "mountPath": "/tmp"},
             {"name": "shm", "mountPath": "/dev/shm"},
         ],
@@ -336,25 +324,26 @@ def _engine(name: str, seat: Seat, panel: str, registry: str) -> list[dict[str, 
     }
     volumes = {
         "panel": {"configMap": {"name": panel}},
-        "cache": {"emptyDir": {}},
+        **{volume: {"emptyDir": {}} for volume in server.keeps},
         "tmp": {"emptyDir": {}},
         "shm": {"emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}},
     }
     # Recreate: another beside it would want another GPU.
-    deployment = _deployment(host_of(name), container, volumes, {"type": "Recreate"})
+    deployment = _deployment(server.host, container, volumes, {"type": "Recreate"})
     deployment["spec"]["template"]["metadata"]["labels"]["consilium/engine"] = "yes"
-    return [deployment, _service(host_of(name), ENGINE_PORT)]
+    return [deployment, _service(server)]
 
 
-def _network() -> list[dict[str, Any]]:
+def _network(gateway: Container) -> list[dict[str, Any]]:
     """Nobody reaches anybody, but everybody the gateways, and these the engines and Redis."""
-    from_gateways = [{"podSelector": _chosen("gateway")}]
+    gateways, redis = _chosen(gateway.host), _chosen(REDIS.host)
     engines = {"matchLabels": {"consilium/engine": "yes"}}
+    from_gateways = [{"podSelector": gateways}]
     return [
         _policy("nobody", {}, []),
-        _policy("gateway", _chosen("gateway"), [{"ports": _ports(GATEWAY_PORT)}]),
+        _policy("gateway", gateways, [{"ports": _ports(gateway.port)}]),
         _policy("engines", engines, [{"from": from_gateways, "ports": _ports(ENGINE_PORT)}]),
-        _policy("redis", _chosen("redis"), [{"from": from_gateways, "ports": _ports(REDIS_PORT)}]),
+        _policy("redis", redis, [{"from": from_gateways, "ports": _ports(REDIS.port)}]),
     ]
 
 
@@ -404,9 +393,9 @@ def _deployment(
     )
 
 
-def _service(name: str, port: int) -> dict[str, Any]:
-    selector = _chosen(name)["matchLabels"]
-    return _object("v1", "Service", name, spec={"selector": selector, "ports": _ports(port)})
+def _service(server: Container) -> dict[str, Any]:
+    spec = {"selector": _chosen(server.host)["matchLabels"], "ports": _ports(server.port)}
+    return _object("v1", "Service", server.host, spec=spec)
 
 
 def _object(api: str, kind: str, name: str, **rest: Any) -> dict[str, Any]:
@@ -418,8 +407,8 @@ def _chosen(name: str) -> dict[str, Any]:
     return {"matchLabels": {"app.kubernetes.io/name": name}}
 
 
-def _image(name: str, registry: str) -> str:
-    return f"{registry.rstrip('/')}/{name}:{version('consilium')}".lstrip("/")
+def _image(server: Container, registry: str) -> str:
+    return f"{registry.rstrip('/')}/{server.image}:{version('consilium')}".lstrip("/")
 
 
 def _environment(values: dict[str, str]) -> list[dict[str, Any]]:
@@ -429,6 +418,10 @@ def _environment(values: dict[str, str]) -> list[dict[str, Any]]:
 def _from_secret(name: str, secret: str, optional: bool = False) -> dict[str, Any]:
     reference = {"name": secret, "key": "value", "optional": optional}
     return {"name": name, "valueFrom": {"secretKeyRef": reference}}
+
+
+def _volumes(server: Container) -> list[dict[str, Any]]:
+    return [{"name": volume, "mountPath": path} for volume, path in server.keeps.items()]
 
 
 def _file(volume: str, key: str, path: str) -> dict[str, Any]:

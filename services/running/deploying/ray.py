@@ -33,10 +33,9 @@ from gateway.__main__ import is_loopback
 from gateway.app import create_app
 from gateway.asking.model_server import Http, new_http_client
 from gateway.server import KEEP_ALIVE_S
-from gateway.settings import Settings, SettingsError, load_settings
+from gateway.settings import Settings, SettingsError, load_settings, url_variable
 from models.assets import cache_dir
 from services.running.beforehand.check import check
-from services.running.deploying.containers import url_variable
 from services.running.deploying.room import ClusterError, Node, check_room, needs
 from services.running.engine import (
     SAFE_PATH,

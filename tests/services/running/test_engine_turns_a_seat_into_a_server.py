@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from gateway.settings import Settings, load_settings
+from gateway.settings import Settings, load_settings, url_variable
 from services.running import engine
 from services.running.beforehand.vllm_parser import complaint, vllm_parser
-from services.running.deploying.containers import command_of, url_variable
+from services.running.deploying import containers
 from services.running.engine import (
     EngineError,
     arguments_of,
@@ -103,7 +103,7 @@ def test_a_container_runs_the_same_server_for_the_whole_compose_network(
     monkeypatch.setattr(engine, "model_folder", lambda settings, name: tmp_path)
     monkeypatch.setattr(os, "execve", lambda path, command, environment: became.append(command))
     monkeypatch.setenv(url_variable(name), "http://127.0.0.1:8100")
-    program, *arguments = command_of(name)
+    program, *arguments = containers.engine(name).command
 
     result = CliRunner().invoke(app, [*arguments, "--panel", str(ROOT / "panel.toml")])
 

@@ -22,7 +22,7 @@ from gateway.intake.pixels import codec_errors_told, is_dicom
 from gateway.intake.series import unzip
 from gateway.intake.series.order import TAGS
 from gateway.refusals import ArchiveFailed, InvalidCase, NotInArchive, TooLarge, UnreadableImage
-from gateway.settings import Limits
+from gateway.tables import Limits
 
 TAG_NUMBERS = {f"{tag_for_keyword(keyword):08X}" for keyword in TAGS}
 OTHERS = "The archive gave other instances than were asked for."

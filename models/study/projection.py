@@ -26,7 +26,7 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from models import connectors
 from models.data.example import Example
-from models.data.slake_facts import facts
+from models.data.slake.facts import facts
 from models.data.splits import near_duplicates, refuse_shared_images
 from models.metrics.score import mean
 from models.parts.vlm import Vlm, build_model

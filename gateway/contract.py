@@ -50,6 +50,7 @@ ErrorKind = Literal[
 VerdictStatus = Literal["answered", "abstained"]
 Word = Literal["right", "wrong"]
 Keep = Literal["marks", "cases"]
+Stores = Literal["sr", "sc"]
 SummaryBy = Literal["vote", "unanimous", "summariser"]
 
 
@@ -114,6 +115,11 @@ class Options(_Sent):
     )
     reasoning: bool = Field(
         default=False, description="Also tell what a summariser that thinks first has thought."
+    )
+    store: Stores | None = Field(
+        default=None,
+        description="Also store the verdict in the archive that the images came from: sr, a DICOM "
+        "Structured Report; sc, a page as a picture; null: not.",
     )
 
 
@@ -485,6 +491,13 @@ class Preview(_Frozen):
     modality: Modality | None = Field(description="What a DICOM says; null where it does not.")
 
 
+class Stored(_Frozen):
+    """What became of the verdict in the archive."""
+
+    instance: Uid | None = Field(default=None, description="SOP Instance UID of what is there.")
+    error: str | None = Field(default=None, description="Why nothing is.")
+
+
 LEARNED_FROM = Field(
     default=None,
     description="The questions on which voices were calibrated, and whose were not; null: all "
@@ -539,6 +552,7 @@ class Verdict(_Frozen):
     seconds: float
     cached: bool = False
     cached_from: str | None = Field(default=None, description="The id of the first such verdict.")
+    stored: Stored | None = Field(default=None, description="Where options.store asks for it.")
 
 
 class Provisional(_Frozen):

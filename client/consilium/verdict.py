@@ -125,6 +125,13 @@ class PredictionSet(_Reply):
     why: Optional[str] = None
 
 
+class Stored(_Reply):
+    """What became of the verdict in the archive: where it is, or why it is not."""
+
+    instance: Optional[str] = None
+    error: Optional[str] = None
+
+
 class Verdict(_Reply):
     id: str
     status: str = "answered"  # or "abstained"
@@ -147,6 +154,7 @@ class Verdict(_Reply):
     seconds: float
     cached: bool = False
     cached_from: Optional[str] = None
+    stored: Optional[Stored] = None
 
 
 class Provisional(_Reply):

@@ -18,7 +18,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from gateway.archive import Archive
+from gateway.archive.dicomweb import Archive
 from gateway.case import Case, CaseImage
 from gateway.contract import (
     ArchivedImages,
@@ -42,7 +42,8 @@ from gateway.refusals import (
     UnreadableImage,
     UnsupportedMedia,
 )
-from gateway.settings import Limits, Settings
+from gateway.settings import Settings
+from gateway.tables import Limits
 from gateway.verdict.meaning import meanings
 
 T = TypeVar("T")
@@ -170,6 +171,7 @@ async def word_of(request: Request, settings: Settings) -> tuple[ReadersWord, Dr
 async def case_of(draft: Draft, settings: Settings, archive: Archive | None, tenant: str) -> Case:
     """The case, and of every image its pixels alone; raises a `Refused`."""
     fields = draft.fields
+    _check_store(fields, settings)
     if draft.is_series:
         pictures = await _of_series(draft, settings, archive)
     else:
@@ -190,6 +192,17 @@ async def case_of(draft: Draft, settings: Settings, archive: Archive | None, ten
         modality=fields.modality or next((p.modality for p in pictures if p.modality), None),
         tenant=tenant,
     )
+
+
+def _check_store(fields: CaseFields, settings: Settings) -> None:
+    if fields.options.store is None:
+        return
+    if not (settings.archive and settings.archive.store):
+        raise InvalidCase("options.store: this gateway stores nothing in an archive. Send null.")
+    if fields.dicomweb is None:
+        raise InvalidCase(
+            "options.store: these images came from no archive. Name some by dicomweb, or send null."
+        )
 
 
 async def _each(images: list[Sent]) -> list[CaseImage]:

@@ -14,7 +14,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
-from gateway.archive import NOT_THERE, Archive
+from gateway.archive.dicomweb import NOT_THERE, Archive
 from gateway.contract import ArchivedImages
 from gateway.intake.dicom import MADE_FROM_PICTURES, MODALITIES, read, told_by_tag
 from gateway.intake.off_loop import off_loop
@@ -22,7 +22,7 @@ from gateway.intake.pixels import codec_errors_told, is_dicom
 from gateway.intake.series import unzip
 from gateway.intake.series.order import TAGS
 from gateway.refusals import ArchiveFailed, InvalidCase, NotInArchive, TooLarge, UnreadableImage
-from gateway.settings import Limits
+from gateway.tables import Limits
 
 TAG_NUMBERS = {f"{tag_for_keyword(keyword):08X}" for keyword in TAGS}
 OTHERS = "The archive gave other instances than were asked for."

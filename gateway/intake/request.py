@@ -206,12 +206,28 @@ def _check_store(fields: CaseFields, settings: Settings) -> None:
 
 async def _each(images: list[Sent]) -> list[CaseImage]:
     places = [_place(position, len(images)) for position in range(len(images))]
-    return await asyncio.gather(
+    pictures = await asyncio.gather(
         *(
             off_loop(partial(only_pixels, sent.data, place, sent.frame, sent.window))
             for sent, place in zip(images, places, strict=True)
         )
     )
+    dicoms = [sent.data for sent in images if is_dicom(sent.data)]
+    if len(dicoms) > 1:
+        await off_loop(partial(_check_one_patient, dicoms))
+    return pictures
+
+
+def _check_one_patient(dicoms: list[bytes]) -> None:
+    # Imported where it is used: pydicom would double the gateway's start-up.
+    from gateway.intake.dicom import patient_of
+
+    patients = {patient_of(data, _place(at, len(dicoms))) for at, data in enumerate(dicoms)}
+    if len(patients - {""}) > 1:
+        raise InvalidCase(
+            "The images are of several patients, by (0010,0020) Patient ID. Ask about each in a "
+            "case of its own."
+        )
 
 
 async def _of_series(draft: Draft, settings: Settings, archive: Archive | None) -> list[CaseImage]:

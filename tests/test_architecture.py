@@ -39,6 +39,7 @@ FLOORS: dict[str, list[str]] = {
         "case",
         "watch verdict",
         "drift store",
+        "tables",
         "settings",
         "archive",
         "asking door intake",

@@ -29,7 +29,7 @@ from gateway.asking.model_server import new_http_client
 from gateway.contract import ArchivedImages
 from gateway.intake.series.sources import Archived
 from gateway.intake.series.volume import pictures_of
-from gateway.settings import ArchiveSettings, Limits
+from gateway.tables import ArchiveSettings, Limits
 
 SIDE, ROOM = 512, 4
 

@@ -24,7 +24,8 @@ from gateway.asking.model_server import Http, complete, new_http_client
 from gateway.asking.panel import MAX_ANSWER_TOKENS
 from gateway.contract import Verdict
 from gateway.intake.pixels import only_pixels
-from gateway.settings import WorkerSettings, load_settings
+from gateway.settings import load_settings
+from gateway.tables import WorkerSettings
 
 BAR = 1.05
 SCAN = Path(str(get_testdata_file("CT_small.dcm", download=False)))

@@ -20,7 +20,7 @@ import numpy as np
 
 from gateway.asking.model_server import Completion, complete, new_http_client
 from gateway.asking.replicas import Replicas
-from gateway.settings import WorkerSettings
+from gateway.tables import WorkerSettings
 from gateway.watch.metrics import Metrics
 from tests.mock_vllm import MockVllm
 

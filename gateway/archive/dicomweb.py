@@ -16,7 +16,7 @@ import aiohttp
 
 from gateway.contract import uid
 from gateway.refusals import ArchiveFailed, NotInArchive, TooLarge
-from gateway.settings import ArchiveSettings, Limits
+from gateway.tables import ArchiveSettings, Limits
 
 JSON = "application/dicom+json"
 # As it is stored: what is compressed is decoded here, not there.

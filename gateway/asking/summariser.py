@@ -19,7 +19,8 @@ from typing import Any
 from gateway.asking.model_server import CallFailed, Completion, Http, answer_bounds, complete
 from gateway.case import Case
 from gateway.contract import AnswerError, Language, Style, Summary
-from gateway.settings import SUMMARISER, SummariserSettings
+from gateway.settings import SUMMARISER
+from gateway.tables import SummariserSettings
 from gateway.verdict.faithful import tells
 from gateway.verdict.meaning import meaning
 from gateway.verdict.styles import TOLD, styled

@@ -42,7 +42,8 @@ from gateway.refusals import (
     UnreadableImage,
     UnsupportedMedia,
 )
-from gateway.settings import Limits, Settings
+from gateway.settings import Settings
+from gateway.tables import Limits
 from gateway.verdict.meaning import meanings
 
 T = TypeVar("T")

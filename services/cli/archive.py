@@ -53,7 +53,7 @@ def send(
     from gateway.asking.model_server import new_http_client
     from gateway.contract import Verdict
     from gateway.refusals import Refused
-    from gateway.settings import ArchiveSettings
+    from gateway.tables import ArchiveSettings
     from services import fhir
 
     settings = settings_of(panel, with_competence=False)

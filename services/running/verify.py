@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pydantic import SecretBytes
 
-from gateway.settings import PanelSettings, Settings, WorkerSettings
+from gateway.settings import Settings
+from gateway.tables import PanelSettings, WorkerSettings
 from models.assets import cache_dir
 from models.data.example import Example
 from models.recipe import Recipe, load_recipe

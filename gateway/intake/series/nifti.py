@@ -24,7 +24,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ParametricMapStorage
 
 from gateway.intake.pixels import codec_errors_told
 from gateway.refusals import InvalidCase, TooLarge, UnreadableImage
-from gateway.settings import Limits
+from gateway.tables import Limits
 
 GZIP = b"\x1f\x8b"
 HEADERS = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}  # by their size in bytes

@@ -29,7 +29,7 @@ from gateway.refusals import (
     UnreadableImage,
     UnsupportedMedia,
 )
-from gateway.settings import Limits
+from gateway.tables import Limits
 
 TAG_NUMBERS = {f"{tag_for_keyword(keyword):08X}" for keyword in TAGS}
 OTHERS = "The archive gave other instances than were asked for."

@@ -19,7 +19,8 @@ from pathlib import Path
 from scipy.optimize import brentq
 
 from gateway.contract import Language
-from gateway.settings import Settings, WorkerSettings
+from gateway.settings import Settings
+from gateway.tables import WorkerSettings
 from gateway.verdict.competence import Cell, Competence, Line, Skill, Worker, logit, sigmoid
 from services.evaluation.heard import Heard, hear, refuse_strangers, shown_in
 from services.evaluation.learning.fit import calibrated, conformal, judge_of, share_of_the_right

@@ -29,7 +29,8 @@ from torch.optim.lr_scheduler import LinearLR
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gateway.asking.summariser import after, request
-from gateway.settings import Settings, SummariserSettings
+from gateway.settings import Settings
+from gateway.tables import SummariserSettings
 from gateway.verdict.weigh import Opinion
 from models import assets
 from models.exported import adapter_base, for_everyone

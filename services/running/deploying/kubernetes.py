@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from gateway.settings import Settings, WorkerSettings
+from gateway.settings import Settings
+from gateway.tables import WorkerSettings
 from models.assets import is_hub_id
 from services.running.deploying import containers
 from services.running.deploying.containers import ENGINE_PORT, PANEL, REDIS, US, Container, Plain

@@ -16,7 +16,7 @@ from PIL import Image
 from gateway.intake.series.sources import sent
 from gateway.intake.series.volume import pictures_of
 from gateway.refusals import Refused
-from gateway.settings import Limits
+from gateway.tables import Limits
 from tests.conftest import picture
 from tests.dicoms import AXIAL, dicom_of
 

@@ -21,7 +21,7 @@ from gateway.intake.counted import MAX_PARTS, counted
 from gateway.intake.pixels import only_pixels
 from gateway.intake.series.sources import Sent
 from gateway.refusals import Refused, UnreadableImage
-from gateway.settings import Limits
+from gateway.tables import Limits
 from tests.conftest import picture
 from tests.dicoms import HERE, dicom_of
 

@@ -12,7 +12,7 @@ from gateway.contract import CaseRequest, Options
 from gateway.intake import request as intake
 from gateway.intake.request import Draft
 from gateway.refusals import InvalidCase
-from gateway.settings import Limits
+from gateway.tables import Limits
 from tests.conftest import picture
 
 IMAGE = picture("RGB", (40, 30))

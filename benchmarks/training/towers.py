@@ -24,8 +24,8 @@ from models.metrics.score import Score, mean
 from models.parts.vision import Tower, TowerConfig
 from models.recipe import Recipe, Source, load_recipe
 from models.training.examples import examples_of
-from models.training.loop import train
 from models.training.masked import keep, pretrain
+from models.training.stages import train
 
 TOWERS = ("mamba_tiny_patch16", "vit_tiny_patch16_224")
 SIZES = (224, 384, 512, 768, 1024)

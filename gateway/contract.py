@@ -232,8 +232,8 @@ class CaseFields(_Sent):
         description="The images are the files of one series, or a file of many frames: which "
         "slices of it are shown, counted from 1 in the order of their positions. even: as many as "
         "the panel takes, evenly spaced; 40-120: such of these; 12,40,88: these; max or average: "
-        "all in one picture, max 40-120 those. null: each image is one picture; a zip, or what "
-        "the archive gives, is taken for even.",
+        "all in one picture, max 40-120 those. null: each image is one picture; a zip, a NIfTI, or "
+        "what the archive gives is taken for even.",
     )
     dicomweb: ArchivedImages | None = Field(
         default=None, description="In place of images, where the gateway has an archive."
@@ -253,7 +253,7 @@ class CaseRequest(CaseFields):
         ...,
     ] = Field(
         description="base64 or data URI, or an object that says what of it is shown; or one zip "
-        "of a series. Left out where `dicomweb` names them.",
+        "of a series, or a NIfTI. Left out where `dicomweb` names them.",
     )
 
     @model_validator(mode="before")

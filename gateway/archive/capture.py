@@ -19,7 +19,7 @@ COLUMNS = 80
 
 def page(verdict: Verdict, question: str, images: Sequence[Dataset]) -> Dataset:
     """`images` are the headers of what the panel was shown, as the archive has them."""
-    return hd.sc.SCImage.from_ref_dataset(
+    made = hd.sc.SCImage.from_ref_dataset(
         ref_dataset=images[0],
         pixel_array=_drawn(verdict, question),
         photometric_interpretation=hd.PhotometricInterpretationValues.MONOCHROME2,
@@ -34,6 +34,8 @@ def page(verdict: Verdict, question: str, images: Sequence[Dataset]) -> Dataset:
         manufacturer="Consilium",
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
+    made.Laterality = ""  # type 2C of PS3.3 C.7.3.1, and nothing is known of it
+    return made
 
 
 def _drawn(verdict: Verdict, question: str) -> np.ndarray:

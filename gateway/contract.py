@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -352,6 +353,20 @@ class OfImage(_Frozen):
     confidence: float | None
 
 
+class Tokens(_Frozen):
+    """What a model server counted of a reply that was used, in its own model's tokens."""
+
+    prompt: int = Field(description="With what became of the images.")
+    reply: int
+
+    @classmethod
+    def sum(cls, counted: Iterable["Tokens | None"]) -> "Tokens | None":
+        """None where nobody counts."""
+        told = [each for each in counted if each is not None]
+        reply = sum(each.reply for each in told)
+        return cls(prompt=sum(each.prompt for each in told), reply=reply) if told else None
+
+
 class Answer(_Frozen):
     """What one worker said, or (with `error`) why it said nothing."""
 
@@ -382,6 +397,9 @@ class Answer(_Frozen):
         description="Its part of the weight of what it said; those of all answers sum to 1.",
     )
     seconds: float
+    tokens: Tokens | None = Field(
+        default=None, description="For all that it was asked; null: its server does not count."
+    )
     error: AnswerError | None = None
 
 
@@ -428,6 +446,9 @@ class Summary(_Frozen):
     by: SummaryBy
     faithful: bool | None
     seconds: float
+    tokens: Tokens | None = Field(
+        default=None, description="Whatever became of its reply; null: none, or it does not count."
+    )
     reasoning: str | None = Field(
         default=None,
         description="What the summariser thought first, held against nothing; only where "

@@ -619,7 +619,7 @@ def _is_whole_series(text: str) -> bool:
 def _from_base64(text: str, place: str, max_mb: float) -> bytes:
     text = text.strip()
     if text[:5].lower() == "data:":
-        header, _, text = text.partition(",")
+        header, _, text = text.rpartition(",")  # a parameter may hold one; base64 has none
         if "base64" not in header.lower().replace(" ", "").split(";")[1:]:
             raise UnreadableImage(f"{place} is a data URI without base64. Encode it in base64.")
     elif "://" in text[:20]:

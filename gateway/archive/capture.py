@@ -12,9 +12,13 @@ from pydicom.uid import ExplicitVRLittleEndian
 from gateway.archive.structured_report import SERIES_NUMBER
 from gateway.archive.words import RESEARCH, lines
 from gateway.contract import Verdict
+from gateway.refusals import InvalidCase
 
 WIDTH, MARGIN, SIZE = 1024, 32, 20  # pixels
-COLUMNS = 80
+# Beside Pillow's own, which has English letters alone: Debian's fonts-dejavu-core, -noto-cjk and
+# -wqy-zenhei.
+FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "wqy-zenhei.ttc")
+NO_LETTER = "\U0010ffff"
 
 
 def page(verdict: Verdict, question: str, images: Sequence[Dataset]) -> Dataset:
@@ -42,11 +46,28 @@ def _drawn(verdict: Verdict, question: str) -> np.ndarray:
     """White on black, [rows, columns]."""
     figures = {"Agreement": verdict.agreement, "Confidence": verdict.confidence}
     told = [*lines(verdict, question), *((k, f"{v:.2f}") for k, v in figures.items() if v)]
-    text = "\n".join(
-        line for name, said in told for line in textwrap.wrap(f"{name}: {said}", COLUMNS)
-    )
+    texts = [f"{name}: {said}" for name, said in told]
+    font = _font({*"".join(texts)})
+    columns = int((WIDTH - 2 * MARGIN) / max(font.getlength(each) for each in {*"".join(texts)}))
+    text = "\n".join(line for each in texts for line in textwrap.wrap(each, columns))
     height = 2 * MARGIN + (text.count("\n") + 1) * (SIZE + 8)
     image = Image.new("L", (WIDTH, height))
-    font = ImageFont.load_default(SIZE)
     ImageDraw.Draw(image).multiline_text((MARGIN, MARGIN), text, 255, font, spacing=8)
     return np.asarray(image)
+
+
+def _font(letters: set[str]) -> ImageFont.FreeTypeFont:
+    """The first that has them all; raises InvalidCase."""
+    for name in (None, *FONTS):
+        try:
+            font = ImageFont.truetype(name, SIZE) if name else ImageFont.load_default(SIZE)
+        except OSError:  # it is not installed
+            continue
+        assert isinstance(font, ImageFont.FreeTypeFont)
+        nothing = bytes(font.getmask(NO_LETTER))
+        if not any(bytes(font.getmask(each)) == nothing for each in letters if each.isprintable()):
+            return font
+    raise InvalidCase(
+        "No font here has the letters of the page: have fonts-dejavu-core or fonts-noto-cjk "
+        "installed, or store a report (sr)."
+    )

@@ -18,7 +18,7 @@ import pybase64
 from gateway.case import Case, CaseImage
 from gateway.contract import Answer, Options
 from gateway.settings import Settings, WorkerSettings
-from gateway.store.memory import Store, answer_key, keep, recall
+from gateway.store.memory import Store, keep, recall
 from gateway.verdict.grounding import grounding
 from gateway.watch.telemetry import stopwatch
 
@@ -36,16 +36,17 @@ GREY = CaseImage(
 
 
 class OverGrey:
-    """Of one panel; `ask` asks one of its workers, and tells a failure by the answer's error."""
+    """Of one panel; `ask` asks one of its workers, and tells a failure by the answer's error; under
+    `key` the answer is kept."""
 
     def __init__(
         self,
         settings: Settings,
         store: Store,
         ask: Callable[[WorkerSettings, Case], Awaitable[Answer]],
+        key: Callable[[WorkerSettings, Case], str],
     ):
-        self._settings, self._store, self._ask = settings, store, ask
-        self._seats = {worker.name: worker.model_dump_json() for worker in settings.workers}
+        self._settings, self._store, self._ask, self._key = settings, store, ask, key
         self._calls: dict[str, asyncio.Task[Answer | None]] = {}  # under way, by key
         self._later: dict[str, tuple[WorkerSettings, Case]] = {}  # in line, the first one first
         self._asking_later: asyncio.Task[None] | None = None
@@ -72,6 +73,10 @@ class OverGrey:
         over_grey = replace(case, images=images, modality=None, options=Options())
         said = {a.worker: a for a in answers if a.round == 1 and a.text is not None}
         seats = [worker for worker in self._settings.workers if worker.name in said]
+        if not (case.options.grounding or self._asks_later):
+            # Nobody is asked, so the first who is not known ends it: most often nothing is.
+            if await self._known(seats[0], over_grey) is None:
+                return None
         found = await asyncio.gather(*(self._known(worker, over_grey) for worker in seats))
         missing = [worker for worker, grey in zip(seats, found, strict=True) if grey is None]
         if missing and case.options.grounding:
@@ -88,6 +93,10 @@ class OverGrey:
         if self._asking_later:
             self._asking_later.cancel()
 
+    @property
+    def _asks_later(self) -> bool:
+        return self._settings.panel.grounding and not self._closed
+
     async def _known(self, worker: WorkerSettings, over_grey: Case) -> Answer | None:
         asks_more = over_grey.context or over_grey.choices or len(over_grey.images) > 1
         if (shipped := self._settings.grey_answers) and not asks_more:
@@ -95,9 +104,6 @@ class OverGrey:
             if answer is not None:
                 return answer
         return await recall(self._store, self._key(worker, over_grey), Answer)
-
-    def _key(self, worker: WorkerSettings, over_grey: Case) -> str:
-        return answer_key(over_grey, self._seats[worker.name], self._settings.secret_bytes)
 
     async def _asked_now(
         self, workers: Sequence[WorkerSettings], over_grey: Case, left_s: float
@@ -128,7 +134,7 @@ class OverGrey:
         return answer
 
     def _ask_later(self, workers: Sequence[WorkerSettings], over_grey: Case) -> None:
-        if self._closed or not self._settings.panel.grounding:
+        if not self._asks_later:
             return
         for worker in workers:
             if len(self._later) < MOST:

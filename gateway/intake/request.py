@@ -6,6 +6,7 @@ import json
 import logging
 import uuid
 from collections.abc import AsyncGenerator, Coroutine, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, NoReturn, TypeVar
@@ -33,10 +34,11 @@ from gateway.contract import (
 )
 from gateway.intake.language import asked_in
 from gateway.intake.off_loop import off_loop
-from gateway.intake.pixels import is_dicom, only_pixels
+from gateway.intake.pixels import check_whole, is_dicom, is_known_whole, only_pixels, stripped
 from gateway.refusals import (
     InvalidCase,
     MalformedRequest,
+    Refused,
     TooLarge,
     TooSlow,
     UnreadableImage,
@@ -102,11 +104,13 @@ ITEMS = {"messages": "messages", "content": "parts, or a text"}
 
 
 class Sent(NamedTuple):
-    """An image file, and what of it is to be shown."""
+    """An image file, and what of it is to be shown; what the workers get of it, where that is known
+    without decoding."""
 
     data: bytes
     frame: int | None = None
     window: AskedWindow | None = None
+    picture: CaseImage | None = None
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,8 @@ async def word_of(request: Request, settings: Settings) -> tuple[ReadersWord, Dr
 
 
 async def case_of(draft: Draft, settings: Settings, archive: Archive | None, tenant: str) -> Case:
-    """The case, and of every image its pixels alone; raises a `Refused`."""
+    """The case, and of every image its pixels alone, which `check` may still find missing; raises a
+    `Refused`."""
     fields = draft.fields
     if draft.is_series:
         pictures = await _of_series(draft, settings, archive)
@@ -192,14 +197,42 @@ async def case_of(draft: Draft, settings: Settings, archive: Archive | None, ten
     )
 
 
-async def _each(images: list[Sent]) -> list[CaseImage]:
-    places = [_place(position, len(images)) for position in range(len(images))]
-    return await asyncio.gather(
+async def check(case: Case) -> None:
+    """Raises UnreadableImage where pixels of an image are missing."""
+    unsure = [at for at, image in enumerate(case.images) if not is_known_whole(image)]
+    places = [_place(at, len(case.images)) for at in unsure]
+    await asyncio.gather(
         *(
-            off_loop(partial(only_pixels, sent.data, place, sent.frame, sent.window))
-            for sent, place in zip(images, places, strict=True)
+            off_loop(partial(check_whole, case.images[at], place))
+            for at, place in zip(unsure, places, strict=True)
         )
     )
+
+
+async def if_whole(case: Case, work: Coroutine[Any, Any, T]) -> T:
+    """What the work brings. An image that is new here is checked meanwhile: workers take longer
+    than that. The work is dropped where `check` raises."""
+    if all(map(is_known_whole, case.images)):
+        return await work
+    tasks = asyncio.create_task(work), asyncio.create_task(check(case))
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+        return tasks[0].result()
+    finally:
+        for each in tasks:
+            each.cancel()
+
+
+async def _each(images: list[Sent]) -> list[CaseImage]:
+    async def picture(at: int, sent: Sent) -> CaseImage:
+        place = _place(at, len(images))
+        return await off_loop(partial(only_pixels, sent.data, place, sent.frame, sent.window))
+
+    missing = [picture(at, sent) for at, sent in enumerate(images) if sent.picture is None]
+    decoded = iter(await asyncio.gather(*missing))
+    return [sent.picture or next(decoded) for sent in images]
 
 
 async def _of_series(draft: Draft, settings: Settings, archive: Archive | None) -> list[CaseImage]:
@@ -228,6 +261,7 @@ def _heeded(picture: CaseImage, place: str, limits: Limits) -> CaseImage:
     """As its burned-in text leaves it."""
     if limits.burned_in is None:
         return picture
+    check_whole(picture, place)
     # Imported where it is used: few gateways look for text.
     from gateway.intake import burned_in
 
@@ -277,14 +311,15 @@ async def _body(request: Request, limits: Limits) -> bytes:
     stated = request.headers.get("content-length", "")
     if stated.isdecimal() and int(stated) > allowed:
         raise too_large
-    body = bytearray()
+    chunks, size = [], 0
     async for chunk in request.stream():
-        body += chunk
-        if len(body) > allowed:
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > allowed:
             raise too_large
-    if not body:
+    if not size:
         raise MalformedRequest("The body is empty. Send a question and at least one image.")
-    return bytes(body)
+    return b"".join(chunks)
 
 
 def _from_json(content: dict[str, Any], limits: Limits) -> Draft:
@@ -304,7 +339,19 @@ def _from_json(content: dict[str, Any], limits: Limits) -> Draft:
         )
         for position, image in enumerate(case.images)
     ]
-    return Draft(case, images, language)
+    return Draft(case, images if is_series else _stripped(images), language)
+
+
+def _stripped(images: list[Sent]) -> list[Sent]:
+    """Here, since a thread is at it: to hand a small file to one costs as much as to strip it. What
+    is wrong with one is told by who decodes it."""
+    found = []
+    for sent in images:
+        with suppress(Refused):
+            if sent.frame is None and sent.window is None:
+                sent = sent._replace(picture=stripped(sent.data, ""))
+        found.append(sent)
+    return found
 
 
 class _Form(NamedTuple):
@@ -390,7 +437,7 @@ def _from_form(form: _Form, limits: Limits) -> Draft:
     is_series = _is_series(fields, form.images)
     _check_number(fields, len(form.images), is_series, limits)
     if not is_series:
-        return Draft(fields, _images_of(form, limits), language)
+        return Draft(fields, _stripped(_images_of(form, limits)), language)
     # One of each for the whole series.
     more = [""] * (len(form.images) - 1)
     shown = {name: v + more if len(v) == 1 else v for name, v in form.shown.items()}

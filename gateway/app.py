@@ -139,7 +139,7 @@ def create_app(settings: Settings | None = None, siblings: Siblings | None = Non
         request.state.asked = not verdict.cached
         metrics.decided(verdict)
         secret = panel.settings.secret_bytes
-        audit.note(verdict, asked_of(case, secret), key.tenant, key.id, secret)
+        audit.note(verdict, partial(asked_of, case, secret), key.tenant, key.id, secret)
         service.readers.given(case, verdict, secret)
         service.shadows.ask(case, verdict, panel)
         _log_case(case, verdict)

@@ -68,15 +68,13 @@ class OverGrey:
         their workers say over grey is not known yet. It is asked for now, for at most `left_s`,
         where the case wants to wait, and those who do not say it do not count; else later.
         """
+        if not (case.options.grounding or self._asks_later or self._settings.grey_answers):
+            return None
         # As they were shown, of which slice they are: a question may name one.
         images = tuple(replace(GREY, shown=image.shown) for image in case.images)
         over_grey = replace(case, images=images, modality=None, options=Options())
         said = {a.worker: a for a in answers if a.round == 1 and a.text is not None}
         seats = [worker for worker in self._settings.workers if worker.name in said]
-        if not (case.options.grounding or self._asks_later):
-            # Nobody is asked, so the first who is not known ends it: most often nothing is.
-            if await self._known(seats[0], over_grey) is None:
-                return None
         found = await asyncio.gather(*(self._known(worker, over_grey) for worker in seats))
         missing = [worker for worker, grey in zip(seats, found, strict=True) if grey is None]
         if missing and case.options.grounding:

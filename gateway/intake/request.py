@@ -51,6 +51,8 @@ T = TypeVar("T")
 MEGABYTE = 1_000_000
 # Brackets and commas in a JSON body: base64 has none of them, a long chat some thousands.
 MAX_MARKS = 20_000
+# A form, and an image in it, of so much is read sooner than it is handed to a thread.
+HERE_BYTES, HERE_PARTS, HERE_CHUNKS = MEGABYTE, 16, 1_000
 # Beyond an image, or a window, for each slice: choices, and more slices than may be, to be told.
 MORE_PARTS = 1_000
 # An answer is a few words, and every worker's is compared with every choice.
@@ -136,7 +138,15 @@ async def read(request: Request, settings: Settings) -> Draft:
     if kind != "multipart/form-data":
         raise UnsupportedMedia("Send Content-Type application/json or multipart/form-data.")
     body = await _in_time(request, settings)
-    return await off_loop(lambda: _from_form(_at_once(_form_of(request, body, limits)), limits))
+    if len(body) <= HERE_BYTES:
+        with suppress(TooLarge):  # too much to be read here
+            return _from_form(await _form_of(request, body, HERE_PARTS), limits)
+    most = _most_parts(limits)
+    return await off_loop(lambda: _from_form(_at_once(_form_of(request, body, most)), limits))
+
+
+def _most_parts(limits: Limits) -> int:
+    return max(limits.max_slices, limits.max_images) + MORE_PARTS
 
 
 async def draft_of(content: dict[str, Any], limits: Limits) -> Draft:
@@ -149,8 +159,8 @@ async def preview_of(request: Request, settings: Settings) -> Preview:
     if _kind_of(request) != "multipart/form-data":
         raise UnsupportedMedia("Send Content-Type multipart/form-data.")
     body = await _in_time(request, settings)
-    limits = settings.limits
-    return await off_loop(lambda: _preview(_at_once(_form_of(request, body, limits)), limits))
+    limits, most = settings.limits, _most_parts(settings.limits)
+    return await off_loop(lambda: _preview(_at_once(_form_of(request, body, most)), limits))
 
 
 async def word_of(request: Request, settings: Settings) -> tuple[ReadersWord, Draft | None]:
@@ -343,13 +353,13 @@ def _from_json(content: dict[str, Any], limits: Limits) -> Draft:
 
 
 def _stripped(images: list[Sent]) -> list[Sent]:
-    """Here, since a thread is at it: to hand a small file to one costs as much as to strip it. What
-    is wrong with one is told by who decodes it."""
+    """At once: to hand a small file to a thread costs more than to strip it. What is wrong with one,
+    or takes long, is left to who decodes it."""
     found = []
     for sent in images:
         with suppress(Refused):
             if sent.frame is None and sent.window is None:
-                sent = sent._replace(picture=stripped(sent.data, ""))
+                sent = sent._replace(picture=stripped(sent.data, "", HERE_CHUNKS))
         found.append(sent)
     return found
 
@@ -362,7 +372,9 @@ class _Form(NamedTuple):
     shown: dict[str, list[str]]
 
 
-async def _form_of(request: Request, body: bytes, limits: Limits) -> _Form:
+async def _form_of(request: Request, body: bytes, most: int) -> _Form:
+    """Raises TooLarge for more than `most` files, or fields."""
+
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
@@ -370,13 +382,12 @@ async def _form_of(request: Request, body: bytes, limits: Limits) -> _Form:
     # RFC 7578 knows no other, and some that Python knows decode to no text at all.
     if parameters.get(b"charset", b"utf-8").lower() != b"utf-8":
         raise UnsupportedMedia("Send the form in UTF-8, without another charset.")
-    most = max(limits.max_slices, limits.max_images) + MORE_PARTS
     parser = MultiPartParser(
         request.headers,
         stream(),
         max_files=most,
         max_fields=most,
-        max_part_size=int(limits.max_body_mb * MEGABYTE),
+        max_part_size=len(body),
     )
     # Never spill to disk: a patient's image must not be left in a temporary folder.
     parser.spool_max_size = len(body) + 1

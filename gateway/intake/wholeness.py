@@ -36,15 +36,15 @@ MADE_UP = re.compile(
 )
 
 
-def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def png_chunks(data: bytes, most: int = MAX_PARTS) -> Iterator[tuple[bytes, bytes]]:
     """(name, whole chunk) up to IEND, or to the first that is cut short or whose CRC is wrong.
 
-    Raises ValueError for too many of them.
+    Raises ValueError for more than `most` of them.
     """
     at, parts = len(PNG_SIGNATURE), 0
     while at + 12 <= len(data):
         parts += 1
-        if parts > MAX_PARTS:
+        if parts > most:
             raise ValueError("too many parts")
         (length,) = struct.unpack_from(">I", data, at)
         name, end = data[at + 4 : at + 8], at + 12 + length
@@ -87,16 +87,16 @@ def png_rows(data: bytes) -> bytes:
     return raw[:length]
 
 
-def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+def jpeg_segments(data: bytes, most: int = MAX_PARTS) -> Iterator[tuple[int, bytes]]:
     """(mark, segment) between the first mark and the last; a scan's holds its data. The last mark
     may be missing; where anything else is not as it must be, the last one is (NO_MARK, b"").
 
-    Raises ValueError for too many of them.
+    Raises ValueError for more than `most` of them.
     """
     at, parts = _behind_fill(data, 2), 0
     while data[at : at + 1] == b"\xff" and data[at : at + 2] != END_OF_JPEG:
         parts += 1
-        if parts > MAX_PARTS:
+        if parts > most:
             raise ValueError("too many parts")
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         if end > len(data) or end < at + 4 or data[at + 1] in ALONE:

@@ -52,17 +52,16 @@ def strip_jpeg(data: bytes, most: int = MAX_PARTS) -> tuple[bytes, int, int] | N
     """As `strip_png`. A missing last mark is put there: pixels have none."""
     kept, size, scans = [data[:2]], None, 0
     for mark, segment in wholeness.jpeg_segments(data, most):
-        body = segment[4:]
         if mark in (BASELINE, EXTENDED, PROGRESSIVE):
-            size = _plain_frame(body) if size is None else None
+            size = _plain_frame(segment[4:]) if size is None else None
             if size is None:
                 return None
         elif mark == wholeness.SCAN and size and scans < MAX_SCANS:
             scans += 1
         elif mark in APPLICATION or mark == COMMENT:
-            if mark == EXIF and not _is_upright(body):
+            if mark == EXIF and not _is_upright(segment[4:]):
                 return None
-            if mark == ADOBE and body.startswith(b"Adobe"):
+            if mark == ADOBE and segment.startswith(b"Adobe", 4):
                 return None  # it can mean that the colours are others
             continue
         elif mark not in TABLES:

@@ -5,6 +5,7 @@ and that the summariser did not fall back, `panel.py` that an answer is one. A k
 the store learns nothing from it, and nobody without the secret can ask it whether a case was seen.
 """
 
+import hashlib
 import hmac
 import json
 import logging
@@ -108,7 +109,7 @@ def _told(case: Case) -> list[Any]:
 
 
 def _hmac(secret: bytes, parts: list[Any]) -> str:
-    return hmac.digest(secret, json.dumps(parts).encode(), "sha256").hex()
+    return hmac.new(secret, json.dumps(parts).encode(), hashlib.sha256).hexdigest()
 
 
 class MemoryStore:

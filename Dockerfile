@@ -1,6 +1,6 @@
-# Two images: `gateway` (no torch, no command line) and `engine` (vLLM; a worker or the summariser),
-# the latter with BUILD=gpu or BUILD=cpu. docker compose builds them; `consilium compose` writes the
-# compose file.
+# Three images: `gateway` (no torch, no command line), `engine` (vLLM; a worker or the summariser),
+# the latter with BUILD=gpu or BUILD=cpu, and `archive`. docker compose builds them; `consilium
+# compose` writes the compose file.
 
 FROM python:3.11-slim-bookworm AS base
 # PYTHONSAFEPATH: what is mounted into /app is never taken for a package.
@@ -20,7 +20,9 @@ COPY constraints constraints
 # Dependencies alone, no installer beside them, and uncompiled: a start takes 0.3 s longer for 34 MB.
 # Of imagecodecs' fifty codecs (79 MB) those of DICOM stay (7 MB), and are tried.
 FROM builder AS gateway-environment
-RUN pip install --no-compile --constraint constraints/gpu.txt . \
+# What pyproject.toml calls archive, burned-in or nifti, with commas between.
+ARG EXTRAS=""
+RUN pip install --no-compile --constraint constraints/gpu.txt ".${EXTRAS:+[$EXTRAS]}" \
     && pip uninstall --yes setuptools pip \
     && rm /opt/venv/bin/consilium \
     && cd /opt/venv/lib/python3.11/site-packages \
@@ -43,6 +45,16 @@ USER consilium
 EXPOSE 8000
 # Only the compose network reaches it, and 127.0.0.1 where the port is published there.
 CMD ["python", "-m", "gateway", "--host", "0.0.0.0", "--without-keys"]
+
+# Debian's Orthanc, to which the tests hold the gateway.
+FROM base AS archive
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends orthanc orthanc-dicomweb \
+    && rm -rf /var/lib/apt/lists/* \
+    && install --directory --owner consilium /archive
+USER consilium
+EXPOSE 8042
+CMD ["sh", "-c", "ARCHIVE_PASSWORD=$(cat /run/secrets/archive_password) exec Orthanc /etc/archive.json"]
 
 FROM builder AS engine
 ARG BUILD=gpu

@@ -52,10 +52,10 @@ test-ray: environment
 	@.venv/bin/python -m pytest -rs tests/end_to_end/test_a_panel_on_a_ray_cluster.py
 
 fuzz: environment
-	@.venv/bin/python -m benchmarks.fuzz $(if $(INPUTS),--inputs $(INPUTS),--seconds $(or $(SECONDS),60))
+	@.venv/bin/python -m benchmarks.faults.fuzz $(if $(INPUTS),--inputs $(INPUTS),--seconds $(or $(SECONDS),60))
 
 soak: environment
-	@.venv/bin/python -m benchmarks.soak --minutes $(or $(MINUTES),30)
+	@.venv/bin/python -m benchmarks.faults.soak --minutes $(or $(MINUTES),30)
 
 check: environment
 	.venv/bin/ruff format --check .

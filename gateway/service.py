@@ -11,15 +11,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gateway.archive import Archive
+from gateway.archive.dicomweb import Archive
 from gateway.asking import model_server, summariser
 from gateway.asking.model_server import Probed, probe
 from gateway.asking.panel import Panel
 from gateway.asking.shadow import Shadows
 from gateway.case import Case
-from gateway.contract import Language, PanelReport, Seat, ShadowSeat, SummariserSeat, Verdict
+from gateway.contract import (
+    Language,
+    PanelReport,
+    Seat,
+    ShadowSeat,
+    Stored,
+    Stores,
+    SummariserSeat,
+    Verdict,
+)
 from gateway.drift import Drift
-from gateway.refusals import InvalidCase
+from gateway.refusals import InvalidCase, Refused
 from gateway.settings import SUMMARISER, Settings, SettingsError
 from gateway.store.flights import Flights, Tell
 from gateway.store.memory import keep, key_of, open_store, recall
@@ -123,7 +132,10 @@ class Service:
         verdict, own = await self._flights.join(key, work, tell)
         if not own:
             self.metrics.shared.inc()
-        return verdict if own else _again(verdict, case, began)
+            verdict = _again(verdict, case, began)
+        if case.options.store is None:
+            return verdict
+        return await self._sent_back(verdict, case, case.options.store, panel.settings)
 
     async def _stored_or_asked(
         self, case: Case, key: str, panel: Panel, began: float, tell: Tell
@@ -151,11 +163,28 @@ class Service:
             known = known.model_copy(update={"grounding": grounding})
         return _again(known, case, began)
 
-    def archive(self, tenant: str) -> Archive | None:
+    async def _sent_back(
+        self, verdict: Verdict, case: Case, kind: Stores, settings: Settings
+    ) -> Verdict:
+        """The verdict, which tells whether it is stored: it is answered all the same if not."""
+        # Imported at the first: pydicom would double the gateway's start-up.
+        from gateway.archive import returning
+
+        archive = self.archive(case.tenant, settings)
+        assert archive, "intake refuses the case"
+        try:
+            stored = Stored(instance=await returning.send(archive, verdict, case.question, kind))
+        except Refused as error:
+            log.warning(json.dumps({"event": "verdict_not_stored", "why": str(error)}))
+            stored = Stored(error=str(error))
+        return verdict.model_copy(update={"stored": stored})
+
+    def archive(self, tenant: str, settings: Settings | None = None) -> Archive | None:
         """As that tenant sees it; None without [archive]."""
-        if self.settings.archive is None:
+        settings = settings or self.settings
+        if settings.archive is None:
             return None
-        return Archive(self.http, self.settings.archive, tenant, self.settings.limits)
+        return Archive(self.http, settings.archive, tenant, settings.limits)
 
     async def report(self) -> PanelReport:
         """Who sits there, and how well they are."""

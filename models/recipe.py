@@ -3,7 +3,7 @@
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -79,6 +79,20 @@ class LanguagePart(_Strict):
                 f'a made language model has image_token = "{MADE_IMAGE_TOKEN}", and no other'
             )
         return self
+
+
+class WorkerPart(_Strict):
+    """A vision-language model of transformers, taken whole: see models.parts.whole."""
+
+    model: str  # a hub id, or a folder in Hugging Face layout
+    family: str  # workers of one family err together
+    four_bit: bool = False  # as of LanguagePart
+    processor: dict[str, Any] = {}  # its settings, where other than its publisher's
+
+    @field_validator("processor")
+    @classmethod
+    def _is_finite(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        return _finite(settings)
 
 
 class Lora(_Strict):
@@ -198,30 +212,51 @@ class Stage(_Strict):
         return self
 
 
-class Recipe(_Strict):
+OF_PARTS = (
+    *("method", "tower", "connector", "language", "virtual_tokens", "word_dropout"),
+    *("label_smoothing", "reconstruction", "questions_per_row", "cache_features"),
+    *("tower_lr", "connector_lr", "gate_lr"),
+)
+
+
+class WholeStage(Stage):
+    """Of a model that is taken whole: the linear layers of its language model learn a LoRA, and a
+    row is one question."""
+
+    connector: Literal["frozen", "full"] = "frozen"
+    language: Literal["frozen", "full", "lora", "prefix", "p_tuning", "prompt"] = "lora"
+    lora: Lora | None = Lora()
+    language_lr: float = Field(default=2e-4, gt=0)
+    cache_features: bool = False
+    questions_per_row: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _names_no_parts(self) -> "WholeStage":
+        fields = type(self).model_fields
+        if given := [key for key in OF_PARTS if getattr(self, key) != fields[key].default]:
+            raise ValueError(
+                f"{', '.join(given)}: not of a model that is taken whole, whose language model "
+                "learns by [stage.lora]; leave it out"
+            )
+        return self
+
+
+class Programme(_Strict):
+    """What every recipe of a worker that trains says, whatever that is made of."""
+
+    parts: ClassVar[tuple[str, ...]]  # the tables that say what it is made of
+
     name: str = Field(pattern=r"^[a-z0-9_-]+$")
     seed: int = 0
     fold: int = Field(default=0, ge=0)  # which of a source's folds is held out
     start: str | None = None  # "zoo:NAME" or an exported worker's folder, that it trains on
     prompt: str  # what the worker is asked with; panel.toml repeats it
     max_images: int = Field(default=1, ge=1)  # of a case, in training and when served
-    tower: TowerPart
-    connector: dict[str, Any]
-    language: LanguagePart
     validation: tuple[Source, ...]
     stage: tuple[Stage, ...] = Field(min_length=1)
 
-    @field_validator("connector")
-    @classmethod
-    def _is_finite(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        try:
-            json.dumps(settings, allow_nan=False, default=str)
-        except ValueError:
-            raise ValueError("inf and nan are no settings: give finite numbers") from None
-        return settings
-
     @model_validator(mode="after")
-    def _fits_together(self) -> "Recipe":
+    def _fits_together(self) -> Self:
         try:
             asked = self.prompt.format(question="\0")
         except (KeyError, IndexError, ValueError):
@@ -245,29 +280,12 @@ class Recipe(_Strict):
                     f"stage {stage.name}: reward teaches only who is right at times: name the "
                     "stage (parent) or the worker (start) that it goes on from"
                 )
-            if stage.grpo and self.language.image_attention != "causal":
-                raise ValueError(
-                    f"stage {stage.name}: no answer can be sampled with image_attention = "
-                    '"bidirectional"'
-                )
-            if self.language.made and stage.language != "full":
-                raise ValueError(
-                    f"stage {stage.name}: a made language model knows nothing yet: take "
-                    'language = "full"'
-                )
-            if stage.word_dropout and not self.language.made:
-                raise ValueError(f"stage {stage.name}: word_dropout: only made has an unknown word")
-            if self.language.four_bit and stage.language == "full":
-                raise ValueError(
-                    f"stage {stage.name}: four_bit weights do not train: take language = "
-                    '"lora", or leave four_bit out'
-                )
         for source in (*self.held_out, *(each for stage in self.stage for each in stage.data)):
             if source.folds is not None and self.fold >= source.folds:
                 raise ValueError(f"fold {self.fold} of {source.folds}: they are counted from 0")
         return self
 
-    def of_fold(self, fold: int) -> "Recipe":
+    def of_fold(self, fold: int) -> Self:
         """The same recipe with another fold held out, under a name of its own.
 
         Raises:
@@ -277,11 +295,11 @@ class Recipe(_Strict):
         if not any(source.folds for source in self.held_out):
             raise RecipeError(f"recipe {self.name}: no validation data is in folds.")
         try:
-            return Recipe.model_validate(changed)
+            return type(self).model_validate(changed)
         except ValidationError as error:
             raise RecipeError(f"recipe {self.name}: {error.errors()[0]['msg']}.") from error
 
-    def in_folds(self, count: int) -> "Recipe":
+    def in_folds(self, count: int) -> Self:
         """The same programme by cross-validation: what the last stage learns from is in `count`
         folds, wherever a stage learns from it, and each worker is validated on its fold of that.
         """
@@ -296,7 +314,7 @@ class Recipe(_Strict):
         stages = [stage.model_copy(update={"data": folded(stage.data)}) for stage in self.stage]
         return self.model_copy(update={"stage": tuple(stages), "validation": folded(asked)})
 
-    def in_a_minute(self) -> "Recipe":
+    def in_a_minute(self) -> Self:
         """All of it once, to see that it runs and not what it learns: each stage sees twenty images
         of each source and some questions about each, once, under a name of its own."""
 
@@ -319,16 +337,6 @@ class Recipe(_Strict):
         return self.model_copy(update=changed)
 
     @property
-    def bases(self) -> tuple[str, ...]:
-        """The base weights that it stands on, as references of models.assets."""
-        return tuple(filter(None, (self.tower.weights, self.language.model)))
-
-    @property
-    def family(self) -> str:
-        """Workers of one family err together."""
-        return self.language.family
-
-    @property
     def start_folder(self) -> Path | None:
         """Where stages without a parent begin; None for the base weights."""
         if self.start is None:
@@ -337,7 +345,7 @@ class Recipe(_Strict):
         return ZOO / name if name != self.start else Path(name)
 
     @property
-    def started(self) -> "Recipe | None":
+    def started(self) -> Self | None:
         """The recipe of the worker that this one trains on.
 
         Raises:
@@ -347,8 +355,10 @@ class Recipe(_Strict):
             return None
         if not (folder / "recipe.toml").is_file():
             raise RecipeError(f"recipe {self.name}: start: no exported worker in {folder}.")
-        found = load_recipe(folder / "recipe.toml")
-        for part in ("tower", "connector", "language"):
+        found = load_any_recipe(folder / "recipe.toml")
+        if not isinstance(found, type(self)):
+            raise RecipeError(f"recipe {self.name}: start: {self.start} is of another kind.")
+        for part in self.parts:
             if getattr(found, part) != getattr(self, part):
                 raise RecipeError(
                     f"recipe {self.name}: start: {self.start} has another {part}: copy "
@@ -366,6 +376,72 @@ class Recipe(_Strict):
         """What the worker was taught to answer in."""
         last = self.stage[-1]
         return tuple(sorted({language for source in last.data for language in source.languages}))
+
+
+class Recipe(Programme):
+    """A worker of a tower, a connector and a language model."""
+
+    parts = ("tower", "connector", "language")
+
+    tower: TowerPart
+    connector: dict[str, Any]
+    language: LanguagePart
+
+    @field_validator("connector")
+    @classmethod
+    def _is_finite(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        return _finite(settings)
+
+    @model_validator(mode="after")
+    def _language_learns_as_told(self) -> "Recipe":
+        for stage in self.stage:
+            if stage.grpo and self.language.image_attention != "causal":
+                raise ValueError(
+                    f"stage {stage.name}: no answer can be sampled with image_attention = "
+                    '"bidirectional"'
+                )
+            if self.language.made and stage.language != "full":
+                raise ValueError(
+                    f"stage {stage.name}: a made language model knows nothing yet: take "
+                    'language = "full"'
+                )
+            if stage.word_dropout and not self.language.made:
+                raise ValueError(f"stage {stage.name}: word_dropout: only made has an unknown word")
+            if self.language.four_bit and stage.language == "full":
+                raise ValueError(
+                    f"stage {stage.name}: four_bit weights do not train: take language = "
+                    '"lora", or leave four_bit out'
+                )
+        return self
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """The base weights that it stands on, as references of models.assets."""
+        return tuple(filter(None, (self.tower.weights, self.language.model)))
+
+    @property
+    def family(self) -> str:
+        """Workers of one family err together."""
+        return self.language.family
+
+
+class WholeRecipe(Programme):
+    """A worker that is a vision-language model of transformers as it is published."""
+
+    parts = ("worker",)
+
+    worker: WorkerPart
+    stage: tuple[WholeStage, ...] = Field(min_length=1)
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """The weights that it stands on, as references of models.assets."""
+        return (self.worker.model,)
+
+    @property
+    def family(self) -> str:
+        """Workers of one family err together."""
+        return self.worker.family
 
 
 class MemoryRecipe(_Strict):
@@ -398,7 +474,7 @@ class MemoryRecipe(_Strict):
         return tuple(sorted({each for source in self.remembers for each in source.languages}))
 
 
-def load_recipe(reference: str | Path) -> Recipe:
+def load_programme(reference: str | Path) -> Recipe | WholeRecipe:
     """The recipe of a worker that is trained; `reference` as in `recipe_file`.
 
     Raises:
@@ -411,6 +487,29 @@ def load_recipe(reference: str | Path) -> Recipe:
             f"consilium remember {reference} makes it."
         )
     return found
+
+
+def load_recipe(reference: str | Path) -> Recipe:
+    """The same of a worker that is made of parts.
+
+    Raises:
+        RecipeError: as `load_programme`, or it is of a model that is taken whole.
+    """
+    return of_parts(load_programme(reference))
+
+
+def of_parts(recipe: Programme) -> Recipe:
+    """The recipe, where it is of a worker that is made of parts.
+
+    Raises:
+        RecipeError: it is of a model that is taken whole.
+    """
+    if not isinstance(recipe, Recipe):
+        raise RecipeError(
+            f"recipe {recipe.name}: worker: this looks into a worker's tower, connector and "
+            "language model; a model that is taken whole has none that it knows."
+        )
+    return recipe
 
 
 def recipe_file(reference: str | Path) -> Path:
@@ -428,7 +527,7 @@ def recipe_file(reference: str | Path) -> Path:
     return path
 
 
-def load_any_recipe(reference: str | Path) -> Recipe | MemoryRecipe:
+def load_any_recipe(reference: str | Path) -> Recipe | WholeRecipe | MemoryRecipe:
     """The recipe of a worker of any kind; `reference` as in `recipe_file`.
 
     Raises:
@@ -437,8 +536,7 @@ def load_any_recipe(reference: str | Path) -> Recipe | MemoryRecipe:
     path = recipe_file(reference)
     try:
         content = tomllib.loads(read_text(path))
-        kind = MemoryRecipe if "remembers" in content else Recipe
-        return kind.model_validate(content)
+        return _kind(content).model_validate(content)
     except OSError as error:
         raise RecipeError(f"{path} cannot be read ({error.strerror}).") from error
     except NotUtf8 as error:
@@ -449,3 +547,28 @@ def load_any_recipe(reference: str | Path) -> Recipe | MemoryRecipe:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the recipe"
         raise RecipeError(f"{path}: {key}: {first['msg']}.") from error
+
+
+def read_programme(text: str) -> Recipe | WholeRecipe:
+    """The recipe of a worker that is trained, out of its JSON.
+
+    Raises:
+        ValidationError: it is none.
+    """
+    kind = _kind(json.loads(text))
+    return (WholeRecipe if kind is WholeRecipe else Recipe).model_validate_json(text)
+
+
+def _kind(content: dict[str, Any]) -> type[Recipe | WholeRecipe | MemoryRecipe]:
+    """What is not told from one key is read as a worker of parts, which says what is missing."""
+    if "remembers" in content:
+        return MemoryRecipe
+    return WholeRecipe if "worker" in content else Recipe
+
+
+def _finite(settings: dict[str, Any]) -> dict[str, Any]:
+    try:
+        json.dumps(settings, allow_nan=False, default=str)
+    except ValueError:
+        raise ValueError("inf and nan are no settings: give finite numbers") from None
+    return settings

@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway.contract import Answer, PanelReport, Seat, Summary, Verdict
 from gateway.refusals import Problem
-from gateway.settings import Limits
+from gateway.tables import Limits
 
 Failure = tuple[int, dict[str, str], bytes]  # status, headers, body
 DROPPED: Failure = (0, {}, b"")

@@ -39,6 +39,7 @@ FLOORS: dict[str, list[str]] = {
         "case",
         "watch verdict",
         "drift store",
+        "tables",
         "settings",
         "archive",
         "asking door intake",
@@ -60,7 +61,7 @@ FLOORS: dict[str, list[str]] = {
         "recipes zoo",
     ],
     "services": [
-        "archive running",
+        "fhir running",
         "evaluation",
         "cli",
     ],
@@ -166,7 +167,9 @@ def test_the_core_install_is_what_the_gateway_and_its_client_import() -> None:
 
     # Uvicorn imports the gateway, and a parser and a loop that save it a tenth of its time;
     # Starlette comes with FastAPI, and one with Pydantic.
-    apart = {"starlette", "typing-extensions", *project["optional-dependencies"]["burned-in"]}
+    extras = project["optional-dependencies"]
+    apart = {"starlette", "typing-extensions"}
+    apart |= {*extras["archive"], *extras["burned-in"], *extras["nifti"]}
     needed = families(imported) - apart | {"httptools", "uvicorn", "uvloop"}
     assert needed == families(set(project["dependencies"]))
 

@@ -1,6 +1,6 @@
-"""`benchmarks.free_text` makes a panel of some doctors and holds it against the others."""
+"""`benchmarks.accuracy.free_text` makes a panel of some doctors and holds it against the others."""
 
-from benchmarks.free_text import STYLES, backing, drawn, texts
+from benchmarks.accuracy.free_text import STYLES, backing, drawn, texts
 from models.data.example import Example
 from models.metrics.delta_bleu import Reference
 

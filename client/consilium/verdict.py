@@ -49,6 +49,13 @@ class OfImage(_Reply):
     confidence: Optional[float]
 
 
+class Tokens(_Reply):
+    """What a model server counted."""
+
+    prompt: int
+    reply: int
+
+
 class Answer(_Reply):
     """What one worker said, or (with `error`) why it said nothing."""
 
@@ -62,6 +69,7 @@ class Answer(_Reply):
     by_image: tuple[OfImage, ...] = ()
     weight: Optional[float] = None
     seconds: float
+    tokens: Optional[Tokens] = None
     error: Optional[AnswerError] = None
 
 
@@ -84,6 +92,7 @@ class Summary(_Reply):
     by: str
     faithful: Optional[bool]
     seconds: float
+    tokens: Optional[Tokens] = None
     reasoning: Optional[str] = None
 
 
@@ -125,6 +134,13 @@ class PredictionSet(_Reply):
     why: Optional[str] = None
 
 
+class Stored(_Reply):
+    """What became of the verdict in the archive: where it is, or why it is not."""
+
+    instance: Optional[str] = None
+    error: Optional[str] = None
+
+
 class Verdict(_Reply):
     id: str
     status: str = "answered"  # or "abstained"
@@ -147,6 +163,7 @@ class Verdict(_Reply):
     seconds: float
     cached: bool = False
     cached_from: Optional[str] = None
+    stored: Optional[Stored] = None
 
 
 class Provisional(_Reply):

@@ -17,8 +17,9 @@ import pybase64
 
 from gateway.case import Case, CaseImage
 from gateway.contract import Answer, Options
-from gateway.settings import Settings, WorkerSettings
+from gateway.settings import Settings
 from gateway.store.memory import Store, keep, recall
+from gateway.tables import WorkerSettings
 from gateway.verdict.grounding import grounding
 from gateway.watch.telemetry import stopwatch
 

@@ -29,8 +29,9 @@ from gateway.asking.replicas import Replicas
 from gateway.case import Case
 from gateway.contract import Answer, AnswerError, ErrorKind, Language, Options
 from gateway.refusals import InvalidCase, TooFewAnswers, UnreadableImage
-from gateway.settings import Settings, WorkerSettings
+from gateway.settings import Settings
 from gateway.store.memory import Store, answer_key, keep, mark_of, recall, salt_of
+from gateway.tables import WorkerSettings
 from gateway.verdict.competence import Cell
 from gateway.verdict.weigh import Judge, in_case_order
 from gateway.watch.metrics import Metrics
@@ -315,6 +316,7 @@ class Panel:
                 remembers=completion.remembers,
                 likeness=completion.likeness,
                 seconds=time.perf_counter() - began,
+                tokens=completion.tokens,
             )
         return Answer(worker=worker.name, seconds=time.perf_counter() - began, error=error)
 

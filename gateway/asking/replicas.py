@@ -24,7 +24,7 @@ from typing import Any
 from gateway.asking.breaker import Breaker
 from gateway.asking.model_server import CallFailed, Completion, Http, Probed, probe
 from gateway.contract import Replica
-from gateway.settings import WorkerSettings
+from gateway.tables import WorkerSettings
 from gateway.watch.metrics import Metrics, Why
 
 HEDGED_SHARE = 0.05  # of the seat's calls, its slowest ones

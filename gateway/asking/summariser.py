@@ -19,7 +19,8 @@ from typing import Any
 from gateway.asking.model_server import CallFailed, Completion, Http, answer_bounds, complete
 from gateway.case import Case
 from gateway.contract import AnswerError, Language, Style, Summary
-from gateway.settings import SUMMARISER, SummariserSettings
+from gateway.settings import SUMMARISER
+from gateway.tables import SummariserSettings
 from gateway.verdict.faithful import tells
 from gateway.verdict.meaning import meaning
 from gateway.verdict.styles import TOLD, styled
@@ -68,9 +69,12 @@ async def summarise(
         return Wording(vote, failed, fell_back=True)
     seconds = time.perf_counter() - began
     if not faithful:
-        return Wording(vote, Summary(by="vote", faithful=False, seconds=seconds), fell_back=True)
+        unused = Summary(by="vote", faithful=False, seconds=seconds, tokens=reply.tokens)
+        return Wording(vote, unused, fell_back=True)
     thoughts = reply.thoughts if case.options.reasoning else None
-    told = Summary(by="summariser", faithful=True, seconds=seconds, reasoning=thoughts)
+    told = Summary(
+        by="summariser", faithful=True, seconds=seconds, tokens=reply.tokens, reasoning=thoughts
+    )
     return Wording(reply.text, told)
 
 

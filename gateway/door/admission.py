@@ -21,7 +21,7 @@ from starlette.requests import Request
 from gateway.door.inside import Inside
 from gateway.door.keys import Key, Keys
 from gateway.refusals import Busy, Forbidden, TooMany, Unauthorized
-from gateway.settings import Load
+from gateway.tables import Load
 from gateway.watch.log import caller
 
 TRY_AGAIN_S = 2  # a case takes about as long

@@ -19,7 +19,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from gateway.archive import Archive
+from gateway.archive.dicomweb import Archive
 from gateway.case import Case, CaseImage
 from gateway.contract import (
     ArchivedImages,
@@ -34,7 +34,14 @@ from gateway.contract import (
 )
 from gateway.intake.language import asked_in
 from gateway.intake.off_loop import off_loop
-from gateway.intake.pixels import check_whole, is_dicom, is_known_whole, only_pixels, stripped
+from gateway.intake.pixels import (
+    WHOLE_SERIES,
+    check_whole,
+    is_dicom,
+    is_known_whole,
+    only_pixels,
+    stripped,
+)
 from gateway.refusals import (
     InvalidCase,
     MalformedRequest,
@@ -44,7 +51,8 @@ from gateway.refusals import (
     UnreadableImage,
     UnsupportedMedia,
 )
-from gateway.settings import Limits, Settings
+from gateway.settings import Settings
+from gateway.tables import Limits
 from gateway.verdict.meaning import meanings
 
 T = TypeVar("T")
@@ -62,7 +70,7 @@ SINGLE_FIELDS = {"question", "language", "context", "modality", "slices", *OBJEC
 OPTIONAL_FIELDS = SINGLE_FIELDS - {"question"} | {"choices"}
 IMAGE_FIELDS = {"images", "image", "files", "file"}  # the first is ours, all mean the same
 SHOWN_FIELDS = ("frame", "window")  # of an image; a form has them beside its images
-ZIP, ZIP_IN_BASE64 = b"PK\3\4", "UEsDB"  # a series, whatever else is said
+SERIES_IN_BASE64 = tuple(pybase64.b64encode(each[:3]).decode() for each in WHOLE_SERIES)
 NO_IMAGE = "images: there is none; send at least one."
 # Whose fields stand within one of a case's.
 KNOWN_IN: dict[str, type[BaseModel]] = {
@@ -117,7 +125,7 @@ class Sent(NamedTuple):
 
 @dataclass(frozen=True)
 class Draft:
-    """What has the form of a case, within limits; its images are not looked into yet."""
+    """What has the form of a case, within limits; none of its images is decoded yet."""
 
     fields: CaseFields
     images: list[Sent]
@@ -185,6 +193,7 @@ async def case_of(draft: Draft, settings: Settings, archive: Archive | None, ten
     """The case, and of every image its pixels alone, which `check` may still find missing; raises a
     `Refused`."""
     fields = draft.fields
+    _check_store(fields, settings)
     if draft.is_series:
         pictures = await _of_series(draft, settings, archive)
     else:
@@ -205,6 +214,17 @@ async def case_of(draft: Draft, settings: Settings, archive: Archive | None, ten
         modality=fields.modality or next((p.modality for p in pictures if p.modality), None),
         tenant=tenant,
     )
+
+
+def _check_store(fields: CaseFields, settings: Settings) -> None:
+    if fields.options.store is None:
+        return
+    if not (settings.archive and settings.archive.store):
+        raise InvalidCase("options.store: this gateway stores nothing in an archive. Send null.")
+    if fields.dicomweb is None:
+        raise InvalidCase(
+            "options.store: these images came from no archive. Name some by dicomweb, or send null."
+        )
 
 
 async def check(case: Case) -> None:
@@ -236,13 +256,29 @@ async def if_whole(case: Case, work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _each(images: list[Sent]) -> list[CaseImage]:
-    async def picture(at: int, sent: Sent) -> CaseImage:
+    async def decoded(at: int, sent: Sent) -> CaseImage:
         place = _place(at, len(images))
         return await off_loop(partial(only_pixels, sent.data, place, sent.frame, sent.window))
 
-    missing = [picture(at, sent) for at, sent in enumerate(images) if sent.picture is None]
-    decoded = iter(await asyncio.gather(*missing))
-    return [sent.picture or next(decoded) for sent in images]
+    missing = [decoded(at, sent) for at, sent in enumerate(images) if sent.picture is None]
+    found = iter(await asyncio.gather(*missing))
+    pictures = [sent.picture or next(found) for sent in images]
+    dicoms = [sent.data for sent in images if is_dicom(sent.data)]
+    if len(dicoms) > 1:
+        await off_loop(partial(_check_one_patient, dicoms))
+    return pictures
+
+
+def _check_one_patient(dicoms: list[bytes]) -> None:
+    # Imported where it is used: pydicom would double the gateway's start-up.
+    from gateway.intake.dicom import patient_of
+
+    patients = {patient_of(data, _place(at, len(dicoms))) for at, data in enumerate(dicoms)}
+    if len(patients - {""}) > 1:
+        raise InvalidCase(
+            "The images are of several patients, by (0010,0020) Patient ID. Ask about each in a "
+            "case of its own."
+        )
 
 
 async def _of_series(draft: Draft, settings: Settings, archive: Archive | None) -> list[CaseImage]:
@@ -258,7 +294,7 @@ async def _of_series(draft: Draft, settings: Settings, archive: Archive | None) 
         if len(windows) > 1:
             raise InvalidCase("window: a series is shown in one; send it once.")
         window = next(iter(windows), None)
-        source = await off_loop(partial(sources.Sent, [image.data for image in images], limits))
+        source = await off_loop(partial(sources.sent, [image.data for image in images], limits))
     elif archive is None:
         raise InvalidCase("dicomweb: this gateway knows no archive. Send images.")
     else:
@@ -338,7 +374,9 @@ def _from_json(content: dict[str, Any], limits: Limits) -> Draft:
     except ValidationError as error:
         refuse_fields(error)
     language = _check_fields(case, limits)
-    is_series = case.slices is not None or any(_is_zip(image.data) for image in case.images)
+    is_series = case.slices is not None or any(
+        _is_whole_series(image.data) for image in case.images
+    )
     _check_number(case, len(case.images), is_series, limits)
     max_mb = limits.max_series_mb if is_series else limits.max_image_mb
     images = [
@@ -353,8 +391,8 @@ def _from_json(content: dict[str, Any], limits: Limits) -> Draft:
 
 
 def _stripped(images: list[Sent]) -> list[Sent]:
-    """At once: to hand a small file to a thread costs more than to strip it. What is wrong with one,
-    or takes long, is left to who decodes it."""
+    """At once: a small file is sooner stripped than handed to a thread. What is wrong with one, or
+    takes long, is left to who decodes it."""
     found = []
     for sent in images:
         with suppress(Refused):
@@ -600,7 +638,7 @@ def _check_whole(name: str, text: str) -> None:
 def _is_series(fields: CaseFields, images: list[bytes]) -> bool:
     """Whether the images are parts of one, and no pictures of their own."""
     named = fields.slices is not None or fields.dicomweb is not None
-    return named or any(image.startswith(ZIP) for image in images)
+    return named or any(image.startswith(WHOLE_SERIES) for image in images)
 
 
 def _check_number(fields: CaseFields, images: int, is_series: bool, limits: Limits) -> None:
@@ -638,15 +676,15 @@ def _check_shape(size: tuple[int, int], place: str, limits: Limits) -> None:
         )
 
 
-def _is_zip(text: str) -> bool:
+def _is_whole_series(text: str) -> bool:
     """Of base64, or a data URI of it."""
-    return text[:200].strip().rpartition(",")[2].startswith(ZIP_IN_BASE64)
+    return text[:200].strip().rpartition(",")[2].startswith(SERIES_IN_BASE64)
 
 
 def _from_base64(text: str, place: str, max_mb: float) -> bytes:
     text = text.strip()
     if text[:5].lower() == "data:":
-        header, _, text = text.partition(",")
+        header, _, text = text.rpartition(",")  # a parameter may hold one; base64 has none
         if "base64" not in header.lower().replace(" ", "").split(";")[1:]:
             raise UnreadableImage(f"{place} is a data URI without base64. Encode it in base64.")
     elif "://" in text[:20]:

@@ -78,7 +78,7 @@ async def keep(store: Store, key: str, what: Kept) -> None:
 
 def key_of(case: Case, panel_hash: str, secret: bytes) -> str:
     """Everything that a verdict depends on, under the gateway's secret."""
-    options = case.options.model_dump()
+    options = case.options.model_dump(exclude={"store"})
     return _hmac(secret, ["verdict", *_told(case), case.modality, options, panel_hash])
 
 

@@ -12,14 +12,12 @@ from models.data import (
     path_vqa,
     scenes,
     slake,
-    slake_captions,
-    slake_regions,
-    slake_several,
-    slake_synthetic_stacks,
     vqa_med_2019,
     vqa_rad,
 )
 from models.data.example import DataError, Example, answered
+from models.data.slake import captions as slake_captions
+from models.data.slake import regions, several, synthetic_stacks
 
 LOADERS: dict[str, Callable[[Path, str, str], list[Example]]] = {
     "slake": slake.load,
@@ -29,9 +27,9 @@ LOADERS: dict[str, Callable[[Path, str, str], list[Example]]] = {
     "mediqa_m3g": mediqa_m3g.load,
     "captions": captions.load,
     "slake_captions": slake_captions.load,
-    "slake_regions": slake_regions.load,
-    "slake_several": slake_several.load,
-    "slake_synthetic_stacks": slake_synthetic_stacks.load,
+    "slake_regions": regions.load,
+    "slake_several": several.load,
+    "slake_synthetic_stacks": synthetic_stacks.load,
     "scenes": scenes.load,
 }
 

@@ -61,7 +61,7 @@ class Vlm(nn.Module):
         super().__init__()
         self.image_attention = image_attention
         self.tower, self.connector, self.language = tower, connector, language
-        self.tokenizer = tokenizer
+        self.tokenizer, self.end = tokenizer, tokenizer.eos_token_id
         self.register_buffer("positions", grid_positions(tower.side), persistent=False)
         self.stacks: bool = getattr(connector, "stacks", False)
         self.fuses = hasattr(connector, "fuse")
@@ -155,7 +155,6 @@ class Vlm(nn.Module):
         Raises:
             DataError: no examples, or a stack of images that are not of one size.
         """
-        end = self.tokenizer.eos_token_id
         if self.fuses:
             max_questions = 1
         rows = pack(
@@ -163,7 +162,7 @@ class Vlm(nn.Module):
             self.text_ids,
             answer_ids or (lambda example: words.answer_ids(self.tokenizer, example.answer)),
             prompt,
-            end,
+            self.end,
             self.bos,
             self.image_tokens,
             max_questions,

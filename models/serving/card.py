@@ -7,7 +7,7 @@ from typing import Any
 
 from models import assets
 from models.data.datasets import called, is_own
-from models.recipe import MemoryRecipe, Recipe, Source
+from models.recipe import MemoryRecipe, Programme, Recipe, Source, WholeRecipe
 from models.training.progress import read_log
 
 OURS = "Apache-2.0, as this repository"
@@ -47,11 +47,7 @@ def model_card(recipe: Recipe, run: Path, scores: Path) -> str:
         f"| connector, {_trained(recipe, 'connector')} | {_settings(recipe.connector)} |",
         f"| language model, {_trained(recipe, 'language')} | {_language(recipe)} |",
         *([f"| trained on from | {recipe.start} |"] if recipe.start else []),
-        f"| stages | {', '.join(stage.name for stage in recipe.stage)} |",
-        f"| answers in | {', '.join(recipe.languages)} |",
-        f"| asked with | `{recipe.prompt!r}` |",
-        f"| data | {_data(sources)} |",
-        f"| seed | {recipe.seed} |",
+        *_told(recipe, sources),
         f"| licence of these weights | {_licence(recipe.language.model)} |",
         f"| made by | `consilium train {recipe.name}`, then `consilium export` |",
         "",
@@ -61,29 +57,39 @@ def model_card(recipe: Recipe, run: Path, scores: Path) -> str:
         "",
         *_scores(scores),
     ]
-    rows = [
-        (stage.name, line)
-        for stage in recipe.stage
-        for log in [run / stage.name / "log.jsonl"]
-        if log.exists()
-        for line in read_log(log)
-    ]
-    if rows:
-        lines += [
-            "After each epoch, on the stage's validation data, read with the reference (no "
-            "generation):",
-            "",
-            "| stage | step | exact match | answer loss | reconstruction loss |",
-            "| --- | --- | --- | --- | --- |",
-            *(
-                f"| {stage} | {row['step']} | {row['exact_match']:.1%} "
-                f"| {row['answer_loss']:.3f} | {row['reconstruction_loss']:.3f} |"
-                for stage, row in rows
-                if row["part"] == "validation"
-            ),
-            "",
-        ]
+    lines += _validated(recipe, run)
     return "\n".join(lines)
+
+
+def whole_card(recipe: WholeRecipe, run: Path, scores: Path) -> str:
+    """The same of a model that is taken whole."""
+    sources = [source for stage in recipe.stage for source in stage.data]
+    base = recipe.worker.model
+    ranks = ", ".join(str(stage.lora.rank) for stage in recipe.stage if stage.lora)
+    return "\n".join(
+        [
+            f"# {recipe.name}",
+            "",
+            "An adapter that makes a published model one worker of the Consilium panel. Research "
+            "software, not a medical device.",
+            "",
+            "| | |",
+            "| --- | --- |",
+            f"| base | {base} ({_licence(base)}) |",
+            f"| trained | LoRA on its language model, rank {ranks} |",
+            *([f"| trained on from | {recipe.start} |"] if recipe.start else []),
+            *_told(recipe, sources),
+            f"| licence of these weights | {_licence(base)} |",
+            f"| made by | `consilium train {recipe.name}`, then `consilium export` |",
+            "",
+            "`recipe.toml` holds every setting, `base.json` the base weights' hashes.",
+            "",
+            "## Scores",
+            "",
+            *_scores(scores),
+            *_validated(recipe, run),
+        ]
+    )
 
 
 def summariser_card(
@@ -155,6 +161,43 @@ def _data(sources: Sequence[Source]) -> str:
             {f"{_dataset(s.set)}: split `{s.split}`, {' and '.join(s.languages)}" for s in sources}
         )
     )
+
+
+def _told(recipe: Programme, sources: Sequence[Source]) -> list[str]:
+    """What every recipe says."""
+    return [
+        f"| stages | {', '.join(stage.name for stage in recipe.stage)} |",
+        f"| answers in | {', '.join(recipe.languages)} |",
+        f"| asked with | `{recipe.prompt!r}` |",
+        f"| data | {_data(sources)} |",
+        f"| seed | {recipe.seed} |",
+    ]
+
+
+def _validated(recipe: Programme, run: Path) -> list[str]:
+    rows = [
+        (stage.name, line)
+        for stage in recipe.stage
+        for log in [run / stage.name / "log.jsonl"]
+        if log.exists()
+        for line in read_log(log)
+    ]
+    if not rows:
+        return []
+    return [
+        "After each epoch, on the stage's validation data, read with the reference (no "
+        "generation):",
+        "",
+        "| stage | step | exact match | answer loss | reconstruction loss |",
+        "| --- | --- | --- | --- | --- |",
+        *(
+            f"| {stage} | {row['step']} | {row['exact_match']:.1%} "
+            f"| {row['answer_loss']:.3f} | {row['reconstruction_loss']:.3f} |"
+            for stage, row in rows
+            if row["part"] == "validation"
+        ),
+        "",
+    ]
 
 
 def _scores(file: Path) -> list[str]:

@@ -39,17 +39,21 @@ from models.exported import ADAPTER, MEMORY, ZOO, adapter_base, for_everyone, se
 from models.files import write_whole
 from models.parts.vision import Tower, TowerConfig
 from models.parts.vlm import Vlm, build_model
+from models.parts.whole import Whole, load_whole
 from models.parts.words import VOCABULARY
 from models.recipe import (
     MemoryRecipe,
     Recipe,
     RecipeError,
+    WholeRecipe,
     load_any_recipe,
+    load_programme,
     load_recipe,
     recipe_file,
 )
-from models.serving.card import memory_card, model_card
+from models.serving.card import memory_card, model_card, whole_card
 from models.serving.memory import CASES, learn
+from models.serving.merge import MergeError, merge_whole
 from models.serving.served_config import ARCHITECTURE, ServedConfig
 from models.tensors import save_whole
 from models.training.checkpoints import recipe_of
@@ -60,7 +64,9 @@ class ExportError(Exception):
     """A checkpoint that cannot be served; one sentence that says why and how to mend it."""
 
 
-def export(file: Path, checkpoint: Path, out: Path, recipe: Recipe | None = None) -> Path:
+def export(
+    file: Path, checkpoint: Path, out: Path, recipe: Recipe | WholeRecipe | None = None
+) -> Path:
     """Writes what was trained to `out` (a folder of the zoo), with its model card. `recipe` is what
     was trained, where that is not all that `file` says: a smoke run, a fold.
 
@@ -70,7 +76,9 @@ def export(file: Path, checkpoint: Path, out: Path, recipe: Recipe | None = None
         RecipeError: the recipe cannot be read.
         AssetError: the language model's settings cannot be had.
     """
-    recipe = recipe or load_recipe(file)
+    recipe = recipe or load_programme(file)
+    if isinstance(recipe, WholeRecipe):
+        return _export_whole(file, checkpoint, out, recipe)
     _refuse_unserved_connector(recipe)
     _refuse_soft_prompts(recipe)
     _refuse_bidirectional_images(recipe)
@@ -87,13 +95,23 @@ def export(file: Path, checkpoint: Path, out: Path, recipe: Recipe | None = None
         shutil.rmtree(out / name, ignore_errors=True)
         if (checkpoint / name).is_dir():
             (out / name).mkdir()
-            _keep(checkpoint / name, out / name, "adapter_model.safetensors")
-            settings = json.loads((checkpoint / name / "adapter_config.json").read_text())
-            settings["base_model_name_or_path"] = base  # not a path of this machine
-            write_whole(out / name / "adapter_config.json", json.dumps(settings, indent=2) + "\n")
+            _keep_adapter(checkpoint / name, out / name, base)
     _keep_recipe(file, recipe, out, before)
     card = model_card(recipe, checkpoint.parent.parent, out / "scores.json")
     write_whole(out / "README.md", card)
+    for_everyone(out)
+    return out
+
+
+def _export_whole(file: Path, checkpoint: Path, out: Path, recipe: WholeRecipe) -> Path:
+    _check_checkpoint(recipe, checkpoint)
+    out.mkdir(parents=True, exist_ok=True)
+    before = served_name(out)
+    _keep_adapter(checkpoint, out, recipe.worker.model)
+    _keep_recipe(file, recipe, out, before)
+    write_whole(
+        out / "README.md", whole_card(recipe, checkpoint.parent.parent, out / "scores.json")
+    )
     for_everyone(out)
     return out
 
@@ -133,9 +151,11 @@ def served_folder(zoo: Path, report: Callable[[str], None] = lambda line: None) 
         ExportError: `zoo` is not a folder of the zoo.
         AssetError: a base weight that cannot be had or is not the one trained on.
     """
+    recipe = zoo / "recipe.toml"
     if (zoo / ADAPTER).exists():
-        return _merged_once(zoo, _serve_adapter, report)
-    if not (zoo / "recipe.toml").exists():
+        merge = _serve_whole if recipe.exists() else _serve_adapter
+        return _merged_once(zoo, merge, report)
+    if not recipe.exists():
         known = ", ".join(sorted(path.parent.name for path in ZOO.glob("*/recipe.toml")))
         raise ExportError(f"{zoo} is no exported worker. The zoo holds: {known or 'nothing yet'}.")
     return _merged_once(zoo, _serve_memory if (zoo / MEMORY).exists() else _serve, report)
@@ -160,8 +180,14 @@ def _merged_once(
     return folder
 
 
-def load_served(folder: Path) -> Vlm:
+def load_served(folder: Path) -> Vlm | Whole:
     """The served folder under transformers, bit for bit the weights that vLLM loads."""
+    kind = json.loads((folder / "config.json").read_text("utf-8"))["model_type"]
+    return load_parts(folder) if kind == ServedConfig.model_type else load_whole(folder)
+
+
+def load_parts(folder: Path) -> Vlm:
+    """That of a worker that is made of parts."""
     config = ServedConfig.from_pretrained(folder)
     weights = load_file(folder / "model.safetensors")
     part = lambda name: {  # noqa: E731
@@ -189,6 +215,16 @@ def load_served(folder: Path) -> Vlm:
     return Vlm(tower, connector, language, tokenizer, bool(config.bos))
 
 
+def _serve_whole(zoo: Path, folder: Path) -> None:
+    recipe = load_any_recipe(zoo / "recipe.toml")
+    assert isinstance(recipe, WholeRecipe)
+    _check_bases(zoo, recipe, "train")
+    try:
+        merge_whole(recipe, zoo, folder)
+    except MergeError as error:
+        raise ExportError(str(error)) from error
+
+
 def _serve_adapter(zoo: Path, folder: Path) -> None:
     base = assets.resolve(adapter_base(str(zoo)))
     # Merged in float32 and rounded once.
@@ -200,6 +236,7 @@ def _serve_adapter(zoo: Path, folder: Path) -> None:
 
 def _serve_memory(zoo: Path, folder: Path) -> None:
     recipe = load_any_recipe(zoo / "recipe.toml")
+    assert isinstance(recipe, MemoryRecipe)
     _check_bases(zoo, recipe, "remember")
     if not (zoo / CASES).is_file():
         raise ExportError(f"{zoo} lacks {CASES}: make it anew with consilium remember.")
@@ -212,7 +249,7 @@ def _serve_memory(zoo: Path, folder: Path) -> None:
     write_whole(folder / "config.json", json.dumps(config, indent=2) + "\n")
 
 
-def _check_bases(zoo: Path, recipe: Recipe | MemoryRecipe, verb: str) -> None:
+def _check_bases(zoo: Path, recipe: Recipe | WholeRecipe | MemoryRecipe, verb: str) -> None:
     if _bases(recipe) != json.loads((zoo / "base.json").read_text()):
         raise ExportError(
             f"{zoo / 'base.json'}: the base weights at hand are not those this worker was made "
@@ -304,7 +341,7 @@ def chat_template(image: str, bos: str) -> str:
     )
 
 
-def _check_checkpoint(recipe: Recipe, checkpoint: Path) -> None:
+def _check_checkpoint(recipe: Recipe | WholeRecipe, checkpoint: Path) -> None:
     """Else a worker would be kept beside a recipe that does not make it."""
     state = checkpoint / "state.json"
     if not state.exists() or not json.loads(state.read_text())["finished"]:
@@ -367,10 +404,12 @@ def _refuse_bidirectional_images(recipe: Recipe) -> None:
         )
 
 
-def _bases(recipe: Recipe | MemoryRecipe) -> dict[str, dict[str, Any]]:
+def _bases(recipe: Recipe | WholeRecipe | MemoryRecipe) -> dict[str, dict[str, Any]]:
     """Which base weights a worker stands on: reference and sha256, of shards each one's."""
     found: dict[str, dict[str, Any]] = {}
-    named = (("tower", "weights"), ("language", "model"))
+    named = [("tower", "weights"), ("language", "model")]
+    if isinstance(recipe, WholeRecipe):
+        named = [("worker", "model")]
     for (part, key), reference in zip(named, recipe.bases, strict=False):
         found[part] = {key: reference}
         if packaged := assets.PACKAGED.get(reference.removeprefix("base:")):
@@ -394,7 +433,16 @@ def _keep(source: Path, target: Path, name: str) -> None:
     save_whole(halved, target / name)
 
 
-def _keep_recipe(file: Path, recipe: Recipe | MemoryRecipe, out: Path, before: str) -> None:
+def _keep_adapter(source: Path, target: Path, base: str | None) -> None:
+    _keep(source, target, "adapter_model.safetensors")
+    settings = json.loads((source / ADAPTER).read_text())
+    settings["base_model_name_or_path"] = base  # not a path of this machine
+    write_whole(target / ADAPTER, json.dumps(settings, indent=2) + "\n")
+
+
+def _keep_recipe(
+    file: Path, recipe: Recipe | WholeRecipe | MemoryRecipe, out: Path, before: str
+) -> None:
     """With the bases' hashes; scores go that were those of another worker, called `before`."""
     write_whole(out / "recipe.toml", file.read_bytes())
     write_whole(out / "base.json", json.dumps(_bases(recipe), indent=2) + "\n")

@@ -15,6 +15,7 @@ import httpx
 from models.data.example import Example
 from models.data.pixels import open_rgb
 from models.parts.vlm import Vlm
+from models.parts.whole import Whole
 
 MAX_GAP = 0.05  # nats between the two best tokens, where the two first differ
 MAX_DIFFERING = 0.1  # of the questions
@@ -49,7 +50,9 @@ class Parity:
         return few and all((c.gap or 0) < MAX_GAP for c in self.differing)
 
 
-def compare(model: Vlm, url: str, name: str, prompt: str, examples: Sequence[Example]) -> Parity:
+def compare(
+    model: Vlm | Whole, url: str, name: str, prompt: str, examples: Sequence[Example]
+) -> Parity:
     """Asks `model` and the vLLM server at `url` (which serves it as `name`) the same questions.
 
     Raises:

@@ -44,8 +44,9 @@ from models.study.variants import (
 from models.training import checkpoints
 from models.training.examples import examples_of
 from models.training.features import DTYPE
-from models.training.loop import StageRun, train
+from models.training.loop import StageRun
 from models.training.progress import read_log
+from models.training.stages import train
 
 VERSION = 1  # raise it when a row means something else
 # On one core of ours, of the recipe `screening`: until a folder has figures of its own.
@@ -192,7 +193,7 @@ class Screening:
         same folder what that is at, and waits for it at the end.
 
         Raises:
-            Whatever `models.training.loop.train` raises.
+            Whatever `models.training.stages.train` raises.
         """
         self._claim(report)
         commit = _commit()  # now: what runs is what was there when it was started

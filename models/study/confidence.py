@@ -20,6 +20,7 @@ from models.metrics.score import Score, mean
 from models.metrics.token_overlap import words_of
 from models.parts.packing import collate
 from models.parts.words import says_whole
+from models.recipe import of_parts
 from models.training import checkpoints
 from models.training.checkpoints import CheckpointError
 from models.training.loop import StageRun
@@ -80,7 +81,7 @@ def runs_of(folders: list[Path], data: Path) -> Iterator[tuple[str, StageRun]]:
     Raises:
         CheckpointError: a folder holds no run, or one whose last stage has kept nothing.
     """
-    recipes = [checkpoints.recipe_of(folder) for folder in folders]
+    recipes = [of_parts(checkpoints.recipe_of(folder)) for folder in folders]
     for folder, recipe in zip(folders, recipes, strict=True):
         if not checkpoints.newest(folder / recipe.stage[-1].name):
             raise CheckpointError(

@@ -18,14 +18,14 @@ from models.data import slake
 from models.data.datasets import one_spelling
 from models.data.example import DataError, Example
 from models.data.pixels import open_rgb
-from models.data.slake_captions import boxes, original_side
+from models.data.slake.captions import boxes, original_side
 from models.exported import ZOO
 from models.files import append_line
 from models.metrics.score import mean
 from models.parts.packing import collate
 from models.parts.vlm import Vlm, build_model
 from models.recipe import RecipeError, load_recipe
-from models.study import masked, tokens
+from models.study import masked_decoding, tokens
 from models.study.regions import (
     Ask,
     Hidden,
@@ -80,13 +80,14 @@ def belief(model: Vlm, prompt: str, example: Example) -> Ask:
 
 
 def imagining(folder: Path, device: torch.device) -> Hide:
-    """Hides cells by imagining them anew, without a finding: what models.study.masked trained.
+    """Hides cells by imagining them anew, without a finding, by what
+    models.study.masked_decoding trained.
 
     Raises:
         TokensError: it is not in `folder`.
     """
     autoencoder = tokens.load(folder).to(device)
-    model = masked.load(folder, autoencoder).to(device)
+    model = masked_decoding.load(folder, autoencoder).to(device)
 
     def hide(image: Image.Image, hidden: Sequence[Hidden]) -> list[Image.Image]:
         torch.manual_seed(0)
@@ -94,7 +95,7 @@ def imagining(folder: Path, device: torch.device) -> Hide:
         cells = torch.from_numpy(np.stack(hidden)).to(device)
         fine = cells.repeat_interleave(cell, 1).repeat_interleave(cell, 2)
         pixels = squeezed(image, autoencoder.sizes.side).to(device).expand(len(hidden), -1, -1, -1)
-        anew = masked.imagined(autoencoder, model, pixels, fine)
+        anew = masked_decoding.imagined(autoencoder, model, pixels, fine)
         # Only what is hidden comes from the tokens; the rest keeps its sharpness.
         wide = [picture(each).resize(image.size, Image.Resampling.BICUBIC) for each in anew]
         return [pasted(*each) for each in zip(wide, [image] * len(wide), hidden, strict=True)]
@@ -172,7 +173,9 @@ def tell(found: dict[str, list[dict[str, float]]]) -> None:
 def main() -> None:
     ask = argparse.ArgumentParser(description="Score explanations of a worker's answers.")
     ask.add_argument("--data", type=Path, required=True)
-    ask.add_argument("--tokens", type=Path, required=True, help="What models.study.masked wrote.")
+    ask.add_argument(
+        "--tokens", type=Path, required=True, help="What models.study.masked_decoding wrote."
+    )
     ask.add_argument("--out", type=Path, required=True)
     ask.add_argument("--worker", default="chooser", help="In models/zoo.")
     ask.add_argument("--few", type=int, default=60, help="At most so many questions.")

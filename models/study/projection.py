@@ -26,11 +26,11 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from models import connectors
 from models.data.example import Example
-from models.data.slake_facts import facts
+from models.data.slake.facts import facts
 from models.data.splits import near_duplicates, refuse_shared_images
 from models.metrics.score import mean
 from models.parts.vlm import Vlm, build_model
-from models.recipe import Recipe
+from models.recipe import Recipe, of_parts
 from models.study import probe
 from models.study.probe import KINDS, Floats, Ints, ProbeError, Task
 from models.study.seeds import over_seeds
@@ -109,7 +109,7 @@ def compare(runs: Sequence[Path], data: Path, out: Path) -> dict[str, Any]:
         DataError: an image that a run has learned from, or data that cannot be read.
         TuningError, RecipeError, AssetError: as for training.
     """
-    recipes = [checkpoints.recipe_of(run) for run in runs]
+    recipes = [of_parts(checkpoints.recipe_of(run)) for run in runs]
     for recipe in recipes:
         if connectors.reads_question(name := recipe.connector["name"]):
             raise ProbeError(

@@ -17,11 +17,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from models.files import write_whole
-from models.recipe import Recipe
+from models.recipe import Programme, Recipe, WholeRecipe, read_programme
 
 START = "start.sha256"  # of the worker that a run started from, where it was one
 KEPT = 2  # checkpoints of a stage, the newest
@@ -76,7 +75,7 @@ def save(stage_folder: Path, step: int, finished: bool, write: Callable[[Path], 
         shutil.rmtree(path)
 
 
-def claim(run: Path, recipe: Recipe) -> Path:
+def claim(run: Path, recipe: Programme) -> Path:
     """Makes `run` the folder of `recipe`. Stages after the last one that has a folder there
     may have changed.
 
@@ -115,7 +114,7 @@ def _claim_start(path: Path, start: Path) -> None:
     write_whole(path, digest.hexdigest())
 
 
-def recipe_of(run: Path) -> Recipe:
+def recipe_of(run: Path) -> Recipe | WholeRecipe:
     """The recipe that `run` belongs to.
 
     Raises:
@@ -123,8 +122,8 @@ def recipe_of(run: Path) -> Recipe:
     """
     path = run / "recipe.json"
     try:
-        return Recipe.model_validate_json(path.read_text())
-    except (FileNotFoundError, ValidationError) as error:
+        return read_programme(path.read_text())
+    except (FileNotFoundError, ValueError) as error:
         raise CheckpointError(
             f"{path} is missing or no recipe of this version. Train into another folder."
         ) from error

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from models.data.example import Example
 from models.metrics.score import Score, mean
-from models.recipe import Recipe, RecipeError
+from models.recipe import Programme, RecipeError
 from models.training.checkpoints import START, CheckpointError
 from models.training.examples import NEAR_DUPLICATES, examples_of
-from models.training.loop import train
+from models.training.stages import train
 
 
-def crossval(recipe: Recipe, data: Path, runs: Path) -> dict[str, Score]:
+def crossval(recipe: Programme, data: Path, runs: Path) -> dict[str, Score]:
     """Exact match over all questions, each answered by the run that has not seen its image:
     `all`, `closed`, `open`, and `unlike`: those on images that look like no training image, be it
     one of the worker that the recipe starts from. Intervals draw whole images. Folds that are done
@@ -21,7 +21,7 @@ def crossval(recipe: Recipe, data: Path, runs: Path) -> dict[str, Score]:
     Raises:
         RecipeError: the validation data is in no folds, or in several numbers of them.
         CheckpointError: folds of workers that started from different weights.
-        Whatever else `models.training.loop.train` raises.
+        Whatever else `models.training.stages.train` raises.
     """
     last = recipe.stage[-1]
     counts = {source.folds for source in last.validation or recipe.validation}

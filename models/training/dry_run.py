@@ -13,26 +13,36 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import nn
 
 import models.cpu_torch  # noqa: F401  before transformers, which imports torchvision
 
 # isort: split
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+)
 from transformers.pytorch_utils import Conv1D
 
 from models import assets
 from models.parts.vlm import Vlm, assemble
+from models.parts.whole import Whole
 from models.parts.words import make_language
-from models.recipe import Recipe, Stage
+from models.recipe import Recipe, Stage, WholeRecipe
 from models.training import published, tuning
 from models.training.losses import Objective
 from models.training.vocabulary import vocabulary_of
+from models.training.whole import adapt
 
 TEXT_TOKENS = 256  # of a row: sixteen questions and answers
 NF4_BITS = 4.127  # of a weight, with the constants of its block
 ADAM_BYTES = {"adamw": 3 * 4, "adamw_8bit": 4 + 2}  # of a weight: gradient, and two moments
 ANSWER_TOKENS = 64  # of them, those with a loss
+SIDE = 1024  # pixels of an image that a processor may leave as large as it is
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,7 @@ class StagePlan:
         )
 
 
-def plan(recipe: Recipe, data: Path | None = None) -> list[StagePlan]:
+def plan(recipe: Recipe | WholeRecipe, data: Path | None = None) -> list[StagePlan]:
     """One plan per stage, each with the adapters that its parents hand on. Without `data` a made
     language model's vocabulary is empty.
 
@@ -71,6 +81,8 @@ def plan(recipe: Recipe, data: Path | None = None) -> list[StagePlan]:
         TuningError: a parent's adapter that does not fit.
         AssetError: a base model whose settings cannot be had.
     """
+    if isinstance(recipe, WholeRecipe):
+        return [_plan_whole(recipe, stage) for stage in recipe.stage]
     build, tokenizer = _language(recipe, data)
     with torch.device("meta"):
         fresh = assemble(recipe, build(), tokenizer, load_weights=False)
@@ -125,9 +137,35 @@ def _plan(model: Vlm, stage: Stage, language: Any, recipe: Recipe) -> StagePlan:
         frozen={name: _count(part, trained=False) for name, part in parts.items()},
         weights=sum(p.numel() * p.element_size() for p in objective.parameters())
         + copies
-        - (_saved_by_four_bits(model) if recipe.language.four_bit else 0),
+        - (_saved_by_four_bits(model.language) if recipe.language.four_bit else 0),
         gradients_and_optimiser=sum(trains.values()) * ADAM_BYTES[stage.optimiser],
-        activations=_activations(model, stage, language, recipe.max_images),
+        activations=_activations(
+            stage, language, model.image_tokens(recipe.max_images) + TEXT_TOKENS
+        ),
+    )
+
+
+def _plan_whole(recipe: WholeRecipe, stage: Stage) -> StagePlan:
+    folder = assets.resolve(recipe.worker.model, report=print)
+    processor = AutoProcessor.from_pretrained(folder, **recipe.worker.processor)
+    settings = AutoConfig.from_pretrained(folder)
+    with torch.device("meta"):
+        net = AutoModelForImageTextToText.from_config(settings, dtype=torch.bfloat16)
+        model = Whole(net, processor)
+        adapt(model, stage, None)
+    shown = [Image.new("RGB", (SIDE, SIDE))] * recipe.max_images
+    tokens = model.laid_out([recipe.prompt], [shown])["input_ids"].shape[1] + ANSWER_TOKENS
+    trains = _count(model, trained=True)
+    saved = _saved_by_four_bits(model.inner) if recipe.worker.four_bit else 0
+    return StagePlan(
+        name=stage.name,
+        trains={"language": trains},
+        frozen={"model": _count(model, trained=False)},
+        weights=sum(p.numel() * p.element_size() for p in model.parameters())
+        + 4 * trains * bool(stage.average)
+        - saved,
+        gradients_and_optimiser=trains * ADAM_BYTES[stage.optimiser],
+        activations=_activations(stage, net.config.get_text_config(), tokens),
     )
 
 
@@ -135,27 +173,26 @@ def _count(part: nn.Module, trained: bool) -> int:
     return sum(p.numel() for p in part.parameters() if p.requires_grad == trained)
 
 
-def _saved_by_four_bits(model: Vlm) -> int:
+def _saved_by_four_bits(model: Any) -> int:
     """Bytes: NF4 keeps a frozen linear layer in 4.127 bits a weight (Dettmers et al. 2023, section
     3), but for the one that gives the logits.
     """
-    logits = model.language.get_output_embeddings()
+    logits = model.get_output_embeddings()
     linear = [
         module.weight
-        for name, module in model.language.named_modules()
+        for name, module in model.named_modules()
         if isinstance(module, nn.Linear | Conv1D) and module is not logits and "lora_" not in name
     ]
     return int(sum(w.numel() * (w.element_size() - NF4_BITS / 8) for w in linear))
 
 
-def _activations(model: Vlm, stage: Stage, language: Any, images: int) -> int:
+def _activations(stage: Stage, language: Any, tokens: int) -> int:
     """What one part of a step keeps at least for the backward pass, in bytes: the language model's
     layers (34 bytes per token and width, 5 per head and pair of tokens: Korthikanti et al. 2022,
     section 4.1) and its logits. With checkpoint_activations a layer keeps its input alone, and one
     layer at a time is whole.
     """
     rows = -(-stage.rows_per_step // stage.accumulate)
-    tokens = model.image_tokens(images) + TEXT_TOKENS
     width, heads = language.hidden_size, language.num_attention_heads
     layer = rows * tokens * (34 * width + 5 * heads * tokens)
     if stage.checkpoint_activations:

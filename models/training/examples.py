@@ -13,13 +13,13 @@ from models.data.datasets import called, load, one_spelling
 from models.data.example import DataError, Example
 from models.data.splits import folds, near_duplicates_between, refuse_shared_images
 from models.files import write_whole
-from models.recipe import MemoryRecipe, Recipe, Source
+from models.recipe import MemoryRecipe, Programme, Source
 
 NEAR_DUPLICATES = "near_duplicates.json"
 FREE_TEXT = 30  # characters; where most answers are longer, hardly any is ever met word for word
 
 
-def check_data(recipe: Recipe, data: Path, run: Path) -> int:
+def check_data(recipe: Programme, data: Path, run: Path) -> int:
     """Lists near-duplicates of training images among the held-out ones in
     `run/near_duplicates.json`, by their paths from `data`; returns how many those are.
 
@@ -41,7 +41,7 @@ def check_data(recipe: Recipe, data: Path, run: Path) -> int:
     return len({b for _, b, _ in alike})
 
 
-def _refuse_too_many_images(recipe: Recipe, examples: Sequence[Example]) -> None:
+def _refuse_too_many_images(recipe: Programme, examples: Sequence[Example]) -> None:
     most = max(examples, key=lambda example: len(example.images), default=None)
     if most and len(most.images) > recipe.max_images:
         raise DataError(
@@ -65,7 +65,7 @@ def refuse_free_text(examples: Sequence[Example]) -> None:
             )
 
 
-def learned_by(recipe: Recipe | MemoryRecipe, data: Path) -> list[Example]:
+def learned_by(recipe: Programme | MemoryRecipe, data: Path) -> list[Example]:
     """What a worker of this recipe has trained on, the worker that it starts from included; or what
     it remembers.
 
@@ -79,7 +79,7 @@ def learned_by(recipe: Recipe | MemoryRecipe, data: Path) -> list[Example]:
     return before + examples_to_learn(sources, recipe, data)
 
 
-def examples_to_learn(sources: Sequence[Source], recipe: Recipe, data: Path) -> list[Example]:
+def examples_to_learn(sources: Sequence[Source], recipe: Programme, data: Path) -> list[Example]:
     """What a stage with these sources trains on. Captions, say, show the same images as the
     questions of the fold that is held out, and another set may show them in another size: those,
     and what looks like them, are left out.

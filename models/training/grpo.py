@@ -175,7 +175,7 @@ class Policy:
     def _sample(self, rows: Sequence[Row], features: Tensor) -> list[tuple[tuple[int, ...], bool]]:
         """A group of answers to each question of the rows, one group behind the other: their ids
         without the end, and whether they came to it."""
-        model, end = self.model, self.model.tokenizer.eos_token_id
+        model, end = self.model, self.model.end
         with cast(model, features):
             counts = [len(row.images) for row in rows]
             image = model.placed(model.image_embeddings(features, counts), counts, [])

@@ -1,23 +1,22 @@
-"""The training loop: `consilium train RECIPE` runs a recipe's stages, and resumes where it stopped.
+"""The training loop: one stage of a recipe, which goes on where it stopped.
 
-Each stage starts from everything frozen, unfreezes what it declares, and proves it after the first
+It starts from everything frozen, unfreezes what the stage declares, and proves it after the first
 step. The base weights stay in bfloat16; what trains is kept in float32 and computed in bfloat16,
 a language model that is made here in float32.
 On several GPUs (`accelerate launch`) a step's rows are shared among them.
 """
 
-import gc
 import json
 import math
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -25,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 import models.cpu_torch  # noqa: F401  before accelerate, which imports torchvision
 
 # isort: split
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from models.connectors import moe
@@ -33,95 +32,43 @@ from models.data.datasets import load
 from models.data.pixels import open_rgb
 from models.parts.packing import IGNORED, Row, collate, in_steps
 from models.parts.vlm import build_model
-from models.recipe import Recipe, Source, Stage
+from models.recipe import Programme, Source, Stage, of_parts
 from models.training import checkpoints, tuning
 from models.training.augment import augmented
 from models.training.average import Average
 from models.training.checkpoints import Checkpoint
-from models.training.examples import NEAR_DUPLICATES, check_data, examples_of, examples_to_learn
+from models.training.examples import examples_of, examples_to_learn
 from models.training.features import cached_features
 from models.training.grpo import Policy, RewardTally
 from models.training.losses import Losses, Objective
 from models.training.progress import Log, Tally
-from models.training.vocabulary import keep_vocabulary
 
 REPORT_EVERY = 20  # steps
 LOADERS = 8  # processes that read and preprocess images while an accelerator computes
 RECONSTRUCTOR = "reconstructor.safetensors"  # beside what is exported: only training needs it
 
 
+Trained = tuple[list[nn.Parameter], float]  # weights, and their learning rate
+
+
 class TrainingError(Exception):
     """Training cannot go on; one sentence that says why and how to mend it."""
-
-
-def train(recipe: Recipe, data: Path, runs: Path) -> Path:
-    """Runs every stage of `recipe` that is not finished; returns the last stage's checkpoint.
-
-    `data` holds the datasets' folders (`slake/`, …), `runs` the run folders.
-
-    Raises:
-        TrainingError: a loss is not finite, or the accelerator's memory is full.
-        CheckpointError: a run of another recipe is in the way, or a checkpoint cannot be written.
-        TuningError: a parent's adapter does not fit, or the wrong parts moved.
-        DataError, AssetError, RecipeError: what the recipe names cannot be read or built.
-    """
-    # The first process may look at images for long, and the others wait for it.
-    processes = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
-    run = checkpoints.claim(runs / recipe.name, recipe)
-    stops = [checkpoints.newest(run / stage.name) for stage in recipe.stage]
-    unfinished = not all(stop and stop.finished for stop in stops)
-    if processes.is_main_process and (unfinished or not (run / NEAR_DUPLICATES).exists()):
-        alike = check_data(recipe, data, run)
-        print(f"{alike} held-out images look like a training image: {run / NEAR_DUPLICATES}")
-        if recipe.language.made:
-            keep_vocabulary(recipe, data, run)
-    processes.wait_for_everyone()
-    done: dict[str, Path] = {}
-    for stage in recipe.stage:
-        state = checkpoints.newest(run / stage.name)
-        if state is None or not state.finished:
-            parent = done[stage.parent] if stage.parent else recipe.start_folder
-            try:
-                state = StageRun(recipe, stage, run, data, parent).run()
-            except torch.OutOfMemoryError as error:
-                raise TrainingError(
-                    f"stage {stage.name} does not fit into the accelerator's memory "
-                    f"({str(error).partition('. GPU')[0]}). Set {smaller(stage)}, delete "
-                    f"{run / stage.name} and train again; --dry-run says what each choice takes."
-                ) from error
-            gc.collect()  # its model lies in reference cycles, and the next one wants the memory
-        done[stage.name] = state.folder
-    return done[recipe.stage[-1].name]
-
-
-def smaller(stage: Stage) -> str:
-    """What to set for a stage that takes too much memory; what costs least comes first."""
-    if stage.accumulate < stage.rows_per_step:
-        parts = min(2 * stage.accumulate, stage.rows_per_step)
-        return f"accumulate = {parts} instead of {stage.accumulate} (the same step, in more parts)"
-    if stage.grpo and stage.grpo.group > 2:
-        return f"grpo.group = {max(2, stage.grpo.group // 2)}"
-    if not (stage.checkpoint_activations or stage.grpo) and stage.language != "prefix":
-        return "checkpoint_activations = true (a third slower)"
-    if stage.language == "full" and stage.optimiser == "adamw":
-        return 'optimiser = "adamw_8bit" (6 bytes less for each weight that trains)'
-    if stage.questions_per_row > 1:
-        return f"questions_per_row = {stage.questions_per_row // 2}"
-    return 'language = "lora" and four_bit = true, or a smaller base model'
 
 
 class StageRun:
     """One stage of one recipe, from its parent (or its own last checkpoint) to its end."""
 
-    def __init__(self, recipe: Recipe, stage: Stage, run: Path, data: Path, parent: Path | None):
+    recipe: Programme
+    model: Any  # what each kind of worker is made of
+    objective: Any
+
+    def __init__(self, recipe: Programme, stage: Stage, run: Path, data: Path, parent: Path | None):
         self.recipe, self.stage = recipe, stage
         self.folder = run / stage.name
         self.folder.mkdir(exist_ok=True)
         # First of all: it says which accelerator is this process's own.
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
-        self.model = build_model(recipe, home=run, device=self.accelerator.device)
-        if self.accelerator.device.type != "cpu":  # where convolutions are quicker on it
-            self.model.tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = self.built(run)
         learned = examples_to_learn(stage.data, recipe, data)
         self.rows = self.model.packed(learned, recipe.prompt, stage.questions_per_row)
         sources = stage.validation or recipe.validation
@@ -138,39 +85,12 @@ class StageRun:
 
     def prepare(self, parent: Path | None) -> None:
         """Loads what was trained before, freezes and unfreezes, restores the optimiser."""
-        stage, model = self.stage, self.model
-        if origin := self.start.folder if self.start else parent:
-            tuning.load_trained(model, origin)
-        tuning.prepare(model, stage)
+        stage = self.stage
         self.features: Mapping[Path, Tensor] = {}
         self.copies: list[Mapping[Path, Tensor]] = []
-        if stage.tower == "frozen" and stage.cache_features:
-            learned = self.learned_from()
-            rows = self.validation if stage.augment else self.validation + learned
-            self.features = self.features_by_all(images_of(rows))
-            self.copies = [
-                self.features_by_all(images.intersection(images_of(learned)), number)
-                for number, images in enumerate(self.copied, start=1)
-            ]
-        self.objective = Objective(model, stage)
-        # A fresh one would first have to learn what the parent's knew, and pull the tokens about.
-        if origin and (self.start or (origin / RECONSTRUCTOR).exists()):
-            self.objective.reconstructor.load_state_dict(load_file(origin / RECONSTRUCTOR))
-        self.objective.to(self.accelerator.device)
-        rates = {
-            "tower": stage.tower_lr,
-            "connector": stage.connector_lr,
-            "language": stage.language_lr,
-        }
-        groups = [(model.get_submodule(name), rate) for name, rate in rates.items()]
-        groups.append((self.objective.reconstructor, stage.connector_lr))
-        trains = [([p for p in part.parameters() if p.requires_grad], lr) for part, lr in groups]
-        if gates := tuning.gates(model):
-            apart = set(gates)
-            trains = [([p for p in part if p not in apart], lr) for part, lr in trains]
-            trains.append((gates, stage.gate_lr))
-        groups_of = [{"params": part, "lr": lr} for part, lr in trains]
-        self.optimiser = tuning.optimiser(groups_of, stage)
+        self.objective, trains = self.adapted(self.start.folder if self.start else parent)
+        groups = [{"params": weights, "lr": rate} for weights, rate in trains]
+        self.optimiser = tuning.optimiser(groups, stage)
         trained = [weight for group in self.optimiser.param_groups for weight in group["params"]]
         self.average = Average(trained, stage.average)
         self.policy: Policy | None = None
@@ -194,6 +114,48 @@ class StageRun:
             # Each process draws its own; what is restored was the first one's.
             first = self.start.step if self.start else 0
             torch.manual_seed(self.recipe.seed + first + 1_000_003 * rank)
+
+    def built(self, run: Path) -> Any:
+        """The model as it is before any stage."""
+        model = build_model(of_parts(self.recipe), home=run, device=self.accelerator.device)
+        if self.accelerator.device.type != "cpu":  # where convolutions are quicker on it
+            model.tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model
+
+    def adapted(self, origin: Path | None) -> tuple[nn.Module, list[Trained]]:
+        """The objective over the model, which goes on from `origin`, with all frozen but what the
+        stage declares; and what trains of it.
+        """
+        stage, model = self.stage, self.model
+        if origin:
+            tuning.load_trained(model, origin)
+        tuning.prepare(model, stage)
+        if stage.tower == "frozen" and stage.cache_features:
+            learned = self.learned_from()
+            rows = self.validation if stage.augment else self.validation + learned
+            self.features = self.features_by_all(images_of(rows))
+            self.copies = [
+                self.features_by_all(images.intersection(images_of(learned)), number)
+                for number, images in enumerate(self.copied, start=1)
+            ]
+        objective = Objective(model, stage)
+        # A fresh one would first have to learn what the parent's knew, and pull the tokens about.
+        if origin and (self.start or (origin / RECONSTRUCTOR).exists()):
+            objective.reconstructor.load_state_dict(load_file(origin / RECONSTRUCTOR))
+        objective.to(self.accelerator.device)
+        rates = {
+            "tower": stage.tower_lr,
+            "connector": stage.connector_lr,
+            "language": stage.language_lr,
+        }
+        groups = [(model.get_submodule(name), rate) for name, rate in rates.items()]
+        groups.append((objective.reconstructor, stage.connector_lr))
+        trains = [([p for p in part.parameters() if p.requires_grad], lr) for part, lr in groups]
+        if gates := tuning.gates(model):
+            apart = set(gates)
+            trains = [([p for p in part if p not in apart], lr) for part, lr in trains]
+            trains.append((gates, stage.gate_lr))
+        return objective, trains
 
     def rate(self, step: int) -> float:
         """Linear warm-up, then a cosine down to a twentieth."""
@@ -358,21 +320,24 @@ class StageRun:
     def losses(self, objective: Any, rows: Sequence[Row], seen: Tensor, tally: Tally) -> Losses:
         batch = collate(rows, self.model.tokenizer.pad_token_id).to(self.accelerator.device)
         losses: Losses = objective(batch, seen.to(self.accelerator.device, non_blocking=True))
-        tally.add(batch, losses, self.model.tokenizer.eos_token_id)
+        tally.add(batch, losses, self.model.end)
         modalities = [row.questions[0].modality or "unknown" for row in rows for _ in row.images]
         for mixture in self.mixtures():
             tally.add_load(modalities, mixture.load)
         return losses
 
-    def seen(self, rows: Sequence[Row], training: bool) -> Tensor:
+    def seen(self, rows: Sequence[Row], training: bool) -> Any:
         """The rows' images as the objective takes them: features where the tower keeps still."""
         images = list(images_of(rows))
         augment = self.stage.augment and training
         if self.features and not augment:
             return torch.stack([self.features_of(image, training) for image in images])
         decoded = map(open_rgb, images)
-        shown = map(augmented, decoded) if augment else decoded
-        return torch.stack([self.model.tower.preprocess(image) for image in shown])
+        return self.preprocessed(rows, map(augmented, decoded) if augment else decoded)
+
+    def preprocessed(self, rows: Sequence[Row], images: Iterable[Image.Image]) -> Any:
+        """The rows' images, in order, as the objective takes them."""
+        return torch.stack([self.model.tower.preprocess(image) for image in images])
 
     def features_of(self, image: Path, training: bool) -> Tensor:
         """[patches, vision_dim]; in training those of one of its copies, by lot."""
@@ -401,8 +366,7 @@ class StageRun:
         """`weights` are those of the optimiser, where their average stands in their place."""
 
         def write(folder: Path) -> None:
-            tuning.save_trained(self.model, folder)
-            save_file(self.objective.reconstructor.state_dict(), folder / RECONSTRUCTOR)
+            self.keep(folder)
             state = {
                 "optimiser": self.optimiser.state_dict(),
                 "schedule": self.schedule.state_dict(),
@@ -420,6 +384,11 @@ class StageRun:
             checkpoints.save(self.folder, step, finished, write)
         self.accelerator.wait_for_everyone()  # the next stage may start from it
         return Checkpoint(self.folder / f"step-{step}", step, finished)
+
+    def keep(self, folder: Path) -> None:
+        """Writes what was trained."""
+        tuning.save_trained(self.model, folder)
+        save_file(self.objective.reconstructor.state_dict(), folder / RECONSTRUCTOR)
 
 
 class Shown(Dataset[list[Tensor]]):

@@ -20,7 +20,7 @@ from models.data.example import Example
 from models.data.pixels import open_rgb
 from models.files import write_whole
 from models.parts.vlm import build_model
-from models.recipe import Recipe, Stage
+from models.recipe import Recipe, Stage, of_parts
 from models.training import checkpoints
 from models.training.checkpoints import CheckpointError
 from models.training.examples import examples_of
@@ -51,7 +51,7 @@ def report(run: Path, data: Path, out: Path) -> Path:
         CheckpointError: no run of this version, or one without a log or a whole checkpoint.
         DataError, RecipeError, AssetError, TuningError: as for training.
     """
-    recipe = checkpoints.recipe_of(run)
+    recipe = of_parts(checkpoints.recipe_of(run))
     told = [_told(run, stage) for stage in recipe.stage if (run / stage.name).is_dir()]
     if not told or not told[-1].kept:
         raise CheckpointError(

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 import models.cpu_torch  # noqa: F401  before peft, which imports torchvision
 
@@ -59,22 +59,56 @@ def prepare(model: Vlm, stage: Stage) -> None:
     model.connector.requires_grad_(stage.connector == "full")
     if stage.tower_lora:
         _refuse_whole(model, "tower", stage)
-        model.tower.net = _adapt(model.tower.net, _lora(stage.tower_lora, model), stage)
+        settings = lora_config(stage.tower_lora, model.tower.pointwise())
+        model.tower.net = adapt(model.tower.net, settings, stage)
     elif stage.tower == "full":
         _train_whole(model, "tower", stage)
     if stage.language not in ("frozen", "full"):
         _refuse_whole(model, "language", stage)
     if stage.lora:
-        model.language = _adapt(model.language, _lora(stage.lora), stage)
+        model.language = adapt(model.language, lora_config(stage.lora), stage)
     elif kind := SOFT_PROMPTS.get(stage.language):
         soft = kind(**_soft_prompt(model.language.config, stage))
-        model.language = _adapt(model.language, soft, stage)
+        model.language = adapt(model.language, soft, stage)
     elif stage.language == "full":
         # In bfloat16 most of Adam's steps would round to nothing.
         model.language.float()
         _train_whole(model, "language", stage)
     if stage.checkpoint_activations:
         model.language.gradient_checkpointing_enable({"use_reentrant": False})
+
+
+def lora_config(lora: Lora, layers: str | list[str] = "all-linear") -> PeftConfig:
+    """peft's settings for a LoRA in `layers`, as peft names them."""
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=layers,
+    )
+
+
+def adapt(part: Any, config: PeftConfig, stage: Stage) -> PeftModel:
+    """A fresh adapter, unless a parent has handed on one of the same kind."""
+    if not isinstance(part, PeftModel):
+        try:
+            return get_peft_model(part, config)
+        except ValueError as error:
+            raise TuningError(
+                f"stage {stage.name}: {error} Of a language model with experts a lora has "
+                "dropout = 0."
+            ) from error
+    handed_on = part.peft_config["default"]
+    for key in ("peft_type", "r", "lora_alpha", "lora_dropout", "num_virtual_tokens"):
+        theirs, ours = getattr(handed_on, key, None), getattr(config, key, None)
+        if theirs != ours:
+            raise TuningError(
+                f"stage {stage.name}: its parent's adapter has {key} {theirs}, the recipe says "
+                f"{ours}. Let both stages say the same."
+            )
+    for name, parameter in part.named_parameters():
+        parameter.requires_grad_(any(mark in name for mark in ("lora_", "prompt_encoder")))
+    return part
 
 
 def save_trained(model: Vlm, folder: Path) -> None:
@@ -165,16 +199,22 @@ def gates(model: Vlm) -> list[nn.Parameter]:
 class Proof:
     """What the first step moved, held against what the stage declares."""
 
-    def __init__(self, model: Vlm):
+    def __init__(self, model: nn.Module):
         self.model = model
+        self.gated = any(
+            name.startswith("connector.") and name.endswith("_gate")
+            for name, _ in model.named_parameters()
+        )
         self.before = dict(self.fingerprints())
 
+    def buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """A mixture's bias is one that moves with its connector."""
+        for name, value in self.model.named_buffers():
+            if name.startswith("connector."):
+                yield name, value
+
     def fingerprints(self) -> Iterator[tuple[str, str]]:
-        # A mixture's bias is a buffer that moves with its connector.
-        buffers = (
-            (f"connector.{name}", value) for name, value in self.model.connector.named_buffers()
-        )
-        for name, value in chain(self.model.named_parameters(), buffers):
+        for name, value in chain(self.model.named_parameters(), self.buffers()):
             flat = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
             yield name, hashlib.blake2b(flat.numpy().data, digest_size=16).hexdigest()
 
@@ -182,8 +222,7 @@ class Proof:
         """Does what it feeds into start at zero, so that no gradient reaches it in the first step?
         A LoRA's first matrix does, and everything behind a gate.
         """
-        gated = any(key.endswith("_gate") for key, _ in self.model.connector.named_parameters())
-        behind = gated and name.startswith("connector.") and not name.endswith("_gate")
+        behind = name.startswith("connector.") and not name.endswith("_gate") and self.gated
         return behind or ".lora_A." in name
 
     def check(self, stage: Stage) -> None:
@@ -192,23 +231,13 @@ class Proof:
         trains = {name for name, p in self.model.named_parameters() if p.requires_grad}
         may_move = trains
         if stage.connector == "full":
-            names = {name for name, _ in self.model.connector.named_buffers()}
-            may_move = trains | {f"connector.{name}" for name in names}
+            may_move = trains | {name for name, _ in self.buffers()}
         if loose := moved - may_move:
             raise TuningError(f"stage {stage.name}: frozen, yet moved: {sorted(loose)[:3]}")
         if stuck := {name for name in trains - moved if not self.waits(name)}:
             raise TuningError(
                 f"stage {stage.name}: declared to train, yet still: {sorted(stuck)[:3]}"
             )
-
-
-def _lora(lora: Lora, tower_of: Vlm | None = None) -> PeftConfig:
-    return LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=tower_of.tower.pointwise() if tower_of else "all-linear",
-    )
 
 
 def _soft_prompt(language: Any, stage: Stage) -> dict[str, Any]:
@@ -220,29 +249,6 @@ def _soft_prompt(language: Any, stage: Stage) -> dict[str, Any]:
         width = width or language.hidden_size // language.num_attention_heads
         settings |= {"num_attention_heads": heads, "token_dim": heads * width}
     return settings
-
-
-def _adapt(part: Any, config: PeftConfig, stage: Stage) -> PeftModel:
-    """A fresh adapter, unless a parent has handed on one of the same kind."""
-    if not isinstance(part, PeftModel):
-        try:
-            return get_peft_model(part, config)
-        except ValueError as error:
-            raise TuningError(
-                f"stage {stage.name}: {error} Of a language model with experts a lora has "
-                "dropout = 0."
-            ) from error
-    handed_on = part.peft_config["default"]
-    for key in ("peft_type", "r", "lora_alpha", "lora_dropout", "num_virtual_tokens"):
-        theirs, ours = getattr(handed_on, key, None), getattr(config, key, None)
-        if theirs != ours:
-            raise TuningError(
-                f"stage {stage.name}: its parent's adapter has {key} {theirs}, the recipe says "
-                f"{ours}. Let both stages say the same."
-            )
-    for name, parameter in part.named_parameters():
-        parameter.requires_grad_(any(mark in name for mark in ("lora_", "prompt_encoder")))
-    return part
 
 
 def _refuse_whole(model: Vlm, name: str, stage: Stage) -> None:

@@ -43,6 +43,7 @@ app.add_typer(archive.app, name="archive")
 COMES_WITH = {
     "vllm": "'consilium[cpu]', or 'consilium[gpu]' where there is a GPU",
     "mcp": "'consilium[mcp]'",
+    "fhir": "'consilium[archive]'",
     "highdicom": "'consilium[archive]'",
     "ray": "'consilium[ray]'",
     "huggingface_hub": "'consilium[models]'",

@@ -24,7 +24,7 @@ def mcp(
 ) -> None:
     """Let agents ask a running gateway, over the Model Context Protocol."""
     from consilium import AsyncClient
-    from gateway.settings import Limits
+    from gateway.tables import Limits
     from services.running.mcp_server import server
 
     async def serve() -> None:

@@ -1,8 +1,7 @@
 """The archive that panel.toml names: archive send."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,9 +10,8 @@ from services.cli.shared import PANEL_FILE, Panel, failures, settings_of
 app = typer.Typer(help="The archive that panel.toml names.", no_args_is_help=True)
 
 
-class Kind(StrEnum):
-    sr = "sr"
-    sc = "sc"
+class NothingToSend(Exception):
+    """One sentence that says why."""
 
 
 @app.command("send")
@@ -21,28 +19,60 @@ def send(
     verdict: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True)],
     question: Annotated[str, typer.Option("--question", "-q", help="What was asked.")],
     kind: Annotated[
-        Kind, typer.Option("--as", help="sr: a Structured Report; sc: a page as a picture.")
-    ] = Kind.sr,
+        Literal["sr", "sc", "fhir"],
+        typer.Option(
+            "--as",
+            help="sr: a Structured Report; sc: a page as a picture; fhir: a DiagnosticReport.",
+        ),
+    ] = "sr",
+    to: Annotated[
+        str | None,
+        typer.Option(help="Of fhir: the base address of the server; else it is printed."),
+    ] = None,
+    authorization: Annotated[
+        str | None,
+        typer.Option(
+            envvar="CONSILIUM_FHIR_AUTHORIZATION",
+            help="The header that server wants. Better not on the command line.",
+        ),
+    ] = None,
     panel: Panel = PANEL_FILE,
 ) -> None:
-    """Store a verdict beside the images that it is about, and print its SOP Instance UID.
+    """Store a verdict beside the images that it is about, and print its SOP Instance UID; of a
+    DiagnosticReport its address, or the whole of it.
 
     It takes what `consilium ask --study … --json` printed. The archive's own credentials come from
     CONSILIUM_ARCHIVE_AUTHORIZATION.
     """
+    import asyncio
+
     from pydantic import ValidationError
 
+    from gateway.archive import returning
+    from gateway.archive.dicomweb import Archive
+    from gateway.asking.model_server import new_http_client
     from gateway.contract import Verdict
-    from services.archive.capture import page
-    from services.archive.sending import SendingError, send
-    from services.archive.structured_report import report
+    from gateway.refusals import Refused
+    from gateway.tables import ArchiveSettings
+    from services import fhir
 
-    archive = settings_of(panel, with_competence=False).archive
-    with failures(SendingError):
-        if archive is None:
-            raise SendingError(f"{panel} names no [archive]")
+    settings = settings_of(panel, with_competence=False)
+
+    async def sent(read: Verdict, known: ArchiveSettings) -> str:
+        # Whoever holds the panel file and the credentials is no tenant.
+        everybodys = known.model_copy(update={"tenants": None})
+        async with new_http_client() as http:
+            archive = Archive(http, everybodys, "", settings.limits)
+            if kind != "fhir":
+                return await returning.send(archive, read, question, kind)
+            made = fhir.report(read, question, await returning.headers_of(archive, read))
+        return fhir.send(made, read.id, to, authorization) if to else made.model_dump_json(indent=1)
+
+    with failures(Refused, fhir.NotTaken, NothingToSend):
+        if settings.archive is None:
+            raise NothingToSend(f"{panel} names no [archive]")
         try:
             read = Verdict.model_validate_json(verdict.read_bytes())
         except ValidationError as error:
-            raise SendingError(f"{verdict} holds no verdict as --json prints it") from error
-        print(send(read, question, report if kind is Kind.sr else page, archive))
+            raise NothingToSend(f"{verdict} holds no verdict as --json prints it") from error
+        print(asyncio.run(sent(read, settings.archive)))

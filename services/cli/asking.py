@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from gateway.contract import Language, Modality, Style, Summarise
+from gateway.contract import Language, Modality, Stores, Style, Summarise
 from services.cli.shared import GATEWAY_URL, Gateway, Key, Timeout, console, failures, names_in
 
 if TYPE_CHECKING:
@@ -102,6 +102,10 @@ def ask(
     reasoning: Annotated[
         bool, typer.Option("--reasoning", help="With --json: what the summariser thought first.")
     ] = False,
+    store: Annotated[
+        Stores | None,
+        typer.Option(help="Also store it beside --study: sr, a report; sc, a page as a picture."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
     stream: Annotated[
         bool, typer.Option("--stream", help="Print what each worker says as it comes.")
@@ -158,6 +162,7 @@ def ask(
             "grounding": grounding,
             "coverage": coverage,
             "reasoning": reasoning,
+            "store": store,
         },
     }
     if slices:

@@ -75,7 +75,7 @@ def evaluate(
 ) -> None:
     """Ask a running gateway every question of a data set, and print the accuracies."""
     from models.data.example import DataError
-    from services.evaluation.evaluate import evaluate as run
+    from services.evaluation.asking.evaluate import evaluate as run
     from services.evaluation.stored_run import EvaluationError
 
     with failures(DataError, EvaluationError):
@@ -127,9 +127,9 @@ def calibrate(
     from gateway.verdict.competence import CompetenceError, load_competence, save_competence
     from gateway.verdict.grey_answers import beside, save_grey_answers
     from models.data.example import DataError
-    from services.evaluation.fit import calibrate as run
-    from services.evaluation.grey import grey_answers
-    from services.evaluation.own_cases import calibrate_onto
+    from services.evaluation.learning.fit import calibrate as run
+    from services.evaluation.learning.grey import grey_answers
+    from services.evaluation.learning.own_cases import calibrate_onto
     from services.evaluation.stored_run import EvaluationError
 
     with failures(DataError, EvaluationError, CompetenceError):
@@ -157,8 +157,8 @@ def train_summariser(
 ) -> None:
     """Teach the summariser which answer was right, from questions no worker was trained on."""
     from models.data.example import DataError
+    from services.evaluation.learning.train_summariser import train_summariser as run
     from services.evaluation.stored_run import EvaluationError
-    from services.evaluation.train_summariser import train_summariser as run
 
     with failures(DataError, EvaluationError):
         run(runs, settings_of(panel, with_competence=False), data, out, console.print)

@@ -90,7 +90,7 @@ def check(
     panel: Annotated[Path, typer.Argument(help="Who sits on the panel.")] = PANEL_FILE,
 ) -> None:
     """Say whether a panel file can be served, seat by seat; nothing is fetched or started."""
-    from services.running.check import check as program
+    from services.running.beforehand.check import check as program
 
     with failures():
         if not program(settings_of(panel), console.print):
@@ -100,7 +100,7 @@ def check(
 @app.command()
 def doctor(panel: Panel = PANEL_FILE, port: Port = 8000) -> None:
     """Say what of this machine fits the panel, and how to mend what does not."""
-    from services.running.doctor import examine
+    from services.running.beforehand.doctor import examine
 
     with failures():
         if not examine(settings_of(panel), port, console.print):
@@ -132,8 +132,8 @@ def plan(
     """Say which seat fits on which GPU, and how long verdicts take at a rate of cases."""
     from services.evaluation.forecast import Demand, foretell
     from services.evaluation.stored_run import EvaluationError
-    from services.running.plan import PlanError, read_gpus
-    from services.running.plan import plan as program
+    from services.running.beforehand.plan import PlanError, read_gpus
+    from services.running.beforehand.plan import plan as program
 
     with failures(PlanError, EvaluationError):
         if gpus is None and rate is None:
@@ -156,7 +156,7 @@ def fetch(
     to: Annotated[Path, typer.Option(help="The folder to fill.")], panel: Panel = PANEL_FILE
 ) -> None:
     """Gather what the panel needs from a network, for a machine without one."""
-    from services.running.fetch import fetch as program
+    from services.running.beforehand.fetch import fetch as program
 
     with failures():
         size = program(settings_of(panel, {}, with_competence=False), to, console.print)
@@ -172,8 +172,8 @@ def compose(
     ] = None,
 ) -> None:
     """Write docker-compose.yml from the panel file: with GPUs, with one, or without."""
-    from services.running.compose import write
-    from services.running.plan import PlanError, needs, place, read_gpus
+    from services.running.beforehand.plan import PlanError, needs, place, read_gpus
+    from services.running.deploying.compose import write
 
     with failures(PlanError):
         # The file alone decides: where servers are reached from this machine is no matter here.
@@ -195,7 +195,7 @@ def kubernetes(
     ] = None,
 ) -> None:
     """Write Kubernetes manifests from the panel file: a pod for each seat, and what is around."""
-    from services.running.kubernetes import KubernetesError, write
+    from services.running.deploying.kubernetes import KubernetesError, write
 
     with failures(KubernetesError):
         write(settings_of(panel, {}), out, registry, gpus)
@@ -203,8 +203,8 @@ def kubernetes(
 
 
 def _serve_on_cluster(address: str, panel: Path, host: str, port: int) -> None:
-    from services.running.ray import running_on
-    from services.running.room import ClusterError
+    from services.running.deploying.ray import running_on
+    from services.running.deploying.room import ClusterError
 
     with (
         failures(ClusterError),

@@ -30,13 +30,13 @@ def train(
     ] = False,
 ) -> None:
     """Run a recipe's stages that are not done yet."""
-    from models.recipe import load_recipe, recipe_file
+    from models.recipe import load_programme, recipe_file
     from models.serving.export import ExportError, export
     from models.training.dry_run import plan
-    from models.training.loop import train as run
+    from models.training.stages import train as run
 
     with training_failures():
-        read = load_recipe(recipe)
+        read = load_programme(recipe)
         if fold is not None:
             read = read.of_fold(fold)
         if smoke:
@@ -68,11 +68,11 @@ def crossval(
     ),
 ) -> None:
     """Train a recipe once for each fold; score each question by the run that did not see it."""
-    from models.recipe import load_recipe
+    from models.recipe import load_programme
     from models.training.crossval import crossval as run
 
     with training_failures():
-        for group, found in run(load_recipe(recipe), data, runs).items():
+        for group, found in run(load_programme(recipe), data, runs).items():
             interval = f"{found.low:.1%} to {found.high:.1%}"
             console.print(f"{group:6} {found.value:6.1%}  ({interval})  {found.cases} questions")
 

@@ -21,8 +21,9 @@ from gateway.verdict.weigh import Opinion
 from models.files import write_whole
 from models.metrics import calibration_error
 from models.metrics.score import Score, mean
-from services.evaluation import fit, stored_run
+from services.evaluation import stored_run
 from services.evaluation.heard import Heard, heard_in, refuse_strangers, shown_in
+from services.evaluation.learning import fit
 from services.evaluation.rewording import reworded
 from services.evaluation.score import BOOTSTRAP_SEED, is_right
 from services.evaluation.stored_run import EvaluationError, Outcome, Run, write_run

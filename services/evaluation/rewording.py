@@ -11,7 +11,8 @@ from rich.progress import track
 from gateway.asking.model_server import CallFailed, Completion, Http, new_http_client, probe
 from gateway.asking.summariser import ask, is_faithful
 from gateway.contract import Language
-from gateway.settings import SUMMARISER, Settings, SummariserSettings
+from gateway.settings import SUMMARISER, Settings
+from gateway.tables import SummariserSettings
 from gateway.verdict.weigh import Opinion
 from services.evaluation.heard import Heard
 from services.evaluation.stored_run import EvaluationError

@@ -81,6 +81,12 @@ def show(verdict: Verdict, put: Callable[[object], None]) -> None:
         put(f"Dissent: {other.text} ({', '.join(other.workers)}, weight {other.weight:.2f})")
     if not verdict.dissent:
         put("Dissent: none")
+    if verdict.stored:
+        put(
+            f"Not stored in the archive: {verdict.stored.error}"
+            if verdict.stored.error
+            else f"Stored in the archive as {verdict.stored.instance}"
+        )
     put(DISCLAIMER)
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateway.settings import SUMMARISER, Settings, SummariserSettings, WorkerSettings
+from gateway.settings import SUMMARISER, Settings
+from gateway.tables import SummariserSettings, WorkerSettings
 from models.exported import ADAPTER, MEMORY, ZOO, adapter_base
 
 Seat = WorkerSettings | SummariserSettings

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from pydantic import SecretBytes
 
-from gateway.settings import PanelSettings, Settings, WorkerSettings
+from gateway.settings import Settings
+from gateway.tables import PanelSettings, WorkerSettings
 from models.assets import cache_dir
 from models.data.example import Example
-from models.recipe import Recipe, load_recipe
+from models.recipe import Programme, Recipe, WholeRecipe, load_programme
 from models.serving.export import load_served, served_folder
 from models.serving.parity import Parity, compare
 from models.training.examples import examples_of
@@ -31,7 +32,7 @@ def verify(zoo: Path, data: Path) -> Parity:
         StackError: vLLM did not start; the message names its log.
         ParityError, DataError, ExportError, AssetError
     """
-    recipe = load_recipe(zoo / "recipe.toml")
+    recipe = load_programme(zoo / "recipe.toml")
     asked = questions(recipe, data)
     folder = served_folder(zoo, print)
     server = replace(_server(recipe, folder), name=f"verify-{recipe.name}")
@@ -40,21 +41,21 @@ def verify(zoo: Path, data: Path) -> Parity:
         return compare(load_served(folder), url, SEAT, recipe.prompt, asked)
 
 
-def questions(recipe: Recipe, data: Path) -> list[Example]:
+def questions(recipe: Programme, data: Path) -> list[Example]:
     """Always the same 20 of a recipe's validation questions, or all where there are fewer."""
     sources = recipe.stage[-1].validation or recipe.validation
     examples = examples_of(sources, data, recipe.fold, held_out=True)
     return random.Random(recipe.seed).sample(examples, min(QUESTIONS, len(examples)))
 
 
-def _server(recipe: Recipe, folder: Path) -> Launch:
+def _server(recipe: Recipe | WholeRecipe, folder: Path) -> Launch:
     """A panel of this worker alone, on a port that is free just now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
     seat = {
         "name": SEAT,
-        "family": recipe.language.family,
+        "family": recipe.family,
         "model": str(folder),
         "max_images": recipe.max_images,
         "prompt": recipe.prompt,

@@ -17,7 +17,8 @@ from pydicom.data import get_testdata_file
 
 from consilium import GatewayRefused, Verdict, ask
 from gateway.contract import Options
-from gateway.settings import WorkerSettings, load_settings
+from gateway.settings import load_settings
+from gateway.tables import WorkerSettings
 from services.running.engine import Seat, remembers
 from tests.conftest import until
 from tests.processes import still_running

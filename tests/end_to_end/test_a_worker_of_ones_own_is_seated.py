@@ -24,7 +24,7 @@ from models.data import slake
 from models.recipe import load_recipe
 from models.serving.export import export, load_served, served_folder
 from models.serving.parity import MAX_GAP, compare
-from models.training.loop import train
+from models.training.stages import train
 from services.running.stack import Stack, running, whole_panel
 from tests import tiny
 

@@ -3,19 +3,23 @@
 import base64
 import io
 import json
+import os
 import shutil
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import httpx
 import pydicom
 import pytest
+from fastapi import FastAPI, Request, Response
 
+from tests.conftest import listening
 from tests.dicoms import stack
 from tests.services.cli.conftest import consilium as consilium
 
-PLUGIN = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
+ROOT = Path(__file__).parents[2]
 WHO = ("gateway", "secret")
 
 pytestmark = pytest.mark.skipif(
@@ -35,18 +39,17 @@ def orthanc(tmp_path_factory):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    settings = {
-        "HttpPort": port,
-        "DicomServerEnabled": False,
-        "StorageDirectory": str(folder),
-        "IndexDirectory": str(folder),
-        "Plugins": [PLUGIN],
-        "AuthenticationEnabled": True,
-        "RegisteredUsers": dict([WHO]),
-    }
+    # As in the container, but for where.
+    settings = json.loads((ROOT / "deploy/orthanc.json").read_text("utf-8"))
+    settings |= {"HttpPort": port, "StorageDirectory": str(folder), "IndexDirectory": str(folder)}
     (folder / "orthanc.json").write_text(json.dumps(settings))
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(["Orthanc", folder / "orthanc.json"], stdout=log, stderr=log)
+        process = subprocess.Popen(
+            ["Orthanc", folder / "orthanc.json"],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "ARCHIVE_PASSWORD": WHO[1]},
+        )
     root = f"http://127.0.0.1:{port}"
     try:
         give_up_at = time.monotonic() + 30
@@ -79,7 +82,7 @@ def environ(monkeypatch):
 @pytest.fixture
 def url(vllm, gateway, orthanc, environ):
     workers = [vllm("yes"), vllm("yes"), vllm("no")]
-    return gateway(workers, environ=environ, http=f'\n[archive]\nurl = "{orthanc}"')
+    return gateway(workers, environ=environ, http=f'\n[archive]\nurl = "{orthanc}"\nstore = true')
 
 
 @pytest.fixture
@@ -158,6 +161,87 @@ def test_a_page_is_stored_for_viewers_that_show_no_report(consilium, verdict, st
     made = pydicom.dcmread(io.BytesIO(stored(sent.out.strip())))
     assert (made.PatientID, made.StudyInstanceUID) == ("P1", STUDY)
     assert (made.pixel_array > 128).any()
+
+
+@pytest.mark.parametrize("kind", ["sr", "sc"])
+def test_a_case_may_have_its_verdict_stored(consilium, url, stored, kind):
+    """By the gateway, as `archive send` does it; the verdict says where."""
+    asked = consilium(
+        *("ask", "--study", STUDY, "--slices", "4", "--question", "Is there a nodule?"),
+        *("--store", kind, "--json", "--gateway", url),
+    )
+    instance = json.loads(asked.out)["stored"]["instance"]
+    made = pydicom.dcmread(io.BytesIO(stored(instance)))
+    assert (made.PatientID, made.StudyInstanceUID) == ("P1", STUDY)
+    assert made.Modality == {"sr": "SR", "sc": "OT"}[kind]
+
+    again = consilium(
+        *("ask", "--study", STUDY, "--series", made.SeriesInstanceUID, "--question", "What is it?"),
+        *("--gateway", url),
+    )
+    assert again.status == (kind == "sr") == ("is no picture of a patient" in again.err)
+
+
+@pytest.fixture
+def as_fhir(consilium, verdict, tmp_path):
+    return lambda *to: consilium(
+        *("archive", "send", verdict, "--as", "fhir", "--question", "Is there a <nodule>?"),
+        *("--panel", tmp_path / "panel.toml", *to),
+    )
+
+
+def test_a_diagnostic_report_says_all_that_the_structured_one_says(as_fhir):
+    """Of the patient, the request and the study that the archive's own instances name."""
+    sent = as_fhir()
+    assert sent.status == 0, sent.err
+    made = json.loads(sent.out)
+    assert (made["resourceType"], made["status"]) == ("DiagnosticReport", "preliminary")
+    assert made["subject"]["identifier"]["value"] == "P1"
+    assert made["basedOn"][0]["identifier"]["value"] == "A1"
+    assert made["imagingStudy"][0]["identifier"]["value"] == f"urn:oid:{STUDY}"
+    assert made["conclusion"] == "Research use, not for diagnosis. yes"
+    device, *said = made["contained"]
+    assert [each["reference"] for each in made["result"]] == [f"#{each['id']}" for each in said]
+    assert {each["device"]["reference"] for each in said} == {f"#{device['id']}"}
+    texts = [(each["code"]["text"], each.get("valueString")) for each in said]
+    for told in (
+        ("Question", "Is there a <nodule>?"),
+        ("Answer", "yes"),
+        ("Dissent", "no (w2; weight 0.33)"),
+        ("Worker", "w2: no (raw confidence 0.90)"),
+        ("Shown", "slices 2 to 4 of 9, max"),
+        ("Instances", " ".join(header.SOPInstanceUID for header in HEADERS[1:4])),
+    ):
+        assert told in texts
+    [agreement] = [each["valueQuantity"] for each in said if each["code"]["text"] == "Agreement"]
+    assert agreement["value"] == pytest.approx(2 / 3, abs=1e-6)
+    assert "Is there a &lt;nodule&gt;?" in made["text"]["div"]
+
+
+@pytest.mark.parametrize(("status", "says"), [(201, ""), (200, ""), (422, "(HTTP 422)")])
+def test_it_is_created_on_a_server_once(as_fhir, verdict, status, says):
+    asked = []
+    app = FastAPI()
+
+    @app.post("/fhir/DiagnosticReport")
+    async def create(request: Request) -> Response:
+        asked.append((request.headers, await request.json()))
+        return Response(status_code=status, headers={"Location": "/fhir/DiagnosticReport/7"})
+
+    with listening(app) as url:
+        sent = as_fhir("--to", f"{url}/fhir/", "--authorization", "Bearer f")
+    [(headers, made)] = asked
+    assert headers["authorization"] == "Bearer f"
+    assert headers["content-type"] == "application/fhir+json"
+    assert headers["if-none-exist"] == f"identifier={made['identifier'][0]['value']}"
+    assert made["identifier"][0]["value"] == json.loads(verdict.read_text("utf-8"))["id"]
+    assert (sent.status, says in sent.err) == (bool(says), True)
+    assert says or sent.out == "/fhir/DiagnosticReport/7\n"
+
+
+def test_a_server_that_is_not_there_is_told(as_fhir, free_url):
+    sent = as_fhir("--to", free_url)
+    assert sent.status == 1 and "does not answer (ConnectError)" in sent.err
 
 
 def test_a_verdict_of_loose_files_does_not_go_there(consilium, verdict, tmp_path):

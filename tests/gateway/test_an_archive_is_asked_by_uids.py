@@ -1,6 +1,7 @@
 """Images in the archive are named by UIDs; what is wrong with it is one sentence, and nothing
 hangs. How a real archive answers: tests/end_to_end/test_an_archive_is_asked_and_answered.py."""
 
+import base64
 import io
 import json
 
@@ -9,7 +10,7 @@ import pydicom
 import pytest
 from fastapi import FastAPI, Request, Response
 
-from tests.conftest import listening
+from tests.conftest import listening, picture
 from tests.dicoms import stack
 
 # The same in every process: they stand in tests' names.
@@ -22,12 +23,23 @@ SR = {"0020000E": {"vr": "UI", "Value": ["1.2.9"]}, "00080060": {"vr": "CS", "Va
 
 
 class FakeArchive:
-    """Of one study; `asked` holds the paths and who asked, `wrong` what is wrong with it."""
+    """Of one study; `asked` holds the paths and who asked, `wrong` what is wrong with it; `stored`
+    what was to be stored and where, which is answered by `status` and `says`."""
 
     def __init__(self):
-        self.asked, self.wrong = [], ""
+        self.fresh()
         self.app = FastAPI()
         self.app.get("/studies/{path:path}")(self.answer)
+        self.app.post("/studies/{path:path}")(self.store)
+
+    async def store(self, path: str, request: Request) -> Response:
+        _, _, part = (await request.body()).partition(b"\r\n\r\n")
+        self.stored.append((path, pydicom.dcmread(io.BytesIO(part))))
+        return Response(self.says or "{}", status_code=self.status)
+
+    def fresh(self):
+        self.asked, self.wrong = [], ""
+        self.stored, self.status, self.says = [], 200, ""
 
     async def answer(self, path: str, request: Request) -> Response:
         self.asked.append((path, request.headers.get("authorization")))
@@ -50,6 +62,8 @@ class FakeArchive:
             return Response(json.dumps([*ours, *more, SR]))
         if path == f"{STUDY}/series/{SERIES}/metadata":
             found = [h.to_json_dict() for h in HEADERS]
+            if self.wrong == "odd header":
+                found[1]["00101010"] = {}
             if self.wrong == "no uid":
                 found[1]["00080018"]["Value"] = ["../../else"]
             return Response(
@@ -73,7 +87,7 @@ def running():
 
 @pytest.fixture
 def archive(running):
-    running.asked, running.wrong = [], ""
+    running.fresh()
     return running
 
 
@@ -82,9 +96,14 @@ def ask(vllm, gateway, archive):
     def start(more="", **environ):
         extra = f'\n[archive]\nurl = "{archive.url}"\ntimeout_s = 0.3\n{more}'
         url = gateway([vllm("yes")], environ=environ, http=extra)
-        return lambda slices=None, **uids: httpx.post(
+        return lambda slices=None, options=None, **uids: httpx.post(
             f"{url}/vqa",
-            json={"question": "q?", "slices": slices, "dicomweb": {"study": STUDY, **uids}},
+            json={
+                "question": "q?",
+                "slices": slices,
+                "dicomweb": {"study": STUDY, **uids},
+                "options": options,
+            },
             timeout=60,
         )
 
@@ -176,3 +195,62 @@ def test_without_an_archive_it_is_refused(vllm, gateway):
     sent = {"question": "q?", "dicomweb": {"study": STUDY}}
     response = httpx.post(f"{url}/vqa", json=sent, timeout=60)
     assert response.status_code == 422 and "knows no archive" in response.json()["detail"]
+
+
+@pytest.fixture
+def store(ask):
+    """Asks, and to have the verdict stored."""
+    asks = ask("store = true")
+    return lambda kind="sr", **how: asks(options={"store": kind}, **how)
+
+
+def test_a_verdict_is_stored_for_each_case_that_asks_for_it(store, archive):
+    """Beside its images, and of the same patient. One that is known already is stored again, and
+    one that was not to be stored is not asked anew for it."""
+    first = store(slices="3").json()
+    page = store("sc", slices="3").json()
+    assert first["stored"]["error"] is None and page["cached_from"] == first["id"]
+    stored = [each["stored"]["instance"] for each in (first, page)]
+    assert [made.SOPInstanceUID for _, made in archive.stored] == stored
+    assert [made.Modality for _, made in archive.stored] == ["SR", "OT"]
+    assert {path for path, _ in archive.stored} == {STUDY}
+    assert {(made.PatientID, made.StudyInstanceUID) for _, made in archive.stored} == {
+        ("P1", STUDY)
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "says", "told"),
+    [
+        (409, "", "The archive answers with HTTP 409."),
+        (401, "", "The archive does not take the gateway's own credentials."),
+        (200, "<html>", "The archive does not say in DICOM JSON what it stored."),
+        (200, '{"00081198": {"Value": [{}]}}', "The archive did not take what was to be stored."),
+    ],
+)
+def test_what_is_not_stored_is_answered_all_the_same_and_told(store, archive, status, says, told):
+    archive.status, archive.says = status, says
+    verdict = store().json()
+    assert verdict["answer"] == "yes"
+    assert verdict["stored"] == {"instance": None, "error": told}
+
+
+def test_headers_that_make_no_report_are_told(store, archive):
+    """The report needs more of a header than the picture does."""
+    archive.wrong = "odd header"
+    assert "makes no report" in store().json()["stored"]["error"]
+
+
+def test_nothing_is_stored_that_the_panel_file_does_not_allow(ask, vllm, gateway, archive):
+    """And nothing that came from no archive."""
+    response = ask()(options={"store": "sr"})
+    assert response.status_code == 422 and "stores nothing" in response.json()["detail"]
+    assert archive.asked == []
+    url = gateway([vllm("yes")], http=f'\n[archive]\nurl = "{archive.url}"\nstore = true')
+    sent = {
+        "question": "q?",
+        "images": [base64.b64encode(picture()).decode()],
+        "options": {"store": "sr"},
+    }
+    response = httpx.post(f"{url}/vqa", json=sent, timeout=60)
+    assert response.status_code == 422 and "came from no archive" in response.json()["detail"]

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from models.data import slake_synthetic_stacks as stacks
 from models.data.example import DataError, Example
-from models.data.slake_captions import boxes
+from models.data.slake import synthetic_stacks as stacks
+from models.data.slake.captions import boxes
 from models.parts.vlm import build_model
 from models.recipe import Recipe, Source
 from models.training.examples import examples_of
-from models.training.loop import train
+from models.training.stages import train
 from models.training.tuning import load_trained
 from tests.tiny import LOOKS, draw_abdomens
 

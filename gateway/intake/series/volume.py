@@ -19,7 +19,7 @@ from gateway.intake.series.order import Projection, Series, Slice, arranged, cho
 from gateway.intake.series.slab import Slab
 from gateway.intake.series.sources import Source
 from gateway.refusals import TooLarge
-from gateway.settings import Limits
+from gateway.tables import Limits
 
 EVEN = "even"
 

@@ -20,7 +20,7 @@ from gateway.door import keys
 from gateway.door.admission import Admission
 from gateway.door.inside import Inside
 from gateway.refusals import Busy
-from gateway.settings import Load
+from gateway.tables import Load
 from tests.conftest import picture
 
 pytestmark = pytest.mark.alone

@@ -76,6 +76,7 @@ JSON_PROBLEMS: list[tuple[str, dict[str, Any], int, list[str]]] = [
     ("not waiting", case(options={"wait": "none"}), 422, ["options.wait", "'all'", "'enough'"]),
     ("abstaining", case(options={"max_risk": 0.1}), 422, ["options.max_risk"]),
     ("a set", case(options={"coverage": 0.9}), 422, ["options.coverage"]),
+    ("a place to store", case(options={"store": "sr"}), 422, ["options.store", "Send null"]),
     ("thoughts", case(options={"reasoning": 2}), 422, ["options.reasoning", "true or false"]),
     ("a modality", case(modality="CT"), 422, ["modality"]),
     ("no time", case(options={"deadline_s": 0}), 422, ["options.deadline_s", "greater than 0"]),

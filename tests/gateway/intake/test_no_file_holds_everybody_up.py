@@ -21,7 +21,7 @@ from gateway.intake.counted import MAX_PARTS, counted
 from gateway.intake.pixels import only_pixels
 from gateway.intake.series.sources import Sent
 from gateway.refusals import Refused, UnreadableImage
-from gateway.settings import Limits
+from gateway.tables import Limits
 from tests.conftest import picture
 from tests.dicoms import HERE, dicom_of
 
@@ -127,7 +127,7 @@ def test_a_short_run_of_the_fuzzer_finds_nothing(tmp_path):
     pytest.importorskip("atheris", reason="published for Linux on x86-64 alone")
     # From a shell: a process begins with the peak memory of the one that it was forked from, and
     # this one may have trained a model.
-    fuzz = [sys.executable, "-m", "benchmarks.fuzz", "--inputs=600", f"--folder={tmp_path}"]
+    fuzz = [sys.executable, "-m", "benchmarks.faults.fuzz", "--inputs=600", f"--folder={tmp_path}"]
     command = ["/bin/sh", "-c", '"$@"; exit $?', "sh", *fuzz]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3_000:]

@@ -19,7 +19,7 @@ IMAGE = picture("RGB", (960, 480))
 
 def reads(monkeypatch, *lines: tuple[str, float]) -> None:
     """Puts a reader in the place of RapidOCR, which finds these lines, one under the other."""
-    monkeypatch.setattr("gateway.settings.find_spec", lambda name: name)
+    monkeypatch.setattr("gateway.tables.find_spec", lambda name: name)
     found = SimpleNamespace(
         boxes=[
             np.array([[200, top], [600, top], [600, top + 20], [200, top + 20]], np.float32)
@@ -86,7 +86,7 @@ def test_a_name_of_two_chinese_characters_is_text_and_stands_where_it_is(monkeyp
 
 
 def test_without_a_reader_the_panel_file_is_refused(panel_file, monkeypatch):
-    monkeypatch.setattr("gateway.settings.find_spec", lambda name: None)
+    monkeypatch.setattr("gateway.tables.find_spec", lambda name: None)
     with pytest.raises(SettingsError, match=r"limits: burned_in.*consilium\[burned-in\]"):
         load_settings(panel_file(["http://127.0.0.1:1"], limits='burned_in = "warn"'), environ={})
 

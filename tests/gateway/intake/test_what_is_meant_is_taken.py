@@ -12,7 +12,7 @@ from gateway.contract import CaseRequest, Options
 from gateway.intake import request as intake
 from gateway.intake.request import Draft
 from gateway.refusals import InvalidCase
-from gateway.settings import Limits
+from gateway.tables import Limits
 from tests.conftest import picture
 
 IMAGE = picture("RGB", (40, 30))
@@ -42,6 +42,7 @@ async def draft(**sent: Any) -> Draft:
         (f"DATA:image/png;charset=utf-8;BASE64,{PLAIN}", IMAGE),
         (f"data:image/png;base64;name=a.png,{PLAIN}", IMAGE),
         (f"data:image/png; base64,{IN_LINES}", IMAGE),
+        (f'data:image/png;name="a,b;c.png";base64,{PLAIN}', IMAGE),
         (f"\n data:image/png;base64,{PLAIN}\n", IMAGE),
         (f"data:;base64,{URLS.rstrip('=')}", ODD),
         ("data:image/png;base64," + PLAIN.replace("+", "%2B").replace("=", "%3D"), IMAGE),
@@ -110,6 +111,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("options.max_risk", {}, "must be a number"),
     ("options.grounding", "often", "must be true or false"),
     ("options.reasoning", "loud", "must be true or false"),
+    ("options.store", True, "must be 'sr' or 'sc'"),
     ("options.grounding", [True], "must be true or false"),
     ("image", PLAIN, "is images meant?"),
     ("choice", ["a", "b"], "is choices meant?"),

@@ -112,6 +112,7 @@ OPTIONS = (
     "max_risk",
     "grounding",
     "reasoning",
+    "store",
 )
 IMAGES = st.lists(st.sampled_from([IMAGE, "", "AAAA", "https://a/b.png", "data:,"]), max_size=3)
 

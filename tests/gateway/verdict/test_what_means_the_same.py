@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.meaning import BAR, SETS, claimed, merged, met, pairs, share, spelled
+from benchmarks.accuracy.meaning import BAR, SETS, claimed, merged, met, pairs, share, spelled
 from gateway.contract import Language
 from gateway.verdict.meaning import meaning
 from gateway.verdict.words import NO, NUMBERS, SYNONYMS, YES

@@ -18,8 +18,9 @@ from models.training import tuning
 from models.training.checkpoints import claim
 from models.training.dry_run import plan
 from models.training.examples import examples_of
-from models.training.loop import StageRun, train
+from models.training.loop import StageRun
 from models.training.losses import answer_logits
+from models.training.stages import train
 from tests.tiny import write_toml
 
 RecipeMaker = Callable[..., Recipe]

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from models.data import captions, scenes, slake, slake_captions, slake_regions
+from models.data import captions, scenes, slake
 from models.data.example import DataError
+from models.data.slake import captions as slake_captions
+from models.data.slake import regions as slake_regions
 
 
 def written(folder: Path, turns: list[dict[str, str]]) -> Path:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from models.data import slake, slake_several
+from models.data import slake
 from models.data.example import DataError, Example
+from models.data.slake import several
 from tests.tiny import draw_abdomens
 
 WORDS = ("1 first primera 一", "2 second segunda 二", "3 third tercera 三", "4 fourth cuarta 四")
@@ -22,10 +23,10 @@ def data(tmp_path: Path) -> Path:
 
 
 def of(data: Path, split: str = "train", language: str = "en") -> list[Example]:
-    return slake_several.load(data / "slake_several", split, language)
+    return several.load(data / "slake_several", split, language)
 
 
-@pytest.mark.parametrize("language", slake_several.LANGUAGES)
+@pytest.mark.parametrize("language", several.LANGUAGES)
 def test_a_question_means_the_image_that_it_names(dataset: Path, language: str) -> None:
     """Or all of them, and then they have one answer."""
     said = {

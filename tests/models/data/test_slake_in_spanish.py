@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from models.data import slake, slake_es
+from models.data import slake
 from models.data.example import DataError
+from models.data.slake import spanish as in_spanish
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,7 @@ from models.data.example import DataError
 )
 def test_a_question_is_put_in_spanish(english: str, spanish: str) -> None:
     """However it is spaced, and with Spanish's contractions."""
-    assert slake_es.question(english).startswith(spanish)
+    assert in_spanish.question(english).startswith(spanish)
 
 
 @pytest.mark.parametrize(
@@ -41,13 +42,13 @@ def test_a_question_is_put_in_spanish(english: str, spanish: str) -> None:
     ],
 )
 def test_an_answer_is_put_in_spanish(english: str, spanish: str) -> None:
-    assert slake_es.answer(english).startswith(spanish)
+    assert in_spanish.answer(english).startswith(spanish)
 
 
-@pytest.mark.parametrize("read", [slake_es.question, slake_es.answer])
+@pytest.mark.parametrize("read", [in_spanish.question, in_spanish.answer])
 def test_what_the_phrasebook_does_not_have_is_named(read) -> None:
     """Half English would teach a worker half English."""
-    with pytest.raises(DataError, match=r"slake_es\.toml has no 'who is it'"):
+    with pytest.raises(DataError, match=r"spanish\.toml has no 'who is it'"):
         read("who is it")
 
 
@@ -70,7 +71,7 @@ def test_the_whole_of_slake_is_in_spanish(dataset: Path, split: str) -> None:
 
 def test_different_answers_stay_different() -> None:
     """Bar misspellings of SLAKE's own, and names of one thing."""
-    answers = tomllib.loads(slake_es.PHRASEBOOK.read_text("utf-8"))["answers"]
+    answers = tomllib.loads(in_spanish.PHRASEBOOK.read_text("utf-8"))["answers"]
     found: dict[str, list[str]] = {}
     for english, spanish in answers.items():
         found.setdefault(spanish, []).append(english)

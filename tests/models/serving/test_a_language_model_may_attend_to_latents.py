@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from models.parts.vlm import build_model
 from models.recipe import Recipe, load_recipe
 from models.serving.export import export, load_served, served_folder
-from models.training.loop import train
+from models.training.stages import train
 from models.training.tuning import TuningError, load_trained, prepare
 from tests import tiny
 

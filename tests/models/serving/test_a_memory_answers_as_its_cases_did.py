@@ -16,10 +16,10 @@ from models.recipe import RecipeError, load_any_recipe, load_recipe
 from models.serving.export import ExportError, remember, served_folder
 from models.serving.memory import CASES, Memory, Wordings
 from models.serving.memory_server import create_app
-from services.running.check import check
-from services.running.compose import compose
+from services.running.beforehand.check import check
+from services.running.beforehand.plan import needs, plan
+from services.running.deploying.compose import compose
 from services.running.engine import EngineError, arguments_of, gpu_shares, launch, model_folder
-from services.running.plan import needs, plan
 from tests import tiny
 from tests.conftest import listening
 

@@ -13,7 +13,7 @@ from models.data.example import Example
 from models.parts.vlm import build_model
 from models.recipe import Recipe, RecipeError
 from models.serving.export import export, load_served, save_tokenizer, served_folder
-from models.training.loop import train
+from models.training.stages import train
 from tests.tiny import draw_slake, recipe, write_toml
 
 # isort: split

@@ -13,7 +13,7 @@ from models.parts.vision import Tower, TowerConfig
 from models.parts.vlm import build_model
 from models.recipe import RECIPES, load_any_recipe, load_recipe
 from models.serving.export import ExportError, export, load_served, served_folder
-from models.training.loop import train
+from models.training.stages import train
 from tests import tiny
 
 ZOO = Path(__file__).parents[3] / "models" / "zoo"

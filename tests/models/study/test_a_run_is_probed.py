@@ -17,7 +17,7 @@ from models.study import probe as study_probe
 from models.study import projection
 from models.study.probe import Task, coordinates, right
 from models.study.projection import POOLINGS, _alike
-from models.training.loop import train
+from models.training.stages import train
 from services.cli.__main__ import app
 from tests import tiny
 

@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from models.study import masked, tokens
-from models.study.masked import (
+from models.study import masked_decoding, tokens
+from models.study.masked_decoding import (
     MaskedTransformer,
     decode,
     imagined,
@@ -162,17 +162,17 @@ def test_tokens_are_read_as_they_were_written_or_refused(
     assert torch.equal(tokens.load(tmp_path).tokens(pixels), autoencoder.tokens(pixels))
 
     with pytest.raises(TokensError, match="nothing that imagines them"):
-        masked.load(tmp_path, autoencoder)
+        masked_decoding.load(tmp_path, autoencoder)
     save_file({"places": torch.zeros(16, 128)}, tmp_path / "masked.safetensors")
     with pytest.raises(TokensError, match="of another codebook"):
-        masked.load(tmp_path, autoencoder)
+        masked_decoding.load(tmp_path, autoencoder)
     told = (tmp_path / "tokens.json").read_text().replace('"codes": 8', '"codes": 16')
     (tmp_path / "tokens.json").write_text(told)
     with pytest.raises(TokensError, match="another codebook or other sizes"):
         tokens.load(tmp_path)
     (tmp_path / "masked.safetensors").write_bytes(b"")
     with pytest.raises(TokensError, match="is broken, or of another codebook"):
-        masked.load(tmp_path, autoencoder)
+        masked_decoding.load(tmp_path, autoencoder)
 
 
 @pytest.mark.parametrize("broken", ["{", "[]", "{}", '{"sizes": {"colour": 3}}'])
@@ -187,6 +187,6 @@ def test_a_broken_description_of_tokens_is_told(
 
 
 def test_a_schedule_opens_all_and_closes_all() -> None:
-    assert masked.share_open(0.0).item() == 1
-    assert masked.share_open(0.5).item() == pytest.approx(math.sqrt(0.5))
-    assert masked.share_open(1.0).item() == pytest.approx(0, abs=1e-6)
+    assert masked_decoding.share_open(0.0).item() == 1
+    assert masked_decoding.share_open(0.5).item() == pytest.approx(math.sqrt(0.5))
+    assert masked_decoding.share_open(1.0).item() == pytest.approx(0, abs=1e-6)

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from models.data import slake
 from models.recipe import Recipe
-from models.training.loop import train
 from models.training.progress import read_log
+from models.training.stages import train
 from services.cli.__main__ import app
 from tests import tiny
 

@@ -14,8 +14,8 @@ from models.recipe import Recipe
 from models.serving.export import load_served, served_folder
 from models.training import features, loop
 from models.training.features import cached_features
-from models.training.loop import train
 from models.training.progress import read_log
+from models.training.stages import train
 from services.cli import workers
 from tests.tiny import write_toml
 

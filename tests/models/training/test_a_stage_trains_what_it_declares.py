@@ -23,8 +23,9 @@ from models.training.augment import augmented
 from models.training.checkpoints import claim, newest
 from models.training.dry_run import plan
 from models.training.examples import examples_of
-from models.training.loop import Shown, StageRun, train
+from models.training.loop import Shown, StageRun
 from models.training.losses import answer_logits
+from models.training.stages import train
 from models.training.tuning import TuningError
 from tests.tiny import save_tokenizer, write_toml
 

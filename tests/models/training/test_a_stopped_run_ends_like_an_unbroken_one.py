@@ -18,8 +18,9 @@ from models.recipe import Recipe, RecipeError
 from models.serving.export import export
 from models.training.checkpoints import Checkpoint, CheckpointError, claim, newest, save
 from models.training.examples import check_data
-from models.training.loop import StageRun, TrainingError, smaller, train
+from models.training.loop import StageRun, TrainingError
 from models.training.losses import Losses
+from models.training.stages import smaller, train
 from models.training.tuning import Proof, TuningError
 from tests.tiny import write_toml
 

@@ -27,7 +27,8 @@ from models.training.grpo import (
     reward,
     surrogate,
 )
-from models.training.loop import StageRun, TrainingError, smaller, train
+from models.training.loop import StageRun, TrainingError
+from models.training.stages import smaller, train
 
 RecipeMaker = Callable[..., Recipe]
 BY_REWARD = {

@@ -21,9 +21,9 @@ from models.training.average import Average
 from models.training.checkpoints import claim
 from models.training.dry_run import plan
 from models.training.examples import examples_of
-from models.training.loop import train
 from models.training.losses import Losses, Objective, answer_logits
 from models.training.progress import all_right
+from models.training.stages import train
 from models.training.vocabulary import keep_vocabulary, vocabulary_of
 from tests import tiny
 

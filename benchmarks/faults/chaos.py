@@ -1,0 +1,202 @@
+"""What callers see while something breaks: python -m benchmarks.faults.chaos [--fault FAULT]
+
+Eight callers ask a gateway of three workers for a verdict ten times a second each. After two
+seconds the third worker, the Redis or the gateway itself breaks, and some seconds later it is well
+again. Told is how many cases failed, how long the slowest took, how many waited for more than a
+second, when `GET /panel` told of it, and how long after the mend the next whole verdict came. Exit
+status 1 where a promise of docs/operate.md is broken.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import uvloop
+from redis import Redis
+
+from benchmarks import serving, traffic
+from benchmarks.traffic import Request, case, lines, photograph
+from tests.conftest import RedisServer
+
+CALLERS, PAUSE_S, DELAY_MS, DEADLINE_S = 8, 0.1, 20, 5
+BACK_BAR_S = 10.0
+BREAKS_AT_S, IS_BROKEN_S, AFTERWARDS_S = 2.0, 18.0, 8.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Of one case: when it was asked, how long it took, and how many voices its verdict has; None
+    where it failed."""
+
+    at: float
+    seconds: float
+    voices: int | None
+
+
+@dataclass
+class Stack:
+    """What runs: a worker for each seat, the gateway, its Redis."""
+
+    workers: list[subprocess.Popen[str]]
+    urls: list[str]
+    redis: RedisServer
+    gateway: int
+    again: Callable[[], object]  # starts the gateway once more
+
+    def worker(self, sent: signal.Signals) -> None:
+        self.workers[-1].send_signal(sent)
+
+    def restart_worker(self) -> None:
+        self.workers[-1].wait()
+        self.workers[-1], _ = start_worker("hangs", self.urls[-1].rpartition(":")[2])
+
+    def tell_redis(self, *command: str) -> None:
+        Redis(port=self.redis.port).execute_command(*command)  # type: ignore[no-untyped-call]
+
+
+Deed = Callable[[Stack], object]
+DEEDS: dict[str, tuple[Deed, Deed]] = {
+    "worker killed": (lambda s: s.worker(signal.SIGKILL), Stack.restart_worker),
+    "worker stopped": (lambda s: s.worker(signal.SIGSTOP), lambda s: s.worker(signal.SIGCONT)),
+    **{
+        f"worker {fault}": (lambda s: s.worker(signal.SIGUSR1), lambda s: s.worker(signal.SIGUSR2))
+        for fault in traffic.FAULTS
+    },
+    "redis killed": (lambda s: s.redis.stop(), lambda s: s.redis.start()),
+    "redis stopped": (
+        lambda s: s.redis.pause(),
+        lambda s: s.redis.process.send_signal(signal.SIGCONT),
+    ),
+    "redis flushed": (lambda s: s.tell_redis("FLUSHALL"), lambda _: None),
+    "redis full": (
+        lambda s: s.tell_redis("CONFIG", "SET", "maxmemory", "1"),
+        lambda s: s.tell_redis("CONFIG", "SET", "maxmemory", "0"),
+    ),
+    "gateway killed": (lambda s: os.kill(s.gateway, signal.SIGKILL), lambda s: s.again()),
+}
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--fault", choices=DEEDS, action="append", help="all, without it")
+    options = arguments.parse_args()
+    broken = False
+    print("| | cases | failed | slowest s | over 1 s | told after s | whole again after s |")
+    print("|---|--:|--:|--:|--:|--:|--:|")
+    for name in options.fault or DEEDS:
+        with tempfile.TemporaryDirectory() as folder, stack(name, Path(folder)) as running:
+            seen, told_s, healed_at = uvloop.run(under_load(running, *DEEDS[name]))
+        failed = sum(each.voices is None for each in seen)
+        late = sum(each.seconds > 1 for each in seen)
+        slowest = max(each.seconds for each in seen)
+        whole = (
+            each.at + each.seconds for each in seen if each.at > healed_at and each.voices == 3
+        )
+        back_s = min(whole, default=math.inf) - healed_at
+        told = "" if told_s is None else f"{told_s:.1f}"
+        print(
+            f"| {name} | {len(seen)} | {failed} | {slowest:.2f} | {late} | {told} | {back_s:.1f} |"
+        )
+        broken |= back_s > BACK_BAR_S or (failed > 0 and name != "gateway killed")
+    raise SystemExit(broken)
+
+
+def start_worker(fault: str, port: str = "0") -> tuple[subprocess.Popen[str], str]:
+    command = [sys.executable, "-m", "benchmarks.traffic", f"--delay-ms={DELAY_MS}", port]
+    command += ["--fault", fault]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    return process, json.loads(process.stdout.readline())[0]
+
+
+def stop(workers: list[subprocess.Popen[str]]) -> None:
+    for process in workers:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def stack(name: str, folder: Path) -> Iterator[Stack]:
+    fault = name.removeprefix("worker ")
+    with contextlib.ExitStack() as running:
+        started = [start_worker(fault if fault in traffic.FAULTS else "hangs") for _ in range(3)]
+        workers = [process for process, _ in started]
+        running.callback(stop, workers)
+        server = RedisServer(folder)
+        server.start()
+        running.callback(server.stop)
+        urls = [url for _, url in started]
+        panel = f'quorum = 2\ndeadline_s = {DEADLINE_S}\nstore = "{server.url}"'
+
+        def gateway() -> int:
+            return running.enter_context(serving.gateway(urls, panel))
+
+        yield Stack(workers, urls, server, gateway(), gateway)
+
+
+async def under_load(
+    running: Stack, breaks: Deed, heals: Deed
+) -> tuple[list[Seen], float | None, float]:
+    """Every case; after how many seconds the panel told of it; when it was mended."""
+    seen: list[Seen] = []
+    request = Request(f"{serving.URL}/vqa", case(photograph(0)))
+    over = asyncio.Event()
+
+    async def caller(number: int) -> None:
+        while not over.is_set():
+            asked_at = time.monotonic()
+            with contextlib.suppress(OSError):
+                async with lines([request]) as [line]:
+                    while not over.is_set():
+                        number, asked_at = number + CALLERS, time.monotonic()
+                        status, body = await line.ask(request, number)
+                        voices = body.count(b'"text":"Yes"') if status == 200 else None
+                        seen.append(Seen(asked_at, time.monotonic() - asked_at, voices))
+                        await asyncio.sleep(PAUSE_S)
+                    return
+            seen.append(Seen(asked_at, time.monotonic() - asked_at, None))
+            await asyncio.sleep(PAUSE_S)
+
+    async def tells() -> float:
+        """When it says of the third worker, or of its store, that it cannot be reached."""
+        async with httpx.AsyncClient(trust_env=False) as http:
+            while True:
+                with contextlib.suppress(httpx.TransportError):
+                    told = (await http.get(f"{serving.URL}/panel")).json()
+                    if not (told["workers"][-1]["reachable"] and told["store_reachable"]):
+                        return time.monotonic()
+                await asyncio.sleep(0.25)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(CALLERS):
+            group.create_task(caller(number))
+        await asyncio.sleep(BREAKS_AT_S)
+        broke_at = time.monotonic()
+        await asyncio.to_thread(breaks, running)
+        try:
+            async with asyncio.timeout(IS_BROKEN_S):
+                told_s = await tells() - broke_at
+        except TimeoutError:
+            told_s = None
+        await asyncio.sleep(broke_at + IS_BROKEN_S - time.monotonic())
+        await asyncio.to_thread(heals, running)
+        healed_at = time.monotonic()
+        await asyncio.sleep(AFTERWARDS_S)
+        over.set()
+    return seen, told_s, healed_at
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""Whether `consilium evaluate` gets through: python -m benchmarks.faults.evaluation [--cases N]
+
+A gateway that takes 100 ms over every case and counts what it was asked; the real command asks it
+N cases, 64 at a time, and ten times as many. In the same run a bare client sends the same bodies,
+prepared beforehand: that is the floor. Told is what share of the mock's 640 cases a second each
+got, from the first case that came to the last that went; how much memory the command had at its
+most; and what came of a run that was killed at random moments: each of its cases has one verdict.
+What was under way when it was killed is asked again, nothing else is. Exit status 1 where a bar is
+missed.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import httpx
+import numpy as np
+import psutil
+from aiohttp import web
+from PIL import Image
+
+from consilium.case import case_json
+from tests.fake_gateway import PANEL, VERDICT
+
+CONCURRENCY, SECONDS = 64, 0.1
+ALLOWED = CONCURRENCY / SECONDS  # cases a second
+SHARE_BAR, MEMORY_BAR_MB = 0.9, 300
+MORE = 10  # times as many cases, for its memory
+JSON = {"content-type": "application/json"}
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--cases", type=int, default=5_000)
+    arguments.add_argument("--kills", type=int, default=5)
+    arguments.add_argument("--mock", action="store_true", help=argparse.SUPPRESS)
+    options = arguments.parse_args()
+    if options.mock:
+        asyncio.run(serve())
+        return
+    with tempfile.TemporaryDirectory() as folder, mock() as url:
+        raise SystemExit(measure(Path(folder), url, options.cases, options.kills))
+
+
+def measure(folder: Path, url: str, cases: int, kills: int) -> bool:
+    """Print the figures; whether a bar is missed."""
+    few, many = write_set(folder, cases), write_set(folder, MORE * cases)
+    floor = asyncio.run(bare(url, folder / "image.jpg", cases)) / ALLOWED
+    print(f"{cases} cases, {CONCURRENCY} at a time, {ALLOWED:.0f} a second allowed")
+    print(f"a bare client: {floor:.1%} of that (floor)")
+    memory = evaluate(url, few, folder / "few")
+    share = told(url)["rate"] / ALLOWED
+    spent_ms = 1000 * sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) / cases
+    print(f"consilium evaluate: {share:.1%}, {memory:.0f} MB at most (bar {SHARE_BAR:.0%})")
+    print(f"a case took {spent_ms:.2f} ms of a processor, start and scores included")
+    memory_of_many = evaluate(url, many, folder / "many")
+    print(f"{MORE * cases} cases: {memory_of_many:.0f} MB at most (bar {MEMORY_BAR_MB})")
+    told(url)
+    again = killed(url, few, folder / "killed", cases, kills)
+    print(f"killed {kills} times: every case has one verdict; {again} were asked again")
+    figures = {
+        "share": share,
+        "floor": floor,
+        "spent_ms": spent_ms,
+        "memory_mb": memory,
+        "memory_of_many_mb": memory_of_many,
+        "asked_again": again,
+    }
+    print(json.dumps(figures))
+    return share < SHARE_BAR or memory_of_many > MEMORY_BAR_MB
+
+
+def write_set(folder: Path, cases: int) -> Path:
+    """A set of one's own, of so many questions about one image of 384 pixels a side, ten of each
+    patient."""
+    shades = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
+    Image.fromarray(shades).resize((384, 384)).save(folder / "image.jpg")
+    rows = (
+        {
+            "id": n,
+            "images": "image.jpg",
+            "question": f"Is {n} there?",
+            "answer": "Yes",
+            "patient": n // 10,
+        }
+        for n in range(cases)
+    )
+    file = folder / f"{cases}.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    return file
+
+
+def start(url: str, file: Path, out: Path) -> subprocess.Popen[bytes]:
+    command = f"evaluate --dataset {file} --out {out} --gateway {url} --concurrency {CONCURRENCY}"
+    return subprocess.Popen(
+        [sys.executable, "-m", "services.cli", *command.split()],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def evaluate(url: str, file: Path, out: Path) -> float:
+    """Runs the command to its end; the memory that it had at its most, in MB."""
+    process, most = start(url, file, out), 0
+    memory = psutil.Process(process.pid)
+    while process.poll() is None:
+        with contextlib.suppress(psutil.Error):
+            most = max(most, memory.memory_info().rss)
+        time.sleep(0.1)
+    if process.returncode:
+        raise SystemExit(f"consilium evaluate ended with status {process.returncode}.")
+    return most / 2**20
+
+
+def killed(url: str, file: Path, out: Path, cases: int, kills: int) -> int:
+    """Kills the command `kills` times, each time once some of what is left has come, and lets it
+    end; how many cases were asked more than once. None but those that were under way may be."""
+    lines, chance = out / "verdicts.jsonl", random.Random(0)
+    for number in range(kills):
+        process = start(url, file, out)
+        wanted = chance.randint(number, number + 1) / (kills + 1) + chance.random() / (kills + 1)
+        while process.poll() is None and _lines(lines) < min(wanted, 0.95) * cases:
+            time.sleep(chance.random() / 50)
+        process.kill()
+        process.wait()
+    evaluate(url, file, out)
+    ids = Counter(json.loads(line)["id"] for line in lines.read_bytes().splitlines())
+    found = told(url)
+    assert len(ids) == found["cases"] == cases, "a case was lost"
+    assert max(ids.values()) == 1, "a case has two verdicts"
+    assert found["again"] <= kills * CONCURRENCY, "one was asked again that was not under way"
+    return int(found["again"])
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+async def bare(url: str, image: Path, cases: int) -> float:
+    """Cases a second of a client that does nothing but send."""
+    bodies = iter([case_json(image, f"Is {n} there?", {}) for n in range(cases)])
+
+    async def send(http: aiohttp.ClientSession) -> None:
+        for body in bodies:
+            async with http.post(f"{url}/vqa", data=body, headers=JSON) as response:
+                await response.read()
+
+    async with aiohttp.ClientSession() as http:
+        await asyncio.gather(*(send(http) for _ in range(CONCURRENCY)))
+    return float(told(url)["rate"])
+
+
+def told(url: str) -> dict[str, Any]:
+    """What the mock was asked since it last told."""
+    return dict(httpx.get(f"{url}/told", trust_env=False).json())
+
+
+@contextmanager
+def mock() -> Iterator[str]:
+    """In a process of its own; gives its address."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.faults.evaluation", "--mock"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def serve() -> None:
+    asked: Counter[bytes] = Counter()  # by question
+    times: list[float] = []
+    verdict, panel = (each.model_dump_json().encode() for each in (VERDICT, PANEL))
+
+    async def vqa(request: web.Request) -> web.Response:
+        times.append(time.monotonic())
+        _, _, question = (await request.read()).partition(b'"question"')
+        asked[question[:40].partition(b"?")[0]] += 1
+        await asyncio.sleep(SECONDS)
+        times.append(time.monotonic())
+        return web.Response(body=verdict, headers=JSON)
+
+    async def tell(request: web.Request) -> web.Response:
+        calls, cases = asked.total(), len(asked)
+        rate = calls / (max(times) - min(times)) if times else 0
+        asked.clear()
+        times.clear()
+        return web.json_response({"cases": cases, "again": calls - cases, "rate": rate})
+
+    app = web.Application(client_max_size=2**20)
+    app.router.add_post("/vqa", vqa)
+    app.router.add_get("/panel", lambda _: asyncio.sleep(0, web.Response(body=panel, headers=JSON)))
+    app.router.add_get("/told", tell)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    print(f"http://127.0.0.1:{runner.addresses[0][1]}", flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""A recipe from beginning to end: `consilium train RECIPE` runs its stages, one after the other."""
+
+import gc
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+
+import models.cpu_torch  # noqa: F401  before accelerate, which imports torchvision
+
+# isort: split
+from accelerate import PartialState
+
+from models.recipe import Programme, Recipe, Stage, WholeRecipe
+from models.training import checkpoints
+from models.training.examples import NEAR_DUPLICATES, check_data
+from models.training.loop import StageRun, TrainingError
+from models.training.vocabulary import keep_vocabulary
+from models.training.whole import WholeRun
+
+
+def train(recipe: Programme, data: Path, runs: Path) -> Path:
+    """Runs every stage of `recipe` that is not finished; returns the last stage's checkpoint.
+
+    `data` holds the datasets' folders (`slake/`, …), `runs` the run folders.
+
+    Raises:
+        TrainingError: a loss is not finite, or the accelerator's memory is full.
+        CheckpointError: a run of another recipe is in the way, or a checkpoint cannot be written.
+        TuningError: a parent's adapter does not fit, or the wrong parts moved.
+        DataError, AssetError, RecipeError: what the recipe names cannot be read or built.
+    """
+    # The first process may look at images for long, and the others wait for it.
+    processes = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
+    run = checkpoints.claim(runs / recipe.name, recipe)
+    stops = [checkpoints.newest(run / stage.name) for stage in recipe.stage]
+    unfinished = not all(stop and stop.finished for stop in stops)
+    if processes.is_main_process and (unfinished or not (run / NEAR_DUPLICATES).exists()):
+        alike = check_data(recipe, data, run)
+        print(f"{alike} held-out images look like a training image: {run / NEAR_DUPLICATES}")
+        if isinstance(recipe, Recipe) and recipe.language.made:
+            keep_vocabulary(recipe, data, run)
+    processes.wait_for_everyone()
+    kind = WholeRun if isinstance(recipe, WholeRecipe) else StageRun
+    done: dict[str, Path] = {}
+    for stage in recipe.stage:
+        state = checkpoints.newest(run / stage.name)
+        if state is None or not state.finished:
+            parent = done[stage.parent] if stage.parent else recipe.start_folder
+            try:
+                state = kind(recipe, stage, run, data, parent).run()
+            except torch.OutOfMemoryError as error:
+                raise TrainingError(
+                    f"stage {stage.name} does not fit into the accelerator's memory "
+                    f"({str(error).partition('. GPU')[0]}). Set {smaller(stage)}, delete "
+                    f"{run / stage.name} and train again; --dry-run says what each choice takes."
+                ) from error
+            gc.collect()  # its model lies in reference cycles, and the next one wants the memory
+        done[stage.name] = state.folder
+    return done[recipe.stage[-1].name]
+
+
+def smaller(stage: Stage) -> str:
+    """What to set for a stage that takes too much memory; what costs least comes first."""
+    if stage.accumulate < stage.rows_per_step:
+        parts = min(2 * stage.accumulate, stage.rows_per_step)
+        return f"accumulate = {parts} instead of {stage.accumulate} (the same step, in more parts)"
+    if stage.grpo and stage.grpo.group > 2:
+        return f"grpo.group = {max(2, stage.grpo.group // 2)}"
+    if not (stage.checkpoint_activations or stage.grpo) and stage.language != "prefix":
+        return "checkpoint_activations = true (a third slower)"
+    if stage.language == "full" and stage.optimiser == "adamw":
+        return 'optimiser = "adamw_8bit" (6 bytes less for each weight that trains)'
+    if stage.questions_per_row > 1:
+        return f"questions_per_row = {stage.questions_per_row // 2}"
+    return 'language = "lora" and four_bit = true, or a smaller base model'

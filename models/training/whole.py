@@ -1,0 +1,104 @@
+"""A stage of a model that is taken whole: the loop is the same, and its own are the model, what a
+step shows it, the loss, and what is kept.
+
+    CHECKPOINT/adapter_config.json, adapter_model.safetensors    a peft adapter
+
+as in an exported worker's folder.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn import functional
+
+import models.cpu_torch  # noqa: F401  before peft, which imports torchvision
+
+# isort: split
+from peft import PeftModel
+
+from models.parts.packing import IGNORED, Batch, Row
+from models.parts.whole import Whole, build_whole
+from models.recipe import Stage, WholeRecipe
+from models.training import tuning
+from models.training.loop import StageRun, Trained
+from models.training.losses import Losses
+
+
+class WholeObjective(nn.Module):
+    """What several GPUs compute gradients of."""
+
+    def __init__(self, model: Whole):
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch, seen: Any) -> Losses:
+        """`seen` is the rows' cases as `Whole.laid_out` gives them."""
+        rows, places = batch.labelled
+        labels, lengths = batch.labels[rows, places], (batch.labels != IGNORED).sum(1)
+        with torch.autocast(labels.device.type, torch.bfloat16):
+            logits = self.model.answer_logits(seen, lengths)
+        answer = functional.cross_entropy(logits, labels, reduction="none").float().sum()
+        none = answer.new_zeros(())
+        return Losses(answer, none, none, logits.argmax(-1) != labels)
+
+
+class WholeRun(StageRun):
+    """As `StageRun`, whose steps, checkpoints and reports it has."""
+
+    recipe: WholeRecipe
+    model: Whole
+
+    def built(self, run: Path) -> Whole:
+        return build_whole(self.recipe, device=self.accelerator.device)
+
+    def adapted(self, origin: Path | None) -> tuple[nn.Module, list[Trained]]:
+        adapt(self.model, self.stage, origin)
+        objective = WholeObjective(self.model).to(self.accelerator.device)
+        trained = [weight for weight in self.model.parameters() if weight.requires_grad]
+        return objective, [(trained, self.stage.language_lr)]
+
+    def preprocessed(self, rows: Sequence[Row], images: Iterable[Image.Image]) -> Any:
+        shown = iter(images)
+        each_case = [[next(shown) for _ in row.images] for row in rows]
+        asked = [self.recipe.prompt.format(question=row.questions[0].question) for row in rows]
+        # The end is predicted, never read.
+        answers = [row.labels[row.labels != IGNORED][:-1] for row in rows]
+        return self.model.laid_out(asked, each_case, answers)
+
+    def keep(self, folder: Path) -> None:
+        self.model.net.save_pretrained(folder, save_embedding_layers=False)
+
+    def mixtures(self) -> list[Any]:
+        return []
+
+
+def adapt(model: Whole, stage: Stage, origin: Path | None) -> None:
+    """Freezes all of it, and puts a LoRA into its language model: the one that `origin`, a
+    checkpoint or an exported worker, holds, or a fresh one.
+
+    Raises:
+        TuningError: the parent's adapter is not the one that the stage declares.
+    """
+    assert stage.lora
+    model.requires_grad_(False)
+    if origin:
+        model.net = PeftModel.from_pretrained(model.net, origin, is_trainable=True)
+    settings = tuning.lora_config(stage.lora, _linear_layers(model.inner))
+    model.net = tuning.adapt(model.net, settings, stage)
+    if stage.checkpoint_activations:
+        model.inner.gradient_checkpointing_enable({"use_reentrant": False})
+
+
+def _linear_layers(net: Any) -> str:
+    """Those of its language model, as a pattern over their names. A LoRA in the tower too would be
+    one that vLLM does not serve beside the model."""
+    language = net.get_decoder()
+    (where,) = (name for name, module in net.named_modules() if module is language)
+    inside = (name for name, module in language.named_modules() if isinstance(module, nn.Linear))
+    kinds = sorted({name.rpartition(".")[2] for name in inside})
+    return rf"{re.escape(where)}\..*\.({'|'.join(kinds)})"

@@ -1,0 +1,277 @@
+"""The panel on a Ray cluster: an engine for each seat, and gateways, where Ray finds room for them.
+
+Nothing here schedules, restarts or counts calls: Ray Serve does. An engine is what
+`consilium worker` becomes on its node; not Ray's own LLM serving, which knows neither vLLM's CPU
+build nor a memory. The gateway is asked at every node, and is the one that any
+other machine runs: it finds a seat at an address of its own node's loopback, from where a call goes
+to the engine that has the fewest. So no engine can be reached from beyond its node.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import ray
+from aiohttp import web
+from fastapi import FastAPI
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from gateway.__main__ import is_loopback
+from gateway.app import create_app
+from gateway.asking.model_server import Http, new_http_client
+from gateway.server import KEEP_ALIVE_S
+from gateway.settings import Settings, SettingsError, load_settings, url_variable
+from models.assets import cache_dir
+from services.running.beforehand.check import check
+from services.running.deploying.room import ClusterError, Node, check_room, needs
+from services.running.engine import (
+    SAFE_PATH,
+    SHARE_OF_GPU,
+    Launch,
+    Seat,
+    local_seats,
+)
+from services.running.stack import StackError, running
+
+APPLICATION = "consilium"
+CALLS_OF_AN_ENGINE = 16  # open ones, on an average: beyond it another engine is started
+MOST_CALLS_OF_AN_ENGINE = 256
+START_S = 3600.0  # weights may have to be fetched first
+# A dead engine is told from a living one in so many seconds; whether it answers, the gateway sees.
+LOOK_S = 2.0
+MAX_CALL_BYTES = 200_000_000
+
+
+@contextmanager
+def running_on(
+    address: str,
+    settings: Settings,
+    panel_file: Path,
+    host: str,
+    port: int,
+    report: Callable[[str], None],
+) -> Iterator[None]:
+    """The panel runs on the cluster at `address` inside the block, the gateway at `port` of every
+    node, and is gone from there after it.
+
+    Raises:
+        ClusterError: it finds no room, a node has not what it takes, or it did not come up.
+    """
+    if not (is_loopback(host) or settings.keys):
+        raise ClusterError(
+            f"Without keys the gateway listens on 127.0.0.1 only, not on {host}: make a key "
+            "(consilium key add) and name the file with CONSILIUM_KEYS on every node."
+        )
+    panel = panel_file.resolve()
+    try:
+        ray.init(address, log_to_driver=False, logging_level="warning")
+    except ConnectionError as error:
+        raise ClusterError(f"No Ray cluster answers at {address}; ray start makes one.") from error
+    with ExitStack() as stack:
+        stack.callback(ray.shutdown)
+        nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+        # What a memory:// store keeps is one gateway's own: limits, and who asks the same just now.
+        gateways = 1 if settings.panel.store == "memory://" else len(nodes)
+        check_room(settings, [_as_node(node) for node in nodes], gateways)
+        _check_nodes(nodes, panel, settings)
+        names = ", ".join(local_seats(settings))
+        report(f"placing {names} and {gateways} gateway(s) on {len(nodes)} node(s)")
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        stack.callback(serve.shutdown)
+        try:
+            serve.start(
+                proxy_location="EveryNode",
+                http_options={"host": host, "port": port, "keep_alive_timeout_s": KEEP_ALIVE_S},
+                logging_config={"enable_access_log": False},
+            )
+            serve.run(application(settings, panel, gateways), name=APPLICATION)
+        except (RuntimeError, RayError) as error:
+            raise ClusterError(
+                "The panel did not come up; logs/ray in the cache folder of its nodes, and ray "
+                "logs, say why."
+            ) from error
+        yield
+
+
+def application(settings: Settings, panel: Path, gateways: int) -> serve.Application:
+    """A deployment for each seat, and the gateway in front of them."""
+    engine_of = {
+        name: serve.deployment(Engine)
+        .options(
+            name=name,
+            **_as_many(seat),
+            max_ongoing_requests=MOST_CALLS_OF_AN_ENGINE,
+            health_check_period_s=LOOK_S,
+            graceful_shutdown_timeout_s=settings.panel.deadline_s,
+            ray_actor_options={"num_cpus": 1, "num_gpus": need.of_gpus},
+        )
+        .bind(panel, name, need.of_each * SHARE_OF_GPU if need.gpus else None)
+        for (name, seat), need in zip(
+            local_seats(settings).items(), needs(settings).values(), strict=True
+        )
+    }
+    gateway = serve.deployment(serve.ingress()(Gateway)).options(
+        name="gateway",
+        num_replicas=gateways,
+        max_ongoing_requests=2 * (settings.load.max_at_work + settings.load.max_waiting),
+        health_check_period_s=LOOK_S,
+        graceful_shutdown_timeout_s=settings.panel.deadline_s,
+        ray_actor_options={"num_cpus": 1},
+    )
+    return gateway.bind(panel, engine_of)
+
+
+def _as_many(seat: Seat) -> dict[str, Any]:
+    least, most = seat.replicas
+    if least == most:
+        return {"num_replicas": least}
+    return {
+        "autoscaling_config": {
+            "min_replicas": least,
+            "max_replicas": most,
+            "target_ongoing_requests": CALLS_OF_AN_ENGINE,
+        }
+    }
+
+
+class Engine:
+    """One engine of a seat, on the node where Ray has put it, and the calls to it."""
+
+    def __init__(self, panel: Path, name: str, gpu_share: float | None):
+        self._url = f"http://127.0.0.1:{_free_port()}"
+        command = [sys.executable, "-m", "services.cli", "worker", name, "--panel", str(panel)]
+        if gpu_share:
+            command += ["--gpu-share", f"{gpu_share:g}"]
+        environment = dict(os.environ) | SAFE_PATH | {url_variable(name): self._url}
+        server = Launch(name, tuple(command), environment, self._url, "/health")
+        logs = cache_dir() / "logs" / "ray" / serve.get_replica_context().replica_tag
+        self._until_gone = ExitStack()
+        stack = self._until_gone.enter_context(running([server], logs, print, START_S))
+        self._engine = stack.services[0]
+        self._http: Http | None = None
+
+    def check_health(self) -> None:
+        """What Ray Serve asks; where it raises, another engine takes this one's place."""
+        process = self._engine.process
+        if process is None or process.poll() is not None:
+            raise StackError(f"{self._engine.name} has ended; see {self._engine.log}")
+
+    async def ask(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        """Status and body of the engine's reply; 502 where there is none."""
+        if self._http is None:  # only a running event loop can make one
+            self._http = new_http_client()
+        headers = {"content-type": "application/json"} if body else {}
+        try:
+            async with self._http.request(
+                method, f"{self._url}/{path}", data=body, headers=headers
+            ) as reply:
+                return reply.status, await reply.read()
+        except aiohttp.ClientError:
+            return HTTPStatus.BAD_GATEWAY, b""
+
+    async def __del__(self) -> None:
+        if self._http:
+            await self._http.close()
+        self._until_gone.close()
+
+
+class Gateway:
+    """The gateway, and on its loopback an address for each seat, behind which the engines are."""
+
+    def __init__(self, panel: Path, engine_of: dict[str, DeploymentHandle]):
+        self._panel, self._engine_of = panel, engine_of
+
+    async def __serve_build_asgi_app__(self) -> FastAPI:
+        relay = web.Application(client_max_size=MAX_CALL_BYTES)
+        relay.router.add_route("*", "/{seat}/{path:.*}", self._relay)
+        # A caller who hangs up is not answered by an engine either.
+        self._relaying = web.AppRunner(relay, handler_cancellation=True, access_log=None)
+        await self._relaying.setup()
+        await web.TCPSite(self._relaying, "127.0.0.1", 0).start()
+        own = f"http://127.0.0.1:{self._relaying.addresses[0][1]}"
+        os.environ |= {url_variable(name): f"{own}/{name}" for name in self._engine_of}
+        os.environ["CONSILIUM_PANEL"] = str(self._panel)
+        return create_app()
+
+    async def _relay(self, request: web.Request) -> web.Response:
+        engine = self._engine_of[request.match_info["seat"]]
+        call = engine.ask.remote(request.method, request.match_info["path"], await request.read())
+        try:
+            status, body = await call
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
+        except (RayError, RayServeException):  # its node died, or none is up
+            return web.Response(status=HTTPStatus.BAD_GATEWAY)
+        return web.Response(status=status, body=body, content_type="application/json")
+
+    async def __del__(self) -> None:
+        await self._relaying.cleanup()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a node makes of the panel file."""
+
+    panel_hash: str = ""
+    has_keys: bool = False
+    wrong: tuple[str, ...] = ()
+
+
+def look(panel: Path) -> Seen:
+    """Run on each node: whether this one could serve every seat, and how the file reads here."""
+    try:
+        settings = load_settings(panel)
+    except SettingsError as error:
+        return Seen(wrong=(str(error),))
+    lines: list[str] = []
+    wrong = [] if check(settings, lines.append) else [line for line in lines if ": no: " in line]
+    return Seen(settings.panel_hash, settings.keys is not None, tuple(wrong))
+
+
+def _check_nodes(nodes: Sequence[dict[str, Any]], panel: Path, settings: Settings) -> None:
+    """Raises ClusterError where one could not serve a seat, or has another panel file or no keys.
+    All are asked at once."""
+    asked = [
+        ray.remote(look)
+        .options(
+            num_cpus=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+        )
+        .remote(panel)
+        for node in nodes
+    ]
+    for node, seen in zip(nodes, ray.get(asked), strict=True):
+        wrong = list(seen.wrong)
+        if not wrong and seen.panel_hash != settings.panel_hash:
+            wrong = [f"{panel} is another there than here; copy it"]
+        if not wrong and settings.keys and not seen.has_keys:
+            wrong = ["it knows no keys; set CONSILIUM_KEYS there"]
+        if wrong:
+            raise ClusterError(f"Node {node['NodeManagerAddress']}: {'; '.join(wrong)}")
+
+
+def _as_node(node: dict[str, Any]) -> Node:
+    resources = node["Resources"]
+    gpus = [1.0] * int(resources.get("GPU", 0))
+    return Node(node["NodeManagerAddress"], resources["CPU"], gpus)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

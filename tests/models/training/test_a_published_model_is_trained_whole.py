@@ -1,0 +1,161 @@
+"""A vision-language model as it is published learns by LoRA, by its own processor and template."""
+
+import json
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from pydantic import ValidationError
+
+from models.data.example import DataError
+from models.data.pixels import open_rgb
+from models.parts.whole import build_whole, load_whole
+from models.recipe import RecipeError, WholeRecipe, load_programme
+from models.serving.export import export, load_served, served_folder
+from models.training.dry_run import plan
+from models.training.examples import examples_of
+from models.training.stages import train
+from models.training.whole import adapt
+from tests import tiny_vlm
+from tests.tiny import write_toml
+
+KINDS = {"qwen": tiny_vlm.save_qwen, "llava": tiny_vlm.save_llava}
+ROOT = Path(__file__).parents[3]
+SMALL = {"size": {"shortest_edge": 28 * 28, "longest_edge": 2 * 28 * 28}}
+PROCESSORS = {"qwen2_5_vl": SMALL}  # other than the publisher's
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return KINDS[request.param](tmp_path_factory.mktemp(request.param))
+
+
+def recipe(folder: Path, **stage: Any) -> WholeRecipe:
+    return WholeRecipe.model_validate(tiny_vlm.recipe(folder, **stage))
+
+
+def test_a_case_is_laid_out_as_the_model_s_own_processor_does(
+    published: Path, drawn_slake: Path
+) -> None:
+    """Rows of unlike length, images of unlike size: each has the logits that it has alone."""
+    model = load_whole(published, torch.float32).eval()
+    rows = model.packed(examples_of(recipe(published).validation, drawn_slake)[:2], "{question}")
+    images = [Image.new("RGB", size, "red") for size in ((56, 56), (140, 56))]
+    told = [row.labels[row.labels != -100] for row in rows]
+    asked = [row.questions[0].question for row in rows]
+
+    seen = model.laid_out(asked, [[image] for image in images], [each[:-1] for each in told])
+    logits = model.answer_logits(seen, torch.tensor([len(each) for each in told]))
+
+    for image, row, own in zip(images, rows, logits.split([len(e) for e in told]), strict=True):
+        (question,) = row.questions
+        turns = [
+            {"role": role, "content": content}
+            for role, content in (
+                ("user", [{"type": "image", "image": image}, text(question.question)]),
+                ("assistant", [text(question.answer)]),
+            )
+        ]
+        alone = model.processor.apply_chat_template(
+            turns, tokenize=True, return_dict=True, return_tensors="pt"
+        )
+        (ids,) = alone["input_ids"].tolist()
+        end = len(ids) - ids[::-1].index(model.end)
+        assert ids[end - len(own) : end][:-1] == own_ids(model, question.answer)
+        expected = model.net(**alone).logits[0, end - len(own) - 1 : end - 1]
+        assert torch.allclose(own, expected, atol=1e-3)
+
+
+def text(written: str) -> dict[str, str]:
+    return {"type": "text", "text": written}
+
+
+def own_ids(model: Any, answer: str) -> list[int]:
+    return model.tokenizer(model.before + answer, add_special_tokens=False).input_ids
+
+
+def test_what_is_served_is_what_was_trained(
+    published: Path, drawn_slake: Path, tmp_path: Path
+) -> None:
+    """Two stages, the second on the first one's adapter; kept as an adapter, served merged, with
+    the publisher's own processor and template."""
+    content = tiny_vlm.recipe(published, epochs=2)
+    kind = json.loads((published / "config.json").read_text())["model_type"]
+    content["worker"]["processor"] = PROCESSORS.get(kind, {})
+    content["stage"] += [content["stage"][0] | {"name": "more", "parent": "vqa", "epochs": 1}]
+    file = write_toml(content, tmp_path / "recipe.toml")
+    asked = load_programme(file)
+    assert isinstance(asked, WholeRecipe)
+
+    checkpoint = train(asked, drawn_slake, tmp_path / "runs")
+    exported = export(file, checkpoint, tmp_path / "exported")
+    served = load_served(served_folder(exported))
+
+    trained, base = build_whole(asked), load_whole(published)
+    adapt(trained, asked.stage[0], exported)
+    (planned, _) = plan(asked)
+    assert planned.trains["language"] == sum(
+        p.numel() for p in trained.parameters() if p.requires_grad
+    )
+    examples = examples_of(asked.validation, drawn_slake)[:4]
+    images = [open_rgb(each.images[0]) for each in examples]
+    told = [asked.prompt.format(question=each.question) for each in examples]
+    seen = [
+        model.laid_out(told, [[image] for image in images]).to("cpu", torch.bfloat16)
+        for model in (trained, served, base)
+    ]
+    assert torch.equal(seen[0]["input_ids"], seen[1]["input_ids"])
+    logits = [
+        model.eval().answer_logits(each, torch.ones(len(told)))
+        for model, each in zip((trained, served, base), seen, strict=True)
+    ]
+    apart, moved = ((logits[0] - other).norm() / logits[0].norm() for other in logits[1:])
+    assert apart < 0.05 < 0.2 < moved
+    assert (len(seen[0]["input_ids"][0]) < len(seen[2]["input_ids"][0])) == (kind in PROCESSORS)
+    assert served.ends == trained.ends
+    assert served.answer([images[0]], told[0], 4)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("connector", "full"), ("tower", "full"), ("reconstruction", 0.1), ("questions_per_row", 4)],
+)
+def test_a_key_of_parts_is_refused(key: str, value: Any) -> None:
+    with pytest.raises(ValidationError, match=f"{key}: not of a model that is taken whole"):
+        recipe(Path("somewhere"), **{key: value})
+
+
+def test_a_model_that_cannot_be_taken_whole_is_told(
+    published: Path, tiny_language: Path, tmp_path: Path
+) -> None:
+    """One without images, and one that nobody says how to chat with."""
+    with pytest.raises(RecipeError, match="cannot be taken whole"):
+        build_whole(recipe(tiny_language))
+    shutil.copytree(published, tmp_path / "mute")
+    (tmp_path / "mute" / "chat_template.jinja").unlink()
+    with pytest.raises(RecipeError, match="chat template"):
+        build_whole(recipe(tmp_path / "mute"))
+
+
+def test_the_recipe_that_the_documents_show_is_one() -> None:
+    blocks = (ROOT / "docs/training.md").read_text().split("```toml\n")
+    (shown,) = (block.split("```")[0] for block in blocks if "\n[worker]" in block)
+
+    assert WholeRecipe.model_validate(tomllib.loads(shown)).bases == (
+        "Qwen/Qwen2.5-VL-7B-Instruct",
+    )
+
+
+def test_a_question_that_would_command_the_model_is_refused(
+    published: Path, drawn_slake: Path
+) -> None:
+    """vLLM would take what is written like a control token for one."""
+    model = load_whole(published)
+    examples = examples_of(recipe(published).validation, drawn_slake)
+
+    with pytest.raises(DataError, match="a control token"):
+        model.packed(examples, f"{{question}}{model.tokenizer.eos_token}")

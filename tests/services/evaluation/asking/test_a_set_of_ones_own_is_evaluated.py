@@ -1,0 +1,117 @@
+"""A file of one's own is asked, goes on where it was, and is read again later."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from gateway.contract import Language
+from models.data.example import Example
+from models.metrics import score as bootstrap
+from services.evaluation import heard, stored_run
+from services.evaluation.asking.evaluate import evaluate
+from services.evaluation.learning import fit
+from services.evaluation.stored_run import EvaluationError, Outcome
+
+HEAD = "id;images;question;answer;choices;alternatives;patient\r\n"
+ROWS = [
+    "1;a.png;Is there a stone?;No;;yes;P1\r\n",
+    "2;a.png;Which?;CT;CT,MRI;;P1\r\n".replace("CT,MRI", '"CT;MRI"'),
+]
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 20)  # intervals are looked at elsewhere
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "own.csv").write_text(HEAD + "".join(ROWS), "utf-8-sig", newline="")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "own.csv"
+
+
+def run(fake: Any, **more: Any) -> dict[str, Any]:
+    how: dict[str, Any] = {"dataset": "own.csv", "split": "all", "language": "en"}
+    return evaluate(**how, out=Path("out"), data=Path("none"), gateway_url=fake.url, **more)
+
+
+def test_every_row_is_asked_with_its_choices_and_scored_by_its_answers(
+    own: Path, fake: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From wherever it is read again; the answer "Yes" is another right one to the first."""
+    gateway = fake()
+
+    summary = run(gateway)
+
+    sent = {each["question"]: each["choices"] for each in gateway.requests}
+    assert sent == {"Is there a stone?": None, "Which?": ["CT", "MRI"]}
+    assert summary["scores"]["panel"]["all"]["correct"] == 1
+    monkeypatch.chdir("/")
+    read, cases = stored_run.load(own.parent / "out", Path("none"))
+    assert read.name == "own all en" and len(cases) == 2
+    _, (source,) = heard.hear([own.parent / "out"], Path("none"))
+    assert source == "own all en, 2 questions"  # callers read that: no path
+
+
+def test_a_mended_answer_is_scored_anew_and_another_question_is_another_run(
+    own: Path, fake: Callable[..., Any]
+) -> None:
+    """Old answers are not taken for those to questions that were never asked."""
+    gateway = fake()
+    run(gateway)
+    text = own.read_text()
+    own.write_text(text.replace(";No;", ";Yes;"))
+    assert run(gateway)["scores"]["panel"]["all"]["correct"] == 1 and len(gateway.requests) == 2
+
+    own.write_text(text.replace("a stone", "a tumour"))
+
+    with pytest.raises(EvaluationError, match="holds another run, with other questions; take"):
+        run(gateway)
+    with pytest.raises(EvaluationError, match=r"own\.csv asks other questions now than out holds"):
+        stored_run.load(Path("out"), Path("none"))
+
+
+def test_questions_in_another_language_are_told_of(
+    own: Path, fake: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are not asked in this run, and not forgotten."""
+    own.write_text(own.read_text() + "3;a.png;这是什么？;CT;;;\n")
+    gateway = fake()
+    run(gateway)
+    assert len(gateway.requests) == 2
+    assert (
+        "1 questions of own.csv are in zh: ask them with --language zh" in capsys.readouterr().out
+    )
+
+
+def test_what_is_learned_is_judged_on_other_patients(own: Path) -> None:
+    """On other images where nobody is named."""
+
+    def case(number: int, patient: str | None) -> heard.Heard:
+        language: Language = "en"
+        shown = Example(
+            str(number), (Path(f"{number}.png"),), "?", "yes", language, True, patient=patient
+        )
+        return heard.heard_in(language, shown, Outcome(None, ()))
+
+    cases = [case(number, f"P{number % 6}" if number < 18 else None) for number in range(24)]
+    for learned, left_out in fit._folds(cases):
+        patients = [
+            {cases[i].example.patient for i in side} - {None} for side in (learned, left_out)
+        ]
+        assert patients[0].isdisjoint(patients[1]) and len(left_out)
+
+
+def test_the_run_file_of_a_named_set_is_what_it_was(tmp_path: Path) -> None:
+    """One of before goes on."""
+    run = stored_run.Run("slake", "test", "en", None, False, None, "never", "hash", {})
+    stored_run.claim(tmp_path, run)
+    path = tmp_path / "run.json"
+    earlier = json.loads(path.read_text())
+    del earlier["questions"]
+    path.write_text(json.dumps(earlier))
+    (tmp_path / "verdicts.jsonl").write_text("{}\n")
+    stored_run.claim(tmp_path, run)
+    assert stored_run.read_run(tmp_path) == run

@@ -1,0 +1,220 @@
+"""A gateway that is away for a moment, or tells its caller to slow down, costs time; no answer."""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from limits import RateLimitItemPerSecond
+
+from consilium import GatewayError, GatewayRefused, ask
+from consilium import patience as waiting
+from consilium.patience import Patience
+from gateway.door import admission, keys
+from models.metrics import score as bootstrap
+from services.evaluation.asking.evaluate import evaluate
+from services.evaluation.asking.over_rest import Pace
+from services.evaluation.stored_run import EvaluationError, Verdicts
+from tests.fake_gateway import DROPPED, problem
+
+PROXY = b"<html><h1>Bad Gateway</h1></html>"
+LIMIT = 20
+
+
+@pytest.fixture
+def run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    monkeypatch.setattr(waiting, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 20)  # intervals are looked at elsewhere
+
+    def run(url: str, **kwargs: Any) -> dict[str, Any]:
+        where = {"dataset": "slake", "split": "validate", "language": "en", "data": data}
+        return evaluate(gateway_url=url, out=tmp_path / "out", limit=LIMIT, **where, **kwargs)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "fails",
+    [
+        [(502, {}, PROXY)],
+        [(503, {}, PROXY), (504, {}, b"")],
+        [DROPPED] * 6,
+        [problem(503, retry_after="0"), problem(503)],
+        [problem(429, retry_after="0")] * 5,
+    ],
+)
+def test_what_passes_is_waited_for(fake, run, fails):
+    """Each failure costs one more attempt, and every question gets its verdict."""
+    gateway = fake(*fails)
+    summary = run(gateway.url)
+
+    assert summary["failed"] == summary["open_cases"] == 0
+    assert summary["scores"]["panel"]["all"]["scored"] == LIMIT
+    assert len(gateway.requests) == LIMIT + len(fails)
+
+
+def test_a_key_that_may_ask_less_often_finishes_all(
+    vllm, gateway, data, run, tmp_path, monkeypatch
+):
+    """It waits as the gateway says; here a minute lasts a second."""
+    monkeypatch.setattr(admission, "RateLimitItemPerMinute", RateLimitItemPerSecond)
+    key = keys.add(tmp_path / "keys.json", "clinic", LIMIT // 2 + 2, False)
+    monkeypatch.setenv("CONSILIUM_KEY", f" {key}\r\n")
+    url = gateway([vllm("Yes")], environ={"CONSILIUM_KEYS": str(tmp_path / "keys.json")})
+
+    assert run(url)["scores"]["panel"]["all"]["scored"] == LIMIT
+
+
+@pytest.mark.parametrize("status", [400, 413, 422, 500])
+def test_what_a_question_is_refused_for_is_not_asked_again(fake, run, status):
+    """It fails, is counted, and the others go on."""
+    gateway = fake(problem(status), problem(status))
+    assert run(gateway.url)["failed"] == 2
+    assert len(gateway.requests) == LIMIT
+
+
+@pytest.mark.parametrize(
+    ("fails", "patience_s", "says"),
+    [
+        ([problem(401, "This key is not known here.")], 300, "This key is not known here"),
+        ([DROPPED] * 9, 0, "No verdict from http"),
+        ([(502, {}, PROXY)] * 99, 0.05, "answered HTTP 502"),
+        ([problem(429, "More than 30 in a minute.", retry_after="60")], 5, "More than 30"),
+    ],
+)
+def test_who_gives_up_says_how_to_go_on(fake, run, fails, patience_s, says):
+    """Once patience is at its end, or at once where no later question would fare better; the same
+    command then asks what is left."""
+    gateway = fake(*fails)
+    with pytest.raises(EvaluationError, match=rf"{says}.* questions have no verdict yet; run the"):
+        run(gateway.url, patience_s=patience_s)
+    gateway.fails = []
+    assert run(gateway.url)["failed"] == 0
+
+
+def test_a_full_disk_keeps_what_was_gathered(fake, run, monkeypatch):
+    """And the same command goes on once there is room."""
+    gateway, room, keep = fake(), [7], Verdicts.keep
+
+    def keep_where_there_is_room(kept, case, said):
+        if not room[0]:
+            raise OSError("verdicts.jsonl could not be written: No space left on device.")
+        room[0] -= 1
+        return keep(kept, case, said)
+
+    says = r"No space left on device\. 13 questions have no verdict yet; run the same command"
+    with monkeypatch.context() as full, pytest.raises(EvaluationError, match=says):
+        full.setattr(Verdicts, "keep", keep_where_there_is_room)
+        run(gateway.url)
+    gateway.requests.clear()
+    assert run(gateway.url)["failed"] == 0 and len(gateway.requests) == LIMIT - 7
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "http://127.0.0.1:port"])
+def test_what_is_no_address_is_told(run, url):
+    with pytest.raises(EvaluationError, match="is no address of a gateway: write http://"):
+        run(url)
+
+
+def test_without_a_key_it_is_the_gateway_that_says_so(vllm, gateway, run, tmp_path, monkeypatch):
+    """Not that none is there."""
+    monkeypatch.delenv("CONSILIUM_KEY", raising=False)
+    keys.add(tmp_path / "keys.json", "clinic", None, False)
+    url = gateway([vllm("Yes")], environ={"CONSILIUM_KEYS": str(tmp_path / "keys.json")})
+    with pytest.raises(GatewayRefused, match="Send your key as the header Authorization"):
+        run(url)
+
+
+class Clock:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.now = 1000.0
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "sleep", self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+AWAY = GatewayError("away", may_pass=True)
+
+
+def test_waits_grow_until_patience_is_at_its_end(monkeypatch):
+    """And begin anew once something got through."""
+    clock = Clock(monkeypatch)
+    patience, waits = Patience(60), []
+    while patience.goes_on(AWAY, clock.now):
+        waits.append(patience.wait_s)
+        clock.sleep(patience.wait_s)
+    assert waits == [1, 2, 4, 8, 16]
+    patience.got_through()
+    assert patience.goes_on(AWAY, clock.now) and patience.wait_s == 1
+
+
+def test_all_wait_where_one_is_told_to(monkeypatch):
+    """Those that were under way at that moment fail with it, and do not make it longer."""
+    clock, told = Clock(monkeypatch), []
+    patience, sent = Patience(60, told.append), clock.now
+    clock.sleep(1)
+    for _ in range(4):
+        assert patience.goes_on(GatewayError("slower", True, 37), sent)
+        assert patience.wait_s == 37
+    assert told == ["waiting 37 s: slower"]
+
+
+def test_the_client_waits_too_where_it_is_given_patience(fake, monkeypatch):
+    """As long as Retry-After says, in seconds or as a date."""
+    clock = Clock(monkeypatch)
+    monkeypatch.setattr(time, "time", lambda: 784111777.0)
+    gateway = fake(
+        problem(429, retry_after="40"),
+        problem(503, retry_after="Sun, 06 Nov 1994 08:50:07 GMT"),
+        problem(503, retry_after="soon"),
+    )
+    assert ask(b"image", "?", url=gateway.url, patience_s=120).answer == "Yes"
+    assert clock.now == 1000 + 40 + 30 + 4
+    gateway.fails = [problem(429)]
+    with pytest.raises(GatewayRefused):
+        ask(b"image", "?", url=gateway.url)
+
+
+async def test_fewer_are_asked_at_a_time_where_one_is_told_to_wait():
+    """Those under way with it count once; and one more for each round that gets through."""
+    pace, now = Pace(8), time.monotonic()
+    for _ in range(5):
+        pace.slow_down(now)
+    assert pace.at_a_time == 4
+    for _ in range(9):
+        pace.slow_down(time.monotonic())
+    assert pace.at_a_time == 1
+    rounds = []
+    for _ in range(40):
+        pace.got_through()
+        rounds.append(pace.at_a_time)
+    assert rounds[0] == 2 and rounds[:30] == sorted(rounds[:30]) and rounds[-1] == 8
+
+
+async def test_no_more_are_under_way_than_its_pace_allows():
+    pace, under_way, most = Pace(4), 0, 0
+    pace.slow_down(time.monotonic())
+
+    async def call() -> None:
+        nonlocal under_way, most
+        async with pace.turn():
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0)
+            under_way -= 1
+
+    await asyncio.gather(*(call() for _ in range(12)))
+    assert most == 2
+
+
+def test_the_line_says_how_it_goes(fake, run, capsys):
+    """At its end: all, how many a second, how many right and failed, and how many at a time."""
+    gateway = fake(problem(429, retry_after="0"), problem(500))
+    run(gateway.url, concurrency=2)
+    said = re.sub(r"\s+", " ", capsys.readouterr().err)
+    assert re.search(rf"asking .*{LIMIT}/{LIMIT} .*/s, \d+\.\d% right, 1 failed, 2 at a time", said)

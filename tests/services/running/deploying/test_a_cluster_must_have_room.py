@@ -1,0 +1,73 @@
+"""Before anything starts on a cluster it is known that every engine finds its place there."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.settings import Settings, load_settings
+from services.running.deploying import room
+from services.running.deploying.room import ClusterError, Node, check_room
+from services.running.engine import EngineError
+
+
+@pytest.fixture
+def panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Settings]:
+    """Seats w0, w1, … that say this, as the CUDA build serves them."""
+    monkeypatch.setattr(room, "is_cpu_build", lambda: False)
+
+    def read(*seats: str) -> Settings:
+        text = "[panel]\nquorum = 1\n"
+        for number, own in enumerate(seats):
+            text += f'[[worker]]\nname = "w{number}"\nfamily = "f"\nmodel = "an/id"\n'
+            text += f'prompt = "{{question}}"\n{own}\n'
+        (tmp_path / "panel.toml").write_text(text, "utf-8")
+        return load_settings(tmp_path / "panel.toml", environ={})
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("seats", "nodes"),
+    [
+        ([""], [(2, 1)]),
+        (["", ""], [(2, 1), (1, 1)]),
+        (["gpus = 0.1"] * 10, [(11, 1)]),
+        (["gpus = 0.4", "gpus = 0.6", "gpus = 0.6"], [(4, 2)]),
+        (["replicas = [2, 4]"], [(3, 2)]),
+        (["engine = { tensor-parallel-size = 2 }"], [(1, 0), (1, 2)]),
+        (["engine = { tensor_parallel_size = 2, pipeline-parallel-size = 2 }"], [(2, 4)]),
+        (['url = "http://elsewhere:1"'], [(1, 0)]),
+    ],
+)
+def test_what_fits_is_placed(panel, seats, nodes) -> None:
+    """A GPU is shared only by those who say so; who is served elsewhere takes nothing."""
+    check_room(panel(*seats), [Node("n", cpus, [1.0] * gpus) for cpus, gpus in nodes], 1)
+
+
+@pytest.mark.parametrize(
+    ("seats", "nodes", "words"),
+    [
+        ([""], [(4, 0)], "w0 takes 1 CPU and 1 GPU of one node"),
+        (["", ""], [(4, 1)], "w1 takes 1 CPU and 1 GPU of one node.*n 3 CPU and 0 GPU"),
+        (["gpus = 0.6", "gpus = 0.6"], [(4, 1)], "w1 takes.*0.6 GPU of one node.*and 0.4 GPU"),
+        (["replicas = 3"], [(4, 2)], "w0 takes.*lower gpus or replicas"),
+        (["engine = { tensor-parallel-size = 2 }"], [(4, 1), (4, 1)], "1 CPU and 2 GPU of one"),
+        (["engine = { pipeline-parallel-size = 2 }"], [(4, 1), (4, 1)], "1 CPU and 2 GPU of one"),
+        (["engine = { tensor-parallel-size = 2 }\ngpus = 0.5"], [(4, 2)], "w0: gpus: .*remove"),
+        (["engine = { pipeline-parallel-size = 2 }\ngpus = 0.5"], [(4, 2)], "w0: gpus: .*remove"),
+        ([""], [(1, 1)], "the gateway takes 1 CPU of one node"),
+        ([""], [], "there is no node"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(panel, seats, nodes, words) -> None:
+    """Who it is, what is left, and how to mend it."""
+    with pytest.raises(ClusterError, match=words):
+        check_room(panel(*seats), [Node("n", cpus, [1.0] * gpus) for cpus, gpus in nodes], 1)
+
+
+def test_what_spreads_over_no_number_of_gpus_is_told(panel) -> None:
+    settings = panel('engine = { tensor-parallel-size = "all" }')
+
+    with pytest.raises(EngineError, match="w0: engine: tensor-parallel-size"):
+        check_room(settings, [Node("n", 4, [1.0])], 1)

@@ -69,7 +69,9 @@ class OverGrey:
         their workers say over grey is not known yet. It is asked for now, for at most `left_s`,
         where the case wants to wait, and those who do not say it do not count; else later.
         """
-        if not (case.options.grounding or self._asks_later or self._settings.grey_answers):
+        if not (
+            case.options.grounding or self._settings.panel.grounding or self._settings.grey_answers
+        ):
             return None
         # As they were shown, of which slice they are: a question may name one.
         images = tuple(replace(GREY, shown=image.shown) for image in case.images)
@@ -91,10 +93,6 @@ class OverGrey:
         self._closed = True
         if self._asking_later:
             self._asking_later.cancel()
-
-    @property
-    def _asks_later(self) -> bool:
-        return self._settings.panel.grounding and not self._closed
 
     async def _known(self, worker: WorkerSettings, over_grey: Case) -> Answer | None:
         asks_more = over_grey.context or over_grey.choices or len(over_grey.images) > 1
@@ -133,7 +131,7 @@ class OverGrey:
         return answer
 
     def _ask_later(self, workers: Sequence[WorkerSettings], over_grey: Case) -> None:
-        if not self._asks_later:
+        if self._closed or not self._settings.panel.grounding:
             return
         for worker in workers:
             if len(self._later) < MOST:

@@ -88,7 +88,7 @@ class Panel:
             for worker in settings.seats
         }
         self._warnings = set[asyncio.Task[None]]()
-        self._told = {worker.name: worker.model_dump_json() for worker in settings.seats}
+        self._seats = {worker.name: worker.model_dump_json() for worker in settings.seats}
         ask_anew = partial(self._ask_anew, left_s=None)
         self._over_grey = OverGrey(settings, store, ask_anew, self._key)
 
@@ -271,7 +271,7 @@ class Panel:
         return answer
 
     def _key(self, worker: WorkerSettings, case: Case) -> str:
-        return answer_key(case, self._told[worker.name], self.settings.secret_bytes)
+        return answer_key(case, self._seats[worker.name], self.settings.secret_bytes)
 
     async def _ask_anew(self, worker: WorkerSettings, case: Case, left_s: float | None) -> Answer:
         if not worker.each_image or len(case.images) == 1:

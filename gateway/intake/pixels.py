@@ -98,7 +98,7 @@ def is_known_whole(image: CaseImage) -> bool:
 
 def check_whole(image: CaseImage, place: str) -> None:
     """Raises UnreadableImage where pixels are missing: of what was stripped every bit is read,
-    which takes ten times as long as all else."""
+    which takes ten times as long as to strip it."""
     if is_known_whole(image):
         return
     is_png = raster.kind_of(image.data) == "PNG"

@@ -229,12 +229,11 @@ def _check_store(fields: CaseFields, settings: Settings) -> None:
 
 async def check(case: Case) -> None:
     """Raises UnreadableImage where pixels of an image are missing."""
-    unsure = [at for at, image in enumerate(case.images) if not is_known_whole(image)]
-    places = [_place(at, len(case.images)) for at in unsure]
     await asyncio.gather(
         *(
-            off_loop(partial(check_whole, case.images[at], place))
-            for at, place in zip(unsure, places, strict=True)
+            off_loop(partial(check_whole, image, _place(at, len(case.images))))
+            for at, image in enumerate(case.images)
+            if not is_known_whole(image)
         )
     )
 

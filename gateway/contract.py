@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -231,8 +232,8 @@ class CaseFields(_Sent):
         description="The images are the files of one series, or a file of many frames: which "
         "slices of it are shown, counted from 1 in the order of their positions. even: as many as "
         "the panel takes, evenly spaced; 40-120: such of these; 12,40,88: these; max or average: "
-        "all in one picture, max 40-120 those. null: each image is one picture; a zip, or what "
-        "the archive gives, is taken for even.",
+        "all in one picture, max 40-120 those. null: each image is one picture; a zip, a NIfTI, or "
+        "what the archive gives is taken for even.",
     )
     dicomweb: ArchivedImages | None = Field(
         default=None, description="In place of images, where the gateway has an archive."
@@ -252,7 +253,7 @@ class CaseRequest(CaseFields):
         ...,
     ] = Field(
         description="base64 or data URI, or an object that says what of it is shown; or one zip "
-        "of a series. Left out where `dicomweb` names them.",
+        "of a series, or a NIfTI. Left out where `dicomweb` names them.",
     )
 
     @model_validator(mode="before")
@@ -352,6 +353,20 @@ class OfImage(_Frozen):
     confidence: float | None
 
 
+class Tokens(_Frozen):
+    """What a model server counted of a reply that was used, in its own model's tokens."""
+
+    prompt: int = Field(description="With what became of the images.")
+    reply: int
+
+    @classmethod
+    def sum(cls, counted: Iterable["Tokens | None"]) -> "Tokens | None":
+        """None where nobody counts."""
+        told = [each for each in counted if each is not None]
+        reply = sum(each.reply for each in told)
+        return cls(prompt=sum(each.prompt for each in told), reply=reply) if told else None
+
+
 class Answer(_Frozen):
     """What one worker said, or (with `error`) why it said nothing."""
 
@@ -382,6 +397,9 @@ class Answer(_Frozen):
         description="Its part of the weight of what it said; those of all answers sum to 1.",
     )
     seconds: float
+    tokens: Tokens | None = Field(
+        default=None, description="For all that it was asked; null: its server does not count."
+    )
     error: AnswerError | None = None
 
 
@@ -428,6 +446,9 @@ class Summary(_Frozen):
     by: SummaryBy
     faithful: bool | None
     seconds: float
+    tokens: Tokens | None = Field(
+        default=None, description="Whatever became of its reply; null: none, or it does not count."
+    )
     reasoning: str | None = Field(
         default=None,
         description="What the summariser thought first, held against nothing; only where "

@@ -21,6 +21,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from gateway.app import create_app
+from gateway.door.heads import Heads
 from gateway.door.keys import KeysError
 from gateway.processes import Siblings
 from gateway.settings import Settings
@@ -43,6 +44,7 @@ class Server(uvicorn.Server):
                 app,
                 host=host,
                 port=port,
+                http=Heads,
                 access_log=False,
                 log_config=None,
                 timeout_keep_alive=KEEP_ALIVE_S,

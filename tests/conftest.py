@@ -24,6 +24,7 @@ from fastapi import FastAPI
 from PIL import Image
 
 from gateway.app import create_app
+from gateway.door.heads import Heads
 from gateway.settings import Settings, load_settings
 from tests.fake_gateway import Failure, FakeGateway
 from tests.mock_vllm import MockVllm
@@ -121,7 +122,7 @@ def serving(settings: Settings) -> contextlib.AbstractContextManager[str]:
 @contextlib.contextmanager
 def listening(app: FastAPI) -> Iterator[str]:
     """The same for any server of ours."""
-    config = uvicorn.Config(app, log_level="warning", lifespan="on")
+    config = uvicorn.Config(app, log_level="warning", lifespan="on", http=Heads)
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)

@@ -144,7 +144,7 @@ class Client(_Connection):
         """A response whose events are still to come."""
         try:
             request = self._http.build_request(
-                "POST", f"{self._url}/vqa", content=body, headers=JSON | EVENTS
+                "POST", f"{self._url}/vqa", content=body, headers={**JSON, **EVENTS}
             )
             response = self._http.send(request, stream=True)
             if not response.is_success:
@@ -225,7 +225,7 @@ class AsyncClient(_Connection):
         """A response whose events are still to come."""
         try:
             request = self._http.build_request(
-                "POST", f"{self._url}/vqa", content=body, headers=JSON | EVENTS
+                "POST", f"{self._url}/vqa", content=body, headers={**JSON, **EVENTS}
             )
             response = await self._http.send(request, stream=True)
             if not response.is_success:

@@ -49,6 +49,13 @@ class OfImage(_Reply):
     confidence: Optional[float]
 
 
+class Tokens(_Reply):
+    """What a model server counted."""
+
+    prompt: int
+    reply: int
+
+
 class Answer(_Reply):
     """What one worker said, or (with `error`) why it said nothing."""
 
@@ -62,6 +69,7 @@ class Answer(_Reply):
     by_image: tuple[OfImage, ...] = ()
     weight: Optional[float] = None
     seconds: float
+    tokens: Optional[Tokens] = None
     error: Optional[AnswerError] = None
 
 
@@ -84,6 +92,7 @@ class Summary(_Reply):
     by: str
     faithful: Optional[bool]
     seconds: float
+    tokens: Optional[Tokens] = None
     reasoning: Optional[str] = None
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from gateway.asking.which_image import named, together, unnamed
 from gateway.case import Case
-from gateway.contract import Alternative, Answer, OfImage
+from gateway.contract import Alternative, Answer, OfImage, Tokens
 
 MOST_ALTERNATIVES = 20
 
@@ -95,5 +95,6 @@ def as_one(said: Sequence[tuple[int, Answer]]) -> Answer:
                 for number, answer in said
             ),
             "seconds": seconds,
+            "tokens": Tokens.sum(answer.tokens for answer in answers),
         }
     )

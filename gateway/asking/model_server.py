@@ -18,7 +18,7 @@ import aiohttp
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from gateway.case import Case
-from gateway.contract import Alternative, AnswerError, ErrorKind, Likeness, Remembered
+from gateway.contract import Alternative, AnswerError, ErrorKind, Likeness, Remembered, Tokens
 from gateway.verdict.meaning import meaning, meanings
 from gateway.watch import tracing
 from gateway.watch.telemetry import stopwatch
@@ -99,6 +99,15 @@ class Completion:
     remembers: tuple[Remembered, ...] = ()
     likeness: Likeness | None = None
     thoughts: str | None = None  # None: it did not think, or nobody can tell
+    tokens: Tokens | None = None
+
+
+def _or_none(told: Any, read: Callable[[Any], Any]) -> Any:
+    """An answer stands without what is beside it, however a server fills that in."""
+    try:
+        return read(told)
+    except ValidationError:
+        return None
 
 
 class _Token(BaseModel):
@@ -136,15 +145,22 @@ class _Choice(BaseModel):
     @field_validator("logprobs", "remembers", "likeness", mode="wrap")
     @classmethod
     def _or_without(cls, told: Any, read: Callable[[Any], Any]) -> Any:
-        """An answer stands without them, however a server fills them in."""
-        try:
-            return read(told)
-        except ValidationError:
-            return None
+        return _or_none(told, read)
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int = Field(ge=0)
+    completion_tokens: int = Field(ge=0)
 
 
 class _Reply(BaseModel):
     choices: list[_Choice] = Field(min_length=1)
+    usage: _Usage | None = None
+
+    @field_validator("usage", mode="wrap")
+    @classmethod
+    def _or_uncounted(cls, told: Any, read: Callable[[Any], Any]) -> Any:
+        return _or_none(told, read)
 
 
 class _Model(BaseModel):
@@ -175,9 +191,10 @@ async def complete(http: Http, url: str, *body: bytes, one_token: bool = False) 
     whose answers are of `one_token` each."""
     raw = await _send(http, "POST", f"{url}/v1/chat/completions", body)
     try:
-        choice = _Reply.model_validate_json(raw).choices[0]
+        reply = _Reply.model_validate_json(raw)
     except ValidationError as error:
         raise _failed("garbage", "Its reply is not a chat completion.") from error
+    choice, used = reply.choices[0], reply.usage
     if choice.finish_reason and choice.finish_reason.casefold() not in WHOLE:
         raise _failed("cut_short", "It was stopped before it had finished its answer.")
     said = (choice.message.content or "").strip()
@@ -196,7 +213,15 @@ async def complete(http: Http, url: str, *body: bytes, one_token: bool = False) 
     remembers = (choice.remembers or ())[:MAX_REMEMBERED]
     alternatives = _alternatives(text, tokens, one_token)
     thoughts = choice.message.thoughts or thoughts_in(said)
-    return Completion(text, _confidence(tokens), alternatives, remembers, choice.likeness, thoughts)
+    return Completion(
+        text,
+        _confidence(tokens),
+        alternatives,
+        remembers,
+        choice.likeness,
+        thoughts,
+        Tokens(prompt=used.prompt_tokens, reply=used.completion_tokens) if used else None,
+    )
 
 
 def answer_in(said: str) -> str | None:

@@ -311,6 +311,7 @@ class Panel:
                 remembers=completion.remembers,
                 likeness=completion.likeness,
                 seconds=time.perf_counter() - began,
+                tokens=completion.tokens,
             )
         return Answer(worker=worker.name, seconds=time.perf_counter() - began, error=error)
 

@@ -69,9 +69,12 @@ async def summarise(
         return Wording(vote, failed, fell_back=True)
     seconds = time.perf_counter() - began
     if not faithful:
-        return Wording(vote, Summary(by="vote", faithful=False, seconds=seconds), fell_back=True)
+        unused = Summary(by="vote", faithful=False, seconds=seconds, tokens=reply.tokens)
+        return Wording(vote, unused, fell_back=True)
     thoughts = reply.thoughts if case.options.reasoning else None
-    told = Summary(by="summariser", faithful=True, seconds=seconds, reasoning=thoughts)
+    told = Summary(
+        by="summariser", faithful=True, seconds=seconds, tokens=reply.tokens, reasoning=thoughts
+    )
     return Wording(reply.text, told)
 
 

@@ -33,7 +33,7 @@ from gateway.contract import (
 )
 from gateway.intake.language import asked_in
 from gateway.intake.off_loop import off_loop
-from gateway.intake.pixels import is_dicom, only_pixels
+from gateway.intake.pixels import WHOLE_SERIES, is_dicom, only_pixels
 from gateway.refusals import (
     InvalidCase,
     MalformedRequest,
@@ -59,7 +59,7 @@ SINGLE_FIELDS = {"question", "language", "context", "modality", "slices", *OBJEC
 OPTIONAL_FIELDS = SINGLE_FIELDS - {"question"} | {"choices"}
 IMAGE_FIELDS = {"images", "image", "files", "file"}  # the first is ours, all mean the same
 SHOWN_FIELDS = ("frame", "window")  # of an image; a form has them beside its images
-ZIP, ZIP_IN_BASE64 = b"PK\3\4", "UEsDB"  # a series, whatever else is said
+SERIES_IN_BASE64 = tuple(pybase64.b64encode(each[:3]).decode() for each in WHOLE_SERIES)
 NO_IMAGE = "images: there is none; send at least one."
 # Whose fields stand within one of a case's.
 KNOWN_IN: dict[str, type[BaseModel]] = {
@@ -207,12 +207,28 @@ def _check_store(fields: CaseFields, settings: Settings) -> None:
 
 async def _each(images: list[Sent]) -> list[CaseImage]:
     places = [_place(position, len(images)) for position in range(len(images))]
-    return await asyncio.gather(
+    pictures = await asyncio.gather(
         *(
             off_loop(partial(only_pixels, sent.data, place, sent.frame, sent.window))
             for sent, place in zip(images, places, strict=True)
         )
     )
+    dicoms = [sent.data for sent in images if is_dicom(sent.data)]
+    if len(dicoms) > 1:
+        await off_loop(partial(_check_one_patient, dicoms))
+    return pictures
+
+
+def _check_one_patient(dicoms: list[bytes]) -> None:
+    # Imported where it is used: pydicom would double the gateway's start-up.
+    from gateway.intake.dicom import patient_of
+
+    patients = {patient_of(data, _place(at, len(dicoms))) for at, data in enumerate(dicoms)}
+    if len(patients - {""}) > 1:
+        raise InvalidCase(
+            "The images are of several patients, by (0010,0020) Patient ID. Ask about each in a "
+            "case of its own."
+        )
 
 
 async def _of_series(draft: Draft, settings: Settings, archive: Archive | None) -> list[CaseImage]:
@@ -228,7 +244,7 @@ async def _of_series(draft: Draft, settings: Settings, archive: Archive | None) 
         if len(windows) > 1:
             raise InvalidCase("window: a series is shown in one; send it once.")
         window = next(iter(windows), None)
-        source = await off_loop(partial(sources.Sent, [image.data for image in images], limits))
+        source = await off_loop(partial(sources.sent, [image.data for image in images], limits))
     elif archive is None:
         raise InvalidCase("dicomweb: this gateway knows no archive. Send images.")
     else:
@@ -306,7 +322,9 @@ def _from_json(content: dict[str, Any], limits: Limits) -> Draft:
     except ValidationError as error:
         refuse_fields(error)
     language = _check_fields(case, limits)
-    is_series = case.slices is not None or any(_is_zip(image.data) for image in case.images)
+    is_series = case.slices is not None or any(
+        _is_whole_series(image.data) for image in case.images
+    )
     _check_number(case, len(case.images), is_series, limits)
     max_mb = limits.max_series_mb if is_series else limits.max_image_mb
     images = [
@@ -555,7 +573,7 @@ def _check_whole(name: str, text: str) -> None:
 def _is_series(fields: CaseFields, images: list[bytes]) -> bool:
     """Whether the images are parts of one, and no pictures of their own."""
     named = fields.slices is not None or fields.dicomweb is not None
-    return named or any(image.startswith(ZIP) for image in images)
+    return named or any(image.startswith(WHOLE_SERIES) for image in images)
 
 
 def _check_number(fields: CaseFields, images: int, is_series: bool, limits: Limits) -> None:
@@ -593,15 +611,15 @@ def _check_shape(size: tuple[int, int], place: str, limits: Limits) -> None:
         )
 
 
-def _is_zip(text: str) -> bool:
+def _is_whole_series(text: str) -> bool:
     """Of base64, or a data URI of it."""
-    return text[:200].strip().rpartition(",")[2].startswith(ZIP_IN_BASE64)
+    return text[:200].strip().rpartition(",")[2].startswith(SERIES_IN_BASE64)
 
 
 def _from_base64(text: str, place: str, max_mb: float) -> bytes:
     text = text.strip()
     if text[:5].lower() == "data:":
-        header, _, text = text.partition(",")
+        header, _, text = text.rpartition(",")  # a parameter may hold one; base64 has none
         if "base64" not in header.lower().replace(" ", "").split(";")[1:]:
             raise UnreadableImage(f"{place} is a data URI without base64. Encode it in base64.")
     elif "://" in text[:20]:

@@ -8,7 +8,7 @@ What chat has no word for stands in the request's and the reply's field `consili
 import json
 import re
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from typing import Annotated, Any
 
 from pydantic import (
@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from gateway.case import Case
-from gateway.contract import Answer, CaseRequest, Language, Provisional, Verdict
+from gateway.contract import Answer, CaseRequest, Language, Provisional, Tokens, Verdict
 from gateway.intake.request import refuse_fields
 from gateway.out import answer_form
 from gateway.out.stream import Event
@@ -245,16 +245,22 @@ def _asked(messages: tuple[Message, ...]) -> tuple[str, list[str]]:
 
 
 def usage(case: Case, verdict: Verdict, chat: ChatRequest) -> dict[str, int]:
-    """Words and signs, and of Chinese the characters: workers have a tokenizer each, and what it
-    makes of a picture is its own."""
+    """What the model servers counted, for every worker and the summariser. Where none of them
+    does, words and signs, and of Chinese the characters, of what was asked and answered."""
+    answers = [answer.tokens for answer in verdict.answers]
+    counted = Tokens.sum([*answers, verdict.summary.tokens])
     asked = [case.question, case.context or "", *(case.choices or ())]
-    prompt = sum(len(WORD.findall(text)) for text in asked)
-    completion = sum(len(WORD.findall(text)) for text in _said(verdict, chat).values() if text)
+    told = _said(verdict, chat).values()
+    used = counted or Tokens(prompt=_words(asked), reply=_words(text for text in told if text))
     return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
+        "prompt_tokens": used.prompt,
+        "completion_tokens": used.reply,
+        "total_tokens": used.prompt + used.reply,
     }
+
+
+def _words(texts: Iterable[str]) -> int:
+    return sum(len(WORD.findall(text)) for text in texts)
 
 
 def reply(verdict: Verdict, chat: ChatRequest, case: Case) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from models.training.features import cached_features
 from models.training.grpo import Policy, RewardTally
 from models.training.losses import Losses, Objective
 from models.training.progress import Log, Tally
+from models.training.tracker import Tracker
 
 REPORT_EVERY = 20  # steps
 LOADERS = 8  # processes that read and preprocess images while an accelerator computes
@@ -162,9 +163,10 @@ class StageRun:
         warm = min(1.0, (step + 1) / self.stage.warmup_steps)
         return warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps))))
 
-    def run(self) -> Checkpoint:
+    def run(self, tracker: Tracker | None = None) -> Checkpoint:
         """Trains from the last checkpoint to the end, saving and validating after every epoch,
-        a last one that is cut short included."""
+        a last one that is cut short included. `tracker` is told what the log is."""
+        self.log.tracker = tracker
         first = self.start.step if self.start else 0
         trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         self.log.say(

@@ -14,6 +14,7 @@ from models.data.example import Example
 from models.files import append_line, read_lines, write_whole
 from models.parts.packing import IGNORED, Batch
 from models.training.losses import Losses
+from models.training.tracker import Tracker
 
 
 @dataclass
@@ -92,10 +93,13 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 class Log:
-    """`log.jsonl`: a line per report; a silent one (`shown` false) writes nothing anywhere."""
+    """`log.jsonl`: a line per report; a silent one (`shown` false) writes nothing anywhere. A
+    tracker, where there is one, is told the same.
+    """
 
     def __init__(self, path: Path, steps: int, shown: bool):
         self.path, self.steps, self.shown = path, steps, shown
+        self.tracker: Tracker | None = None
 
     def forget_after(self, step: int) -> None:
         """Drops what was logged of steps that the last stop does not hold: they are run again."""
@@ -111,6 +115,8 @@ class Log:
         self._keep({"step": step, "part": part, **figures})
         shown = "  ".join(f"{name} {value:g}" for name, value in figures.items())
         self.say(f"step {step}/{self.steps}  {part:10}  {shown}  {note}")
+        if self.tracker:
+            self.tracker.tell(self.path.parent.name, part, figures, step)
 
     def experts(self, step: int, shares: dict[str, list[float]]) -> None:
         self._keep({"step": step, "part": "experts", "load": shares})

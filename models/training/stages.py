@@ -15,16 +15,19 @@ from models.recipe import Programme, Recipe, Stage, WholeRecipe
 from models.training import checkpoints
 from models.training.examples import NEAR_DUPLICATES, check_data
 from models.training.loop import StageRun, TrainingError
+from models.training.tracker import Name, Tracker, tracking
 from models.training.vocabulary import keep_vocabulary
 from models.training.whole import WholeRun
 
 
-def train(recipe: Programme, data: Path, runs: Path) -> Path:
+def train(recipe: Programme, data: Path, runs: Path, tracker: Name | None = None) -> Path:
     """Runs every stage of `recipe` that is not finished; returns the last stage's checkpoint.
 
-    `data` holds the datasets' folders (`slake/`, …), `runs` the run folders.
+    `data` holds the datasets' folders (`slake/`, …), `runs` the run folders; `tracker` is told what
+    the stages' logs are.
 
     Raises:
+        TrackerError: the tracker is not there.
         TrainingError: a loss is not finite, or the accelerator's memory is full.
         CheckpointError: a run of another recipe is in the way, or a checkpoint cannot be written.
         TuningError: a parent's adapter does not fit, or the wrong parts moved.
@@ -41,6 +44,11 @@ def train(recipe: Programme, data: Path, runs: Path) -> Path:
         if isinstance(recipe, Recipe) and recipe.language.made:
             keep_vocabulary(recipe, data, run)
     processes.wait_for_everyone()
+    with tracking(tracker if unfinished else None, recipe, run) as told:
+        return _stages(recipe, data, run, told)
+
+
+def _stages(recipe: Programme, data: Path, run: Path, tracker: Tracker | None) -> Path:
     kind = WholeRun if isinstance(recipe, WholeRecipe) else StageRun
     done: dict[str, Path] = {}
     for stage in recipe.stage:
@@ -48,7 +56,7 @@ def train(recipe: Programme, data: Path, runs: Path) -> Path:
         if state is None or not state.finished:
             parent = done[stage.parent] if stage.parent else recipe.start_folder
             try:
-                state = kind(recipe, stage, run, data, parent).run()
+                state = kind(recipe, stage, run, data, parent).run(tracker)
             except torch.OutOfMemoryError as error:
                 raise TrainingError(
                     f"stage {stage.name} does not fit into the accelerator's memory "

@@ -95,9 +95,12 @@ def training_failures(*more: type[Exception]) -> Iterator[None]:
     from models.recipe import RecipeError
     from models.training.checkpoints import CheckpointError
     from models.training.loop import TrainingError
+    from models.training.tracker import TrackerError
     from models.training.tuning import TuningError
 
-    with failures(CheckpointError, DataError, RecipeError, TrainingError, TuningError, *more):
+    with failures(
+        CheckpointError, DataError, RecipeError, TrackerError, TrainingError, TuningError, *more
+    ):
         yield
 
 

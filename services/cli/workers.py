@@ -2,7 +2,7 @@
 
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -28,12 +28,17 @@ def train(
         bool,
         typer.Option("--smoke", help="All stages on twenty images, and export: does it run?"),
     ] = False,
+    tracker: Annotated[
+        Literal["tensorboard", "wandb", "mlflow", "none"] | None,
+        typer.Option(help="What is told the figures too; TensorBoard, where that is installed."),
+    ] = None,
 ) -> None:
     """Run a recipe's stages that are not done yet."""
     from models.recipe import load_programme, recipe_file
     from models.serving.export import ExportError, export
     from models.training.dry_run import plan
     from models.training.stages import train as run
+    from models.training.tracker import usual
 
     with training_failures():
         read = load_programme(recipe)
@@ -49,7 +54,8 @@ def train(
             raise typer.BadParameter("needs --data, or CONSILIUM_DATA", param_hint="train")
         if smoke:
             shutil.rmtree(runs / read.name, ignore_errors=True)  # all of it, each time
-        checkpoint = run(read, data, runs)
+        named = usual() if tracker is None else tracker
+        checkpoint = run(read, data, runs, None if named == "none" else named)
         console.print(f"trained: {checkpoint}")
         if smoke:
             out = runs / read.name / "exported"

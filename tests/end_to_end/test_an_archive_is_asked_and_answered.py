@@ -175,6 +175,12 @@ def test_a_case_may_have_its_verdict_stored(consilium, url, stored, kind):
     assert (made.PatientID, made.StudyInstanceUID) == ("P1", STUDY)
     assert made.Modality == {"sr": "SR", "sc": "OT"}[kind]
 
+    again = consilium(
+        *("ask", "--study", STUDY, "--series", made.SeriesInstanceUID, "--question", "What is it?"),
+        *("--gateway", url),
+    )
+    assert again.status == (kind == "sr") == ("is no picture of a patient" in again.err)
+
 
 @pytest.fixture
 def as_fhir(consilium, verdict, tmp_path):

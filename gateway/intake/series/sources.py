@@ -1,4 +1,4 @@
-"""Where the files of a series are: sent with the case, or in the archive.
+"""Where the files of a series are: sent with the case, all in one, or in the archive.
 
 Headers are read without their pixels; a whole file is read, or fetched, when its turn comes.
 """
@@ -18,10 +18,17 @@ from gateway.archive.dicomweb import NOT_THERE, Archive
 from gateway.contract import ArchivedImages
 from gateway.intake.dicom import MADE_FROM_PICTURES, MODALITIES, read, told_by_tag
 from gateway.intake.off_loop import off_loop
-from gateway.intake.pixels import codec_errors_told, is_dicom
+from gateway.intake.pixels import WHOLE_SERIES, codec_errors_told, is_dicom
 from gateway.intake.series import unzip
 from gateway.intake.series.order import TAGS
-from gateway.refusals import ArchiveFailed, InvalidCase, NotInArchive, TooLarge, UnreadableImage
+from gateway.refusals import (
+    ArchiveFailed,
+    InvalidCase,
+    NotInArchive,
+    TooLarge,
+    UnreadableImage,
+    UnsupportedMedia,
+)
 from gateway.tables import Limits
 
 TAG_NUMBERS = {f"{tag_for_keyword(keyword):08X}" for keyword in TAGS}
@@ -43,6 +50,24 @@ class Source(Protocol):
         """Where in the archive these are, in the words of `SeriesShown`."""
 
 
+def sent(files: Sequence[bytes], limits: Limits) -> Source:
+    """Files that came with the case; raises a `Refused`."""
+    if (
+        len(files) > 1
+        or not files[0].startswith(WHOLE_SERIES)
+        or files[0].startswith(unzip.SIGNATURE)
+    ):
+        return Sent(files, limits)
+    try:
+        # Imported at the first: nibabel is an extra.
+        from gateway.intake.series.nifti import Volume
+    except ModuleNotFoundError as error:
+        raise UnsupportedMedia(
+            "This gateway reads no NIfTI. Send DICOMs, or ask for the extra nifti to be installed."
+        ) from error
+    return Volume(files[0], limits)
+
+
 class Sent:
     """Files that came with the case, each by itself or all in a zip."""
 
@@ -57,8 +82,8 @@ class Sent:
             if others:
                 them = "1 file in the zip is" if others == 1 else f"{others} files in the zip are"
                 self.faults = (f"{them} no DICOM image, and left out.",)
-        elif any(data.startswith(unzip.SIGNATURE) for data in files):
-            raise InvalidCase("images: a zip holds a whole series, and is sent alone.")
+        elif any(data.startswith(WHOLE_SERIES) for data in files):
+            raise InvalidCase("images: a zip or a NIfTI holds a whole series, and is sent alone.")
         elif sum(map(len, files)) > max_bytes:
             raise TooLarge(f"The series is over {limits.max_series_mb:g} MB. Send fewer slices.")
         if len(self._files) > limits.max_slices:

@@ -142,14 +142,20 @@ ODD: dict[str, dict[str, Any]] = {
 
 def test_what_is_odd_beside_an_answer_costs_at_most_its_confidence(vllm, gateway):
     message = {"role": "assistant", "content": "yes", "reasoning": None, "tool_calls": []}
-    replies = [{"choices": [{"message": message} | odd], "usage": None} for odd in ODD.values()]
+    counts = [None, 7, [], {"prompt_tokens": -1, "completion_tokens": 1}, {"prompt_tokens": "x"}]
+    replies = [
+        {"choices": [{"message": message} | odd], "usage": counts[place % len(counts)]}
+        for place, odd in enumerate(ODD.values())
+    ]
     workers = [vllm(raw=json.dumps(reply).encode()) for reply in replies]
     url = gateway(workers, panel=f"quorum = {len(ODD)}")
     for number in range(4):
         response = ask(url, question=f"{number}?")
         assert response.status_code == 200 and failures(response) == {}
-    told = [answer["confidence"] is not None for answer in response.json()["answers"]]
+    answers = response.json()["answers"]
+    told = [answer["confidence"] is not None for answer in answers]
     assert told == [True, True] + [False] * (len(ODD) - 2)
+    assert not any(answer["tokens"] for answer in answers)
 
 
 def test_below_the_quorum_the_caller_hears_every_reason_and_every_answer(vllm, gateway, free_url):

@@ -128,8 +128,8 @@ def test_it_is_spared_when_the_panel_is_of_one_mind(vllm, gateway):
     summariser = vllm("Yes.")
     url = gateway([vllm("yes"), vllm("Yes")], summariser=summariser.url)
     verdict = ask(url)
-    unanimous = {"by": "unanimous", "faithful": None, "seconds": 0, "reasoning": None}
-    assert verdict["summary"] == unanimous
+    unanimous = {"by": "unanimous", "seconds": 0, "faithful": None, "tokens": None}
+    assert verdict["summary"] == unanimous | {"reasoning": None}
     assert not summariser.requests
     assert ask(url, options={"summarise": "always"})["summary"]["by"] == "summariser"
 

@@ -246,6 +246,17 @@ def test_bad_series_are_refused_in_a_sentence(url, files, fields, status, says):
     )
 
 
+@pytest.mark.parametrize(
+    ("patients", "status"), [(("A", "B"), 422), (("A", "A "), 200), (("A", ""), 200)]
+)
+def test_pictures_of_their_own_are_of_one_patient_too(url, patients, status):
+    """By what those say that name one."""
+    files = [dicom_of(np.full((16, 16), 7, "<i2"), PatientID=each) for each in patients]
+    response = of_form(url, [*files, picture()])
+    assert response.status_code == status
+    assert status == 200 or "are of several patients" in response.json()["detail"]
+
+
 # What a zip packs into nothing, and what grows when it is taken apart: a sequence of known length,
 # one of items without end, elements, and a value.
 FRAMES, ITEM = b"\x00\x52\x30\x92SQ\0\0", b"\xfe\xff\x00\xe0\0\0\0\0"

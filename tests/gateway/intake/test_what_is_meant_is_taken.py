@@ -42,6 +42,7 @@ async def draft(**sent: Any) -> Draft:
         (f"DATA:image/png;charset=utf-8;BASE64,{PLAIN}", IMAGE),
         (f"data:image/png;base64;name=a.png,{PLAIN}", IMAGE),
         (f"data:image/png; base64,{IN_LINES}", IMAGE),
+        (f'data:image/png;name="a,b;c.png";base64,{PLAIN}', IMAGE),
         (f"\n data:image/png;base64,{PLAIN}\n", IMAGE),
         (f"data:;base64,{URLS.rstrip('=')}", ODD),
         ("data:image/png;base64," + PLAIN.replace("+", "%2B").replace("=", "%3D"), IMAGE),

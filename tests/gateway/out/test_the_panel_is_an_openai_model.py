@@ -406,7 +406,38 @@ def test_choices_are_said_once(panel):
         read(panel, response_format=schema(answer=SIDE), consilium={"choices": ["a", "b"]})
 
 
-def test_usage_counts_words_and_of_chinese_the_characters(vllm, gateway):
+def counted(text: str, prompt: int, reply: int) -> bytes:
+    """What a model server says that counts its tokens."""
+    usage = {"prompt_tokens": prompt, "completion_tokens": reply, "total_tokens": prompt + reply}
+    return json.dumps({"choices": [{"message": {"content": text}}], "usage": usage}).encode()
+
+
+def test_usage_is_what_the_model_servers_counted(vllm, gateway):
+    """Of every worker that counts, and of the summariser, used or not; of a worker that sees one
+    image at a time, for each of them. The case's tokens are the same when it is known already."""
+    each = 'languages = ["en"]\neach_image = true'
+    workers = [vllm(raw=counted("yes", 100, 2)), vllm("no"), vllm(raw=counted("yes", 10, 1))]
+    summariser = vllm(raw=counted("healthy", 1000, 4))
+    url = gateway(workers, summariser=summariser.url, seats=['languages = ["en"]', each, each])
+    asked = {"model": "consilium", "messages": [asks("Is it?", URI)]}
+    for _ in range(2):
+        done = client(url).chat.completions.create(**asked)
+        assert (done.usage.prompt_tokens, done.usage.completion_tokens) == (1110, 7)
+        assert done.usage.total_tokens == 1117
+    verdict = done.model_extra["consilium"]
+    assert [answer["tokens"] and answer["tokens"]["prompt"] for answer in verdict["answers"]] == [
+        100,
+        None,
+        10,
+    ]
+    other = "data:image/png;base64," + base64.b64encode(picture(size=(40, 40))).decode()
+    asked["messages"] = [asks("Is it healthy?", URI, other)]
+    done = client(url).chat.completions.create(**asked)
+    third = done.model_extra["consilium"]["answers"][2]
+    assert third["tokens"] == {"prompt": 20, "reply": 2}
+
+
+def test_where_nobody_counts_usage_counts_words_and_of_chinese_the_characters(vllm, gateway):
     """No tokenizer is the panel's own; what is counted is written in docs/chat.md."""
     url = gateway([vllm("left lung")])
     asked = {"model": "consilium", "messages": [asks("Which lung? 左肺", URI)]}

@@ -1,0 +1,171 @@
+"""A NIfTI file (version 1 or 2, plain or packed by gzip) → the slices of its volume, as DICOMs.
+
+So what holds of a series holds of it: order, windows, slabs, pixels that are not square. Its space
+is RAS+: x grows to the patient's right, y to the front, z to the head; in DICOM's, LPS+, x grows to
+the left and y to the back. A slice is viewed as radiologists do: the patient's right on the
+picture's left, the front at its top; of other planes the head at the top, of a sagittal one the
+front on the left.
+"""
+
+import gzip
+import io
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import nibabel
+import numpy as np
+import pydicom
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, ParametricMapStorage
+
+from gateway.intake.pixels import codec_errors_told
+from gateway.refusals import InvalidCase, TooLarge, UnreadableImage
+from gateway.tables import Limits
+
+GZIP = b"\x1f\x8b"
+HEADERS = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}  # by their size in bytes
+IN_MM = {"meter": 1000.0, "micron": 0.001}
+LPS = np.array([-1.0, -1.0, 1.0])
+# So much longer than the axial step is that of a volume which was taken in another plane.
+THICKER = 1.5
+NOWHERE = "The file does not say how it lies in the patient: which side is the left is not known."
+TWICE = "The file says twice how it lies, and not the same: left and right are by its sform."
+Floats = NDArray[np.float64]
+
+# It tells of odd headers in lines of its own; whoever sent one is told once.
+logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
+
+
+class Volume:
+    """Its voxels stay where they are, in the file or in what was unpacked of it; a slice becomes a
+    DICOM when its turn comes."""
+
+    def __init__(self, data: bytes, limits: Limits):
+        """Raises UnreadableImage, TooLarge, InvalidCase."""
+        with codec_errors_told("The NIfTI"):
+            try:
+                self._read(data, limits)
+            except (HeaderDataError, WrapStructError) as error:
+                raise ValueError("a header that says what cannot be") from error
+
+    def _read(self, data: bytes, limits: Limits) -> None:
+        packed = data.startswith(GZIP)
+        file = gzip.GzipFile(fileobj=io.BytesIO(data)) if packed else io.BytesIO(data)
+        header = _header(file)
+        shape, kind = _shape(header, limits), header.get_data_dtype()
+        begin = header.get_data_offset()
+        size = begin + int(np.prod(shape)) * kind.itemsize
+        if size > limits.max_series_mb * 1_000_000:
+            raise TooLarge(f"The NIfTI is over {limits.max_series_mb:g} MB. Send a part of it.")
+        if packed:  # as much as it says it is, and no more
+            file.seek(0)
+            data = file.read(size)
+        voxels: NDArray[Any] = np.ndarray(shape, kind, data, begin, order="F")
+        affine, self.faults = _affine(header)
+        self._slices, self._affine = _as_viewed(voxels, affine)
+        self._slope, self._intercept = header.get_slope_inter()
+        self._shown = float(header["cal_min"]), float(header["cal_max"])
+
+    async def headers(self) -> Sequence[Any]:
+        return [self._header(at) for at in range(len(self._slices))]
+
+    async def file(self, at: int) -> bytes:
+        made = self._header(at)
+        made.file_meta = FileMetaDataset()
+        made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        made.SamplesPerPixel, made.PhotometricInterpretation = 1, "MONOCHROME2"
+        values = self._slices[at].astype(np.float64) * (self._slope or 1) + (self._intercept or 0)
+        made.BitsAllocated, made.FloatPixelData = 32, values.astype("<f4").tobytes()
+        low, high = self._shown
+        if low < high:
+            made.WindowCenter, made.WindowWidth = (low + high) / 2, high - low
+            made.VOILUTFunction = "LINEAR_EXACT"
+        file = io.BytesIO()
+        pydicom.dcmwrite(file, made, enforce_file_format=True)
+        return file.getvalue()
+
+    def reference(self, files: Sequence[int]) -> dict[str, Any]:
+        return {}
+
+    def _header(self, at: int) -> Dataset:
+        """Where a slice lies (PS3.3 C.7.6.2)."""
+        through, down, across, origin = (column * LPS for column in self._affine[:3].T)
+        made = Dataset()
+        made.SOPClassUID, made.SOPInstanceUID = ParametricMapStorage, f"2.25.{at + 1}"
+        made.Rows, made.Columns = self._slices.shape[1:]
+        made.ImagePositionPatient = list(origin + at * through)
+        made.ImageOrientationPatient = [*_unit(across), *_unit(down)]
+        made.PixelSpacing = [float(np.linalg.norm(each)) for each in (down, across)]
+        return made
+
+
+def _header(file: Any) -> Any:
+    begin = file.read(4)
+    sizes = (int.from_bytes(begin, "little"), int.from_bytes(begin, "big"))
+    size = next((size for size in sizes if size in HEADERS), None)
+    if size is None:
+        raise UnreadableImage("The gzip holds no NIfTI. Send one, or a zip of DICOMs.")
+    header = HEADERS[size](begin + file.read(size - len(begin)))
+    if header["magic"].item()[:3] not in (b"n+1", b"n+2"):
+        raise UnreadableImage("A NIfTI's header came without its voxels. Send one .nii file.")
+    return header
+
+
+def _shape(header: Any, limits: Limits) -> tuple[int, ...]:
+    """Of its one volume, [x, y, z]; every axis may become that of the slices."""
+    if header.get_data_dtype().kind not in "iuf":
+        raise InvalidCase("The NIfTI holds colours or complex numbers. Send one of greys.")
+    shape = tuple(map(int, header.get_data_shape()))
+    if (volumes := int(np.prod(shape[3:]))) > 1:
+        raise InvalidCase(f"The NIfTI holds {volumes} volumes. Send one of them.")
+    if max(shape) > limits.max_slices:
+        raise TooLarge(f"The NIfTI has {max(shape)} slices; send at most {limits.max_slices}.")
+    return (*shape[:3], *(1,) * (3 - len(shape)))
+
+
+def _affine(header: Any) -> tuple[Floats, tuple[str, ...]]:
+    """From voxels to mm in RAS+, [4, 4], and what is odd about it."""
+    affine = header.get_best_affine()
+    axes = _axes(affine)
+    faults: tuple[str, ...] = ()
+    if not (header["sform_code"] or header["qform_code"]):
+        faults = (NOWHERE,)
+    elif header["sform_code"] and header["qform_code"] and axes != _axes(header.get_qform()):
+        faults = (TWICE,)
+    affine = affine.astype(np.float64)
+    affine[:3] *= IN_MM.get(header.get_xyzt_units()[0], 1)
+    return affine, faults
+
+
+def _axes(affine: NDArray[Any]) -> list[tuple[int, int]]:
+    """Of each axis of the voxels: which of x, y and z it is nearest to; 1 if it runs that way.
+    Raises ValueError for what is no space."""
+    if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
+        raise ValueError("no space")
+    return [(int(axis), int(way)) for axis, way in nibabel.io_orientation(affine)]
+
+
+def _as_viewed(voxels: NDArray[Any], affine: Floats) -> tuple[NDArray[Any], Floats]:
+    """The same voxels, none of them copied, as [slices, rows, columns], each as it is viewed; and
+    the way from those to RAS+. Axial slices, but where those of another plane are thicker."""
+    axes = _axes(affine)
+    along = {axis: number for number, (axis, _) in enumerate(axes)}
+    steps = np.linalg.norm(affine[:3, :3], axis=0)
+    thickest = int(steps.argmax())
+    through = thickest if steps[thickest] > THICKER * steps[along[2]] else along[2]
+    across, down = (along[axis] for axis in range(3) if along[axis] != through)
+    affine = affine.copy()
+    for number in (across, down):
+        if axes[number][1] > 0:  # right, front and head come first
+            affine[:3, 3] += affine[:3, number] * (voxels.shape[number] - 1)
+            affine[:3, number] *= -1
+            voxels = np.flip(voxels, number)
+    return voxels.transpose(through, down, across), affine[:, [through, down, across, 3]]
+
+
+def _unit(vector: Floats) -> list[float]:
+    return list(vector / np.linalg.norm(vector))

@@ -1,0 +1,116 @@
+"""Where a request ends, the gateway and whatever stands before it agree; what looks like a second
+one within its body is none. And what is one is read whole, though it would rather be spoken to in
+another protocol."""
+
+import base64
+import contextlib
+import json
+import socket
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from gateway.app import create_app
+from gateway.settings import load_settings
+from tests.conftest import listening, picture
+
+HIDDEN = b"GET /hidden HTTP/1.1\r\nHost: gateway\r\n\r\n"
+LAST = b"GET /health/live HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n"
+POST = b"POST /vqa HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+LENGTH = b"Content-Length: %d\r\n"
+CHUNKS = b"2\r\n{}\r\n0\r\n\r\n" + HIDDEN
+TO_ITS_END = LENGTH % (len(CHUNKS))  # so long that what is hidden is body
+SENT = {
+    "length, then chunks": TO_ITS_END + CHUNKED + b"\r\n" + CHUNKS,
+    "chunks, then length": CHUNKED + LENGTH % 4 + b"\r\n%x\r\n%b\r\n0\r\n\r\n" % (40, HIDDEN),
+    "two lengths": LENGTH % 2 + LENGTH % (2 + len(HIDDEN)) + b"\r\n{}" + HIDDEN,
+    "a list of lengths": b"Content-Length: 2, %d\r\n\r\n{}" % (2 + len(HIDDEN)) + HIDDEN,
+    "a signed length": b"Content-Length: +2\r\n\r\n{}" + HIDDEN,
+    "a length below zero": b"Content-Length: -1\r\n\r\n" + HIDDEN,
+    "a length in hex": b"Content-Length: 0x2\r\n\r\n{}" + HIDDEN,
+    "a blank before the colon": b"Transfer-Encoding : chunked\r\n" + TO_ITS_END + b"\r\n" + CHUNKS,
+    "an unknown coding": b"Transfer-Encoding: xchunked\r\n\r\n" + CHUNKS,
+    "chunks within": b"Transfer-Encoding: chunked, identity\r\n" + TO_ITS_END + b"\r\n" + CHUNKS,
+    "two codings": CHUNKED + b"Transfer-Encoding: identity\r\n" + TO_ITS_END + b"\r\n" + CHUNKS,
+    "a vertical tab": b"Transfer-Encoding:\x0bchunked\r\n" + TO_ITS_END + b"\r\n" + CHUNKS,
+    "a folded line": b"Transfer-Encoding:\r\n chunked\r\n" + TO_ITS_END + b"\r\n" + CHUNKS,
+    "a bare line feed": b"X: y\n" + CHUNKED + TO_ITS_END + b"\r\n" + CHUNKS,
+    "a bare carriage return": b"X: y\r" + CHUNKED + TO_ITS_END + b"\r\n" + CHUNKS,
+    "a chunk beyond 64 bits": CHUNKED + b"\r\n1" + b"0" * 15 + CHUNKS,
+    "a chunk in 0x": CHUNKED + b"\r\n0x" + CHUNKS,
+    "a line feed in a chunk's frame": CHUNKED + b"\r\n2;\n{}\r\n0\r\n\r\n" + HIDDEN,
+    "a chunk without its end": CHUNKED + b"\r\n2\r\n{}XX0\r\n\r\n" + HIDDEN,
+}
+
+
+@pytest.fixture
+def seen() -> list[str]:
+    """The paths for which the gateway was asked."""
+    return []
+
+
+@pytest.fixture
+def url(panel_file, free_url, seen) -> Iterator[str]:
+    """Of a gateway that tells them."""
+    app = create_app(load_settings(panel_file([free_url]), environ={}))
+
+    async def telling(scope, receive, send):
+        if scope["type"] == "http":
+            seen.append(scope["path"])
+        await app(scope, receive, send)
+
+    with listening(telling) as address:
+        yield address
+
+
+def put(url: str, sent: bytes) -> bytes:
+    """Sends it on a line of its own; what comes back until that is closed."""
+    place, received = urlsplit(url), b""
+    with (
+        contextlib.suppress(ConnectionError),
+        socket.create_connection((place.hostname, place.port), timeout=15) as line,
+    ):
+        line.sendall(sent)
+        while piece := line.recv(65_536):
+            received += piece
+    return received
+
+
+@pytest.mark.parametrize("behind", ["nothing", "nginx"])
+def test_what_is_hidden_in_a_body_is_never_asked_for(url, nginx, seen, behind):
+    """The proxy keeps its line to the gateway, and passes bodies on as they come."""
+    keeps = 'proxy_set_header Connection ""; proxy_request_buffering off; client_max_body_size 0;'
+    at = url if behind == "nothing" else nginx([url], keeps)
+    for name, body in SENT.items():
+        seen.clear()
+        received = put(at, POST + body + LAST)
+        assert "/hidden" not in seen and received.startswith(b"HTTP/1.1 "), name
+        assert b" 40" in received[:13] or b" 501 " in received[:13], name
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+def test_nor_in_the_body_of_what_has_none(url, seen, method):
+    head = b"%b /health/live HTTP/1.1\r\nHost: gateway\r\n" % method
+    put(url, head + LENGTH % len(HIDDEN) + b"\r\n" + HIDDEN + LAST)
+    assert seen == ["/health/live"] * 2
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "websocket", "TLS/1.3"])
+def test_a_wish_for_another_protocol_is_ignored(vllm, gateway, protocol):
+    """Java's own client has it in the first request of every line: its body is read, and what comes
+    after it on the line."""
+    case = {"question": "Is it?", "images": [base64.b64encode(picture()).decode()]}
+    body = json.dumps(case).encode()
+    wish = f"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocol}\r\nHTTP2-Settings: AAMA\r\n"
+    received = put(
+        gateway([vllm("yes")]),
+        POST + wish.encode() + LENGTH % len(body) + b"\r\n" + body + HIDDEN + LAST,
+    )
+    statuses = [part[:3] for part in received.split(b"HTTP/1.1 ")[1:]]
+    assert statuses == [b"200", b"404", b"200"] and b'"answer":"yes"' in received
+
+
+def test_it_is_no_proxy(url):
+    assert b" 400 " in put(url, b"CONNECT gateway:80 HTTP/1.1\r\nHost: gateway\r\n\r\n")

@@ -1,0 +1,79 @@
+"""What a run's log tells, TensorBoard, W&B or MLflow is told too; a run hangs on none of them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from accelerate.tracking import TensorBoardTracker
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from models.recipe import Recipe
+from models.training import tracker
+from models.training.stages import train
+from models.training.tracker import TrackerError
+
+RecipeMaker = Callable[..., Recipe]
+
+
+def gone(*_: Any, **__: Any) -> None:
+    raise ConnectionError("no route to host\nand a long story")
+
+
+def test_tensorboard_shows_what_the_log_tells(
+    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
+) -> None:
+    """Step after step, over all stages."""
+    recipe = tiny_recipe(epochs=1, more=[{"name": "more", "parent": "vqa"}])
+
+    train(recipe, drawn_slake, tmp_path, "tensorboard")
+
+    run = tmp_path / recipe.name
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    for stage, step in (("vqa", 4), ("more", 8)):
+        *_, last = map(json.loads, (run / stage / "log.jsonl").read_text().splitlines())
+        (shown,) = events.Scalars(f"{stage}/validation/answer_loss")
+        assert (shown.step, shown.value) == (step, pytest.approx(last["answer_loss"]))
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        ((tracker, "find_spec"), "tensorboard is not installed: pip install tensorboard"),
+        ((TensorBoardTracker, "start"), r"cannot be reached \(ConnectionError: no route to host\)"),
+    ],
+    ids=["not installed", "not reached"],
+)
+def test_a_tracker_that_is_not_there_is_told_before_anything_trains(
+    tiny_recipe: RecipeMaker,
+    drawn_slake: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    where: tuple[Any, str],
+    says: str,
+) -> None:
+    monkeypatch.setattr(*where, (lambda _: None) if where[1] == "find_spec" else gone)
+    recipe = tiny_recipe()
+
+    with pytest.raises(TrackerError, match=says) as told:
+        train(recipe, drawn_slake, tmp_path, "tensorboard")
+
+    assert "\n" not in str(told.value)
+    assert not (tmp_path / recipe.name / "vqa").exists()
+
+
+def test_a_tracker_that_falls_silent_stops_no_run(
+    tiny_recipe: RecipeMaker,
+    drawn_slake: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is told of once, and not asked again."""
+    monkeypatch.setattr(TensorBoardTracker, "log", gone)
+
+    checkpoint = train(tiny_recipe(), drawn_slake, tmp_path, "tensorboard")
+
+    assert checkpoint.name == "step-8"
+    assert capsys.readouterr().out.count("tensorboard does not listen any more") == 1

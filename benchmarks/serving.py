@@ -47,15 +47,16 @@ def server(
     health: str,
     env: Mapping[str, str] | None = None,
     cores: Collection[int] | None = None,
+    up_s: float = 60,
 ) -> Iterator[int]:
     """Runs inside the block, on `cores` where they are given; gives its process id once `health`
-    answers."""
+    answers, which it must within `up_s`."""
     with _on(cores or os.sched_getaffinity(0)):  # every thread that it starts stays there
         process = subprocess.Popen(
             command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
     try:
-        _wait_until_up(process, health)
+        _wait_until_up(process, health, up_s)
         yield process.pid
     finally:
         process.terminate()
@@ -81,8 +82,8 @@ def _on(cores: Collection[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def _wait_until_up(process: subprocess.Popen[bytes], health: str) -> None:
-    for _ in range(600):
+def _wait_until_up(process: subprocess.Popen[bytes], health: str, up_s: float) -> None:
+    for _ in range(int(up_s * 10)):
         if _answers(health):
             return
         if process.poll() is not None:

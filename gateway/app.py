@@ -98,8 +98,6 @@ def create_app(settings: Settings | None = None, siblings: Siblings | None = Non
         redoc_url=None,
     )
     app.state.service, app.state.draining = service, False
-    documentation.add_pages(app)
-    page.add_page(app)
     if settings.http.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -136,11 +134,12 @@ def create_app(settings: Settings | None = None, siblings: Siblings | None = Non
     async def answer(
         request: Request, case: Case, panel: Panel, key: Key, tell: Tell = lambda _: None
     ) -> Verdict:
-        verdict = await service.answer(case, panel, request.state.began, tell)
+        work = service.answer(case, panel, request.state.began, tell)
+        verdict = await intake.if_whole(case, work)
         request.state.asked = not verdict.cached
         metrics.decided(verdict)
         secret = panel.settings.secret_bytes
-        audit.note(verdict, asked_of(case, secret), key.tenant, key.id, secret)
+        audit.note(verdict, partial(asked_of, case, secret), key.tenant, key.id, secret)
         service.readers.given(case, verdict, secret)
         service.shadows.ask(case, verdict, panel)
         _log_case(case, verdict)
@@ -160,6 +159,7 @@ def create_app(settings: Settings | None = None, siblings: Siblings | None = Non
         case = await intake.case_of(draft, panel.settings, service.archive(key.tenant), key.tenant)
         ask = partial(answer, request, case, panel, key)
         if stream.is_preferred(",".join(request.headers.getlist("accept"))):
+            await intake.check(case)  # nobody is told a word about an image that is not whole
             opening = stream.opened(case, panel, ask)
             events = stream.as_sse(await _unless_caller_leaves(request, opening))
             return StreamingResponse(events, media_type="text/event-stream", headers=AS_THEY_COME)
@@ -193,6 +193,8 @@ def create_app(settings: Settings | None = None, siblings: Siblings | None = Non
         await admission.count(key, settings.load, "feedback")
         archive = service.archive(key.tenant)
         case = await intake.case_of(draft, settings, archive, key.tenant) if draft else None
+        if case:
+            await intake.check(case)
         kept = service.readers.take(word, key.tenant, case, settings.secret_bytes)
         metrics.words.labels(kept.word).inc()
         log.info(json.dumps({"event": "reader_said", "word": kept.word, "case": kept.verdict}))
@@ -222,6 +224,7 @@ def create_app(settings: Settings | None = None, siblings: Siblings | None = Non
         case = await intake.case_of(draft, panel.settings, service.archive(key.tenant), key.tenant)
         ask = partial(answer, request, case, panel, key)
         if chat.stream:
+            await intake.check(case)
             opening = stream.opened(case, panel, ask)
             events = await _unless_caller_leaves(request, opening)
             told = openai_api.chunks(events, chat, case)
@@ -329,6 +332,9 @@ def create_app(settings: Settings | None = None, siblings: Siblings | None = Non
         problem = Problem.of(500, "Internal error", detail)
         return _as_response(problem, request, marks(request.scope, panel_now()))
 
+    # Behind the others: a request is held against each route before its own.
+    documentation.add_pages(app)
+    page.add_page(app)
     app.openapi = partial(documentation.openapi, app)  # type: ignore[method-assign]
     return app
 

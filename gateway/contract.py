@@ -67,8 +67,12 @@ class _Sent(_Frozen):
     def _null_is_the_default(cls, sent: Any) -> Any:
         if not isinstance(sent, dict):
             return sent
-        optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
-        return {name: sent[name] for name in sent if sent[name] is not None or name not in optional}
+        fields = cls.model_fields
+        return {
+            name: value
+            for name, value in sent.items()
+            if value is not None or name not in fields or fields[name].is_required()
+        }
 
 
 class Options(_Sent):

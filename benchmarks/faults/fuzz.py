@@ -91,7 +91,7 @@ def case(data: bytes) -> None:
 
     async def read() -> None:
         draft = await request.read(posted(data), settings)
-        await request.case_of(draft, settings, None, "public")
+        await request.check(await request.case_of(draft, settings, None, "public"))
 
     loop.run(read())
 
@@ -100,7 +100,7 @@ def chat(data: bytes) -> None:
     async def read() -> None:
         _, fields = openai_api.read(await request.json_of(posted(data), settings), settings)
         draft = await request.draft_of(fields, settings.limits)
-        await request.case_of(draft, settings, None, "public")
+        await request.check(await request.case_of(draft, settings, None, "public"))
 
     loop.run(read())
 

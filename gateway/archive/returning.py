@@ -85,6 +85,7 @@ def _file(
     file = io.BytesIO()
     try:
         stored = made(verdict, question, images)
+        stored.SpecificCharacterSet = "ISO_IR 192"  # UTF-8, whatever the images' own is
         pydicom.dcmwrite(file, stored, enforce_file_format=True)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ArchiveFailed(NOT_THEIRS) from error

@@ -18,7 +18,7 @@ import pybase64
 from gateway.case import Case, CaseImage
 from gateway.contract import Answer, Options
 from gateway.settings import Settings
-from gateway.store.memory import Store, answer_key, keep, recall
+from gateway.store.memory import Store, keep, recall
 from gateway.tables import WorkerSettings
 from gateway.verdict.grounding import grounding
 from gateway.watch.telemetry import stopwatch
@@ -37,16 +37,17 @@ GREY = CaseImage(
 
 
 class OverGrey:
-    """Of one panel; `ask` asks one of its workers, and tells a failure by the answer's error."""
+    """Of one panel; `ask` asks one of its workers, and tells a failure by the answer's error; under
+    `key` the answer is kept."""
 
     def __init__(
         self,
         settings: Settings,
         store: Store,
         ask: Callable[[WorkerSettings, Case], Awaitable[Answer]],
+        key: Callable[[WorkerSettings, Case], str],
     ):
-        self._settings, self._store, self._ask = settings, store, ask
-        self._seats = {worker.name: worker.model_dump_json() for worker in settings.workers}
+        self._settings, self._store, self._ask, self._key = settings, store, ask, key
         self._calls: dict[str, asyncio.Task[Answer | None]] = {}  # under way, by key
         self._later: dict[str, tuple[WorkerSettings, Case]] = {}  # in line, the first one first
         self._asking_later: asyncio.Task[None] | None = None
@@ -68,6 +69,10 @@ class OverGrey:
         their workers say over grey is not known yet. It is asked for now, for at most `left_s`,
         where the case wants to wait, and those who do not say it do not count; else later.
         """
+        if not (
+            case.options.grounding or self._settings.panel.grounding or self._settings.grey_answers
+        ):
+            return None
         # As they were shown, of which slice they are: a question may name one.
         images = tuple(replace(GREY, shown=image.shown) for image in case.images)
         over_grey = replace(case, images=images, modality=None, options=Options())
@@ -96,9 +101,6 @@ class OverGrey:
             if answer is not None:
                 return answer
         return await recall(self._store, self._key(worker, over_grey), Answer)
-
-    def _key(self, worker: WorkerSettings, over_grey: Case) -> str:
-        return answer_key(over_grey, self._seats[worker.name], self._settings.secret_bytes)
 
     async def _asked_now(
         self, workers: Sequence[WorkerSettings], over_grey: Case, left_s: float

@@ -8,13 +8,14 @@ import asyncio
 import math
 import re
 import unicodedata
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from gateway.case import Case
@@ -364,12 +365,8 @@ async def _send(http: Http, method: str, url: str, body: Sequence[bytes] = ()) -
 async def _exchange(
     http: Http, method: str, url: str, body: Sequence[bytes]
 ) -> tuple[int, bytearray]:
-    headers = tracing.outgoing()
-    if body:
-        headers["content-type"] = "application/json"
-        headers["content-length"] = str(sum(map(len, body)))
-    sent = _in_parts(body) if body else None
-    raw = bytearray()
+    headers, raw = tracing.outgoing(), bytearray()
+    sent = _Parts(body) if body else None
     with stopwatch.get():
         async with http.request(
             method, url, data=sent, headers=headers, allow_redirects=False
@@ -381,9 +378,21 @@ async def _exchange(
     return response.status, raw
 
 
-async def _in_parts(body: Sequence[bytes]) -> AsyncGenerator[bytes, None]:
-    for part in body:
-        yield part
+class _Parts(aiohttp.Payload):
+    """JSON in parts, which are not joined: that would copy each image for each worker."""
+
+    _autoclose = True  # there is nothing to close
+
+    def __init__(self, parts: Sequence[bytes]):
+        super().__init__(parts, content_type="application/json")
+        self._size = sum(map(len, parts))
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        for part in self._value:
+            await writer.write(part)
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return b"".join(self._value).decode(encoding, errors)
 
 
 def _blames_the_image(reply: bytearray) -> bool:

@@ -88,7 +88,9 @@ class Panel:
             for worker in settings.seats
         }
         self._warnings = set[asyncio.Task[None]]()
-        self._over_grey = OverGrey(settings, store, partial(self._ask_anew, left_s=None))
+        self._seats = {worker.name: worker.model_dump_json() for worker in settings.seats}
+        ask_anew = partial(self._ask_anew, left_s=None)
+        self._over_grey = OverGrey(settings, store, ask_anew, self._key)
 
     def resting(self) -> dict[str, float]:
         """Who rests, and in how many seconds it is looked at again."""
@@ -254,7 +256,7 @@ class Panel:
 
     async def _ask(self, worker: WorkerSettings, case: Case, left_s: float | None = None) -> Answer:
         """What the worker says, or said not long ago to the very same."""
-        key = answer_key(case, worker.model_dump_json(), self.settings.secret_bytes)
+        key = self._key(worker, case)
         began = time.perf_counter()
         known = await recall(self.store, key, Answer)
         if known is not None:
@@ -267,6 +269,9 @@ class Panel:
         if answer.error is None:
             await keep(self.store, key, answer)
         return answer
+
+    def _key(self, worker: WorkerSettings, case: Case) -> str:
+        return answer_key(case, self._seats[worker.name], self.settings.secret_bytes)
 
     async def _ask_anew(self, worker: WorkerSettings, case: Case, left_s: float | None) -> Answer:
         if not worker.each_image or len(case.images) == 1:
@@ -444,5 +449,5 @@ def _request(
         **answer_bounds(case, max_tokens),
     }
     head = json.dumps(fields)[:-1] + ', "messages": [{"role": "user", "content": ['
-    images = [piece for image in case.images for piece in (image.part, b", ")]
-    return head.encode(), *images, json.dumps(text).encode() + b"]}]}"
+    images = [piece for image in case.images for piece in (b", ", image.part)][1:]
+    return head.encode(), *images, f", {json.dumps(text)}]}}]}}".encode()

@@ -6,6 +6,7 @@ import json
 import logging
 import uuid
 from collections.abc import AsyncGenerator, Coroutine, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, NoReturn, TypeVar
@@ -33,10 +34,18 @@ from gateway.contract import (
 )
 from gateway.intake.language import asked_in
 from gateway.intake.off_loop import off_loop
-from gateway.intake.pixels import WHOLE_SERIES, is_dicom, only_pixels
+from gateway.intake.pixels import (
+    WHOLE_SERIES,
+    check_whole,
+    is_dicom,
+    is_known_whole,
+    only_pixels,
+    stripped,
+)
 from gateway.refusals import (
     InvalidCase,
     MalformedRequest,
+    Refused,
     TooLarge,
     TooSlow,
     UnreadableImage,
@@ -50,6 +59,8 @@ T = TypeVar("T")
 MEGABYTE = 1_000_000
 # Brackets and commas in a JSON body: base64 has none of them, a long chat some thousands.
 MAX_MARKS = 20_000
+# A form, and an image in it, of so much is read sooner than it is handed to a thread.
+HERE_BYTES, HERE_PARTS, HERE_CHUNKS = MEGABYTE, 16, 1_000
 # Beyond an image, or a window, for each slice: choices, and more slices than may be, to be told.
 MORE_PARTS = 1_000
 # An answer is a few words, and every worker's is compared with every choice.
@@ -103,16 +114,18 @@ ITEMS = {"messages": "messages", "content": "parts, or a text"}
 
 
 class Sent(NamedTuple):
-    """An image file, and what of it is to be shown."""
+    """An image file, and what of it is to be shown; what the workers get of it, where that is known
+    without decoding."""
 
     data: bytes
     frame: int | None = None
     window: AskedWindow | None = None
+    picture: CaseImage | None = None
 
 
 @dataclass(frozen=True)
 class Draft:
-    """What has the form of a case, within limits; its images are not looked into yet."""
+    """What has the form of a case, within limits; none of its images is decoded yet."""
 
     fields: CaseFields
     images: list[Sent]
@@ -133,7 +146,15 @@ async def read(request: Request, settings: Settings) -> Draft:
     if kind != "multipart/form-data":
         raise UnsupportedMedia("Send Content-Type application/json or multipart/form-data.")
     body = await _in_time(request, settings)
-    return await off_loop(lambda: _from_form(_at_once(_form_of(request, body, limits)), limits))
+    if len(body) <= HERE_BYTES:
+        with suppress(TooLarge):  # too much to be read here
+            return _from_form(await _form_of(request, body, HERE_PARTS), limits)
+    most = _most_parts(limits)
+    return await off_loop(lambda: _from_form(_at_once(_form_of(request, body, most)), limits))
+
+
+def _most_parts(limits: Limits) -> int:
+    return max(limits.max_slices, limits.max_images) + MORE_PARTS
 
 
 async def draft_of(content: dict[str, Any], limits: Limits) -> Draft:
@@ -146,8 +167,8 @@ async def preview_of(request: Request, settings: Settings) -> Preview:
     if _kind_of(request) != "multipart/form-data":
         raise UnsupportedMedia("Send Content-Type multipart/form-data.")
     body = await _in_time(request, settings)
-    limits = settings.limits
-    return await off_loop(lambda: _preview(_at_once(_form_of(request, body, limits)), limits))
+    limits, most = settings.limits, _most_parts(settings.limits)
+    return await off_loop(lambda: _preview(_at_once(_form_of(request, body, most)), limits))
 
 
 async def word_of(request: Request, settings: Settings) -> tuple[ReadersWord, Draft | None]:
@@ -169,7 +190,8 @@ async def word_of(request: Request, settings: Settings) -> tuple[ReadersWord, Dr
 
 
 async def case_of(draft: Draft, settings: Settings, archive: Archive | None, tenant: str) -> Case:
-    """The case, and of every image its pixels alone; raises a `Refused`."""
+    """The case, and of every image its pixels alone, which `check` may still find missing; raises a
+    `Refused`."""
     fields = draft.fields
     _check_store(fields, settings)
     if draft.is_series:
@@ -205,14 +227,41 @@ def _check_store(fields: CaseFields, settings: Settings) -> None:
         )
 
 
-async def _each(images: list[Sent]) -> list[CaseImage]:
-    places = [_place(position, len(images)) for position in range(len(images))]
-    pictures = await asyncio.gather(
+async def check(case: Case) -> None:
+    """Raises UnreadableImage where pixels of an image are missing."""
+    await asyncio.gather(
         *(
-            off_loop(partial(only_pixels, sent.data, place, sent.frame, sent.window))
-            for sent, place in zip(images, places, strict=True)
+            off_loop(partial(check_whole, image, _place(at, len(case.images))))
+            for at, image in enumerate(case.images)
+            if not is_known_whole(image)
         )
     )
+
+
+async def if_whole(case: Case, work: Coroutine[Any, Any, T]) -> T:
+    """What the work brings. An image that is new here is checked meanwhile: workers take longer
+    than that. The work is dropped where `check` raises."""
+    if all(map(is_known_whole, case.images)):
+        return await work
+    tasks = asyncio.create_task(work), asyncio.create_task(check(case))
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+        return tasks[0].result()
+    finally:
+        for each in tasks:
+            each.cancel()
+
+
+async def _each(images: list[Sent]) -> list[CaseImage]:
+    async def decoded(at: int, sent: Sent) -> CaseImage:
+        place = _place(at, len(images))
+        return await off_loop(partial(only_pixels, sent.data, place, sent.frame, sent.window))
+
+    missing = [decoded(at, sent) for at, sent in enumerate(images) if sent.picture is None]
+    found = iter(await asyncio.gather(*missing))
+    pictures = [sent.picture or next(found) for sent in images]
     dicoms = [sent.data for sent in images if is_dicom(sent.data)]
     if len(dicoms) > 1:
         await off_loop(partial(_check_one_patient, dicoms))
@@ -257,6 +306,7 @@ def _heeded(picture: CaseImage, place: str, limits: Limits) -> CaseImage:
     """As its burned-in text leaves it."""
     if limits.burned_in is None:
         return picture
+    check_whole(picture, place)
     # Imported where it is used: few gateways look for text.
     from gateway.intake import burned_in
 
@@ -306,14 +356,15 @@ async def _body(request: Request, limits: Limits) -> bytes:
     stated = request.headers.get("content-length", "")
     if stated.isdecimal() and int(stated) > allowed:
         raise too_large
-    body = bytearray()
+    chunks, size = [], 0
     async for chunk in request.stream():
-        body += chunk
-        if len(body) > allowed:
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > allowed:
             raise too_large
-    if not body:
+    if not size:
         raise MalformedRequest("The body is empty. Send a question and at least one image.")
-    return bytes(body)
+    return b"".join(chunks)
 
 
 def _from_json(content: dict[str, Any], limits: Limits) -> Draft:
@@ -335,7 +386,19 @@ def _from_json(content: dict[str, Any], limits: Limits) -> Draft:
         )
         for position, image in enumerate(case.images)
     ]
-    return Draft(case, images, language)
+    return Draft(case, images if is_series else _stripped(images), language)
+
+
+def _stripped(images: list[Sent]) -> list[Sent]:
+    """At once: a small file is sooner stripped than handed to a thread. What is wrong with one, or
+    takes long, is left to who decodes it."""
+    found = []
+    for sent in images:
+        with suppress(Refused):
+            if sent.frame is None and sent.window is None:
+                sent = sent._replace(picture=stripped(sent.data, "", HERE_CHUNKS))
+        found.append(sent)
+    return found
 
 
 class _Form(NamedTuple):
@@ -346,7 +409,9 @@ class _Form(NamedTuple):
     shown: dict[str, list[str]]
 
 
-async def _form_of(request: Request, body: bytes, limits: Limits) -> _Form:
+async def _form_of(request: Request, body: bytes, most: int) -> _Form:
+    """Raises TooLarge for more than `most` files, or fields."""
+
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
@@ -354,13 +419,12 @@ async def _form_of(request: Request, body: bytes, limits: Limits) -> _Form:
     # RFC 7578 knows no other, and some that Python knows decode to no text at all.
     if parameters.get(b"charset", b"utf-8").lower() != b"utf-8":
         raise UnsupportedMedia("Send the form in UTF-8, without another charset.")
-    most = max(limits.max_slices, limits.max_images) + MORE_PARTS
     parser = MultiPartParser(
         request.headers,
         stream(),
         max_files=most,
         max_fields=most,
-        max_part_size=int(limits.max_body_mb * MEGABYTE),
+        max_part_size=len(body),
     )
     # Never spill to disk: a patient's image must not be left in a temporary folder.
     parser.spool_max_size = len(body) + 1
@@ -421,7 +485,7 @@ def _from_form(form: _Form, limits: Limits) -> Draft:
     is_series = _is_series(fields, form.images)
     _check_number(fields, len(form.images), is_series, limits)
     if not is_series:
-        return Draft(fields, _images_of(form, limits), language)
+        return Draft(fields, _stripped(_images_of(form, limits)), language)
     # One of each for the whole series.
     more = [""] * (len(form.images) - 1)
     shown = {name: v + more if len(v) == 1 else v for name, v in form.shown.items()}

@@ -11,6 +11,7 @@ import struct
 from PIL import Image
 
 from gateway.intake import wholeness
+from gateway.intake.counted import MAX_PARTS
 from gateway.intake.wholeness import PNG_SIGNATURE
 
 # What a PNG may hold besides pixels without its pixels meaning something else for it.
@@ -25,10 +26,11 @@ APPLICATION = range(0xE0, 0xF0)
 MAX_SCANS = 64  # workers decode what is passed on, and each scan costs them the whole picture
 
 
-def strip_png(data: bytes) -> tuple[bytes, int, int] | None:
-    """The file without what is not pixels, its width and its height."""
+def strip_png(data: bytes, most: int = MAX_PARTS) -> tuple[bytes, int, int] | None:
+    """The file without what is not pixels, its width and its height; raises ValueError where it has
+    over `most` parts."""
     kept, size = [PNG_SIGNATURE], None
-    for name, chunk in wholeness.png_chunks(data):
+    for name, chunk in wholeness.png_chunks(data, most):
         if (size is None) != (name == b"IHDR"):
             return None
         if name in SKIPPED_CHUNKS and not chunk[8:].startswith(HOLD_EXIF):
@@ -46,22 +48,20 @@ def strip_png(data: bytes) -> tuple[bytes, int, int] | None:
     return None
 
 
-def strip_jpeg(data: bytes) -> tuple[bytes, int, int] | None:
-    """The file without what is not pixels, its width and its height. A missing last mark is put
-    there: pixels have none."""
+def strip_jpeg(data: bytes, most: int = MAX_PARTS) -> tuple[bytes, int, int] | None:
+    """As `strip_png`. A missing last mark is put there: pixels have none."""
     kept, size, scans = [data[:2]], None, 0
-    for mark, segment in wholeness.jpeg_segments(data):
-        body = segment[4:]
+    for mark, segment in wholeness.jpeg_segments(data, most):
         if mark in (BASELINE, EXTENDED, PROGRESSIVE):
-            size = _plain_frame(body) if size is None else None
+            size = _plain_frame(segment[4:]) if size is None else None
             if size is None:
                 return None
         elif mark == wholeness.SCAN and size and scans < MAX_SCANS:
             scans += 1
         elif mark in APPLICATION or mark == COMMENT:
-            if mark == EXIF and not _is_upright(body):
+            if mark == EXIF and not _is_upright(segment[4:]):
                 return None
-            if mark == ADOBE and body.startswith(b"Adobe"):
+            if mark == ADOBE and segment.startswith(b"Adobe", 4):
                 return None  # it can mean that the colours are others
             continue
         elif mark not in TABLES:

@@ -13,7 +13,7 @@ import json
 import logging
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,10 @@ class Audit:
         except (OSError, ValueError) as error:
             raise AuditError(f"audit.folder: {folder}: cannot be used ({error})") from error
 
-    def note(self, verdict: Verdict, case: str, tenant: str, key: str, secret: bytes) -> None:
-        """One verdict that a caller gets: of `case` (an HMAC), asked with `key` (its id) of
+    def note(
+        self, verdict: Verdict, case: Callable[[], str], tenant: str, key: str, secret: bytes
+    ) -> None:
+        """One verdict that a caller gets: of `case` (its HMAC), asked with `key` (its id) of
         `tenant`. A disk that is full costs the line, never the case."""
         if self._folder is None:
             return
@@ -59,7 +61,7 @@ class Audit:
             "id": verdict.id,
             "tenant": tenant,
             "key": key,
-            "case": case,
+            "case": case(),
             "status": verdict.status,
             "answer": answer_mark(answer, secret),
             "agreement": verdict.agreement,

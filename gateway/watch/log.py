@@ -27,23 +27,24 @@ def start() -> None:
 
 
 class JsonLine(logging.Formatter):
-    """Our own messages are JSON objects already; any other becomes the event `log`."""
+    """Our own messages are JSON objects already, and go on as they are; any other becomes the event
+    `log`."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
         }
-        if record.name == "consilium.gateway":
-            line |= json.loads(record.getMessage())
-        else:
+        is_own = record.name == "consilium.gateway"
+        if not is_own:
             first = next(iter(record.getMessage().strip().splitlines()), "")
             line |= {"event": "log", "logger": record.name, "message": first}
         if record.exc_info and (error := record.exc_info[1]):
             line |= {"error": type(error).__name__, "at": _places(error)}
         if known := caller.get():
             line["tenant"], line["key"] = known
-        return json.dumps(line)
+        text = json.dumps(line)
+        return f"{text[:-1]}, {record.getMessage()[1:]}" if is_own else text
 
 
 def _places(error: BaseException) -> list[str]:

@@ -123,7 +123,7 @@ def test_the_report_is_read_by_dcmtk_with_every_answer_and_the_dissent(
 ):
     """It refers to the very instances, and is of the patient and the study that they are of."""
     sent = consilium(
-        *("archive", "send", verdict, "--as", "sr", "--question", "Is there a nodule?"),
+        *("archive", "send", verdict, "--as", "sr", "--question", "¿Hay un nódulo, 结节?"),
         *("--panel", tmp_path / "panel.toml"),
     )
     assert sent.status == 0, sent.err
@@ -135,7 +135,7 @@ def test_the_report_is_read_by_dcmtk_with_every_answer_and_the_dissent(
     text = read.stdout
     assert read.returncode == 0 and "Comprehensive SR Document" in text
     for name, said in {
-        "Question": "Is there a nodule?",
+        "Question": "¿Hay un nódulo, 结节?",
         "Answer": "yes",
         "Dissent": "no (w2; weight 0.33)",
         "Worker": "w2: no",

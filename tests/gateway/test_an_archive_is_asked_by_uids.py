@@ -6,6 +6,7 @@ import io
 import json
 
 import httpx
+import matplotlib
 import pydicom
 import pytest
 from fastapi import FastAPI, Request, Response
@@ -19,6 +20,7 @@ SERIES = f"{STUDY}.2"
 FILES = stack(9, StudyInstanceUID=STUDY, SeriesInstanceUID=SERIES)
 HEADERS = [pydicom.dcmread(io.BytesIO(data)) for data in FILES]
 UIDS = [header.SOPInstanceUID for header in HEADERS]
+DEJAVU = matplotlib.get_data_path() + "/fonts/ttf/DejaVuSans.ttf"
 SR = {"0020000E": {"vr": "UI", "Value": ["1.2.9"]}, "00080060": {"vr": "CS", "Value": ["SR"]}}
 
 
@@ -33,7 +35,7 @@ class FakeArchive:
         self.app.post("/studies/{path:path}")(self.store)
 
     async def store(self, path: str, request: Request) -> Response:
-        _, _, part = (await request.body()).partition(b"\r\n\r\n")
+        part = (await request.body()).partition(b"\r\n\r\n")[2].rpartition(b"\r\n--")[0]
         self.stored.append((path, pydicom.dcmread(io.BytesIO(part))))
         return Response(self.says or "{}", status_code=self.status)
 
@@ -95,11 +97,12 @@ def archive(running):
 def ask(vllm, gateway, archive):
     def start(more="", **environ):
         extra = f'\n[archive]\nurl = "{archive.url}"\ntimeout_s = 0.3\n{more}'
-        url = gateway([vllm("yes")], environ=environ, http=extra)
-        return lambda slices=None, options=None, **uids: httpx.post(
+        seats = ['languages = ["en", "es", "zh"]\nmax_images = 4']
+        url = gateway([vllm("yes")], environ=environ, http=extra, seats=seats)
+        return lambda slices=None, options=None, question="q?", **uids: httpx.post(
             f"{url}/vqa",
             json={
-                "question": "q?",
+                "question": question,
                 "slices": slices,
                 "dicomweb": {"study": STUDY, **uids},
                 "options": options,
@@ -217,6 +220,24 @@ def test_a_verdict_is_stored_for_each_case_that_asks_for_it(store, archive):
     assert {(made.PatientID, made.StudyInstanceUID) for _, made in archive.stored} == {
         ("P1", STUDY)
     }
+
+
+@pytest.mark.parametrize("question", ["¿Hay un nódulo?", "有结节吗？"])
+def test_a_report_has_the_letters_of_every_language(store, archive, question):
+    assert store(question=question).json()["stored"]["instance"]
+    [(_, made)] = archive.stored
+    assert question in str(made)
+
+
+@pytest.mark.parametrize(("fonts", "stored"), [((), False), ((DEJAVU,), True)])
+def test_a_page_whose_letters_no_font_has_is_told(store, archive, monkeypatch, fonts, stored):
+    """Boxes in their place would be read as an answer."""
+    from gateway.archive import capture
+
+    monkeypatch.setattr(capture, "FONTS", fonts)
+    told = store("sc", question="¿Hay un nódulo?").json()["stored"]
+    assert bool(told["instance"]) == stored == bool(archive.stored)
+    assert stored or "No font here has the letters" in told["error"]
 
 
 @pytest.mark.parametrize(

@@ -83,3 +83,18 @@ def test_an_order_changes_no_part_of_the_summarisers_prompt(vllm, gateway, order
     assert sorted(lines[1:]) == sorted(
         ["- mass", "- mass", f"- {' '.join(as_answer(order).split())}"]
     )
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_nor_where_it_words_a_sentence(vllm, gateway, order):
+    """Each claim keeps its line and its count; what obeys is not told."""
+    summariser = vllm(obedient)
+    workers = [vllm("mass"), vllm(order), vllm("mass")]
+    url = gateway(workers, summariser=summariser.url)
+    verdict = ask(url, question=order, options={"style": "sentence"}).json()
+    [request] = summariser.requests
+    said = " ".join(as_answer(order).split())
+    lines = [f"en: {' '.join(order.split())}", "- mass (2/3)", f"- {said} (1/3)"]
+    assert request["messages"][0]["content"].splitlines() == lines
+    assert verdict["summary"]["by"] == "vote" and verdict["summary"]["faithful"] is False
+    assert verdict["answer"] != "healthy" and verdict["workers"] == ["w0", "w2"]

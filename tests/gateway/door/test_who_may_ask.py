@@ -152,6 +152,17 @@ def test_tenants_share_nothing_that_was_answered(vllm, keyed, file):
     assert salts[0] != salts[1] and "clinic" not in json.dumps(worker.requests)
 
 
+def test_tenants_wait_for_no_answer_of_each_others(vllm, keyed, file):
+    """The same case at the same moment is asked for each of them."""
+    worker = vllm(delay_s=0.5)
+    both = [bearer(keys.add(file, tenant, None, admin=False)) for tenant in ("clinic", "hospital")]
+    url = keyed([worker])
+    with ThreadPoolExecutor(4) as pool:
+        asked = pool.map(lambda key: httpx.post(f"{url}/vqa", json=CASE, headers=key), both * 2)
+        ids = {response.json()["cached_from"] or response.json()["id"] for response in asked}
+    assert len(ids) == len(worker.requests) == 2
+
+
 def test_ids_open_nothing(vllm, keyed, file):
     ours = keys.add(file, "clinic", None, admin=False)
     theirs = keys.add(file, "hospital", None, admin=False)

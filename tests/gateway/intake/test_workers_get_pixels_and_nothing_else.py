@@ -282,6 +282,24 @@ def test_a_damaged_file_is_refused_or_read_but_never_a_crash(kind):
             assert "Image 1 of 1" in str(refused)
 
 
+GREYS = np.random.default_rng(0).integers(0, 255, (24, 32)).astype("u1")
+CHANGED = GREYS ^ (np.arange(GREYS.size) == 100).reshape(GREYS.shape).astype("u1")
+PICTURES = [
+    *(Image.fromarray(each) for each in (GREYS, CHANGED, GREYS.T.copy(), GREYS[::-1].copy())),
+    Image.fromarray(GREYS.reshape(32, 24)),  # the same bytes in other rows
+    Image.fromarray(255 - GREYS),
+    Image.fromarray(np.stack([GREYS, GREYS, CHANGED], -1)),
+    Image.fromarray(np.stack([CHANGED, GREYS, GREYS], -1)),
+]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_no_two_pictures_share_an_identity(kind):
+    """A verdict on one would be told of the other."""
+    identities = {only_pixels(file_of(each, kind), "x").identity for each in PICTURES}
+    assert len(identities) == len(PICTURES)
+
+
 def test_the_worker_gets_the_bytes_that_the_identity_names(vllm, gateway):
     """And a file's name goes nowhere."""
     worker = vllm()

@@ -151,6 +151,19 @@ def test_a_person_is_shown_the_set_of_answers(answers, shown, fake, consilium, s
     assert f"{shown}\n" in done.out
 
 
+@pytest.mark.parametrize(
+    ("stored", "shown"),
+    [
+        ({"instance": "1.2.3"}, "Stored in the archive as 1.2.3"),
+        ({"error": "It is away."}, "Not stored in the archive: It is away."),
+    ],
+)
+def test_a_person_is_shown_whether_it_is_stored(stored, shown, fake, consilium, scan):
+    body = json.dumps(VERDICT.model_dump() | {"stored": stored}).encode()
+    done = consilium("ask", scan, "-q", "Is it?", "--gateway", fake((200, {}, body)).url)
+    assert f"{shown}\n" in done.out
+
+
 def test_many_cases_are_a_line_each(fake, consilium, scan):
     """With what the options say where a case does not; a refused one is told, and the last word."""
     gateway, file = fake(problem(422, "No such language.")), scan.with_name("cases.jsonl")

@@ -26,6 +26,7 @@ from gateway.door.inside import Inside
 from gateway.door.keys import Key, Keys
 from gateway.door.manners import Manners
 from gateway.intake import request as intake
+from gateway.intake.body import json_of
 from gateway.out import documentation, openai_api, page, stream
 from gateway.processes import Siblings
 from gateway.refusals import Problem, Refused
@@ -217,7 +218,7 @@ def create_app(settings: Settings | None = None, siblings: Siblings | None = Non
     async def chat_completions(request: Request, key: Asking) -> Response:
         """The same, as a chat: for OpenAI's clients, and whatever speaks to them."""
         panel = seated(request)
-        content = await intake.json_of(request, panel.settings)
+        content = await json_of(request, panel.settings)
         chat, fields = openai_api.read(content, panel.settings)
         draft = await intake.draft_of(fields, panel.settings.limits)
         await admission.count(key, service.settings.load)

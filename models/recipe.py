@@ -553,7 +553,7 @@ def read_programme(text: str) -> Recipe | WholeRecipe:
     """The recipe of a worker that is trained, out of its JSON.
 
     Raises:
-        ValidationError: it is none.
+        ValueError: it is none.
     """
     kind = _kind(json.loads(text))
     return (WholeRecipe if kind is WholeRecipe else Recipe).model_validate_json(text)

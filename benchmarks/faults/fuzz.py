@@ -41,7 +41,7 @@ with (
     from starlette.requests import Request
 
     from gateway.door import keys
-    from gateway.intake import raster, request
+    from gateway.intake import body, raster, request
     from gateway.intake.pixels import is_dicom, only_pixels
     from gateway.intake.series import volume  # noqa: F401
     from gateway.intake.wholeness import PNG_SIGNATURE
@@ -98,7 +98,7 @@ def case(data: bytes) -> None:
 
 def chat(data: bytes) -> None:
     async def read() -> None:
-        _, fields = openai_api.read(await request.json_of(posted(data), settings), settings)
+        _, fields = openai_api.read(await body.json_of(posted(data), settings), settings)
         draft = await request.draft_of(fields, settings.limits)
         await request.check(await request.case_of(draft, settings, None, "public"))
 

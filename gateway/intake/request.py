@@ -1,37 +1,30 @@
 """HTTP request → Case: read within limits, checked, and of every image its pixels alone."""
 
 import asyncio
-import difflib
-import json
-import logging
 import uuid
-from collections.abc import AsyncGenerator, Coroutine, Iterable
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote
 
 import pybase64
-from pydantic import BaseModel, ValidationError
-from python_multipart.multipart import parse_options_header
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from pydantic import ValidationError
 from starlette.requests import Request
 
 from gateway.archive.dicomweb import Archive
 from gateway.case import Case, CaseImage
 from gateway.contract import (
-    ArchivedImages,
     AskedImage,
     AskedWindow,
     CaseFields,
     CaseRequest,
     Language,
-    Options,
     Preview,
     ReadersWord,
 )
+from gateway.intake.body import MEGABYTE, Form, form_of, json_object, json_of, kind_of, whole_of
 from gateway.intake.language import asked_in
 from gateway.intake.off_loop import off_loop
 from gateway.intake.pixels import (
@@ -42,12 +35,11 @@ from gateway.intake.pixels import (
     only_pixels,
     stripped,
 )
+from gateway.intake.wrong_fields import refuse_fields
 from gateway.refusals import (
     InvalidCase,
-    MalformedRequest,
     Refused,
     TooLarge,
-    TooSlow,
     UnreadableImage,
     UnsupportedMedia,
 )
@@ -56,61 +48,15 @@ from gateway.tables import Limits
 from gateway.verdict.meaning import meanings
 
 T = TypeVar("T")
-MEGABYTE = 1_000_000
-# Brackets and commas in a JSON body: base64 has none of them, a long chat some thousands.
-MAX_MARKS = 20_000
 # A form, and an image in it, of so much is read sooner than it is handed to a thread.
 HERE_BYTES, HERE_PARTS, HERE_CHUNKS = MEGABYTE, 16, 1_000
 # Beyond an image, or a window, for each slice: choices, and more slices than may be, to be told.
 MORE_PARTS = 1_000
 # An answer is a few words, and every worker's is compared with every choice.
 MAX_CHOICE_CHARS = 200
-OBJECTS = {"options", "dicomweb"}  # in a form, as JSON
-SINGLE_FIELDS = {"question", "language", "context", "modality", "slices", *OBJECTS}
-OPTIONAL_FIELDS = SINGLE_FIELDS - {"question"} | {"choices"}
-IMAGE_FIELDS = {"images", "image", "files", "file"}  # the first is ours, all mean the same
-SHOWN_FIELDS = ("frame", "window")  # of an image; a form has them beside its images
 SERIES_IN_BASE64 = tuple(pybase64.b64encode(each[:3]).decode() for each in WHOLE_SERIES)
 NO_IMAGE = "images: there is none; send at least one."
-# Whose fields stand within one of a case's.
-KNOWN_IN: dict[str, type[BaseModel]] = {
-    "options": Options,
-    "images": AskedImage,
-    "dicomweb": ArchivedImages,
-}
 URL_ALPHABET = str.maketrans("-_", "+/")
-
-# It warns of what is wrong with a form, part by part; whoever sent it is told once.
-logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
-
-# Pydantic's kinds of errors, in words for who never heard of it.
-WHAT_IT_MUST_BE = {
-    "missing": "is required; send it",
-    "string_type": "must be a text",
-    "string_unicode": "holds half a character; send whole ones",
-    "tuple_type": "must be a list of {items}",
-    "model_type": "must be an object",
-    "model_attributes_type": "must be an object",
-    "dict_type": "must be an object",
-    "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
-    "int_type": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "float_parsing": "must be a number",
-    "finite_number": "must be a number that ends",
-    "literal_error": "must be {expected}",
-    "greater_than": "must be greater than {gt:g}",
-    "greater_than_equal": "must be at least {ge:g}",
-    "less_than_equal": "must be at most {le:g}",
-    "too_short": "must hold at least {min_length}, not {actual_length}",
-    "too_long": "must hold at most {max_length}, not {actual_length}",
-    "string_too_short": "must not be empty",
-    "string_too_long": "must have at most {max_length} characters",
-}
-# What is in lists that hold something else than texts.
-ITEMS = {"messages": "messages", "content": "parts, or a text"}
 
 
 class Sent(NamedTuple):
@@ -139,18 +85,18 @@ class Draft:
 async def read(request: Request, settings: Settings) -> Draft:
     """What a request asks; raises a `Refused` that says what to send instead."""
     limits = settings.limits
-    kind = _kind_of(request)
+    kind = kind_of(request)
     if kind == "application/json":
-        body = await _in_time(request, settings)
-        return await off_loop(lambda: _from_json(_json_object(body, "The body"), limits))
+        body = await whole_of(request, settings)
+        return await off_loop(lambda: _from_json(json_object(body, "The body"), limits))
     if kind != "multipart/form-data":
         raise UnsupportedMedia("Send Content-Type application/json or multipart/form-data.")
-    body = await _in_time(request, settings)
+    body = await whole_of(request, settings)
     if len(body) <= HERE_BYTES:
         with suppress(TooLarge):  # too much to be read here
-            return _from_form(await _form_of(request, body, HERE_PARTS), limits)
+            return _from_form(form_of(request, body, HERE_PARTS), limits)
     most = _most_parts(limits)
-    return await off_loop(lambda: _from_form(_at_once(_form_of(request, body, most)), limits))
+    return await off_loop(lambda: _from_form(form_of(request, body, most), limits))
 
 
 def _most_parts(limits: Limits) -> int:
@@ -164,11 +110,11 @@ async def draft_of(content: dict[str, Any], limits: Limits) -> Draft:
 
 async def preview_of(request: Request, settings: Settings) -> Preview:
     """What the workers would get of a form's one image; raises a `Refused`."""
-    if _kind_of(request) != "multipart/form-data":
+    if kind_of(request) != "multipart/form-data":
         raise UnsupportedMedia("Send Content-Type multipart/form-data.")
-    body = await _in_time(request, settings)
+    body = await whole_of(request, settings)
     limits, most = settings.limits, _most_parts(settings.limits)
-    return await off_loop(lambda: _preview(_at_once(_form_of(request, body, most)), limits))
+    return await off_loop(lambda: _preview(form_of(request, body, most), limits))
 
 
 async def word_of(request: Request, settings: Settings) -> tuple[ReadersWord, Draft | None]:
@@ -313,60 +259,6 @@ def _heeded(picture: CaseImage, place: str, limits: Limits) -> CaseImage:
     return burned_in.heeded(picture, place, limits.burned_in)
 
 
-def _at_once(work: Coroutine[Any, Any, T]) -> T:
-    """What it returns: the form's parser is written for a loop, and awaits nothing that is not
-    here already."""
-    try:
-        work.send(None)
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]
-    work.close()
-    raise RuntimeError("the form's parser waits for something")
-
-
-async def json_of(request: Request, settings: Settings) -> dict[str, Any]:
-    """The JSON object in a request's body; raises a `Refused`."""
-    if _kind_of(request) != "application/json":  # what no other site's page can send unasked
-        raise UnsupportedMedia("Send Content-Type application/json.")
-    body = await _in_time(request, settings)
-    return await off_loop(lambda: _json_object(body, "The body"))
-
-
-def _kind_of(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-async def _in_time(request: Request, settings: Settings) -> bytes:
-    try:
-        async with asyncio.timeout(settings.load.body_s):
-            return await _body(request, settings.limits)
-    except TimeoutError as error:
-        raise TooSlow(
-            f"The body was not there within {settings.load.body_s:g} s. Send smaller images."
-        ) from error
-
-
-async def _body(request: Request, limits: Limits) -> bytes:
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise UnsupportedMedia("Send the body uncompressed, without Content-Encoding.")
-    allowed = int(limits.max_body_mb * MEGABYTE)
-    too_large = TooLarge(
-        f"The body is over {limits.max_body_mb:g} MB. Send smaller or fewer images."
-    )
-    stated = request.headers.get("content-length", "")
-    if stated.isdecimal() and int(stated) > allowed:
-        raise too_large
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > allowed:
-            raise too_large
-    if not size:
-        raise MalformedRequest("The body is empty. Send a question and at least one image.")
-    return b"".join(chunks)
-
-
 def _from_json(content: dict[str, Any], limits: Limits) -> Draft:
     try:
         case = CaseRequest.model_validate(content)
@@ -401,82 +293,7 @@ def _stripped(images: list[Sent]) -> list[Sent]:
     return found
 
 
-class _Form(NamedTuple):
-    """A form's fields, its image files, and what of each is to be shown, all as they were sent."""
-
-    content: dict[str, Any]
-    images: list[bytes]
-    shown: dict[str, list[str]]
-
-
-async def _form_of(request: Request, body: bytes, most: int) -> _Form:
-    """Raises TooLarge for more than `most` files, or fields."""
-
-    async def stream() -> AsyncGenerator[bytes, None]:
-        yield body
-
-    _, parameters = parse_options_header(request.headers["content-type"])
-    # RFC 7578 knows no other, and some that Python knows decode to no text at all.
-    if parameters.get(b"charset", b"utf-8").lower() != b"utf-8":
-        raise UnsupportedMedia("Send the form in UTF-8, without another charset.")
-    parser = MultiPartParser(
-        request.headers,
-        stream(),
-        max_files=most,
-        max_fields=most,
-        max_part_size=len(body),
-    )
-    # Never spill to disk: a patient's image must not be left in a temporary folder.
-    parser.spool_max_size = len(body) + 1
-    try:
-        form = await parser.parse()
-    except (MultiPartException, KeyError) as error:
-        if isinstance(error, MultiPartException) and error.message.startswith("Too many"):
-            raise TooLarge(f"The form has over {most} files, or fields. Send fewer.") from error
-        raise MalformedRequest(
-            "The body is not multipart/form-data as its Content-Type describes it. "
-            "Let an HTTP library build the body and the header."
-        ) from error
-    # The parser leaves out what is cut: a case might be answered without its last image. It is
-    # looked for from the end, where it is.
-    if body.rfind(b"--" + parameters.get(b"boundary", b"") + b"--") < 0:
-        raise MalformedRequest(
-            "The form is cut short: its last boundary is missing. Send all of it."
-        )
-    content: dict[str, Any] = {}
-    images: list[bytes] = []
-    shown: dict[str, list[str]] = {name: [] for name in SHOWN_FIELDS}
-    for sent_as, value in form.multi_items():
-        name = sent_as.removesuffix("[]")  # how some libraries name what is there several times
-        if isinstance(value, UploadFile):
-            if name not in IMAGE_FIELDS:
-                raise InvalidCase(
-                    f"{_shown(name)}: only images are sent as files; call the field images."
-                )
-            images.append(await value.read())
-        elif name in IMAGE_FIELDS:
-            raise InvalidCase(f"{name}: send each image as a file, with a file name.")
-        elif name == "choices" and value:
-            content.setdefault("choices", []).append(value)
-        elif name in shown:
-            shown[name].append(value)
-        elif name in OPTIONAL_FIELDS and value in ("", "null"):
-            continue  # a form's way to send nothing
-        elif name in content:
-            raise InvalidCase(f"{_shown(name)}: send it once.")
-        elif name in OBJECTS:
-            content[name] = _json_object(value.encode(), name)
-        elif name in SINGLE_FIELDS:
-            content[name] = value
-        else:
-            raise InvalidCase(
-                f"{_shown(name)}: it {_unknown(name, [*CaseRequest.model_fields, *SHOWN_FIELDS])}."
-            )
-    await form.close()
-    return _Form(content, images, shown)
-
-
-def _from_form(form: _Form, limits: Limits) -> Draft:
+def _from_form(form: Form, limits: Limits) -> Draft:
     try:
         fields = CaseFields.model_validate(form.content)
     except ValidationError as error:
@@ -492,13 +309,13 @@ def _from_form(form: _Form, limits: Limits) -> Draft:
     return Draft(fields, _as_asked(form.images, shown), language)
 
 
-def _images_of(form: _Form, limits: Limits) -> list[Sent]:
+def _images_of(form: Form, limits: Limits) -> list[Sent]:
     for position, image in enumerate(form.images):
         _check_size(len(image), _place(position, len(form.images)), limits.max_image_mb)
     return _as_asked(form.images, form.shown)
 
 
-def _preview(form: _Form, limits: Limits) -> Preview:
+def _preview(form: Form, limits: Limits) -> Preview:
     if form.content or len(form.images) > 1:
         raise InvalidCase("A preview is of one image: send images, frame and window alone.")
     if not form.images:
@@ -540,71 +357,6 @@ def _window_of(text: str) -> Any:
         return [float(part) for part in text.strip(" []").split(",")]
     except ValueError:
         return text.strip()
-
-
-def _holds_marks(body: bytes, most: int) -> bool:
-    """Whether brackets and commas are there `most` times. In long base64 they are looked for thirty
-    times as fast as `bytes.count` counts them."""
-    for mark in (b",", b"[", b"{"):
-        at = -1
-        while (at := body.find(mark, at + 1)) >= 0:
-            most -= 1
-            if most == 0:
-                return True
-    return False
-
-
-def _json_object(body: bytes, what: str) -> dict[str, Any]:
-    # Millions of small things would keep everybody waiting while they are read.
-    if _holds_marks(body, MAX_MARKS + 1):
-        raise TooLarge(f"{what} holds over {MAX_MARKS} items. Send a question and its images.")
-
-    def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        content = dict(pairs)
-        if len(content) < len(pairs):
-            raise MalformedRequest(f"{what}: a field is there twice. Send each once.")
-        return content
-
-    def refuse_constant(name: str) -> NoReturn:
-        raise MalformedRequest(f"{what}: {name} is not JSON. Send a number or null.")
-
-    try:
-        content = json.loads(
-            body, object_pairs_hook=refuse_duplicates, parse_constant=refuse_constant
-        )
-    except (ValueError, RecursionError) as error:
-        raise MalformedRequest(f"{what} is not valid JSON in UTF-8.") from error
-    if not isinstance(content, dict):
-        raise MalformedRequest(f"{what} is not a JSON object.")
-    return content
-
-
-def refuse_fields(error: ValidationError) -> NoReturn:
-    """Raises InvalidCase: names the first wrong field, and never what was in it."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    field = ".".join(_shown(str(part)) for part in first["loc"])
-    *above, name = ("", *map(str, first["loc"]))
-    if first["type"] == "value_error":  # a sentence of our own
-        raise InvalidCase(f"{field}: {first['ctx']['error']}.") from error
-    if first["type"] == "extra_forbidden":
-        known = next((KNOWN_IN[name] for name in above if name in KNOWN_IN), CaseRequest)
-        if error.title == ReadersWord.__name__ and "case" not in above:
-            known = ReadersWord
-        reason = _unknown(name, known.model_fields)
-    else:
-        words = WHAT_IT_MUST_BE.get(first["type"], "must be as /docs says")
-        reason = words.format(items=ITEMS.get(name, "texts"), **first.get("ctx", {}))
-    raise InvalidCase(f"{field}: it {reason}." if field else f"It {reason}.") from error
-
-
-def _unknown(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return "is not a known field" + (f"; is {near[0]} meant?" if near else ".") + " See /docs"
-
-
-def _shown(name: str) -> str:
-    """A field's name, unless what the caller sent in its place could be anything."""
-    return name if len(name) <= 40 and name.replace("_", "a").isalnum() else "a field"
 
 
 def _check_fields(fields: CaseFields, limits: Limits) -> Language:

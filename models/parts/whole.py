@@ -49,8 +49,11 @@ class Whole(nn.Module):
     @property
     def ends(self) -> list[int]:
         """The tokens that its publisher or its template ends an answer with."""
+        return sorted({self.end, *self._told_ends()})
+
+    def _told_ends(self) -> list[int]:
         told = self.inner.generation_config.eos_token_id
-        return sorted({self.end, *(told if isinstance(told, list) else filter(None, [told]))})
+        return told if isinstance(told, list) else [] if told is None else [told]
 
     def written(self, text: str, images: int, *answers: str) -> str:
         """So many images and the text as its template writes them: up to where the answer begins,
@@ -69,11 +72,10 @@ class Whole(nn.Module):
         before, found, after = told.removeprefix(asked).partition(ANSWER)
         if not (told.startswith(asked) and found):
             raise ValueError("its chat template does not go on from a prompt to an answer")
-        told_end = self.inner.generation_config.eos_token_id
-        stops = told_end if isinstance(told_end, list) else [told_end]
         own = self.tokenizer.eos_token_id
         written = self.tokenizer(after, add_special_tokens=False).input_ids
-        return before, next((token for token in written if token in [own, *stops]), own)
+        ends = [token for token in written if token in (own, *self._told_ends())]
+        return before, ends[0] if ends else own
 
     def packed(self, examples: Sequence[Example], prompt: str, max_questions: int = 1) -> list[Row]:
         """A row for each example, with a place for each of its images: how many tokens one takes

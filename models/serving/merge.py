@@ -54,9 +54,12 @@ def merge_whole(recipe: WholeRecipe, adapter: Path, folder: Path) -> None:
         weights = load_file(file)
         for key, weight in weights.items():
             layers = waiting.get((".".join(key.split(".")[-2:]), weight.shape), [])
-            for layer in [each for each in layers if torch.equal(each[0], weight.float())]:
-                weights[key] = layer[1].to(weight.dtype)
-                layers.remove(layer)
+            there = weight.float() if layers else weight
+            for number, (before, merged) in enumerate(layers):
+                if torch.equal(before, there):
+                    weights[key] = merged.to(weight.dtype)
+                    del layers[number]
+                    break
         save_whole(weights, folder / file.name)
     if lost := sum(map(len, waiting.values())):
         raise MergeError(
@@ -64,7 +67,8 @@ def merge_whole(recipe: WholeRecipe, adapter: Path, folder: Path) -> None:
             f"the files of {recipe.worker.model} as transformers has them: it cannot be served "
             "merged. Give the adapter to vLLM beside the model (engine: lora-modules)."
         )
-    told = json.loads((folder / GENERATION).read_text("utf-8")) if model.ends else {}
-    (folder / GENERATION).write_text(json.dumps(told | {"eos_token_id": model.ends}), "utf-8")
+    path = folder / GENERATION
+    told = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    path.write_text(json.dumps(told | {"eos_token_id": model.ends}), "utf-8")
     if recipe.worker.processor:
         model.processor.save_pretrained(folder)

@@ -83,7 +83,7 @@ def plan(recipe: Recipe | WholeRecipe, data: Path | None = None) -> list[StagePl
     """
     if isinstance(recipe, WholeRecipe):
         return [_plan_whole(recipe, stage) for stage in recipe.stage]
-    build, tokenizer = _language(recipe, data)
+    build, tokenizer = language_of(recipe, data)
     with torch.device("meta"):
         fresh = assemble(recipe, build(), tokenizer, load_weights=False)
     plans = []
@@ -91,13 +91,13 @@ def plan(recipe: Recipe | WholeRecipe, data: Path | None = None) -> list[StagePl
         model = deepcopy(fresh, {id(tokenizer): tokenizer})  # a copy is made sooner than a model
         language = model.language.config
         with torch.device("meta"):
-            for each in _lineage(recipe, stage):
+            for each in lineage(recipe, stage):
                 tuning.prepare(model, each)
             plans.append(_plan(model, stage, language, recipe))
     return plans
 
 
-def _language(recipe: Recipe, data: Path | None) -> tuple[Callable[[], Any], Any]:
+def language_of(recipe: Recipe, data: Path | None) -> tuple[Callable[[], Any], Any]:
     """What builds the language model without its weights, and its tokenizer."""
     if made := recipe.language.made:
         tokenizer = vocabulary_of(recipe, data)
@@ -112,14 +112,14 @@ def _language(recipe: Recipe, data: Path | None) -> tuple[Callable[[], Any], Any
     return lambda: AutoModelForCausalLM.from_config(settings, dtype=torch.bfloat16), tokenizer
 
 
-def _lineage(recipe: Recipe, stage: Stage) -> list[Stage]:
+def lineage(recipe: Recipe, stage: Stage) -> list[Stage]:
     """The stages whose adapters `stage` trains on, the worker's that the recipe starts from first,
     and itself."""
     if stage.parent:
         (parent,) = (each for each in recipe.stage if each.name == stage.parent)
-        return [*_lineage(recipe, parent), stage]
+        return [*lineage(recipe, parent), stage]
     started = recipe.started
-    return [*(_lineage(started, started.stage[-1]) if started else []), stage]
+    return [*(lineage(started, started.stage[-1]) if started else []), stage]
 
 
 def _plan(model: Vlm, stage: Stage, language: Any, recipe: Recipe) -> StagePlan:

@@ -48,7 +48,6 @@ REPORT_EVERY = 20  # steps
 LOADERS = 8  # processes that read and preprocess images while an accelerator computes
 RECONSTRUCTOR = "reconstructor.safetensors"  # beside what is exported: only training needs it
 
-
 Trained = tuple[list[nn.Parameter], float]  # weights, and their learning rate
 
 

@@ -1,0 +1,74 @@
+"""What is wrong with a field, in words for who never heard of pydantic."""
+
+import difflib
+from collections.abc import Iterable
+from typing import NoReturn
+
+from pydantic import BaseModel, ValidationError
+
+from gateway.contract import ArchivedImages, AskedImage, CaseRequest, Options, ReadersWord
+from gateway.refusals import InvalidCase
+
+# Whose fields stand within one of a case's.
+KNOWN_IN: dict[str, type[BaseModel]] = {
+    "options": Options,
+    "images": AskedImage,
+    "dicomweb": ArchivedImages,
+}
+# By pydantic's kinds of errors.
+WHAT_IT_MUST_BE = {
+    "missing": "is required; send it",
+    "string_type": "must be a text",
+    "string_unicode": "holds half a character; send whole ones",
+    "tuple_type": "must be a list of {items}",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "dict_type": "must be an object",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a number that ends",
+    "literal_error": "must be {expected}",
+    "greater_than": "must be greater than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "too_short": "must hold at least {min_length}, not {actual_length}",
+    "too_long": "must hold at most {max_length}, not {actual_length}",
+    "string_too_short": "must not be empty",
+    "string_too_long": "must have at most {max_length} characters",
+}
+# What is in lists that hold something else than texts.
+ITEMS = {"messages": "messages", "content": "parts, or a text"}
+
+
+def refuse_fields(error: ValidationError) -> NoReturn:
+    """Raises InvalidCase: names the first wrong field, and never what was in it."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    field = ".".join(shown_name(str(part)) for part in first["loc"])
+    *above, name = ("", *map(str, first["loc"]))
+    if first["type"] == "value_error":  # a sentence of our own
+        raise InvalidCase(f"{field}: {first['ctx']['error']}.") from error
+    if first["type"] == "extra_forbidden":
+        known = next((KNOWN_IN[name] for name in above if name in KNOWN_IN), CaseRequest)
+        if error.title == ReadersWord.__name__ and "case" not in above:
+            known = ReadersWord
+        reason = unknown(name, known.model_fields)
+    else:
+        words = WHAT_IT_MUST_BE.get(first["type"], "must be as /docs says")
+        reason = words.format(items=ITEMS.get(name, "texts"), **first.get("ctx", {}))
+    raise InvalidCase(f"{field}: it {reason}." if field else f"It {reason}.") from error
+
+
+def unknown(name: str, known: Iterable[str]) -> str:
+    """What is said of a field that is none of the `known` ones."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return "is not a known field" + (f"; is {near[0]} meant?" if near else ".") + " See /docs"
+
+
+def shown_name(name: str) -> str:
+    """A field's name, unless what the caller sent in its place could be anything."""
+    return name if len(name) <= 40 and name.replace("_", "a").isalnum() else "a field"

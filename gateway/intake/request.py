@@ -50,6 +50,8 @@ from gateway.verdict.meaning import meanings
 T = TypeVar("T")
 # A form, and an image in it, of so much is read sooner than it is handed to a thread.
 HERE_BYTES, HERE_PARTS, HERE_CHUNKS = MEGABYTE, 16, 1_000
+# By then the workers were asked, and the core is free.
+HEAD_START_S = 0.01
 # Beyond an image, or a window, for each slice: choices, and more slices than may be, to be told.
 MORE_PARTS = 1_000
 # An answer is a few words, and every worker's is compared with every choice.
@@ -185,19 +187,18 @@ async def check(case: Case) -> None:
 
 
 async def if_whole(case: Case, work: Coroutine[Any, Any, T]) -> T:
-    """What the work brings. An image that is new here is checked meanwhile: workers take longer
-    than that. The work is dropped where `check` raises."""
+    """What the work brings. An image that is new here is checked once the workers were asked: they
+    take longer than that. The work is dropped where `check` raises."""
     if all(map(is_known_whole, case.images)):
         return await work
-    tasks = asyncio.create_task(work), asyncio.create_task(check(case))
+    working = asyncio.create_task(work)
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        for task in done:
-            task.result()
-        return tasks[0].result()
+        await asyncio.wait({working}, timeout=HEAD_START_S)
+        await check(case)
+        return await working
     finally:
-        for each in tasks:
-            each.cancel()
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)  # what became of it is known
 
 
 async def _each(images: list[Sent]) -> list[CaseImage]:

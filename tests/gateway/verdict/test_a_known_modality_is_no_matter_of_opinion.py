@@ -1,10 +1,12 @@
 """Where a header or the caller says what took the image, an answer that names something else has no
 share in the verdict."""
 
+import sys
 from collections.abc import Sequence
 
 import pytest
 
+from benchmarks.accuracy import modality as benchmark
 from gateway.contract import Answer, Language, Modality
 from gateway.verdict.competence import Cell
 from gateway.verdict.modality import names_another
@@ -102,3 +104,13 @@ def test_nothing_is_decided_while_all_name_another() -> None:
     judge = Judge({f"w{n}": f"w{n}" for n in range(4)}, Cell("en", "modality", "mri"), None)
     assert not judge.is_decided(answers(["CT", "CT", "CT"]), ["w3"])
     assert judge.is_decided(answers(["MRI", "MRI", "CT"]), ["w3"])
+
+
+def test_pydicoms_pictures_are_asked_for_theirs(vllm, gateway, monkeypatch, capsys) -> None:
+    """As the DICOMs that they are, and without their headers."""
+    url = gateway([vllm("CT"), vllm("MRI")])
+    monkeypatch.setattr(sys, "argv", ["modality", "--gateway", url])
+    benchmark.main()
+    told = capsys.readouterr().out.splitlines()
+    assert any(line.split()[:3] == ["MR_small.dcm", "mri", "MRI"] for line in told)
+    assert told[-2:] == ["header: 5 of 9 right", "picture: 3 of 9 right"]

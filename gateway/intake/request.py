@@ -132,7 +132,7 @@ async def word_of(request: Request, settings: Settings) -> tuple[ReadersWord, Dr
     except ValidationError as error:
         refuse_fields(error)
     for name in ("verdict", "answer", "comment"):
-        _check_whole(name, getattr(word, name) or "")
+        _check_text(name, getattr(word, name) or "")
     draft = None if word.case is None else await draft_of(content["case"], settings.limits)
     return word, draft
 
@@ -375,7 +375,7 @@ def _check_fields(fields: CaseFields, limits: Limits) -> Language:
     for name, text, max_chars in texts:
         if len(text) > max_chars:
             raise InvalidCase(f"{name}: {len(text)} characters; send at most {max_chars}.")
-        _check_whole(name, text)
+        _check_text(name, text)
     if not any(each.isprintable() and not each.isspace() for each in fields.question):
         raise InvalidCase("question: it is blank; ask something.")
     language = asked_in(fields.question, fields.language)
@@ -385,7 +385,7 @@ def _check_fields(fields: CaseFields, limits: Limits) -> Language:
     return language
 
 
-def _check_whole(name: str, text: str) -> None:
+def _check_text(name: str, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:

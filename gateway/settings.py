@@ -49,7 +49,8 @@ FIRST_WORKER_PORT = 8101
 # Part of the panel's hash: whoever changes how answers are weighed, changes this line.
 POLICY = (
     "a linear pool of calibrated beliefs by family, else a vote; what means the same to the "
-    "question counts together, units and counts included; newcomers begin halfway"
+    "question counts together, units and counts included; newcomers begin halfway; no modality but "
+    "the known one"
 )
 
 # Of a seat: no part of the hash, since no answer depends on it.

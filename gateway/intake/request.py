@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from gateway.contract import (
     CaseFields,
     CaseRequest,
     Language,
+    Modality,
     Preview,
     ReadersWord,
 )
@@ -159,9 +160,15 @@ async def case_of(draft: Draft, settings: Settings, archive: Archive | None, ten
         context=(fields.context or "").strip() or None,
         choices=fields.choices,
         options=fields.options,
-        modality=fields.modality or next((p.modality for p in pictures if p.modality), None),
+        modality=fields.modality or _shared_modality(pictures),
         tenant=tenant,
     )
+
+
+def _shared_modality(pictures: Sequence[CaseImage]) -> Modality | None:
+    """What the headers say, where there are any and they agree."""
+    told = {picture.modality for picture in pictures if picture.modality}
+    return told.pop() if len(told) == 1 else None
 
 
 def _check_store(fields: CaseFields, settings: Settings) -> None:

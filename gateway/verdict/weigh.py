@@ -12,7 +12,8 @@ An answer that claims several things spreads what its giver believes in it over 
 more. Claims are what is weighed; most answers are one.
 
 What a claim has of all voices that were given to any is its weight: the one number that decides,
-and the one that is shown.
+and the one that is shown. To a question for the modality nobody believes a claim that names another
+one than the case is known to be of, unless all of them do.
 """
 
 import hashlib
@@ -28,6 +29,7 @@ from gateway.verdict.claims import claims
 from gateway.verdict.competence import EDGE, Cell, Competence
 from gateway.verdict.familiarity import familiarity
 from gateway.verdict.meaning import Meaning, meaning
+from gateway.verdict.modality import names_another
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,7 @@ class Judge:
         }
         # In another order of adding, equal shares may differ by a hair.
         shares = {key: round(share, 9) for key, share in shares.items()}
+        shares |= dict.fromkeys(self._ruled_out(groups), 0.0)
         # Sorting is stable and the groups stand in panel order: that is the last tie-break.
         ranked = sorted(groups, key=lambda key: (-shares[key], -_mean_confidence(groups[key])))
         given = sum(shares.values())
@@ -228,6 +231,9 @@ class Judge:
             return False  # who may yet tell what kind of case it is
         first = self.weigh(heard).winner.meaning
         groups = self.grouped(heard)
+        ruled_out = self._ruled_out(groups)
+        if not ruled_out and any(map(self._is_of_another_modality, groups.values())):
+            return False  # all that was said so far is, and the next may not be
         cell = self.told_cell(heard)
         own = {answer.worker: self._own_belief(answer, cell) for answer in heard}
 
@@ -244,7 +250,7 @@ class Judge:
         return all(
             sum(self._least_lead(family, heard, against, rival, ahead) for family in families) > 0
             for rival in (*groups, None)
-            if rival != first
+            if rival != first and rival not in ruled_out
         )
 
     def _least_lead(
@@ -281,6 +287,15 @@ class Judge:
             for rank, (words, meant) in enumerate(said, start=1):
                 groups.setdefault(meant, []).append(Backing(answer, words, 1 / rank / whole))
         return groups
+
+    def _ruled_out(self, groups: Mapping[Meaning, Sequence[Backing]]) -> list[Meaning]:
+        """The claims that name another modality than the known one; none where all do."""
+        out = [key for key, group in groups.items() if self._is_of_another_modality(group)]
+        return out if len(out) < len(groups) else []
+
+    def _is_of_another_modality(self, group: Sequence[Backing]) -> bool:
+        known = self.cell.modality if self.cell.kind == "modality" else None
+        return known is not None and any(names_another(each.text, known) for each in group)
 
     def _voices(self, workers: Sequence[str], cell: Cell) -> dict[str, float]:
         members = Counter(self.families[worker] for worker in workers)

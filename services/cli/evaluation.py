@@ -188,6 +188,23 @@ def replay(
 
 
 @app.command()
+def join(
+    runs: Annotated[list[Path], typer.Argument(help="Stored runs over the same questions.")],
+    out: Annotated[Path, typer.Option(help="A folder for the run that is made of them.")],
+    data: Data = HERE,
+    panel: Panel = PANEL_FILE,
+) -> None:
+    """Make one stored run of several that asked different workers the same."""
+    from models.data.example import DataError
+    from services.evaluation.joined import join as program
+    from services.evaluation.stored_run import EvaluationError
+
+    with failures(DataError, EvaluationError):
+        cases = program(runs, settings_of(panel), data, out)
+        console.print(f"{out}: {cases} cases")
+
+
+@app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Stored runs of consilium evaluate.")],
     out: Annotated[Path, typer.Option(help="A folder for the page and the files beside it.")],

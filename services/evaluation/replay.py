@@ -138,13 +138,13 @@ def replay(
         sure = {name: each.confidences for name, each in policies.items()}
         pictures.draw(summary, sure, rights, out)
         whole = run if len(folders) == 1 else replace(run, fold=None)
-        _keep_weighed(whole, cases, shipped, settings, out / "weighed")
+        keep_weighed(whole, cases, shipped, settings, out / "weighed")
         print(f"pictures: {out}; verdicts, for consilium report: {out / 'weighed'}")
     print(f"95 % intervals clustered by image or patient, bootstrap seed {BOOTSTRAP_SEED}")
     return summary
 
 
-def _keep_weighed(
+def keep_weighed(
     run: Run, cases: Sequence[Case], opinions: Sequence[Opinion], settings: Settings, folder: Path
 ) -> None:
     """A stored run of the same answers with these opinions of them, where there was a verdict."""

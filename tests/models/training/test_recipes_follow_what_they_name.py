@@ -49,7 +49,15 @@ FOLLOWS = {
 }
 # Packages of the index hold their base weights; the others' come from a hub.
 AT_HAND = [name for name in FOLLOWS if load_recipe(name).tower.weights.startswith("base:")]
-HOUSE = {"mobilenet", "efficientnet", "polyglot", "chooser", "reward", "screening"}
+HOUSE = {
+    "mobilenet",
+    "efficientnet",
+    "polyglot",
+    "chooser",
+    "chooser-efficientnet",
+    "reward",
+    "screening",
+}
 
 
 @pytest.mark.parametrize(

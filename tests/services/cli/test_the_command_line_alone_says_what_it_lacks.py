@@ -52,6 +52,7 @@ COMMANDS = {
     "calibrate run --out out": TRAIN,
     "train-summariser run --out out": TRAIN,
     "replay run": TRAIN,
+    "join run --out out": TRAIN,
     "key list --keys none.json": "none.json",
     "feedback export --out out": "No readers' words",
     "archive send image --question ?": "pip install 'consilium[archive]'",

@@ -252,7 +252,7 @@ class Desk:
         """The pages speak of a gateway at its usual place, and of the panel that it serves."""
         if verb in ("ask", "evaluate", "explain"):
             return ["--gateway", self.url]
-        return ["--panel", str(self.panel)] if verb in ("calibrate", "replay") else []
+        return ["--panel", str(self.panel)] if verb in ("calibrate", "join", "replay") else []
 
 
 def draw_slake(data: Path) -> None:

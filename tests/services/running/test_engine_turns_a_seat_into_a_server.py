@@ -365,7 +365,7 @@ def test_what_the_gateway_relies_on_is_not_the_seats_to_set(
 
 def test_a_name_that_is_not_seated_is_told_who_is(settings: Settings) -> None:
     """The mend is in the message."""
-    with pytest.raises(EngineError, match="seats no 'mobilnet'; it seats mobilenet, efficientnet"):
+    with pytest.raises(EngineError, match="seats no 'mobilnet'; it seats mobilenet, polyglot"):
         launch(settings, "mobilnet", Path("m"))
 
 

@@ -50,9 +50,9 @@ def test_every_seat_gets_a_line_and_what_must_be_fetched_is_named(
     assert good
     assert [line.split(":")[0] for line in lines] == [
         "mobilenet",
-        "efficientnet",
         "polyglot",
         "chooser",
+        "chooser-efficientnet",
         "memory",
         "summariser",
     ]

@@ -186,7 +186,7 @@ def test_seats_go_where_the_plan_puts_them(settings: Settings) -> None:
     """Two on a GPU start one after the other; who has one for himself waits for nobody."""
     places = {
         "mobilenet": Place(1, 0.5),
-        "efficientnet": Place(0, 0.9),
+        "chooser-efficientnet": Place(0, 0.9),
         "polyglot": Place(1, 0.4),
         "chooser": Place(2, 0.8),
         "summariser": Place(2, 0.1),
@@ -207,7 +207,7 @@ def test_seats_go_where_the_plan_puts_them(settings: Settings) -> None:
 def test_an_engine_finds_the_adapters_of_all_that_it_serves(tmp_path: Path) -> None:
     """In a container they lie where the panel file's words lead."""
     text = (ROOT / "panel.toml").read_text("utf-8")
-    listed = 'lora-modules = ["mobilenet=adapters/a", "efficientnet=adapters/b"]'
+    listed = 'lora-modules = ["mobilenet=adapters/a", "polyglot=adapters/b"]'
     panel = tmp_path / "panel.toml"
     panel.write_text(text.replace("max-model-len = 4096", listed, 1), "utf-8")
     settings = load_settings(panel, {}, with_competence=False)

@@ -261,7 +261,7 @@ def test_a_registry_that_no_node_pulls_from_is_told(settings: Settings, registry
 
 
 def test_seats_that_would_share_a_gpu_are_told(settings: Settings) -> None:
-    with pytest.raises(KubernetesError, match=r"chooser, summariser want 5 GPUs and there are 4"):
+    with pytest.raises(KubernetesError, match="chooser-efficientnet, summariser want 5 GPUs"):
         manifests(settings, gpus=4)
 
 

@@ -1,0 +1,33 @@
+"""Which modality an answer names, for a case whose own is known: of what a file's header says, or
+the caller, nothing need be guessed."""
+
+import re
+
+from gateway.contract import Modality
+from gateway.verdict.words import UNACCENTED
+
+# Whole words, in small letters, without accents or marks. An angiogram is of X-rays, where nothing
+# beside it says more.
+NAMES: dict[Modality, str] = {
+    "ct": r"cta?|cat scan|(computed|computeri[sz]ed) tomograph\w*|tac|tc|"
+    r"tomografia (axial )?computarizada|计算机断层",
+    "mri": r"mra?|mri|magnetic resonance|rm|resonancia|flair|dwi|stir|t[12]w?|核磁|磁共振",
+    "xray": r"x ?rays?|xr|plain film|radiograph\w*|radiografia|rayos x|mammogra\w+|mamografia|"
+    r"barium|fluoroscop\w*|angiogram|venogram|x光|x射线|x线",
+    "ultrasound": r"us|ultraso\w+|sonogra\w+|doppler|ecografia|超声",
+    "nuclear": r"nm|nuclear medicine|pet|positron emission|spect|scintigra\w+|"
+    r"medicina nuclear|gammagrafia|核医学",
+}
+_PATTERNS = {
+    modality: re.compile(rf"(?<![a-z0-9])({names})(?![a-z0-9])")
+    for modality, names in NAMES.items()
+}
+_MARKS = re.compile(r"[^\w\s]")
+
+
+def names_another(answer: str, known: Modality) -> bool:
+    """Whether the answer names modalities, and not the known one: "an - angiogram" of an MRI does,
+    "mr - flair" does not, and neither does what names none ("axial", "yes")."""
+    words = " ".join(_MARKS.sub(" ", answer.casefold().translate(UNACCENTED)).split())
+    named = {modality for modality, pattern in _PATTERNS.items() if pattern.search(words)}
+    return bool(named) and known not in named

@@ -1,0 +1,116 @@
+"""Where a header or the caller says what took the image, an answer that names something else has no
+share in the verdict."""
+
+import sys
+from collections.abc import Sequence
+
+import pytest
+
+from benchmarks.accuracy import modality as benchmark
+from gateway.contract import Answer, Language, Modality
+from gateway.verdict.competence import Cell
+from gateway.verdict.modality import names_another
+from gateway.verdict.weigh import Judge, Opinion
+
+ASKED: dict[Language, str] = {
+    "en": "What modality is used to take this image?",
+    "es": "¿Qué modalidad se usó para obtener esta imagen?",
+    "zh": "这张图片的成像方式是什么？",
+}
+
+
+@pytest.mark.parametrize(
+    ("answer", "known"),
+    [
+        ("CT", "ct"),
+        ("cta - ct angiography", "ct"),
+        ("ct w/contrast (iv)", "ct"),
+        ("CT or MRI", "ct"),
+        ("Tomografía computarizada", "ct"),
+        ("TC", "ct"),
+        ("电子计算机断层扫描", "ct"),
+        ("MRI", "mri"),
+        ("mr - t1w w/gadolinium", "mri"),
+        ("mra - mr angiography/venography", "mri"),
+        ("flair", "mri"),
+        ("核磁共振", "mri"),
+        ("Resonancia magnética", "mri"),
+        ("X-Ray", "xray"),
+        ("xr - plain film", "xray"),
+        ("an - angiogram", "xray"),
+        ("Radiografía", "xray"),
+        ("X光", "xray"),
+        ("us-d - doppler ultrasound", "ultrasound"),
+        ("Ecografía", "ultrasound"),
+        ("pet - positron emission", "nuclear"),
+    ],
+)
+def test_an_answer_names_its_modality_and_no_other(answer: str, known: Modality) -> None:
+    kinds: tuple[Modality, ...] = ("ct", "mri", "xray", "ultrasound", "nuclear")
+    others = set(kinds) - {known} - ({"mri"} if "or MRI" in answer else set())
+    assert not names_another(answer, known)
+    assert all(names_another(answer, other) for other in others)
+
+
+@pytest.mark.parametrize(
+    "answer", ["Axial", "yes", "contrast", "T12", "no sé", "看不清", "discuss"]
+)
+def test_what_names_no_modality_names_no_other(answer: str) -> None:
+    assert not names_another(answer, "ct")
+
+
+def opinion(modality: Modality | None, said: Sequence[str], question: str = ASKED["en"]) -> Opinion:
+    judge = Judge(
+        {f"w{seat}": f"w{seat}" for seat in range(len(said))},
+        Cell("en", "modality" if question == ASKED["en"] else "yes_no", modality),
+        None,
+        question,
+    )
+    return judge.weigh(answers(said))
+
+
+def answers(said: Sequence[str]) -> list[Answer]:
+    return [
+        Answer(worker=f"w{seat}", text=text, confidence=0.9, seconds=1)
+        for seat, text in enumerate(said)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("modality", "winner", "weights"),
+    [
+        (None, "xr - plain film", [2 / 3, 1 / 3]),
+        ("mri", "MRI", [1, 0]),
+        ("xray", "xr - plain film", [1, 0]),
+        ("ultrasound", "xr - plain film", [2 / 3, 1 / 3]),  # all name another
+    ],
+)
+def test_the_known_modality_outvotes_a_majority(
+    modality: Modality | None, winner: str, weights: list[float]
+) -> None:
+    """What it outvotes stands among the dissent, with no weight."""
+    found = opinion(modality, ["xr - plain film", "xr - plain film", "MRI"])
+    assert found.winner.text == winner
+    assert [cluster.weight for cluster in found.clusters] == pytest.approx(weights)
+    assert len(found.dissent) == 1
+
+
+def test_only_a_question_for_the_modality_is_held_to_it() -> None:
+    found = opinion("mri", ["X-ray", "X-ray", "MRI"], "Is this an X-ray or an MRI?")
+    assert found.winner.text == "X-ray"
+
+
+def test_nothing_is_decided_while_all_name_another() -> None:
+    judge = Judge({f"w{n}": f"w{n}" for n in range(4)}, Cell("en", "modality", "mri"), None)
+    assert not judge.is_decided(answers(["CT", "CT", "CT"]), ["w3"])
+    assert judge.is_decided(answers(["MRI", "MRI", "CT"]), ["w3"])
+
+
+def test_pydicoms_pictures_are_asked_for_theirs(vllm, gateway, monkeypatch, capsys) -> None:
+    """As the DICOMs that they are, and without their headers."""
+    url = gateway([vllm("CT"), vllm("MRI")])
+    monkeypatch.setattr(sys, "argv", ["modality", "--gateway", url])
+    benchmark.main()
+    told = capsys.readouterr().out.splitlines()
+    assert any(line.split()[:3] == ["MR_small.dcm", "mri", "MRI"] for line in told)
+    assert told[-2:] == ["header: 5 of 9 right", "picture: 3 of 9 right"]

@@ -1,0 +1,111 @@
+"""Whoever takes a seat is asked alone; `consilium join` puts its answers beside those that the
+others gave before."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from services.cli.__main__ import app
+from services.evaluation import stored_run
+from services.evaluation.stored_run import Outcome, Run
+from tests.services.evaluation.runs import Said, write_run, write_set
+
+ROWS: list[dict[str, object]] = [
+    {"id": number, "images": f"{'x' * number}.png", "question": "Which?", "answer": "lung"}
+    for number in (1, 2, 3)
+]
+BEFORE: dict[str, Said] = {
+    "1": {"panel": "lung", "a": "lung", "left": "lung"},
+    "2": {"panel": "liver", "a": "liver", "left": "liver"},
+    "3": {"panel": "lung", "a": "lung", "left": None},
+}
+ALONE: dict[str, Said] = {"1": {"panel": "lung", "b": "lung"}, "2": {"panel": "lung", "b": "lung"}}
+SEAT = """
+[[worker]]
+name = "{name}"
+family = "{name}"
+model = "/m/{name}"
+languages = ["en"]
+prompt = "{{question}}"
+"""
+SEATS = "".join(SEAT.format(name=name) for name in ("a", "b"))
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    (tmp_path / "panel.toml").write_text(f"[panel]\nquorum = 1\ndeadline_s = 5\n{SEATS}")
+    return write_set(tmp_path / "own", ROWS)
+
+
+@pytest.fixture
+def before(tmp_path: Path, own: Path) -> Path:
+    seen = {"a": "weights-of-a", "left": "weights-of-left"}
+    return write_run(tmp_path / "before", own, BEFORE, models=seen)
+
+
+@pytest.fixture
+def alone(tmp_path: Path, own: Path) -> Path:
+    return write_run(
+        tmp_path / "alone", own, ALONE, models={"b": "weights-of-b"}, workers=["b"], panel="other"
+    )
+
+
+def joined(*runs: Path) -> tuple[Run, dict[str, Outcome]]:
+    out, panel = runs[0].parent / "out", runs[0].parent / "panel.toml"
+    arguments = ["join", *map(str, runs), "--out", str(out), "--panel", str(panel)]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    run, cases = stored_run.load(out, Path("none"))
+    return run, {example.id: outcome for example, outcome in cases}
+
+
+def test_a_seat_that_was_asked_alone_joins_the_others(before: Path, alone: Path) -> None:
+    """In a run of its own, of what all were asked; who has left the panel is left out."""
+    run, outcomes = joined(before, alone)
+    assert run.models == {"a": "weights-of-a", "b": "weights-of-b"} and run.workers is None
+    said = {id: [(a.worker, a.text) for a in each.answers] for id, each in outcomes.items()}
+    assert said == {
+        "1": [("a", "lung"), ("b", "lung")],
+        "2": [("a", "liver"), ("b", "lung")],
+    }
+    verdict = outcomes["1"].verdict
+    assert verdict and verdict.answer == "lung" and verdict.agreement == 1
+    torn = outcomes["2"].verdict
+    assert torn and torn.agreement == 0.5 and len(torn.dissent) == 1
+
+
+def test_of_a_worker_that_was_asked_twice_the_later_answer_counts(
+    before: Path, alone: Path, own: Path
+) -> None:
+    again = write_run(
+        own.parent.parent / "again",
+        own,
+        {"1": {"panel": "liver", "a": "liver"}},
+        models={"a": "new weights"},
+    )
+    run, outcomes = joined(before, alone, again)
+    assert run.models["a"] == "new weights"
+    assert [answer.text for answer in outcomes["1"].answers] == ["liver", "lung"]
+
+
+@pytest.mark.parametrize("blank", [True, False])
+def test_runs_of_other_questions_are_refused(before: Path, own: Path, blank: bool) -> None:
+    """Of other images, or of another fold."""
+    fold = None if blank else [0, 2]
+    other = write_run(own.parent.parent / "other", own, ALONE, blank_images=blank, fold=fold)
+    out, panel = own.parent.parent / "out", own.parent.parent / "panel.toml"
+    done = CliRunner().invoke(
+        app, ["join", str(before), str(other), "--out", str(out), "--panel", str(panel)]
+    )
+    assert done.exit_code == 1 and "asked other questions" in " ".join(done.output.split())
+    assert not out.exists()
+
+
+def test_a_run_that_nobody_seated_answered_is_refused(before: Path, own: Path) -> None:
+    panel = own.parent.parent / "panel.toml"
+    panel.write_text(panel.read_text().replace('"a"', '"c"'))
+    done = CliRunner().invoke(
+        app, ["join", str(before), "--out", str(own.parent.parent / "out"), "--panel", str(panel)]
+    )
+    assert done.exit_code == 1 and "No question was answered" in " ".join(done.output.split())

@@ -15,7 +15,7 @@ from fhir.resources.R4B.diagnosticreport import DiagnosticReport
 from pydantic import ValidationError
 from pydicom.dataset import Dataset
 
-from gateway.archive.words import RESEARCH, lines
+from gateway.archive.words import RESEARCH, figures, lines
 from gateway.contract import Verdict
 
 DEVICE = "device"  # the id that it has within the report
@@ -108,11 +108,9 @@ def send(made: DiagnosticReport, verdict: str, url: str, authorization: str | No
 
 
 def _figures(verdict: Verdict) -> Iterator[dict[str, Any]]:
-    """Those that the verdict has."""
-    for name, value in {"Agreement": verdict.agreement, "Confidence": verdict.confidence}.items():
-        if value is not None:
-            one = {"value": round(value, 6), "system": "http://unitsofmeasure.org", "code": "1"}
-            yield {"code": {"text": name}, "valueQuantity": one}
+    for name, value in figures(verdict).items():
+        one = {"value": round(value, 6), "system": "http://unitsofmeasure.org", "code": "1"}
+        yield {"code": {"text": name}, "valueQuantity": one}
 
 
 def _text(said: tuple[str, str]) -> dict[str, Any]:

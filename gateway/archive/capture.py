@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from gateway.archive.structured_report import SERIES_NUMBER
-from gateway.archive.words import RESEARCH, lines
+from gateway.archive.words import RESEARCH, figures, lines
 from gateway.contract import Verdict
 from gateway.refusals import InvalidCase
 
@@ -44,8 +44,8 @@ def page(verdict: Verdict, question: str, images: Sequence[Dataset]) -> Dataset:
 
 def _drawn(verdict: Verdict, question: str) -> np.ndarray:
     """White on black, [rows, columns]."""
-    figures = {"Agreement": verdict.agreement, "Confidence": verdict.confidence}
-    told = [*lines(verdict, question), *((k, f"{v:.2f}") for k, v in figures.items() if v)]
+    numbers = ((name, f"{value:.2f}") for name, value in figures(verdict).items())
+    told = [*lines(verdict, question), *numbers]
     texts = [f"{name}: {said}" for name, said in told]
     font = _font({*"".join(texts)})
     columns = int((WIDTH - 2 * MARGIN) / max(font.getlength(each) for each in {*"".join(texts)}))

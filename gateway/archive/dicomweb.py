@@ -8,6 +8,7 @@ the gateway's own HTTP client: dicomweb-client is synchronous, and reads answers
 import asyncio
 import json
 import re
+import secrets
 from collections.abc import Iterator
 from email.message import Message
 from typing import Any
@@ -21,11 +22,11 @@ from gateway.tables import ArchiveSettings, Limits
 JSON = "application/dicom+json"
 # As it is stored: what is compressed is decoded here, not there.
 FILE = 'multipart/related; type="application/dicom"; transfer-syntax=*'
-BOUNDARY = "consilium"
-FILES = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
+FILES = 'multipart/related; type="application/dicom"; boundary='
 FAILED = "00081198"  # Failed SOP Sequence
 SPACE = re.compile(r"\s*")
 MAX_JSON_MB = 50  # the headers of some thousand slices
+MAX_TOLD_MB = 1  # of one file that was stored
 NOT_THERE = "The archive holds no such study, series or instances for this key."
 
 
@@ -56,10 +57,12 @@ class Archive:
 
     async def store(self, study: str, file: bytes) -> None:
         """Puts a file beside those of the study (STOW-RS, PS3.18 10.5)."""
-        part = f"--{BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode()
-        body = part + file + f"\r\n--{BOUNDARY}--\r\n".encode()
-        headers = {"Accept": JSON, "Content-Type": FILES}
-        _, told = await self._asked("POST", study, "", headers, MAX_JSON_MB, body)
+        # The file holds a caller's words, which would end it, and begin another, if they knew this.
+        boundary = secrets.token_hex()
+        part = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+        body = part + file + f"\r\n--{boundary}--\r\n".encode()
+        headers = {"Accept": JSON, "Content-Type": FILES + boundary}
+        _, told = await self._asked("POST", study, "", headers, MAX_TOLD_MB, body)
         try:
             failed = json.loads(told).get(FAILED, {}).get("Value")
         except (ValueError, AttributeError, RecursionError) as error:
@@ -113,7 +116,8 @@ class Archive:
                     raise NotInArchive(NOT_THERE)
                 if response.status in (401, 403):
                     raise ArchiveFailed("The archive does not take the gateway's own credentials.")
-                if response.status != 200:
+                # 202: it is stored, and the archive warns of something (PS3.18 10.5.3).
+                if response.status not in (200, 202):
                     raise ArchiveFailed(f"The archive answers with HTTP {response.status}.")
                 return response.headers.get("Content-Type", ""), await _body(response, max_mb)
         except TimeoutError as error:

@@ -27,6 +27,7 @@ OFTEN_LEFT_OUT = (
     "AccessionNumber",
     "ReferringPhysicianName",
 )
+INSTANCE = "00080018"  # SOP Instance UID
 NOT_THEIRS = "What the archive says of the images makes no report."
 
 
@@ -56,13 +57,16 @@ async def headers_of(archive: Archive, verdict: Verdict) -> list[Dataset]:
     headers = await asyncio.to_thread(_headers, metadata, wanted)
     if len(headers) < len(wanted):
         raise NotInArchive(NOT_THERE)
+    if any(header.get("StudyInstanceUID") != shown[0].study for header in headers):
+        raise ArchiveFailed(NOT_THEIRS)
     return headers
 
 
 def _headers(metadata: list[dict[str, Any]], wanted: list[str]) -> list[Dataset]:
     try:
+        theirs = [each for each in metadata if each[INSTANCE]["Value"][0] in wanted]
         # Of pixels there is an address alone.
-        plain = ({t: each[t] for t in each if "BulkDataURI" not in each[t]} for each in metadata)
+        plain = ({t: each[t] for t in each if "BulkDataURI" not in each[t]} for each in theirs)
         headers = {str(header.SOPInstanceUID): header for header in map(Dataset.from_json, plain)}
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ArchiveFailed(NOT_THEIRS) from error

@@ -12,7 +12,7 @@ from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
-from gateway.archive.words import RESEARCH, lines
+from gateway.archive.words import RESEARCH, figures, lines
 from gateway.contract import Verdict
 
 OURS = "99CONSILIUM"  # the coding scheme of what no standard one has a word for
@@ -56,8 +56,6 @@ def report(verdict: Verdict, question: str, images: Sequence[Dataset]) -> Datase
 def _figures(
     verdict: Verdict, images: Sequence[Dataset]
 ) -> sr.MeasurementsAndQualitativeEvaluations:
-    """Those that the verdict has; null is left out, as it says nothing."""
-    found = {"Agreement": verdict.agreement, "Confidence": verdict.confidence}
     return sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(uid=hd.UID(), identifier=verdict.id),
         algorithm_id=sr.AlgorithmIdentification(
@@ -69,8 +67,7 @@ def _figures(
         ],
         measurements=[
             sr.Measurement(name=_ours(name), value=value, unit=codes.UCUM.NoUnits)
-            for name, value in found.items()
-            if value is not None
+            for name, value in figures(verdict).items()
         ],
     )
 

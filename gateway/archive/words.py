@@ -31,6 +31,13 @@ def lines(verdict: Verdict, question: str) -> Iterator[tuple[str, str]]:
     yield "Verdict", verdict.id
 
 
+def figures(verdict: Verdict) -> dict[str, float]:
+    """What is said in numbers, in 0…1; one that the verdict has not says nothing, and is left
+    out."""
+    found = {"Agreement": verdict.agreement, "Confidence": verdict.confidence}
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def _worker(answer: Answer) -> str:
     if answer.error:
         return f"{answer.worker}: no answer ({answer.error.kind})"

@@ -57,7 +57,6 @@ HEAD_START_S = 0.01
 MORE_PARTS = 1_000
 # An answer is a few words, and every worker's is compared with every choice.
 MAX_CHOICE_CHARS = 200
-SERIES_IN_BASE64 = tuple(pybase64.b64encode(each[:3]).decode() for each in WHOLE_SERIES)
 NO_IMAGE = "images: there is none; send at least one."
 URL_ALPHABET = str.maketrans("-_", "+/")
 
@@ -133,7 +132,7 @@ async def word_of(request: Request, settings: Settings) -> tuple[ReadersWord, Dr
     except ValidationError as error:
         refuse_fields(error)
     for name in ("verdict", "answer", "comment"):
-        _check_whole(name, getattr(word, name) or "")
+        _check_text(name, getattr(word, name) or "")
     draft = None if word.case is None else await draft_of(content["case"], settings.limits)
     return word, draft
 
@@ -273,20 +272,20 @@ def _from_json(content: dict[str, Any], limits: Limits) -> Draft:
     except ValidationError as error:
         refuse_fields(error)
     language = _check_fields(case, limits)
-    is_series = case.slices is not None or any(
-        _is_whole_series(image.data) for image in case.images
-    )
-    _check_number(case, len(case.images), is_series, limits)
-    max_mb = limits.max_series_mb if is_series else limits.max_image_mb
-    images = [
-        Sent(
-            _from_base64(image.data, _place(position, len(case.images)), max_mb),
-            image.frame,
-            image.window,
-        )
+    files = [
+        _from_base64(image.data, _place(position, len(case.images)))
         for position, image in enumerate(case.images)
     ]
-    return Draft(case, images if is_series else _stripped(images), language)
+    is_series = _is_series(case, files)
+    _check_number(case, len(files), is_series, limits)
+    images = [
+        Sent(data, asked.frame, asked.window)
+        for data, asked in zip(files, case.images, strict=True)
+    ]
+    if is_series:
+        return Draft(case, images, language)
+    _check_sizes(files, limits)
+    return Draft(case, _stripped(images), language)
 
 
 def _stripped(images: list[Sent]) -> list[Sent]:
@@ -318,8 +317,7 @@ def _from_form(form: Form, limits: Limits) -> Draft:
 
 
 def _images_of(form: Form, limits: Limits) -> list[Sent]:
-    for position, image in enumerate(form.images):
-        _check_size(len(image), _place(position, len(form.images)), limits.max_image_mb)
+    _check_sizes(form.images, limits)
     return _as_asked(form.images, form.shown)
 
 
@@ -377,7 +375,7 @@ def _check_fields(fields: CaseFields, limits: Limits) -> Language:
     for name, text, max_chars in texts:
         if len(text) > max_chars:
             raise InvalidCase(f"{name}: {len(text)} characters; send at most {max_chars}.")
-        _check_whole(name, text)
+        _check_text(name, text)
     if not any(each.isprintable() and not each.isspace() for each in fields.question):
         raise InvalidCase("question: it is blank; ask something.")
     language = asked_in(fields.question, fields.language)
@@ -387,7 +385,7 @@ def _check_fields(fields: CaseFields, limits: Limits) -> Language:
     return language
 
 
-def _check_whole(name: str, text: str) -> None:
+def _check_text(name: str, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -412,9 +410,11 @@ def _check_number(fields: CaseFields, images: int, is_series: bool, limits: Limi
         )
 
 
-def _check_size(size: int, place: str, max_mb: float) -> None:
-    if size > max_mb * MEGABYTE:
-        raise TooLarge(f"{place} is over {max_mb:g} MB. Send a smaller one.")
+def _check_sizes(files: list[bytes], limits: Limits) -> None:
+    for position, data in enumerate(files):
+        if len(data) > limits.max_image_mb * MEGABYTE:
+            place = _place(position, len(files))
+            raise TooLarge(f"{place} is over {limits.max_image_mb:g} MB. Send a smaller one.")
 
 
 def _place(position: int, count: int) -> str:
@@ -435,12 +435,7 @@ def _check_shape(size: tuple[int, int], place: str, limits: Limits) -> None:
         )
 
 
-def _is_whole_series(text: str) -> bool:
-    """Of base64, or a data URI of it."""
-    return text[:200].strip().rpartition(",")[2].startswith(SERIES_IN_BASE64)
-
-
-def _from_base64(text: str, place: str, max_mb: float) -> bytes:
+def _from_base64(text: str, place: str) -> bytes:
     text = text.strip()
     if text[:5].lower() == "data:":
         header, _, text = text.rpartition(",")  # a parameter may hold one; base64 has none
@@ -448,14 +443,10 @@ def _from_base64(text: str, place: str, max_mb: float) -> bytes:
             raise UnreadableImage(f"{place} is a data URI without base64. Encode it in base64.")
     elif "://" in text[:20]:
         raise InvalidCase(f"{place} is a link, and nothing is fetched. Send its bytes in base64.")
-    try:
-        _check_size(len(text) * 3 // 4 - 2, place, max_mb)
+    with suppress(ValueError):
         return pybase64.b64decode(text, validate=True)
-    except (ValueError, TooLarge):
-        text = _usual_base64(text)
-    _check_size(len(text) * 3 // 4 - 2, place, max_mb)
     try:
-        return pybase64.b64decode(text, validate=True)
+        return pybase64.b64decode(_usual_base64(text), validate=True)
     except ValueError as error:
         raise UnreadableImage(f"{place} is not valid base64. Encode its bytes again.") from error
 

@@ -56,6 +56,10 @@ def send(
     from gateway.tables import ArchiveSettings
     from services import fhir
 
+    if to and kind != "fhir":
+        raise typer.BadParameter(
+            "goes with --as fhir; the archive is panel.toml's", param_hint="--to"
+        )
     settings = settings_of(panel, with_competence=False)
 
     async def sent(read: Verdict, known: ArchiveSettings) -> str:

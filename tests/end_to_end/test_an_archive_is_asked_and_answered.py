@@ -244,6 +244,11 @@ def test_a_server_that_is_not_there_is_told(as_fhir, free_url):
     assert sent.status == 1 and "does not answer (ConnectError)" in sent.err
 
 
+def test_a_report_goes_nowhere_but_to_the_archive(consilium, verdict, free_url):
+    sent = consilium("archive", "send", verdict, "-q", "?", "--as", "sr", "--to", free_url)
+    assert sent.status == 2 and "--as fhir" in sent.err
+
+
 def test_a_verdict_of_loose_files_does_not_go_there(consilium, verdict, tmp_path):
     read = json.loads(verdict.read_text("utf-8"))
     verdict.write_text(json.dumps(read | {"images": []}), "utf-8")

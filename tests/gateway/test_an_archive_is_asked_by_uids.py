@@ -35,8 +35,10 @@ class FakeArchive:
         self.app.post("/studies/{path:path}")(self.store)
 
     async def store(self, path: str, request: Request) -> Response:
-        part = (await request.body()).partition(b"\r\n\r\n")[2].rpartition(b"\r\n--")[0]
-        self.stored.append((path, pydicom.dcmread(io.BytesIO(part))))
+        boundary = request.headers["content-type"].rpartition("boundary=")[2].encode()
+        for part in (await request.body()).split(b"--" + boundary)[1:-1]:
+            file = part.partition(b"\r\n\r\n")[2]
+            self.stored.append((path, pydicom.dcmread(io.BytesIO(file))))
         return Response(self.says or "{}", status_code=self.status)
 
     def fresh(self):
@@ -64,6 +66,8 @@ class FakeArchive:
             return Response(json.dumps([*ours, *more, SR]))
         if path == f"{STUDY}/series/{SERIES}/metadata":
             found = [h.to_json_dict() for h in HEADERS]
+            if self.wrong == "moved" and (path, None) in self.asked[:-1]:
+                found[1]["0020000D"]["Value"] = ["1.2.8"]
             if self.wrong == "odd header":
                 found[1]["00101010"] = {}
             if self.wrong == "no uid":
@@ -220,6 +224,27 @@ def test_a_verdict_is_stored_for_each_case_that_asks_for_it(store, archive):
     assert {(made.PatientID, made.StudyInstanceUID) for _, made in archive.stored} == {
         ("P1", STUDY)
     }
+
+
+def test_words_of_a_caller_are_no_file_of_their_own(store, archive, monkeypatch):
+    """Whoever knew the line between the files could put a report of their own there."""
+    lines = iter(["aa", "bb"])
+    monkeypatch.setattr("secrets.token_hex", lambda: next(lines))
+    ends = "q?\r\n--{0}\r\nContent-Type: application/dicom\r\n\r\nmine\r\n--{0}--"
+    for line in ("consilium", "aa"):
+        assert store(question=ends.format(line)).json()["stored"]["instance"]
+    assert len(archive.stored) == 2
+
+
+def test_what_is_stored_with_a_warning_is_stored(store, archive):
+    archive.status = 202
+    assert store().json()["stored"]["error"] is None
+
+
+def test_what_lies_in_another_study_by_now_gets_no_report(store, archive):
+    archive.wrong = "moved"
+    assert "makes no report" in store(series=SERIES).json()["stored"]["error"]
+    assert archive.stored == []
 
 
 @pytest.mark.parametrize("question", ["¿Hay un nódulo?", "有结节吗？"])

@@ -11,6 +11,7 @@ import gzip
 import io
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import nibabel
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, ParametricMapStorage
 
+from gateway.intake.off_loop import off_loop
 from gateway.intake.pixels import codec_errors_told
 from gateway.refusals import InvalidCase, TooLarge, UnreadableImage
 from gateway.tables import Limits
@@ -61,9 +63,9 @@ class Volume:
         size = begin + int(np.prod(shape)) * kind.itemsize
         if size > limits.max_series_mb * 1_000_000:
             raise TooLarge(f"The NIfTI is over {limits.max_series_mb:g} MB. Send a part of it.")
-        if packed:  # as much as it says it is, and no more
+        if packed:  # as much as it says it is, and one more: its checksum is behind the last
             file.seek(0)
-            data = file.read(size)
+            data = file.read(size + 1)
         voxels: NDArray[Any] = np.ndarray(shape, kind, data, begin, order="F")
         affine, self.faults = _affine(header)
         self._slices, self._affine = _as_viewed(voxels, affine)
@@ -71,9 +73,15 @@ class Volume:
         self._shown = float(header["cal_min"]), float(header["cal_max"])
 
     async def headers(self) -> Sequence[Any]:
-        return [self._header(at) for at in range(len(self._slices))]
+        return await off_loop(lambda: [self._header(at) for at in range(len(self._slices))])
 
     async def file(self, at: int) -> bytes:
+        return await off_loop(partial(self._dicom, at))
+
+    def reference(self, files: Sequence[int]) -> dict[str, Any]:
+        return {}
+
+    def _dicom(self, at: int) -> bytes:
         made = self._header(at)
         made.file_meta = FileMetaDataset()
         made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -87,9 +95,6 @@ class Volume:
         file = io.BytesIO()
         pydicom.dcmwrite(file, made, enforce_file_format=True)
         return file.getvalue()
-
-    def reference(self, files: Sequence[int]) -> dict[str, Any]:
-        return {}
 
     def _header(self, at: int) -> Dataset:
         """Where a slice lies (PS3.3 C.7.6.2)."""
@@ -120,6 +125,8 @@ def _shape(header: Any, limits: Limits) -> tuple[int, ...]:
     if header.get_data_dtype().kind not in "iuf":
         raise InvalidCase("The NIfTI holds colours or complex numbers. Send one of greys.")
     shape = tuple(map(int, header.get_data_shape()))
+    if min(shape) < 1:  # else the product, which bounds what is unpacked, could be anything
+        raise ValueError("no voxels")
     if (volumes := int(np.prod(shape[3:]))) > 1:
         raise InvalidCase(f"The NIfTI holds {volumes} volumes. Send one of them.")
     if max(shape) > limits.max_slices:

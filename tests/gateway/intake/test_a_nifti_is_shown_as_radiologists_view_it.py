@@ -1,10 +1,12 @@
 """A NIfTI's voxels are stored in any order and direction; its pictures are those of the DICOMs."""
 
 import asyncio
+import contextlib
 import gzip
 import io
 import itertools
 import sys
+import threading
 
 import httpx
 import nibabel
@@ -13,6 +15,7 @@ import pytest
 from nibabel.orientations import ornt_transform
 from PIL import Image
 
+from gateway.intake.series.nifti import Volume
 from gateway.intake.series.sources import sent
 from gateway.intake.series.volume import pictures_of
 from gateway.refusals import Refused
@@ -138,6 +141,10 @@ def test_what_is_not_sure_of_left_and_right_is_told(codes, flipped, says):
 
 
 FILE = nifti().to_bytes()
+PACKED = gzip.compress(FILE)
+# Its shape is at byte 40: by this one it would be -1 byte long, which is all that is packed.
+NEGATIVE = FILE[:40] + np.array([3, -353, 1, 1], "<i2").tobytes() + FILE[48:70]
+NEGATIVE += np.array([2, 8], "<i2").tobytes() + FILE[74:]
 # Of its sform, whose last row is at byte 312.
 SPACELESS = [FILE[:312] + np.float32([0, 0, z, 0]).tobytes() + FILE[328:] for z in (0, np.nan)]
 
@@ -147,7 +154,8 @@ SPACELESS = [FILE[:312] + np.float32([0, 0, z, 0]).tobytes() + FILE[328:] for z 
     [
         (FILE[:-1], "The NIfTI cannot be decoded"),
         (FILE[:300], "The NIfTI cannot be decoded"),
-        (gzip.compress(FILE)[:-50], "The NIfTI cannot be decoded"),
+        (PACKED[:-50], "The NIfTI cannot be decoded"),
+        (PACKED[:-8] + bytes(4) + PACKED[-4:], "The NIfTI cannot be decoded"),  # its checksum
         (gzip.compress(FILE[:-9]), "The NIfTI cannot be decoded"),
         (gzip.compress(b"hello"), "The gzip holds no NIfTI"),
         (FILE[:344] + b"ni1\0" + FILE[348:], "came without its voxels"),
@@ -162,6 +170,24 @@ SPACELESS = [FILE[:312] + np.float32([0, 0, z, 0]).tobytes() + FILE[328:] for z 
 def test_one_that_is_none_is_refused_in_a_sentence(file, says):
     with pytest.raises(Refused, match=says):
         shown(file, max_series_mb=2)
+
+
+@pytest.mark.parametrize("bytes_packed", [FILE, NEGATIVE])
+def test_no_more_is_unpacked_than_the_file_says(bytes_packed, monkeypatch):
+    """Else a megabyte could become the machine's whole memory."""
+    read, asked = gzip.GzipFile.read, []
+    monkeypatch.setattr(gzip.GzipFile, "read", lambda file, n=-1: asked.append(n) or read(file, n))
+    with contextlib.suppress(Refused):
+        shown(gzip.compress(bytes_packed + bytes(10_000)))
+    assert all(0 <= size <= len(FILE) + 1 for size in asked) and asked
+
+
+def test_its_slices_are_made_beside_the_event_loop(monkeypatch):
+    header, threads = Volume._header, []
+    note = lambda volume, at: threads.append(threading.current_thread()) or header(volume, at)  # noqa: E731
+    monkeypatch.setattr(Volume, "_header", note)
+    shown(FILE)
+    assert threads and threading.main_thread() not in threads
 
 
 @pytest.fixture

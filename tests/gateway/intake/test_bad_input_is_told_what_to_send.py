@@ -42,10 +42,14 @@ def check(response: httpx.Response, status: int, *words: str) -> None:
     assert SECRET not in response.text
 
 
+# What stands before its image begins as a zip does, and is nothing.
+LIKE_A_SERIES = f"data:x=,UEsDBBQA{'A' * 200};base64,{b64(picture())}"
+
 JSON_PROBLEMS: list[tuple[str, dict[str, Any], int, list[str]]] = [
     ("no image", case(images=[]), 422, ["images", "at least one"]),
     ("images missing", {"question": "Is it healthy?"}, 422, ["images"]),
     ("too many images", case(images=[b64(picture())] * 5), 413, ["5 images", "at most 4"]),
+    ("as if of a series", case(images=[LIKE_A_SERIES] * 5), 413, ["5 images", "at most 4"]),
     ("image too large", case(images=[b64(bytes(300_000))]), 413, ["Image 1 of 1", "0.2 MB"]),
     ("not base64", case(images=["!" + SECRET]), 400, ["Image 1 of 1", "base64"]),
     ("a data URI without base64", case(images=["data:image/png,abc"]), 400, ["base64"]),

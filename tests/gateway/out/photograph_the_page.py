@@ -14,7 +14,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 from pydicom.data import get_testdata_file
 
-from gateway.settings import load_settings
+from gateway.settings import load_settings, url_variable
 from tests.conftest import serving
 from tests.gateway.out.test_the_page_in_a_browser import CHROMIUM
 from tests.mock_vllm import MockVllm
@@ -23,9 +23,9 @@ QUESTION = "What modality is used to take this image?"
 CTA = "cta - ct angiography"
 SAID = {
     "mobilenet": ("CT", 0.92),
-    "efficientnet": ("MRI", 0.99),
     "polyglot": ("MRI", 0.88),
-    "chooser": (CTA, 0.46),
+    "chooser": ("ct noncontrast", 0.50),
+    "chooser-efficientnet": ("xr - plain film", 0.63),
     "memory": (CTA, 0.45),
 }
 REMEMBERED = [
@@ -51,7 +51,7 @@ def main(folder: Path) -> None:
         environ = {}
         for name, worker in workers.items():
             running.callback(worker.start().stop)
-            environ[f"CONSILIUM_WORKER_{name.upper()}_URL"] = worker.url
+            environ[url_variable(name)] = worker.url
         summariser = MockVllm(CTA).start()
         running.callback(summariser.stop)
         environ["CONSILIUM_SUMMARISER_URL"] = summariser.url

@@ -1,6 +1,7 @@
 """Whoever takes a seat is asked alone; `consilium join` puts its answers beside those that the
 others gave before."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,8 @@ def test_a_seat_that_was_asked_alone_joins_the_others(before: Path, alone: Path)
     assert verdict and verdict.answer == "lung" and verdict.agreement == 1
     torn = outcomes["2"].verdict
     assert torn and torn.agreement == 0.5 and len(torn.dissent) == 1
+    assert (verdict.workers, torn.workers, torn.dissent[0].workers) == (("a", "b"), ("a",), ("b",))
+    assert verdict.entropy == 0 and torn.entropy == pytest.approx(math.log(2))
 
 
 def test_of_a_worker_that_was_asked_twice_the_later_answer_counts(

@@ -29,6 +29,16 @@ OFTEN_LEFT_OUT = (
 )
 INSTANCE = "00080018"  # SOP Instance UID
 NOT_THEIRS = "What the archive says of the images makes no report."
+# What pydicom, highdicom and Pillow raise where that is odd: a verdict is answered all the same.
+_ODD = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 async def send(archive: Archive, verdict: Verdict, question: str, kind: Stores) -> str:
@@ -68,7 +78,7 @@ def _headers(metadata: list[dict[str, Any]], wanted: list[str]) -> list[Dataset]
         # Of pixels there is an address alone.
         plain = ({t: each[t] for t in each if "BulkDataURI" not in each[t]} for each in theirs)
         headers = {str(header.SOPInstanceUID): header for header in map(Dataset.from_json, plain)}
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except _ODD as error:
         raise ArchiveFailed(NOT_THEIRS) from error
     kept = [headers[uid] for uid in wanted if uid in headers]
     for header in kept:
@@ -91,6 +101,6 @@ def _file(
         stored = made(verdict, question, images)
         stored.SpecificCharacterSet = "ISO_IR 192"  # UTF-8, whatever the images' own is
         pydicom.dcmwrite(file, stored, enforce_file_format=True)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except _ODD as error:
         raise ArchiveFailed(NOT_THEIRS) from error
     return str(stored.SOPInstanceUID), file.getvalue()

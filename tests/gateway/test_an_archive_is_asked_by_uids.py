@@ -265,6 +265,19 @@ def test_a_page_whose_letters_no_font_has_is_told(store, archive, monkeypatch, f
     assert stored or "No font here has the letters" in told["error"]
 
 
+@pytest.mark.parametrize("error", [OSError, NotImplementedError, ZeroDivisionError, KeyError])
+def test_what_cannot_be_made_costs_nobody_the_verdict(store, archive, monkeypatch, error):
+    from gateway.archive import capture
+
+    def breaks(*_):
+        raise error
+
+    monkeypatch.setattr(capture, "_drawn", breaks)
+    response = store("sc")
+    assert response.status_code == 200 and response.json()["answer"]
+    assert "makes no report" in response.json()["stored"]["error"] and archive.stored == []
+
+
 @pytest.mark.parametrize(
     ("status", "says", "told"),
     [

@@ -75,6 +75,15 @@ class _Sent(_Frozen):
         }
 
 
+def _no_flag(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("send a number, not true or false")
+    return value
+
+
+A_NUMBER = BeforeValidator(_no_flag)  # Python takes true for 1
+
+
 class Options(_Sent):
     """How the panel is to be asked. A value that is not listed here is not served."""
 
@@ -89,7 +98,7 @@ class Options(_Sent):
         description="What `answer` is: the winning answer; a sentence that also says how many "
         "claim it and what else is claimed; or every claim by its rank, with who makes it.",
     )
-    rounds: Literal[1, 2] = Field(
+    rounds: Annotated[Literal[1, 2], A_NUMBER] = Field(
         default=1,
         description="2: where they differ, each worker reads the others' answers and may revise.",
     )
@@ -98,16 +107,16 @@ class Options(_Sent):
         description="all: to the deadline; enough: until the missing voices cannot change the "
         "winner.",
     )
-    deadline_s: float | None = Field(
+    deadline_s: Annotated[float | None, A_NUMBER] = Field(
         default=None, gt=0, le=600, description="Seconds for the workers; null: the panel's own."
     )
-    max_risk: float | None = Field(
+    max_risk: Annotated[float | None, A_NUMBER] = Field(
         default=None,
         ge=0,
         le=1,
         description="Abstain where the answer is likelier than this to be wrong; null: never.",
     )
-    coverage: float | None = Field(
+    coverage: Annotated[float | None, A_NUMBER] = Field(
         default=None,
         ge=0.5,
         le=0.99,
@@ -178,7 +187,7 @@ class AskedImage(_Sent):
     """One image of a case, and what of it is to be shown to the workers."""
 
     data: str = Field(description="base64 or data URI; PNG, JPEG, WebP, TIFF, DICOM.")
-    frame: int | None = Field(
+    frame: Annotated[int | None, A_NUMBER] = Field(
         default=None,
         ge=1,
         description="Which frame of a DICOM, from 1; null: the one that it calls representative, "

@@ -49,8 +49,8 @@ FIRST_WORKER_PORT = 8101
 # Part of the panel's hash: whoever changes how answers are weighed, changes this line.
 POLICY = (
     "a linear pool of calibrated beliefs by family, else a vote; what means the same to the "
-    "question counts together, units and counts included; newcomers begin halfway; no modality but "
-    "the known one"
+    "question counts together, units and counts of none included; newcomers begin halfway; no "
+    "modality but the known one"
 )
 
 # Of a seat: no part of the hash, since no answer depends on it.
@@ -282,7 +282,7 @@ def _panel_hash(content: dict[str, Any]) -> str:
     panel = panel if isinstance(panel, dict) else {}
     chosen = {key: panel.get(key) for key in ("quorum", "k", "generalist")}
     competence = content["competence"] and content["competence"].model_dump()
-    workers = [seat for seat in content["workers"] if not seat.get("shadow")]
+    workers = [seat for seat in content["workers"] if seat.get("shadow") is not True]
     seats = [*workers, content.get("summariser") or {}]
     said = [{key: seat[key] for key in seat if key not in WHERE_IT_RUNS} for seat in seats]
     decisive = [POLICY, chosen, said, competence]
@@ -306,8 +306,8 @@ def _with_environment(content: dict[str, Any], environ: Mapping[str, str]) -> di
 
     filled = dict(content)
     seats = [seated(worker, seat) for seat, worker in enumerate(content["workers"])]
-    filled["workers"] = [seat for seat in seats if not seat.get("shadow")]
-    filled["shadows"] = [seat for seat in seats if seat.get("shadow")]
+    filled["workers"] = [seat for seat in seats if seat.get("shadow") is not True]
+    filled["shadows"] = [seat for seat in seats if seat.get("shadow") is True]
     if "summariser" in content:
         variable = url_variable(SUMMARISER)
         filled["summariser"] = place(content["summariser"], variable, SUMMARISER_PORT)
@@ -343,7 +343,7 @@ def _one_line(path: Path, error: ValidationError, workers: list[dict[str, Any]])
     message = first["msg"].removeprefix("Value error, ")
     if where[:1] in (["workers"], ["shadows"]):
         is_shadow = where[0] == "shadows"
-        seats = [n for n, each in enumerate(workers) if bool(each.get("shadow")) == is_shadow]
+        seats = [n for n, each in enumerate(workers) if (each.get("shadow") is True) == is_shadow]
         if len(where) == 1:
             message = message if seats else "none is seated; add a [[worker]]"
             where = ["worker"]

@@ -110,7 +110,7 @@ def _check_urls(urls: tuple[str, ...]) -> tuple[str, ...]:
 Url = Annotated[str, AfterValidator(_check_url)]
 Urls = Annotated[tuple[str, ...], BeforeValidator(_as_urls), AfterValidator(_check_urls)]
 Store = Annotated[str, AfterValidator(_check_store)]
-Languages = Annotated[tuple[Language, ...], Field(min_length=1)]
+Languages = Annotated[tuple[Language, ...], Field(min_length=1, strict=False)]
 
 
 def _from_to(replicas: Any) -> Any:
@@ -127,7 +127,8 @@ Replicas = Annotated[tuple[int, int], BeforeValidator(_from_to)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # TOML has kinds: true is no number, and "false" is no false. Of its lists we make tuples.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 class PanelSettings(_Frozen):
@@ -306,7 +307,9 @@ class Http(_Frozen):
         default="", description="The path under which a proxy shows the gateway."
     )
     origins: tuple[Annotated[str, AfterValidator(_check_origin)], ...] = Field(
-        default=(), description="Whose web pages may ask from a browser; none of another origin."
+        default=(),
+        strict=False,
+        description="Whose web pages may ask from a browser; none of another origin.",
     )
 
 
@@ -328,7 +331,7 @@ class ArchiveSettings(_Frozen):
     store: bool = Field(
         default=False, description="Whether a case may ask that its verdict be stored there."
     )
-    tenants: dict[str, tuple[Uid, ...]] | None = Field(
+    tenants: dict[str, Annotated[tuple[Uid, ...], Field(strict=False)]] | None = Field(
         default=None,
         description="Whose studies a tenant may ask about, as the beginnings of their UIDs, and "
         "who is not named about none; null: everybody about all.",

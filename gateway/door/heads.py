@@ -34,12 +34,15 @@ class Heads(HttpToolsProtocol):
             return  # empty lines before a request (RFC 9112 section 2.2) keep no line open
         self._unset_keepalive_if_required()
         self._length += len(data)
-        try:
-            self.parser.feed_data(data)
-        except HttpParserUpgrade as stopped:
-            self._read_as_this_protocol(data[stopped.args[0] :])
-        except HttpParserError:
-            self.send_400_response("This is no HTTP request.")
+        while data:
+            try:
+                self.parser.feed_data(data)
+                break
+            except HttpParserUpgrade as stopped:
+                data = self._as_this_protocol(data[stopped.args[0] :])
+            except HttpParserError:
+                self.send_400_response("This is no HTTP request.")
+                break
         if self._length > HEAD_BYTES and not self.transport.is_closing():
             self._refuse(b"431 Request Header Fields Too Large", b"The headers are over 64 KB.")
 
@@ -68,17 +71,17 @@ class Heads(HttpToolsProtocol):
     def _should_upgrade(self) -> bool:
         return True  # uvicorn then leaves it to us, and begins no answer
 
-    def _read_as_this_protocol(self, rest: bytes) -> None:
-        """Reads the same head without the wish, and `rest`, which comes after it."""
+    def _as_this_protocol(self, rest: bytes) -> bytes:
+        """What is to be read: the same head without the wish, and `rest`, which comes after it."""
         method = self.parser.get_method()
         if method == b"CONNECT":
             self.send_400_response("This is no proxy.")
-            return
+            return b""
         version = self.parser.get_http_version().encode()
         lines = [b"%b %b HTTP/%b" % (method, self.url, version)]
         lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
         self.parser = HttpRequestParser(self)
-        self.data_received(b"\r\n".join([*lines, b"", rest]))
+        return b"\r\n".join([*lines, b"", rest])
 
     def _await_head(self) -> None:
         if self._late is None:

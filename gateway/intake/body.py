@@ -91,6 +91,13 @@ class Form(NamedTuple):
     shown: dict[str, list[str]]
 
 
+class _Parser(MultiPartParser):
+    def on_part_end(self) -> None:
+        if self._current_part.file is None:
+            self._current_part.data.decode()  # what is no UTF-8 it would take for Latin-1
+        super().on_part_end()
+
+
 def form_of(request: Request, body: bytes, most: int) -> Form:
     """The form that a request's body is; raises a `Refused`: TooLarge where it has more than `most`
     files, or fields."""
@@ -102,10 +109,11 @@ async def _parsed(request: Request, body: bytes, most: int) -> Form:
         yield body
 
     _, parameters = parse_options_header(request.headers["content-type"])
+    in_utf_8 = UnsupportedMedia("Send the form in UTF-8, without another charset.")
     # RFC 7578 knows no other, and some that Python knows decode to no text at all.
-    if parameters.get(b"charset", b"utf-8").lower() != b"utf-8":
-        raise UnsupportedMedia("Send the form in UTF-8, without another charset.")
-    parser = MultiPartParser(
+    if parameters.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"utf8"):
+        raise in_utf_8
+    parser = _Parser(
         request.headers,
         stream(),
         max_files=most,
@@ -116,6 +124,8 @@ async def _parsed(request: Request, body: bytes, most: int) -> Form:
     parser.spool_max_size = len(body) + 1
     try:
         form = await parser.parse()
+    except UnicodeDecodeError as error:
+        raise in_utf_8 from error
     except (MultiPartException, KeyError) as error:
         if isinstance(error, MultiPartException) and error.message.startswith("Too many"):
             raise TooLarge(f"The form has over {most} files, or fields. Send fewer.") from error

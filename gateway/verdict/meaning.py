@@ -46,8 +46,14 @@ HYPHEN = re.compile(r"(?<=[^\W\d_])-(?=\w)|(?<=\w)-(?=[^\W\d_])")  # a minus or 
 SIGN = r"[<>≤≥±]|(?<=[a-z0-9])[*+-](?![\w*])"  # T2* is not T2
 WORD = re.compile(rf"\d+(?:[.,]\d+)*|[^\W\d_]+|{SIGN}")
 NOT = re.compile(r"n't\b|(?<=\bcan)(?=not\b)")
+DOUBLE_NO = re.compile(r"(\bno (?:\w+ ){1,3})ningun[oa]?\b")  # in Spanish no more than one
+RANGE = re.compile(r"(?<=\d)–(?=\w)")
+POWERS = {ord(raised): f"^{number}" for number, raised in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}  # 10² is not 102
 BRACKETS = re.compile(r"([^(]+?) ?\((.+)\)")
-UNIT = re.compile(rf"(?<=\d) ?({'|'.join(UNITS)})(?![^\W\d])")
+MEASURE = rf" ?({'|'.join(UNITS)})(?![^\W\d])"
+UNIT = re.compile(rf"(?<=\d){MEASURE}")
+# Three digits behind it may be a thousand's.
+DECIMAL_COMMA = re.compile(rf"(?<=\d),(?=\d{{1,2}}{MEASURE})")
 
 # Callers choose what is read here: no pattern may take more than a few steps for each character, so
 # none looks for an end that it has looked for before.
@@ -113,9 +119,13 @@ def meaning(text: str, language: Language = "en", question: str = "") -> Meaning
     """
     words = _words_of(text, language)
     said = _bare(text, words)
-    if said in SHORT:
+    if said in SHORT and said not in NONE:
         return SHORT[said]
     asked = _asked(question, language) if question else NOTHING
+    if said in NONE and asked.counts:
+        return ("0",)
+    if said in SHORT:
+        return SHORT[said]
     if not asked.options and (set_off := SET_OFF.fullmatch(said)):
         alone = next(filter(None, set_off.groups()))
         said = alone if alone in SHORT else said
@@ -171,8 +181,9 @@ def _words_of(text: str, language: Language) -> Words:
 
 
 def _plain(text: str) -> str:
-    plain = unicodedata.normalize("NFKC", text).casefold()
+    plain = unicodedata.normalize("NFKC", text.translate(POWERS)).casefold()
     plain = plain.replace("’", "'").replace("\u2010", "-")  # a hyphen unlike the others
+    plain = RANGE.sub("-", plain)
     return plain.translate(UNACCENTED)
 
 
@@ -395,6 +406,7 @@ def _item(text: str, words: Words) -> str:
     if plain in YES_OR_NO:
         return "yes" if plain in YES else "no"
     plain = " ".join(NUMBERS.get(word, word) for word in plain.split())
+    plain = DECIMAL_COMMA.sub(".", plain)
     plain = UNIT.sub(lambda unit: f" {UNITS[unit[1]]}", plain)
     if (twice := BRACKETS.fullmatch(plain)) and twice[1] in SYNONYMS:
         one, other = (SYNONYMS.get(each) for each in twice.groups())
@@ -417,6 +429,7 @@ def _number(word: str) -> str:
 def _tokens(text: str, words: Words) -> list[str]:
     if words is WORDS["zh"]:
         return _chinese().findall(text)
+    text = DOUBLE_NO.sub(r"\1", text) if "ningun" in text else text
     return WORD.findall(NOT.sub(" not" if "n't" in text else " ", text))
 
 

@@ -54,7 +54,10 @@ THERE = {"present", "positive", "presente", "positivo"}
 NOT_THERE = {"absent", "not present", "not seen", "not visible", "none", "none seen", "negative"}
 NOT_THERE |= {"ausente", "no se observa", "no se ve", "negativo"}
 
-NONE = {"none", "ninguno", "ninguna"}  # whole answers to a question how many there are
+# Whole answers to a question how many there are; a bare "no" answers another.
+NONE = {"none", "nil", "ninguno", "ninguna", "no hay", "no hay ninguno", "no hay ninguna"}
+NONE |= {"没", "没有", "沒有", "无", "無", "不存在", "一个也没有", "一个都没有"}
+NONE |= {"图中没有", "图像中没有", "图片中没有"}
 NUMBERS = {
     word: str(number)
     for words in (

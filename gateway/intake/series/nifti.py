@@ -89,7 +89,7 @@ class Volume:
         values = self._slices[at].astype(np.float64) * (self._slope or 1) + (self._intercept or 0)
         made.BitsAllocated, made.FloatPixelData = 32, values.astype("<f4").tobytes()
         low, high = self._shown
-        if low < high:
+        if low < high and np.isfinite(high - low):
             made.WindowCenter, made.WindowWidth = (low + high) / 2, high - low
             made.VOILUTFunction = "LINEAR_EXACT"
         file = io.BytesIO()

@@ -112,5 +112,12 @@ def test_a_wish_for_another_protocol_is_ignored(vllm, gateway, protocol):
     assert statuses == [b"200", b"404", b"200"] and b'"answer":"yes"' in received
 
 
+def test_however_many_wishes_come_at_once(url):
+    """Each is read on its own."""
+    wish = b"GET /health/live HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    received = put(url, wish * 800 + LAST)
+    assert received.count(b"HTTP/1.1 200 ") == 801
+
+
 def test_it_is_no_proxy(url):
     assert b" 400 " in put(url, b"CONNECT gateway:80 HTTP/1.1\r\nHost: gateway\r\n\r\n")

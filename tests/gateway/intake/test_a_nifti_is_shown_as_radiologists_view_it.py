@@ -123,6 +123,13 @@ def test_voxels_are_scaled_and_shown_as_the_file_says():
     )
 
 
+@pytest.mark.parametrize(("low", "high"), [(0, np.inf), (np.nan, np.nan), (9, 0)])
+def test_a_range_that_is_none_is_not_the_files_own(low, high):
+    expected = [image.identity for image in shown(FILE, window=None)]
+    file = FILE[:124] + np.float32([high, low]).tobytes() + FILE[132:]
+    assert [image.identity for image in shown(file, window=None)] == expected
+
+
 @pytest.mark.parametrize(
     ("codes", "flipped", "says"),
     [

@@ -83,12 +83,25 @@ JSON_PROBLEMS: list[tuple[str, dict[str, Any], int, list[str]]] = [
     ("a place to store", case(options={"store": "sr"}), 422, ["options.store", "Send null"]),
     ("thoughts", case(options={"reasoning": 2}), 422, ["options.reasoning", "true or false"]),
     ("a modality", case(modality="CT"), 422, ["modality"]),
+    ("a flag for seconds", case(options={"deadline_s": True}), 422, ["deadline_s", "a number"]),
+    ("a flag for rounds", case(options={"rounds": True}), 422, ["options.rounds", "a number"]),
+    ("a flag for risk", case(options={"max_risk": False}), 422, ["max_risk", "send a number"]),
     ("no time", case(options={"deadline_s": 0}), 422, ["options.deadline_s", "greater than 0"]),
     ("half a character", case(question="\ud800"), 422, ["question", "half a character"]),
     ("half in the context", case(context="x\ud800"), 422, ["context", "half a character"]),
     ("half in a choice", case(choices=["a", "\ud800"]), 422, ["choices", "half a character"]),
     ("half a worker", case(options={"workers": ["\ud800"]}), 422, ["options.workers", "half"]),
 ]
+
+
+JSON_PROBLEMS.append(
+    (
+        "a flag for a frame",
+        case(images=[{"data": b64(picture()), "frame": True}]),
+        422,
+        ["images.0.frame", "send a number"],
+    )
+)
 
 
 @pytest.mark.parametrize(
@@ -200,6 +213,13 @@ def test_a_form_in_another_charset(url, charset):
     field = 'Content-Disposition: form-data; name="options"\r\n\r\n"\\ud800"\r\n'
     body = f"--x\r\n{field}--x--\r\n"
     check(httpx.post(f"{url}/vqa", content=body, headers=headers), 415, "UTF-8")
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "utf-16", "latin-1"])
+def test_a_form_that_is_not_in_utf_8_is_not_guessed_at(url, encoding):
+    """The panel would be asked another question than was sent."""
+    question = {"latin-1": "¿Está sano?"}.get(encoding, "这是什么?").encode(encoding)
+    check(httpx.post(f"{url}/vqa", data={"question": question}, files=[IMAGE]), 415, "UTF-8")
 
 
 def dicom(name: str) -> str:

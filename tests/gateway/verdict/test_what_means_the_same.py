@@ -122,7 +122,19 @@ LARGER = "Is the left lung larger than the right lung?"
         ("How many kidneys are there?", "Two kidneys", "2"),
         ("How many kidneys are there?", "There are no kidneys in the image.", "0"),
         ("How many kidneys are there?", "None", "0"),
+        ("How many kidneys are there?", "Nil.", "0"),
         ("¿Cuántos nódulos hay?", "No hay nódulos.", "0"),
+        ("¿Cuántos nódulos hay?", "No hay.", "0"),
+        ("¿Cuántos nódulos hay?", "No hay ninguno", "0"),
+        ("图中有几个结节？", "没有。", "0"),
+        ("图中有几个结节？", "無", "0"),
+        ("图中有几个结节？", "一个也没有", "0"),
+        ("图中有几个结节？", "图中没有", "0"),
+        ("图中有结节吗？", "没有", "不是"),
+        ("¿Hay derrame pleural?", "No hay ningún derrame pleural.", "no"),
+        ("¿Hay derrame pleural?", "No se observa ningún signo de derrame pleural", "no"),
+        ("¿Cuánto mide?", "3,5 cm", "3.5 cm"),
+        ("How large is it?", "2–3 cm", "2-3 cm"),
         ("图中有几个结节？", "图中没有结节。", "0"),
         (EFFUSION, "It is not.", "no"),
         (EFFUSION, "Absent.", "no"),
@@ -187,6 +199,10 @@ def test_a_sentence_of_the_questions_own_words_is_its_answer(question, said, ans
         ("3", "3,3"),
         ("3", "3, 3"),
         ("1,000", "1"),
+        ("1,000 ml", "1.000 ml"),
+        ("10²", "102"),
+        ("10²", "10³"),
+        ("10⁻²", "10²"),
         ("2,5 cm", "5 cm, 2"),
         ("lung", "lung, lung"),
         ("two lungs", "three lungs"),
@@ -253,6 +269,9 @@ def test_what_may_differ_in_meaning_stays_apart(one, other):
         ("左肺比右肺大吗？", "是", "右肺比左肺大"),
         ("这是CT吗？", "不是", "不是，这是MRI"),
         ("¿Hay derrame pleural?", "no", "No hay derrame pleural izquierdo."),
+        ("¿Cuántos nódulos hay?", "0", "No sé"),
+        ("How many are there?", "0", "No"),
+        ("图中有几个结节？", "0", "不清楚"),
     ],
 )
 def test_a_question_merges_nothing_that_differs(question, one, other):
@@ -431,6 +450,7 @@ READ = {
     ("1", "one"),
     # Where it was counted.
     ("0", "none"),
+    ("0", "没有", "无", "不存在"),
     # With and without a blank before a unit.
     ("5 cm", "5cm"),
     # Where it was asked for a place, that it lies in it.

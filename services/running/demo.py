@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydicom.data import get_testdata_file
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from consilium import Verdict, ask
 from consilium.verdict import OfImage
@@ -39,7 +39,8 @@ def run(settings: Settings, panel_file: Path, gateway_port: int, console: Consol
 
 
 def show(verdict: Verdict, put: Callable[[object], None]) -> None:
-    table = Table("worker", "answer", "confidence (raw)", "weight", "seconds")
+    named = Column("worker", no_wrap=True)  # whole, where there is little room: answers wrap
+    table = Table(named, "answer", "confidence (raw)", "weight", "seconds")
     for answer in verdict.answers:
         table.add_row(
             answer.worker if answer.round == 1 else f"{answer.worker}, round {answer.round}",

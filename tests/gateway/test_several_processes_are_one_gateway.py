@@ -46,7 +46,8 @@ def test_two_processes_are_one_gateway(vllm, gateway_process, redis_server, pane
     until(lambda: metric(url, "consilium_panel_info") == 1)
 
     def children() -> list[psutil.Process]:
-        return [each for each in parent.children() if "resource_tracker" not in each.cmdline()[-1]]
+        alive = [c for c in parent.children() if c.status() != psutil.STATUS_ZOMBIE]
+        return [each for each in alive if "resource_tracker" not in each.cmdline()[-1]]
 
     with ThreadPoolExecutor(16) as callers:
         # No more than six are inside, whichever process they reach.

@@ -216,8 +216,8 @@ class Stack:
                 )
             if seconds > next_line_s:
                 next_line_s += 10.0
-                names = ", ".join(service.name for service in waiting if not service.healthy)
-                self.report(f"{seconds:.0f} s: waiting for {names}")
+                if names := ", ".join(service.name for service in waiting if not service.healthy):
+                    self.report(f"{seconds:.0f} s: waiting for {names}")
             time.sleep(POLL_S)
 
     def _bury(self, service: Service) -> None:

@@ -34,7 +34,7 @@ def join(folders: Sequence[Path], settings: Settings, data: Path, out: Path) -> 
         outcomes = [each[example.id] for each in held if example.id in each]
         if len(outcomes) == len(held) and all(each.was_answered for each in outcomes):
             outcome = _together(outcomes, settings)
-            if outcome.was_answered:
+            if outcome.verdict and outcome.was_answered:
                 cases.append((heard_in(runs[0].language, example, outcome), outcome))
     if not cases:
         raise EvaluationError("No question was answered in all of these runs by whoever is seated.")

@@ -150,7 +150,23 @@ class PanelSettings(_Frozen):
     )
 
 
-class WorkerSettings(_Frozen):
+class _Served(_Frozen):
+    """What a worker's table and the summariser's both say of the server."""
+
+    external: bool = Field(description="The file itself gives the url: not ours to start.")
+    memory_gb: float | None = Field(
+        default=None, gt=0, description="Of a GPU, for its server: weights, cache and all."
+    )
+    replicas: Replicas = Field(
+        default=(1, 1), description="On a cluster, of its server: 2, or [1, 4] as calls are open."
+    )
+    gpus: float = Field(
+        default=1, gt=0, le=1, description="On a cluster, of each GPU that its server takes."
+    )
+    engine: dict[str, Any] = {}
+
+
+class WorkerSettings(_Served):
     """One seat. `engine` holds vLLM's arguments, without the leading dashes."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
@@ -166,23 +182,12 @@ class WorkerSettings(_Frozen):
     )
     prompt: Annotated[str, _template("question")]
     urls: Urls = Field(alias="url", description="Of its servers, which all serve the same model.")
-    external: bool = Field(description="The file itself gives the url: not ours to start.")
-    memory_gb: float | None = Field(
-        default=None, gt=0, description="Of a GPU, for its server: weights, cache and all."
-    )
-    replicas: Replicas = Field(
-        default=(1, 1), description="On a cluster, of its server: 2, or [1, 4] as calls are open."
-    )
-    gpus: float = Field(
-        default=1, gt=0, le=1, description="On a cluster, of each GPU that its server takes."
-    )
     shadow: bool = Field(
         default=False, description="A candidate: asked behind verdicts, and compared; never heard."
     )
     one_token: bool = Field(
         default=False, description="Each of its answers is a token: what it nearly said is whole."
     )
-    engine: dict[str, Any] = {}
 
     @property
     def url(self) -> str:
@@ -198,7 +203,7 @@ class WorkerSettings(_Frozen):
         return self
 
 
-class SummariserSettings(_Frozen):
+class SummariserSettings(_Served):
     model: str = Field(min_length=1)
     quantization: str = "bitsandbytes"
     languages: Languages = ("en",)
@@ -218,17 +223,6 @@ class SummariserSettings(_Frozen):
         description="How long a model that thinks first may think; null: it is none of those.",
     )
     url: Url
-    external: bool = Field(description="The file itself gives the url: not ours to start.")
-    memory_gb: float | None = Field(
-        default=None, gt=0, description="Of a GPU, for its server: weights, cache and all."
-    )
-    replicas: Replicas = Field(
-        default=(1, 1), description="On a cluster, of its server: 2, or [1, 4] as calls are open."
-    )
-    gpus: float = Field(
-        default=1, gt=0, le=1, description="On a cluster, of each GPU that its server takes."
-    )
-    engine: dict[str, Any] = {}
 
     @model_validator(mode="after")
     def _thinks_or_is_opened(self) -> "SummariserSettings":

@@ -20,17 +20,26 @@ const at = (id) => document.getElementById(id);
 
 const cases = []; // of this tab, the latest first
 let panel = null; // GET /panel, once it was answered
+let meeting = null; // while it is, or was, asked for
 let problem = null; // what stands above the button
 const waiting = []; // files that were chosen before the panel was known
 let running = null; // the case that is being asked
 let shown = null; // the case that is looked at
 
-/** GET /panel, where it was not answered before. Raises a Failure. */
-async function meet() {
-  if (panel) return;
-  panel = await gateway.panel();
-  pictures.limit(panel, fail);
-  drawChoices();
+/** GET /panel, where it was not answered before; the page's words are there by then. Raises a
+ * Failure. */
+function meet() {
+  const met = async () => {
+    await worded;
+    panel = await gateway.panel();
+    pictures.limit(panel, fail);
+    drawChoices();
+  };
+  meeting ??= met().catch((failure) => {
+    meeting = null; // the next one tries again
+    throw failure;
+  });
+  return meeting;
 }
 
 function fail(failure) {
@@ -84,6 +93,7 @@ function isSame(one, other) {
 }
 
 async function ask() {
+  if (!(await take([]))) return;
   const own = written();
   if (running) {
     // A second click asks nothing new; another question ends the first one only if it may.
@@ -217,14 +227,18 @@ async function choosePage(language) {
   if (shown) show(shown);
 }
 
-/** Files wait until the limits are known: what is over one is never read. */
+/** Files wait until the limits are known: what is over one is never read. Returns whether none waits
+ * any more. */
 async function take(files) {
   waiting.push(...files);
   try {
     await meet();
-    fail(pictures.add(waiting.splice(0)));
+    const chosen = waiting.splice(0);
+    if (chosen.length) fail(pictures.add(chosen));
+    return true;
   } catch (failure) {
     fail(failure);
+    return false;
   }
 }
 
@@ -264,11 +278,12 @@ function listen() {
   at("key-form").addEventListener("submit", async (event) => {
     event.preventDefault();
     gateway.useKey(at("key").value.trim());
-    panel = null;
+    meeting = null;
     try {
       await meet();
       at("key").value = "";
       at("key-form").hidden = true;
+      fail(null);
       take([]);
       pictures.lookAgain();
       at("files").focus();
@@ -278,6 +293,6 @@ function listen() {
   });
 }
 
-listen();
-await choosePage(usual());
+const worded = choosePage(usual());
+listen(); // what is chosen and clicked before then waits for it
 meet().catch(fail);

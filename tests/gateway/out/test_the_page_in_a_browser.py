@@ -397,6 +397,23 @@ def test_a_lost_connection_is_told_and_nothing_typed_is_lost(tab, url, file, pan
     assert tab.locator("#pictures img").count() == 1
 
 
+def test_who_is_faster_than_the_page_is_heard(tab, url, file):
+    """What is chosen and asked before its words and the panel's limits came waits for both."""
+    held: list[Any] = []
+    for late in ("**/en.json", "**/panel"):
+        tab.route(late, lambda route: held.append(route))
+    tab.goto(url)
+    ask(tab, "Is it early?", file)
+    tab.click("#ask")
+    assert [route.request.url.rpartition("/")[2] for route in held] == ["en.json"]
+    held[0].continue_()
+    expect(tab.locator("#error")).to_be_empty()
+    while len(held) < 2:
+        tab.wait_for_timeout(10)
+    held[1].continue_()
+    assert "yes" in decided(tab) and sent(tab, "vqa") == 1
+
+
 def test_a_double_click_asks_once_and_another_question_asks_first(tab, file, panel):
     """Who asks something else while the panel is asked is asked whether to stop that."""
     panel.speak.clear()

@@ -3,9 +3,11 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Iterator
+from itertools import chain, islice
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
+from pydantic_core import from_json
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -185,8 +187,40 @@ def _at_once(work: Coroutine[Any, Any, T]) -> T:
 def json_object(body: bytes, what: str) -> dict[str, Any]:
     """The object that a JSON text is; raises a `Refused` that calls it `what`."""
     # Millions of small things would keep everybody waiting while they are read.
-    if _holds_marks(body, MAX_MARKS + 1):
+    if holds_marks(body, MAX_MARKS + 1):
         raise TooLarge(f"{what} holds over {MAX_MARKS} items. Send a question and its images.")
+    content = _plainly(body)
+    if content is None:
+        content = _carefully(body, what)
+    if not isinstance(content, dict):
+        raise MalformedRequest(f"{what} is not a JSON object.")
+    return content
+
+
+def _plainly(body: bytes) -> Any:
+    """What a JSON text says, nine times as fast; None where it is none, or may say something twice.
+
+    A parser drops a field that another one of its name follows. Where nothing is escaped, every
+    string is two quotation marks: those of what was dropped would be left over.
+    """
+    if b"\\" in body:
+        return None
+    try:
+        content = from_json(body, allow_inf_nan=False, cache_strings="none")
+    except ValueError:
+        return None
+    marks = sum(1 for _ in _places(body, b'"'))
+    return content if marks == 2 * _strings(content) else None
+
+
+def _strings(content: Any) -> int:
+    if isinstance(content, dict):
+        return len(content) + sum(map(_strings, content.values()))
+    return sum(map(_strings, content)) if isinstance(content, list) else isinstance(content, str)
+
+
+def _carefully(body: bytes, what: str) -> Any:
+    """The same, or a `Refused` that says what is wrong with it."""
 
     def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         content = dict(pairs)
@@ -198,23 +232,19 @@ def json_object(body: bytes, what: str) -> dict[str, Any]:
         raise MalformedRequest(f"{what}: {name} is not JSON. Send a number or null.")
 
     try:
-        content = json.loads(
-            body, object_pairs_hook=refuse_duplicates, parse_constant=refuse_constant
-        )
+        return json.loads(body, object_pairs_hook=refuse_duplicates, parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:
         raise MalformedRequest(f"{what} is not valid JSON in UTF-8.") from error
-    if not isinstance(content, dict):
-        raise MalformedRequest(f"{what} is not a JSON object.")
-    return content
 
 
-def _holds_marks(body: bytes, most: int) -> bool:
-    """Whether brackets and commas are there `most` times. In long base64 they are looked for thirty
-    times as fast as `bytes.count` counts them."""
-    for mark in (b",", b"[", b"{"):
-        at = -1
-        while (at := body.find(mark, at + 1)) >= 0:
-            most -= 1
-            if most == 0:
-                return True
-    return False
+def holds_marks(body: bytes, most: int) -> bool:
+    """Whether brackets and commas are there `most` times."""
+    marks = chain.from_iterable(_places(body, mark) for mark in (b",", b"[", b"{"))
+    return next(islice(marks, most - 1, None), None) is not None
+
+
+def _places(body: bytes, mark: bytes) -> Iterator[int]:
+    """In long base64 a mark is looked for thirty times as fast as `bytes.count` counts it."""
+    at = -1
+    while (at := body.find(mark, at + 1)) >= 0:
+        yield at

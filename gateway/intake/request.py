@@ -25,7 +25,16 @@ from gateway.contract import (
     Preview,
     ReadersWord,
 )
-from gateway.intake.body import MEGABYTE, Form, form_of, json_object, json_of, kind_of, whole_of
+from gateway.intake.body import (
+    MEGABYTE,
+    Form,
+    form_of,
+    holds_marks,
+    json_object,
+    json_of,
+    kind_of,
+    whole_of,
+)
 from gateway.intake.language import asked_in
 from gateway.intake.off_loop import off_loop
 from gateway.intake.pixels import (
@@ -49,7 +58,7 @@ from gateway.tables import Limits
 from gateway.verdict.meaning import meanings
 
 T = TypeVar("T")
-# A form, and an image in it, of so much is read sooner than it is handed to a thread.
+# A body, and an image in it, of so much is read sooner than it is handed to a thread.
 HERE_BYTES, HERE_PARTS, HERE_CHUNKS = MEGABYTE, 16, 1_000
 # By then the workers were asked, and the core is free.
 HEAD_START_S = 0.01
@@ -90,6 +99,8 @@ async def read(request: Request, settings: Settings) -> Draft:
     kind = kind_of(request)
     if kind == "application/json":
         body = await whole_of(request, settings)
+        if len(body) <= HERE_BYTES and not holds_marks(body, HERE_PARTS):
+            return _from_json(json_object(body, "The body"), limits)
         return await off_loop(lambda: _from_json(json_object(body, "The body"), limits))
     if kind != "multipart/form-data":
         raise UnsupportedMedia("Send Content-Type application/json or multipart/form-data.")

@@ -22,7 +22,8 @@ from schemathesis.specs.openapi.checks import (
 
 from gateway.app import create_app
 from gateway.contract import Verdict
-from gateway.refusals import Problem
+from gateway.intake.body import json_object
+from gateway.refusals import MalformedRequest, Problem
 from gateway.settings import Settings, load_settings
 from tests.conftest import picture, serving
 from tests.mock_vllm import MockVllm
@@ -135,6 +136,31 @@ def test_a_case_with_anything_in_it(url, body):
     raw = json.dumps(body).encode()
     headers = {"content-type": "application/json"}
     check(httpx.post(f"{url}/vqa", content=raw, headers=headers, timeout=60))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(content=st.dictionaries(st.text(), JSON), ascii_only=st.booleans())
+def test_json_is_read_as_the_standard_library_reads_it(content, ascii_only):
+    body = json.dumps(content, ensure_ascii=ascii_only).encode(errors="surrogatepass")
+    try:
+        assert json_object(body, "The body") == json.loads(body)
+    except MalformedRequest:
+        with pytest.raises(UnicodeDecodeError):
+            body.decode()  # half a character that is not written as an escape
+
+
+@given(name=st.text(), values=st.lists(JSON, min_size=2, max_size=2), deep=st.booleans())
+def test_a_field_that_is_there_twice_is_refused_wherever_it_stands(name, values, deep):
+    pairs = ", ".join(f"{json.dumps(name)}: {json.dumps(value)}" for value in values)
+    body = f'{{"a": [{{{pairs}}}]}}' if deep else f"{{{pairs}}}"
+    with pytest.raises(MalformedRequest, match="twice"):
+        json_object(body.encode(), "The body")
 
 
 @given(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import pybase64
 
@@ -46,4 +47,6 @@ class Case:
     options: Options
     modality: Modality | None = None
     tenant: str = "public"
+    # Where the verdict goes back to the archive: what that says of what is shown, in DICOM JSON.
+    metadata: tuple[dict[str, Any], ...] = ()
     others: tuple[str, ...] = ()  # what the other workers said, for a second round

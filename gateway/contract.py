@@ -694,3 +694,6 @@ class PanelReport(_Frozen):
     archive: bool = Field(
         default=False, description="Whether a case may name images in an archive."
     )
+    archive_stores: bool = Field(
+        default=False, description="Whether it may ask by options.store that its verdict go there."
+    )

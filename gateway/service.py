@@ -173,7 +173,8 @@ class Service:
         archive = self.archive(case.tenant, settings)
         assert archive, "intake refuses the case"
         try:
-            stored = Stored(instance=await returning.send(archive, verdict, case.question, kind))
+            sent = returning.send(archive, verdict, case.question, kind, case.metadata)
+            stored = Stored(instance=await sent)
         except Refused as error:
             log.warning(json.dumps({"event": "verdict_not_stored", "why": str(error)}))
             stored = Stored(error=str(error))
@@ -223,6 +224,7 @@ class Service:
             feedback=settings.feedback.keep if settings.feedback else None,
             **settings.limits.model_dump(),
             archive=settings.archive is not None,
+            archive_stores=settings.archive is not None and settings.archive.store,
         )
 
     def _compared(self, panel: Panel) -> tuple[ShadowSeat, ...]:

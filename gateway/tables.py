@@ -321,7 +321,9 @@ class ArchiveSettings(_Frozen):
     url: Annotated[str, AfterValidator(_check_archive)] = Field(
         description="Of its DICOMweb services: what stands before /studies."
     )
-    timeout_s: float = Field(default=20, gt=0, description="For each of its answers.")
+    timeout_s: float = Field(
+        default=20, gt=0, description="For each of its answers, and for storing."
+    )
     store: bool = Field(
         default=False, description="Whether a case may ask that its verdict be stored there."
     )

@@ -61,7 +61,7 @@ FLOORS: dict[str, list[str]] = {
         "recipes zoo",
     ],
     "services": [
-        "fhir running",
+        "running",
         "evaluation",
         "cli",
     ],

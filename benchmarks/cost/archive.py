@@ -27,8 +27,8 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from gateway.archive.dicomweb import Archive
 from gateway.asking.model_server import new_http_client
 from gateway.contract import ArchivedImages
+from gateway.intake.series.pictures import pictures_of
 from gateway.intake.series.sources import Archived
-from gateway.intake.series.volume import pictures_of
 from gateway.tables import ArchiveSettings, Limits
 
 SIDE, ROOM = 512, 4

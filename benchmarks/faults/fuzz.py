@@ -30,8 +30,8 @@ from pathlib import Path
 import atheris
 import numpy as np
 
-# What is imported here is followed; else the last three of Pillow's and `volume` come too late. It
-# says so of each module.
+# What is imported here is followed; else the last three of Pillow's and how a series is read come
+# too late. It says so of each module.
 with (
     contextlib.redirect_stderr(io.StringIO()),
     atheris.instrument_imports(include=["gateway", "PIL", "pydicom", "python_multipart"]),
@@ -43,7 +43,7 @@ with (
     from gateway.door import keys
     from gateway.intake import body, raster, request
     from gateway.intake.pixels import is_dicom, only_pixels
-    from gateway.intake.series import volume  # noqa: F401
+    from gateway.intake.series import pictures as of_series  # noqa: F401
     from gateway.intake.wholeness import PNG_SIGNATURE
     from gateway.out import openai_api
     from gateway.refusals import Refused

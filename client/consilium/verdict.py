@@ -246,6 +246,7 @@ class PanelReport(_Reply):
     max_series_mb: float
     series_s: float
     archive: bool = False
+    archive_stores: bool = False
 
 
 class Problem(_Reply):

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from gateway.archive.structured_report import SERIES_NUMBER
-from gateway.archive.words import RESEARCH, figures, lines
+from gateway.archive.words import RESEARCH, figures, lines, uid_of
 from gateway.contract import Verdict
 from gateway.refusals import InvalidCase
 
@@ -30,10 +30,10 @@ def page(verdict: Verdict, question: str, images: Sequence[Dataset]) -> Dataset:
         bits_allocated=8,
         coordinate_system=hd.CoordinateSystemNames.PATIENT,
         patient_orientation=("L", "P"),
-        series_instance_uid=hd.UID(),
+        series_instance_uid=uid_of("page's series", verdict, question, images),
         series_number=SERIES_NUMBER + 1,
         series_description=RESEARCH,
-        sop_instance_uid=hd.UID(),
+        sop_instance_uid=uid_of("page", verdict, question, images),
         instance_number=1,
         manufacturer="Consilium",
         transfer_syntax_uid=ExplicitVRLittleEndian,

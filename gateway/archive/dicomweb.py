@@ -23,8 +23,13 @@ JSON = "application/dicom+json"
 # As it is stored: what is compressed is decoded here, not there.
 FILE = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 FILES = 'multipart/related; type="application/dicom"; boundary='
-FAILED = "00081198"  # Failed SOP Sequence
+# Of what is answered to STOW-RS (PS3.18 I.2): Referenced and Failed SOP Sequence.
+STORED, FAILED = "00081199", "00081198"
+STORED_INSTANCE, FAILURE_REASON = "00081155", "00081197"
+DUPLICATE = 0x0111  # PS3.7 C.5.6: such an instance is there already
 SPACE = re.compile(r"\s*")
+# PS3.18 10.5.3: all is stored; with a warning, or not all; nothing is. The answer says which.
+STORE_ANSWERED = (200, 202, 409)
 MAX_JSON_MB = 50  # the headers of some thousand slices
 MAX_TOLD_MB = 1  # of one file that was stored
 NOT_THERE = "The archive holds no such study, series or instances for this key."
@@ -38,6 +43,7 @@ class Archive:
     ):
         self._http, self._settings = http, settings
         self._tenant, self._limits = tenant, limits
+        self.timeout_s = settings.timeout_s
 
     async def series_of(self, study: str) -> list[dict[str, Any]]:
         """A study's series, as QIDO-RS tells of them (PS3.18 10.6)."""
@@ -55,8 +61,8 @@ class Archive:
         kind, body = await self._get(study, path, FILE, self._limits.max_series_mb)
         return _only_part(kind, body)
 
-    async def store(self, study: str, file: bytes) -> None:
-        """Puts a file beside those of the study (STOW-RS, PS3.18 10.5)."""
+    async def store(self, study: str, instance: str, file: bytes) -> None:
+        """Puts a file beside those of the study (STOW-RS, PS3.18 10.5), if it is not there yet."""
         # The file holds a caller's words, which would end it, and begin another, if they knew this.
         boundary = secrets.token_hex()
         part = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
@@ -64,10 +70,10 @@ class Archive:
         headers = {"Accept": JSON, "Content-Type": FILES + boundary}
         _, told = await self._asked("POST", study, "", headers, MAX_TOLD_MB, body)
         try:
-            failed = json.loads(told).get(FAILED, {}).get("Value")
-        except (ValueError, AttributeError, RecursionError) as error:
+            there = set(_there(json.loads(told)))
+        except (ValueError, AttributeError, LookupError, TypeError, RecursionError) as error:
             raise ArchiveFailed("The archive does not say in DICOM JSON what it stored.") from error
-        if failed:
+        if instance not in there:
             raise ArchiveFailed("The archive did not take what was to be stored.")
 
     async def _list(self, study: str, path: str) -> list[dict[str, Any]]:
@@ -107,7 +113,7 @@ class Archive:
         url = f"{self._settings.url}/studies/{study}{path}"
         try:
             async with (
-                asyncio.timeout(self._settings.timeout_s),
+                asyncio.timeout(self.timeout_s),
                 self._http.request(
                     method, url, headers=headers, data=body, allow_redirects=False
                 ) as response,
@@ -116,16 +122,24 @@ class Archive:
                     raise NotInArchive(NOT_THERE)
                 if response.status in (401, 403):
                     raise ArchiveFailed("The archive does not take the gateway's own credentials.")
-                # 202: it is stored, and the archive warns of something (PS3.18 10.5.3).
-                if response.status not in (200, 202):
+                if response.status not in (STORE_ANSWERED if method == "POST" else (200,)):
                     raise ArchiveFailed(f"The archive answers with HTTP {response.status}.")
                 return response.headers.get("Content-Type", ""), await _body(response, max_mb)
         except TimeoutError as error:
             raise ArchiveFailed(
-                f"The archive did not answer within {self._settings.timeout_s:g} s."
+                f"The archive did not answer within {self.timeout_s:g} s."
             ) from error
         except aiohttp.ClientError as error:
             raise ArchiveFailed("The archive cannot be reached.") from error
+
+
+def _there(answer: dict[str, Any]) -> Iterator[str]:
+    """The instances that the archive has, by its answer to STOW-RS."""
+    for each in answer.get(STORED, {}).get("Value", ()):
+        yield each[STORED_INSTANCE]["Value"][0]
+    for each in answer.get(FAILED, {}).get("Value", ()):
+        if each.get(FAILURE_REASON, {}).get("Value") == [DUPLICATE]:
+            yield each[STORED_INSTANCE]["Value"][0]
 
 
 def _objects(body: bytes) -> Iterator[Any]:

@@ -1,6 +1,6 @@
 """A verdict goes back to where its images lie: beside them, of the same patient and study.
 
-What the archive says of the images is fetched for that, and goes into what is stored alone.
+What the archive says of the images goes into what is stored alone.
 """
 
 import asyncio
@@ -41,21 +41,35 @@ _ODD = (
 )
 
 
-async def send(archive: Archive, verdict: Verdict, question: str, kind: Stores) -> str:
-    """Stores a report (sr) or a page (sc) of the verdict; gives its SOP Instance UID.
+async def send(
+    archive: Archive,
+    verdict: Verdict,
+    question: str,
+    kind: Stores,
+    metadata: Sequence[dict[str, Any]] | None = None,
+) -> str:
+    """Stores a report (sr) or a page (sc) of the verdict, once however often it is sent; gives its
+    SOP Instance UID. `metadata` is what the archive says of the images (DICOM JSON); None: it is
+    asked.
 
     Raises:
         InvalidCase: the images came from no archive.
         NotInArchive, ArchiveFailed, TooLarge
     """
-    images = await headers_of(archive, verdict)
-    instance, file = await asyncio.to_thread(_file, verdict, question, images, kind)
-    await archive.store(str(images[0].StudyInstanceUID), file)
-    return instance
+    try:
+        async with asyncio.timeout(archive.timeout_s):
+            images = await headers_of(archive, verdict, metadata)
+            instance, file = await asyncio.to_thread(_file, verdict, question, images, kind)
+            await archive.store(str(images[0].StudyInstanceUID), instance, file)
+            return instance
+    except TimeoutError as error:
+        raise ArchiveFailed(f"Nothing was stored within {archive.timeout_s:g} s.") from error
 
 
-async def headers_of(archive: Archive, verdict: Verdict) -> list[Dataset]:
-    """What the archive says of each instance that was shown, in their order; raises as `send`."""
+async def headers_of(
+    archive: Archive, verdict: Verdict, metadata: Sequence[dict[str, Any]] | None = None
+) -> list[Dataset]:
+    """What the archive says of each instance that was shown, in their order; as `send`."""
     shown = [image.series for image in verdict.images if image.series]
     wanted = list(dict.fromkeys(uid for series in shown for uid in series.instances))
     if not (wanted and shown[0].study and shown[0].series):
@@ -63,7 +77,8 @@ async def headers_of(archive: Archive, verdict: Verdict) -> list[Dataset]:
             "The verdict is of no images in an archive: ask with --study, and keep what --json "
             "prints."
         )
-    metadata = await archive.metadata(shown[0].study, shown[0].series)
+    if metadata is None:
+        metadata = await archive.metadata(shown[0].study, shown[0].series)
     headers = await asyncio.to_thread(_headers, metadata, wanted)
     if len(headers) < len(wanted):
         raise NotInArchive(NOT_THERE)
@@ -72,7 +87,7 @@ async def headers_of(archive: Archive, verdict: Verdict) -> list[Dataset]:
     return headers
 
 
-def _headers(metadata: list[dict[str, Any]], wanted: list[str]) -> list[Dataset]:
+def _headers(metadata: Sequence[dict[str, Any]], wanted: list[str]) -> list[Dataset]:
     try:
         theirs = [each for each in metadata if each[INSTANCE]["Value"][0] in wanted]
         # Of pixels there is an address alone.

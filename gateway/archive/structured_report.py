@@ -5,14 +5,15 @@ in words stands under Qualitative Evaluations. Patient and study are those of th
 """
 
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 
-import highdicom as hd
 from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.uid import UID
 
-from gateway.archive.words import RESEARCH, figures, lines
+from gateway.archive.words import RESEARCH, figures, first_id, lines, uid_of
 from gateway.contract import Verdict
 
 OURS = "99CONSILIUM"  # the coding scheme of what no standard one has a word for
@@ -22,16 +23,17 @@ NAMES = {"en": "English", "es": "Spanish", "zh": "Chinese"}
 
 def report(verdict: Verdict, question: str, images: Sequence[Dataset]) -> Dataset:
     """`images` are the headers of what the panel was shown, as the archive has them."""
+    uids = partial(uid_of, verdict=verdict, question=question, images=images)
     device = sr.ObserverContext(
         observer_type=codes.DCM.Device,
         observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
-            uid=hd.UID(), name="Consilium", manufacturer_name="Consilium"
+            uid=uids("device"), name="Consilium", manufacturer_name="Consilium"
         ),
     )
     content = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=device),
         procedure_reported=sr.CodedConcept("363679005", "SCT", "Imaging procedure"),
-        imaging_measurements=[_figures(verdict, images)],
+        imaging_measurements=[_figures(verdict, images, uids("figures"))],
         title=codes.DCM.ImagingMeasurementReport,
         language_of_content_item_and_descendants=sr.LanguageOfContentItemAndDescendants(
             sr.CodedConcept(verdict.language, "RFC5646", NAMES[verdict.language])
@@ -41,10 +43,10 @@ def report(verdict: Verdict, question: str, images: Sequence[Dataset]) -> Datase
     return sr.ComprehensiveSR(
         evidence=images,
         content=content[0],
-        series_instance_uid=hd.UID(),
+        series_instance_uid=uids("report's series"),
         series_number=SERIES_NUMBER,
         series_description=RESEARCH,
-        sop_instance_uid=hd.UID(),
+        sop_instance_uid=uids("report"),
         instance_number=1,
         manufacturer="Consilium",
         is_complete=True,
@@ -54,10 +56,10 @@ def report(verdict: Verdict, question: str, images: Sequence[Dataset]) -> Datase
 
 
 def _figures(
-    verdict: Verdict, images: Sequence[Dataset]
+    verdict: Verdict, images: Sequence[Dataset], uid: UID
 ) -> sr.MeasurementsAndQualitativeEvaluations:
     return sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=sr.TrackingIdentifier(uid=hd.UID(), identifier=verdict.id),
+        tracking_identifier=sr.TrackingIdentifier(uid=uid, identifier=first_id(verdict)),
         algorithm_id=sr.AlgorithmIdentification(
             name="Consilium", version=version("consilium"), parameters=[f"panel {verdict.panel}"]
         ),

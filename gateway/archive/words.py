@@ -1,6 +1,12 @@
-"""What goes back to the archive of a verdict, in words: the same in a report and on a page."""
+"""What goes back to the archive of a verdict, in words: the same in a report and on a page; and the
+UIDs of what says it."""
 
-from collections.abc import Iterator
+import json
+import uuid
+from collections.abc import Iterator, Sequence
+
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from gateway.contract import Answer, Verdict
 
@@ -28,7 +34,7 @@ def lines(verdict: Verdict, question: str) -> Iterator[tuple[str, str]]:
             for fault in series.faults:
                 yield "Fault", fault
     yield "Panel", verdict.panel
-    yield "Verdict", verdict.id
+    yield "Verdict", first_id(verdict)
 
 
 def figures(verdict: Verdict) -> dict[str, float]:
@@ -36,6 +42,19 @@ def figures(verdict: Verdict) -> dict[str, float]:
     out."""
     found = {"Agreement": verdict.agreement, "Confidence": verdict.confidence}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def first_id(verdict: Verdict) -> str:
+    """The id of the first such verdict: one that was known says nothing else."""
+    return verdict.cached_from or verdict.id
+
+
+def uid_of(part: str, verdict: Verdict, question: str, images: Sequence[Dataset]) -> UID:
+    """By PS3.5 B.2. The same for the same words about the same images, however often they are sent:
+    whoever hung up and asks again has them stored once."""
+    shown = [str(image.SOPInstanceUID) for image in images]
+    told = [part, shown, *lines(verdict, question), *figures(verdict).items()]
+    return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(told)).int}")
 
 
 def _worker(answer: Answer) -> str:

@@ -43,14 +43,6 @@ _CODEC_ERRORS = (
     Image.DecompressionBombError,
 )
 
-# How a file begins that holds a series of its own, whatever else is said of it: a zip, a gzip, and
-# a NIfTI, by the size of its header in either order of bytes.
-WHOLE_SERIES = (
-    b"PK\3\4",
-    b"\x1f\x8b\x08",
-    *(size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big")),
-)
-
 # Those last found to be whole: an image is asked about more than once, and is read to its last bit
 # but the first time.
 _whole: deque[str] = deque(maxlen=2_000)

@@ -38,13 +38,13 @@ from gateway.intake.body import (
 from gateway.intake.language import asked_in
 from gateway.intake.off_loop import off_loop
 from gateway.intake.pixels import (
-    WHOLE_SERIES,
     check_whole,
     is_dicom,
     is_known_whole,
     only_pixels,
     stripped,
 )
+from gateway.intake.series.signatures import is_whole_series
 from gateway.intake.wrong_fields import refuse_fields
 from gateway.refusals import (
     InvalidCase,
@@ -70,7 +70,7 @@ NO_IMAGE = "images: there is none; send at least one."
 URL_ALPHABET = str.maketrans("-_", "+/")
 
 
-class Sent(NamedTuple):
+class ImageFile(NamedTuple):
     """An image file, and what of it is to be shown; what the workers get of it, where that is known
     without decoding."""
 
@@ -85,7 +85,7 @@ class Draft:
     """What has the form of a case, within limits; none of its images is decoded yet."""
 
     fields: CaseFields
-    images: list[Sent]
+    images: list[ImageFile]
     language: Language
 
     @property
@@ -153,8 +153,9 @@ async def case_of(draft: Draft, settings: Settings, archive: Archive | None, ten
     `Refused`."""
     fields = draft.fields
     _check_store(fields, settings)
+    metadata: tuple[dict[str, Any], ...] = ()
     if draft.is_series:
-        pictures = await _of_series(draft, settings, archive)
+        pictures, metadata = await _of_series(draft, settings, archive)
     else:
         pictures = await _each(draft.images)
     for position, picture in enumerate(pictures):
@@ -172,6 +173,7 @@ async def case_of(draft: Draft, settings: Settings, archive: Archive | None, ten
         options=fields.options,
         modality=fields.modality or _shared_modality(pictures),
         tenant=tenant,
+        metadata=metadata,
     )
 
 
@@ -218,8 +220,8 @@ async def if_whole(case: Case, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.gather(working, return_exceptions=True)  # what became of it is known
 
 
-async def _each(images: list[Sent]) -> list[CaseImage]:
-    async def decoded(at: int, sent: Sent) -> CaseImage:
+async def _each(images: list[ImageFile]) -> list[CaseImage]:
+    async def decoded(at: int, sent: ImageFile) -> CaseImage:
         place = _place(at, len(images))
         return await off_loop(partial(only_pixels, sent.data, place, sent.frame, sent.window))
 
@@ -244,9 +246,12 @@ def _check_one_patient(dicoms: list[bytes]) -> None:
         )
 
 
-async def _of_series(draft: Draft, settings: Settings, archive: Archive | None) -> list[CaseImage]:
+async def _of_series(
+    draft: Draft, settings: Settings, archive: Archive | None
+) -> tuple[list[CaseImage], tuple[dict[str, Any], ...]]:
+    """Its pictures, and what the archive says of them if the verdict is to go back there."""
     # Imported at the first series: pydicom would double the gateway's start-up.
-    from gateway.intake.series import sources, volume
+    from gateway.intake.series import pictures, sources
 
     fields, limits, images = draft.fields, settings.limits, draft.images
     source: sources.Source
@@ -261,9 +266,11 @@ async def _of_series(draft: Draft, settings: Settings, archive: Archive | None) 
     elif archive is None:
         raise InvalidCase("dicomweb: this gateway knows no archive. Send images.")
     else:
-        window, source = fields.dicomweb.window, sources.Archived(archive, fields.dicomweb)
+        window, stores = fields.dicomweb.window, fields.options.store is not None
+        source = sources.Archived(archive, fields.dicomweb, stores)
     room = min(limits.max_images, settings.most_images(draft.language, fields.options.workers))
-    return await volume.pictures_of(source, fields.slices, window, room, limits)
+    made = await pictures.pictures_of(source, fields.slices, window, room, limits)
+    return made, source.metadata_of(made)
 
 
 def _heeded(picture: CaseImage, place: str, limits: Limits) -> CaseImage:
@@ -290,7 +297,7 @@ def _from_json(content: dict[str, Any], limits: Limits) -> Draft:
     is_series = _is_series(case, files)
     _check_number(case, len(files), is_series, limits)
     images = [
-        Sent(data, asked.frame, asked.window)
+        ImageFile(data, asked.frame, asked.window)
         for data, asked in zip(files, case.images, strict=True)
     ]
     if is_series:
@@ -299,7 +306,7 @@ def _from_json(content: dict[str, Any], limits: Limits) -> Draft:
     return Draft(case, _stripped(images), language)
 
 
-def _stripped(images: list[Sent]) -> list[Sent]:
+def _stripped(images: list[ImageFile]) -> list[ImageFile]:
     """At once: a small file is sooner stripped than handed to a thread. What is wrong with one, or
     takes long, is left to who decodes it."""
     found = []
@@ -327,7 +334,7 @@ def _from_form(form: Form, limits: Limits) -> Draft:
     return Draft(fields, _as_asked(form.images, shown), language)
 
 
-def _images_of(form: Form, limits: Limits) -> list[Sent]:
+def _images_of(form: Form, limits: Limits) -> list[ImageFile]:
     _check_sizes(form.images, limits)
     return _as_asked(form.images, form.shown)
 
@@ -350,7 +357,7 @@ def _preview(form: Form, limits: Limits) -> Preview:
     )
 
 
-def _as_asked(images: list[bytes], shown: dict[str, list[str]]) -> list[Sent]:
+def _as_asked(images: list[bytes], shown: dict[str, list[str]]) -> list[ImageFile]:
     """A form's `frame` and `window` stand in the order of its images; a blank one asks nothing."""
     asked: list[dict[str, Any]] = [{} for _ in images]
     for name, values in shown.items():
@@ -365,7 +372,9 @@ def _as_asked(images: list[bytes], shown: dict[str, list[str]]) -> list[Sent]:
         checked = [AskedImage(data="", **each) for each in asked]
     except ValidationError as error:
         refuse_fields(error)
-    return [Sent(data, each.frame, each.window) for data, each in zip(images, checked, strict=True)]
+    return [
+        ImageFile(data, each.frame, each.window) for data, each in zip(images, checked, strict=True)
+    ]
 
 
 def _window_of(text: str) -> Any:
@@ -406,7 +415,7 @@ def _check_text(name: str, text: str) -> None:
 def _is_series(fields: CaseFields, images: list[bytes]) -> bool:
     """Whether the images are parts of one, and no pictures of their own."""
     named = fields.slices is not None or fields.dicomweb is not None
-    return named or any(image.startswith(WHOLE_SERIES) for image in images)
+    return named or any(map(is_whole_series, images))
 
 
 def _check_number(fields: CaseFields, images: int, is_series: bool, limits: Limits) -> None:

@@ -48,13 +48,12 @@ def send(
 
     from pydantic import ValidationError
 
-    from gateway.archive import returning
+    from gateway.archive import diagnostic_report, returning
     from gateway.archive.dicomweb import Archive
     from gateway.asking.model_server import new_http_client
     from gateway.contract import Verdict
     from gateway.refusals import Refused
     from gateway.tables import ArchiveSettings
-    from services import fhir
 
     if to and kind != "fhir":
         raise typer.BadParameter(
@@ -69,10 +68,13 @@ def send(
             archive = Archive(http, everybodys, "", settings.limits)
             if kind != "fhir":
                 return await returning.send(archive, read, question, kind)
-            made = fhir.report(read, question, await returning.headers_of(archive, read))
-        return fhir.send(made, read.id, to, authorization) if to else made.model_dump_json(indent=1)
+            images = await returning.headers_of(archive, read)
+            made = diagnostic_report.report(read, question, images)
+            if to is None:
+                return made.model_dump_json(indent=1)
+            return await diagnostic_report.send(http, made, read, to, authorization)
 
-    with failures(Refused, fhir.NotTaken, NothingToSend):
+    with failures(Refused, NothingToSend):
         if settings.archive is None:
             raise NothingToSend(f"{panel} names no [archive]")
         try:

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
+import uuid
 from pathlib import Path
 
 import httpx
@@ -175,6 +176,12 @@ def test_a_case_may_have_its_verdict_stored(consilium, url, stored, kind):
     assert (made.PatientID, made.StudyInstanceUID) == ("P1", STUDY)
     assert made.Modality == {"sr": "SR", "sc": "OT"}[kind]
 
+    twice = consilium(
+        *("ask", "--study", STUDY, "--slices", "4", "--question", "Is there a nodule?"),
+        *("--store", kind, "--json", "--gateway", url),
+    )
+    assert json.loads(twice.out)["stored"] == {"instance": instance, "error": None}
+
     again = consilium(
         *("ask", "--study", STUDY, "--series", made.SeriesInstanceUID, "--question", "What is it?"),
         *("--gateway", url),
@@ -233,15 +240,17 @@ def test_it_is_created_on_a_server_once(as_fhir, verdict, status, says):
     [(headers, made)] = asked
     assert headers["authorization"] == "Bearer f"
     assert headers["content-type"] == "application/fhir+json"
-    assert headers["if-none-exist"] == f"identifier={made['identifier'][0]['value']}"
-    assert made["identifier"][0]["value"] == json.loads(verdict.read_text("utf-8"))["id"]
+    [known] = made["identifier"]
+    assert headers["if-none-exist"] == f"identifier={known['system']}|{known['value']}"
+    own = uuid.UUID(json.loads(verdict.read_text("utf-8"))["id"])
+    assert known == {"system": "urn:ietf:rfc:3986", "value": own.urn}
     assert (sent.status, says in sent.err) == (bool(says), True)
     assert says or sent.out == "/fhir/DiagnosticReport/7\n"
 
 
 def test_a_server_that_is_not_there_is_told(as_fhir, free_url):
     sent = as_fhir("--to", free_url)
-    assert sent.status == 1 and "does not answer (ConnectError)" in sent.err
+    assert sent.status == 1 and "does not answer (ClientConnectorError)" in sent.err
 
 
 def test_a_report_goes_nowhere_but_to_the_archive(consilium, verdict, free_url):

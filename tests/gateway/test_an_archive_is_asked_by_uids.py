@@ -1,6 +1,7 @@
 """Images in the archive are named by UIDs; what is wrong with it is one sentence, and nothing
 hangs. How a real archive answers: tests/end_to_end/test_an_archive_is_asked_and_answered.py."""
 
+import asyncio
 import base64
 import io
 import json
@@ -11,6 +12,12 @@ import pydicom
 import pytest
 from fastapi import FastAPI, Request, Response
 
+from gateway.archive import returning
+from gateway.archive.dicomweb import Archive
+from gateway.asking.model_server import new_http_client
+from gateway.contract import ImageShown, SeriesShown, Summary, Verdict
+from gateway.refusals import ArchiveFailed
+from gateway.tables import ArchiveSettings, Limits
 from tests.conftest import listening, picture
 from tests.dicoms import stack
 
@@ -26,7 +33,7 @@ SR = {"0020000E": {"vr": "UI", "Value": ["1.2.9"]}, "00080060": {"vr": "CS", "Va
 
 class FakeArchive:
     """Of one study; `asked` holds the paths and who asked, `wrong` what is wrong with it; `stored`
-    what was to be stored and where, which is answered by `status` and `says`."""
+    what was to be stored and where, which is answered by `status` and `says` ("": it is there)."""
 
     def __init__(self):
         self.fresh()
@@ -39,7 +46,16 @@ class FakeArchive:
         for part in (await request.body()).split(b"--" + boundary)[1:-1]:
             file = part.partition(b"\r\n\r\n")[2]
             self.stored.append((path, pydicom.dcmread(io.BytesIO(file))))
-        return Response(self.says or "{}", status_code=self.status)
+        if self.wrong == "never stores":
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+        uid = self.stored[-1][1].SOPInstanceUID
+        there = {"00081155": {"vr": "UI", "Value": [uid]}}
+        told = {"00081199": {"vr": "SQ", "Value": [there]}}
+        if self.wrong.startswith("0x"):
+            why = {"00081197": {"vr": "US", "Value": [int(self.wrong, 16)]}}
+            told = {"00081198": {"vr": "SQ", "Value": [there | why]}}
+        return Response(self.says or json.dumps(told), status_code=self.status)
 
     def fresh(self):
         self.asked, self.wrong = [], ""
@@ -66,7 +82,7 @@ class FakeArchive:
             return Response(json.dumps([*ours, *more, SR]))
         if path == f"{STUDY}/series/{SERIES}/metadata":
             found = [h.to_json_dict() for h in HEADERS]
-            if self.wrong == "moved" and (path, None) in self.asked[:-1]:
+            if self.wrong == "moved":
                 found[1]["0020000D"]["Value"] = ["1.2.8"]
             if self.wrong == "odd header":
                 found[1]["00101010"] = {}
@@ -99,8 +115,8 @@ def archive(running):
 
 @pytest.fixture
 def ask(vllm, gateway, archive):
-    def start(more="", **environ):
-        extra = f'\n[archive]\nurl = "{archive.url}"\ntimeout_s = 0.3\n{more}'
+    def start(more="", timeout_s=0.3, **environ):
+        extra = f'\n[archive]\nurl = "{archive.url}"\ntimeout_s = {timeout_s}\n{more}'
         seats = ['languages = ["en", "es", "zh"]\nmax_images = 4']
         url = gateway([vllm("yes")], environ=environ, http=extra, seats=seats)
         return lambda slices=None, options=None, question="q?", **uids: httpx.post(
@@ -207,7 +223,7 @@ def test_without_an_archive_it_is_refused(vllm, gateway):
 @pytest.fixture
 def store(ask):
     """Asks, and to have the verdict stored."""
-    asks = ask("store = true")
+    asks = ask("store = true", timeout_s=20)  # what writes reports is imported at the first
     return lambda kind="sr", **how: asks(options={"store": kind}, **how)
 
 
@@ -241,9 +257,65 @@ def test_what_is_stored_with_a_warning_is_stored(store, archive):
     assert store().json()["stored"]["error"] is None
 
 
-def test_what_lies_in_another_study_by_now_gets_no_report(store, archive):
+@pytest.mark.parametrize(
+    ("status", "why", "stored"), [(409, "0x0111", True), (409, "0x0110", False)]
+)
+def test_what_is_there_already_is_stored(store, archive, status, why, stored):
+    archive.status, archive.wrong = status, why
+    told = store().json()["stored"]
+    assert bool(told["instance"]) == stored
+    assert stored or "did not take" in told["error"]
+
+
+def test_the_archive_is_asked_once_what_it_says_of_the_images(store, archive):
+    """Pictures and report are made of the same answer."""
+    assert store(slices="3", series=SERIES).json()["stored"]["instance"]
+    assert [path.rpartition("/")[2] for path, _ in archive.asked] == ["metadata", UIDS[2]]
+
+
+@pytest.mark.parametrize("kind", ["sr", "sc"])
+def test_the_same_words_of_the_same_images_are_one_object(store, archive, kind):
+    """Whoever hung up while it was stored, and asks again, does not have it there twice."""
+    first, again = (store(kind, slices="3").json() for _ in range(2))
+    assert again["cached_from"] == first["id"] and again["stored"] == first["stored"]
+    made, same = (each for _, each in archive.stored)
+    for keyword in ("SOPInstanceUID", "SeriesInstanceUID"):
+        assert made[keyword] == same[keyword]
+    for other in ({"slices": "4"}, {"slices": "3", "question": "What?"}):
+        assert store(kind, **other).json()["stored"] != first["stored"]
+
+
+def test_an_archive_that_never_ends_storing_costs_its_own_time_alone(ask, archive):
+    archive.wrong = "never stores"
+    verdict = ask("store = true")("3", {"store": "sr"}).json()
+    assert verdict["answer"] == "yes"
+    assert verdict["stored"]["error"] == "Nothing was stored within 0.3 s."
+
+
+def test_what_came_to_lie_in_another_study_gets_no_report(archive):
+    """Between the verdict and its sending."""
     archive.wrong = "moved"
-    assert "makes no report" in store(series=SERIES).json()["stored"]["error"]
+    shown = SeriesShown(first=1, last=1, of=9, study=STUDY, series=SERIES, instances=(UIDS[1],))
+    verdict = Verdict(
+        id="1",
+        answer="yes",
+        language="en",
+        agreement=1,
+        images=(ImageShown(series=shown),),
+        answers=(),
+        dissent=(),
+        summary=Summary(by="vote", faithful=None, seconds=0),
+        panel="p",
+        seconds=0,
+    )
+
+    async def send():
+        settings = ArchiveSettings(url=archive.url, store=True)
+        async with new_http_client() as http:
+            await returning.send(Archive(http, settings, "", Limits()), verdict, "q?", "sr")
+
+    with pytest.raises(ArchiveFailed, match="makes no report"):
+        asyncio.run(send())
     assert archive.stored == []
 
 
@@ -281,10 +353,13 @@ def test_what_cannot_be_made_costs_nobody_the_verdict(store, archive, monkeypatc
 @pytest.mark.parametrize(
     ("status", "says", "told"),
     [
-        (409, "", "The archive answers with HTTP 409."),
+        (409, "<html>", "The archive does not say in DICOM JSON what it stored."),
+        (500, "", "The archive answers with HTTP 500."),
+        (200, "{}", "The archive did not take what was to be stored."),
+        (200, '{"00081199": 1}', "The archive does not say in DICOM JSON what it stored."),
         (401, "", "The archive does not take the gateway's own credentials."),
         (200, "<html>", "The archive does not say in DICOM JSON what it stored."),
-        (200, '{"00081198": {"Value": [{}]}}', "The archive did not take what was to be stored."),
+        (202, '{"00081198": {"Value": [{}]}}', "The archive did not take what was to be stored."),
     ],
 )
 def test_what_is_not_stored_is_answered_all_the_same_and_told(store, archive, status, says, told):
@@ -298,6 +373,13 @@ def test_headers_that_make_no_report_are_told(store, archive):
     """The report needs more of a header than the picture does."""
     archive.wrong = "odd header"
     assert "makes no report" in store().json()["stored"]["error"]
+
+
+@pytest.mark.parametrize("stores", [True, False])
+def test_the_panel_tells_whether_verdicts_may_go_there(vllm, gateway, archive, stores):
+    more = f'\n[archive]\nurl = "{archive.url}"\nstore = {str(stores).lower()}'
+    report = httpx.get(f"{gateway([vllm('yes')], http=more)}/panel").json()
+    assert (report["archive"], report["archive_stores"]) == (True, stores)
 
 
 def test_nothing_is_stored_that_the_panel_file_does_not_allow(ask, vllm, gateway, archive):

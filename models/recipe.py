@@ -102,7 +102,7 @@ class Lora(_Strict):
 
 
 class Grpo(_Strict):
-    """How a stage learns by reward: see models.training.grpo."""
+    """How a stage learns by reward: see models.training.learning.grpo."""
 
     group: int = Field(default=8, ge=2)  # answers that are sampled to each question
     max_tokens: int = Field(default=16, ge=1)  # of an answer

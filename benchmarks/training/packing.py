@@ -24,10 +24,10 @@ from models.data.example import Example
 from models.parts.packing import Row, collate, in_steps
 from models.parts.vlm import Vlm, build_model
 from models.recipe import Recipe, Stage, load_recipe
-from models.training import tuning
-from models.training.examples import examples_of
-from models.training.features import cached_features
-from models.training.losses import answer_logits
+from models.training.inputs.examples import examples_of
+from models.training.inputs.features import cached_features
+from models.training.learning import tuning
+from models.training.learning.losses import answer_logits
 
 BAR = 3.0
 APART = 1e-4  # of the gradient's norm, in float32

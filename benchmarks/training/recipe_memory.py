@@ -4,7 +4,7 @@ python -m benchmarks.training.recipe_memory RECIPE [--stage NAME]
 The training loop's own objective and optimiser take one step on fake tensors, which have shapes and
 no numbers, so a recipe of 7 B needs no GPU and hardly any memory; torch's MemTracker follows what
 is alive. Prints a row for each stage. For recipes on the packaged models, or those of
-`models.training.published`, whose tower keeps still; minutes for 7 B.
+`models.training.planning.published`, whose tower keeps still; minutes for 7 B.
 """
 
 import argparse
@@ -21,9 +21,9 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from models.parts.packing import IGNORED, IMAGE, Batch, Row, collate
 from models.parts.vlm import Vlm, assemble
 from models.recipe import Recipe, Stage, load_recipe
-from models.training import tuning
-from models.training.dry_run import ANSWER_TOKENS, TEXT_TOKENS, language_of, lineage, plan
-from models.training.losses import Objective
+from models.training.learning import tuning
+from models.training.learning.losses import Objective
+from models.training.planning.dry_run import ANSWER_TOKENS, TEXT_TOKENS, language_of, lineage, plan
 
 
 def main() -> None:

@@ -36,9 +36,9 @@ from models.parts.language import load_language
 from models.parts.vlm import Vlm, assemble
 from models.recipe import RECIPES, Recipe, Source, Stage, load_recipe
 from models.training import loop
-from models.training.dry_run import plan
-from models.training.progress import Tally
-from models.training.published import MODELS, Published
+from models.training.planning.dry_run import plan
+from models.training.planning.published import MODELS, Published
+from models.training.record.progress import Tally
 
 IMAGES, QUESTIONS, SIDE = 32, 16, 384
 NEEDS_NO_STEP = {"chooser", "memory"}  # what is made of the data, and what does not train

@@ -43,7 +43,7 @@ class Embedded(NamedTuple):
 class Vlm(nn.Module):
     """`language` is a causal model of transformers, `tokenizer` its tokenizer, `bos` says whether
     a prompt starts with the tokenizer's bos token. `whole` names what has trained whole: "tower",
-    "language" (see models.training.tuning).
+    "language" (see models.training.learning.tuning).
     """
 
     positions: Tensor

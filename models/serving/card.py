@@ -8,7 +8,7 @@ from typing import Any
 from models import assets
 from models.data.datasets import called, is_own
 from models.recipe import MemoryRecipe, Programme, Recipe, Source, WholeRecipe
-from models.training.progress import read_log
+from models.training.record.progress import read_log
 
 OURS = "Apache-2.0, as this repository"
 _DATASETS = {

@@ -1,6 +1,6 @@
 """A trained checkpoint → `models/zoo/NAME` (what is kept) → a merged folder (what is served).
 
-    models/zoo/NAME/    what was trained (models.training.tuning), recipe.toml, base.json,
+    models/zoo/NAME/    what was trained (models.training.learning.tuning), recipe.toml, base.json,
                         vocabulary/ of a made language model, README.md, scores.json: what was
                         measured of exactly these weights
     $CONSILIUM_CACHE/served/HASH/  config.json, model.safetensors, tokenizer, chat template
@@ -56,8 +56,8 @@ from models.serving.memory import CASES, learn
 from models.serving.merge import MergeError, merge_whole
 from models.serving.served_config import ARCHITECTURE, ServedConfig
 from models.tensors import save_whole
-from models.training.checkpoints import recipe_of
-from models.training.tuning import SOFT_PROMPTS, load_trained
+from models.training.learning.tuning import SOFT_PROMPTS, load_trained
+from models.training.record.checkpoints import recipe_of
 
 
 class ExportError(Exception):

@@ -34,8 +34,8 @@ from models.data.example import DataError
 from models.exported import MEMORY
 from models.parts.vision import Tower, TowerConfig
 from models.recipe import MemoryRecipe
-from models.training.examples import examples_of
-from models.training.features import cached_features
+from models.training.inputs.examples import examples_of
+from models.training.inputs.features import cached_features
 
 CASES = "cases.json"
 GRIDS = (1, 2)  # an image is looked at as a whole, and by its quarters

@@ -2,7 +2,7 @@
 the same validation questions.
 
     DIR/plan.json       whose folder it is: version, steps, recipe
-    DIR/runs/           a run for each variant and seed (models.training.checkpoints)
+    DIR/runs/           a run for each variant and seed (models.training.record.checkpoints)
     DIR/table.jsonl     a row for each cell that is done, with its commit
     DIR/outcomes/       which question was right, in a file for each row
 
@@ -41,11 +41,11 @@ from models.study.variants import (
     refuse_unfit,
     variants_of,
 )
-from models.training import checkpoints
-from models.training.examples import examples_of
-from models.training.features import DTYPE
+from models.training.inputs.examples import examples_of
+from models.training.inputs.features import DTYPE
 from models.training.loop import StageRun
-from models.training.progress import read_log
+from models.training.record import checkpoints
+from models.training.record.progress import read_log
 from models.training.stages import train
 
 VERSION = 1  # raise it when a row means something else

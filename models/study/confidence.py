@@ -21,11 +21,11 @@ from models.metrics.token_overlap import words_of
 from models.parts.packing import collate
 from models.parts.words import says_whole
 from models.recipe import of_parts
-from models.training import checkpoints
-from models.training.checkpoints import CheckpointError
+from models.training.inputs.vocabulary import keep_vocabulary
+from models.training.learning.losses import answer_logits, cast
 from models.training.loop import StageRun
-from models.training.losses import answer_logits, cast
-from models.training.vocabulary import keep_vocabulary
+from models.training.record import checkpoints
+from models.training.record.checkpoints import CheckpointError
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,8 @@ from models.study.regions import (
 )
 from models.study.tokens import TokensError, picture
 from models.study.tokens import shown as squeezed
-from models.training.losses import answer_logits, cast
-from models.training.tuning import TuningError, load_trained
+from models.training.learning.losses import answer_logits, cast
+from models.training.learning.tuning import TuningError, load_trained
 
 SIDE = 8  # cells of an image's side
 BATCH = 32

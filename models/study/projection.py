@@ -34,10 +34,10 @@ from models.recipe import Recipe, of_parts
 from models.study import probe
 from models.study.probe import KINDS, Floats, Ints, ProbeError, Task
 from models.study.seeds import over_seeds
-from models.training import checkpoints
-from models.training.examples import learned_by
-from models.training.features import cached_features
-from models.training.tuning import load_trained
+from models.training.inputs.examples import learned_by
+from models.training.inputs.features import cached_features
+from models.training.learning.tuning import load_trained
+from models.training.record import checkpoints
 
 SPLITS = ("validate", "test")  # of SLAKE; what learned from them is refused
 POOLINGS: dict[str, Callable[[Floats], Floats]] = {

@@ -33,16 +33,17 @@ from models.data.pixels import open_rgb
 from models.parts.packing import IGNORED, Row, collate, in_steps
 from models.parts.vlm import build_model
 from models.recipe import Programme, Source, Stage, of_parts
-from models.training import checkpoints, tuning
-from models.training.augment import augmented
-from models.training.average import Average
-from models.training.checkpoints import Checkpoint
-from models.training.examples import examples_of, examples_to_learn
-from models.training.features import cached_features
-from models.training.grpo import Policy, RewardTally
-from models.training.losses import Losses, Objective
-from models.training.progress import Log, Tally
-from models.training.tracker import Tracker
+from models.training.inputs.augment import augmented
+from models.training.inputs.examples import examples_of, examples_to_learn
+from models.training.inputs.features import cached_features
+from models.training.learning import tuning
+from models.training.learning.average import Average
+from models.training.learning.grpo import Policy, RewardTally
+from models.training.learning.losses import Losses, Objective
+from models.training.record import checkpoints
+from models.training.record.checkpoints import Checkpoint
+from models.training.record.progress import Log, Tally
+from models.training.record.tracker import Tracker
 
 REPORT_EVERY = 20  # steps
 LOADERS = 8  # processes that read and preprocess images while an accelerator computes

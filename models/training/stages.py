@@ -12,11 +12,11 @@ import models.cpu_torch  # noqa: F401  before accelerate, which imports torchvis
 from accelerate import PartialState
 
 from models.recipe import Programme, Recipe, Stage, WholeRecipe
-from models.training import checkpoints
-from models.training.examples import NEAR_DUPLICATES, check_data
+from models.training.inputs.examples import NEAR_DUPLICATES, check_data
+from models.training.inputs.vocabulary import keep_vocabulary
 from models.training.loop import StageRun, TrainingError
-from models.training.tracker import Name, Tracker, tracking
-from models.training.vocabulary import keep_vocabulary
+from models.training.record import checkpoints
+from models.training.record.tracker import Name, Tracker, tracking
 from models.training.whole import WholeRun
 
 

@@ -24,9 +24,9 @@ from peft import PeftModel
 from models.parts.packing import IGNORED, Batch, Row
 from models.parts.whole import Whole, build_whole
 from models.recipe import Stage, WholeRecipe
-from models.training import tuning
+from models.training.learning import tuning
+from models.training.learning.losses import Losses
 from models.training.loop import StageRun, Trained
-from models.training.losses import Losses
 
 
 class WholeObjective(nn.Module):

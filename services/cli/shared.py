@@ -93,10 +93,10 @@ def failures(*more: type[Exception]) -> Iterator[None]:
 def training_failures(*more: type[Exception]) -> Iterator[None]:
     from models.data.example import DataError
     from models.recipe import RecipeError
-    from models.training.checkpoints import CheckpointError
+    from models.training.learning.tuning import TuningError
     from models.training.loop import TrainingError
-    from models.training.tracker import TrackerError
-    from models.training.tuning import TuningError
+    from models.training.record.checkpoints import CheckpointError
+    from models.training.record.tracker import TrackerError
 
     with failures(
         CheckpointError, DataError, RecipeError, TrackerError, TrainingError, TuningError, *more

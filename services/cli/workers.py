@@ -36,9 +36,9 @@ def train(
     """Run a recipe's stages that are not done yet."""
     from models.recipe import load_programme, recipe_file
     from models.serving.export import ExportError, export
-    from models.training.dry_run import plan
+    from models.training.planning.dry_run import plan
+    from models.training.record.tracker import usual
     from models.training.stages import train as run
-    from models.training.tracker import usual
 
     with training_failures():
         read = load_programme(recipe)
@@ -108,7 +108,7 @@ def report_training(
     data: Data,
 ) -> None:
     """Show a run: its losses, what it answers right by kind of question, and some answers."""
-    from models.training.report import report
+    from models.training.record.report import report
 
     with training_failures():
         console.print(f"written: {report(run, data, out)}")

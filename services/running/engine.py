@@ -143,7 +143,7 @@ def model_folder(settings: Settings, name: str, report: Callable[[str], None] = 
         return resolve(_seat(settings, name).model, report)
     from models.recipe import RecipeError
     from models.serving.export import ExportError, served_folder
-    from models.training.tuning import TuningError
+    from models.training.learning.tuning import TuningError
 
     try:
         return served_folder(folder, report)

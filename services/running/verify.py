@@ -14,7 +14,7 @@ from models.data.example import Example
 from models.recipe import Programme, Recipe, WholeRecipe, load_programme
 from models.serving.export import load_served, served_folder
 from models.serving.parity import Parity, compare
-from models.training.examples import examples_of
+from models.training.inputs.examples import examples_of
 from services.running.engine import Launch, launch
 from services.running.stack import running
 

@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.recipe import Recipe, load_recipe
-from models.training.checkpoints import claim
 from models.training.loop import StageRun
-from models.training.progress import Tally
+from models.training.record.checkpoints import claim
+from models.training.record.progress import Tally
 
 
 def one_step(recipe: Recipe, data: Path, runs: Path) -> dict[str, Tensor]:

@@ -12,9 +12,9 @@ from models.data.slake import synthetic_stacks as stacks
 from models.data.slake.captions import boxes
 from models.parts.vlm import build_model
 from models.recipe import Recipe, Source
-from models.training.examples import examples_of
+from models.training.inputs.examples import examples_of
+from models.training.learning.tuning import load_trained
 from models.training.stages import train
-from models.training.tuning import load_trained
 from tests.tiny import LOOKS, draw_abdomens
 
 RecipeMaker = Callable[..., Recipe]

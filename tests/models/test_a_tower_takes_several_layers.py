@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from models.parts.vision import Tower, TowerConfig
-from models.training.augment import copy_of
+from models.training.inputs.augment import copy_of
 
 NAMED = ("mobilenetv2_100", "none", 64)
 

@@ -12,8 +12,8 @@ from models import connectors
 from models.data.pixels import open_rgb
 from models.parts.vlm import build_model
 from models.recipe import Recipe, RecipeError
+from models.training.learning.tuning import load_trained
 from models.training.stages import train
-from models.training.tuning import load_trained
 from tests import pages
 from tests.models.connectors import test_connectors_keep_their_promises as promises
 

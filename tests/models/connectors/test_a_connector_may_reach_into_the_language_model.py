@@ -14,12 +14,12 @@ from models.parts.packing import collate
 from models.parts.vlm import Vlm, build_model
 from models.recipe import Recipe, RecipeError
 from models.serving.export import ExportError, export
-from models.training import tuning
-from models.training.checkpoints import claim
-from models.training.dry_run import plan
-from models.training.examples import examples_of
+from models.training.inputs.examples import examples_of
+from models.training.learning import tuning
+from models.training.learning.losses import answer_logits
 from models.training.loop import StageRun
-from models.training.losses import answer_logits
+from models.training.planning.dry_run import plan
+from models.training.record.checkpoints import claim
 from models.training.stages import train
 from tests.tiny import write_toml
 

@@ -14,7 +14,7 @@ from models.data import datasets
 from models.data.example import DataError, Example, without_images
 from models.data.splits import folds
 from models.recipe import Source
-from models.training.examples import examples_of
+from models.training.inputs.examples import examples_of
 
 ROWS: list[dict[str, Any]] = [
     {"id": 1, "images": "a.png; b.png", "question": "Is there a stone, or not?", "answer": "yes",

@@ -13,7 +13,7 @@ from PIL import Image
 from models.data import datasets
 from models.data.example import DataError, Example
 from models.recipe import RecipeError, Source, load_recipe
-from models.training.examples import examples_of
+from models.training.inputs.examples import examples_of
 
 Row = tuple[Any, Any]  # question and answer
 

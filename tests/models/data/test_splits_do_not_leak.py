@@ -11,7 +11,7 @@ from models.data import pixel_hashes, slake, splits, vqa_rad
 from models.data.example import DataError, Example
 from models.recipe import Recipe, RecipeError, load_recipe
 from models.training.crossval import crossval
-from models.training.examples import examples_of, examples_to_learn
+from models.training.inputs.examples import examples_of, examples_to_learn
 from tests import tiny
 
 

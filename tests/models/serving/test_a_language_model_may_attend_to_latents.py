@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM
 from models.parts.vlm import build_model
 from models.recipe import Recipe, load_recipe
 from models.serving.export import export, load_served, served_folder
+from models.training.learning.tuning import TuningError, load_trained, prepare
 from models.training.stages import train
-from models.training.tuning import TuningError, load_trained, prepare
 from tests import tiny
 
 # isort: split

@@ -18,9 +18,9 @@ from models.serving.export import ExportError, export
 from models.study import ablation
 from models.study.ablation import Cell, Row, Screening
 from models.study.variants import BASELINE, FULL, AblationError, Shown, variants_of
-from models.training.dry_run import plan
-from models.training.examples import examples_of
-from models.training.losses import Objective, answer_logits
+from models.training.inputs.examples import examples_of
+from models.training.learning.losses import Objective, answer_logits
+from models.training.planning.dry_run import plan
 from models.training.stages import train
 from tests import tiny
 from tests.tiny import write_toml

@@ -16,8 +16,8 @@ from models.data.pixels import open_rgb
 from models.parts.whole import build_whole, load_whole
 from models.recipe import RecipeError, WholeRecipe, load_programme
 from models.serving.export import export, load_served, served_folder
-from models.training.dry_run import plan
-from models.training.examples import examples_of
+from models.training.inputs.examples import examples_of
+from models.training.planning.dry_run import plan
 from models.training.stages import train
 from models.training.whole import adapt
 from tests import tiny_vlm

@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 from models.parts.vision import Tower, TowerConfig
 from models.recipe import Recipe
 from models.serving.export import load_served, served_folder
-from models.training import features, loop
-from models.training.features import cached_features
-from models.training.progress import read_log
+from models.training import loop
+from models.training.inputs import features
+from models.training.inputs.features import cached_features
+from models.training.record.progress import read_log
 from models.training.stages import train
 from services.cli import workers
 from tests.tiny import write_toml

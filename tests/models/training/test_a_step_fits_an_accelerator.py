@@ -15,10 +15,10 @@ from models.parts.language import load_language
 from models.parts.packing import Batch, collate
 from models.parts.vlm import assemble, build_model
 from models.recipe import Recipe
-from models.training import tuning
-from models.training.examples import examples_of
-from models.training.losses import Objective
-from tests.models.training.test_a_stage_trains_what_it_declares import STAGES
+from models.training.inputs.examples import examples_of
+from models.training.learning import tuning
+from models.training.learning.losses import Objective
+from tests.models.training.learning.test_a_stage_trains_what_it_declares import STAGES
 
 ELSEWHERE = torch.device("meta")  # a "cuda" that is not there cannot even be indexed
 

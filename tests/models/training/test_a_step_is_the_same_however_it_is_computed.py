@@ -13,14 +13,14 @@ from safetensors.torch import load_file
 
 from models.parts.vlm import build_model
 from models.recipe import Recipe
-from models.training import tuning
-from models.training.checkpoints import Checkpoint, newest
-from models.training.dry_run import plan
-from models.training.examples import examples_of
-from models.training.losses import Objective, in_batches
+from models.training.inputs.examples import examples_of
+from models.training.learning import tuning
+from models.training.learning.losses import Objective, in_batches
+from models.training.planning.dry_run import plan
+from models.training.record.checkpoints import Checkpoint, newest
 from tests import tiny
 from tests.models.one_step import one_step
-from tests.models.training.test_a_stage_trains_what_it_declares import STAGES
+from tests.models.training.learning.test_a_stage_trains_what_it_declares import STAGES
 from tests.tiny import write_toml
 
 RecipeMaker = Callable[..., Recipe]

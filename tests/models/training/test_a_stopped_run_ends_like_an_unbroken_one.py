@@ -16,12 +16,12 @@ from models.data.example import DataError
 from models.parts.vlm import build_model
 from models.recipe import Recipe, RecipeError
 from models.serving.export import export
-from models.training.checkpoints import Checkpoint, CheckpointError, claim, newest, save
-from models.training.examples import check_data
+from models.training.inputs.examples import check_data
+from models.training.learning.losses import Losses
+from models.training.learning.tuning import Proof, TuningError
 from models.training.loop import StageRun, TrainingError
-from models.training.losses import Losses
+from models.training.record.checkpoints import Checkpoint, CheckpointError, claim, newest, save
 from models.training.stages import smaller, train
-from models.training.tuning import Proof, TuningError
 from tests.tiny import write_toml
 
 
@@ -47,7 +47,7 @@ def test_a_killed_run_resumes_to_the_same_weights_and_log(
     recipe = tiny_recipe(more=[{"name": "again", "epochs": 1}])
     unbroken = train(recipe, drawn_slake, tmp_path / "unbroken")
     with monkeypatch.context() as patch:
-        patch.setattr("models.training.checkpoints.os.rename", killed_at(kill_at_save))
+        patch.setattr("models.training.record.checkpoints.os.rename", killed_at(kill_at_save))
         with pytest.raises(Killed):
             train(recipe, drawn_slake, tmp_path / "broken")
 

@@ -17,14 +17,14 @@ from models.parts.vlm import Vlm, build_model
 from models.parts.words import IMAGE, UNKNOWN, answer_ids, make_language, word_tokenizer
 from models.recipe import MadeLanguage, Recipe, load_recipe
 from models.serving.export import export, load_served, served_folder
-from models.training.average import Average
-from models.training.checkpoints import claim
-from models.training.dry_run import plan
-from models.training.examples import examples_of
-from models.training.losses import Losses, Objective, answer_logits
-from models.training.progress import all_right
+from models.training.inputs.examples import examples_of
+from models.training.inputs.vocabulary import keep_vocabulary, vocabulary_of
+from models.training.learning.average import Average
+from models.training.learning.losses import Losses, Objective, answer_logits
+from models.training.planning.dry_run import plan
+from models.training.record.checkpoints import claim
+from models.training.record.progress import all_right
 from models.training.stages import train
-from models.training.vocabulary import keep_vocabulary, vocabulary_of
 from tests import tiny
 
 ASKED = ["Is the Liver healthy?", "Is the liver big?", "肺在哪里？", "肺健康吗？"]

@@ -19,9 +19,9 @@ from models.data.example import Example
 from models.parts.packing import IGNORED, collate
 from models.parts.vlm import Vlm, build_model
 from models.recipe import Recipe
-from models.training.examples import examples_of
-from models.training.losses import answer_logits
-from models.training.progress import all_right
+from models.training.inputs.examples import examples_of
+from models.training.learning.losses import answer_logits
+from models.training.record.progress import all_right
 from tests.tiny import save_tokenizer
 
 RecipeMaker = Callable[..., Recipe]

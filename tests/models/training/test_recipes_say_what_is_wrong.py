@@ -16,7 +16,7 @@ from models import connectors
 from models.exported import ZOO, served_name
 from models.parts.vlm import assemble
 from models.recipe import RECIPES, Recipe, RecipeError, load_any_recipe, load_recipe
-from models.training.dry_run import plan
+from models.training.planning.dry_run import plan
 from tests import tiny
 
 ROOT = Path(__file__).parents[3]

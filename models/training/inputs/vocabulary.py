@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from models.data.example import DataError
 from models.parts.words import VOCABULARY, answer_ids, word_tokenizer
 from models.recipe import Recipe
-from models.training.examples import examples_to_learn, learned_by
+from models.training.inputs.examples import examples_to_learn, learned_by
 
 
 def vocabulary_of(recipe: Recipe, data: Path | None) -> Any:

@@ -14,11 +14,9 @@ from safetensors.torch import load_file
 from models.data.example import DataError, Example
 from models.recipe import Grpo, Recipe
 from models.study.confidence import runs_of
-from models.training import tuning
-from models.training.checkpoints import CheckpointError, claim
-from models.training.dry_run import plan
-from models.training.examples import refuse_free_text
-from models.training.grpo import (
+from models.training.inputs.examples import refuse_free_text
+from models.training.learning import tuning
+from models.training.learning.grpo import (
     BREVITY,
     Policy,
     RewardTally,
@@ -28,6 +26,8 @@ from models.training.grpo import (
     surrogate,
 )
 from models.training.loop import StageRun, TrainingError
+from models.training.planning.dry_run import plan
+from models.training.record.checkpoints import CheckpointError, claim
 from models.training.stages import smaller, train
 
 RecipeMaker = Callable[..., Recipe]
@@ -150,7 +150,7 @@ def test_what_is_better_than_its_group_becomes_likelier(
 ) -> None:
     policy, rows = policy_of(stage_run), stage_run.rows[:2]
     worth = iter([1.0, 0.0, 0.0, 0.0] * 99)
-    monkeypatch.setattr("models.training.grpo.reward", lambda *_: next(worth))
+    monkeypatch.setattr("models.training.learning.grpo.reward", lambda *_: next(worth))
     for group in stage_run.optimiser.param_groups:
         group["lr"] = 1e-3
     drawn = policy.draw(rows, stage_run.seen(rows, training=True), RewardTally())
@@ -229,7 +229,7 @@ def test_a_reward_on_free_text_is_refused_for_each_set() -> None:
 def test_a_reward_on_free_text_is_refused_before_anything_is_trained(
     recipe: Recipe, drawn_slake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("models.training.examples.FREE_TEXT", 0)
+    monkeypatch.setattr("models.training.inputs.examples.FREE_TEXT", 0)
 
     with pytest.raises(DataError, match="references of slake are free text"):
         train(recipe, drawn_slake, tmp_path)

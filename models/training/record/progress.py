@@ -13,8 +13,8 @@ from torch import Tensor
 from models.data.example import Example
 from models.files import append_line, read_lines, write_whole
 from models.parts.packing import IGNORED, Batch
-from models.training.losses import Losses
-from models.training.tracker import Tracker
+from models.training.learning.losses import Losses
+from models.training.record.tracker import Tracker
 
 
 @dataclass

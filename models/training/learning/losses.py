@@ -19,7 +19,7 @@ from models.parts.vlm import Embedded, Vlm
 from models.parts.words import says_whole
 from models.positions import FOURIER_DIM, STACK_FOURIER_DIM, fourier
 from models.recipe import Stage
-from models.training.tuning import soft_prompt
+from models.training.learning.tuning import soft_prompt
 
 TOWER_BATCH = 32  # images
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from models.data import slake
 from models.recipe import Recipe
-from models.training.progress import read_log
+from models.training.record.progress import read_log
 from models.training.stages import train
 from services.cli.__main__ import app
 from tests import tiny

@@ -18,15 +18,15 @@ from models.parts.packing import collate
 from models.parts.vlm import build_model
 from models.recipe import Recipe
 from models.serving.export import ExportError, export, load_served, served_folder
-from models.training import tuning
-from models.training.augment import augmented
-from models.training.checkpoints import claim, newest
-from models.training.dry_run import plan
-from models.training.examples import examples_of
+from models.training.inputs.augment import augmented
+from models.training.inputs.examples import examples_of
+from models.training.learning import tuning
+from models.training.learning.losses import answer_logits
+from models.training.learning.tuning import TuningError
 from models.training.loop import Shown, StageRun
-from models.training.losses import answer_logits
+from models.training.planning.dry_run import plan
+from models.training.record.checkpoints import claim, newest
 from models.training.stages import train
-from models.training.tuning import TuningError
 from tests.tiny import save_tokenizer, write_toml
 
 RecipeMaker = Callable[..., Recipe]

@@ -2,7 +2,7 @@
 
 Everything is built on torch's meta device, which knows shapes and holds no numbers. Of the language
 model only its settings and tokenizer are read, once it is there: a packaged one is fetched whole,
-and of one in `models.training.published` nothing. One that is made has the training data's
+and of one in `models.training.planning.published` nothing. One that is made has the training data's
 vocabulary.
 """
 
@@ -33,9 +33,10 @@ from models.parts.vlm import Vlm, assemble
 from models.parts.whole import Whole
 from models.parts.words import make_language
 from models.recipe import Recipe, Stage, WholeRecipe
-from models.training import published, tuning
-from models.training.losses import Objective
-from models.training.vocabulary import vocabulary_of
+from models.training.inputs.vocabulary import vocabulary_of
+from models.training.learning import tuning
+from models.training.learning.losses import Objective
+from models.training.planning import published
 from models.training.whole import adapt
 
 TEXT_TOKENS = 256  # of a row: sixteen questions and answers

@@ -22,7 +22,7 @@ from models.data.pixel_hashes import pixel_hashes
 from models.data.pixels import open_rgb
 from models.parts.vision import Tower
 from models.tensors import save_whole
-from models.training.augment import copy_of
+from models.training.inputs.augment import copy_of
 
 DTYPE = torch.bfloat16
 BATCH = 8

@@ -21,11 +21,11 @@ from models.data.pixels import open_rgb
 from models.files import write_whole
 from models.parts.vlm import build_model
 from models.recipe import Recipe, Stage, of_parts
-from models.training import checkpoints
-from models.training.checkpoints import CheckpointError
-from models.training.examples import examples_of
-from models.training.progress import read_log
-from models.training.tuning import load_trained
+from models.training.inputs.examples import examples_of
+from models.training.learning.tuning import load_trained
+from models.training.record import checkpoints
+from models.training.record.checkpoints import CheckpointError
+from models.training.record.progress import read_log
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -1,7 +1,7 @@
 """A run's folder: who it belongs to, and where it can go on.
 
     runs/RECIPE/recipe.json     the recipe with every default: a run resumes only under the same
-    runs/RECIPE/STAGE/step-N/   what was trained (models.training.tuning),
+    runs/RECIPE/STAGE/step-N/   what was trained (models.training.learning.tuning),
                                 reconstructor.safetensors, optimiser.pt, validation.json,
                                 state.json (last)
 

@@ -12,10 +12,10 @@ from models.parts.vision import Tower, TowerConfig
 from models.parts.vlm import build_model
 from models.recipe import RECIPES, Recipe, RecipeError, load_recipe
 from models.serving.export import export, load_served, served_folder
-from models.training import tuning
-from models.training.dry_run import NF4_BITS, plan
-from models.training.progress import read_log
-from models.training.published import MODELS
+from models.training.learning import tuning
+from models.training.planning.dry_run import NF4_BITS, plan
+from models.training.planning.published import MODELS
+from models.training.record.progress import read_log
 from models.training.stages import train
 from tests.tiny import draw_abdomens, save_llama, write_toml
 

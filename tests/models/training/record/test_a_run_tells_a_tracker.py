@@ -10,9 +10,9 @@ from accelerate.tracking import TensorBoardTracker
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from models.recipe import Recipe
-from models.training import tracker
+from models.training.record import tracker
+from models.training.record.tracker import TrackerError
 from models.training.stages import train
-from models.training.tracker import TrackerError
 
 RecipeMaker = Callable[..., Recipe]
 

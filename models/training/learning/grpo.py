@@ -27,8 +27,8 @@ from models.parts.packing import IMAGE, Batch, Row, collate
 from models.parts.vlm import Vlm
 from models.parts.words import says_whole
 from models.recipe import Grpo
-from models.training.losses import answer_logits, cast
-from models.training.tuning import soft_prompt
+from models.training.learning.losses import answer_logits, cast
+from models.training.learning.tuning import soft_prompt
 
 BREVITY = 0.1  # reward beside 1 for being right: enough to choose among answers that are
 EVEN = 1e-4  # added to a group's deviation, as others do

@@ -50,7 +50,7 @@ FIRST_WORKER_PORT = 8101
 POLICY = (
     "a linear pool of calibrated beliefs by family, else a vote; what means the same to the "
     "question counts together, units and counts of none included; newcomers begin halfway; no "
-    "modality but the known one"
+    "modality but the known one, said or nearly said"
 )
 
 # Of a seat: no part of the hash, since no answer depends on it.

@@ -166,9 +166,9 @@ def test_the_core_install_is_what_the_gateway_and_its_client_import() -> None:
         return {"opentelemetry" if name.startswith("opentelemetry") else name for name in names}
 
     # Uvicorn imports the gateway, and a parser and a loop that save it a tenth of its time;
-    # Starlette comes with FastAPI, and one with Pydantic.
+    # Starlette comes with FastAPI, and two with Pydantic.
     extras = project["optional-dependencies"]
-    apart = {"starlette", "typing-extensions"}
+    apart = {"starlette", "pydantic-core", "typing-extensions"}
     apart |= {*extras["archive"], *extras["burned-in"], *extras["nifti"]}
     needed = families(imported) - apart | {"httptools", "uvicorn", "uvloop"}
     assert needed == families(set(project["dependencies"]))

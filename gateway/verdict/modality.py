@@ -25,9 +25,18 @@ _PATTERNS = {
 _MARKS = re.compile(r"[^\w\s]")
 
 
+def names(answer: str, known: Modality) -> bool:
+    """Whether the answer names that modality, whatever else it names: "mr - flair" names MRI."""
+    return known in _named_in(answer)
+
+
 def names_another(answer: str, known: Modality) -> bool:
     """Whether the answer names modalities, and not the known one: "an - angiogram" of an MRI does,
     "mr - flair" does not, and neither does what names none ("axial", "yes")."""
-    words = " ".join(_MARKS.sub(" ", answer.casefold().translate(UNACCENTED)).split())
-    named = {modality for modality, pattern in _PATTERNS.items() if pattern.search(words)}
+    named = _named_in(answer)
     return bool(named) and known not in named
+
+
+def _named_in(answer: str) -> set[Modality]:
+    words = " ".join(_MARKS.sub(" ", answer.casefold().translate(UNACCENTED)).split())
+    return {modality for modality, pattern in _PATTERNS.items() if pattern.search(words)}

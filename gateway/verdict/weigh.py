@@ -13,7 +13,8 @@ more. Claims are what is weighed; most answers are one.
 
 What a claim has of all voices that were given to any is its weight: the one number that decides,
 and the one that is shown. To a question for the modality nobody believes a claim that names another
-one than the case is known to be of, unless all of them do.
+one than the case is known to be of. Where all of them do, who nearly said the known one stands for
+it: that is what they would have said, had they known. Where nobody did, all are weighed.
 """
 
 import hashlib
@@ -24,12 +25,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gateway.case import Case
-from gateway.contract import Answer, Dissent, Familiarity, Likeness
+from gateway.contract import Answer, Dissent, Familiarity, Likeness, Modality
 from gateway.verdict.claims import claims
 from gateway.verdict.competence import EDGE, Cell, Competence
 from gateway.verdict.familiarity import familiarity
 from gateway.verdict.meaning import Meaning, meaning
-from gateway.verdict.modality import names_another
+from gateway.verdict.modality import names, names_another
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,9 @@ class Judge:
         # A worker's last word is its answer.
         standing = {answer.worker: answer for answer in answers if answer.text is not None}
         groups = self.grouped(standing.values())
+        known_as = self._known_modality
+        if known_as and all(map(self._is_of_another_modality, groups.values())):
+            groups |= self._nearly(known_as, standing.values())
         said = {b.answer.worker: b.answer for group in groups.values() for b in group}.values()
         voices = self._voices([answer.worker for answer in said], cell)
         whole = sum(voices[answer.worker] for answer in said)
@@ -293,8 +297,25 @@ class Judge:
         out = [key for key, group in groups.items() if self._is_of_another_modality(group)]
         return out if len(out) < len(groups) else []
 
+    def _nearly(self, known: Modality, answers: Iterable[Answer]) -> dict[Meaning, list[Backing]]:
+        """What names the known modality, of all that was nearly said, as if it had been claimed: a
+        part of the answer as large as it was likely beside it."""
+        groups: dict[Meaning, list[Backing]] = {}
+        for answer in answers:
+            for nearly in answer.alternatives:
+                if nearly.whole and names(nearly.begins, known):
+                    meant = meaning(nearly.begins, self.cell.language, self.question)
+                    part = nearly.probability / max(answer.confidence or 1, nearly.probability)
+                    groups.setdefault(meant, []).append(Backing(answer, nearly.begins, part))
+        return groups
+
+    @property
+    def _known_modality(self) -> Modality | None:
+        """Where the question is for it."""
+        return self.cell.modality if self.cell.kind == "modality" else None
+
     def _is_of_another_modality(self, group: Sequence[Backing]) -> bool:
-        known = self.cell.modality if self.cell.kind == "modality" else None
+        known = self._known_modality
         return known is not None and any(names_another(each.text, known) for each in group)
 
     def _voices(self, workers: Sequence[str], cell: Cell) -> dict[str, float]:

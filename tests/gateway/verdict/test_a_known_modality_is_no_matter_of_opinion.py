@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from benchmarks.accuracy import modality as benchmark
-from gateway.contract import Answer, Language, Modality
+from gateway.contract import Alternative, Answer, Language, Modality
 from gateway.verdict.competence import Cell
 from gateway.verdict.modality import names_another
 from gateway.verdict.weigh import Judge, Opinion
@@ -98,6 +98,29 @@ def test_the_known_modality_outvotes_a_majority(
 def test_only_a_question_for_the_modality_is_held_to_it() -> None:
     found = opinion("mri", ["X-ray", "X-ray", "MRI"], "Is this an X-ray or an MRI?")
     assert found.winner.text == "X-ray"
+
+
+def test_where_all_name_another_who_nearly_said_the_known_one_stands_for_it() -> None:
+    """By how near they came; what is only a beginning, or yet another modality, is nobody's."""
+    near = [[("ultrasound", True, 0.02), ("CT", True, 0.3)], [("Ultrasound", True, 0.05)]]
+    near.append([("us - ultra", False, 0.4)])
+    said = [
+        answer.model_copy(
+            update={
+                "alternatives": tuple(
+                    Alternative(begins=begins, whole=whole, probability=p)
+                    for begins, whole, p in told
+                )
+            }
+        )
+        for answer, told in zip(answers(["MRI", "xr - plain film", "MRI"]), near, strict=True)
+    ]
+    judge = Judge({f"w{n}": f"w{n}" for n in range(3)}, Cell("en", "modality", "ultrasound"), None)
+    found = judge.weigh(said)
+    assert found.winner.text == "Ultrasound" and found.winner.workers == ("w0", "w1")
+    assert [cluster.weight for cluster in found.clusters] == [1, 0, 0]
+    assert sum(answer.weight or 0 for answer in found.answers) == pytest.approx(1)
+    assert {each.text for each in found.dissent} == {"MRI", "xr - plain film"}
 
 
 def test_nothing_is_decided_while_all_name_another() -> None:

@@ -1,7 +1,8 @@
 """A file that is given up when it falls into too many parts.
 
 Twenty megabytes can hold millions of parts of a few bytes. Our own walks and Pillow's take each by
-itself, in a loop of Python, for seconds, while everybody waits. Of a DICOM `dicom.py` counts more.
+itself, in a loop of Python, for seconds, while everybody waits. Of a DICOM the room
+`dicom` counts more.
 """
 
 from typing import BinaryIO, cast

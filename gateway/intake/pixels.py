@@ -2,7 +2,7 @@
 
 That is an 8-bit JPEG or PNG (grey or colour) without anything else: no DICOM header, no EXIF, no
 text. Such a file is passed on undecoded (`stripping.py`), every other one is decoded (`raster.py`,
-a DICOM by `dicom.py`) and becomes a PNG. Text burned into the pixels stays. An image's identity is
+a DICOM in `dicom/`) and becomes a PNG. Text burned into the pixels stays. An image's identity is
 the SHA-256 of what the workers get.
 """
 
@@ -127,7 +127,7 @@ def _decoded(
     with codec_errors_told(place):
         if is_dicom(data):
             # Imported at the first DICOM: it would double the gateway's start-up.
-            from gateway.intake.dicom import show
+            from gateway.intake.dicom.picture import show
 
             shown = show(data, place, frame, window)
             return shown.picture, shown.modality, shown.told

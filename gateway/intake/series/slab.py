@@ -9,7 +9,8 @@ from PIL import Image
 
 from gateway.case import CaseImage
 from gateway.contract import AskedWindow, ImageShown
-from gateway.intake.dicom import (
+from gateway.intake.dicom.grey import greys_of_measured, measured
+from gateway.intake.dicom.picture import (
     GREY,
     PIXELS,
     decode,
@@ -20,7 +21,6 @@ from gateway.intake.dicom import (
     told_by_tag,
     window_of,
 )
-from gateway.intake.dicom_grey import greys_of_measured, measured
 from gateway.intake.pixels import codec_errors_told, of_picture
 from gateway.intake.series.order import Projection
 from gateway.refusals import InvalidCase

@@ -29,7 +29,7 @@ from pydicom.uid import (
 )
 
 from gateway.contract import WINDOWS, AskedWindow, ImageShown, Modality
-from gateway.intake.dicom_codecs import (
+from gateway.intake.dicom.codecs import (
     COMPRESSED,
     JPEG_2000,
     NoFrame,
@@ -38,7 +38,7 @@ from gateway.intake.dicom_codecs import (
     plugin_for,
     precision,
 )
-from gateway.intake.dicom_grey import (
+from gateway.intake.dicom.grey import (
     NoNumber,
     greys,
     groups,

@@ -19,7 +19,7 @@ import pydicom
 from pydicom.data.data_manager import DATA_ROOT
 
 from gateway.contract import Modality
-from gateway.intake.dicom.picture import modality_of
+from gateway.intake.dicom.objects import modality_of
 from gateway.verdict.modality import names_another
 
 QUESTION = "What modality is used to take this image?"

@@ -236,7 +236,7 @@ async def _each(images: list[ImageFile]) -> list[CaseImage]:
 
 def _check_one_patient(dicoms: list[bytes]) -> None:
     # Imported where it is used: pydicom would double the gateway's start-up.
-    from gateway.intake.dicom.picture import patient_of
+    from gateway.intake.dicom.file import patient_of
 
     patients = {patient_of(data, _place(at, len(dicoms))) for at, data in enumerate(dicoms)}
     if len(patients - {""}) > 1:

@@ -13,8 +13,11 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import (
     HTJ2K,
     UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
     HTJ2KLossless,
     HTJ2KLosslessRPCL,
+    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -32,6 +35,7 @@ OURS = "imagecodecs"
 JPEG = {JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1}
 JPEG_LS = {JPEGLSLossless, JPEGLSNearLossless}
 JPEG_2000 = {JPEG2000Lossless, JPEG2000Lossy, HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K}
+UNCOMPRESSED = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian}
 COMPRESSED = JPEG | JPEG_LS | JPEG_2000 | {RLELossless}
 
 # ITU-T T.81 table B.1 and T.87: the marks of a frame's header, of whichever process.

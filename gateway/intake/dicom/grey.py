@@ -5,22 +5,16 @@ function of the stored value alone, so it is worked out once for each value that
 """
 
 import itertools
-import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Window = tuple[float, float]  # centre and width, in the values that the modality LUT gives
+from gateway.intake.dicom.found_range import range_of
+from gateway.intake.dicom.tables import Floats, first_table, levels_of, read_lut
+from gateway.intake.dicom.values import groups, is_little_endian, number, stored_number
 
-TABLE = 65_536  # of so many values a table is quicker than the distinct ones sorted
-SET_ASIDE = 1_000  # at either end one pixel of so many takes no part in a range
-STRAY = 100  # nor does one of so many that lies further off than all others reach
-FEWEST = 4  # pixels of which that can be said
-FEWEST_WITHIN = 0.95  # of the pixels, where a header's range is to be believed
-WIDEST = 2.0  # times the range that was found
+Window = tuple[float, float]  # centre and width, in the values that the modality LUT gives
 
 
 def greys(
@@ -79,115 +73,9 @@ def _as_shown(
     return shown.round().astype(np.uint8), window
 
 
-def groups(header: Any, index: int, macro: str) -> list[Any]:
-    """Where an attribute of a frame may stand, the nearest first: the frame's functional group, the
-    shared one (C.7.6.16.1), the data set itself."""
-    own = (header.get("PerFrameFunctionalGroupsSequence") or [])[index : index + 1]
-    shared = (header.get("SharedFunctionalGroupsSequence") or [])[:1]
-    return [item for group in [*own, *shared] for item in (group.get(macro) or [])[:1]] + [header]
-
-
-class NoNumber(ValueError):
-    """A tag that should hold a number holds something else."""
-
-    def __init__(self, keyword: str) -> None:
-        super().__init__(keyword)
-        self.keyword = keyword
-
-
-def number(source: Any, keyword: str, position: int = 0) -> float | None:
-    """The value at a position of a tag, None where there is none. In text a comma is read as the
-    point that PS3.5 6.2 asks for.
-
-    Raises:
-        NoNumber: there is a value, but none that could be meant.
-    """
-    try:
-        value = source.get(keyword)
-    except (TypeError, ValueError, OverflowError):  # pydicom reads all of its values or none
-        value = source.get_item(keyword).value
-    if isinstance(value, bytes):
-        value = value.decode("latin-1").split("\\")
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        value = value[position] if position < len(value) else None
-    elif position:
-        value = None
-    if isinstance(value, str):
-        value = value.strip(" \0").replace(",", ".")
-    if value is None or value == "":
-        return None
-    try:
-        found = float(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise NoNumber(keyword) from error
-    if math.isfinite(found):
-        return found
-    if type(value) is float:  # in binary, where it is how none is written
-        return None
-    raise NoNumber(keyword)
-
-
-class Lut(NamedTuple):
-    """C.11.1.1.1, C.11.2.1.1, C.7.6.3.1.5."""
-
-    entries: NDArray[np.uint16]
-    first: int  # the value that the first entry is for
-    bits: int  # of an entry
-
-    def __call__(self, values: NDArray[Any]) -> Floats:
-        # What lies before the first entry takes it, what lies behind the last one that.
-        at = np.clip(np.rint(values) - self.first, 0, len(self.entries) - 1)
-        found: Floats = self.entries[at.astype(np.int64)].astype(np.float64)
-        return found
-
-    def scaled(self, values: NDArray[Any]) -> Floats:
-        """0 to 255: an entry is a value, and what is brightest is said by its bits."""
-        scaled: Floats = self(values) * (255 / (2**self.bits - 1))
-        return scaled
-
-
-def read_lut(descriptor: Any, data: Any, little_endian: bool, signed: bool = False) -> Lut:
-    """A table as descriptor and data tell it; `signed`: it is looked up by values below 0 too.
-
-    Raises:
-        ValueError: it has no entries.
-    """
-    count, first, bits = (int(value) for value in descriptor)
-    count = count & 0xFFFF or 65_536
-    if signed and first > 32_767:
-        first -= 65_536  # written, or read, as the unsigned of two possible representations
-    if isinstance(data, bytes):
-        words = np.frombuffer(data + b"\0" * (len(data) % 2), "<u2" if little_endian else ">u2")
-    else:
-        words = np.atleast_1d(np.asarray(data, np.int64)).astype(np.uint16)
-    words = words.astype("<u2")
-    # Entries of 8 bits stand two in a word, or each in one of its own.
-    packed = bits <= 8 and len(words) == (count + 1) // 2
-    entries = (words.view(np.uint8).astype(np.uint16) if packed else words)[:count]
-    # A descriptor may say less than there is: no entry is brighter than the brightest.
-    return Lut(entries, first, max(bits, int(entries.max()).bit_length(), 1))
-
-
-def _table(source: Any, keyword: str) -> Any:
-    """The first item of a sequence of tables that is not empty; None where there is none."""
-    items = source.get(keyword) or []
-    return next((item for item in items if item.get("LUTDescriptor") or item.get("LUTData")), None)
-
-
-def levels_of(stored: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
-    """Each value that there may be, ascending; how many pixels have it; which one a pixel has."""
-    if stored.dtype.kind in "iu":
-        low, high = int(stored.min()), int(stored.max())
-        if high - low < TABLE:
-            where = stored.astype(np.int64) - low
-            return np.arange(low, high + 1), np.bincount(where.ravel()), where
-    levels, where, counts = np.unique(stored, return_inverse=True, return_counts=True)
-    return levels, counts, where.reshape(stored.shape)
-
-
 def _modality(levels: Floats, header: Any, index: int) -> Floats:
     """C.11.1, and C.7.6.16.2.9 for functional groups: stored values → what they mean."""
-    if item := _table(header, "ModalityLUTSequence"):
+    if item := first_table(header, "ModalityLUTSequence"):
         little = is_little_endian(header)
         return read_lut(item.LUTDescriptor, item.LUTData, little, bool(levels[0] < 0))(levels)
     for source in groups(header, index, "PixelValueTransformationSequence"):
@@ -200,25 +88,12 @@ def _modality(levels: Floats, header: Any, index: int) -> Floats:
 def _padding(levels: NDArray[Any], header: Any) -> NDArray[np.bool_]:
     """C.7.5.1.1.2, C.7.6.24: what only fills the rectangle."""
     for kind in ("Float", "DoubleFloat", ""):
-        one = _stored(header, f"{kind}PixelPaddingValue", is_float=bool(kind))
-        other = _stored(header, f"{kind}PixelPaddingRangeLimit", is_float=bool(kind))
+        one = stored_number(header, f"{kind}PixelPaddingValue", is_float=bool(kind))
+        other = stored_number(header, f"{kind}PixelPaddingRangeLimit", is_float=bool(kind))
         if one is not None:
             other = one if other is None else other
             return (levels >= min(one, other)) & (levels <= max(one, other))
     return np.zeros(levels.shape, bool)
-
-
-def _stored(header: Any, keyword: str, is_float: bool = False) -> float | None:
-    """A tag's value as the pixels have it: it may be written as if they were of the other sign.
-    None where no pixel can have it (PS3.5 8.1.1)."""
-    value = number(header, keyword)
-    if value is None or is_float:
-        return value
-    allocated, stored = int(header.BitsAllocated), int(header.BitsStored)
-    signed = bool(header.PixelRepresentation)
-    low, high = (-(2 ** (stored - 1)), 2 ** (stored - 1)) if signed else (0, 2**stored)
-    read = (value, value - 2**allocated if signed else value + 2**allocated)
-    return next((found for found in read if low <= found < high), None)
 
 
 def _voi(
@@ -233,14 +108,14 @@ def _voi(
     if asked:
         return _windowed(values, asked, "LINEAR"), asked
     for source in groups(header, index, "FrameVOILUTSequence"):
-        if item := _table(source, "VOILUTSequence"):
+        if item := first_table(source, "VOILUTSequence"):
             little, signed = is_little_endian(header), bool(values.min() < 0)
             table = read_lut(item.LUTDescriptor, item.LUTData, little, signed)
             return table.scaled(values), None
         if window := _window(source):
             function = str(source.get("VOILUTFunction") or "").strip().upper()
             return _windowed(values, window, function), window
-    low, high = _range(values, levels, counts, header)
+    low, high = range_of(values, levels, counts, header)
     if high <= low:
         return np.zeros_like(values), None
     window = ((low + high) / 2, high - low)
@@ -273,66 +148,11 @@ def _windowed(values: Floats, window: Window, function: str) -> Floats:
     return ((values - centre) / width + 0.5) * 255
 
 
-def _range(values: Floats, levels: NDArray[Any], counts: NDArray[np.int64], header: Any) -> Window:
-    """The darkest and the brightest value that are told apart where no window is given: what the
-    header states (C.7.6.3, informative), where the pixels bear it out, else what they show."""
-    low, high = _found_range(values, counts)
-    smallest = _stored(header, "SmallestImagePixelValue")
-    largest = _stored(header, "LargestImagePixelValue")
-    if "PixelData" not in header or smallest is None or largest is None:
-        return low, high
-    within = (levels >= smallest) & (levels <= largest) & (counts > 0)
-    if not within.any() or counts[within].sum() < FEWEST_WITHIN * counts.sum():
-        return low, high
-    stated = float(values[within].min()), float(values[within].max())
-    return stated if stated[1] - stated[0] <= WIDEST * (high - low) else (low, high)
-
-
-def _found_range(values: Floats, counts: NDArray[np.int64]) -> Window:
-    """One absurd pixel changes nothing; nor does a background, the one value of more than half of
-    the pixels: the range holds it, and is else found from what stands before it."""
-    order = np.argsort(values, kind="stable")
-    order = order[counts[order] > 0]
-    values, counts = values[order], counts[order]
-    if len(values) < 2:
-        return 0.0, 0.0
-    ends = []
-    before = counts * 2 <= counts.sum()
-    if not before.all():
-        ends = [float(values[~before][0])]
-    dark = -_brightest(-values[before][::-1], counts[before][::-1])
-    ends += [dark, _brightest(values[before], counts[before])]
-    if min(ends) == max(ends):
-        return float(values[0]), float(values[-1])
-    return min(ends), max(ends)
-
-
-def _brightest(values: Floats, counts: NDArray[np.int64]) -> float:
-    """Of ascending values the last one without the few that are set aside: the outermost, and
-    strays, which lie further off than all others reach."""
-    total = int(counts.sum())
-    brighter = total - np.cumsum(counts)
-    last = int(np.argmax(brighter <= total // SET_ASIDE))
-    if total < FEWEST:
-        return float(values[last])
-    strays = max(1, total // STRAY)
-    # The other end may have strays too.
-    darkest = values[np.searchsorted(np.cumsum(counts), strays, side="right")]
-    for at in range(int(np.argmax(brighter <= strays)), last):
-        if values[at + 1] - values[at] > values[at] - darkest:
-            return float(values[at])
-    return float(values[last])
-
-
 def _presentation(shown: Floats, header: Any) -> Floats:
     """C.11.6, C.7.6.3.1.2: a table gives what is shown; else the lowest value is white where either
     tag says so. Where both do they mean the same (C.8.11.3.1.2)."""
-    if item := _table(header, "PresentationLUTSequence"):
+    if item := first_table(header, "PresentationLUTSequence"):
         table = read_lut(item.LUTDescriptor, item.LUTData, is_little_endian(header))
         return table.scaled(table.first + shown * ((len(table.entries) - 1) / 255))
     inverse = str(header.get("PresentationLUTShape") or "").strip().upper() == "INVERSE"
     return 255 - shown if inverse or header.PhotometricInterpretation == "MONOCHROME1" else shown
-
-
-def is_little_endian(header: Any) -> bool:
-    return bool(header.original_encoding[1])

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.contract import KEY_SLICES, SLICES
-from gateway.intake.dicom.grey import groups, number
-from gateway.intake.dicom.picture import check_is_picture
+from gateway.intake.dicom.objects import check_is_picture
+from gateway.intake.dicom.values import groups, number
 from gateway.refusals import InvalidCase, TooLarge
 
 # All that is read of a header here.

@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway.case import CaseImage
 from gateway.contract import AskedWindow, SeriesShown
-from gateway.intake.dicom.picture import told_by_tag
+from gateway.intake.dicom.file import told_by_tag
 from gateway.intake.off_loop import off_loop
 from gateway.intake.pixels import codec_errors_told, only_pixels
 from gateway.intake.series.order import Projection, Series, Slice, arranged, chosen

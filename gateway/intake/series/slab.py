@@ -9,18 +9,11 @@ from PIL import Image
 
 from gateway.case import CaseImage
 from gateway.contract import AskedWindow, ImageShown
+from gateway.intake.dicom.file import told_by_tag
 from gateway.intake.dicom.grey import greys_of_measured, measured
-from gateway.intake.dicom.picture import (
-    GREY,
-    PIXELS,
-    decode,
-    frame_of_file,
-    modality_of,
-    opened,
-    square,
-    told_by_tag,
-    window_of,
-)
+from gateway.intake.dicom.objects import PIXELS, modality_of
+from gateway.intake.dicom.picture import frame_of_file, square, window_of
+from gateway.intake.dicom.stored import GREY, decode, opened
 from gateway.intake.pixels import codec_errors_told, of_picture
 from gateway.intake.series.order import Projection
 from gateway.refusals import InvalidCase

@@ -17,7 +17,8 @@ from pydicom.dataset import Dataset
 from gateway.archive.dicomweb import NOT_THERE, Archive
 from gateway.case import CaseImage
 from gateway.contract import ArchivedImages
-from gateway.intake.dicom.picture import MADE_FROM_PICTURES, MODALITIES, read, told_by_tag
+from gateway.intake.dicom.file import read, told_by_tag
+from gateway.intake.dicom.objects import MADE_FROM_PICTURES, MODALITIES
 from gateway.intake.off_loop import off_loop
 from gateway.intake.pixels import codec_errors_told, is_dicom
 from gateway.intake.series import unzip

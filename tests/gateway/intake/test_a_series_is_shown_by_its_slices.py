@@ -273,7 +273,7 @@ FRAMES, ITEM = b"\x00\x52\x30\x92SQ\0\0", b"\xfe\xff\x00\xe0\0\0\0\0"
 )
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_header_without_end_is_not_taken_apart(url, monkeypatch, more, packed):
-    monkeypatch.setattr("gateway.intake.dicom.picture.MAX_PIECES", 900)
+    monkeypatch.setattr("gateway.intake.dicom.file.MAX_PIECES", 900)
     pixels = b"\xe0\x7f\x10\0"
     endless = SERIES[0].replace(pixels, more + pixels)
     sent = zip_of([("1", SERIES[1]), ("2", endless)]) if packed else endless

@@ -59,7 +59,7 @@ PARTS = {
 def test_a_file_of_very_many_parts_is_refused(name, monkeypatch):
     """Twenty megabytes of them would take a thread for ten seconds."""
     monkeypatch.setattr("gateway.intake.counted.MAX_READS", READS)
-    monkeypatch.setattr("gateway.intake.dicom.picture.MAX_PIECES", READS)
+    monkeypatch.setattr("gateway.intake.dicom.file.MAX_PIECES", READS)
     data, at, parts = PARTS[name]
     with pytest.raises(Refused):
         only_pixels(data[:at] + parts + data[at:], HERE)

@@ -1,0 +1,136 @@
+"""A header and its pixels → the values of one frame as they are stored: PS3.3 C.7.6.3, PS3.5 8."""
+
+import io
+import math
+from typing import Any
+
+from numpy.typing import NDArray
+from pydicom.pixels import get_decoder
+
+from gateway.intake.dicom.codecs import (
+    JPEG_2000,
+    UNCOMPRESSED,
+    WrongSize,
+    frame_of,
+    plugin_for,
+    precision,
+)
+from gateway.intake.dicom.file import read
+from gateway.intake.dicom.objects import PIXELS, check_is_image
+from gateway.intake.dicom.values import number, tag_and_name
+from gateway.intake.raster import check_bytes, check_pixels
+from gateway.refusals import UnreadableImage
+
+GREY = {"MONOCHROME1", "MONOCHROME2"}
+COLOURS = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
+
+
+def opened(data: bytes, place: str) -> Any:
+    """A header, with its pixels, that is fit to be decoded."""
+    header = read(io.BytesIO(data), place)
+    check_is_image(header, place)
+    _complete(header, place)
+    return header
+
+
+def _complete(header: Any, place: str) -> None:
+    """C.7.6.3 Image Pixel: what pydicom needs to decode, as viewers take it where it is missing."""
+    for keyword in ("Rows", "Columns", "BitsAllocated"):
+        _number_of(header, keyword, place)
+    check_pixels(header.Columns, header.Rows, place)
+    if header.BitsAllocated not in (1, 8, 16, 32, 64):
+        raise UnreadableImage(
+            f"{place}: (0028,0100) Bits Allocated is none of 1, 8, 16, 32 and 64. Send it as PNG."
+        )
+    header.NumberOfFrames = max(1, int(number(header, "NumberOfFrames") or 1))
+    header.SamplesPerPixel = samples = int(number(header, "SamplesPerPixel") or 1)
+    header.PixelRepresentation = int(number(header, "PixelRepresentation") or 0)
+    header.PlanarConfiguration = int(number(header, "PlanarConfiguration") or 0)
+    header.BitsStored = int(number(header, "BitsStored") or header.BitsAllocated)
+    if header.BitsStored > header.BitsAllocated:
+        header.BitsStored = header.BitsAllocated
+    photometric = str(header.get("PhotometricInterpretation") or "").strip().upper()
+    photometric = photometric or ("MONOCHROME2" if samples == 1 else "RGB")
+    header.PhotometricInterpretation = photometric
+    if photometric not in (GREY | {"PALETTE COLOR"} if samples == 1 else COLOURS) or samples > 3:
+        raise UnreadableImage(
+            f"{place}: (0028,0004) Photometric Interpretation is none that is read here with the "
+            "(0028,0002) Samples per Pixel that it has. Send it as PNG."
+        )
+    check_bytes(header.Rows * header.Columns * samples * header.BitsAllocated // 8, place)
+
+
+def _number_of(header: Any, keyword: str, place: str) -> None:
+    value = int(number(header, keyword) or 0)
+    if value < 1:
+        raise UnreadableImage(
+            f"{place}: {tag_and_name(keyword)} is missing or no number. "
+            "Export it again, best as PNG."
+        )
+    setattr(header, keyword, value)
+
+
+def decode(header: Any, index: int, place: str) -> NDArray[Any]:
+    """PS3.5 8: the frame as it is stored, [rows, columns], or [rows, columns, 3] in RGB."""
+    syntax = header.file_meta.TransferSyntaxUID
+    try:
+        if syntax in UNCOMPRESSED:
+            _pad(header, index)
+        plugin = plugin_for(syntax, header, index)
+    except WrongSize as error:
+        raise UnreadableImage(
+            f"{place}: (7FE0,0010) Pixel Data is cut short, or of another size than (0028,0010) "
+            "Rows, (0028,0011) Columns and (0028,0002) Samples per Pixel say. Export it again."
+        ) from error
+    pixels: NDArray[Any]
+    pixels, _ = get_decoder(syntax).as_array(
+        header, index=index, decoding_plugin=plugin, correct_unused_bits=False
+    )
+    if syntax in JPEG_2000:
+        bits, without_loss = precision(frame_of(header, index))
+        if bits <= header.BitsStored:  # they are what was compressed
+            return pixels
+        if not without_loss:  # values may overshoot their bits by a little
+            return pixels >> (_high_bit(pixels, header) + 1 - int(header.BitsStored))
+    return _used_bits(pixels, header)
+
+
+def _pad(header: Any, index: int) -> None:
+    """Pixels of which the very last is not quite there are read, as viewers do; frames that are not
+    there are not counted.
+
+    Raises:
+        WrongSize: more of this frame is missing.
+    """
+    element = header[next(keyword for keyword in PIXELS if keyword in header)]
+    if header.PhotometricInterpretation == "YBR_FULL_422":
+        whole_bits = 3 * header.Rows * header.Columns * header.BitsAllocated
+        if len(element.value) >= whole_bits * header.NumberOfFrames // 8:
+            header.PhotometricInterpretation = "YBR_FULL"  # each pixel has its own after all
+    # C.7.6.3.1.2: of YBR_FULL_422 two pixels share their colours.
+    samples = 2 if header.PhotometricInterpretation == "YBR_FULL_422" else header.SamplesPerPixel
+    pixel_bits = samples * header.BitsAllocated
+    frame_bits = header.Rows * header.Columns * pixel_bits
+    there = len(element.value)
+    if math.ceil(frame_bits * header.NumberOfFrames / 8) <= there:
+        return
+    header.NumberOfFrames = whole = (there + max(2, pixel_bits // 8)) * 8 // frame_bits
+    if index >= whole:
+        raise WrongSize("the frame is not all there")
+    element.value += b"\0" * max(0, math.ceil(frame_bits * whole / 8) - there)
+
+
+def _used_bits(pixels: NDArray[Any], header: Any) -> NDArray[Any]:
+    """PS3.5 8.1.1: Bits Stored of them, up to High Bit. Overlays (C.9.2) may be in the others."""
+    allocated, used = 8 * pixels.itemsize, int(header.BitsStored)
+    if pixels.dtype.kind == "f" or used >= allocated:
+        return pixels
+    above = allocated - 1 - _high_bit(pixels, header)
+    used_bits: NDArray[Any] = (pixels << above) >> (allocated - used)
+    return used_bits
+
+
+def _high_bit(pixels: NDArray[Any], header: Any) -> int:
+    """PS3.5 8.1.1; where it cannot be, the bits that are used are the lowest."""
+    high, lowest = int(number(header, "HighBit") or 0), int(header.BitsStored) - 1
+    return high if lowest <= high < 8 * pixels.itemsize else lowest

@@ -13,6 +13,8 @@ from gateway.case import CaseImage
 from gateway.intake.pixels import only_pixels
 
 HERE = "Image 1 of 1"
+RAMP = np.tile(np.arange(64, dtype="<u2") * 60, (64, 1))  # 0 to 3780, from left to right
+FULL = np.linspace(0, 255, 64)  # what it looks like
 
 
 def dicom_of(pixels: np.ndarray, drop: tuple[str, ...] = (), **tags: Any) -> bytes:
@@ -70,6 +72,11 @@ def sent(data: bytes, frame: int | None = None, window: Any = None) -> CaseImage
 def shown(data: bytes, frame: int | None = None, window: Any = None) -> np.ndarray:
     """Its pixels."""
     return np.asarray(Image.open(io.BytesIO(sent(data, frame, window).data)))
+
+
+def looks_like(picture: np.ndarray, row: np.ndarray, by: float = 1.0) -> bool:
+    """Whether a picture of greys has that row."""
+    return picture.ndim == 2 and float(np.abs(picture[picture.shape[0] // 2] - row).max()) <= by
 
 
 AXIAL = [1, 0, 0, 0, 1, 0]

@@ -5,10 +5,11 @@ imagecodecs (libjpeg-turbo, CharLS, OpenJPEG), which came through random damage 
 GDCM did not, and is under a permissive licence, as pylibjpeg-libjpeg is not. PS3.5 A.4, 8.2.
 """
 
+import io
 import struct
 from typing import Any
 
-from pydicom.encaps import get_frame
+from pydicom.encaps import get_frame, parse_basic_offsets, parse_fragments
 from pydicom.pixels import get_decoder
 from pydicom.uid import (
     HTJ2K,
@@ -44,6 +45,7 @@ _CODESTREAM = b"\xff\x4f\xff\x51"  # ITU-T T.800 A.4, A.5: SOC, SIZ
 _CODING_STYLE = b"\xff\x52"  # COD
 _BOXES = b"\0\0\0\x0cjP  "  # ITU-T T.800 I.5.1: a file's, in which some put the codestream
 _MAX_BOXES = 100
+_NO_OFFSETS = b"\xfe\xff\0\xe0\0\0\0\0"  # the item of an empty table
 _BY_COSINES = {0xC0, 0xC1, 0xC2}
 _END = b"\xff\xd9"  # EOI, of which no decoder notices that it is missing
 _MORE = bytes(range(0xFD, 2, -3))  # bits that no decoder makes up
@@ -58,7 +60,7 @@ class WrongSize(ValueError):
 
 
 def plugin_for(syntax: UID, header: Any, index: int) -> str:
-    """Which of pydicom's plugins decodes a frame; "" for uncompressed pixels.
+    """Which of pydicom's plugins decodes a frame: ours; "" for uncompressed pixels.
 
     Raises:
         WrongSize: before anything is decoded, since it could be of any size.
@@ -79,8 +81,7 @@ def plugin_for(syntax: UID, header: Any, index: int) -> str:
     if size != (header.Rows, header.Columns, header.SamplesPerPixel):
         raise WrongSize("another size than in the header")
     _check_scans(frame)
-    # Pillow heeds what an Adobe mark says of the colours; twelve bits it cannot.
-    return "pillow" if syntax == JPEGBaseline8Bit else OURS
+    return OURS
 
 
 def frame_of(header: Any, index: int) -> bytes:
@@ -105,17 +106,40 @@ def precision(frame: bytes) -> tuple[int, bool]:
     return (frame[at + 42] & 0x7F) + 1, frame[style + 13] == 1
 
 
+def drop_wrong_offsets(header: Any) -> None:
+    """A table of offsets (PS3.5 A.4, PS3.3 C.7.6.3.1.8) of which one leads to no item is emptied:
+    where a frame begins is then told by the items themselves."""
+    pixels = io.BytesIO(header.PixelData)
+    basic = parse_basic_offsets(pixels)
+    begin = pixels.tell()
+    items = {at - begin for at in parse_fragments(pixels)[1]}
+    if not items.issuperset(basic):
+        header.PixelData = _NO_OFFSETS + header.PixelData[begin:]
+    extended = header.get("ExtendedOffsetTable") or b""
+    lengths = header.get("ExtendedOffsetTableLengths") or b""
+    is_table = len(extended) == len(lengths) == 8 * int(header.NumberOfFrames)
+    if not is_table or not items.issuperset(at for (at,) in struct.iter_unpack("<Q", extended)):
+        for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
+            header.pop(keyword, None)
+
+
 def _offsets(header: Any) -> tuple[bytes, bytes] | None:
-    """PS3.3 C.7.6.3.1.8."""
-    table = header.get("ExtendedOffsetTable"), header.get("ExtendedOffsetTableLengths")
-    return table if all(table) else None
+    if "ExtendedOffsetTable" not in header:
+        return None
+    return header.ExtendedOffsetTable, header.ExtendedOffsetTableLengths
 
 
 def _size_of_jpeg(frame: bytes) -> tuple[int, int, int] | None:
     """Rows, columns and components in the frame header of a JPEG or JPEG-LS; None without one."""
-    # All of them are walked over, as pydicom does.
-    found = [each for mark, each in wholeness.jpeg_segments(frame) if mark in _FRAME_HEADERS]
-    return struct.unpack_from(">HHB", found[0], 5) if found and len(found[0]) >= 10 else None
+    _, header = _frame_header(frame)
+    return struct.unpack_from(">HHB", header, 5) if len(header) >= 10 else None
+
+
+def _frame_header(frame: bytes) -> tuple[int, bytes]:
+    """The first of a JPEG or JPEG-LS, with its mark; empty where there is none. All segments are
+    walked over, as pydicom does."""
+    found = [each for each in wholeness.jpeg_segments(frame) if each[0] in _FRAME_HEADERS]
+    return found[0] if found else (wholeness.NO_MARK, b"")
 
 
 def _size_of_jpeg_2000(frame: bytes) -> tuple[int, int, int] | None:
@@ -148,19 +172,22 @@ def _boxes_lead_to_it(frame: bytes) -> bool:
 def _check_scans(frame: bytes) -> None:
     """Raises WrongSize where a JPEG of 8 bits by cosines, which alone can be read so, is not whole;
     anything else passes."""
-    for mark, segment in wholeness.jpeg_segments(frame):
-        if mark in _FRAME_HEADERS:
-            if mark in _BY_COSINES and segment[4] == 8:
-                try:
-                    wholeness.check_jpeg(frame)
-                except ValueError as error:
-                    raise WrongSize("scans are missing or cut short") from error
-            return
+    if _is_by_cosines(frame):
+        try:
+            wholeness.check_jpeg(frame)
+        except ValueError as error:
+            raise WrongSize("scans are missing or cut short") from error
+
+
+def _is_by_cosines(frame: bytes) -> bool:
+    mark, header = _frame_header(frame)
+    return mark in _BY_COSINES and header[4] == 8
 
 
 def _whole_jpeg(source: bytes, space: str | None) -> Any:
-    """A JPEG of any other process. No decoder says that it made pixels up; but then what it makes
-    up depends on what stands before the end, which it does not read of a whole one.
+    """Of any other process than `_check_scans` knows no decoder says that it made pixels up; but
+    then what it makes up depends on what stands before the end, which it does not read of a whole
+    one.
 
     Raises:
         WrongSize: pixels are missing.
@@ -168,6 +195,8 @@ def _whole_jpeg(source: bytes, space: str | None) -> Any:
     import imagecodecs
 
     pixels = imagecodecs.jpeg8_decode(source, colorspace=space, outcolorspace=space)
+    if _is_by_cosines(source):
+        return pixels
     # Before a mark any number of fill bytes may stand.
     more = source.rstrip(b"\0\xff").removesuffix(_END).rstrip(b"\xff") + _MORE + _END
     if (pixels != imagecodecs.jpeg8_decode(more, colorspace=space, outcolorspace=space)).any():
@@ -194,8 +223,11 @@ def _decode_frame(source: bytes, runner: Any) -> bytes | bytearray:
     elif syntax in JPEG_LS:
         pixels = imagecodecs.jpegls_decode(source)
     else:
-        # Colours as they are stored: the header says what they are.
+        # Colours as they are stored. What they are the header says, which pydicom holds against a
+        # JFIF and an Adobe mark; or the components' names do.
         space = "RGB" if runner.samples_per_pixel == 3 else None
+        if _frame_header(source)[1][10::3] == b"RGB":
+            runner.set_option("photometric_interpretation", "RGB")
         pixels = _whole_jpeg(source, space)
     runner.set_option("planar_configuration", 0)
     runner.set_option("bits_allocated", 8 * pixels.itemsize)

@@ -8,8 +8,33 @@ from numpy.typing import NDArray
 from gateway.intake.dicom.tables import levels_of, read_lut
 from gateway.intake.dicom.values import is_little_endian
 
+# C.7.6.3.1.2. Of each space the luma that is black, and by how much luma and chroma are stretched:
+# those of video leave room at either end.
+YBR = {
+    "YBR_FULL": (0, 1.0, 1.0),
+    "YBR_FULL_422": (0, 1.0, 1.0),
+    "YBR_PARTIAL_422": (16, 255 / 219, 255 / 224),
+}
+FROM_YBR = ((0, -0.344136, 1.772), (1.402, -0.714136, 0))  # of blue and red chroma, in R, G and B
 
-def to_8_bits(colours: NDArray[Any], bits: int) -> NDArray[np.uint8]:
+
+def rgb(stored: NDArray[Any], header: Any) -> NDArray[np.uint8]:
+    """C.7.6.3.1.2: three samples a pixel, [rows, columns, 3], of whichever space it names."""
+    colours = _to_8_bits(stored, int(header.BitsStored))
+    scales = YBR.get(header.PhotometricInterpretation)
+    if scales is None:
+        return colours
+    black, luma, chroma = scales
+    by_chroma = chroma * np.array(FROM_YBR, np.float32)
+    out = np.empty_like(colours)
+    for row in range(0, len(colours), 256):  # not all of it in wide numbers
+        block = colours[row : row + 256].astype(np.float32)
+        found = luma * (block[..., :1] - black) + (block[..., 1:] - 128) @ by_chroma
+        out[row : row + 256] = found.round().clip(0, 255)
+    return out
+
+
+def _to_8_bits(colours: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     """A colour is a value: it is scaled by the bits that it has, whatever else there is."""
     if bits >= 8:
         scaled = colours >> (bits - 8) if bits > 8 else colours
@@ -44,7 +69,7 @@ def palette(stored: NDArray[Any], header: Any) -> NDArray[np.uint8]:
             data = _unsegmented(segmented, descriptor, is_little_endian(header))
         table = read_lut(descriptor, data, is_little_endian(header), bool(levels[0] < 0))
         found = table(levels).astype(np.uint16)
-        channels.append(to_8_bits(found, table.bits)[where])
+        channels.append(_to_8_bits(found, table.bits)[where])
     return np.stack(channels, axis=-1)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
@@ -28,6 +29,7 @@ pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
 MAX_PIECES = 300_000  # two thousand frames of an enhanced object take a third of it
 PIECES_OF_AN_ITEM = 5
+MAX_INFLATED = 200_000_000  # bytes of a deflated data set
 
 
 def patient_of(data: bytes, place: str) -> str:
@@ -60,11 +62,12 @@ def read(file: BinaryIO, place: str, **how: Any) -> Any:
     file = cast(BinaryIO, _InPieces(file, place))
     read_preamble(file, force=True)
     meta = data_element_generator(file, False, True, lambda tag, *_: tag.group != 2)
-    named = next((element.value for element in meta if element.tag == 0x00020010), None)
-    syntax = (named or b"").rstrip(b"\0 ").decode("ascii")
+    named = [element.value for element in meta if element.tag == 0x00020010]
+    syntax = (named[0] if named else b"").rstrip(b"\0 ").decode("ascii")
     if syntax == DeflatedExplicitVRLittleEndian:
-        # It is inflated as a whole before anything can be checked, to any size.
-        raise UnreadableImage(f"{place} is a deflated DICOM. Send it uncompressed, or as PNG.")
+        # pydicom would inflate it to any size. What comes out is of the usual syntax.
+        file, syntax = io.BytesIO(_inflated(file, place)), ""
+        file = cast(BinaryIO, _InPieces(file, place))
     file.seek(0)
     header = pydicom.dcmread(file, force=True, **how)
     if not syntax:  # where there is none the first element tells
@@ -72,6 +75,19 @@ def read(file: BinaryIO, place: str, **how: Any) -> Any:
         plain = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else plain
     return header
+
+
+def _inflated(file: BinaryIO, place: str) -> bytes:
+    """PS3.5 A.5: the data set behind the meta information; raises TooLarge, ValueError."""
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    data = inflate.decompress(file.read(), MAX_INFLATED)
+    if inflate.unconsumed_tail:
+        raise TooLarge(
+            f"{place} inflates to over {MAX_INFLATED // 1_000_000} MB. Send fewer frames, or PNG."
+        )
+    if not inflate.eof:
+        raise ValueError("a deflated data set without its end")
+    return data
 
 
 class _InPieces:

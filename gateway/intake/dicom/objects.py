@@ -48,8 +48,8 @@ def check_is_image(header: Any, place: str) -> None:
     kind, name = _kind(header)
     if not any(header.get(keyword) for keyword in PIXELS):
         raise UnreadableImage(
-            f"{place} is a DICOM without pixels: (0008,0016) SOP Class UID is {name}. "
-            "Send one that holds an image."
+            f"{place} is a DICOM without pixels, or cut short before they end: (0008,0016) SOP "
+            f"Class UID is {name}. Send one that holds an image."
         )
     check_is_picture(header, place)
     if kind in TILED or _is_tiled(header):

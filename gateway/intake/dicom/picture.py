@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from gateway.contract import WINDOWS, AskedWindow, ImageShown, Modality
-from gateway.intake.dicom.colours import palette, to_8_bits
+from gateway.intake.dicom.colours import palette, rgb
 from gateway.intake.dicom.file import told_by_tag
 from gateway.intake.dicom.grey import greys
 from gateway.intake.dicom.objects import modality_of
@@ -65,7 +65,7 @@ def show(data: bytes, place: str, frame: int | None, window: AskedWindow | None)
         elif photometric == "PALETTE COLOR":
             pixels = palette(stored, header)
         else:
-            pixels = to_8_bits(stored, int(header.BitsStored))
+            pixels = rgb(stored, header)
         return Shown(
             square(Image.fromarray(pixels), header, index, place),
             modality_of(header),

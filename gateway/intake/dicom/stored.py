@@ -8,9 +8,11 @@ from numpy.typing import NDArray
 from pydicom.pixels import get_decoder
 
 from gateway.intake.dicom.codecs import (
+    COMPRESSED,
     JPEG_2000,
     UNCOMPRESSED,
     WrongSize,
+    drop_wrong_offsets,
     frame_of,
     plugin_for,
     precision,
@@ -22,7 +24,8 @@ from gateway.intake.raster import check_bytes, check_pixels
 from gateway.refusals import UnreadableImage
 
 GREY = {"MONOCHROME1", "MONOCHROME2"}
-COLOURS = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
+SHARED_BY_TWO = {"YBR_FULL_422", "YBR_PARTIAL_422"}  # pixels: their colours, C.7.6.3.1.2
+COLOURS = {"RGB", "YBR_FULL", "YBR_ICT", "YBR_RCT"} | SHARED_BY_TWO
 
 
 def opened(data: bytes, place: str) -> Any:
@@ -30,6 +33,8 @@ def opened(data: bytes, place: str) -> Any:
     header = read(io.BytesIO(data), place)
     check_is_image(header, place)
     _complete(header, place)
+    if header.file_meta.TransferSyntaxUID in COMPRESSED:
+        drop_wrong_offsets(header)
     return header
 
 
@@ -71,8 +76,9 @@ def _number_of(header: Any, keyword: str, place: str) -> None:
 
 
 def decode(header: Any, index: int, place: str) -> NDArray[Any]:
-    """PS3.5 8: the frame as it is stored, [rows, columns], or [rows, columns, 3] in RGB."""
-    syntax = header.file_meta.TransferSyntaxUID
+    """PS3.5 8: the frame as it is stored, [rows, columns], or [rows, columns, 3] in the colours
+    that (0028,0004) Photometric Interpretation then names, each pixel with its own."""
+    syntax, stated = header.file_meta.TransferSyntaxUID, header.PhotometricInterpretation
     try:
         if syntax in UNCOMPRESSED:
             _pad(header, index)
@@ -82,10 +88,15 @@ def decode(header: Any, index: int, place: str) -> NDArray[Any]:
             f"{place}: (7FE0,0010) Pixel Data is cut short, or of another size than (0028,0010) "
             "Rows, (0028,0011) Columns and (0028,0002) Samples per Pixel say. Export it again."
         ) from error
+    if header.PhotometricInterpretation in SHARED_BY_TWO:
+        header.PhotometricInterpretation = "YBR_FULL_422"  # of the two pydicom knows this one
     pixels: NDArray[Any]
-    pixels, _ = get_decoder(syntax).as_array(
-        header, index=index, decoding_plugin=plugin, correct_unused_bits=False
+    pixels, told = get_decoder(syntax).as_array(
+        header, index=index, raw=True, decoding_plugin=plugin, correct_unused_bits=False
     )
+    header.PhotometricInterpretation = told["photometric_interpretation"]
+    if stated == "YBR_PARTIAL_422" and syntax in UNCOMPRESSED:  # in a JPEG it was never meant
+        header.PhotometricInterpretation = stated
     if syntax in JPEG_2000:
         bits, without_loss = precision(frame_of(header, index))
         if bits <= header.BitsStored:  # they are what was compressed
@@ -103,12 +114,11 @@ def _pad(header: Any, index: int) -> None:
         WrongSize: more of this frame is missing.
     """
     element = header[next(keyword for keyword in PIXELS if keyword in header)]
-    if header.PhotometricInterpretation == "YBR_FULL_422":
+    if header.PhotometricInterpretation in SHARED_BY_TWO:
         whole_bits = 3 * header.Rows * header.Columns * header.BitsAllocated
         if len(element.value) >= whole_bits * header.NumberOfFrames // 8:
             header.PhotometricInterpretation = "YBR_FULL"  # each pixel has its own after all
-    # C.7.6.3.1.2: of YBR_FULL_422 two pixels share their colours.
-    samples = 2 if header.PhotometricInterpretation == "YBR_FULL_422" else header.SamplesPerPixel
+    samples = 2 if header.PhotometricInterpretation in SHARED_BY_TWO else header.SamplesPerPixel
     pixel_bits = samples * header.BitsAllocated
     frame_bits = header.Rows * header.Columns * pixel_bits
     there = len(element.value)

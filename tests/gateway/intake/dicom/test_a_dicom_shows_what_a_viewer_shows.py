@@ -2,43 +2,25 @@
 
 import io
 import struct
-import tracemalloc
 from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
-from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
-    HTJ2K,
-    JPEG2000,
     MPEG4HP41,
-    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    RLELossless,
 )
 
-from gateway.intake.pixels import shown as picture_of
 from gateway.refusals import InvalidCase, TooLarge, UnreadableImage
-from tests.dicoms import HERE, dicom_of, item, lut, sent, shown
+from tests.dicoms import FULL, RAMP, dicom_of, item, looks_like, lut, sent, shown
 
-RAMP = np.tile(np.arange(64, dtype="<u2") * 60, (64, 1))  # 0 to 3780, from left to right
-FULL = np.linspace(0, 255, 64)  # what it looks like
 HALF = 255 - FULL
 DICE = np.random.default_rng(0)
-
-
-def looks_like(picture: np.ndarray, row: np.ndarray, by: float = 1.0) -> bool:
-    return picture.ndim == 2 and float(np.abs(picture[picture.shape[0] // 2] - row).max()) <= by
 
 
 def windowed(values: np.ndarray, centre: float, width: float) -> np.ndarray:
@@ -469,120 +451,6 @@ def test_a_dicom_is_known_with_and_without_its_preamble(syntax, start):
     assert looks_like(shown(data), FULL)
 
 
-# Colours.
-
-
-def palette(values: list[int], bits: int, dtype: str = "<u2", kind: str = "") -> dict[str, Any]:
-    tags: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
-    for colour in ("Red", "Green", "Blue"):
-        tags[f"{colour}PaletteColorLookupTableDescriptor"] = [4, 0, bits]
-        tags[f"{kind}{colour}PaletteColorLookupTableData"] = np.array(values, dtype).tobytes()
-    return tags
-
-
-@pytest.mark.parametrize(
-    "tags",
-    [
-        palette([v << 8 for v in (20, 50, 100, 120)], 16),
-        palette([v * 257 for v in (20, 50, 100, 120)], 16),
-        palette([20, 50, 100, 120], 8),
-        palette([20, 50, 100, 120], 16),
-        palette([20, 50, 100, 120], 8, "u1"),
-        palette([0, 4, 20 << 8, 50 << 8, 100 << 8, 120 << 8], 16, kind="Segmented"),
-        palette([0, 4, 20, 50, 100, 120], 8, "u1", kind="Segmented"),
-    ],
-    ids=[
-        "shifted",
-        "replicated",
-        "bytes in words",
-        "only the lower bytes",
-        "packed",
-        "segmented",
-        "segmented bytes",
-    ],
-)
-def test_a_palettes_entries_are_colours_and_are_not_stretched(tags):
-    indices = np.tile(np.array([0, 1, 2, 9], "u1"), (4, 1))
-    assert shown(dicom_of(indices, **tags))[0].tolist() == [[v] * 3 for v in (20, 50, 100, 120)]
-
-
-def test_a_segmented_palette_may_draw_lines_and_repeat_itself():
-    """C.7.9.2: a value, a line up from it, and both segments once more."""
-    segments = [0, 1, 0, 1, 2, 200 << 8, 2, 1, 0, 0]
-    tags = palette(segments, 16, kind="Segmented")
-    indices = np.tile(np.array([0, 1, 2, 3], "u1"), (4, 1))
-    assert shown(dicom_of(indices, **tags))[0, :, 0].tolist() == [0, 100, 200, 0]
-
-
-@pytest.mark.parametrize(
-    "segments", [[2, 1, 0, 0], [1, 4, 9], [7, 1, 1], [0, 0], [0, 1, 0, 2, 9, 6, 0]]
-)
-def test_a_palette_that_is_none_is_refused(segments):
-    with pytest.raises(UnreadableImage):
-        shown(dicom_of(np.zeros((4, 4), "u1"), **palette(segments, 16, kind="Segmented")))
-
-
-def test_colours_of_sixteen_bits_are_values_too():
-    """A dark picture stays one."""
-    pixels = np.full((4, 4, 3), 20 << 8, "<u2")
-    assert (shown(dicom_of(pixels)) == 20).all()
-    assert (
-        shown(dicom_of(np.full((4, 4, 3), 20 << 4, "<u2"), BitsStored=12, HighBit=11)) == 20
-    ).all()
-
-
-@pytest.mark.parametrize("bits", [1, 4, 7, 8, 9, 12, 16])
-def test_a_colour_is_scaled_by_its_bits(bits):
-    brightest = 2**bits - 1
-    pixels = np.full((4, 4, 3), brightest, "<u2")
-    found = shown(dicom_of(pixels, BitsStored=bits, HighBit=bits - 1))
-    assert (found == 255).all()
-    assert not shown(dicom_of(pixels * 0, BitsStored=bits, HighBit=bits - 1)).any()
-
-
-def peak_a_pixel(data: bytes) -> float:
-    """Bytes that are in use at once, as numpy tells of them too, a pixel of 500 by 500."""
-    picture_of(data, HERE)  # what is imported is not counted
-    tracemalloc.start()
-    picture_of(data, HERE)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    return peak / 500**2
-
-
-def test_a_picture_takes_little_more_memory_than_its_pixels():
-    """Of fifty million pixels each wide number is 400 megabytes."""
-    values = DICE.integers(0, 256, (500, 500, 3))
-    assert peak_a_pixel(dicom_of(values.astype("u1"))) < 16
-    assert peak_a_pixel(dicom_of(values.astype("<u2"))) < 24
-    grey = values[..., 0]
-    assert peak_a_pixel(dicom_of(grey.astype("<i2") - 128)) < 20
-    palette: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
-    for colour in ("Red", "Green", "Blue"):
-        palette[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, 8]
-        palette[f"{colour}PaletteColorLookupTableData"] = bytes(range(256))
-    assert peak_a_pixel(dicom_of(grey.astype("u1"), **palette)) < 20
-
-
-@pytest.mark.parametrize(("dtype", "colours"), [("<u2", 3), ("<u4", 3), ("<u8", 1)])
-def test_wide_numbers_beyond_measure_are_refused_unread(dtype, colours):
-    """Compressed they may be a few kilobytes."""
-    pixels = np.zeros((2, 2, 3) if colours == 3 else (2, 2), dtype)
-    data = dicom_of(pixels, Rows=7_000, Columns=7_000)
-    with pytest.raises(TooLarge, match="MB of wide numbers"):
-        shown(data)
-
-
-@pytest.mark.parametrize("frames", [1, 2])
-def test_colours_that_are_said_to_be_shared_and_are_not_are_read(frames):
-    pixels = DICE.integers(0, 256, (frames, 8, 8, 3)).astype("u1")
-    own, shared = (
-        shown(dicom_of(pixels, NumberOfFrames=frames, PhotometricInterpretation=kind), frames)
-        for kind in ("YBR_FULL", "YBR_FULL_422")
-    )
-    assert (own == shared).all()
-
-
 # Shape and frames.
 
 
@@ -643,135 +511,6 @@ def test_the_window_that_was_asked_for_is_shown_and_told():
         shown(dicom_of(RAMP, Modality="MR"), None, "lung")
     with pytest.raises(InvalidCase, match="has colours"):
         shown(dicom_of(np.zeros((4, 4, 3), "u1")), None, "lung")
-
-
-# Compressed.
-
-
-def test_a_frame_of_another_size_than_the_header_says_is_not_decoded():
-    """Its own size could be anything."""
-    import imagecodecs
-
-    frames = {
-        JPEGLosslessSV1: imagecodecs.ljpeg_encode(RAMP),
-        JPEGLSLossless: imagecodecs.jpegls_encode(RAMP),
-        HTJ2K: imagecodecs.htj2k_encode(RAMP, reversible=True),
-    }
-    for syntax, frame in frames.items():
-        whole = dicom_of(RAMP, syntax=syntax, PixelData=encapsulate([frame]))
-        assert looks_like(shown(whole), FULL)
-        for tags in ({"Rows": 32}, {"Columns": 640}):
-            with pytest.raises(UnreadableImage, match=r"\(0028,0010\) Rows"):
-                shown(dicom_of(RAMP, syntax=syntax, PixelData=encapsulate([frame]), **tags))
-        short = encapsulate([frame[: len(frame) // 2]])
-        with pytest.raises(UnreadableImage):
-            shown(dicom_of(RAMP, syntax=syntax, PixelData=short))
-
-
-def test_a_frame_of_other_components_than_the_header_says_is_not_decoded():
-    """A kilobyte may tell of as many as 16,384, each of the size that the header says."""
-    import imagecodecs
-
-    grey = (RAMP >> 4).astype(np.uint8)
-    many = np.repeat(grey[..., None], 3, axis=-1)
-    frames = {
-        JPEG2000Lossless: imagecodecs.jpeg2k_encode(many, reversible=True, codecformat="j2k"),
-        HTJ2K: imagecodecs.htj2k_encode(many, reversible=True),
-        JPEGLSLossless: imagecodecs.jpegls_encode(many),
-        JPEGBaseline8Bit: imagecodecs.jpeg8_encode(many, colorspace="RGB", outcolorspace="RGB"),
-    }
-    for syntax, frame in frames.items():
-        assert shown(dicom_of(many, syntax=syntax, PixelData=encapsulate([frame]))).shape[2] == 3
-        with pytest.raises(UnreadableImage, match=r"\(0028,0002\) Samples per Pixel"):
-            shown(dicom_of(grey, syntax=syntax, PixelData=encapsulate([frame])))
-
-
-def test_a_jpeg_of_a_thousand_scans_is_not_decoded():
-    """Each costs the decoder the whole picture again."""
-    import imagecodecs
-
-    frame = imagecodecs.jpeg8_encode((RAMP >> 4).astype(np.uint8))
-    scan = frame[frame.index(b"\xff\xda") : -2]
-    made = encapsulate([frame[:-2] + 1000 * scan + frame[-2:]])
-    with pytest.raises(UnreadableImage) as refused:
-        shown(dicom_of(RAMP.astype(np.uint8), syntax=JPEGBaseline8Bit, PixelData=made))
-    assert "scans" in str(refused.value.__cause__)
-
-
-def jpegs() -> dict[str, tuple[UID, np.ndarray, bytes]]:
-    import imagecodecs
-
-    deep = DICE.integers(0, 4096, (64, 64)).astype("<u2")
-    flat = (deep >> 4).astype("u1")
-    progressive = io.BytesIO()
-    Image.fromarray(flat).save(progressive, "JPEG", progressive=True)
-    return {
-        "8 bits": (JPEGBaseline8Bit, flat, imagecodecs.jpeg8_encode(flat)),
-        "progressive": (JPEGBaseline8Bit, flat, progressive.getvalue()),
-        "8 of 12 bits": (JPEGExtended12Bit, flat, imagecodecs.jpeg8_encode(flat)),
-        "12 bits": (JPEGExtended12Bit, deep, imagecodecs.jpeg8_encode(deep, bitspersample=12)),
-        "lossless": (JPEGLosslessSV1, deep, imagecodecs.ljpeg_encode(deep)),
-        "8 lossless": (JPEGLosslessSV1, flat, imagecodecs.jpeg8_encode(flat, lossless=True)),
-        "JPEG-LS": (JPEGLSLossless, deep, imagecodecs.jpegls_encode(deep)),
-    }
-
-
-@pytest.mark.parametrize("name", list(jpegs()))
-@pytest.mark.parametrize("part", [0.5, 0.9])
-def test_a_frame_that_is_cut_short_is_refused_though_it_ends_as_it_should(name, part):
-    syntax, pixels, whole = jpegs()[name]
-    assert shown(dicom_of(pixels, syntax=syntax, PixelData=encapsulate([whole]))).std() > 60
-    short = whole[: int(len(whole) * part)] + b"\xff\xd9"
-    with pytest.raises(UnreadableImage):
-        shown(dicom_of(pixels, syntax=syntax, PixelData=encapsulate([short])))
-
-
-@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEG2000, HTJ2K])
-@pytest.mark.parametrize(("high_bit", "signed"), [(11, 0), (11, 1), (13, 0), (15, 0), (15, 1)])
-def test_a_codestream_of_more_bits_than_are_stored_is_read_up_to_the_high_bit(
-    high_bit, signed, syntax
-):
-    """And an overlay that was compressed with them is no part of the value."""
-    import imagecodecs
-
-    values = RAMP.astype(np.int32) - 2048 * signed
-    words = (values & 0xFFF) << (high_bit - 11)
-    words |= DICE.integers(0, 65536, words.shape) & ~(0xFFF << (high_bit - 11))
-    encode = imagecodecs.htj2k_encode if syntax == HTJ2K else imagecodecs.jpeg2k_encode
-    frame = encode(words.astype("<u2"), reversible=True)
-    tags = {"BitsStored": 12, "HighBit": high_bit, "PixelRepresentation": signed}
-    data = dicom_of(RAMP, syntax=syntax, PixelData=encapsulate([frame]), **tags)
-    assert looks_like(shown(data), FULL)
-
-
-@pytest.mark.parametrize("shift", [0, 4])
-def test_a_value_that_overshoots_its_bits_with_loss_stays_bright(shift):
-    import imagecodecs
-
-    bars = np.where(np.arange(64) % 8 < 4, 0, 4095) * np.ones((64, 1), int)
-    frame = imagecodecs.jpeg2k_encode((bars << shift).astype("<u2"), level=60, reversible=False)
-    tags = {"BitsStored": 12, "HighBit": 11 + shift, "WindowCenter": 2048, "WindowWidth": 4096}
-    picture = shown(dicom_of(RAMP, syntax=JPEG2000, PixelData=encapsulate([frame]), **tags))
-    assert (picture[bars > 0] > 200).all() and (picture[bars == 0] < 55).all()
-
-
-@pytest.mark.parametrize("has_bot", [True, False])
-def test_a_compressed_frame_that_is_not_there_is_said_not_to_be(has_bot):
-    import imagecodecs
-
-    frames = encapsulate([imagecodecs.jpegls_encode(RAMP)] * 2, has_bot=has_bot)
-    data = dicom_of(RAMP, syntax=JPEGLSLossless, PixelData=frames, NumberOfFrames=3)
-    assert looks_like(shown(data, 2), FULL)
-    with pytest.raises(UnreadableImage, match="the frame is not there"):
-        shown(data, 3)
-
-
-def test_a_run_that_never_ends_is_not_decoded():
-    """A segment of RLE may unpack to sixty times what the header says there is."""
-    header = (2).to_bytes(4, "little") + (64).to_bytes(4, "little") + (40_064).to_bytes(4, "little")
-    bomb = header.ljust(64, b"\0") + b"\x81\0" * 20_000 + b"\x81\0" * 20_000
-    with pytest.raises(UnreadableImage):
-        shown(dicom_of(RAMP, syntax=RLELossless, PixelData=encapsulate([bomb])))
 
 
 # What is refused, by name.

@@ -50,3 +50,9 @@ class Case:
     # Where the verdict goes back to the archive: what that says of what is shown, in DICOM JSON.
     metadata: tuple[dict[str, Any], ...] = ()
     others: tuple[str, ...] = ()  # what the other workers said, for a second round
+
+    @property
+    def views(self) -> tuple[str | None, ...]:
+        """What each image is, as the caller says; empty where that is said of none."""
+        views = tuple(image.shown.view for image in self.images)
+        return views if any(views) else ()

@@ -199,6 +199,20 @@ class AskedImage(_Sent):
     )
 
 
+MAX_VIEW_CHARS = 40
+
+
+def _view(text: str) -> str:
+    plain = " ".join(text.split())
+    if plain.isprintable() and len(plain) <= MAX_VIEW_CHARS:
+        return plain
+    raise ValueError(f"send a few words, such as frontal; at most {MAX_VIEW_CHARS} characters")
+
+
+def _views(views: tuple[str, ...]) -> tuple[str, ...] | None:
+    return views if any(views) else None
+
+
 def _asked_image(value: Any) -> Any:
     if isinstance(value, str):
         return {"data": value}
@@ -239,6 +253,13 @@ class CaseFields(_Sent):
     )
     choices: tuple[str, ...] | None = Field(
         default=None, min_length=2, max_length=64, description="The only answers allowed."
+    )
+    views: (
+        Annotated[tuple[Annotated[str, AfterValidator(_view)], ...], AfterValidator(_views)] | None
+    ) = Field(
+        default=None,
+        description="What each image is, in their order, such as frontal and lateral: the workers "
+        "read it before the question. A blank one tells nothing. Not of a series.",
     )
     slices: AskedSlices | None = Field(
         default=None,
@@ -492,6 +513,11 @@ BurnedIn = Literal["refuse", "mask", "warn"]
 class ImageShown(_Frozen):
     """What of one image the workers were shown."""
 
+    view: str | None = Field(
+        default=None,
+        description="What it is, as the caller says in `views`. Left out where nothing is said.",
+        exclude_if=lambda view: view is None,
+    )
     frame: int = Field(default=1, description="Which, from 1; of a file of one picture 1.")
     of: int = Field(default=1, description="How many frames or pages the file has.")
     window: tuple[float, float] | None = Field(

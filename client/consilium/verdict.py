@@ -112,6 +112,7 @@ class SeriesShown(_Reply):
 class ImageShown(_Reply):
     """What of one image the workers were shown."""
 
+    view: Optional[str] = None
     frame: int = 1
     of: int = 1
     window: Optional[tuple[float, float]] = None

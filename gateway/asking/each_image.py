@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gateway.asking.which_image import named, together, unnamed
-from gateway.case import Case
+from gateway.case import Case, CaseImage
 from gateway.contract import Alternative, Answer, OfImage, Tokens
 
 MOST_ALTERNATIVES = 20
 
 
-def views(case: Case) -> list[tuple[int, Case]] | None:
+def one_by_one(case: Case) -> list[tuple[int, Case]] | None:
     """The cases of one image that a worker is asked in place of `case`, each with its image's
     number from 1; None where only the images together can answer it. Two images that are the same
     are asked about once. Of a series, a place in the question is a slice's.
@@ -35,12 +35,17 @@ def views(case: Case) -> list[tuple[int, Case]] | None:
     question = unnamed(asked, language) if places else case.question
     numbers = numbers or set(range(1, len(case.images) + 1))
     alone = {number: case.images[number - 1] for number in numbers}
-    first = {image.identity: number for number, image in reversed(alone.items())}
+    first = {_as_told(image): number for number, image in reversed(alone.items())}
     return [
         (number, replace(case, question=question, images=(image,), modality=image.modality))
         for number, image in alone.items()
-        if first[image.identity] == number
+        if first[_as_told(image)] == number
     ]
+
+
+def _as_told(image: CaseImage) -> tuple[str, str | None]:
+    """What a worker sees of it, and reads."""
+    return image.identity, image.shown.view
 
 
 def _at(place: int, case: Case) -> list[int]:
@@ -55,7 +60,7 @@ def _at(place: int, case: Case) -> list[int]:
 
 def in_its_own_words(case: Case) -> Case:
     """With the question as it is without the name of an image, by which its kind is known."""
-    alone = views(case) if len(case.images) > 1 else None
+    alone = one_by_one(case) if len(case.images) > 1 else None
     return replace(case, question=alone[0][1].question) if alone else case
 
 

@@ -95,7 +95,8 @@ class OverGrey:
             self._asking_later.cancel()
 
     async def _known(self, worker: WorkerSettings, over_grey: Case) -> Answer | None:
-        asks_more = over_grey.context or over_grey.choices or len(over_grey.images) > 1
+        several = len(over_grey.images) > 1
+        asks_more = over_grey.context or over_grey.choices or over_grey.views or several
         if (shipped := self._settings.grey_answers) and not asks_more:
             answer = shipped.of(worker.name, over_grey.language, over_grey.question)
             if answer is not None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from gateway.asking.each_image import as_one, in_its_own_words, views
+from gateway.asking.each_image import as_one, in_its_own_words, one_by_one
 from gateway.asking.grey import GREY, OverGrey
 from gateway.asking.model_server import (
     UNREADABLE,
@@ -41,6 +41,12 @@ OTHERS_SAID: dict[Language, str] = {
     "en": " Other readers said: {others}.",
     "es": " Otros lectores dijeron: {others}.",
     "zh": " 其他医生的回答：{others}。",
+}
+# What an image is, of several by its number.
+VIEW: dict[Language, tuple[str, str]] = {
+    "en": ("Image: {view}.", "Image {number}: {view}."),
+    "es": ("Imagen: {view}.", "Imagen {number}: {view}."),
+    "zh": ("图像：{view}。", "图像{number}：{view}。"),
 }
 MAX_ANSWER_TOKENS = 128  # some sentences: an answer that is cut short is none
 TOP_LOGPROBS = 10
@@ -276,8 +282,8 @@ class Panel:
     async def _ask_anew(self, worker: WorkerSettings, case: Case, left_s: float | None) -> Answer:
         if not worker.each_image or len(case.images) == 1:
             return await self._ask_together(worker, case, left_s)
-        alone = views(case) or []
-        said = await asyncio.gather(*(self._ask_together(worker, v, left_s) for _, v in alone))
+        alone = one_by_one(case) or []
+        said = await asyncio.gather(*(self._ask_together(worker, one, left_s) for _, one in alone))
         return as_one([(n, answer) for (n, _), answer in zip(alone, said, strict=True)])
 
     async def _ask_together(
@@ -379,7 +385,7 @@ def _why_not(worker: WorkerSettings, case: Case, settings: Settings) -> str | No
         return f"It answers in {', '.join(worker.languages)}."
     if len(case.images) > settings.takes(worker):
         return f"It takes {settings.takes(worker)} image(s) at most."
-    if worker.each_image and len(case.images) > 1 and views(case) is None:
+    if worker.each_image and len(case.images) > 1 and one_by_one(case) is None:
         return ONE_BY_ONE
     return None
 
@@ -415,9 +421,16 @@ def _nobody_can_take_it(case: Case, chosen: list[WorkerSettings], settings: Sett
 
 
 def _question(case: Case) -> str:
-    text = f"{case.context}\n{case.question}" if case.context else case.question
+    text = "\n".join(filter(None, [_views(case), case.context, case.question]))
     others = "; ".join(" ".join(other.split()) for other in case.others)
     return text + OTHERS_SAID[case.language].format(others=others) if others else text
+
+
+def _views(case: Case) -> str:
+    told = VIEW[case.language][len(case.images) > 1]
+    return " ".join(
+        told.format(number=n, view=view) for n, view in enumerate(case.views, 1) if view
+    )
 
 
 def _chars_that_fit(case: Case, tokens: int) -> int:

@@ -32,6 +32,7 @@ MEGABYTE = 1_000_000
 MAX_MARKS = 20_000
 OBJECTS = {"options", "dicomweb"}  # in a form, as JSON
 SINGLE_FIELDS = {"question", "language", "context", "modality", "slices", *OBJECTS}
+LISTS = {"choices", "views"}  # in a form, a field for each
 OPTIONAL_FIELDS = SINGLE_FIELDS - {"question"} | {"choices"}
 IMAGE_FIELDS = {"images", "image", "files", "file"}  # the first is ours, all mean the same
 SHOWN_FIELDS = ("frame", "window")  # of an image; a form has them beside its images
@@ -154,8 +155,8 @@ async def _parsed(request: Request, body: bytes, most: int) -> Form:
             images.append(await value.read())
         elif name in IMAGE_FIELDS:
             raise InvalidCase(f"{name}: send each image as a file, with a file name.")
-        elif name == "choices" and value:
-            content.setdefault("choices", []).append(value)
+        elif name in LISTS and (value or name == "views"):  # a blank one has its image
+            content.setdefault(name, []).append(value)
         elif name in shown:
             shown[name].append(value)
         elif name in OPTIONAL_FIELDS and value in ("", "null"):

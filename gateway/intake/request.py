@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote
@@ -158,6 +158,8 @@ async def case_of(draft: Draft, settings: Settings, archive: Archive | None, ten
         pictures, metadata = await _of_series(draft, settings, archive)
     else:
         pictures = await _each(draft.images)
+    if fields.views:
+        pictures = [_viewed(*each) for each in zip(pictures, fields.views, strict=True)]
     for position, picture in enumerate(pictures):
         place = _place(position, len(pictures))
         _check_shape(picture.size, place, settings.limits)
@@ -175,6 +177,11 @@ async def case_of(draft: Draft, settings: Settings, archive: Archive | None, ten
         tenant=tenant,
         metadata=metadata,
     )
+
+
+def _viewed(picture: CaseImage, view: str) -> CaseImage:
+    """With what the caller says that it is."""
+    return replace(picture, shown=picture.shown.model_copy(update={"view": view or None}))
 
 
 def _shared_modality(pictures: Sequence[CaseImage]) -> Modality | None:
@@ -427,6 +434,15 @@ def _check_number(fields: CaseFields, images: int, is_series: bool, limits: Limi
     elif images > limits.max_images and not is_series:
         raise TooLarge(
             f"{images} images; send at most {limits.max_images}. Of one series, send slices too."
+        )
+    if fields.views is None:
+        return
+    if is_series:
+        raise InvalidCase("views: of a series slices says what is shown. Leave views out.")
+    if len(fields.views) != images:
+        raise InvalidCase(
+            f"views: {len(fields.views)} for {images} image(s). Send one for each, in their order; "
+            "a blank one tells nothing."
         )
 
 

@@ -12,7 +12,7 @@ from fastapi.responses import FileResponse, HTMLResponse
 from pydantic.json_schema import models_json_schema
 
 from gateway.contract import AskedImage, CaseFields, CaseRequest, ReadersWord
-from gateway.intake.body import SHOWN_FIELDS, SINGLE_FIELDS
+from gateway.intake.body import LISTS, SHOWN_FIELDS, SINGLE_FIELDS
 from gateway.out.openai_api import ChatRequest
 from gateway.refusals import Forbidden, Problem, Refused, UnknownModel, UnknownVerdict
 
@@ -63,7 +63,7 @@ def case_body() -> dict[str, Any]:
     form = {
         name: schema
         for name, schema in CaseFields.model_json_schema()["properties"].items()
-        if name in SINGLE_FIELDS | {"choices"}
+        if name in SINGLE_FIELDS | LISTS
     }
     form["options"] = {"type": "string", "description": "Options as a JSON object."}
     form["dicomweb"] = {"type": "string", "description": "In place of images; a JSON object."}

@@ -161,7 +161,8 @@ class ChatRequest(_Lenient):
         BeforeValidator(answer_form.read, json_schema_input_type=dict[str, Any] | None),
     ] = None
     consilium: dict[str, Any] = Field(
-        default={}, description="language, context, modality, choices and options of a CaseRequest."
+        default={},
+        description="language, context, views, modality, choices and options of a CaseRequest.",
     )
 
     @model_validator(mode="before")

@@ -105,7 +105,8 @@ def mark_of(what: str, parts: list[Any], secret: bytes) -> str:
 def _told(case: Case) -> list[Any]:
     """Who asks, and what workers are told."""
     identities = [image.identity for image in case.images]
-    return [case.tenant, identities, case.question, case.context, case.choices, case.language]
+    told = [case.tenant, identities, case.question, case.context, case.choices, case.language]
+    return [*told, case.views] if case.views else told
 
 
 def _hmac(secret: bytes, parts: list[Any]) -> str:

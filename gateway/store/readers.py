@@ -287,6 +287,7 @@ def _fields(word: ReadersWord, case: Case) -> dict[str, Any]:
         "question": case.question,
         "language": case.language,
         "context": case.context,
+        "views": [view or "" for view in case.views] or None,
         "choices": case.choices,
         "modality": case.modality,
         "answer": (word.answer or "").strip(),

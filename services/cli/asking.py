@@ -24,6 +24,10 @@ Windows = Annotated[
         "--window", help="Of a DICOM: lung, bone, … or CENTRE,WIDTH; once for each image."
     ),
 ]
+Views = Annotated[
+    list[str] | None,
+    typer.Option("--view", help="What each image is, such as frontal; once for each."),
+]
 Slices = Annotated[
     str | None,
     typer.Option(help="The images are one series, or a zip of it: even, 40-120, 12,40, max, …"),
@@ -60,6 +64,7 @@ def ask(
     context: Annotated[str | None, typer.Option(help="Clinical context.")] = None,
     frame: Frames = None,
     window: Windows = None,
+    view: Views = None,
     slices: Slices = None,
     study: Annotated[
         str | None, typer.Option(help="In place of images: the UID of one in the archive.")
@@ -137,10 +142,10 @@ def ask(
     if not folder and any(image.is_dir() for image in images or ()):
         raise typer.BadParameter("give one folder alone, or the images of one case")
     many = bool(cases or folder)
-    if many and (frame or window):
+    if many and (frame or window or view):
         raise typer.BadParameter(
-            "of many cases --frame and --window stand in the file of --cases: "
-            '{"images": [{"data": "a.dcm", "frame": 2}], …}'
+            "of many cases --frame, --window and --view stand in the file of --cases: "
+            '{"images": [{"data": "a.dcm", "frame": 2}], "views": ["frontal"], …}'
         )
     if many and stream:
         raise typer.BadParameter("--stream is for one case")
@@ -165,6 +170,8 @@ def ask(
             "store": store,
         },
     }
+    if view:
+        asked["views"] = view
     if slices:
         asked["slices"] = slices
     if study:

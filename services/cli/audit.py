@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli.asking import Choices, Frames, Slices, Windows, listed, shown
+from services.cli.asking import Choices, Frames, Slices, Views, Windows, listed, shown
 from services.cli.shared import PANEL_FILE, Panel, console, failures, settings_of
 
 app = typer.Typer(help="The gateway's audit.", no_args_is_help=True)
@@ -22,6 +22,7 @@ def match(
     context: Annotated[str | None, typer.Option(help="Clinical context.")] = None,
     frame: Frames = None,
     window: Windows = None,
+    view: Views = None,
     slices: Slices = None,
     choices: Choices = None,
     answer: Annotated[str | None, typer.Option(help="Only where this was decided.")] = None,
@@ -55,6 +56,7 @@ def match(
             "language": language,
             "context": context,
             "choices": listed(choices),
+            "views": view,
         }
         content = {field: value for field, value in sent.items() if value is not None}
 

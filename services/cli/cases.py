@@ -32,7 +32,7 @@ def read_file(file: Path, asked: Mapping[str, Any]) -> list[Given]:
     Raises:
         CasesError, NotUtf8
     """
-    known = {"images", "question", "slices", "dicomweb", *asked}
+    known = {"images", "question", "views", "slices", "dicomweb", *asked}
     found = []
     # Not splitlines: other marks that end a line may stand within a question.
     for number, line in enumerate(read_text(file).split("\n"), start=1):

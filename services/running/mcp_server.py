@@ -29,6 +29,7 @@ class Picture(BaseModel):
     window: AskedWindow | None = Field(
         default=None, description="Of a CT: lung, bone, …; or [centre, width]."
     )
+    view: str = Field(default="", description="What it is, such as frontal; the workers read it.")
 
 
 class WorkerSaid(BaseModel):
@@ -89,6 +90,7 @@ def server(client: AsyncClient, reads_paths: bool) -> MCPServer:
                 context=context,
                 modality=modality,
                 choices=choices,
+                views=[picture.view for picture in images],
                 rounds=rounds,
                 max_risk=max_risk,
             )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.asking.each_image import as_one, views
+from gateway.asking.each_image import as_one, one_by_one
 from gateway.case import Case, CaseImage
 from gateway.contract import (
     Alternative,
@@ -129,7 +129,7 @@ def case(asked: str, language: Language, images: int = 3) -> Case:
     ],
 )
 def test_a_question_that_names_an_image_is_asked_about_that_one(language, asked, number, alone):
-    assert [(n, view.question) for n, view in views(case(asked, language))] == [(number, alone)]
+    assert [(n, one.question) for n, one in one_by_one(case(asked, language))] == [(number, alone)]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_question_that_names_an_image_is_asked_about_that_one(language, asked,
     ],
 )
 def test_others_are_asked_about_every_image(language, asked):
-    assert [(n, view.question) for n, view in views(case(asked, language))] == [
+    assert [(n, one.question) for n, one in one_by_one(case(asked, language))] == [
         (1, asked), (2, asked), (3, asked)
     ]  # fmt: skip
 
@@ -192,7 +192,7 @@ def test_others_are_asked_about_every_image(language, asked):
     ],
 )
 def test_it_is_told_what_cannot_be_seen_in_one_image(language, asked):
-    assert views(case(asked, language)) is None
+    assert one_by_one(case(asked, language)) is None
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_of_a_series_a_place_is_a_slices(asked, number):
     shown = tuple(
         CaseImage(b"", str(each.first), (32, 32), shown=ImageShown(series=each)) for each in series
     )
-    seen = views(replace(case(asked, "en"), images=shown))
+    seen = one_by_one(replace(case(asked, "en"), images=shown))
     assert (seen and [n for n, _ in seen]) == (number and [number])
 
 
@@ -231,7 +231,7 @@ def test_over_grey_the_same_slice_is_asked_about(vllm, gateway):
 
 def test_choices_may_name_images_too():
     chosen = replace(case("Where is the tumor?", "en"), choices=("Image 1", "Image 2"))
-    assert views(chosen) is None
+    assert one_by_one(chosen) is None
 
 
 def test_what_others_said_names_no_image(vllm, gateway):
@@ -248,7 +248,7 @@ def test_what_others_said_names_no_image(vllm, gateway):
 def test_the_same_image_is_asked_about_once():
     images = (CaseImage(b"", "same", (32, 32)),) * 3
     asked = Case("a", "Is it healthy?", images, "en", None, None, Options())
-    assert [number for number, _ in views(asked)] == [1]
+    assert [number for number, _ in one_by_one(asked)] == [1]
 
 
 def said(text: str, confidence: float | None, *others: tuple[str, float, bool]) -> Answer:

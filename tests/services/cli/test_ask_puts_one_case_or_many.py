@@ -68,6 +68,15 @@ def test_of_a_dicom_a_frame_and_a_window_for_each_image(fake, consilium, scan):
     assert wrong.status == 2 and "once for each image" in wrong.err
 
 
+def test_what_each_image_is_goes_with_it(fake, consilium, scan):
+    gateway = fake()
+    how = ("--gateway", gateway.url, "-q", "Is it?")
+    consilium("ask", scan, scan, *how, "--view", "frontal", "--view", "lateral")
+    consilium("ask", scan, *how)
+    told, not_told = gateway.requests
+    assert told["views"] == ["frontal", "lateral"] and "views" not in not_told
+
+
 def test_a_series_is_asked_by_its_slices(fake, consilium, scan):
     """Files of one, or one in the archive; either has one window."""
     gateway = fake()
@@ -235,6 +244,7 @@ def test_a_line_that_is_no_case_is_named_before_any_is_asked(line, says, fake, c
         ("--cases", __file__, "-q", "?"),
         (Path(__file__).parent, __file__, "-q", "?"),
         (Path(__file__).parent, "-q", "?", "--frame", 1),
+        (Path(__file__).parent, "-q", "?", "--view", "frontal"),
         (Path(__file__).parent, "-q", "?", "--stream"),
         (Path(__file__).parent,),
         (Path(__file__).parent, "-q", "?", "--table", "--json"),

@@ -23,7 +23,10 @@ async def test_the_tool_tells_how_far_to_trust_the_answer(fake):
     """Answer, agreement, confidence, dissent, and that the case is unfamiliar."""
     told = VERDICT.model_dump() | {"agreement": 0.6, "dissent": [DISSENT], "familiarity": ODD}
     gateway = fake((200, {}, json.dumps(told).encode()))
-    asked = {"question": "Is it?", "images": [{"base64": "aGk", "frame": 2, "window": "lung"}]}
+    asked = {
+        "question": "Is it?",
+        "images": [{"base64": "aGk", "frame": 2, "window": "lung", "view": "axial"}],
+    }
     asked |= {"choices": ["Yes", "No"], "rounds": 2, "language": "en", "context": "fever"}
 
     async with AsyncClient(gateway.url) as client, Client(server(client, False)) as agent:
@@ -39,6 +42,7 @@ async def test_the_tool_tells_how_far_to_trust_the_answer(fake):
     assert json.loads(said.content[0].text) == found
     [sent] = gateway.requests
     assert sent["images"] == [{"data": "aGk", "frame": 2, "window": "lung"}]
+    assert sent["views"] == ["axial"]
     assert (sent["options"]["rounds"], sent["choices"]) == (2, ["Yes", "No"])
 
 

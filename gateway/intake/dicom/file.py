@@ -59,18 +59,28 @@ def told_by_tag(place: str) -> Iterator[None]:
 def read(file: BinaryIO, place: str, **how: Any) -> Any:
     """PS3.10 7.1: the header, with the transfer syntax that its (0002,0010) names and no other;
     `how` is for pydicom.dcmread. The file is read from its beginning, and can seek."""
-    file = cast(BinaryIO, _InPieces(file, place))
+    with _in_pieces(file, place) as pieces:
+        syntax = _syntax_of(pieces)
+        if syntax != DeflatedExplicitVRLittleEndian:
+            return _header(pieces, syntax, how)
+        # pydicom would inflate it to any size.
+        inflated = io.BytesIO(_inflated(pieces, place))
+    with _in_pieces(inflated, place) as pieces:
+        return _header(pieces, "", how)
+
+
+def _syntax_of(file: BinaryIO) -> str:
+    """What the meta information says, behind whose end the file then is; "" where it is silent."""
     read_preamble(file, force=True)
     meta = data_element_generator(file, False, True, lambda tag, *_: tag.group != 2)
     named = [element.value for element in meta if element.tag == 0x00020010]
-    syntax = (named[0] if named else b"").rstrip(b"\0 ").decode("ascii")
-    if syntax == DeflatedExplicitVRLittleEndian:
-        # pydicom would inflate it to any size. What comes out is of the usual syntax.
-        file, syntax = io.BytesIO(_inflated(file, place)), ""
-        file = cast(BinaryIO, _InPieces(file, place))
+    return (named[0] if named else b"").rstrip(b"\0 ").decode("ascii")
+
+
+def _header(file: BinaryIO, syntax: str, how: dict[str, Any]) -> Any:
     file.seek(0)
     header = pydicom.dcmread(file, force=True, **how)
-    if not syntax:  # where there is none the first element tells
+    if not syntax:  # the first element tells
         implicit, little = header.original_encoding
         plain = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else plain
@@ -90,21 +100,31 @@ def _inflated(file: BinaryIO, place: str) -> bytes:
     return data
 
 
-class _InPieces:
+@contextmanager
+def _in_pieces(file: BinaryIO, place: str) -> Iterator[BinaryIO]:
     """A file, of which no more pieces are read than any header has: of a million empty items, which
     a zip packs into nothing, each would become an object."""
+    pieces = _Pieces(file)
+    try:
+        yield cast(BinaryIO, pieces)
+    except OSError as error:  # which pydicom makes of any error within an item
+        if pieces.left >= 0:
+            raise
+        raise TooLarge(
+            f"{place} has a header of too many parts. Send fewer frames, or PNG."
+        ) from error
 
-    def __init__(self, file: BinaryIO, place: str):
-        self._file, self._place, self._pieces = file, place, 0
+
+class _Pieces:
+    def __init__(self, file: BinaryIO):
+        self._file, self.left = file, MAX_PIECES
 
     def read(self, size: int = -1) -> bytes:
         data = self._file.read(size)
         # The items of a sequence of known length come at once, and are taken apart later.
-        self._pieces += 1 + PIECES_OF_AN_ITEM * sum(map(data.count, ITEMS))
-        if self._pieces > MAX_PIECES:
-            raise TooLarge(
-                f"{self._place} has a header of too many parts. Send fewer frames, or PNG."
-            )
+        self.left -= 1 + PIECES_OF_AN_ITEM * sum(map(data.count, ITEMS))
+        if self.left < 0:
+            raise OSError("too many parts")
         return data
 
     def __getattr__(self, name: str) -> Any:

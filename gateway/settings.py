@@ -49,8 +49,8 @@ FIRST_WORKER_PORT = 8101
 # Part of the panel's hash: whoever changes how answers are weighed, changes this line.
 POLICY = (
     "a linear pool of calibrated beliefs by family, else a vote; what means the same to the "
-    "question counts together, units and counts of none included; newcomers begin halfway; no "
-    "modality but the known one, said or nearly said"
+    "question counts together, numbers in words, units and counts of none included; newcomers "
+    "begin halfway; no modality but the known one, said or nearly said"
 )
 
 # Of a seat: no part of the hash, since no answer depends on it.

@@ -10,8 +10,8 @@ import re
 import unicodedata
 
 from gateway.contract import Language
+from gateway.verdict.numbers import NUMBERS, in_digits
 from gateway.verdict.weigh import Opinion
-from gateway.verdict.words import NUMBERS
 
 TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_\u3400-\u9fff]+|\S")
 MARKS = ".,;:()'\"“”«»、。！"
@@ -41,7 +41,7 @@ def tells(text: str, opinion: Opinion, language: Language) -> bool:
         return False
     counted = []
     for position, gap in enumerate(gaps[::2]):
-        tokens = [NUMBERS.get(token, token) for token in TOKEN.findall(gap)]
+        tokens = [NUMBERS.get(token, token) for token in TOKEN.findall(in_digits(gap, language))]
         allowed = {*MARKS, *(BESIDE if position else OPENS)[language].split()}
         if not all(token.isdecimal() or token in allowed for token in tokens):
             return False

@@ -14,17 +14,16 @@ from functools import lru_cache
 from itertools import islice
 
 from gateway.contract import Language
+from gateway.verdict.numbers import NUMBERS, in_digits
 from gateway.verdict.questions import kind_of
+from gateway.verdict.spelling import FOLDED, spelled_one_way
 from gateway.verdict.words import (
     NO,
     NONE,
     NOT_SO,
     NOT_THERE,
-    NUMBERS,
     SYNONYMS,
     THERE,
-    UNACCENTED,
-    UNITS,
     WORDS,
     YES,
     Words,
@@ -49,11 +48,7 @@ NOT = re.compile(r"n't\b|(?<=\bcan)(?=not\b)")
 DOUBLE_NO = re.compile(r"(\bno (?:\w+ ){1,3})ningun[oa]?\b")  # in Spanish no more than one
 RANGE = re.compile(r"(?<=\d)–(?=\w)")
 POWERS = {ord(raised): f"^{number}" for number, raised in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}  # 10² is not 102
-BRACKETS = re.compile(r"([^(]+?) ?\((.+)\)")
-MEASURE = rf" ?({'|'.join(UNITS)})(?![^\W\d])"
-UNIT = re.compile(rf"(?<=\d){MEASURE}")
-# Three digits behind it may be a thousand's.
-DECIMAL_COMMA = re.compile(rf"(?<=\d),(?=\d{{1,2}}{MEASURE})")
+BRACKETS = re.compile(r"([^(]+?) ?\(([^()]+)\)( [^()]+)?")
 
 # Callers choose what is read here: no pattern may take more than a few steps for each character, so
 # none looks for an end that it has looked for before.
@@ -90,12 +85,16 @@ COPULAS = 8  # of an answer that are looked at: no sentence has more
 
 @dataclass(frozen=True)
 class Asked:
-    """What a question leaves open. `content` is what it holds beside words that any question has;
+    """What a question leaves open. `content` is what it holds beside words that any question has,
+    `orders` how a statement may have it, which need not be marked as one where the question
+    `states` nothing either;
     `before` are the contents that an answer may have before it comes to something new: none, or
     the question again.
     """
 
     content: Meaning = ()
+    orders: tuple[Meaning, ...] = ((),)
+    states: bool = True
     told: frozenset[str] = frozenset()  # its sides and organs
     yes_or_no: bool = False
     before: frozenset[Meaning] = frozenset({()})
@@ -118,7 +117,7 @@ def meaning(text: str, language: Language = "en", question: str = "") -> Meaning
     "MRI"; "yes" and "yes, left" are not. To "Is there an effusion?" "There is no effusion." is no.
     """
     words = _words_of(text, language)
-    said = _bare(text, words)
+    said = _spelled(_bare(text, words), words)
     if said in SHORT and said not in NONE:
         return SHORT[said]
     asked = _asked(question, language) if question else NOTHING
@@ -184,7 +183,12 @@ def _plain(text: str) -> str:
     plain = unicodedata.normalize("NFKC", text.translate(POWERS)).casefold()
     plain = plain.replace("’", "'").replace("\u2010", "-")  # a hyphen unlike the others
     plain = RANGE.sub("-", plain)
-    return plain.translate(UNACCENTED)
+    return plain.translate(FOLDED)
+
+
+def _spelled(plain: str, words: Words) -> str:
+    """With every number in digits, and every word as its language's tables have it."""
+    return in_digits(spelled_one_way(plain, words.language), words.language)
 
 
 @lru_cache(maxsize=64)
@@ -196,10 +200,14 @@ def _asked(question: str, language: Language) -> Asked:
     ends = [option.start() for option in options[1:]] + [len(question)]
     plain = _plain(question[: options[0].start()] if options else question)
     plain = " ".join(plain.split())
-    kind = kind_of(plain, "zh" if words is WORDS["zh"] else language)
+    kind = kind_of(plain, "zh" if words.language == "zh" else language)
     content, negations = _content(plain, words)
+    # "¿Es normal el corazón?" – "El corazón es normal."
+    turned = words.language == "es" and kind == "yes_no"
     return Asked(
         content=content,
+        orders=(content, content[1:] + content[:1]) if turned else (content,),
+        states=bool(words.states.search(plain)),
         told=_told(plain, words),
         yes_or_no=kind == "yes_no" and not negations,
         before=frozenset({(), *([] if negations else _asked_again(plain, words))}),
@@ -216,7 +224,7 @@ def _asked(question: str, language: Language) -> Asked:
 def _asked_again(question: str, words: Words) -> list[Meaning]:
     """How an answer may repeat a question before it says what was asked: "the largest organ is",
     of "What is the largest organ?"; "the lung is", of "What color is the lung?"."""
-    if words is WORDS["zh"]:
+    if words.language == "zh":
         # There the question is the answer with a word for what is not known.
         unknown = next((t for t in _tokens(question, words) if t in words.asks), None)
         return [_content(question.partition(unknown)[0], words)[0]] if unknown else []
@@ -250,7 +258,8 @@ def _bare(text: str, words: Words) -> str:
         plain = plain[: explained.start()]
     if quoted := QUOTED.fullmatch(plain.strip()):
         plain = quoted[1]
-    return plain.strip("¡ \n").rstrip(".。! ")
+    plain = words.source.sub("", words.pictures.sub(words.image, plain.strip("¡ \n")))
+    return plain.rstrip(".。! ")
 
 
 def _says_something(before: str, words: Words) -> bool:
@@ -281,8 +290,8 @@ def _yes_or_no(said: str, asked: Asked, words: Words) -> str | None:
         if words.asking.search(first):
             return None
         content, negations = _content(first, words)
-        again = asked.yes_or_no and content and content == asked.content and negations < 2
-        if not again or not (negations or words.states.search(first)):
+        again = asked.yes_or_no and content and content in asked.orders and negations < 2
+        if not again or not (negations or words.states.search(first) or not asked.states):
             return None
         answer = "no" if negations else "yes"
     else:
@@ -301,7 +310,8 @@ def _yes_or_no(said: str, asked: Asked, words: Words) -> str | None:
 def _echoes(sentence: str, answer: str, asked: Asked, words: Words) -> bool:
     """Whether it says the question again, as the answer has it."""
     content, negations = _content(sentence, words)
-    again = _is_within(content, asked.content) and _tells_no_more(sentence, asked, words)
+    again = any(_is_within(content, order) for order in asked.orders)
+    again = again and _tells_no_more(sentence, asked, words)
     return again and bool(negations) == (answer == "no")
 
 
@@ -315,6 +325,9 @@ def _explains(sentence: str, answer: str, asked: Asked, words: Words) -> bool:
     content, negations = _content(sentence, words)
     if not asked.yes_or_no or _is_within(content, asked.content) or (negations and answer == "yes"):
         return False
+    # "Yes. Ileum." and "Yes. It is in the ileum." say more of what was asked about.
+    if words.of_it.match(sentence) or (len(content) < 4 and not words.states.search(sentence)):
+        return False
     if answer == "no" and not negations and set(content) & set(asked.content):
         return False
     return _tells_no_more(sentence, asked, words)
@@ -323,7 +336,7 @@ def _explains(sentence: str, answer: str, asked: Asked, words: Words) -> bool:
 def _contradicts(sentence: str, answer: str, words: Words) -> bool:
     """Whether it says yes where the answer is no, or no where it is yes."""
     other = NO if answer == "yes" else YES
-    if words is WORDS["zh"]:  # there a yes is a word of any sentence, but for its end
+    if words.language == "zh":  # there a yes is a word of any sentence, but for its end
         said = sentence.rstrip("。.! ")
         return any(re.search(rf"(?:^|[是为:, ]){each}$", said) for each in other)
     # A "no" may be another word's; what that negates is told elsewhere.
@@ -336,10 +349,11 @@ def _tells_no_more(sentence: str, asked: Asked, words: Words) -> bool:
 
 
 def _told(sentence: str, words: Words) -> frozenset[str]:
-    numbers = [each for each in map(_number, _tokens(sentence, words)) if each[0].isdecimal()]
-    if words is WORDS["zh"]:
+    tokens = [NUMBERS.get(token, token) for token in _tokens(sentence, words)]
+    numbers = [token for token in tokens if token[0].isdecimal()]
+    if words.language == "zh":
         return frozenset([*numbers, *(word for word in words.telling if word in sentence)])
-    return frozenset([*numbers, *(set(_tokens(sentence, words)) & words.telling)])
+    return frozenset([*numbers, *(words.telling & set(tokens))])
 
 
 def _is_within(some: Meaning, whole: Meaning) -> bool:
@@ -367,14 +381,18 @@ def _news(said: str, asked: Asked, words: Words) -> str:
         news = words.place.sub("", news)
     if asked.counts:
         content, negations = _content(news, words)
-        told = {*asked.content} - words.asks  # of "how many" an answer says nothing by "many"
-        counted = [NUMBERS.get(token, token) for token in content if token not in told]
-        exact = words.compares.isdisjoint(_tokens(news, words))
+        # Of "how many" an answer says nothing by "many".
+        told = {*asked.content, *words.sums} - words.asks
+        counted = [token for token in content if token not in told]
+        tokens = _tokens(news, words)
+        exact = words.compares.isdisjoint(tokens)
         exact = exact and not INEXACT.search(HYPHEN.sub(" ", news))
         if exact and not negations and len(counted) == 1 and counted[0].isdecimal():
             news = counted[0]
         elif news in NONE or (exact and negations == 1 and content and not counted):
             news = "0"
+        elif exact and not negations and content and not counted and tokens[0] in words.single:
+            news = "1"
     return news or said
 
 
@@ -397,7 +415,7 @@ def _joined(part: str, words: Words) -> list[str]:
         words.article.sub("", LETTERED.sub("", item.strip()))
         for item in words.joins.split(f" {part}")
     ]
-    lengths = {len(item) if words is WORDS["zh"] else len(item.split()) for item in items if item}
+    lengths = {len(item) if words.language == "zh" else len(item.split()) for item in items if item}
     return items if len(lengths) == 1 else [part]
 
 
@@ -405,12 +423,10 @@ def _item(text: str, words: Words) -> str:
     plain = HYPHEN.sub(" ", words.article.sub("", LETTERED.sub("", text.strip())))
     if plain in YES_OR_NO:
         return "yes" if plain in YES else "no"
-    plain = " ".join(NUMBERS.get(word, word) for word in plain.split())
-    plain = DECIMAL_COMMA.sub(".", plain)
-    plain = UNIT.sub(lambda unit: f" {UNITS[unit[1]]}", plain)
+    plain = NUMBERS.get(plain, plain)
     if (twice := BRACKETS.fullmatch(plain)) and twice[1] in SYNONYMS:
-        one, other = (SYNONYMS.get(each) for each in twice.groups())
-        plain = one if one == other and one else plain
+        names = {SYNONYMS.get(each) for each in (twice[1], twice[2], twice[1] + (twice[3] or ""))}
+        plain = twice[1] if len(names) == 1 else plain
     return SYNONYMS.get(plain, plain)
 
 
@@ -418,16 +434,13 @@ def _content(text: str, words: Words) -> tuple[Meaning, int]:
     """The words that make one sentence another than the next, and how often it is negated."""
     tokens = [token for token in _tokens(text, words) if token not in words.fillers]
     negations = sum(token in words.negators for token in tokens)
-    return tuple(_singular(_number(t)) for t in tokens if t not in words.negators), negations
-
-
-def _number(word: str) -> str:
-    """A number in letters as one in digits, and any other word as it is."""
-    return NUMBERS.get(word, word)
+    content = (NUMBERS.get(token, token) for token in tokens if token not in words.negators)
+    return tuple(_singular(token, words) for token in content), negations
 
 
 def _tokens(text: str, words: Words) -> list[str]:
-    if words is WORDS["zh"]:
+    text = _spelled(text, words)
+    if words.language == "zh":
         return _chinese().findall(text)
     text = DOUBLE_NO.sub(r"\1", text) if "ningun" in text else text
     return WORD.findall(NOT.sub(" not" if "n't" in text else " ", text))
@@ -436,12 +449,13 @@ def _tokens(text: str, words: Words) -> list[str]:
 @lru_cache(maxsize=1)
 def _chinese() -> re.Pattern[str]:
     """Chinese has no spaces: what is no known word is taken character by character."""
-    known = WORDS["zh"].fillers | WORDS["zh"].negators | WORDS["zh"].asks
+    zh = WORDS["zh"]
+    known = zh.fillers | zh.negators | zh.asks | zh.sums
     return re.compile(
         "|".join([*sorted(known, key=len, reverse=True), r"[a-z]+|\d+(?:\.\d+)?|\w", SIGN])
     )
 
 
-def _singular(word: str) -> str:
+def _singular(word: str, words: Words) -> str:
     """Good enough to find a question's word again."""
-    return word[:-1] if len(word) > 3 and word.endswith("s") else word
+    return word if len(word) < 4 or word in words.asks else words.plural.sub("", word)

@@ -4,7 +4,7 @@ the caller, nothing need be guessed."""
 import re
 
 from gateway.contract import Modality
-from gateway.verdict.words import UNACCENTED
+from gateway.verdict.spelling import FOLDED
 
 # Whole words, in small letters, without accents or marks. An angiogram is of X-rays, where nothing
 # beside it says more.
@@ -38,5 +38,5 @@ def names_another(answer: str, known: Modality) -> bool:
 
 
 def _named_in(answer: str) -> set[Modality]:
-    words = " ".join(_MARKS.sub(" ", answer.casefold().translate(UNACCENTED)).split())
+    words = " ".join(_MARKS.sub(" ", answer.casefold().translate(FOLDED)).split())
     return {modality for modality, pattern in _PATTERNS.items() if pattern.search(words)}

@@ -9,7 +9,7 @@ import re
 from typing import Literal, get_args
 
 from gateway.contract import Language
-from gateway.verdict.words import UNACCENTED
+from gateway.verdict.spelling import FOLDED
 
 Kind = Literal[
     "yes_no",
@@ -67,7 +67,7 @@ RULES: dict[Language, tuple[tuple[Kind, str], ...]] = {
     ),
     "zh": (
         ("which_of", r"还是|哪(个|一个)?(更|最)(大|小)|、[^、]*哪"),
-        ("yes_no", r"[吗嗎]|(?<!什)么[?？]?$|是否|有没有|是不是|能不能"),
+        ("yes_no", r"吗|(?<!什)么[?？]?$|是否|有没有|是不是|能不能"),
         (
             "modality",
             r"模态|模式|加权|成像(方式|技术)|造影|怎么拍|类型|(什么|何种)(方式|设备|方法)",
@@ -83,14 +83,14 @@ RULES: dict[Language, tuple[tuple[Kind, str], ...]] = {
     ),
 }
 COMPILED = {
-    language: tuple((kind, re.compile(pattern.translate(UNACCENTED))) for kind, pattern in rules)
+    language: tuple((kind, re.compile(pattern.translate(FOLDED))) for kind, pattern in rules)
     for language, rules in RULES.items()
 }
 
 
 def kind_of(question: str, language: Language) -> Kind:
     """The kind of a question in `language`; `other` where no rule knows it."""
-    asked = " ".join(question.casefold().translate(UNACCENTED).split())
+    asked = " ".join(question.casefold().translate(FOLDED).split())
     for kind, pattern in COMPILED[language]:
         if pattern.search(asked):
             return kind

@@ -11,16 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway.contract import Language
-
-UNACCENTED = str.maketrans("áéíóú", "aeiou")  # ñ is another letter
+from gateway.verdict.spelling import UNACCENTED
 
 YES = {"yes", "yeah", "yep", "true", "correct", "affirmative"}
 YES |= {"si", "correcto", "verdadero", "afirmativo"}
-YES |= {"對", "是", "是的", "对", "对的", "有", "包含", "包括", "可以", "存在", "能"}
+YES |= {"是", "是的", "对", "对的", "有", "包含", "包括", "可以", "存在", "能"}
 NO = {"no", "nope", "false", "falso"}
 NO |= {
-    "沒有",
-    "無",
     "不",
     "不是",
     "不是的",
@@ -56,43 +53,22 @@ NOT_THERE |= {"ausente", "no se observa", "no se ve", "negativo"}
 
 # Whole answers to a question how many there are; a bare "no" answers another.
 NONE = {"none", "nil", "ninguno", "ninguna", "no hay", "no hay ninguno", "no hay ninguna"}
-NONE |= {"没", "没有", "沒有", "无", "無", "不存在", "一个也没有", "一个都没有"}
+NONE |= {"没", "没有", "无", "不存在", "一个也没有", "一个都没有"}
 NONE |= {"图中没有", "图像中没有", "图片中没有"}
-NUMBERS = {
-    word: str(number)
-    for words in (
-        "zero one two three four five six seven eight nine ten",
-        "cero uno dos tres cuatro cinco seis siete ocho nueve diez",
-        "零 一 二 三 四 五 六 七 八 九 十",
-    )
-    for number, word in enumerate(words.split())
-} | {"两": "2"}
-
-# Behind a number; the last names the meaning.
-MEASURES = (
-    "millimeters, millimeter, millimetres, millimetre, milímetros, milímetro, 毫米, mm",
-    "centimeters, centimeter, centimetres, centimetre, centímetros, centímetro, 厘米, cm",
-    "milliliters, milliliter, millilitres, millilitre, mililitros, mililitro, 毫升, ml",
-    "percent, per cent, por ciento, %",
-)
-UNITS = {
-    word.translate(UNACCENTED): line.split(", ")[-1]
-    for line in MEASURES
-    for word in line.split(", ")
-}
 
 # Whole answers in lower case, with spaces for hyphens; the first names the meaning.
 SAME = (
     "mri, mr, mri scan, mr scan, mri image, mr image, mr imaging, magnetic resonance, "
     "magnetic resonance imaging, magnetic resonance image, rm, resonancia magnética, "
-    "imagen por resonancia magnética, 核磁共振, 磁共振, 核磁共振成像, 磁共振成像, 核磁",
+    "imagen por resonancia magnética, irm, 核磁共振, 磁共振, 核磁共振成像, 磁共振成像, 核磁",
     "ct, ct scan, ct image, cat scan, computed tomography, computed tomography scan, tc, "
-    "computerized tomography, computerised tomography, tac, tomografía computarizada, "
-    "tomografía axial computarizada, 计算机断层扫描, 电子计算机断层扫描, ct扫描",
+    "ct imaging, computed tomography imaging, computerized tomography, computerised tomography, "
+    "tac, tomografía computarizada, tomografía axial computarizada, 计算机断层扫描, "
+    "电子计算机断层扫描, 电脑断层, 电脑断层扫描, ct扫描, ct成像",
     "x ray, xray, x rays, x ray film, x ray image, plain film, plain radiograph, radiograph, "
-    "radiografía, rayos x, x光, x光片, x射线, x线",
-    "ultrasound, ultrasound scan, ultrasonography, sonography, sonogram, ecografía, ultrasonido, "
-    "超声, 超声波",
+    "x ray imaging, radiography, rx, radiografía, rayos x, x光, x光片, x射线, x线",
+    "ultrasound, us, ultrasound scan, ultrasound image, ultrasound imaging, ultrasonography, "
+    "sonography, sonogram, ecografía, ultrasonido, 超声, 超声波",
     "pet, pet scan, positron emission tomography",
     "transverse, transverse plane, transverse section, axial, axial plane, axial section, "
     "plano axial, plano transversal, 横断面, 轴位",
@@ -100,9 +76,25 @@ SAME = (
     "sagittal, sagittal plane, sagittal section, plano sagital, 矢状面, 矢状位",
     "t1, t1 weighted, t1加权",
     "t2, t2 weighted, t2加权",
-    "gray, grey",
-    "bilateral, bilaterally, both sides, ambos lados, 双侧, 两侧",
-    "both lungs, bilateral lungs, ambos pulmones, 双肺, 两肺, 双侧肺",
+    "left, left side, left sided, izquierdo, lado izquierdo, 左, 左侧, 左边",
+    "right, right side, right sided, derecho, lado derecho, 右, 右侧, 右边",
+    "bilateral, bilaterally, both, both sides, left and right, left and right sides, ambos, ambas, "
+    "ambos lados, 双侧, 两侧, 左右两侧, 左侧和右侧",
+    "both lungs, bilateral lungs, left and right lungs, ambos pulmones, 双肺, 两肺, 双侧肺, "
+    "双侧肺部",
+    "左肺, 左侧肺, 左肺部, 左侧肺部",
+    "右肺, 右侧肺, 右肺部, 右侧肺部",
+    "left upper lobe, lul",
+    "left lower lobe, lll",
+    "right upper lobe, rul",
+    "right middle lobe, rml",
+    "right lower lobe, rll",
+    "肺, 肺部, 肺脏",
+    "肝, 肝脏",
+    "肾, 肾脏",
+    "脾, 脾脏",
+    "心脏, 心",
+    "normal, unremarkable, within normal limits",
 )
 SYNONYMS = {
     phrase.translate(UNACCENTED): line.split(", ")[0]
@@ -123,18 +115,25 @@ def _at_the_start_of_a_sentence(pattern: str) -> re.Pattern[str]:
 class Words:
     """What one language says around an answer. Patterns are met by lower-case text.
 
-    `label` (never without the word `answer`) stands before an answer, `explanation` before what
-    only explains it, `because` where a sentence turns to that. `frames` may open an answer and
-    `tails` close it without adding to it; `copula` parts what was asked from the answer, `article`
-    and `place` stand before it. `states` is in a sentence that says that something is so. `joins`
-    is what may stand for the last comma of a list.
+    `source` may open an answer with where it was seen; `pictures` call an `image` by its
+    modality. `label` (never without the word `answer`) stands before an answer, `explanation`
+    before what only explains it, `because` where a sentence turns to that. `frames` may open an
+    answer and `tails` close it without adding to it; `copula` parts what was asked from the
+    answer, `article` and `place` stand before it. `states` is in a sentence that says that
+    something is so. `joins` is what may stand for the last comma of a list.
 
-    `fillers` and `negators` are words of a sentence: without both, its content is left. `asks` are
-    a question's words for what is not known. What meets `asking` only asks, a question that meets
-    `there` asks whether something is. With one of `compares` an answer is no mere number: more than
-    4 are not 4. `telling` words never go with an explanation.
+    `fillers` and `negators` are words of a sentence: without both, its content is left, of
+    which `plural` takes the endings. `sums` say no more than the number beside them, `single`
+    words count one. `asks` are a question's words for what is not known. What meets `asking`
+    only asks, a question that meets `there` asks whether something is; what meets `of_it` says
+    more of that very thing. With one of `compares` an answer is no mere number: more than 4 are
+    not 4. `telling` words never go with an explanation.
     """
 
+    language: Language
+    source: re.Pattern[str]
+    pictures: re.Pattern[str]
+    image: str
     answer: str
     label: re.Pattern[str]
     explanation: re.Pattern[str]
@@ -148,9 +147,13 @@ class Words:
     joins: re.Pattern[str]
     fillers: Set[str]
     negators: Set[str]
+    plural: re.Pattern[str]
+    sums: Set[str]
+    single: Set[str]
     asks: Set[str]
     asking: re.Pattern[str]
     there: re.Pattern[str]
+    of_it: re.Pattern[str]
     counts: re.Pattern[str]
     wheres: re.Pattern[str]
     compares: Set[str]
@@ -169,9 +172,34 @@ def _unaccented(value: Any) -> Any:
 
 
 _IMAGE = r"(?:image|picture|photo|photograph|figure|scan)s?"
+_OF = r"(?:the |this |these |given |provided |above |medical )+"
+_XRAY = (
+    r"(?:(?:chest|abdominal|abdomen|brain|head|pelvic|frontal|pa|ap|axial|coronal|sagittal) )*"
+    r"(?:x[ -]?ray|radiograph|ct|mri|mr|ultrasound)(?: (?:image|scan|slice|film))?"
+)
 _IMAGEN = r"(?:imagen|imágenes|foto|fotografía|figura)"
+_RADIOGRAFIA = (
+    r"(?:radiografía|placa|tomografía|tc|resonancia(?: magnética)?|rm|ecografía)"
+    r"(?: (?:de tórax|torácica|de abdomen|abdominal|de cráneo|cerebral))?"
+)
+_DE = r"(?:这张|这幅|该|此|所给|提供的|给出的)?"
+_CT = (
+    r"(?:胸部|头部|腹部|脑部)?(?:胸片|ct|mri|核磁共振|磁共振|x[光线]|超声)"
+    r"(?:图像|图片|影像|片|扫描)?"
+)
+_TU = r"(?:图像|图片|影像|图)"
 
 ENGLISH = Words(
+    language="en",
+    source=re.compile(
+        rf"^(?:based on|according to|from|in|on) {_OF}(?:{_IMAGE}|{_XRAY})"
+        r"(?: provided| shown| above)?,? (?:(?<=, )|(?=there |it |i |we |no ))"
+    ),
+    pictures=re.compile(
+        rf"(?:^|(?<=[,.] )){_OF}{_XRAY}(?= (?:does not |doesn't )?"
+        r"(?:shows?|depicts?|displays?|demonstrates?|reveals?|contains?)\b)"
+    ),
+    image="the image",
     answer="answer",
     label=_at_the_start_of_a_sentence(
         r"(?:(?:therefore|thus|so|hence),? )?(?:the |my )?(?:panel's )?"
@@ -181,27 +209,26 @@ ENGLISH = Words(
     explanation=re.compile(r"\b(?:explanation|reason|reasoning|rationale|justification) ?: "),
     because=re.compile(r"^(?:because|since|as evidenced by|as (?:it|the|this|there)) "),
     frames=re.compile(
-        rf"(?:(?:based on|according to|from|in) (?:the |this |these |given |provided |above "
-        rf"|medical )+{_IMAGE}(?: provided| shown| above)?, )?"
         r"(?:the panel decided:? |(?:the )?(?:panel's )?decision(?: is\b)?:? "
         rf"|(?:the|this|these) (?:given |provided |above |medical )*{_IMAGE} "
         r"(?:shows?|depicts?|displays?|demonstrates?|reveals?|contains?|is|are|appears? to be)"
         r"(?: that)?:? (?:an? (?:image|picture|view|slice) of )?"
         r"|(?:it|this|that|these|they)(?:'s| is| are| appears? to be) "
-        r"|there(?:'s| is| are) |(?:i|we|you) (?:can )?see )?"
+        r"|there(?:'s| is| are) |(?:i|we|you) (?:can )?see |(?:the |this )?patient has )?"
     ),
     tails=re.compile(
         r"(?: (?:is|are)(?: clearly)? (?:seen|visible|shown|present|depicted|displayed|observed))?"
         rf"(?: (?:in|on) (?:the|this|these) (?:given |provided |medical )*{_IMAGE})?$"
     ),
     copula=re.compile(
-        r"(?: is| are| was| were| appears? to be)"
-        r"(?: (?:taken|acquired|obtained|captured|made) (?:using|with|by))?:? "
+        r"(?: is| are| was| were| appears? to be| can be seen)"
+        r"(?: (?:taken|acquired|obtained|captured|made) (?:using|with|by))?:? |(?<=\w\w): "
     ),
     states=re.compile(
-        r"\b(?:is|are|was|were|has|have|do|does|there|shows?|contains?|see|seen|visible|present)\b"
+        r"\b(?:is|are|was|were|has|have|do|does|there|appears?|shows?|contains?|see|seen|visible|"
+        r"present)\b"
     ),
-    article=re.compile(r"^(?:the|an?) (?=\w\w)"),
+    article=re.compile(r"^(?:the|an?) (?=\w[\w-])"),
     place=re.compile(r"^(?:located |found |seen )?(?:in|on|at|within) (?:the )?"),
     joins=re.compile(r" and | & "),
     fillers=_set(
@@ -209,18 +236,22 @@ ENGLISH = Words(
         "these those there here they i we you in of on at to with any some image images picture "
         "pictures photo figure scan provided given based according shown show shows showing seen "
         "see visible present presence observed noted found identified detected demonstrated "
-        "demonstrates depicted evident appear appears contain contains containing include includes "
-        "exist exists evidence sign signs used using use taken take made obtained acquired "
-        "captured belong belongs patient patient's s so and"
+        "demonstrates depicted evident appear appears imaging contain contains containing include "
+        "includes exist exists evidence sign signs used using use taken take made obtained "
+        "acquired captured belong belongs patient patient's s so and"
     ),
     negators=_set("no not without absent absence none never"),
+    plural=re.compile(r"(?:(?<=[^s])s|(?<=s)(?:es?|is)|(?<=x|z)es|(?<=[cs]h)es)$"),
+    sums=_set("number total"),
+    single=_set("a an"),
     asks=_set("what which where how many who whose why when"),
     asking=re.compile(
         r"\?|^(?:so |and )?(?:is|are|was|were|do|does|did|has|have|can|could|will|would|should)\b"
     ),
     there=re.compile(r"^(?:is|are|was|were) there\b|\bpresent\b"),
     counts=re.compile(r"how many|number of"),
-    wheres=re.compile(r"where\b"),
+    of_it=re.compile(r"^(?:it|this|that|they|these|those|which|here)\b"),
+    wheres=re.compile(r"where\b|(?:which|what) side"),
     compares=_set(
         "more less fewer least most over under above below about around approximately almost "
         "nearly up than greater larger smaller"
@@ -228,20 +259,34 @@ ENGLISH = Words(
     telling=_set(
         "left right both bilateral unilateral upper lower middle superior inferior anterior "
         "posterior medial lateral central peripheral apical basal top bottom center first second "
-        "lung lungs heart liver spleen kidney kidneys brain stomach bowel intestine colon rectum "
-        "bladder esophagus trachea bronchus pancreas gallbladder bone bones rib ribs spine spinal "
-        "cord mandible larynx duodenum pelvis chest abdomen head neck eye eyes lobe lobes "
-        "hemisphere ventricle ventricles cerebellum brainstem aorta mediastinum hilum pleura "
-        "breast uterus ovary prostate thyroid adrenal skull maybe possibly perhaps unclear "
-        "uncertain cannot however but although though probably probable likely unlikely unsure "
-        "sure might may could suspected suspicious suspect equivocal indeterminate doubt doubtful "
-        "exclude excluded ruled wrong opposite contrary mistaken mistake incorrect untrue sorry "
-        "correction corrected actually apologies apologize error reverse instead rather wait "
-        "apparently presumably otherwise retract negative positive true false correct"
+        "proximal distal ipsilateral contralateral superficial deep internal external ventral "
+        "dorsal inner outer lung lungs heart liver spleen kidney kidneys brain stomach bowel "
+        "intestine colon rectum bladder esophagus trachea bronchus pancreas gallbladder bone "
+        "bones rib ribs spine spinal cord mandible larynx duodenum pelvis chest abdomen head neck "
+        "eye eyes lobe lobes hemisphere ventricle ventricles cerebellum brainstem aorta "
+        "mediastinum hilum pleura breast uterus ovary prostate thyroid adrenal skull ileum ilium "
+        "jejunum cecum appendix ureter urethra hip knee ankle foot shoulder elbow wrist hand "
+        "femur tibia fibula humerus radius ulna clavicle scapula sacrum carotid parotid peroneal "
+        "perineal maybe possibly perhaps unclear uncertain cannot however but although though "
+        "probably probable likely unlikely unsure sure might may could suspected suspicious "
+        "suspect equivocal indeterminate doubt doubtful exclude excluded ruled wrong opposite "
+        "contrary mistaken mistake incorrect untrue sorry correction corrected actually apologies "
+        "apologize error reverse instead rather wait apparently presumably otherwise retract "
+        "negative positive true false correct"
     ),
 )
 
 SPANISH = Words(
+    language="es",
+    source=re.compile(
+        rf"^(?:según|en|de acuerdo con|con base en|basado en|basándo(?:se|me|nos) en) "
+        rf"(?:la|esta|las|estas) (?:{_IMAGEN}|{_RADIOGRAFIA})(?: proporcionada| mostrada)?,? "
+        r"(?:(?<=, )|(?=no |se |hay ))"
+    ),
+    pictures=re.compile(
+        rf"(?:^|(?<=[,.] ))(?:la|esta) {_RADIOGRAFIA}(?= (?:no )?(?:muestra|evidencia|revela)\b)"
+    ),
+    image="la imagen",
     answer="respuesta",
     label=_at_the_start_of_a_sentence(
         r"(?:(?:por lo tanto|por tanto|así que),? )?(?:la )?"
@@ -250,53 +295,73 @@ SPANISH = Words(
     explanation=re.compile(r"\b(?:explicación|razón|razonamiento|justificación) ?: "),
     because=re.compile(r"^(?:porque|ya que|dado que|puesto que) "),
     frames=re.compile(
-        rf"(?:(?:según|en|de acuerdo con|con base en|basado en|basándose en) (?:la|esta|las|estas) "
-        rf"{_IMAGEN}(?: proporcionada| mostrada)?, )?"
         rf"(?:(?:la|esta) {_IMAGEN}(?: médica)? (?:muestra|es|corresponde a):? "
         r"|(?:se trata de|esto es|esta es|este es|es|son) "
-        r"|(?:se (?:observan?|ven?|aprecian?)|hay) )?"
+        r"|(?:se (?:observan?|ven?|aprecian?)|hay|(?:el|la) paciente tiene) )?"
     ),
     tails=re.compile(
         r"(?:(?<!\bno) (?:es visible|se observa|se ve|se aprecia))?"
         rf"(?: en (?:la|esta) {_IMAGEN})?$"
     ),
-    copula=re.compile(r"(?:^| )(?:es|son|está|están|fue|se encuentra|se ubica):? "),
+    copula=re.compile(
+        r"(?:^| )(?:es|son|está|están|fue|se (?:encuentra|ubica|localiza|observa|ve)):? "
+        r"|(?<=\w\w): "
+    ),
     states=re.compile(r"\b(?:es|son|est[áé]n?|hay|se|tienen?|muestran?|contienen?|existen?)\b"),
     article=re.compile(r"^(?:el|la|los|las|una?) (?=\w\w)"),
-    place=re.compile(r"^(?:ubicad[oa] |localizad[oa] )?(?:en|dentro de) (?:el |la |los |las )?"),
+    place=re.compile(r"^(?:ubicad[oa] |localizad[oa] )?(?:en|a|dentro de) (?:el |la |los |las )?"),
     joins=re.compile(r" y | e "),
     fillers=_set(
         "el la los las lo un una unos unas es son está están fue era hay ha han se de del en al a "
         "con que esto esta este estas estos eso imagen imágenes foto figura observa observan ve "
-        "ven aprecia aprecian visualiza visualizan muestra muestran muestre visible visibles "
-        "presente presentes presencia evidencia evidencias signo signos signos alguna algún "
-        "algunos tiene tienen contiene contienen existe existen aparece aparecen según puede ver "
-        "basado usó usa utilizó utiliza tomar tomada tomó para paciente y"
+        "ven aprecia aprecian visualiza visualizan detecta detectan identifica identifican "
+        "muestra muestran muestre visible visibles presente presentes presencia evidencia "
+        "evidencias signo signos signos alguna algún algunos tiene tienen contiene contienen "
+        "existe existen aparece aparecen según puede ver basado usó usa utilizó utiliza tomar "
+        "tomada tomó para paciente y"
     ),
     negators=_set("no sin ningún ninguna ausente ausencia nunca tampoco"),
+    plural=re.compile(r"(?:(?<=[aeiou])s|(?<=[^aeiou])es?)$"),
+    sums=_set("número total"),
+    single=_set("un una"),
     asks=_set("qué cuál cuáles dónde cuántos cuántas cuánto cómo quién"),
     asking=re.compile(r"[?¿]"),
     there=re.compile(r"\b(?:hay|existen?|presencia|presentes?)\b"),
     counts=re.compile(r"cuánt[oa]s"),
-    wheres=re.compile(r"dónde"),
+    of_it=re.compile(
+        r"^(?:es|son|está|están|mide|tiene|parece|se (?:trata|ubica|localiza|encuentra)|est[aeo]s?"
+        r"|eso)\b"
+    ),
+    wheres=re.compile(r"dónde|qué lado"),
     compares=_set(
         "más menos mínimo máximo hasta casi cerca unos unas sobre mayor mayores menor menores "
         "aproximadamente alrededor"
     ),
     telling=_set(
         "izquierdo izquierda derecho derecha ambos ambas bilateral unilateral superior inferior "
-        "medio media anterior posterior medial lateral central pulmón pulmones corazón hígado bazo "
-        "riñón riñones cerebro estómago intestino colon recto vejiga esófago tráquea páncreas "
-        "hueso huesos costilla costillas columna médula mandíbula laringe duodeno pelvis tórax "
-        "abdomen cabeza cuello ojo ojos lóbulo lóbulos hemisferio ventrículo cerebelo aorta "
-        "quizás quizá acaso posiblemente posible probablemente probable pero aunque duda dudoso "
-        "dudosa incierto seguro segura sospecha descartar descarta descartado descartada error "
-        "errado equivocado equivocada equivoqué incorrecto opuesto contrario corrección perdón "
-        "rectifico disculpa vez falso negativo positivo cierto verdad correcto"
+        "medio media anterior posterior medial lateral central proximal distal interno interna "
+        "externo externa superficial profundo profunda ventral dorsal pulmón pulmones corazón "
+        "hígado bazo riñón riñones cerebro estómago intestino colon recto vejiga esófago tráquea "
+        "páncreas hueso huesos costilla costillas columna médula mandíbula laringe duodeno pelvis "
+        "tórax abdomen cabeza cuello ojo ojos lóbulo lóbulos hemisferio ventrículo cerebelo aorta "
+        "íleon ilion yeyuno ciego apéndice uréter uretra cadera rodilla tobillo pie hombro codo "
+        "muñeca mano fémur tibia peroné húmero radio cúbito clavícula escápula sacro próstata "
+        "útero ovario mama tiroides quizás quizá acaso posiblemente posible probablemente "
+        "probable pero aunque duda dudoso dudosa incierto seguro segura sospecha descartar "
+        "descarta descartado descartada error errado equivocado equivocada equivoqué incorrecto "
+        "opuesto contrario corrección perdón rectifico disculpa vez falso negativo positivo "
+        "cierto verdad correcto"
     ),
 )
 
 CHINESE = Words(
+    language="zh",
+    source=re.compile(
+        rf"^(?:(?:根据|从|在)?{_DE}(?:医学)?{_TU}|(?:根据|从|在){_DE}{_CT})"
+        r"(?:中|来看|上|里|可知|所示)?, ?"
+    ),
+    pictures=re.compile(rf"(?:^|(?<=[,。])){_DE}{_CT}(?=[中上]?(?:未|没有)?(?:显示|可见|提示))"),
+    image="图像",
     answer="答",
     label=_at_the_start_of_a_sentence(
         r"(?:因此|所以)?[,:]?(?:小组的?|最终|正确)?(?:答案|回答)(?:应该)?(?:[是为] ?:?| ?:) ?"
@@ -304,15 +369,13 @@ CHINESE = Words(
     explanation=re.compile(r"(?:解释|原因|理由|说明) ?: ?"),
     because=re.compile(r"^(?:因为|由于)"),
     frames=re.compile(
-        r"(?:(?:根据|从|在)?(?:这张|这幅|该|此|所给|提供的|给出的)?(?:医学)?(?:图像|图片|影像|图)"
-        r"(?:中|来看|上|里)?, ?)?"
         r"(?:(?:这张|这幅|该|此)?(?:医学)?(?:图像|图片|影像|图)中?(?:所)?(?:显示|展示)的?(?:了|是|为)?"
         r"|(?:这张|这幅|该|此)(?:医学)?(?:图像|图片|影像|图)[是为](?:一张|一幅)?"
         r"|(?:这|此)[是为](?:一张|一幅|一个)?"
         r"|(?:图像|图片|影像|图)中(?:可以看到|可见|有))?"
     ),
     tails=re.compile(r"(?:的?(?:图像|图片|影像))?的?$"),
-    copula=re.compile(r"位于|[是为在于呈]"),
+    copula=re.compile(r"位于|[是为在于呈]|(?<=[\u3400-\u9fff]):"),
     states=re.compile(r"有|是|包含|包括|存在|显示|可见|可以|看到|发现|出现|属于"),
     article=re.compile(r"^(?!)"),
     place=re.compile(r"^(?:位于|在)"),
@@ -320,22 +383,24 @@ CHINESE = Words(
     fillers=_set(
         "图像中 图片中 影像中 图中 图像 图片 影像 图上 图里 个 这张 这幅 这个 这里 这 该 此 张 幅 "
         "是否 有没有 是不是 能不能 能否 可不可以 包不包含 包含 包括 含有 存在 显示 展示 可见 "
-        "可以看到 可以 看到 看出 观察到 发现 出现 属于 任何 患者 病人 根据 并 能 的 了 吗 嘛 呢 么 "
-        "是 有 在 为 中 里 于 呈"
+        "可以看到 可以 看到 看出 观察到 发现 出现 属于 任何 患者 病人 根据 并 能 的 了 吗 嘛 呢 "
+        "么 是 有 在 为 中 里 于 呈"
     ),
-    negators=_set(
-        "没有 沒有 沒 無 不是 不包含 不包括 不存在 不可以 不能 未见 未发现 并非 没 未 不 无 非 否"
-    ),
+    negators=_set("没有 不是 不包含 不包括 不存在 不可以 不能 未见 未发现 并非 没 未 不 无 非 否"),
+    plural=re.compile(r"(?!)"),
+    sums=_set("数量 数目 总数 一共 总共 共 合计 颗 枚 处 只 块 片 条 根 名 例"),
+    single=frozenset(),
     asks=_set("什么 哪里 哪个 哪些 哪种 哪一个 哪一 哪 多少 几个 几 何处 何种 何 怎么"),
     there=re.compile(r"(?!)"),
-    asking=re.compile(r"\?|[吗嗎]$|有没有|有沒有|是否|是不是|能不能|能否"),
+    asking=re.compile(r"\?|吗$|有没有|有无|是否|是不是|能不能|能否"),
     counts=re.compile(r"多少|几个|几"),
-    wheres=re.compile(r"哪里|何处|在哪"),
+    of_it=re.compile(r"^(?:它|其|这|该|此|是|为|呈|位于|属于)"),
+    wheres=re.compile(r"哪里|何处|在哪|哪一?[侧边]"),
     compares=_set("多 少 大 小 高 低 超 过 约 近 余 以 至"),
     telling=_set(
         "左 右 双 上 下 前 后 内 外 侧 两 肺 心 肝 脾 肾 脑 胃 肠 胆 胰 膀胱 食管 气管 骨 脊 颌 "
-        "喉 胸 腹 盆 头 颈 眼 叶 但 可能 或 也许 大概 不确定 不一定 疑 排除 错 錯 误 誤 更正 纠正 "
-        "相反 抱歉 不对 其实 应该"
+        "喉 胸 腹 盆 头 颈 眼 叶 但 可能 或 也许 大概 不确定 不一定 疑 排除 错 误 更正 纠正 相反 "
+        "抱歉 不对 其实 应该"
     ),
 )
 

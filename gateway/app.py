@@ -380,6 +380,7 @@ def _log_case(case: Case, verdict: Verdict) -> None:
         "agreement": verdict.agreement,
         "summary": verdict.summary.by,
         "summary_s": round(verdict.summary.seconds, 3),
+        "entailment_s": round(verdict.entailment.seconds, 3) if verdict.entailment else None,
         "cached": verdict.cached,
         "seconds": round(verdict.seconds, 3),
     }

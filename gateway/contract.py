@@ -130,6 +130,11 @@ class Options(_Sent):
     reasoning: bool = Field(
         default=False, description="Also tell what a summariser that thinks first has thought."
     )
+    entailment: bool = Field(
+        default=True,
+        description="Where the panel has a model for it, that one is asked as well which claims "
+        "mean the same; false: rules alone decide.",
+    )
     store: Stores | None = Field(
         default=None,
         description="Also store the verdict in the archive that the images came from: sr, a DICOM "
@@ -490,6 +495,18 @@ class Summary(_Frozen):
     )
 
 
+class Entailment(_Frozen):
+    """What a model was asked beyond the rules: which claims mean the same."""
+
+    pairs: int = Field(description="Of claims that rules leave apart; it is asked both ways.")
+    joined: int = Field(description="Claims that now stand under another one.")
+    failed: bool = Field(description="It did not always answer: what it did not judge is apart.")
+    seconds: float
+    tokens: Tokens | None = Field(
+        default=None, description="For all that it was asked now; null: none, or it does not count."
+    )
+
+
 class SeriesShown(_Frozen):
     """Which part of a series one picture is."""
 
@@ -605,6 +622,9 @@ class Verdict(_Frozen):
         default=None,
         description="How far the panel is from one mind, in nats: the entropy of the weights of "
         "the answer and the dissent. 0: all are for one. Null for a single voice.",
+    )
+    entailment: Entailment | None = Field(
+        default=None, description="null: no model was asked which claims mean the same."
     )
     summary: Summary
     learned_from: str | None = LEARNED_FROM

@@ -13,6 +13,7 @@ from typing import Any
 
 from gateway.archive.dicomweb import Archive
 from gateway.asking import model_server, summariser
+from gateway.asking.entailment import by_entailment
 from gateway.asking.model_server import Probed, probe
 from gateway.asking.panel import Panel
 from gateway.asking.shadow import Shadows
@@ -276,6 +277,12 @@ async def _asked(case: Case, panel: Panel, began: float, tell: Tell) -> tuple[Ve
     grounding = await panel.grounding(case, answers, asked_at)
     judge, coverage = panel.judge(case), case.options.coverage
     opinion = judge.weigh(answers)
+    with span("entailment"):
+        judge, entailment = await by_entailment(
+            case, judge, opinion, settings, panel.http, panel.store
+        )
+    if entailment and entailment.joined:
+        opinion = judge.weigh(answers)
     with span("summarise"):
         wording = await summariser.summarise(case, opinion, settings.summariser, panel.http)
     abstains = opinion.is_riskier_than(case.options.max_risk)
@@ -295,12 +302,14 @@ async def _asked(case: Case, panel: Panel, began: float, tell: Tell) -> tuple[Ve
         workers=opinion.winner.workers,
         dissent=opinion.dissent,
         entropy=opinion.entropy,
+        entailment=entailment,
         summary=wording.summary,
         learned_from=settings.learned_from,
         panel=settings.panel_hash,
         seconds=time.perf_counter() - began,
     )
     failed = any(a.error and a.error.kind != "not_eligible" for a in verdict.answers)
+    failed = failed or bool(entailment and entailment.failed)
     return verdict, not failed and not wording.fell_back
 
 

@@ -217,6 +217,13 @@ class SummariserSettings(_Served):
     sentence: dict[Language, Annotated[str, _template("question", "claims")]] = Field(
         default={}, description="How it is asked for the style `sentence`; without, it is not."
     )
+    entails: dict[
+        Language, Annotated[str, _template("one", "other", optional=frozenset({"question"}))]
+    ] = Field(
+        default={},
+        description="How it is asked, for a yes or a no, whether one claim entails the other; "
+        "without, rules alone decide which mean the same.",
+    )
     thinking_tokens: int | None = Field(
         default=None,
         ge=1,

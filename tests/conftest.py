@@ -83,6 +83,7 @@ def panel_file(tmp_path: Path) -> Callable[..., Path]:
         *,
         summariser: str | None = None,
         thinking: int | None = None,
+        entails: bool = False,
         panel: str = "quorum = 1",
         limits: str = "",
         load: str = "",
@@ -107,6 +108,8 @@ def panel_file(tmp_path: Path) -> Callable[..., Path]:
             for language in ("en", "es", "zh"):
                 text += f'prompt.{language} = "{language}: {{question}}\\n{{answers}}"\n'
                 text += f'sentence.{language} = "{language}: {{question}}\\n{{claims}}"\n'
+                if entails:
+                    text += f'entails.{language} = "{{question}}|{{one}}|{{other}}"\n'
         path = tmp_path / "panel.toml"
         path.write_text(text, "utf-8")
         return path

@@ -51,6 +51,7 @@ class Options(TypedDict, total=False):
     grounding: Optional[bool]
     coverage: Optional[float]
     reasoning: Optional[bool]
+    entailment: Optional[bool]
     store: Optional[Literal["sr", "sc"]]
 
 

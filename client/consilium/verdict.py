@@ -96,6 +96,16 @@ class Summary(_Reply):
     reasoning: Optional[str] = None
 
 
+class Entailment(_Reply):
+    """What a model was asked beyond the rules: which claims mean the same."""
+
+    pairs: int
+    joined: int
+    failed: bool
+    seconds: float
+    tokens: Optional[Tokens] = None
+
+
 class SeriesShown(_Reply):
     """Which part of a series one picture is."""
 
@@ -158,6 +168,7 @@ class Verdict(_Reply):
     workers: tuple[str, ...] = ()  # who claims the answer
     dissent: tuple[Dissent, ...]
     entropy: Optional[float] = None  # in nats
+    entailment: Optional[Entailment] = None
     summary: Summary
     learned_from: Optional[str] = None
     panel: str

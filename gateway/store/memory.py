@@ -1,8 +1,9 @@
 """What was said before, and what is being worked on: `memory://` or `redis://`.
 
-Whole verdicts are kept, and each worker's answers: `service.py` sees to it that no worker failed
-and that the summariser did not fall back, `panel.py` that an answer is one. A key is an HMAC, so
-the store learns nothing from it, and nobody without the secret can ask it whether a case was seen.
+Whole verdicts are kept, each worker's answers, and what a model says of two claims: `service.py`
+sees to it that no worker failed and that the summariser did not fall back, `panel.py` that an
+answer is one. A key is an HMAC, so the store learns nothing from it, and nobody without the secret
+can ask it whether a case was seen.
 """
 
 import hashlib
@@ -15,17 +16,16 @@ from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from gateway.case import Case
-from gateway.contract import Answer, Verdict
 
 log = logging.getLogger("consilium.gateway")
 
 KEEP_S = 3600
 MEMORY_ENTRIES = 5_000  # of a kilobyte or two
 
-Kept = TypeVar("Kept", Verdict, Answer)
+Kept = TypeVar("Kept", bound=BaseModel)
 
 
 class Store(Protocol):
@@ -72,7 +72,7 @@ async def recall(store: Store, key: str, kind: type[Kept]) -> Kept | None:
         return None
 
 
-async def keep(store: Store, key: str, what: Kept) -> None:
+async def keep(store: Store, key: str, what: BaseModel) -> None:
     await store.put(key, what.model_dump_json().encode())
 
 

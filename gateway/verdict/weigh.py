@@ -22,7 +22,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from gateway.case import Case
 from gateway.contract import Answer, Dissent, Familiarity, Likeness, Modality
@@ -111,13 +111,15 @@ class Backing:
 @dataclass(frozen=True)
 class Judge:
     """Weighs the answers to one question; `families` names each worker's. To a question with
-    `choices` each answer is one of them, and one claim."""
+    `choices` each answer is one of them, and one claim. `same` names, of claims that a model holds
+    for one, the meaning under which each stands."""
 
     families: Mapping[str, str]
     cell: Cell
     competence: Competence | None
     question: str = ""
     choices: bool = False
+    same: Mapping[Meaning, Meaning] = field(default_factory=dict)
 
     @property
     def knows_risk(self) -> bool:
@@ -215,7 +217,7 @@ class Judge:
         given = {cluster.meaning for cluster in opinion.clusters}
         nearly: dict[Meaning, set[str]] = {}
         for begins in sorted({a.begins for each in said for a in each.alternatives if a.whole}):
-            meant = meaning(begins, self.cell.language, self.question)
+            meant = self._under(meaning(begins, self.cell.language, self.question))
             if meant not in given:
                 nearly.setdefault(meant, set()).add(begins)
         cell = self.told_cell(said)
@@ -289,8 +291,15 @@ class Judge:
                 said = [(c.text, c.meaning) for c in claims(text, language, self.question)]
             whole = sum(1 / rank for rank in range(1, len(said) + 1))
             for rank, (words, meant) in enumerate(said, start=1):
-                groups.setdefault(meant, []).append(Backing(answer, words, 1 / rank / whole))
+                group, part = groups.setdefault(self._under(meant), []), 1 / rank / whole
+                if group and group[-1].answer is answer:  # it claims in two ways what is the same
+                    group[-1] = replace(group[-1], part=group[-1].part + part)
+                else:
+                    group.append(Backing(answer, words, part))
         return groups
+
+    def _under(self, meant: Meaning) -> Meaning:
+        return self.same.get(meant, meant)
 
     def _ruled_out(self, groups: Mapping[Meaning, Sequence[Backing]]) -> list[Meaning]:
         """The claims that name another modality than the known one; none where all do."""

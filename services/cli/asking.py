@@ -107,6 +107,10 @@ def ask(
     reasoning: Annotated[
         bool, typer.Option("--reasoning", help="With --json: what the summariser thought first.")
     ] = False,
+    no_entailment: Annotated[
+        bool,
+        typer.Option("--no-entailment", help="Rules alone decide which claims mean the same."),
+    ] = False,
     store: Annotated[
         Stores | None,
         typer.Option(help="Also store it beside --study: sr, a report; sc, a page as a picture."),
@@ -167,6 +171,7 @@ def ask(
             "grounding": grounding,
             "coverage": coverage,
             "reasoning": reasoning,
+            "entailment": not no_entailment,
             "store": store,
         },
     }

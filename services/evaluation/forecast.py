@@ -90,6 +90,8 @@ def times_of(folder: Path, settings: Settings) -> list[Took]:
         if not workers:
             continue
         summary = verdict.summary.seconds
+        if verdict.entailment:  # by the summariser's server, before it words
+            summary += verdict.entailment.seconds
         own = max(verdict.seconds - max(workers.values()) - summary, 0.0)
         took.append(Took(workers, summary, own))
     if unknown := seated - {name for each in took for name in each.workers}:

@@ -46,6 +46,10 @@ def load(tmp_path: Path):
         ("[panel]\nquorum = 2\n" + WORKER, ["panel.quorum is 2 but 1 workers", "lower it"]),
         ("[panel]\nquorom = 1\n" + WORKER, ["panel: quorom", "not a known key"]),
         ("[panel]\nquorum = 1\nstore = 'mysql://'\n" + WORKER, ["panel: store", "redis://"]),
+        (
+            WORKER + SUMMARISER + 'entails.en = "{question} {one}"',
+            ["summariser: entails: en", "must hold {one} and {other}"],
+        ),
         (STORE.format("redis://h:port"), ["panel: store", "redis://HOST:PORT/DB"]),
         (STORE.format("redis://h:6379/0?foo=1"), ["panel: store", "redis://HOST:PORT/DB"]),
         (STORE.format("redis://h:6379/0?retry=3"), ["panel: store"]),

@@ -111,6 +111,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("options.max_risk", {}, "must be a number"),
     ("options.grounding", "often", "must be true or false"),
     ("options.reasoning", "loud", "must be true or false"),
+    ("options.entailment", 2, "must be true or false"),
     ("options.store", True, "must be 'sr' or 'sc'"),
     ("options.grounding", [True], "must be true or false"),
     ("image", PLAIN, "is images meant?"),

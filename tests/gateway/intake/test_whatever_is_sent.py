@@ -113,6 +113,7 @@ OPTIONS = (
     "max_risk",
     "grounding",
     "reasoning",
+    "entailment",
     "store",
 )
 IMAGES = st.lists(st.sampled_from([IMAGE, "", "AAAA", "https://a/b.png", "data:,"]), max_size=3)

@@ -24,7 +24,7 @@ def test_every_field_of_a_case_has_an_option(fake, consilium, scan):
     how = ("--gateway", gateway.url, "--key", "consilium_a\n")
     given = "--language en --context fever --modality ct --choices yes,no --workers a,b"
     given += " --summarise always --style sentence --rounds 2 --max-risk 0.2 --grounding"
-    given += " --wait enough --deadline 9 --coverage 0.9 --reasoning --store sr"
+    given += " --wait enough --deadline 9 --coverage 0.9 --reasoning --no-entailment --store sr"
 
     assert consilium("ask", scan, "-q", "Is it?", *given.split(), *how).status == 0
     assert consilium("ask", scan, scan, "-q", "Is it?", *how).status == 0
@@ -50,6 +50,7 @@ def test_every_field_of_a_case_has_an_option(fake, consilium, scan):
         "grounding": True,
         "coverage": 0.9,
         "reasoning": True,
+        "entailment": False,
         "store": "sr",
     }
     assert plain["choices"] is None and plain["options"]["workers"] is None

@@ -5,7 +5,7 @@ import json
 import logging
 import signal
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from http import HTTPStatus
@@ -17,6 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
+from starlette.routing import BaseRoute, Match
 
 from gateway.asking.panel import Panel
 from gateway.case import Case
@@ -323,9 +324,14 @@ def create_app(settings: Settings | None = None, siblings: Siblings | None = Non
 
     @app.exception_handler(HTTPException)
     async def wrong_address(request: Request, error: HTTPException) -> Response:
-        title = HTTPStatus(error.status_code).phrase
-        problem = Problem.of(error.status_code, title, f"{title}. See /docs.")
-        return _as_response(problem, request, error.headers or {})
+        title, headers = HTTPStatus(error.status_code).phrase, error.headers or {}
+        detail = f"{title}. See /docs."
+        if error.status_code == 405:
+            # Starlette's header names those of the first route alone that fits.
+            allowed = _methods_at(app.router.routes, request)
+            headers, detail = {"allow": allowed}, f"{title}; send {allowed}. See /docs."
+        problem = Problem.of(error.status_code, title, detail)
+        return _as_response(problem, request, headers)
 
     @app.exception_handler(Exception)
     async def bug(request: Request, error: Exception) -> Response:
@@ -338,6 +344,13 @@ def create_app(settings: Settings | None = None, siblings: Siblings | None = Non
     page.add_page(app)
     app.openapi = partial(documentation.openapi, app)  # type: ignore[method-assign]
     return app
+
+
+def _methods_at(routes: Iterable[BaseRoute], request: Request) -> str:
+    """What may be sent to a request's address, as the header Allow has it."""
+    fits = [each for each in routes if each.matches(request.scope)[0] != Match.NONE]
+    methods = {method for each in fits for method in getattr(each, "methods", None) or ()}
+    return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 
 
 async def _unless_caller_leaves(request: Request, work: Coroutine[Any, Any, T]) -> T:

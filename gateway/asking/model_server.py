@@ -129,6 +129,11 @@ class _Message(BaseModel):
     reasoning: str | None = None
     reasoning_content: str | None = None
 
+    @field_validator("reasoning", "reasoning_content", mode="wrap")
+    @classmethod
+    def _or_untold(cls, told: Any, read: Callable[[Any], Any]) -> Any:
+        return _or_none(told, read)
+
     @property
     def thoughts(self) -> str | None:
         """What the server itself has parted from the answer."""

@@ -1,11 +1,14 @@
 """The head of a request, which is read before anybody knows whose it is: how long it may be, how
-long it may take, and that it asks for no other protocol than this.
+long it may take, that it says each thing once, and that it asks for no other protocol than this.
 
 uvicorn bounds neither. A header of 100 MB held every other caller up for half a minute, and a line
 on which no head ever ends stays open. And it loses the body of a request that would rather go on in
-another protocol, as Java's own client does in the first on every line.
+another protocol, as Java's own client does in the first on every line. Of two headers where there
+can be but one, it takes the first and a proxy may take the last: they would speak of different
+requests.
 """
 
+import re
 from asyncio import BaseTransport, TimerHandle
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
@@ -13,6 +16,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_BYTES = 65_536  # nginx passes on 32 KB
 HEAD_S = 30.0
+# A name or an address and its port (RFC 9110 section 7.2), which may be blank.
+HOST = re.compile(rb"([\w.~%!$&'()*+,;=-]*|\[[\da-fA-F:.]+\])(:\d*)?")
+# Beside the host, and the length of a body, which the parser itself holds against.
+SINGLE = {b"content-type", b"authorization", b"x-api-key", b"origin"}
+
+
+class HeadError(ValueError):
+    """What is wrong with a head; one sentence says it to who sent it."""
 
 
 class Heads(HttpToolsProtocol):
@@ -40,8 +51,10 @@ class Heads(HttpToolsProtocol):
                 break
             except HttpParserUpgrade as stopped:
                 data = self._as_this_protocol(data[stopped.args[0] :])
-            except HttpParserError:
-                self.send_400_response("This is no HTTP request.")
+            except HttpParserError as error:
+                why = error.__context__  # what a method of ours raised
+                is_ours = isinstance(why, HeadError)
+                self.send_400_response(str(why) if is_ours else "This is no HTTP request.")
                 break
         if self._length > HEAD_BYTES and not self.transport.is_closing():
             self._refuse(b"431 Request Header Fields Too Large", b"The headers are over 64 KB.")
@@ -52,6 +65,7 @@ class Heads(HttpToolsProtocol):
         self._await_head()
 
     def on_headers_complete(self) -> None:
+        self._check_head()
         super().on_headers_complete()
         self._length = 0
         self._head_came()
@@ -67,6 +81,21 @@ class Heads(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._head_came()
+
+    def _check_head(self) -> None:
+        """Raises HeadError: RFC 9112 section 3.2 and, of two values, RFC 9110 section 5.3."""
+        version = self.parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            raise HeadError("Send HTTP/1.1.")
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if len(hosts) > 1 or (version == "1.1" and not hosts):
+            raise HeadError(f"The header Host is there {len(hosts)} times. Send it once.")
+        if hosts and not HOST.fullmatch(hosts[0]):
+            raise HeadError("The header Host is no name and no address of a machine.")
+        said: dict[bytes, bytes] = {}
+        for name, value in self.headers:
+            if name in SINGLE and said.setdefault(name, value) != value:
+                raise HeadError(f"The header {name.decode()} is there twice. Send it once.")
 
     def _should_upgrade(self) -> bool:
         return True  # uvicorn then leaves it to us, and begins no answer

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 from collections.abc import AsyncGenerator, Coroutine, Iterator
 from itertools import chain, islice
 from typing import Any, NamedTuple, NoReturn, TypeVar
@@ -37,6 +38,8 @@ OPTIONAL_FIELDS = SINGLE_FIELDS - {"question"} | {"choices"}
 IMAGE_FIELDS = {"images", "image", "files", "file"}  # the first is ours, all mean the same
 SHOWN_FIELDS = ("frame", "window")  # of an image; a form has them beside its images
 
+UTF_8, LIKE_ASCII = (b"utf-8", b"utf8"), re.compile(rb"us-ascii|ascii|iso-8859-\d+|windows-125\d")
+
 # It warns of what is wrong with a form, part by part; whoever sent it is told once.
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
@@ -66,7 +69,8 @@ async def whole_of(request: Request, settings: Settings) -> bytes:
 
 
 async def _body(request: Request, limits: Limits) -> bytes:
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    coding = ",".join(request.headers.getlist("content-encoding"))
+    if coding.strip().lower() not in ("", "identity"):
         raise UnsupportedMedia("Send the body uncompressed, without Content-Encoding.")
     allowed = int(limits.max_body_mb * MEGABYTE)
     too_large = TooLarge(
@@ -95,10 +99,41 @@ class Form(NamedTuple):
 
 
 class _Parser(MultiPartParser):
+    """Of what else a part says of itself, the standard's reader knows nothing: it would take a text
+    in base64 for the text (RFC 7578 section 4.7), and one in another charset for one in Latin-1."""
+
+    def on_headers_finished(self) -> None:
+        said = dict(self._current_part.item_headers)
+        coding = said.get(b"content-transfer-encoding", b"binary").strip().lower()
+        if coding not in (b"binary", b"8bit", b"7bit"):
+            raise UnsupportedMedia(
+                "Send each part of the form as it is, without Content-Transfer-Encoding."
+            )
+        _, parameters = parse_options_header(said.get(b"content-type"))
+        self._charset_of_part = parameters.get(b"charset", b"utf-8").lower()
+        super().on_headers_finished()
+
     def on_part_end(self) -> None:
-        if self._current_part.file is None:
-            self._current_part.data.decode()  # what is no UTF-8 it would take for Latin-1
+        part = self._current_part
+        if part.file is None and _field(part.field_name) not in IMAGE_FIELDS:
+            # Java's libraries say Latin-1 of every text, and of most it makes no difference.
+            is_ascii = LIKE_ASCII.fullmatch(self._charset_of_part) and part.data.isascii()
+            if self._charset_of_part not in UTF_8 and not is_ascii:
+                raise _not_utf_8()
+            try:
+                part.data.decode()
+            except UnicodeDecodeError as error:
+                raise _not_utf_8() from error
         super().on_part_end()
+
+
+def _not_utf_8() -> UnsupportedMedia:
+    return UnsupportedMedia("Send the form in UTF-8, without another charset.")
+
+
+def _field(name: str) -> str:
+    """Some libraries mark so what is there several times."""
+    return name.removesuffix("[]")
 
 
 def form_of(request: Request, body: bytes, most: int) -> Form:
@@ -112,10 +147,9 @@ async def _parsed(request: Request, body: bytes, most: int) -> Form:
         yield body
 
     _, parameters = parse_options_header(request.headers["content-type"])
-    in_utf_8 = UnsupportedMedia("Send the form in UTF-8, without another charset.")
     # RFC 7578 knows no other, and some that Python knows decode to no text at all.
-    if parameters.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"utf8"):
-        raise in_utf_8
+    if parameters.get(b"charset", b"utf-8").lower() not in UTF_8:
+        raise _not_utf_8()
     parser = _Parser(
         request.headers,
         stream(),
@@ -127,8 +161,6 @@ async def _parsed(request: Request, body: bytes, most: int) -> Form:
     parser.spool_max_size = len(body) + 1
     try:
         form = await parser.parse()
-    except UnicodeDecodeError as error:
-        raise in_utf_8 from error
     except (MultiPartException, KeyError) as error:
         if isinstance(error, MultiPartException) and error.message.startswith("Too many"):
             raise TooLarge(f"The form has over {most} files, or fields. Send fewer.") from error
@@ -146,7 +178,7 @@ async def _parsed(request: Request, body: bytes, most: int) -> Form:
     images: list[bytes] = []
     shown: dict[str, list[str]] = {name: [] for name in SHOWN_FIELDS}
     for sent_as, value in form.multi_items():
-        name = sent_as.removesuffix("[]")  # how some libraries name what is there several times
+        name = _field(sent_as)
         if isinstance(value, UploadFile):
             if name not in IMAGE_FIELDS:
                 raise InvalidCase(
@@ -234,7 +266,9 @@ def _carefully(body: bytes, what: str) -> Any:
 
     try:
         return json.loads(body, object_pairs_hook=refuse_duplicates, parse_constant=refuse_constant)
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise MalformedRequest(f"{what} is nested too deep. Send a question and images.") from error
+    except ValueError as error:
         raise MalformedRequest(f"{what} is not valid JSON in UTF-8.") from error
 
 

@@ -13,6 +13,8 @@ MAY_BE = {"answer": {"string"}, "unfamiliar": {"boolean", "null"}} | {
     name: {"number", "null"} for name in FIGURES
 }
 NOTES = {"title", "description", "default", "examples"}
+# Of the object itself. What else would limit it is not looked at, and must not seem to hold.
+ROOT = NOTES | {"$schema", "$id", "$defs", "type", "properties", "required", "additionalProperties"}
 TEXT: tuple[Any, ...] = (None, {}, {"type": "text"})
 HOW = (
     "response_format: an answer is plain text, or by a json_schema an object of `answer` (a "
@@ -44,7 +46,8 @@ def read(sent: Any) -> Form | None:
         properties: dict[str, Any] = schema["properties"]
         kinds = {name: _kinds(each, schema) for name, each in properties.items()}
         choices = kinds["answer"][1]
-        fits = sent["type"] == "json_schema" and set(schema.get("required", ())) <= kinds.keys()
+        fits = sent["type"] == "json_schema" and schema.get("type", "object") == "object"
+        fits &= schema.keys() <= ROOT and set(schema.get("required", ())) <= kinds.keys()
         for name, (types, texts) in kinds.items():
             fits &= MAY_BE[name] <= types and (texts is None or name == "answer")
     except (AttributeError, KeyError, TypeError):
@@ -67,6 +70,8 @@ def _kinds(schema: Any, whole: Any) -> tuple[set[str], tuple[str, ...] | None]:
             raise KeyError(min(unknown))
         found |= {part["type"]} if isinstance(part["type"], str) else set(part["type"])
     texts = schema.get("enum")
-    if not isinstance(texts, list | None):
+    if texts is None:
+        return found, None
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise TypeError("enum")
-    return found, None if texts is None else tuple(texts)
+    return found, tuple(texts)

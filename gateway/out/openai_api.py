@@ -81,6 +81,7 @@ NOT_DONE: dict[str, tuple[str, tuple[Any, ...]]] = {
 }
 NOT_DONE["question"] = NOT_DONE["images"] = ("send it in the last user message", ())
 
+IMAGE_PARTS = {"image_url", "input_image", "image"}
 READ, KNOWN_UNREAD = {"text", "image_url"}, {"file", "input_audio", "input_image", "input_file"}
 KNOWN_UNREAD |= {"input_text", "audio_url", "video_url", "video", "refusal", "image"}
 BESIDE = ("image", "images", "image_url", "attachments", "files")
@@ -133,6 +134,11 @@ class Message(_Lenient):
         strange = {part.type for part in self.content} - READ
         unknown = {"an unknown kind"} if strange - KNOWN_UNREAD else set()
         return strange & KNOWN_UNREAD | unknown | {f"{name} beside content" for name in self.beside}
+
+    @property
+    def shows_something(self) -> bool:
+        """Whether an image stands in it, read or not."""
+        return bool(self.beside) or any(part.type in IMAGE_PARTS for part in self.content)
 
     @property
     def text(self) -> str:
@@ -223,7 +229,14 @@ def _asked(messages: tuple[Message, ...]) -> tuple[str, list[str]]:
         raise InvalidCase('messages: none is of the role "user"; send the question as one.')
     if next(each.role for each in reversed(messages) if each.role not in ASIDE) != "user":
         raise InvalidCase('messages: the last one must be of the role "user": it is the question.')
-    for message in reversed(asked):
+    for message in reversed(messages):
+        if message.role != "user":
+            if message.shows_something:
+                raise InvalidCase(
+                    "messages: an image stands in one that is not the user's, and nobody reads it; "
+                    "send it in the last user message."
+                )
+            continue
         if message.unread:
             raise InvalidCase(
                 f"messages: one holds what nobody reads ({', '.join(sorted(message.unread))}); "

@@ -114,9 +114,57 @@ def test_a_wish_for_another_protocol_is_ignored(vllm, gateway, protocol):
 
 def test_however_many_wishes_come_at_once(url):
     """Each is read on its own."""
-    wish = b"GET /health/live HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    wish = HIDDEN.replace(b"/hidden", b"/health/live").replace(
+        b"\r\n\r\n", b"\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    )
     received = put(url, wish * 800 + LAST)
     assert received.count(b"HTTP/1.1 200 ") == 801
+
+
+HEAD = b"GET /health/live HTTP/1.1\r\n"
+HOST = b"Host: gateway\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "says"),
+    [
+        (HEAD, b"The header Host is there 0 times"),
+        (HEAD + HOST * 2, b"The header Host is there 2 times"),
+        (HEAD + HOST + b"Host: other\r\n", b"The header Host is there 2 times"),
+        (HEAD.replace(b"1.1", b"1.0") + HOST * 2, b"The header Host is there 2 times"),
+        (HEAD + b"Host: gateway, other\r\n", b"no name and no address"),
+        (HEAD + b"Host: gateway/vqa\r\n", b"no name and no address"),
+        (HEAD + b"Host: user@gateway\r\n", b"no name and no address"),
+        (HEAD + b"Host: gateway:80a\r\n", b"no name and no address"),
+        (HEAD + HOST + b"Authorization: a\r\nauthorization: b\r\n", b"authorization is there twice"),
+        (HEAD + HOST + b"Content-Type: a\r\nX: y\r\nContent-Type: b\r\n", b"content-type is there"),
+        (HEAD + HOST + b"Origin: http://a\r\nOrigin: null\r\n", b"origin is there twice"),
+        (HEAD + HOST + b"X-Api-Key: a\r\nX-API-KEY: b\r\n", b"x-api-key is there twice"),
+        (HEAD.replace(b"1.1", b"2.0") + HOST, b"Send HTTP/1.1"),
+        (HEAD.replace(b"1.1", b"0.9") + HOST, b"Send HTTP/1.1"),
+    ],
+)
+def test_a_head_says_each_thing_once(url, seen, head, says):
+    """Else the gateway and a proxy may each go by another of them. With a wish for another protocol
+    as well, which has a head read twice."""
+    for wish in (b"", b"Connection: Upgrade\r\nUpgrade: h2c\r\n"):
+        received = put(url, head + wish + b"\r\n" + LAST)
+        assert received.startswith(b"HTTP/1.1 400 ") and says in received and not seen
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        HEAD.replace(b"1.1", b"1.0"),
+        HEAD + b"Host: \r\n",
+        HEAD + b"Host: [::1]:8000\r\n",
+        HEAD + b"Host: ward_7.example.:80\r\n",
+        HEAD + HOST + b"Accept: a/b\r\nAccept: c/d\r\nVia: 1.1 a\r\nVia: 1.1 b\r\n",
+        HEAD + HOST + b"Content-Type: a/b\r\nContent-Type: a/b\r\n",
+    ],
+)
+def test_what_may_be_there_again_or_not_at_all_is_taken(url, head):
+    assert put(url, head + b"Connection: close\r\n\r\n").startswith(b"HTTP/1.1 200 ")
 
 
 def test_it_is_no_proxy(url):

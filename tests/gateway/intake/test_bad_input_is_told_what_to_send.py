@@ -119,7 +119,8 @@ def test_a_wrong_case(url, body, status, words):
         (b"{", 400, ["not valid JSON"]),
         (b"[1]", 400, ["not a JSON object"]),
         (b"\xff\xfe", 400, ["UTF-8"]),
-        (b"[" * 10_000, 400, ["not valid JSON"]),
+        (b"[" * 10_000, 400, ["nested too deep"]),
+        (b'{"a":' * 9_000, 400, ["nested too deep"]),
         (b"[" * 100_000, 413, ["items"]),
         (json.dumps(case(options={"deadline_s": math.nan})).encode(), 400, ["NaN"]),
         (json.dumps(case(options={"deadline_s": math.inf})).encode(), 400, ["Infinity"]),
@@ -157,6 +158,9 @@ def test_a_body_of_another_type(url, kind):
 def test_a_compressed_body(url):
     headers = {"content-type": "application/json", "content-encoding": "gzip"}
     check(httpx.post(f"{url}/vqa", content=b"x", headers=headers), 415, "uncompressed")
+    several = [*headers.items(), ("content-encoding", "identity")]
+    for order in (several, several[::-1]):
+        check(httpx.post(f"{url}/vqa", content=b"x", headers=order), 415, "uncompressed")
 
 
 IMAGE = ("images", ("a.png", picture()))
@@ -222,6 +226,55 @@ def test_a_form_that_is_not_in_utf_8_is_not_guessed_at(url, encoding):
     check(httpx.post(f"{url}/vqa", data={"question": question}, files=[IMAGE]), 415, "UTF-8")
 
 
+ASCII = "Is it?"
+
+
+def form_of(headers: str, question: bytes) -> dict:
+    """A form whose question has these headers."""
+    part = "--x\r\nContent-Disposition: form-data; name="
+    asked = f'{part}"question"\r\n{headers}\r\n'.encode() + question
+    shown = f'\r\n{part}"images"; filename="a.png"\r\n\r\n'.encode() + picture()
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+    return {"content": asked + shown + b"\r\n--x--\r\n", "headers": kind}
+
+
+@pytest.mark.parametrize(
+    ("headers", "question", "says"),
+    [
+        ("Content-Type: text/plain; charset=utf-16\r\n", ASCII.encode("utf-16"), "UTF-8"),
+        ("Content-Type: text/plain; charset=utf-16le\r\n", ASCII.encode("utf-16le"), "UTF-8"),
+        ("Content-Type: text/plain; charset=utf-7\r\n", b"Is it+AD8-", "UTF-8"),
+        ("Content-Type: text/plain; charset=ISO-8859-1\r\n", "¿Hay?".encode(), "UTF-8"),
+        ("Content-Type: text/plain; charset=windows-1252\r\n", "¿Hay?".encode("cp1252"), "UTF-8"),
+        ("Content-Type: text/plain; charset=hex\r\n", b"4973206974", "UTF-8"),
+        ("Content-Transfer-Encoding: base64\r\n", b"SXMgaXQ/", "Content-Transfer-Encoding"),
+        ("Content-Transfer-Encoding: Quoted-Printable\r\n", b"Is it=3F", "Content-Transfer-Enc"),
+        ("content-transfer-encoding: x-zip\r\n", b"Is it?", "Content-Transfer-Encoding"),
+    ],
+)
+def test_a_part_that_is_written_otherwise_is_not_taken_as_it_is(url, headers, question, says):
+    """The panel would be asked another question than was meant."""
+    check(httpx.post(f"{url}/vqa", **form_of(headers, question)), 415, says)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "Content-Type: text/plain; charset=UTF-8\r\nContent-Transfer-Encoding: 8bit\r\n",
+        "Content-Type: text/plain; charset=ISO-8859-1\r\n",  # as Java's libraries have it
+        "Content-Type: text/plain;charset=US-ASCII\r\nContent-Transfer-Encoding: binary\r\n",
+    ],
+)
+def test_a_part_that_says_what_makes_no_difference_is_taken(url, headers):
+    response = httpx.post(f"{url}/vqa", **form_of(headers, ASCII.encode()))
+    assert response.status_code == 200, response.text
+
+
+def test_an_image_without_a_file_name_is_no_text_in_another_charset(url):
+    unnamed = {"question": (None, "q?"), "images": (None, picture())}
+    check(httpx.post(f"{url}/vqa", files=unnamed), 422, "images", "with a file name")
+
+
 def dicom(name: str) -> str:
     with open(get_testdata_file(name), "rb") as file:
         return b64(file.read())
@@ -251,7 +304,25 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(url):
 
 def test_a_wrong_address_and_method_are_problems_too(url):
     check(httpx.get(f"{url}/nowhere"), 404, "/docs")
-    check(httpx.get(f"{url}/vqa"), 405, "/docs")
+    check(httpx.get(f"{url}/vqa"), 405, "/docs", "send POST")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/vqa", "POST"),
+        ("HEAD", "/vqa", "POST"),
+        ("PUT", "/feedback", "GET, HEAD, POST"),  # two routes at one address
+        ("OPTIONS", "/panel", "GET, HEAD"),
+        ("PATCH", "/openapi.json", "GET, HEAD"),
+        ("DELETE", "/v1/models/consilium", "GET, HEAD"),
+        ("TRACE", "/", "GET, HEAD"),
+    ],
+)
+def test_what_else_may_be_sent_there_is_told(url, method, path, allowed):
+    """All of it, once (RFC 9110 section 10.2.1)."""
+    response = httpx.request(method, url + path)
+    assert response.status_code == 405 and response.headers["allow"] == allowed
 
 
 def test_every_refusal_has_a_status():

@@ -275,12 +275,23 @@ def test_an_image_that_is_not_there_is_never_another_one(panel, empty):
         (user(TEXT, {"type": "image", "source": {}}), "(image)"),
         (user(TEXT, {"type": "input_image", "image_url": URI}), "input_image"),
         (user(TEXT, {"type": "file", "file": {}}), "file"),
+        *(
+            ({"role": role, "content": [shown]}, "not the user's")
+            for role in ("assistant", "tool", "system")
+            for shown in (
+                {"type": "image_url", "image_url": {"url": URI}},
+                {"type": "input_image", "image_url": URI},
+            )
+        ),
+        ({"role": "assistant", "content": None, "images": [URI]}, "not the user's"),
     ],
 )
 def test_a_picture_that_nobody_reads_is_never_an_earlier_one(panel, unread, named):
     """Neither where it stands with the question nor in between; before the pictures that are read
     it is no matter."""
     for chat in ([asks("x?", URI), unread], [asks("x?", URI), unread, user(TEXT)]):
+        if chat[-1]["role"] in ("assistant", "tool"):
+            continue  # refused for its end
         with pytest.raises(InvalidCase) as refused:
             read(panel, *chat)
         assert named in str(refused.value)
@@ -300,7 +311,8 @@ def test_parts_are_read_in_any_order_and_an_image_in_either_form(panel):
     aside = [{"role": "system", "content": "x"}, {"role": "developer", "content": [TEXT]}]
     assert read(panel, *aside, user(*parts), *aside)[1] == expected
     assert read(panel, asks("First?", "BBBB"), user(*parts))[1] == expected
-    earlier = [user(*parts[1::2], TEXT), {"role": "assistant", "content": None, "images": [URI]}]
+    said = [{"type": "text", "text": "Yes."}, {"type": "refusal", "refusal": "No."}]
+    earlier = [user(*parts[1::2], TEXT), {"role": "assistant", "content": said}]
     assert read(panel, *earlier, {"role": "user", "content": "a\nb"})[1] == expected
 
 
@@ -355,6 +367,13 @@ def schema(**properties: Any) -> dict:
     return {"type": "json_schema", "json_schema": {"name": "x", "schema": whole}}
 
 
+def limited(limit: dict) -> dict:
+    """A schema whose object itself is limited."""
+    form = schema(answer=TEXTUAL)
+    form["json_schema"]["schema"] |= limit
+    return form
+
+
 SIDE = {"type": "string", "enum": ["left", "right"]}
 TEXTUAL, FIGURE = {"type": "string"}, {"type": ["number", "null"], "title": "How far"}
 
@@ -365,6 +384,7 @@ TEXTUAL, FIGURE = {"type": "string"}, {"type": ["number", "null"], "title": "How
         (schema(answer=TEXTUAL), ("answer",), None),
         (schema(grounding=FIGURE, answer=SIDE), ("grounding", "answer"), ["left", "right"]),
         (schema(answer={"$ref": "#/$defs/Side"}), ("answer",), ["left", "right"]),
+        (limited({"additionalProperties": False, "title": "x", "$id": "y"}), ("answer",), None),
     ],
 )
 def test_a_schema_that_a_verdict_fills_is_heeded(panel, form, fields, choices):
@@ -382,6 +402,18 @@ def test_a_schema_that_a_verdict_fills_is_heeded(panel, form, fields, choices):
         schema(answer={"type": "integer"}),
         schema(answer={"$ref": "#/$defs/Other"}),
         schema(answer=7),
+        schema(answer=SIDE | {"enum": ["left", 7]}),
+        schema(answer=SIDE | {"enum": ["left", None]}),
+        *(
+            limited(limit)
+            for limit in (
+                {"type": "array"},
+                {"minProperties": 2},
+                {"not": {"required": ["answer"]}},
+                {"anyOf": [{"required": ["why"]}]},
+                {"patternProperties": {"a": {"const": "x"}}},
+            )
+        ),
         schema(answer=TEXTUAL, agreement=FIGURE | {"enum": [1]}),
         schema(answer=TEXTUAL, mood={"type": "nothing"}),
         schema(answer=TEXTUAL | {"enum": "yes"}),

@@ -28,6 +28,7 @@ from pydantic import (
 )
 
 from gateway.contract import Language
+from gateway.must_be import what_it_must_be
 from gateway.tables import (
     ArchiveSettings,
     AuditSettings,
@@ -338,9 +339,9 @@ def _secret(environ: Mapping[str, str]) -> bytes:
 
 def _one_line(path: Path, error: ValidationError, workers: list[dict[str, Any]]) -> str:
     """The first complaint, in the words of the file: `panel.toml: worker 2 (thorax): prompt: …`."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    first = error.errors(include_url=False, include_input=False)[0]
     where = list(first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
+    message = what_it_must_be(first, "a table") or first["msg"].removeprefix("Value error, ")
     if where[:1] in (["workers"], ["shadows"]):
         is_shadow = where[0] == "shadows"
         seats = [n for n, each in enumerate(workers) if (each.get("shadow") is True) == is_shadow]

@@ -1,6 +1,7 @@
 """What may stand in each table of panel.toml: every key, its default, its bounds, its meaning."""
 
 import re
+from contextlib import suppress
 from importlib.util import find_spec
 from ipaddress import ip_address
 from string import Formatter
@@ -41,7 +42,7 @@ def _template(*fields: str, optional: frozenset[str] = frozenset()) -> AfterVali
 
 def _check_url(url: str) -> str:
     example = "such as http://127.0.0.1:8101"
-    if not url.startswith(("http://", "https://")) or url.rstrip("/").endswith("/v1"):
+    if not url.startswith(("http://", "https://")) or "/v1/" in f"{url}/":
         raise ValueError(f"must be the server's root, {example}, without /v1")
     try:
         parts = urlsplit(url)
@@ -55,6 +56,13 @@ def _check_url(url: str) -> str:
     if not (_is_name(host) or _is_ip(host)):
         raise ValueError(f"is no address ({host!r} is no host); write one {example}")
     return url.rstrip("/")
+
+
+def _check_seat(name: str) -> str:
+    """It becomes a part of host names and of variables."""
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name):
+        raise ValueError("must be small letters, digits and hyphens between them, at most 63")
+    return name
 
 
 def _is_name(host: str) -> bool:
@@ -126,6 +134,12 @@ def _from_to(replicas: Any) -> Any:
 Replicas = Annotated[tuple[int, int], BeforeValidator(_from_to)]
 
 
+def _number_or_all(k: Any) -> Any:
+    if k == "all" or (type(k) is int and k >= 1):
+        return k
+    raise ValueError('must be a number from 1, or "all"')
+
+
 class _Frozen(BaseModel):
     # TOML has kinds: true is no number, and "false" is no false. Of its lists we make tuples.
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
@@ -139,7 +153,7 @@ class PanelSettings(_Frozen):
         default=None,
         description="What `consilium calibrate` wrote; a path from panel.toml's folder.",
     )
-    k: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+    k: Annotated[int | Literal["all"], BeforeValidator(_number_or_all)] = Field(
         default="all", description="So many are asked, those who are best in such cases."
     )
     generalist: str | None = Field(default=None, description="Who is always asked beside those.")
@@ -169,7 +183,7 @@ class _Served(_Frozen):
 class WorkerSettings(_Served):
     """One seat. `engine` holds vLLM's arguments, without the leading dashes."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    name: Annotated[str, AfterValidator(_check_seat)]
     family: str = Field(min_length=1)
     model: str = Field(min_length=1)
     languages: Languages = ("en",)
@@ -289,9 +303,15 @@ class Load(_Frozen):
 
 
 def _check_origin(origin: str) -> str:
-    scheme, mark, host = origin.partition("://")
-    if origin == "*" or (scheme in ("http", "https") and mark and host and "/" not in host):
+    """Another spelling than the browsers' (RFC 6454 section 6.1) would fit nobody."""
+    if origin == "*":
         return origin
+    scheme, _, place = origin.partition("://")
+    port = {"http": ":80", "https": ":443"}.get(scheme)
+    if port and origin == origin.lower() and origin.isascii():
+        with suppress(ValueError):
+            if not re.search(f"[/@]|{port}$", place):
+                return _check_url(origin)
     raise ValueError("must be as browsers send it, such as https://ward.example, or *")
 
 
@@ -318,6 +338,8 @@ def _check_archive(url: str) -> str:
     parts = urlsplit(url)
     if parts.query or parts.fragment or parts.username or parts.password:
         raise ValueError("must be an address alone; its key is CONSILIUM_ARCHIVE_AUTHORIZATION")
+    if parts.scheme not in ("http", "https"):
+        raise ValueError("must begin with http:// or https://")
     _check_url(f"{parts.scheme}://{parts.netloc}")
     return url.rstrip("/")
 
@@ -363,7 +385,7 @@ class AuditSettings(_Frozen):
 class FeedbackSettings(_Frozen):
     """What readers say of verdicts; without the table nothing is kept."""
 
-    folder: str = "feedback"
+    folder: str = Field(default="feedback", min_length=1)
     keep: Keep = Field(
         default="marks", description="cases: question, answer and images too, of who agrees."
     )

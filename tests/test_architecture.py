@@ -34,7 +34,7 @@ FLOORS: dict[str, list[str]] = {
         "client",
     ],
     "gateway": [
-        "contract",
+        "contract must_be",
         "refusals",
         "case",
         "watch verdict",

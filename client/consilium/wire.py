@@ -73,9 +73,11 @@ def read_reply(response: httpx.Response, kind: type[Reply]) -> Reply:
             return kind.model_validate_json(response.content)
         problem = Problem.model_validate_json(response.content)
     except ValidationError as error:
+        # It began as one does, and broke off: that may pass. Another server's page does not.
+        is_cut = response.content.startswith(b"{") and error.errors()[0]["type"] == "json_invalid"
         raise GatewayUnreachable(
             f"{response.url.host} answered HTTP {response.status_code}, but not as a gateway does.",
-            response.status_code in MAY_PASS,
+            is_cut or response.status_code in MAY_PASS,
             retry_after_s,
         ) from error
     raise GatewayRefused(problem, retry_after_s)
@@ -87,7 +89,7 @@ def _seconds(retry_after: str) -> Optional[float]:
         return float(retry_after)
     try:
         return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
-    except (TypeError, ValueError):  # Python 3.9 raises the former
+    except (TypeError, ValueError, OverflowError):  # Python 3.9 raises the first
         return None
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from gateway.refusals import Unauthorized
 
@@ -33,7 +33,8 @@ class KeysError(Exception):
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Strict: "admin": 1 may be a slip, and makes nobody an admin.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Key(_Frozen):
@@ -50,6 +51,14 @@ class Key(_Frozen):
 
 class _File(_Frozen):
     keys: tuple[Key, ...] = ()
+
+    @field_validator("keys")
+    @classmethod
+    def _ids_differ(cls, keys: tuple[Key, ...]) -> tuple[Key, ...]:
+        """Of two, one may be revoked: which of them counts must not hang on their order."""
+        if len({key.id for key in keys}) < len(keys):
+            raise ValueError("two keys have one id")
+        return keys
 
 
 # Who asks where no key is wanted: somebody on this machine.
@@ -110,8 +119,10 @@ def read(path: Path) -> tuple[Key, ...]:
         ) from error
     except ValidationError as error:
         # Without the file's own content.
-        where = error.errors(include_url=False, include_input=False)[0]["loc"]
-        place = ".".join(str(part) for part in where) or "its JSON"
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "its JSON"
+        if first["type"] == "value_error":  # a sentence of ours
+            place += f": {first['ctx']['error']}"
         raise KeysError(f"{path} is no keys file ({place}); mend it, or make a new one") from error
 
 

@@ -7,6 +7,7 @@ from typing import NoReturn
 from pydantic import BaseModel, ValidationError
 
 from gateway.contract import ArchivedImages, AskedImage, CaseRequest, Options, ReadersWord
+from gateway.must_be import what_it_must_be
 from gateway.refusals import InvalidCase
 
 # Whose fields stand within one of a case's.
@@ -14,32 +15,6 @@ KNOWN_IN: dict[str, type[BaseModel]] = {
     "options": Options,
     "images": AskedImage,
     "dicomweb": ArchivedImages,
-}
-# By pydantic's kinds of errors.
-WHAT_IT_MUST_BE = {
-    "missing": "is required; send it",
-    "string_type": "must be a text",
-    "string_unicode": "holds half a character; send whole ones",
-    "tuple_type": "must be a list of {items}",
-    "model_type": "must be an object",
-    "model_attributes_type": "must be an object",
-    "dict_type": "must be an object",
-    "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
-    "int_type": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "float_parsing": "must be a number",
-    "finite_number": "must be a number that ends",
-    "literal_error": "must be {expected}",
-    "greater_than": "must be greater than {gt:g}",
-    "greater_than_equal": "must be at least {ge:g}",
-    "less_than_equal": "must be at most {le:g}",
-    "too_short": "must hold at least {min_length}, not {actual_length}",
-    "too_long": "must hold at most {max_length}, not {actual_length}",
-    "string_too_short": "must not be empty",
-    "string_too_long": "must have at most {max_length} characters",
 }
 MAX_NAME = 40  # characters; ours are shorter
 # What is in lists that hold something else than texts.
@@ -59,8 +34,8 @@ def refuse_fields(error: ValidationError) -> NoReturn:
             known = ReadersWord
         reason = unknown(name, known.model_fields)
     else:
-        words = WHAT_IT_MUST_BE.get(first["type"], "must be as /docs says")
-        reason = words.format(items=ITEMS.get(name, "texts"), **first.get("ctx", {}))
+        told = what_it_must_be(first, "an object", ITEMS.get(name, "texts"))
+        reason = told or "must be as /docs says"
     raise InvalidCase(f"{field}: it {reason}." if field else f"It {reason}.") from error
 
 

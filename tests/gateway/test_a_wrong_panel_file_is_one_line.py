@@ -42,7 +42,7 @@ def load(tmp_path: Path):
         ("worker = 3", ["write each as [[worker]]"]),
         ("[worker]\nname = 'a'", ["write each as [[worker]]"]),
         ("panel = 3\n" + WORKER, ["write it as [panel]"]),
-        ("[panel]\nquorum = 0\n" + WORKER, ["panel: quorum", "greater than or equal to 1"]),
+        ("[panel]\nquorum = 0\n" + WORKER, ["panel: quorum", "at least 1"]),
         ("[panel]\nquorum = 2\n" + WORKER, ["panel.quorum is 2 but 1 workers", "lower it"]),
         ("[panel]\nquorom = 1\n" + WORKER, ["panel: quorom", "not a known key"]),
         ("[panel]\nquorum = 1\nstore = 'mysql://'\n" + WORKER, ["panel: store", "redis://"]),
@@ -58,17 +58,31 @@ def load(tmp_path: Path):
         (WORKER.replace('model = "zoo:thorax"', ""), ["worker 1 (thorax): model", "add it"]),
         (WORKER + "replicas = [4, 1]", ["worker 1 (thorax): replicas", "such as [1, 4]"]),
         (WORKER + "replicas = true", ["worker 1 (thorax): replicas", "such as [1, 4]"]),
-        ("[panel]\nquorum = true\n" + WORKER, ["panel: quorum", "valid integer"]),
-        ("[panel]\nquorum = 1\ngrounding = 'off'\n" + WORKER, ["panel: grounding", "boolean"]),
-        (WORKER + "max_images = '2'", ["worker 1 (thorax): max_images", "valid integer"]),
-        (WORKER + "shadow = 'false'", ["worker 1 (thorax): shadow", "valid boolean"]),
-        (WORKER + "[load]\nbody_s = true", ["load: body_s", "valid number"]),
-        (WORKER + "gpus = 2", ["worker 1 (thorax): gpus", "less than or equal to 1"]),
+        ("[panel]\nquorum = true\n" + WORKER, ["panel: quorum", "must be a whole number"]),
+        (
+            "[panel]\nquorum = 1\ngrounding = 'off'\n" + WORKER,
+            ["grounding", "true or false"],
+        ),
+        (WORKER + "max_images = '2'", ["worker 1 (thorax): max_images", "must be a whole number"]),
+        (WORKER + "shadow = 'false'", ["worker 1 (thorax): shadow", "true or false"]),
+        (WORKER + "[load]\nbody_s = true", ["load: body_s", "must be a number"]),
+        (WORKER + "gpus = 2", ["worker 1 (thorax): gpus", "at most 1"]),
         (WORKER + 'colour = "red"', ["worker 1 (thorax): colour", "not a known key"]),
         (WORKER + 'languages = ["fr"]', ["worker 1 (thorax): languages", "'en', 'es' or 'zh'"]),
         (WORKER + "languages = []", ["worker 1 (thorax): languages", "at least 1"]),
         (WORKER + "external = true", ["external follows from url"]),
         (WORKER + 'url = "localhost:8101"', ["worker 1 (thorax): url", "http://127.0.0.1:8101"]),
+        (WORKER + 'languages = "en"', ["worker 1 (thorax): languages", "must be a list of texts"]),
+        (WORKER + 'engine = "x"', ["worker 1 (thorax): engine", "must be a table"]),
+        (WORKER + "max_images = 0", ["worker 1 (thorax): max_images: must be at least 1"]),
+        (WORKER + "memory_gb = inf", ["worker 1 (thorax): memory_gb", "a number that ends"]),
+        ("[panel]\nquorum = 1\nk = 'some'\n" + WORKER, ["panel: k: must be a number from 1"]),
+        ("[panel]\nquorum = 1\nk = true\n" + WORKER, ["panel: k: must be a number from 1"]),
+        (WORKER + "[feedback]\nfolder = ''", ["feedback: folder: must not be empty"]),
+        (WORKER.replace("thorax", "a" * 64), ["name", "at most 63"]),
+        (WORKER.replace("thorax", "-"), ["worker 1 (-): name", "small letters"]),
+        (WORKER + '[archive]\nurl = "pacs"', ["archive: url", "http:// or https://"]),
+        (WORKER + 'url = "http://a:1/v1/chat/completions"', ["url", "without /v1"]),
         (WORKER + 'url = "http://a:1/v1"', ["worker 1 (thorax): url", "without /v1"]),
         (WORKER + 'url = "http://a:1/?k=v"', ["worker 1 (thorax): url", "without ?"]),
         (WORKER + 'url = "http://a:1/#k"', ["worker 1 (thorax): url", "without ?"]),
@@ -89,7 +103,27 @@ def load(tmp_path: Path):
         (WORKER + SUMMARISER.replace("{answers}", "", 1), ["summariser: prompt", "{answers}"]),
         (WORKER + "[limits]\nmax_images = 0", ["limits: max_images"]),
         (WORKER + '[http]\norigins = ["ward.example"]', ["http: origins", "https://ward.example"]),
-        (WORKER + '[http]\norigins = ["https://a.example/"]', ["http: origins", "browsers"]),
+        (WORKER + '[http]\norigins = "*"', ["http: origins: must be a list of texts"]),
+        *(
+            (WORKER + f'[http]\norigins = ["{origin}"]', ["http: origins: 0: must be as browsers"])
+            for origin in (
+                "https://a.example/",
+                "https://a.example:*",
+                "https://*.example",
+                "https://A.example",
+                "https://ä.example",
+                "https://a.example:443",
+                "http://a.example:80",
+                "http://a.example:99999",
+                "https://me@a.example",
+                "https://a.example?x",
+                "https://a b",
+                "https://[::1",
+                "https://",
+                "file://a",
+                "null",
+            )
+        ),
         (WORKER + '[http]\nroot_path = "consilium/"', ["http: root_path", "such as /consilium"]),
     ],
 )
@@ -162,6 +196,15 @@ def test_an_address_that_nobody_can_have_is_refused(load, url):
 )
 def test_an_address_that_somebody_may_have_is_taken(load, host):
     assert load("[panel]\nquorum = 1\n" + WORKER + f'url = "https://{host}:65535/a"').workers
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["*", "http://localhost:3000", "https://[::1]:80", "http://a:443", "https://xn--tda.example"],
+)
+def test_an_origin_that_a_browser_may_send_is_taken(load, origin):
+    text = f'[panel]\nquorum = 1\n{WORKER}[http]\norigins = ["{origin}"]'
+    assert load(text).http.origins == (origin,)
 
 
 def test_the_hash_names_what_can_change_a_verdict(load):

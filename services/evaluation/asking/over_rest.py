@@ -242,7 +242,9 @@ async def _ask(
 
 async def _post(http: aiohttp.ClientSession, url: str, body: bytes) -> Verdict:
     try:
-        async with http.post(f"{url.rstrip('/')}/vqa", data=body) as response:
+        # Not on to another address: a case would become a GET there, without its body.
+        where = f"{url.rstrip('/')}/vqa"
+        async with http.post(where, data=body, allow_redirects=False) as response:
             content = await response.read()
     except (aiohttp.ClientError, OSError) as error:
         raise no_verdict(url, error) from error

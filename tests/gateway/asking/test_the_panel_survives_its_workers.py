@@ -141,10 +141,14 @@ ODD: dict[str, dict[str, Any]] = {
 
 
 def test_what_is_odd_beside_an_answer_costs_at_most_its_confidence(vllm, gateway):
-    message = {"role": "assistant", "content": "yes", "reasoning": None, "tool_calls": []}
+    said = {"role": "assistant", "content": "yes", "tool_calls": []}
+    thoughts = [None, {"summary": "no?"}, [], 7]
     counts = [None, 7, [], {"prompt_tokens": -1, "completion_tokens": 1}, {"prompt_tokens": "x"}]
     replies = [
-        {"choices": [{"message": message} | odd], "usage": counts[place % len(counts)]}
+        {
+            "choices": [{"message": said | {"reasoning": thoughts[place % 4]}} | odd],
+            "usage": counts[place % len(counts)],
+        }
         for place, odd in enumerate(ODD.values())
     ]
     workers = [vllm(raw=json.dumps(reply).encode()) for reply in replies]

@@ -136,7 +136,10 @@ HOST = b"Host: gateway\r\n"
         (HEAD + b"Host: gateway/vqa\r\n", b"no name and no address"),
         (HEAD + b"Host: user@gateway\r\n", b"no name and no address"),
         (HEAD + b"Host: gateway:80a\r\n", b"no name and no address"),
-        (HEAD + HOST + b"Authorization: a\r\nauthorization: b\r\n", b"authorization is there twice"),
+        (
+            HEAD + HOST + b"Authorization: a\r\nauthorization: b\r\n",
+            b"authorization is there twice",
+        ),
         (HEAD + HOST + b"Content-Type: a\r\nX: y\r\nContent-Type: b\r\n", b"content-type is there"),
         (HEAD + HOST + b"Origin: http://a\r\nOrigin: null\r\n", b"origin is there twice"),
         (HEAD + HOST + b"X-Api-Key: a\r\nX-API-KEY: b\r\n", b"x-api-key is there twice"),

@@ -102,6 +102,30 @@ def test_a_keys_file_that_breaks_leaves_the_keys_as_they_were(vllm, keyed, file,
         keyed([vllm()])
 
 
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"admin": 1}, r"keys\.1\.admin"),
+        ({"admin": "yes"}, r"keys\.1\.admin"),
+        ({"per_minute": "30"}, r"keys\.1\.per_minute"),
+        ({"per_minute": True}, r"keys\.1\.per_minute"),
+        ({"created": 5}, r"keys\.1\.created"),
+        ({"note": "x"}, r"keys\.1\.note"),
+        ({}, "two keys have one id"),
+        ({"revoked": "2026-01-01T00:00:00Z"}, "two keys have one id"),
+    ],
+)
+def test_a_key_that_is_not_as_it_was_made_is_not_guessed_at(file, wrong, says):
+    """It might ask more than it may, or again though it was revoked."""
+    keys.add(file, "clinic", None, admin=False)
+    [key] = json.loads(file.read_text())["keys"]
+    file.write_text(json.dumps({"keys": [key, key | wrong]}))
+    with pytest.raises(KeysError, match=says):
+        keys.read(file)
+    with pytest.raises(KeysError, match=says):
+        keys.revoke(file, key["id"])
+
+
 def test_no_key_is_at_rest_and_the_file_is_its_owners(file):
     key = keys.add(file, "clinic", 5, admin=True)
     assert key not in file.read_text() and key.split("_", 2)[2] not in file.read_text()

@@ -18,10 +18,21 @@ from models.metrics import score as bootstrap
 from services.evaluation.asking.evaluate import evaluate
 from services.evaluation.asking.over_rest import Pace
 from services.evaluation.stored_run import EvaluationError, Verdicts
-from tests.fake_gateway import DROPPED, problem
+from tests.fake_gateway import DROPPED, VERDICT, problem
 
 PROXY = b"<html><h1>Bad Gateway</h1></html>"
 LIMIT = 20
+WHOLE = VERDICT.model_dump_json().encode()
+# No wait, or none that anybody can read: then it waits as it would by itself.
+ODD_WAITS = (
+    "Thu, 01 Jan 1970 00:00:00 GMT",
+    "Fri, 01 Jan 2027 00:00:00 +99999999999999",
+    "Mon, 32 Jan 2026 00:00:00 GMT",
+    "-5",
+    "0.5",
+    "soon",
+    "",
+)
 
 
 @pytest.fixture
@@ -44,6 +55,8 @@ def run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
         [DROPPED] * 6,
         [problem(503, retry_after="0"), problem(503)],
         [problem(429, retry_after="0")] * 5,
+        [(200, {}, WHOLE[:-1]), (200, {}, WHOLE[:1])],
+        [(503, {"retry-after": odd}, PROXY) for odd in ODD_WAITS],
     ],
 )
 def test_what_passes_is_waited_for(fake, run, fails):
@@ -83,6 +96,11 @@ def test_what_a_question_is_refused_for_is_not_asked_again(fake, run, status):
         ([DROPPED] * 9, 0, "No verdict from http"),
         ([(502, {}, PROXY)] * 99, 0.05, "answered HTTP 502"),
         ([problem(429, "More than 30 in a minute.", retry_after="60")], 5, "More than 30"),
+        ([problem(503, "Busy.", retry_after="9" * 400)], 300, "Busy"),
+        ([problem(503, "Busy.", retry_after="Fri, 31 Dec 9999 23:59:59 GMT")], 300, "Busy"),
+        ([(200, {}, b"<html>")], 300, "answered HTTP 200, but not as a gateway does"),
+        ([(200, {}, b"{}")], 300, "answered HTTP 200, but not as a gateway does"),
+        ([(302, {"location": "/vqa"}, b"")], 300, "answered HTTP 302, but not as a gateway does"),
     ],
 )
 def test_who_gives_up_says_how_to_go_on(fake, run, fails, patience_s, says):

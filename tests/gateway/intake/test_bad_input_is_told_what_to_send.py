@@ -284,7 +284,6 @@ def dicom(name: str) -> str:
     ("name", "words"),
     [
         ("rtplan.dcm", ["DICOM without pixels"]),
-        ("image_dfl.dcm", ["deflated DICOM"]),
         ("rtdose.dcm", ["(0008,0016) SOP Class UID is RT Dose Storage"]),
         ("rtplan_truncated.dcm", ["Image 1 of 1"]),
         ("MR_truncated.dcm", ["cut short"]),

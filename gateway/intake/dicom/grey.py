@@ -31,22 +31,20 @@ def greys(
     return shown[where], window
 
 
-def measured(stored: NDArray[Any], header: Any, index: int) -> NDArray[np.float32]:
+def measured(stored: NDArray[Any], header: Any, index: int) -> Floats:
     """What the pixels of frame `index` mean (C.11.1), [rows, columns]; NaN is padding."""
     levels, _, where = levels_of(stored)
     values, background = _measured(levels, header, index)
-    return np.where(background, np.nan, values).astype(np.float32)[where]
+    return np.where(background, np.nan, values)[where]
 
 
 def greys_of_measured(
-    values: NDArray[np.float32], header: Any, index: int, asked: Window | None
+    values: Floats, header: Any, index: int, asked: Window | None
 ) -> tuple[NDArray[np.uint8], Window | None]:
     """`greys` of what was measured: a header without its pixels says how they are shown."""
     levels, counts, where = levels_of(values)
     background = ~np.isfinite(levels)
-    shown, window = _as_shown(
-        levels.astype(np.float64), background, levels, counts, header, index, asked
-    )
+    shown, window = _as_shown(levels, background, levels, counts, header, index, asked)
     return shown[where], window
 
 

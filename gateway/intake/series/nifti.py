@@ -12,7 +12,8 @@ import io
 import logging
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import IO, Any, cast
+from zipfile import BadZipFile
 
 import nibabel
 import numpy as np
@@ -27,6 +28,7 @@ from gateway.case import CaseImage
 from gateway.intake.off_loop import off_loop
 from gateway.intake.pixels import codec_errors_told
 from gateway.intake.series.signatures import GZIP
+from gateway.intake.series.unzip import Open
 from gateway.refusals import InvalidCase, TooLarge, UnreadableImage
 from gateway.tables import Limits
 
@@ -37,6 +39,9 @@ LPS = np.array([-1.0, -1.0, 1.0])
 THICKER = 1.5
 NOWHERE = "The file does not say how it lies in the patient: which side is the left is not known."
 TWICE = "The file says twice how it lies, and not the same: left and right are by its sform."
+BROKEN = "The {} of the file is no space, and is left out."
+BEYOND_MENDING = 50  # of the header's faults, none: those that matter are found below
+PIECE = 1_000_000  # bytes
 Floats = NDArray[np.float64]
 
 # It tells of odd headers in lines of its own; whoever sent one is told once.
@@ -47,30 +52,25 @@ class Volume:
     """Its voxels stay where they are, in the file or in what was unpacked of it; a slice becomes a
     DICOM when its turn comes."""
 
-    def __init__(self, data: bytes, limits: Limits):
-        """Raises UnreadableImage, TooLarge, InvalidCase."""
+    def __init__(self, source: bytes | Open, limits: Limits, faults: tuple[str, ...] = ()):
+        """The bytes of a file, or what opens one within another, of which `faults` are told.
+
+        Raises UnreadableImage, TooLarge, InvalidCase.
+        """
         with codec_errors_told("The NIfTI"):
             try:
-                self._read(data, limits)
-            except (HeaderDataError, WrapStructError) as error:
-                raise ValueError("a header that says what cannot be") from error
-
-    def _read(self, data: bytes, limits: Limits) -> None:
-        packed = data.startswith(GZIP)
-        file = gzip.GzipFile(fileobj=io.BytesIO(data)) if packed else io.BytesIO(data)
-        header = _header(file)
-        shape, kind = _shape(header, limits), header.get_data_dtype()
-        begin = header.get_data_offset()
-        size = begin + int(np.prod(shape)) * kind.itemsize
-        if size > limits.max_series_mb * 1_000_000:
-            raise TooLarge(f"The NIfTI is over {limits.max_series_mb:g} MB. Send a part of it.")
-        if packed:  # as much as it says it is, and one more: its checksum is behind the last
-            file.seek(0)
-            data = file.read(size + 1)
-        voxels: NDArray[Any] = np.ndarray(shape, kind, data, begin, order="F")
-        affine, self.faults = _affine(header)
+                with io.BytesIO(source) if isinstance(source, bytes) else source() as file:
+                    header, data = _unpacked(file, source, limits)
+            except (HeaderDataError, WrapStructError, BadZipFile) as error:
+                raise ValueError("a file that says of itself what cannot be") from error
+            shape, kind = _shape(header, limits), header.get_data_dtype()
+            begin = _begin(header)
+            voxels: NDArray[Any] = np.ndarray(shape, kind, data, begin, order="F")
+            affine, odd = _affine(header)
+        self.faults = (*faults, *odd)
         self._slices, self._affine = _as_viewed(voxels, affine)
-        self._slope, self._intercept = header.get_slope_inter()
+        scale = float(header["scl_slope"]), float(header["scl_inter"])
+        self._slope, self._intercept = (value if np.isfinite(value) else 0 for value in scale)
         self._shown = float(header["cal_min"]), float(header["cal_max"])
 
     async def headers(self) -> Sequence[Any]:
@@ -90,8 +90,10 @@ class Volume:
         made.file_meta = FileMetaDataset()
         made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         made.SamplesPerPixel, made.PhotometricInterpretation = 1, "MONOCHROME2"
-        values = self._slices[at].astype(np.float64) * (self._slope or 1) + (self._intercept or 0)
-        made.BitsAllocated, made.FloatPixelData = 32, values.astype("<f4").tobytes()
+        values = self._slices[at].astype(np.float64)
+        if self._slope:  # without one the intercept says nothing either
+            values = values * self._slope + self._intercept
+        made.BitsAllocated, made.DoubleFloatPixelData = 64, values.astype("<f8").tobytes()
         low, high = self._shown
         if low < high and np.isfinite(high - low):
             made.WindowCenter, made.WindowWidth = (low + high) / 2, high - low
@@ -112,16 +114,52 @@ class Volume:
         return made
 
 
-def _header(file: Any) -> Any:
+def _unpacked(
+    file: IO[bytes], source: bytes | Open, limits: Limits
+) -> tuple[Any, bytes | NDArray[np.uint8]]:
+    """The header, and all that the file holds: where that is in memory as it is, there."""
+    is_packed = file.read(len(GZIP)) == GZIP
+    file.seek(0)
+    unpacked = cast(IO[bytes], gzip.GzipFile(fileobj=file)) if is_packed else file
+    header = _header(unpacked)
+    voxels = int(np.prod(_shape(header, limits)))
+    size = _begin(header) + voxels * header.get_data_dtype().itemsize
+    if size > limits.max_series_mb * 1_000_000:
+        raise TooLarge(f"The NIfTI is over {limits.max_series_mb:g} MB. Send a part of it.")
+    if isinstance(source, bytes) and not is_packed:
+        return header, source
+    unpacked.seek(0)
+    return header, _whole(unpacked, size)
+
+
+def _whole(file: IO[bytes], size: int) -> NDArray[np.uint8]:
+    """So many bytes, a piece at a time, so that none is in memory twice."""
+    found, at = np.empty(size, np.uint8), 0
+    while piece := file.read(min(PIECE, size - at)):
+        found[at : at + len(piece)] = np.frombuffer(piece, np.uint8)
+        at += len(piece)
+    if at < size:
+        raise ValueError("voxels are missing")
+    file.read(1)  # behind the last is a checksum
+    return found
+
+
+def _header(file: IO[bytes]) -> Any:
     begin = file.read(4)
     sizes = (int.from_bytes(begin, "little"), int.from_bytes(begin, "big"))
     size = next((size for size in sizes if size in HEADERS), None)
     if size is None:
         raise UnreadableImage("The gzip holds no NIfTI. Send one, or a zip of DICOMs.")
-    header = HEADERS[size](begin + file.read(size - len(begin)))
+    header = HEADERS[size](begin + file.read(size - len(begin)), check=False)
+    header.check_fix(error_level=BEYOND_MENDING)
     if header["magic"].item()[:3] not in (b"n+1", b"n+2"):
         raise UnreadableImage("A NIfTI's header came without its voxels. Send one .nii file.")
     return header
+
+
+def _begin(header: Any) -> int:
+    """Where the voxels do: of one file never before the end of its header, whatever that says."""
+    return max(int(header.get_data_offset()), int(header.single_vox_offset))
 
 
 def _shape(header: Any, limits: Limits) -> tuple[int, ...]:
@@ -140,16 +178,39 @@ def _shape(header: Any, limits: Limits) -> tuple[int, ...]:
 
 def _affine(header: Any) -> tuple[Floats, tuple[str, ...]]:
     """From voxels to mm in RAS+, [4, 4], and what is odd about it."""
-    affine = header.get_best_affine()
-    axes = _axes(affine)
-    faults: tuple[str, ...] = ()
-    if not (header["sform_code"] or header["qform_code"]):
-        faults = (NOWHERE,)
-    elif header["sform_code"] and header["qform_code"] and axes != _axes(header.get_qform()):
-        faults = (TWICE,)
-    affine = affine.astype(np.float64)
+    spaces: list[NDArray[Any]] = []
+    ways: list[list[tuple[int, int]]] = []
+    faults: list[str] = []
+    for name, space in (("sform", header.get_sform), ("qform", partial(_qform, header))):
+        if header[f"{name}_code"]:
+            try:
+                found = space()
+                ways.append(_axes(found))
+                spaces.append(found)
+            except ValueError:
+                faults.append(BROKEN.format(name))
+    if not spaces:
+        spaces.append(header.get_base_affine())
+        _axes(spaces[0])
+        faults.append(NOWHERE)
+    elif ways[0] != ways[-1]:
+        faults.append(TWICE)
+    affine = spaces[0].astype(np.float64)
     affine[:3] *= IN_MM.get(header.get_xyzt_units()[0], 1)
-    return affine, faults
+    return affine, tuple(faults)
+
+
+def _qform(header: Any) -> NDArray[Any]:
+    """Of three of a quaternion's four numbers. Where they are longer than its whole may be they are
+    shortened, and the fourth is 0, as in the standard's own code (`nifti_quatern_to_mat44`)."""
+    names = [f"quatern_{axis}" for axis in "bcd"]
+    length = np.linalg.norm([float(header[name]) for name in names])
+    if not np.isfinite(length):
+        raise ValueError("no quaternion")
+    for name in names:
+        header[name] = header[name] / max(1.0, length)
+    qform: NDArray[Any] = header.get_qform()
+    return qform
 
 
 def _axes(affine: NDArray[Any]) -> list[tuple[int, int]]:

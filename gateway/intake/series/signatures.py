@@ -6,11 +6,10 @@ NIFTI_HEADERS = (348, 540)  # bytes, by which a NIfTI of version 1 or 2 begins
 
 
 def is_whole_series(data: bytes) -> bool:
-    """Whether it is a zip, a gzip by deflate, or a NIfTI in either order of bytes."""
-    return data.startswith(
-        (
-            ZIP,
-            GZIP + b"\x08",
-            *(size.to_bytes(4, end) for size in NIFTI_HEADERS for end in ("little", "big")),
-        )
-    )
+    """Whether it is a zip, a gzip by deflate, or a NIfTI."""
+    return data.startswith((ZIP, GZIP + b"\x08")) or is_nifti(data)
+
+
+def is_nifti(data: bytes) -> bool:
+    """Whether it is one that is not packed, in either order of bytes."""
+    return any(int.from_bytes(data[:4], order) in NIFTI_HEADERS for order in ("little", "big"))

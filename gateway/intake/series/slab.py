@@ -25,7 +25,7 @@ class Slab:
     def __init__(self, projection: Projection):
         self._projection = projection
         self._file = b""
-        self._values: NDArray[np.float32] | None = None  # the greatest so far, or the sum
+        self._values: NDArray[np.float64] | None = None  # the greatest so far, or the sum
 
     def add(self, data: bytes, place: str, frame: int) -> None:
         """Raises a `Refused` that says what to send instead."""

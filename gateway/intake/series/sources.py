@@ -58,8 +58,35 @@ class Source(Protocol):
 
 def sent(files: Sequence[bytes], limits: Limits) -> Source:
     """Files that came with the case; raises a `Refused`."""
-    if len(files) > 1 or not is_whole_series(files[0]) or files[0].startswith(ZIP):
-        return SentFiles(files, limits)
+    if len(files) == 1 and files[0].startswith(ZIP):
+        return _zipped(files[0], limits)
+    if len(files) == 1 and is_whole_series(files[0]):
+        return _volume(files[0], limits)
+    if any(map(is_whole_series, files)):
+        raise InvalidCase("images: a zip or a NIfTI holds a whole series, and is sent alone.")
+    if sum(map(len, files)) > limits.max_series_mb * 1_000_000:
+        raise TooLarge(f"The series is over {limits.max_series_mb:g} MB. Send fewer slices.")
+    return SentFiles([partial(io.BytesIO, data) for data in files], limits)
+
+
+def _zipped(data: bytes, limits: Limits) -> Source:
+    found = unzip.series_in(data, limits.max_slices, int(limits.max_series_mb * 1_000_000))
+    if found.dicoms:
+        faults = _left_out(found.others + len(found.niftis), "DICOM image")
+        return SentFiles(found.dicoms, limits, faults)
+    if len(found.niftis) > 1:
+        raise InvalidCase(f"The zip holds {len(found.niftis)} NIfTIs. Send one of them.")
+    return _volume(found.niftis[0], limits, _left_out(found.others, "NIfTI"))
+
+
+def _left_out(others: int, kind: str) -> tuple[str, ...]:
+    if not others:
+        return ()
+    them = "1 file in the zip is" if others == 1 else f"{others} files in the zip are"
+    return (f"{them} no {kind}, and left out.",)
+
+
+def _volume(nifti: bytes | unzip.Open, limits: Limits, faults: tuple[str, ...] = ()) -> Source:
     try:
         # Imported at the first: nibabel is an extra.
         from gateway.intake.series.nifti import Volume
@@ -67,31 +94,20 @@ def sent(files: Sequence[bytes], limits: Limits) -> Source:
         raise UnsupportedMedia(
             "This gateway reads no NIfTI. Send DICOMs, or ask for the extra nifti to be installed."
         ) from error
-    return Volume(files[0], limits)
+    return Volume(nifti, limits, faults)
 
 
 class SentFiles:
-    """Files that came with the case, each by itself or all in a zip."""
+    """DICOMs that came with the case, each by itself or all in a zip whose `faults` are told."""
 
-    def __init__(self, files: Sequence[bytes], limits: Limits):
-        """Raises TooLarge, and UnreadableImage for a zip."""
-        max_bytes = int(limits.max_series_mb * 1_000_000)
+    def __init__(
+        self, files: Sequence[unzip.Open], limits: Limits, faults: tuple[str, ...] = ()
+    ) -> None:
+        """Raises TooLarge."""
         self._max_header_bytes = limits.max_slices * HEADER_BYTES
-        self.faults: tuple[str, ...] = ()
-        self._files: list[unzip.Open] = [partial(io.BytesIO, data) for data in files]
-        if len(files) == 1 and files[0].startswith(ZIP):
-            self._files, others = unzip.dicoms_in(files[0], limits.max_slices, max_bytes)
-            if others:
-                them = "1 file in the zip is" if others == 1 else f"{others} files in the zip are"
-                self.faults = (f"{them} no DICOM image, and left out.",)
-        elif any(map(is_whole_series, files)):
-            raise InvalidCase("images: a zip or a NIfTI holds a whole series, and is sent alone.")
-        elif sum(map(len, files)) > max_bytes:
-            raise TooLarge(f"The series is over {limits.max_series_mb:g} MB. Send fewer slices.")
-        if len(self._files) > limits.max_slices:
-            raise TooLarge(
-                f"The series has {len(self._files)} files; send at most {limits.max_slices}."
-            )
+        self._files, self.faults = files, faults
+        if len(files) > limits.max_slices:
+            raise TooLarge(f"The series has {len(files)} files; send at most {limits.max_slices}.")
 
     async def headers(self) -> Sequence[Any]:
         found, size = [], 0

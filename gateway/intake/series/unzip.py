@@ -1,4 +1,4 @@
-"""A zip of a series → its DICOM files, one unpacked at a time.
+"""A zip of a series → its DICOM files, or its NIfTI, one unpacked at a time.
 
 No name in it is looked at and nothing is written, so paths do no harm; it is held against the
 limits before anything is unpacked, and no file unpacks to more than it said.
@@ -11,23 +11,33 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import IO
+from typing import IO, NamedTuple
 
 from gateway.intake.pixels import is_dicom
+from gateway.intake.series.signatures import GZIP, is_nifti
 from gateway.refusals import TooLarge, UnreadableImage
 
 ENTRY = b"PK\1\2"  # of its directory
-BEGINNING = 512  # bytes of a DICOM that say what it is
+BEGINNING = 512  # bytes of a file that say what it is
 # PS3.10 8.6: the directory of a medium lists its files, and is none of them.
 DIRECTORY = b"1.2.840.10008.1.3.10"
 KNOWN = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+WITH_GZIP_HEADER = 16 + zlib.MAX_WBITS
 OTHERS = 1_000  # files that are no DICOM, as a medium has beside them
 
 Open = Callable[[], IO[bytes]]
 
 
-def dicoms_in(data: bytes, max_files: int, max_bytes: int) -> tuple[list[Open], int]:
-    """What opens each DICOM file, and how many others there are.
+class Found(NamedTuple):
+    """What opens each file of either kind, and how many others there are."""
+
+    dicoms: list[Open]
+    niftis: list[Open]
+    others: int
+
+
+def series_in(data: bytes, max_files: int, max_bytes: int) -> Found:
+    """The files of a zip that hold slices.
 
     Raises:
         UnreadableImage, TooLarge
@@ -47,17 +57,29 @@ def dicoms_in(data: bytes, max_files: int, max_bytes: int) -> tuple[list[Open], 
                 "The zip is encrypted, or packed in a rare way. Pack it by deflate, without a "
                 "password."
             )
-        files = [partial(archive.open, entry) for entry in entries]
-        dicoms: list[Open] = [file for file in files if _is_of_a_series(file)]
-    if not dicoms:
-        raise UnreadableImage("The zip holds no DICOM file. Send the files of one series.")
-    return dicoms, len(files) - len(dicoms)
+        found = Found([], [], 0)
+        for entry in entries:
+            opens: Open = partial(archive.open, entry)
+            with opens() as file:
+                beginning = file.read(BEGINNING)
+            if is_dicom(beginning) and DIRECTORY not in beginning:
+                found.dicoms.append(opens)
+            elif _begins_nifti(beginning):
+                found.niftis.append(opens)
+    if not found.dicoms and not found.niftis:
+        raise UnreadableImage(
+            "The zip holds no DICOM file and no NIfTI. Send the files of one series."
+        )
+    return found._replace(others=len(entries) - len(found.dicoms) - len(found.niftis))
 
 
-def _is_of_a_series(opens: Open) -> bool:
-    with opens() as file:
-        beginning = file.read(BEGINNING)
-    return is_dicom(beginning) and DIRECTORY not in beginning
+def _begins_nifti(beginning: bytes) -> bool:
+    if beginning.startswith(GZIP):
+        try:
+            beginning = zlib.decompressobj(WITH_GZIP_HEADER).decompress(beginning, 4)
+        except zlib.error:
+            return False
+    return is_nifti(beginning)
 
 
 @contextmanager

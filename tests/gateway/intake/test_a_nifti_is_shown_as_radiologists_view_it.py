@@ -7,6 +7,8 @@ import io
 import itertools
 import sys
 import threading
+import tracemalloc
+import zipfile
 
 import httpx
 import nibabel
@@ -21,7 +23,7 @@ from gateway.intake.series.sources import sent
 from gateway.refusals import Refused
 from gateway.tables import Limits
 from tests.conftest import picture
-from tests.dicoms import AXIAL, dicom_of
+from tests.dicoms import AXIAL, dicom_of, stack
 
 # Of a head: x grows to its right, y to its front, z to its top.
 SHAPE = (20, 18, 16)
@@ -52,6 +54,7 @@ def grey(right, front, top):
     return round((100 * right + 50 * front + 25 * top) / 175 * 255)
 
 
+FILE = nifti().to_bytes()
 ALL, LEFT, BACK, LOW = (grey(*on) for on in ((1, 1, 1), (0, 1, 1), (1, 0, 1), (1, 1, 0)))
 
 
@@ -123,6 +126,33 @@ def test_voxels_are_scaled_and_shown_as_the_file_says():
     )
 
 
+@pytest.mark.parametrize("slices", ["2,15", "max", "average"])
+@pytest.mark.parametrize(
+    ("voxels", "slope", "intercept"),
+    [
+        (HEAD + 1e10, 1, 0),
+        (HEAD * 1e300, 1, 0),
+        (HEAD * 1e-300, 1, 0),
+        (HEAD.astype("<f4") * 1e36, 1, 0),
+        (HEAD.astype("<f4") * 1e-40, 1, 0),
+        (HEAD.astype("<i4") + 2_000_000_000, 1, 0),
+        (HEAD, 1e-7, 1e3),
+        (HEAD, 1, np.inf),
+        (HEAD, np.nan, 7),
+        (HEAD, 0, 7),
+    ],
+    ids=["far", "huge", "tiny", "huge 4", "tiny 4", "far integers", "far scaled", "no intercept",
+         "no slope", "slope 0"],
+)  # fmt: skip
+def test_numbers_of_any_size_are_told_apart_as_the_file_has_them(voxels, slope, intercept, slices):
+    """The picture is the same wherever its numbers lie: single precision would make it black."""
+    file = bytearray(nifti(voxels).to_bytes())
+    file[112:120] = np.float32([slope, intercept]).tobytes()
+    found, expected = (shown(bytes(each), slices=slices, window=None) for each in (file, FILE))
+    for image, right in zip(found, expected, strict=True):
+        assert np.abs(pixels(image).astype(int) - pixels(right)).max() <= 1
+
+
 @pytest.mark.parametrize(("low", "high"), [(0, np.inf), (np.nan, np.nan), (9, 0)])
 def test_a_range_that_is_none_is_not_the_files_own(low, high):
     expected = [image.identity for image in shown(FILE, window=None)]
@@ -147,13 +177,74 @@ def test_what_is_not_sure_of_left_and_right_is_told(codes, flipped, says):
     assert len(faults) == bool(says) and says in "".join(faults)
 
 
-FILE = nifti().to_bytes()
+QFORM_CODE, QUATERNION, SFORM = 252, 256, 280  # the bytes where they stand
+
+
+def lying(codes, quaternion=(0, 0, 0), sform=None):
+    """A file that says how it lies by a qform, a sform, or both, each as it is written."""
+    made = nifti()
+    made.set_sform(np.eye(4), 1)
+    file = bytearray(made.to_bytes())
+    file[QFORM_CODE:QUATERNION] = np.array(codes, "<i2").tobytes()
+    file[QUATERNION : QUATERNION + 12] = np.array(quaternion, "<f4").tobytes()
+    if sform is not None:
+        file[SFORM : SFORM + 48] = np.array(sform, "<f4").tobytes()
+    return bytes(file)
+
+
+NO_SPACE = [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
+UNKNOWN = "which side is the left is not known"
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        (lying((1, 1), quaternion=(np.nan, 0, 0)), ["qform of the file is no space"]),
+        (lying((1, 1), sform=NO_SPACE), ["sform of the file is no space"]),
+        (lying((1, 1), sform=[np.inf] * 12), ["sform of the file is no space"]),
+        (lying((0, 1), sform=NO_SPACE), ["sform of the file is no space", UNKNOWN]),
+        (
+            lying((1, 1), quaternion=(0, np.inf, 0), sform=NO_SPACE),
+            ["sform of the file is no space", "qform of the file is no space", UNKNOWN],
+        ),
+    ],
+)
+def test_a_form_that_is_no_space_is_left_out_and_told(file, says):
+    """What is left says how the file lies; if nothing is, it is shown like one that never did."""
+    expected = [image.identity for image in shown(lying((0, 0)) if UNKNOWN in says else FILE)]
+    found = shown(file)
+    faults = found[0].shown.series.faults
+    assert [image.identity for image in found] == expected
+    assert len(faults) == len(says)
+    assert all(words in fault for words, fault in zip(says, faults, strict=True))
+
+
+@pytest.mark.parametrize("length", [1, 1.000001, 1.5, 40])
+def test_a_quaternion_that_is_too_long_is_a_half_turn(length):
+    """As the standard's own code has it: here around z, so that right is left and front is back."""
+    expected = [pixels(image)[::-1, ::-1] for image in shown(FILE)]
+    for image, right in zip(shown(lying((1, 0), (0, 0, length))), expected, strict=True):
+        assert (pixels(image) == right).all()
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [(108, np.float32(0)), (76, np.float32(0)), (72, np.int16(8)), (80, np.float32([-1, 1, 1]))],
+    ids=["no offset", "no handedness", "other bits", "a negative length"],
+)
+def test_what_is_a_slip_in_the_header_is_read_as_it_was_meant(at, value):
+    file = FILE[:at] + value.tobytes() + FILE[at + value.nbytes :]
+    expected = [image.identity for image in shown(FILE)]
+    assert [image.identity for image in shown(file)] == expected
+
+
 PACKED = gzip.compress(FILE)
 # Its shape is at byte 40: by this one it would be -1 byte long, which is all that is packed.
 NEGATIVE = FILE[:40] + np.array([3, -353, 1, 1], "<i2").tobytes() + FILE[48:70]
 NEGATIVE += np.array([2, 8], "<i2").tobytes() + FILE[74:]
-# Of its sform, whose last row is at byte 312.
-SPACELESS = [FILE[:312] + np.float32([0, 0, z, 0]).tobytes() + FILE[328:] for z in (0, np.nan)]
+# Neither sform nor qform, and voxels of a length that is none.
+SPACELESS = FILE[:76] + np.float32([1, np.nan, 1, 1]).tobytes() + FILE[92:252] + bytes(76)
+SPACELESS += FILE[328:]
 
 
 @pytest.mark.parametrize(
@@ -166,8 +257,7 @@ SPACELESS = [FILE[:312] + np.float32([0, 0, z, 0]).tobytes() + FILE[328:] for z 
         (gzip.compress(FILE[:-9]), "The NIfTI cannot be decoded"),
         (gzip.compress(b"hello"), "The gzip holds no NIfTI"),
         (FILE[:344] + b"ni1\0" + FILE[348:], "came without its voxels"),
-        (SPACELESS[0], "The NIfTI cannot be decoded"),
-        (SPACELESS[1], "The NIfTI cannot be decoded"),
+        (SPACELESS, "The NIfTI cannot be decoded"),
         (nifti(np.zeros((4, 4, 4, 3), "u1")).to_bytes(), "holds 3 volumes"),
         (nifti(np.zeros((4, 4, 4), "<c8")).to_bytes(), "colours or complex numbers"),
         (nifti(np.zeros((2001, 1, 1), "u1")).to_bytes(), "2001 slices; send at most 2000"),
@@ -187,6 +277,79 @@ def test_no_more_is_unpacked_than_the_file_says(bytes_packed, monkeypatch):
     with contextlib.suppress(Refused):
         shown(gzip.compress(bytes_packed + bytes(10_000)))
     assert all(0 <= size <= len(FILE) + 1 for size in asked) and asked
+
+
+def zip_of(**files):
+    """Names in order; "__MACOSX" is what one finds in a Mac's."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize("file", [FILE, PACKED], ids=["plain", "packed"])
+def test_a_zip_may_hold_one(file):
+    """What else is in it is told, and dropped."""
+    expected = [image.identity for image in shown(FILE)]
+    found = shown(zip_of(scan=file))
+    assert [image.identity for image in found] == expected
+    assert found[0].shown.series.faults == ()
+    noted = shown(zip_of(__MACOSX=b"\0\5\x16\7", scan=file, notes=gzip.compress(b"hello there")))
+    assert [image.identity for image in noted] == expected
+    assert noted[0].shown.series.faults == ("2 files in the zip are no NIfTI, and left out.",)
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({"a": FILE, "b": PACKED}, "holds 2 NIfTIs. Send one of them"),
+        ({"a": FILE[:-1]}, "The NIfTI cannot be decoded"),
+        ({"a": PACKED[:-50]}, "The NIfTI cannot be decoded"),
+        ({"a": gzip.compress(nifti(np.zeros((900, 900, 9), "u1")).to_bytes())}, "over 2 MB"),
+        ({"a": nifti(np.zeros((900, 900, 9), "u1")).to_bytes()}, "unpacks to over 2 MB"),
+        ({"a": gzip.compress(b"hello")}, "no DICOM file and no NIfTI"),
+        ({"header": FILE[:344] + b"ni1\0", "voxels": FILE[352:]}, "came without its voxels"),
+    ],
+)
+def test_a_zip_of_something_else_is_refused_in_a_sentence(files, says):
+    with pytest.raises(Refused, match=says):
+        shown(zip_of(**files), max_series_mb=2)
+
+
+def test_beside_dicoms_in_a_zip_it_is_left_out():
+    files = {str(at): data for at, data in enumerate(stack(3))}
+    found = shown(zip_of(scan=FILE, **files), slices="even")
+    assert len(found) == 3
+    assert "1 file in the zip is no DICOM image" in found[0].shown.series.faults[0]
+
+
+def test_a_zips_wrong_checksum_is_found():
+    data = bytearray(zip_of(scan=FILE))
+    data[14:18] = data[data.rindex(b"PK\1\2") + 16 : data.rindex(b"PK\1\2") + 20] = b"\1\2\3\4"
+    with pytest.raises(Refused, match="cannot be decoded"):
+        shown(bytes(data))
+
+
+@pytest.mark.parametrize("how", ["plain", "packed", "zipped", "packed and zipped"])
+def test_a_volume_is_in_memory_once(how):
+    """As it came, if that will do; else as it is unpacked, in pieces."""
+    voxels = np.random.default_rng(0).integers(0, 9, (200, 200, 200)).astype("<i2")
+    plain = nifti(voxels).to_bytes()
+    packed = gzip.compress(plain, 1)
+    file = {
+        "plain": plain,
+        "packed": packed,
+        "zipped": zip_of(scan=plain),
+        "packed and zipped": zip_of(scan=packed),
+    }[how]
+    limits = Limits()
+    sent([FILE], limits)  # what is imported is not counted
+    tracemalloc.start()
+    source = sent([file], limits)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert source and peak < (0.2 if how == "plain" else 1.3) * len(plain)
 
 
 def test_its_slices_are_made_beside_the_event_loop(monkeypatch):

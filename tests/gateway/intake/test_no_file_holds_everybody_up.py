@@ -19,7 +19,7 @@ from pydicom.uid import JPEG2000Lossless
 
 from gateway.intake.counted import MAX_PARTS, counted
 from gateway.intake.pixels import only_pixels
-from gateway.intake.series.sources import SentFiles
+from gateway.intake.series.sources import sent
 from gateway.refusals import Refused, UnreadableImage
 from gateway.tables import Limits
 from tests.conftest import picture
@@ -111,7 +111,7 @@ def test_a_value_of_a_wrong_length_is_refused_in_a_series_too():
     data = bytearray(DICOM)
     data[138] += 5  # the length of (0002,0000), of which pydicom takes the value at once
     with pytest.raises(UnreadableImage, match="File 1 of 1 cannot be decoded"):
-        asyncio.run(SentFiles([bytes(data)], Limits()).headers())
+        asyncio.run(sent([bytes(data)], Limits()).headers())
 
 
 def test_a_form_that_is_wrong_fills_no_log(vllm, gateway, caplog):

@@ -17,7 +17,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from gateway.intake.dicom.codecs import NoFrame
+from gateway.intake.dicom.codecs import UNCOMPRESSED, NoFrame
 from gateway.intake.dicom.values import NoNumber, tag_and_name
 from gateway.refusals import TooLarge, UnreadableImage
 
@@ -27,6 +27,13 @@ pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 # What an item begins with (PS3.5 7.5), in either order of bytes.
 ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
+ELEMENT = 8  # bytes that every one begins with: its tag, and kind or length
+# (7FE0,0008), (7FE0,0009) and (7FE0,0010), the pixels: where they are plain, megabytes without items.
+PIXEL_TAGS = {
+    tag
+    for last in (8, 9, 16)
+    for tag in (bytes((0xE0, 0x7F, last, 0)), bytes((0x7F, 0xE0, 0, last)))
+}
 MAX_PIECES = 300_000  # two thousand frames of an enhanced object take a third of it
 PIECES_OF_AN_ITEM = 5
 MAX_INFLATED = 200_000_000  # bytes of a deflated data set
@@ -60,11 +67,11 @@ def read(file: BinaryIO, place: str, **how: Any) -> Any:
     """PS3.10 7.1: the header, with the transfer syntax that its (0002,0010) names and no other;
     `how` is for pydicom.dcmread. The file is read from its beginning, and can seek."""
     with _in_pieces(file, place) as pieces:
-        syntax = _syntax_of(pieces)
+        syntax = _syntax_of(cast(BinaryIO, pieces))
         if syntax != DeflatedExplicitVRLittleEndian:
             return _header(pieces, syntax, how)
         # pydicom would inflate it to any size.
-        inflated = io.BytesIO(_inflated(pieces, place))
+        inflated = io.BytesIO(_inflated(cast(BinaryIO, pieces), place))
     with _in_pieces(inflated, place) as pieces:
         return _header(pieces, "", how)
 
@@ -77,9 +84,10 @@ def _syntax_of(file: BinaryIO) -> str:
     return (named[0] if named else b"").rstrip(b"\0 ").decode("ascii")
 
 
-def _header(file: BinaryIO, syntax: str, how: dict[str, Any]) -> Any:
+def _header(file: "_Pieces", syntax: str, how: dict[str, Any]) -> Any:
     file.seek(0)
-    header = pydicom.dcmread(file, force=True, **how)
+    file.are_pixels_plain = syntax in UNCOMPRESSED
+    header = pydicom.dcmread(cast(BinaryIO, file), force=True, **how)
     if not syntax:  # the first element tells
         implicit, little = header.original_encoding
         plain = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
@@ -101,12 +109,12 @@ def _inflated(file: BinaryIO, place: str) -> bytes:
 
 
 @contextmanager
-def _in_pieces(file: BinaryIO, place: str) -> Iterator[BinaryIO]:
+def _in_pieces(file: BinaryIO, place: str) -> Iterator["_Pieces"]:
     """A file, of which no more pieces are read than any header has: of a million empty items, which
     a zip packs into nothing, each would become an object."""
     pieces = _Pieces(file)
     try:
-        yield cast(BinaryIO, pieces)
+        yield pieces
     except OSError as error:  # which pydicom makes of any error within an item
         if pieces.left >= 0:
             raise
@@ -118,11 +126,16 @@ def _in_pieces(file: BinaryIO, place: str) -> Iterator[BinaryIO]:
 class _Pieces:
     def __init__(self, file: BinaryIO):
         self._file, self.left = file, MAX_PIECES
+        self.are_pixels_plain, self._in_pixels = False, False
 
     def read(self, size: int = -1) -> bytes:
         data = self._file.read(size)
-        # The items of a sequence of known length come at once, and are taken apart later.
-        self.left -= 1 + PIECES_OF_AN_ITEM * sum(map(data.count, ITEMS))
+        if size == ELEMENT:
+            self._in_pixels = data[:4] in PIXEL_TAGS and data[4:6] != b"SQ"
+        self.left -= 1
+        if not (self._in_pixels and self.are_pixels_plain):
+            # The items of a sequence of known length come at once, and are taken apart later.
+            self.left -= PIECES_OF_AN_ITEM * sum(map(data.count, ITEMS))
         if self.left < 0:
             raise OSError("too many parts")
         return data

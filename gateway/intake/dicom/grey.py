@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.intake.dicom.found_range import range_of
-from gateway.intake.dicom.tables import Floats, first_table, levels_of, read_lut
+from gateway.intake.dicom.tables import Floats, first_table, levels_of, places_of, read_lut
 from gateway.intake.dicom.values import groups, is_little_endian, number, stored_number
 
 Window = tuple[float, float]  # centre and width, in the values that the modality LUT gives
@@ -33,7 +33,7 @@ def greys(
 
 def measured(stored: NDArray[Any], header: Any, index: int) -> Floats:
     """What the pixels of frame `index` mean (C.11.1), [rows, columns]; NaN is padding."""
-    levels, _, where = levels_of(stored)
+    levels, where = places_of(stored)
     values, background = _measured(levels, header, index)
     return np.where(background, np.nan, values)[where]
 

@@ -1,13 +1,16 @@
 """A series → the pictures that the workers get of it.
 
 Headers first, then one file at a time, and only those that are shown: what was sent is in memory as
-it came, and beside it one file that is taken apart, one slice, and the slab that is made of them.
+it came, and beside it one file that is taken apart, the next one, one slice, and the slab that is
+made of them.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 from gateway.case import CaseImage
@@ -60,11 +63,12 @@ async def _picture(
 ) -> CaseImage:
     slices = [series.slices[at] for at in positions]
     slab = Slab(projection) if projection else None
-    async for each, data, place in _files(source, slices):
-        if slab:
-            await off_loop(partial(slab.add, data, place, each.frame))
-        else:
-            picture = await off_loop(partial(only_pixels, data, place, each.frame, window))
+    async with aclosing(_files(source, slices)) as files:
+        async for each, data, place in files:
+            if slab:
+                await off_loop(partial(slab.add, data, place, each.frame))
+            else:
+                picture = await off_loop(partial(only_pixels, data, place, each.frame, window))
     if slab:
         picture = await off_loop(partial(slab.picture, "The series", window))
     told = SeriesShown(
@@ -81,10 +85,16 @@ async def _picture(
 async def _files(
     source: Source, slices: Sequence[Slice]
 ) -> AsyncGenerator[tuple[Slice, bytes, str], None]:
-    """Each slice with the file that it is in, and what that is called."""
-    at, data = -1, b""
-    for each in slices:
-        if each.file != at:
-            data = b""  # before the next is there
-            at, data = each.file, await source.file(each.file)
-        yield each, data, f"File {at + 1}"
+    """Each slice with the file that it is in, and what that is called; while it is worked on, the
+    next file is on its way."""
+    runs = [(at, list(run)) for at, run in groupby(slices, lambda each: each.file)]
+    coming = asyncio.ensure_future(source.file(runs[0][0]))
+    try:
+        for (at, run), after in zip(runs, [*runs[1:], None], strict=True):
+            data = await coming
+            if after:
+                coming = asyncio.ensure_future(source.file(after[0]))
+            for each in run:
+                yield each, data, f"File {at + 1}"
+    finally:
+        coming.cancel()

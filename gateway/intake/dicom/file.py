@@ -28,7 +28,7 @@ pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 # What an item begins with (PS3.5 7.5), in either order of bytes.
 ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
 ELEMENT = 8  # bytes that every one begins with: its tag, and kind or length
-# (7FE0,0008), (7FE0,0009) and (7FE0,0010), the pixels: where they are plain, megabytes without items.
+# (7FE0,0008), (7FE0,0009) and (7FE0,0010), the pixels: megabytes, and no items if plain.
 PIXEL_TAGS = {
     tag
     for last in (8, 9, 16)

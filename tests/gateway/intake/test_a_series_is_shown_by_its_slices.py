@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from gateway.intake.series.order import arranged, chosen
 from gateway.refusals import Refused
@@ -279,6 +280,17 @@ def test_a_header_without_end_is_not_taken_apart(url, monkeypatch, more, packed)
     sent = zip_of([("1", SERIES[1]), ("2", endless)]) if packed else endless
     response = of_form(url, [sent], slices="even")
     assert (response.status_code, "header" in response.json()["detail"]) == (413, True)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "status"), [("1.2.840.10008.1.2.1", 200), ("1.2.840.10008.1.2.4.80", 413)]
+)
+def test_pixels_may_look_like_items(url, monkeypatch, syntax, status):
+    """Plain ones are none, however they look; those that are compressed would be taken apart."""
+    monkeypatch.setattr("gateway.intake.dicom.file.MAX_PIECES", 900)
+    pixels = np.frombuffer(256 * ITEM, "<i2").reshape(32, 32)
+    made = dicom_of(pixels, syntax=UID(syntax))
+    assert of_form(url, [made], slices="1").status_code == status
 
 
 def test_files_beside_a_series_are_left_out_and_told(url):

@@ -19,7 +19,7 @@ from PIL import Image
 
 from gateway.case import CaseImage
 from gateway.contract import AskedWindow, ImageShown, Modality
-from gateway.intake import raster, samples, wholeness
+from gateway.intake import raster, tiff, wholeness
 from gateway.intake.counted import MAX_PARTS, counted
 from gateway.intake.raster import check_pixels
 from gateway.intake.stripping import strip_jpeg, strip_png
@@ -143,7 +143,7 @@ def _pages(data: bytes) -> int:
     """How many pictures a file holds, as far as it tells: it is the first that was asked about."""
     kind = raster.kind_of(data)
     if kind == "TIFF":
-        return samples.pages_of_tiff(data)
+        return tiff.pages(data)
     if kind == "JPEG":
         return 1
     try:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from gateway.intake import samples, wholeness
+from gateway.intake import samples, tiff, wholeness
 from gateway.intake.counted import counted
 from gateway.refusals import TooLarge, UnreadableImage, UnsupportedMedia
 
@@ -61,7 +61,7 @@ def picture(data: bytes, place: str) -> Image.Image:
         if not data:
             raise UnreadableImage(f"{place} is empty. Send the file's bytes.")
         raise UnsupportedMedia(f"{place} is not an image that is served. Send {FORMATS}.")
-    if kind == "TIFF" and (found := samples.of_tiff(data)):
+    if kind == "TIFF" and (found := tiff.page(data)):
         check_pixels(found.width, found.height, place)
         check_bytes(found.decoded_bytes, place)
         return _upright(_shown(found.read()), found.orientation)

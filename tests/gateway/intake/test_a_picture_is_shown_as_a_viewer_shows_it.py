@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, TiffImagePlugin
 
-from gateway.intake import samples
+from gateway.intake import tiff as reader
 from gateway.intake.pixels import only_pixels, shown
 from gateway.refusals import TooLarge, UnreadableImage
 from tests.conftest import picture
@@ -176,7 +176,7 @@ def test_packed_bits_take_little_more_memory_than_the_picture():
     """Numpy tells of its memory too; a bit of each as a wide number is a hundredfold."""
     values = np.arange(250_000).reshape(500, 500) % 4096
     data = tiff(values.astype("<u2"), bits=12, data=packed_bits(values, 12))
-    page = samples.of_tiff(data)
+    page = reader.page(data)
     assert page
     tracemalloc.start()
     page.read()
@@ -332,7 +332,7 @@ def test_pages_are_counted_and_none_of_them_hides_the_first(order, is_big):
 
     def told(data: bytes) -> int | None:
         if is_big and order == ">":  # Pillow reads none
-            return samples.pages_of_tiff(data)
+            return reader.pages(data)
         return only_pixels(data, "Image 1 of 1").shown.of
 
     assert [told(pages(count, order, is_big)) for count in (1, 2, 3, 1500)] == [1, 2, 3, 1000]
@@ -489,7 +489,7 @@ def test_tiles_far_larger_than_the_page_are_refused_unread(kind, side):
 def test_what_fills_up_tiles_counts_as_decoded():
     """A narrow page may be of many rows."""
     tile = {"t322": (4096,), "t323": (16,), "t324": [8] * 6250, "t325": [9] * 6250}
-    page = samples.of_tiff(tiff(np.ones((1, 1), "u2"), **tile, t256=(16,), t257=(100_000,)))
+    page = reader.page(tiff(np.ones((1, 1), "u2"), **tile, t256=(16,), t257=(100_000,)))
     assert page and page.decoded_bytes == 4096 * 100_000 * 2
     with pytest.raises(TooLarge, match="MB of wide numbers"):
         tall = tiff(np.ones((1, 1), "u2"), **tile, t256=(16,), t257=(100_000,))

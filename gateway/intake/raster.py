@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageOps
 
 from gateway.intake import samples, tiff, wholeness
 from gateway.intake.counted import counted
@@ -61,12 +61,19 @@ def picture(data: bytes, place: str) -> Image.Image:
         if not data:
             raise UnreadableImage(f"{place} is empty. Send the file's bytes.")
         raise UnsupportedMedia(f"{place} is not an image that is served. Send {FORMATS}.")
+    if kind == "TIFF":
+        data = tiff.classic(data)
     if kind == "TIFF" and (found := tiff.page(data)):
         check_pixels(found.width, found.height, place)
         check_bytes(found.decoded_bytes, place)
         return _upright(_shown(found.read()), found.orientation)
     if kind == "JPEG":
         data += wholeness.END_OF_JPEG  # cameras and browsers leave it off; twice does no harm
+        if samples.depth_of_jpeg(data) > 8:
+            width, height, colours = samples.size_of_jpeg(data)
+            check_pixels(width, height, place)
+            check_bytes(2 * width * height * colours, place)
+            return _upright(_shown(samples.of_jpeg(data)), samples.orientation_of_jpeg(data))
     image: Image.Image = Image.open(counted(io.BytesIO(data)), formats=[kind])
     check_pixels(*image.size, place)
     deep = kind == "PNG" and samples.depth_of_png(data) == 16
@@ -87,6 +94,8 @@ def _flat(image: Image.Image, data: bytes) -> Image.Image:
     """Grey, or RGB on black."""
     if image.mode.startswith(("I", "F")):  # compressed in a rare way
         return _shown(samples.Samples(np.asarray(image)[..., None]))
+    if image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
+        image = ImageChops.invert(image)  # ink is light in Adobe's alone, and Pillow takes all so
     if image.mode == "LAB":
         # Imported where it is used: nothing else here needs the colour engine.
         from PIL import ImageCms

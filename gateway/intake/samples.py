@@ -1,8 +1,8 @@
-"""Samples as a file holds them, where Pillow cuts them to 8 bits: PNGs of 16 bits (TIFFs of wide
-numbers: `tiff.py`).
+"""Samples as a file holds them, where Pillow cuts them to 8 bits or reads none: PNGs of 16 bits,
+and JPEGs of over 8 (TIFFs: `tiff.py`).
 
-One is taken apart into files of 8 bits that any decoder reads, and put together again. Source: the
-W3C PNG specification, third edition.
+A PNG is taken apart into files of 8 bits that any decoder reads, and put together again. Sources:
+the W3C PNG specification, third edition; ITU-T T.81 annex B.
 """
 
 import io
@@ -18,6 +18,7 @@ from PIL import Image
 from gateway.intake import wholeness
 
 GREY_ALPHA, RGBA = 4, 6  # of PNG's colour types
+EXIF, ORIENTATION = 0xE1, 0x0112  # a mark of JPEG, and a tag in what it holds
 
 
 @dataclass(frozen=True)
@@ -78,3 +79,34 @@ def _png_of_8_bits(data: bytes, rows: bytes) -> NDArray[np.uint8]:
     png = wholeness.PNG_SIGNATURE + chunk(b"IHDR", head) + packed + chunk(b"IEND", b"")
     pixels = np.asarray(Image.open(io.BytesIO(png), formats=["PNG"]))
     return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def depth_of_jpeg(data: bytes) -> int:
+    """Bits of a sample; 0 where none are told."""
+    _, header = wholeness.jpeg_frame(data)
+    return header[4] if len(header) >= 10 else 0
+
+
+def size_of_jpeg(data: bytes) -> tuple[int, int, int]:
+    """Width, height and samples of a pixel."""
+    _, header = wholeness.jpeg_frame(data)
+    height, width, colours = struct.unpack_from(">HHB", header, 5)
+    return width, height, colours
+
+
+def of_jpeg(data: bytes) -> Samples:
+    """The samples of a JPEG of over 8 bits whose size was checked; raises as `check_scans` and
+    `decoded_jpeg`."""
+    wholeness.check_scans(data)
+    is_grey = size_of_jpeg(data)[2] == 1
+    values = wholeness.decoded_jpeg(data, None, None if is_grey else "RGB")
+    return Samples(values.reshape(*values.shape[:2], -1))
+
+
+def orientation_of_jpeg(data: bytes) -> int:
+    """How it was held, by its EXIF."""
+    exif = Image.Exif()
+    for mark, segment in wholeness.jpeg_segments(data):
+        if mark == EXIF and segment.startswith(b"Exif", 4):
+            exif.load(segment[4:])
+    return int(exif.get(ORIENTATION, 1))

@@ -1,8 +1,9 @@
 """A TIFF's samples as it holds them, where Pillow knows no such kind: wide or signed integers,
-floats, grey with alpha.
+floats, grey with alpha; and any BigTIFF in big-endian.
 
 A page is taken apart into files of 8 bits that any decoder reads, and put together again. Sources:
-TIFF 6.0 sections 7, 14, 18 and 19; Adobe's TIFF Technical Note 3 (the predictor of floats).
+TIFF 6.0 sections 2, 7, 14, 18 and 19; Adobe's TIFF Technical Note 3 (the predictor of floats); the
+BigTIFF file format proposal of 2004 (its directories).
 """
 
 import contextlib
@@ -22,6 +23,11 @@ PLANAR, PREDICTOR, TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES = 284, 317, 322, 3
 EXTRA, FORMAT = 338, 339
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3
 PREMULTIPLIED, ALPHA = 1, 2
+BIG = b"MM\0+"
+MAX_ENTRIES = 4096  # of a directory; real ones have dozens
+# Bytes of a value by its kind, where they are several; and the kinds that tell a place or a size.
+SIZES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+LONG, WIDE_KINDS = 4, (16, 18)
 MAX_PAGES = 1000  # that are counted
 LARGEST_MARGIN = 4096  # by which a tile may be wider or higher than the whole page
 # Those that pack bytes, whatever the bytes are: none, LZW, deflate (twice), PackBits, LZMA, zstd.
@@ -45,6 +51,36 @@ def pages(data: bytes) -> int:
                 break
             seen.add(page)
     return max(1, len(seen))
+
+
+def classic(data: bytes) -> bytes:
+    """A TIFF that Pillow reads: of a BigTIFF in big-endian the first page, whose values stay where
+    they are and which has a directory of the older kind behind them.
+
+    Raises struct.error, ValueError: the directory is broken, or the file is over 4 GB.
+    """
+    if not data.startswith(BIG):
+        return data
+    (at,) = struct.unpack_from(">Q", data, 8)
+    (count,) = struct.unpack_from(">Q", data, at)
+    if count > MAX_ENTRIES:
+        raise ValueError("too many entries")
+    made, directory = bytearray(data), struct.pack(">H", count)
+    for start in range(at + 8, at + 8 + 20 * count, 20):
+        tag, kind, number = struct.unpack_from(">HHQ", data, start)
+        size = SIZES.get(kind, 1) * number
+        (place,) = (start + 12,) if size <= 8 else struct.unpack_from(">Q", data, start + 12)
+        value = data[place : place + size]
+        if kind in WIDE_KINDS:
+            kind, value = LONG, np.frombuffer(value, ">u8").astype(">u4").tobytes()
+            place = len(made) if len(value) > 4 else place
+            made += value
+        directory += struct.pack(">HHI", tag, kind, number)
+        directory += value.ljust(4, b"\0") if len(value) <= 4 else struct.pack(">I", place)
+        if len(made) > 2 * len(data):
+            raise ValueError("entries that overlap")
+    made[:8] = b"MM\0*" + struct.pack(">I", len(made))
+    return bytes(made + directory + bytes(4))
 
 
 def page(data: bytes) -> "Page | None":

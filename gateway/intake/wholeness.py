@@ -9,8 +9,10 @@ import struct
 import zlib
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import simplejpeg
+from numpy.typing import NDArray
 
 from gateway.intake.counted import MAX_PARTS
 
@@ -29,6 +31,9 @@ OF_SCAN = re.compile(rb"\xff\xda")
 AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # any mark but those within a scan
 ALONE = {0x01, *range(0xD0, 0xD8)}  # marks without a length; none stands between segments
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # T.81 table B.1
+LS_FRAME = 0xF7  # T.87
+BY_COSINES = {0xC0, 0xC1, 0xC2}
+MORE_BITS = bytes(range(0xFD, 2, -3))  # that no decoder makes up
 BY_COEFFICIENTS = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}  # frames whose scans tell 64 numbers of a block
 # What libjpeg warns of when it makes up pixels. It warns of harmless things too.
 MADE_UP = re.compile(
@@ -154,3 +159,43 @@ def check_jpeg(data: bytes) -> None:
     except ValueError as error:
         if MADE_UP.search(str(error)):
             raise
+
+
+def jpeg_frame(data: bytes) -> tuple[int, bytes]:
+    """The header of a JPEG's or a JPEG-LS's frame, with its mark; empty where there is none. All
+    segments are walked over."""
+    found = [each for each in jpeg_segments(data) if each[0] in FRAMES or each[0] == LS_FRAME]
+    return found[0] if found else (NO_MARK, b"")
+
+
+def is_plain_jpeg(data: bytes) -> bool:
+    """Whether it is one of 8 bits by cosines and Huffman's codes, of which `check_jpeg` knows
+    whether it is whole."""
+    mark, header = jpeg_frame(data)
+    return mark in BY_COSINES and header[4] == 8
+
+
+def decoded_jpeg(data: bytes, space: str | None, out: str | None) -> NDArray[Any]:
+    """A JPEG of any process, [rows, columns] or [rows, columns, 3]; `space` and `out` are for
+    imagecodecs.
+
+    No decoder says that it made pixels up of one that is not plain; but then what it makes up
+    depends on what stands before the end, which it does not read of a whole one.
+
+    Raises:
+        ValueError: pixels are missing; and what imagecodecs raises.
+    """
+    import imagecodecs  # it takes half a second, and few need it
+
+    pixels: NDArray[Any] = imagecodecs.jpeg8_decode(data, colorspace=space, outcolorspace=out)
+    if is_plain_jpeg(data):
+        return pixels
+    marks, segments = zip(*jpeg_segments(data), strict=True)
+    if NO_MARK in marks:
+        raise ValueError("what stands before the end is not known")
+    # Before a mark any number of fill bytes may stand.
+    longer = data[:2] + b"".join(segments).rstrip(b"\xff") + MORE_BITS + END_OF_JPEG
+    more = imagecodecs.jpeg8_decode(longer, colorspace=space, outcolorspace=out)
+    if (pixels != more).any():
+        raise ValueError("pixels are missing")
+    return pixels

@@ -39,16 +39,12 @@ JPEG_2000 = {JPEG2000Lossless, JPEG2000Lossy, HTJ2KLossless, HTJ2KLosslessRPCL, 
 UNCOMPRESSED = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian}
 COMPRESSED = JPEG | JPEG_LS | JPEG_2000 | {RLELossless}
 
-# ITU-T T.81 table B.1 and T.87: the marks of a frame's header, of whichever process.
-_FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _CODESTREAM = b"\xff\x4f\xff\x51"  # ITU-T T.800 A.4, A.5: SOC, SIZ
 _CODING_STYLE = b"\xff\x52"  # COD
 _BOXES = b"\0\0\0\x0cjP  "  # ITU-T T.800 I.5.1: a file's, in which some put the codestream
 _MAX_BOXES = 100
 _NO_OFFSETS = b"\xfe\xff\0\xe0\0\0\0\0"  # the item of an empty table
-_BY_COSINES = {0xC0, 0xC1, 0xC2}
 _END = b"\xff\xd9"  # EOI, of which no decoder notices that it is missing
-_MORE = bytes(range(0xFD, 2, -3))  # bits that no decoder makes up
 
 
 class NoFrame(ValueError):
@@ -131,15 +127,8 @@ def _offsets(header: Any) -> tuple[bytes, bytes] | None:
 
 def _size_of_jpeg(frame: bytes) -> tuple[int, int, int] | None:
     """Rows, columns and components in the frame header of a JPEG or JPEG-LS; None without one."""
-    _, header = _frame_header(frame)
+    _, header = wholeness.jpeg_frame(frame)
     return struct.unpack_from(">HHB", header, 5) if len(header) >= 10 else None
-
-
-def _frame_header(frame: bytes) -> tuple[int, bytes]:
-    """The first of a JPEG or JPEG-LS, with its mark; empty where there is none. All segments are
-    walked over, as pydicom does."""
-    found = [each for each in wholeness.jpeg_segments(frame) if each[0] in _FRAME_HEADERS]
-    return found[0] if found else (wholeness.NO_MARK, b"")
 
 
 def _size_of_jpeg_2000(frame: bytes) -> tuple[int, int, int] | None:
@@ -172,36 +161,11 @@ def _boxes_lead_to_it(frame: bytes) -> bool:
 def _check_scans(frame: bytes) -> None:
     """Raises WrongSize where a JPEG of 8 bits by cosines, which alone can be read so, is not whole;
     anything else passes."""
-    if _is_by_cosines(frame):
+    if wholeness.is_plain_jpeg(frame):
         try:
             wholeness.check_jpeg(frame)
         except ValueError as error:
             raise WrongSize("scans are missing or cut short") from error
-
-
-def _is_by_cosines(frame: bytes) -> bool:
-    mark, header = _frame_header(frame)
-    return mark in _BY_COSINES and header[4] == 8
-
-
-def _whole_jpeg(source: bytes, space: str | None) -> Any:
-    """Of any other process than `_check_scans` knows no decoder says that it made pixels up; but
-    then what it makes up depends on what stands before the end, which it does not read of a whole
-    one.
-
-    Raises:
-        WrongSize: pixels are missing.
-    """
-    import imagecodecs
-
-    pixels = imagecodecs.jpeg8_decode(source, colorspace=space, outcolorspace=space)
-    if _is_by_cosines(source):
-        return pixels
-    # Before a mark any number of fill bytes may stand.
-    more = source.rstrip(b"\0\xff").removesuffix(_END).rstrip(b"\xff") + _MORE + _END
-    if (pixels != imagecodecs.jpeg8_decode(more, colorspace=space, outcolorspace=space)).any():
-        raise WrongSize("fewer pixels than in the header")
-    return pixels
 
 
 def _decode_frame(source: bytes, runner: Any) -> bytes | bytearray:
@@ -226,9 +190,9 @@ def _decode_frame(source: bytes, runner: Any) -> bytes | bytearray:
         # Colours as they are stored. What they are the header says, which pydicom holds against a
         # JFIF and an Adobe mark; or the components' names do.
         space = "RGB" if runner.samples_per_pixel == 3 else None
-        if _frame_header(source)[1][10::3] == b"RGB":
+        if wholeness.jpeg_frame(source)[1][10::3] == b"RGB":
             runner.set_option("photometric_interpretation", "RGB")
-        pixels = _whole_jpeg(source, space)
+        pixels = wholeness.decoded_jpeg(source, space, space)
     runner.set_option("planar_configuration", 0)
     runner.set_option("bits_allocated", 8 * pixels.itemsize)
     return bytes(pixels.tobytes())

@@ -11,6 +11,7 @@ import matplotlib
 import pydicom
 import pytest
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse, StreamingResponse
 
 from gateway.archive import returning
 from gateway.archive.dicomweb import Archive
@@ -29,6 +30,13 @@ HEADERS = [pydicom.dcmread(io.BytesIO(data)) for data in FILES]
 UIDS = [header.SOPInstanceUID for header in HEADERS]
 DEJAVU = matplotlib.get_data_path() + "/fonts/ttf/DejaVuSans.ttf"
 SR = {"0020000E": {"vr": "UI", "Value": ["1.2.9"]}, "00080060": {"vr": "CS", "Value": ["SR"]}}
+
+
+async def _drops():
+    """Bytes that never end, one by one."""
+    while True:
+        yield b" "
+        await asyncio.sleep(0.01)
 
 
 class FakeArchive:
@@ -70,6 +78,10 @@ class FakeArchive:
             return Response(status_code=401)
         if self.wrong == "elsewhere":
             return Response(status_code=302, headers={"location": "http://127.0.0.1:1/"})
+        if self.wrong == "in part":
+            return Response("[]", status_code=206)
+        if self.wrong == "drips":
+            return StreamingResponse(_drops())
         if self.wrong == "no json":
             return Response("<html>")
         if self.wrong.startswith("["):
@@ -95,6 +107,10 @@ class FakeArchive:
         if instance not in UIDS:
             return Response(status_code=404)
         at = UIDS.index(instance) - (self.wrong == "others")
+        if self.wrong == "html":
+            return HTMLResponse("<html>Sign in</html>")
+        if self.wrong == "empty":
+            return Response(media_type='multipart/related; boundary="b"')
         part = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + FILES[at] + b"\r\n"
         body = part * (2 if self.wrong == "two files" else 1) + b"--b--\r\n"
         return Response(body, media_type='multipart/related; type="application/dicom"; boundary=b')
@@ -165,6 +181,10 @@ def test_a_file_that_is_shown_twice_is_fetched_once(ask, archive):
     ("wrong", "uids", "status", "says"),
     [
         ("slow", {}, 502, "The archive did not answer within 0.3 s."),
+        ("drips", {}, 502, "The archive did not answer within 0.3 s."),
+        ("in part", {}, 502, "answers with HTTP 206"),
+        ("html", {}, 502, "gave other instances than were asked for"),
+        ("empty", {}, 502, "another number of files"),
         ("secret", {}, 502, "does not take the gateway's own credentials"),
         ("elsewhere", {}, 502, "answers with HTTP 302"),
         ("no json", {}, 502, "is no DICOM JSON"),
@@ -180,7 +200,25 @@ def test_a_file_that_is_shown_twice_is_fetched_once(ask, archive):
         ("two series", {}, 422, f"the study has 2; send one of {SERIES}"),
         ("", {"series": "1.2.9"}, 404, "holds no such study, series or instances"),
         ("", {"series": SERIES, "instances": ["1.2.9"]}, 404, "holds no such study"),
-        ("", {"study": "1.2/../../x"}, 422, "dicomweb.study: is no DICOM UID"),
+        ("", {"study": "1.2.0003"}, 404, "holds no such study"),  # as some devices write them
+        ("", {"study": "1." + "2" * 62}, 404, "holds no such study"),
+        *(
+            ("", {"study": study}, 422, "dicomweb.study: is no DICOM UID")
+            for study in (
+                "1.2/../../x",
+                "1." + "2" * 63,
+                "",
+                "1",
+                "1.",
+                ".1",
+                "1..2",
+                "１.２",
+                "1.2\n",
+            )
+        ),
+        ("", {"series": "1.2 "}, 422, "dicomweb.series: is no DICOM UID"),
+        ("", {"series": SERIES, "instances": ["1.2", "%2e"]}, 422, "dicomweb.instances"),
+        ("", {"series": SERIES, "instances": []}, 422, "dicomweb.instances"),
     ],
 )
 def test_what_is_wrong_with_it_is_one_sentence(ask, archive, wrong, uids, status, says):

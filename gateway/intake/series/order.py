@@ -6,7 +6,7 @@ what is odd about one is told.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,9 +14,23 @@ from numpy.typing import NDArray
 
 from gateway.contract import KEY_SLICES, SLICES
 from gateway.intake.dicom.objects import check_is_picture
-from gateway.intake.dicom.values import groups, number
+from gateway.intake.dicom.values import groups, number, tag_and_name
 from gateway.refusals import InvalidCase, TooLarge
 
+# What tells several stacks of one series apart that lie at the same places, as echoes, phases and
+# weightings do; and the functional group that says it of a frame (PS3.3 C.7.6.16.2, C.8.13.5).
+STACKS = {
+    "StackID": "FrameContentSequence",
+    "EchoNumbers": "",
+    "EchoTime": "",
+    "EffectiveEchoTime": "MREchoSequence",
+    "TemporalPositionIdentifier": "",
+    "TemporalPositionIndex": "FrameContentSequence",
+    "TriggerTime": "",
+    "DiffusionBValue": "MRDiffusionSequence",
+    "AcquisitionNumber": "",
+    "ImageType": "",
+}
 # All that is read of a header here.
 TAGS = (
     "SOPClassUID",
@@ -36,12 +50,14 @@ TAGS = (
     "Columns",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
+    *(tag for tag, macro in STACKS.items() if macro in ("", "MRDiffusionSequence")),
 )
 # What all files of a series have in common, and what to say where they do not.
 SHARED = {
     ("PatientID", "PatientName"): "are of several patients. Send one patient's",
     ("StudyInstanceUID",): "are of several studies. Send one series",
     ("SeriesInstanceUID",): "are of several series. Send one of them",
+    ("Modality",): "are of several modalities. Send one series",
     ("FrameOfReferenceUID",): "have several frames of reference. Send one scan",
     ("Rows", "Columns"): "are of unequal sizes. Leave out those that are no part of the stack",
 }
@@ -84,13 +100,20 @@ def arranged(headers: Sequence[Any], max_slices: int) -> Series:
     """
     for position, header in enumerate(headers):
         check_is_picture(header, f"File {position + 1} of {len(headers)}")
+    stack = _without_localisers(headers)
     for tags, words in SHARED.items():
-        if len({tuple(str(header.get(tag) or "") for tag in tags) for header in headers}) > 1:
+        of = range(len(headers)) if "PatientID" in tags else stack
+        if len({tuple(str(headers[at].get(tag) or "") for tag in tags) for at in of}) > 1:
             raise InvalidCase(f"The files of the series {words}.")
     frames = [max(1, int(number(header, "NumberOfFrames") or 1)) for header in headers]
     if sum(frames) > max_slices:
         raise TooLarge(f"The series has {sum(frames)} slices; send at most {max_slices}.")
-    slices = [Slice(at, n + 1) for at, count in enumerate(frames) for n in range(count)]
+    slices = [Slice(at, n + 1) for at in stack for n in range(frames[at])]
+    faults = []
+    if left_out := len(headers) - len(stack):
+        faults.append(
+            "1 localiser is left out." if left_out == 1 else f"{left_out} localisers are left out."
+        )
     # By number first: where places are the same, or are missing, that is what is left.
     slices.sort(key=lambda s: (number(headers[s.file], "InstanceNumber") or 0, s.file, s.frame))
     places = [
@@ -103,13 +126,22 @@ def arranged(headers: Sequence[Any], max_slices: int) -> Series:
     missing = sum(place is None or turn is None for place, turn in zip(places, turns, strict=True))
     if missing == len(slices):
         told = "No slice says where it lies: they are in the order of their numbers."
-        return Series(tuple(slices), False, (told,) if len(slices) > 1 else ())
+        return Series(tuple(slices), False, (*faults, *((told,) if len(slices) > 1 else ())))
     if missing:
         raise InvalidCase(
             f"{missing} of {len(slices)} slices do not say where they lie: (0020,0032) Image "
-            "Position (Patient). Leave them out."
+            "Position (Patient) or (0020,0037) Image Orientation (Patient). Leave them out."
         )
-    return _in_space(slices, np.array(places), np.array(turns), _spacing(headers))
+    spacing = _spacing([headers[at] for at in stack])
+    found = _in_space(slices, headers, np.array(places), np.array(turns), spacing)
+    return replace(found, faults=(*faults, *found.faults))
+
+
+def _without_localisers(headers: Sequence[Any]) -> list[int]:
+    """The files, but for views to plan by (C.8.2.1.1.1) among others."""
+    kinds = [str(header.get("ImageType") or "").upper() for header in headers]
+    others = [at for at, kind in enumerate(kinds) if "LOCALIZER" not in kind]
+    return others or list(range(len(headers)))
 
 
 def chosen(asked: str, series: Series, room: int, max_images: int) -> Chosen:
@@ -181,7 +213,13 @@ def _spacing(headers: Sequence[Any]) -> float | None:
     return said.pop() if len(said) == 1 else None
 
 
-def _in_space(slices: list[Slice], places: Floats, turns: Floats, spacing: float | None) -> Series:
+def _in_space(
+    slices: list[Slice],
+    headers: Sequence[Any],
+    places: Floats,
+    turns: Floats,
+    spacing: float | None,
+) -> Series:
     """`places` is [slices, 3] in mm, `turns` [slices, 6] direction cosines of rows and columns."""
     if np.abs(turns - turns[0]).max() > PARALLEL:
         raise InvalidCase(
@@ -192,12 +230,42 @@ def _in_space(slices: list[Slice], places: Floats, turns: Floats, spacing: float
         raise InvalidCase("(0020,0037) Image Orientation (Patient) holds no directions.")
     depths: Floats = places @ normal
     order = np.argsort(depths, kind="stable")
-    fresh = np.diff(depths[order], prepend=-np.inf) > SAME_PLACE_MM
-    kept = order[fresh]
+    spots = np.empty(len(order), np.int64)
+    spots[order] = np.cumsum(np.diff(depths[order], prepend=-np.inf) > SAME_PLACE_MM)
+    stack, parted_by = _first_stack(slices, headers, spots)
+    kept = stack[np.unique(spots[stack], return_index=True)[1]]
     faults = list(_faults(depths[kept], spacing, _tilt(places[kept], normal)))
-    if doubled := len(order) - len(kept):
+    if parted_by:
+        tags = " and ".join(map(tag_and_name, parted_by))
+        faults.append(f"Several stacks lie at the same places; the first is shown, by {tags}.")
+    if doubled := len(stack) - len(kept):
         faults.append(f"{_slices(doubled)} {_are(doubled)} left out: each lies where another does.")
     return Series(tuple(slices[at] for at in kept), True, tuple(faults))
+
+
+def _first_stack(
+    slices: list[Slice], headers: Sequence[Any], spots: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], list[str]]:
+    """Of several stacks that each lie at all of the `spots`, the slices of the first, and the tags
+    that part them; else all slices, and none."""
+    stack, parted_by = np.arange(len(slices)), list[str]()
+    everywhere = len(np.unique(spots))
+    for tag, macro in STACKS.items():
+        if len(stack) == everywhere:
+            break
+        said = np.array([_said(headers, slices[at], tag, macro) for at in stack])
+        for value in dict.fromkeys(said):
+            part = stack[said == value]
+            if len(part) < len(stack) and len(np.unique(spots[part])) == everywhere:
+                stack = part
+                parted_by.append(tag)
+                break
+    return stack, parted_by
+
+
+def _said(headers: Sequence[Any], of: Slice, tag: str, macro: str) -> str:
+    sources = groups(headers[of.file], of.frame - 1, macro)
+    return next((str(source.get(tag)) for source in sources if source.get(tag) is not None), "")
 
 
 def _faults(depths: Floats, spacing: float | None, tilt_deg: float) -> Iterator[str]:

@@ -47,7 +47,8 @@ def series_in(data: bytes, max_files: int, max_bytes: int) -> Found:
         if data.count(ENTRY) > max_files + OTHERS:
             raise TooLarge(f"The zip holds over {max_files + OTHERS} files. Send one series.")
         archive = zipfile.ZipFile(io.BytesIO(data))
-        entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+        # A name may end like a folder's, and be a file's.
+        entries = [e for e in archive.infolist() if e.file_size or not e.is_dir()]
         if sum(entry.file_size for entry in entries) > max_bytes:
             raise TooLarge(
                 f"The zip unpacks to over {max_bytes // 1_000_000} MB. Send fewer slices."

@@ -45,6 +45,12 @@ ZIP = zip_of([(f"../../{len(SERIES) - n}.dcm", data) for n, data in enumerate(SE
 
 LARGE = dicom_of(np.full((99, 99), 7, "<i2"))
 CHANGED = zip_of([("a", LARGE)], zipfile.ZIP_STORED).replace(LARGE[-64:], b"\1" * 64)
+# One bit says it, of each file and in the directory.
+ENCRYPTED = zip_of([("a", SERIES[0])]).replace(b"PK\1\2\x14\3\x14\0\0", b"PK\1\2\x14\3\x14\0\1")
+# It says that it unpacks to a kilobyte.
+LYING = zip_of([("a", LARGE + bytes(9_000_000))])
+LYING = LYING.replace((len(LARGE) + 9_000_000).to_bytes(4, "little"), (1_000).to_bytes(4, "little"))
+PATIENTS = zip_of([(each, dicom_of(np.zeros((16, 16), "<i2"), PatientID=each)) for each in "ab"])
 
 
 def of_form(url, files, **fields):
@@ -182,6 +188,72 @@ def test_shuffled_tilted_doubled_and_missing_slices_are_ordered_and_told(seed):
     assert ("tilted by 12°" in faults) == (tilt > 0)
 
 
+SCOUT = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [{"Rows": 9}, {"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, {"ImagePositionPatient": None}],
+)
+def test_a_localiser_is_no_part_of_the_stack(tags):
+    """However it lies; alone it is what was asked about."""
+    scout = header([0, 0, 9], ImageType=SCOUT, InstanceNumber=0, **tags)
+    found = arranged([header([0, 0, 0], Rows=8), scout, header([0, 0, 1], Rows=8)], 100)
+    assert [each.file for each in found.slices] == [0, 2]
+    assert found.faults == ("1 localiser is left out.",)
+    assert len(arranged([scout], 100).slices) == 1
+
+
+@pytest.mark.parametrize(
+    ("tags", "by"),
+    [
+        ([{"EchoNumbers": 1}, {"EchoNumbers": 2}], r"(0018,0086) Echo Number(s)."),
+        ([{"EchoTime": 2.5}, {"EchoTime": 80}, {"EchoTime": 160}], "(0018,0081) Echo Time."),
+        ([{"AcquisitionNumber": 1}, {"AcquisitionNumber": 2}], "(0020,0012) Acquisition Number."),
+        ([{"ImageType": ["A", "B", "M"]}, {"ImageType": ["A", "B", "P"]}], "Image Type."),
+        (
+            [{"EchoNumbers": e, "TriggerTime": t} for e in (1, 2) for t in (0, 40)],
+            "Echo Number(s) and (0018,1060) Trigger Time.",
+        ),
+    ],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_of_several_stacks_at_the_same_places_the_first_is_shown(tags, by, seed):
+    """Slices of two echoes, or of two phases, are never mixed."""
+    made = [(stack, at) for stack in range(len(tags)) for at in range(6)]
+    random.Random(seed).shuffle(made)
+    headers = [
+        header([0, 0, 2 * at], InstanceNumber=6 * stack + at, **tags[stack]) for stack, at in made
+    ]
+    found = arranged(headers, 100)
+    assert [made[each.file] for each in found.slices] == [(0, at) for at in range(6)]
+    [told] = found.faults
+    assert told.startswith("Several stacks lie at the same places") and told.endswith(by)
+
+
+def test_acquisitions_that_overlap_are_one_stack():
+    headers = [header([0, 0, at], AcquisitionNumber=1) for at in range(5)]
+    headers += [header([0, 0, at], AcquisitionNumber=2) for at in range(4, 8)]
+    found = arranged(headers, 100)
+    assert len(found.slices) == 8
+    assert found.faults == ("1 slice is left out: each lies where another does.",)
+
+
+def test_of_frames_their_functional_groups_tell_the_stacks_apart():
+    groups = [
+        item(
+            PlanePositionSequence=[item(ImagePositionPatient=[0, 0, at])],
+            FrameContentSequence=[item(TemporalPositionIndex=phase)],
+        )
+        for at in range(3)
+        for phase in (1, 2)
+    ]
+    enhanced = header(None, NumberOfFrames=6, PerFrameFunctionalGroupsSequence=groups)
+    found = arranged([enhanced], 100)
+    assert [each.frame for each in found.slices] == [1, 3, 5]
+    assert "(0020,9128) Temporal Position Index" in found.faults[0]
+
+
 @pytest.mark.parametrize(
     ("headers", "says"),
     [
@@ -190,6 +262,15 @@ def test_shuffled_tilted_doubled_and_missing_slices_are_ordered_and_told(seed):
         ([header([0, 0, 0], FrameOfReferenceUID="1.2"), header([0, 0, 1])], "frames of reference"),
         ([header([0, 0, 0], Rows=9), header([0, 0, 1], Rows=8)], "unequal sizes"),
         ([header([0, 0, 0]), header(None)], "1 of 2 slices do not say where they lie"),
+        (
+            [header([0, 0, 0]), header([0, 0, 1], ImageOrientationPatient=None)],
+            r"\(0020,0037\) Image Orientation",
+        ),
+        ([header([0, 0, 0], Modality="CT"), header([0, 0, 1], Modality="PT")], "modalities"),
+        (
+            [header([0, 0, 0], PatientID="A"), header([0, 0, 1], PatientID="B", ImageType=SCOUT)],
+            "several patients",
+        ),
         (
             [header([0, 0, 0]), header([0, 0, 1], ImageOrientationPatient=[0, 1, 0, 0, 0, 1])],
             "not parallel",
@@ -230,6 +311,11 @@ def test_a_place_of_the_whole_file_is_no_place_of_each_frame():
         ([picture()], {"slices": "even"}, 422, "File 1 of 1 is no DICOM"),
         ([ZIP, SERIES[0]], {}, 422, "is sent alone"),
         ([zip_of([("a.txt", b"no")])], {}, 400, "holds no DICOM file"),
+        ([zip_of([])], {}, 400, "holds no DICOM file"),
+        ([zip_of([("in.zip", ZIP)])], {}, 400, "holds no DICOM file"),
+        ([ENCRYPTED], {}, 400, "is encrypted"),
+        ([LYING], {}, 400, "damaged or cut short"),
+        ([PATIENTS], {}, 422, "several patients"),
         ([CHANGED], {}, 400, "File 1 of 1 cannot be decoded"),
         ([ZIP[:-30]], {}, 400, "damaged or cut short"),
         ([zip_of([("a", bytes(2_000_000))])], {}, 413, "unpacks to over 1 MB"),
@@ -291,6 +377,15 @@ def test_pixels_may_look_like_items(url, monkeypatch, syntax, status):
     pixels = np.frombuffer(256 * ITEM, "<i2").reshape(32, 32)
     made = dicom_of(pixels, syntax=UID(syntax))
     assert of_form(url, [made], slices="1").status_code == status
+
+
+def test_what_a_mac_or_a_name_adds_to_a_zip_loses_no_slice(url):
+    """A name that ends like a folder's may be a file's."""
+    names = [("s/1", SERIES[0]), ("2/", SERIES[1]), ("/3", SERIES[2]), ("../4", SERIES[3])]
+    fork = [("__MACOSX/s/._1", b"\0\5\x16\7" + bytes(100)), ("s/.DS_Store", b"Bud1"), ("s/", b"")]
+    [first, *rest] = told(of_form(url, [zip_of([*fork, *names])]))
+    assert len(rest) == 3
+    assert first["series"]["faults"] == ["2 files in the zip are no DICOM image, and left out."]
 
 
 def test_files_beside_a_series_are_left_out_and_told(url):

@@ -2,7 +2,7 @@
 
 "Psoriasis vulgaris, consider tinea" claims two things, its lead first, and so do "psoriasis or
 tinea" and "1. Psoriasis 2. Tinea". Answers with a claim in common meet there. Only a mark of doubt
-or of choice parts an answer: a list ("liver, heart") says all of its items, and is one claim. So is
+or of choice, or a semicolon, parts an answer: a list ("liver, heart") says all of its items, and is one claim. So is
 whatever might lose a word by being parted: what denies anything, parts that name different sides,
 organs or numbers, an adjective without its noun ("acute or chronic eczema").
 """
@@ -28,14 +28,18 @@ class Claim:
 @dataclass(frozen=True)
 class Hedges:
     """How one language offers more than one thing, or one without being sure. `label` opens a
-    differential, `before` and `after` stand around a claim, `either` between two. A `partial` word
-    is none without the next part's noun; what meets `asks` is a question, and no doubt.
+    differential, in which `joins` stands before the last; `before` and `after` stand around a
+    claim, `either` between two. What `excludes` may be ruled out or still to be, where it leads. A
+    `partial` word is none without the next part's noun; what meets `asks` is a question, and no
+    doubt.
     """
 
     label: re.Pattern[str]
     before: re.Pattern[str]
     after: re.Pattern[str]
     either: re.Pattern[str]
+    joins: re.Pattern[str]
+    excludes: re.Pattern[str]
     partial: re.Pattern[str]
     asks: re.Pattern[str]
     parts: re.Pattern[str]  # where a new claim may begin
@@ -45,12 +49,15 @@ class Hedges:
 # What turns all that follows, beside the negations that `meaning` knows.
 TURNS = re.compile(
     r"\b(?:neither|nor|free of|lacks?|against|unlike|other than|exclud(?:es|ed|ing)|rule[ds] out|"
-    r"den(?:y|ies)|ni|libre de|carece|contra|excluye|descartad[oa]s?|excepto)\b|缺乏|除了",
+    r"den(?:y|ies)|ni|libre de|carece|contra|excluye|descartad[oa]s?|excepto|poco probable|"
+    r"improbable)\b|缺乏|除了|可能性[小低]",
     re.IGNORECASE,
 )
 # Callers choose what is read here, as in `meaning`: every pattern is linear, or nearly.
-ENDS = r"[;；\n]+|(?<=[.!?])(?<!\bvs\.)\s|(?<=[。！？])"
-NUMBERED = re.compile(r"(?:^|(?<=[\s,;，；。\u3400-\u9fff]))\(?([1-9])[.)、] ?(?=[^\W\d])", re.M)
+ENDS = r"[;；\n]+|(?<=[?？])[,，]|(?<=[.!?])(?<!\bvs\.)\s|(?<=[。！？])"
+NUMBERED = re.compile(
+    r"(?:^|(?<=[\s,;，；。\u3400-\u9fff]))(?:[(（]?([1-9])[.)）、．] ?|([①-⑨]))(?=[^\W\d])", re.M
+)
 COMMA = re.compile(r"(?<!\d)[,，]|[,，](?!\d)|、")
 MARKDOWN = re.compile(r"[*_`#]{2,}|^[-*•] ", re.M)
 SURE = "?？.。!！ "
@@ -58,18 +65,29 @@ AROUND = " \n,.;:，。；：、!！¿"
 
 
 def _hedges(
-    label: str, lead: str, before: str, after: str, either: str, partial: str, asks: str
+    label: str,
+    lead: str,
+    before: str,
+    after: str,
+    either: str,
+    joins: str,
+    excludes: str,
+    partial: str,
+    asks: str,
 ) -> Hedges:
-    doubt = rf"(?:{lead})*+(?:{before})"
+    doubt = rf"(?:{lead})*+(?:{before}|{excludes})"
+    doubted = rf"[^,，;；.。\n]{{1,40}}(?: ?(?:{after}))+\s*(?:$|[,，;；.。])"
     return Hedges(
         label=_compiled(rf"^(?:{label})\s*[:：]?"),
-        before=_compiled(rf"^[¿¡]?(?:{doubt}[\s:：,，]*+)+"),
+        before=_compiled(rf"^[¿¡]?(?:{doubt}[\s:：,，]*+)+|^(?:{joins})"),
         after=_compiled(rf"(?: ?(?:{after})){{1,2}}$"),
         either=_compiled(rf"[,，]?(?:{either})"),
+        joins=_compiled(rf"\s?(?:{joins})"),
+        excludes=_compiled(rf"^(?:{excludes})"),
         partial=_compiled(partial),
         asks=_compiled(rf"^¿?(?:{asks})"),
-        parts=_compiled(rf"{ENDS}|[,，] ?(?={doubt})"),
-        marks=_compiled(rf"{label}|{before}|{after}|{either}|[?？]|2[.)、]"),
+        parts=_compiled(rf"{ENDS}|(?:[,，、]| ?[(（]) ?(?={doubt}|{label}|{doubted})"),
+        marks=_compiled(rf"{label}|{before}|{excludes}|{after}|{either}|[?？;；]|2[.)）、．]|②"),
     )
 
 
@@ -79,41 +97,54 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 HEDGES: dict[Language, Hedges] = {
     "en": _hedges(
-        label=r"(?:the )?(?:differential(?: diagnos[ie]s)?|ddx)(?:\s*:| includes?\b| is\b| are\b)",
+        label=r"(?:the )?(?:differentials?(?: diagnos[ie]s)?|ddx|possible diagnoses)"
+        r"(?:\s*:| includes?\b| is\b| are\b)",
         lead=r"\b(?:i|we|would|should|also|most|very|less|more|it|it's|this|is|to|need|there|please|"
-        r"and|or|but|then)\s",
-        before=r"\b(?:consider(?:ed|ing)?|rule out|r/o|possibl[ye]|probabl[ye]|likely|maybe|"
-        r"perhaps|suspect(?:ed)?|suspicious (?:for|of)|suggest(?:s|ive of)|looks like|think of|"
+        r"and|or|but|then|the|findings|are|main|primary|leading)\s",
+        before=r"\b(?:consider(?:ed|ing)?|(?:(?:possible|probable|likely|main|primary|leading) )?"
+        r"diagnosis(?: is|(?=\s*:))|possibl[ye]|probabl[ye]|likely|maybe|either|alternatively|"
+        r"presumed|perhaps|suspect(?:ed)?|(?:suspicious|concerning) (?:for|of)|"
+        r"suggest(?:s|ive of)?|(?:consistent|compatible) with|think it is|looks like|think of|"
         r"favou?rs?|(?:may|might|could) (?:also )?be|(?:cannot|can't|can not|would not) "
         r"(?:rule out|exclude)|versus|vs)\b",
         after=r"\b(?:(?:is|are|should|must|needs?|to|be|also|less|more|most|very)\s){0,4}"
         r"(?:possible|probable|likely|suspected|in the differential|be (?:ruled out|considered)|"
         r"(?:cannot|can't|can not) be (?:ruled out|excluded)|not (?:ruled out|excluded))",
-        either=r"\s(?:or|vs\.?|versus)\s",
+        either=r"\s(?:or|vs\.?|versus|and/or|r/o)\s",
+        joins=r"\b(?:and|or|but)\s",
+        excludes=r"\b(?:rule out|r/o)\b",
         partial=r"^\S*(?:al|ic|ous|ive|ar|ary|ute|ed|oid|ile|mild|severe|small|large|benign|"
         r"malignant|early|late)$",
         asks=r"(?:is|are|was|were|do|does|did|has|have|can|could|will|would|should|what|which|"
         r"where|how|who|why|when|any)\b",
     ),
     "es": _hedges(
-        label=r"(?:el )?(?:diagn[oó]stico )?diferencial(?:\s*:| incluye\b| es\b)",
-        lead=r"\b(?:se|debe|debería|debemos|hay que|también|más|menos|muy|lo|es|y|o|pero)\s",
-        before=r"\b(?:considera(?:r|rse)?|considere|pensar en|piensa en|posible(?:mente)?|"
-        r"probable(?:mente)?|quizás?|tal vez|sospech[ao](?: de)?|sugiere|"
-        r"(?:no se puede )?descartar|parece(?: ser)?|(?:podría|puede) ser|versus|vs)\b",
-        after=r"\b(?:(?:es|son|muy|más|menos|también)\s){0,4}(?:posibles?|probables?|(?:a|por) "
-        r"descartar|no (?:se puede descartar|descartad[oa]s?))",
-        either=r"\s(?:o|u|vs\.?|versus)\s",
+        label=r"(?:el |los )?(?:(?:diagn[oó]sticos? )?diferencial(?:es)?|dd|"
+        r"posibles diagn[oó]sticos)(?:\s*:| incluyen?\b| es\b| son\b)",
+        lead=r"\b(?:se|debe|debería|debemos|hay que|también|más|menos|muy|lo|el|es|y|o|pero|"
+        r"aunque)\s",
+        before=r"\b(?:diagn[oó]stico(?: más probable)?(?: es|(?=\s*:))|probable es|(?:ya )?sea|"
+        r"compatible con|sugestiv[oa] de|considera(?:r|rse)?|considere|pensar en|piensa en|"
+        r"posible(?:mente)?|probable(?:mente)?|quizás?|tal vez|sospech[ao](?: de)?|sugiere|"
+        r"no se puede descartar|parece(?: ser)?|(?:podría|puede) (?:ser|tratarse de)|versus|vs)\b",
+        after=r"\b(?:(?:es|son|lo|muy|más|menos|también)\s){0,4}(?:posibles?|(?<!poco )probables?|"
+        r"(?:a|por) descartar|no (?:se puede descartar|descartad[oa]s?))",
+        either=r"\s(?:o|u|vs\.?|versus|y/o)\s",
+        joins=r"\b(?:y|e|o|pero|aunque)\s",
+        excludes=r"\bdescartar\b",
         partial=r"^\S*(?:al|ar|ic[oa]|os[oa]|iv[oa]|ad[oa]|ud[oa]|ari[oa]|leve|grave)$",
         asks=r"(?:qué|cuál|cuáles|dónde|cuánt[oa]s?|cómo|quién|es|son|hay|tiene|existe|se)\b",
     ),
     "zh": _hedges(
-        label=r"鉴别诊断(?:包括|有|为|\s*[:：])",
+        label=r"(?:鉴别诊断|鑑別診斷)(?:包括|有|为|\s*[:：])",
         lead=r"首先|先|应该|应|需要|需|还|也|要|请|再|建议|最|很|更|或者|或|并|但",
-        before=r"考虑为?|可能是|可能为|可能|疑似|疑为|疑|怀疑为?|像是?|不能排除|不排除|不除外|排除|"
-        r"除外|大概是?|也许是?|倾向于?",
-        after=r"可能性大|的可能|可能|待排除?|待查|不能排除|不排除|不除外|吧",
-        either=r"或者是?|或是?|还是",
+        before=r"考虑为?|可能的诊断[是为]|诊断(?:[是为]|(?=\s*[:：]|可能|考虑))|可能是|可能为|可能|"
+        r"疑似|疑为|疑|怀疑为?|像是?|不能排除|不排除|不除外|大概是?|也许是?|倾向于?|其次是?|符合|提示|"
+        r"(?<=应该)是|(?<=应)是|与(?=[^，。]{1,40}鉴别)",
+        after=r"可能性大|的可能|可能|待排除?|待查|不能排除|不排除|不除外|相?鉴别|吧",
+        either=r"或者是?|或是?|还是|\s?vs\.?\s?",
+        joins=r"[和与及]",
+        excludes=r"排除|除外",
         partial=r"(?:性|[大小轻重急慢])$",
         asks=r".*(?:什么|哪|吗|呢|有没有|有无|是否|是不是|多少|几)",
     ),
@@ -155,35 +186,57 @@ def _hedges_of(text: str, language: Language) -> Hedges:
 def _parts(text: str, hedges: Hedges) -> list[str]:
     """Each claim in its own words; none where one of them could not stand alone."""
     found: list[str] = []
-    for piece, listed in _pieces(text, hedges):
+    pieces = _pieces(text, hedges)
+    if len(pieces) > 1 and hedges.excludes.match(pieces[0][0]):
+        return []
+    for piece, listed in pieces:
         if hedges.asks.match(piece) and not hedges.before.match(piece):
             found.append(piece)
             continue
         said = piece.rstrip(SURE)
-        bare = hedges.after.sub("", hedges.before.sub("", said))
-        offered = listed or bare != said or hedges.either.search(bare)
+        bare = _bare(said, hedges)
         items = [bare]
-        if offered:
+        if listed or bare != said or hedges.either.search(bare):
             items = [item for each in hedges.either.split(bare) for item in COMMA.split(each)]
-        items = [item for item in (item.strip(AROUND) for item in items) if item]
+        if listed:
+            items = [item for each in items for item in _joined(each, hedges)]
+        items = [item for item in (_bare(item.strip(AROUND), hedges) for item in items) if item]
         # "axial or coronal" are two; "acute or chronic eczema" has its noun but once.
-        lengths = {len(item) if hedges is HEDGES["zh"] else len(item.split()) for item in items}
-        if len(lengths) > 1 and any(map(hedges.partial.search, items)):
+        if len(_lengths(items, hedges)) > 1 and any(map(hedges.partial.search, items)):
             return []
         found += items
     return found
 
 
+def _joined(item: str, hedges: Hedges) -> list[str]:
+    """ "tinea and scabies" → both; of unequal lengths they may be one thing: "osteomyelitis of the
+    spine and discitis"."""
+    items = hedges.joins.split(item)
+    return items if len(_lengths(items, hedges)) == 1 else [item]
+
+
+def _lengths(items: list[str], hedges: Hedges) -> set[int]:
+    return {len(item) if hedges is HEDGES["zh"] else len(item.split()) for item in items}
+
+
+def _bare(said: str, hedges: Hedges) -> str:
+    return hedges.after.sub("", hedges.before.sub("", said)).strip(AROUND)
+
+
 def _pieces(text: str, hedges: Hedges) -> list[tuple[str, bool]]:
     """What may hold a claim each, and whether it stands in a list of what is possible."""
-    label = hedges.label.match(text)
     numbers = list(NUMBERED.finditer(text))
-    if len(numbers) > 1 and [int(each[1]) for each in numbers] == list(range(1, len(numbers) + 1)):
-        before = text[label.end() if label else 0 : numbers[0].start()].strip(AROUND)
-        ends = [number.start() for number in numbers[1:]] + [len(text)]
-        pieces = [text[each.end() : end] for each, end in zip(numbers, ends, strict=True)]
-        pieces = [before, *pieces]
+    places = ["123456789".find(each[1]) if each[1] else ord(each[2]) - ord("①") for each in numbers]
+    if len(numbers) > 1 and places == list(range(len(numbers))):
+        ends = [0, *(number.start() for number in numbers), len(text)]
+        starts = [0, *(number.end() for number in numbers)]
+        pieces = [text[start:end] for start, end in zip(starts, ends[1:], strict=True)]
     else:
-        pieces = hedges.parts.split(text[label.end() :] if label else text)
-    pieces = [piece.strip(AROUND) for piece in pieces]
-    return [(piece, label is not None) for piece in pieces if piece]
+        pieces = hedges.parts.split(text)
+    found, listed = [], False
+    for piece in map(str.lstrip, pieces):
+        label = hedges.label.match(piece)
+        listed = listed or label is not None
+        bare = piece[label.end() if label else 0 :].strip(AROUND)
+        found.append((bare if "(" in bare else bare.rstrip(")）"), listed))
+    return [(piece, listed) for piece, listed in found if piece]

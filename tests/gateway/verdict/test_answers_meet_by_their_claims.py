@@ -40,19 +40,30 @@ TWO: dict[Language, tuple[str, str, str]] = {
         "Differential diagnosis: X, Y|**Differential:**\n- X\n- Y|Most likely X, possibly Y.|"
         "Consider X, Y|X; Y cannot be ruled out|The diagnosis is X or Y.|X. Y is less likely.|"
         "\\boxed{X or Y}|<answer>X or Y</answer>|The answer is X or Y.|The image shows X or Y.|"
-        "**Answer:** X or Y\n\n**Explanation:** as is seen",
+        "**Answer:** X or Y\n\n**Explanation:** as is seen|X; Y|X (consider Y)|X?, Y?|"
+        "X most likely, Y less likely|Most likely X, less likely Y|Either X or Y|X and/or Y|"
+        "X or possibly Y|X r/o Y|X. Differential diagnosis: Y|"
+        "X (differential: Y)|Primary diagnosis: X. Differential: Y|Possible diagnoses: X, Y|"
+        "The most likely diagnosis is X, but Y is also possible.|X, alternatively Y|"
+        "X is likely, but Y cannot be excluded.|Findings suggest X or Y|1) X 2) Y|(1) X; (2) Y",
     ),
     "es": (
         "psoriasis",
         "tiña corporal",
         "X, considerar Y.|X; descartar Y|X o Y|1. X 2. Y|¿X? ¿Y?|Diagnóstico diferencial: X, Y|"
-        "Probablemente X, posiblemente Y|X; no se puede descartar Y|El diagnóstico es X o Y.",
+        "Probablemente X, posiblemente Y|X; no se puede descartar Y|El diagnóstico es X o Y.|X; Y|"
+        "X y/o Y|Sea X o Y|Podría tratarse de X o Y|X. Diagnóstico diferencial: Y|DD: X, Y|"
+        "Posibles diagnósticos: X, Y|1) X 2) Y|"
+        "X es lo más probable, Y menos probable|Lo más probable X, menos probable Y|"
+        "El diagnóstico más probable es X, aunque también podría ser Y",
     ),
     "zh": (
         "银屑病",
         "体癣",
         "X，考虑Y。|X；排除Y|X或Y|1. X 2. Y|1、X2、Y|X？Y？|鉴别诊断：X、Y|考虑X、Y|"
-        "可能是X，也不排除Y",
+        "可能是X，也不排除Y|X；Y|X、可能Y|最可能是X，其次是Y|首先考虑X，其次考虑Y|X可能性大，Y不能排除|"
+        "X，Y待排|X，需与Y鉴别|（1）X（2）Y|①X②Y|X，鉴别诊断：Y|鑑別診斷：X、Y|"
+        "诊断可能是X，也可能是Y|X vs Y",
     ),
 }
 
@@ -79,6 +90,26 @@ def test_what_names_two_things_claims_both_and_leads_with_the_first(language):
         ("zh", "考虑湿疹", "湿疹"),
         ("en", "axial or coronal", "transverse|coronal"),
         ("zh", "湿疹？？", "湿疹"),
+        ("en", "The most likely diagnosis is eczema.", "eczema"),
+        ("en", "Findings are consistent with eczema.", "eczema"),
+        ("en", "eczema (likely)", "eczema"),
+        ("es", "El diagnóstico más probable es eccema", "eccema"),
+        ("es", "Compatible con eccema", "eccema"),
+        ("zh", "最可能的诊断是湿疹。", "湿疹"),
+        ("zh", "诊断：湿疹", "湿疹"),
+        ("zh", "应该是湿疹", "湿疹"),
+        ("en", "Differential: eczema, tinea, and scabies", "eczema|tinea|scabies"),
+        ("en", "1. eczema 2. tinea 3. scabies", "eczema|tinea|scabies"),
+        ("en", "The differential diagnosis includes eczema and tinea.", "eczema|tinea"),
+        (
+            "en",
+            "Differential: spinal osteomyelitis and discitis",
+            "spinal osteomyelitis and discitis",
+        ),
+        ("es", "Diagnóstico diferencial: eccema, tiña y sarna", "eccema|tiña|sarna"),
+        ("es", "El diagnóstico diferencial incluye eccema y tiña", "eccema|tiña"),
+        ("zh", "鉴别诊断包括湿疹和体癣", "湿疹|体癣"),
+        ("zh", "湿疹；体癣；疥疮", "湿疹|体癣|疥疮"),
     ],
 )
 def test_a_doubt_is_a_way_of_claiming(language, said, claim):
@@ -103,10 +134,26 @@ def test_a_doubt_is_a_way_of_claiming(language, said, claim):
         ("en", "Unlikely psoriasis"),
         ("en", "Psoriasis. Wait, possibly tinea."),
         ("en", "Is it psoriasis?"),
+        ("en", "no psoriasis; tinea"),
+        ("en", "not psoriasis or tinea"),
+        ("en", "psoriasis; no evidence of tinea"),
+        ("en", "Rule out tinea. Psoriasis."),
+        ("en", "psoriasis ruled out; consider tinea"),
+        ("en", "psoriasis is unlikely, consider tinea"),
+        ("en", "neither psoriasis nor tinea; eczema"),
+        ("en", "psoriasis rather than tinea"),
+        ("en", "left lung; right lung"),
+        ("en", "grade 2; grade 3"),
         ("en", " or ".join(f"disease {letter}" for letter in "abcdefghi")),
         ("es", "eccema agudo o crónico"),
         ("es", "pulmón izquierdo o derecho"),
         ("es", "ni psoriasis ni tiña, posible"),
+        ("es", "psoriasis; sin tiña"),
+        ("es", "psoriasis, tiña poco probable"),
+        ("es", "psoriasis descartada; considerar tiña"),
+        ("zh", "排除银屑病，考虑体癣"),
+        ("zh", "银屑病可能性大，体癣可能性小"),
+        ("zh", "不考虑银屑病，考虑体癣"),
         ("zh", "急性或慢性湿疹"),
         ("zh", "左肺或右肺"),
         ("zh", "可能不是银屑病"),

@@ -2,9 +2,9 @@
 
 "Psoriasis vulgaris, consider tinea" claims two things, its lead first, and so do "psoriasis or
 tinea" and "1. Psoriasis 2. Tinea". Answers with a claim in common meet there. Only a mark of doubt
-or of choice, or a semicolon, parts an answer: a list ("liver, heart") says all of its items, and is one claim. So is
-whatever might lose a word by being parted: what denies anything, parts that name different sides,
-organs or numbers, an adjective without its noun ("acute or chronic eczema").
+or of choice, or a semicolon, parts an answer: a list ("liver, heart") says all of its items, and is
+one claim. So is whatever might lose a word by being parted: what denies anything, parts that name
+different sides, organs or numbers, an adjective without its noun ("acute or chronic eczema").
 """
 
 import re

@@ -18,6 +18,7 @@ from gateway.verdict.numbers import NUMBERS, in_digits
 from gateway.verdict.questions import kind_of
 from gateway.verdict.spelling import FOLDED, spelled_one_way
 from gateway.verdict.words import (
+    MODALITY,
     NO,
     NONE,
     NOT_SO,
@@ -80,6 +81,7 @@ CHOSEN = re.compile(r"(?:option )?\(?([a-h])\)?(?:[.:] |[.:]?$| (?=\w))(.*)", re
 LETTERED = re.compile(r"^\(?[a-h]\) ")
 # What beside a number may say that it is not just that many: a sign, a comparison, a unit.
 INEXACT = re.compile(r"""[^\w\s.,;:!()'"“”。、]|(?<!\d)[.,]\d""")
+COMPARING = ("modality", "which_of", "other")  # a question of these may ask which image shows it
 COPULAS = 8  # of an answer that are looked at: no sentence has more
 
 
@@ -95,6 +97,7 @@ class Asked:
     content: Meaning = ()
     orders: tuple[Meaning, ...] = ((),)
     states: bool = True
+    one_modality: bool = False  # "the CT shows" is "the image shows"
     told: frozenset[str] = frozenset()  # its sides and organs
     yes_or_no: bool = False
     before: frozenset[Meaning] = frozenset({()})
@@ -117,10 +120,10 @@ def meaning(text: str, language: Language = "en", question: str = "") -> Meaning
     "MRI"; "yes" and "yes, left" are not. To "Is there an effusion?" "There is no effusion." is no.
     """
     words = _words_of(text, language)
-    said = _spelled(_bare(text, words), words)
+    asked = _asked(question, language) if question else NOTHING
+    said = _spelled(_bare(text, asked, words), words)
     if said in SHORT and said not in NONE:
         return SHORT[said]
-    asked = _asked(question, language) if question else NOTHING
     if said in NONE and asked.counts:
         return ("0",)
     if said in SHORT:
@@ -152,7 +155,8 @@ def core(text: str, language: Language, question: str) -> str:
     spelled there; the whole, where it does not stand there in one piece."""
     words = _words_of(text, language)
     plain = _plain(text)
-    said = _news(_bare(text, words), _asked(question, language) if question else NOTHING, words)
+    asked = _asked(question, language) if question else NOTHING
+    said = _news(_bare(text, asked, words), asked, words)
     at = plain.find(said)
     return text[at : at + len(said)] if at >= 0 and len(plain) == len(text) else text
 
@@ -208,6 +212,7 @@ def _asked(question: str, language: Language) -> Asked:
         content=content,
         orders=(content, content[1:] + content[:1]) if turned else (content,),
         states=bool(words.states.search(plain)),
+        one_modality=kind not in COMPARING and not MODALITY.search(plain),
         told=_told(plain, words),
         yes_or_no=kind == "yes_no" and not negations,
         before=frozenset({(), *([] if negations else _asked_again(plain, words))}),
@@ -239,7 +244,7 @@ def _asked_again(question: str, words: Words) -> list[Meaning]:
     return [content]
 
 
-def _bare(text: str, words: Words) -> str:
+def _bare(text: str, asked: Asked, words: Words) -> str:
     """In lower case, without marks, labels, and what only explains the answer behind it."""
     plain = _plain(text)
     if MARKED.search(plain):
@@ -258,8 +263,10 @@ def _bare(text: str, words: Words) -> str:
         plain = plain[: explained.start()]
     if quoted := QUOTED.fullmatch(plain.strip()):
         plain = quoted[1]
-    plain = words.source.sub("", words.pictures.sub(words.image, plain.strip("¡ \n")))
-    return plain.rstrip(".。! ")
+    plain = plain.strip("¡ \n")
+    if asked.one_modality:
+        plain = words.pictures.sub(words.image, plain)
+    return words.source.sub("", plain).rstrip(".。! ")
 
 
 def _says_something(before: str, words: Words) -> bool:
@@ -310,7 +317,9 @@ def _yes_or_no(said: str, asked: Asked, words: Words) -> str | None:
 def _echoes(sentence: str, answer: str, asked: Asked, words: Words) -> bool:
     """Whether it says the question again, as the answer has it."""
     content, negations = _content(sentence, words)
-    again = any(_is_within(content, order) for order in asked.orders)
+    # To "CT or MRI?" one of them is no echo.
+    again = asked.yes_or_no or not content
+    again = again and any(_is_within(content, order) for order in asked.orders)
     again = again and _tells_no_more(sentence, asked, words)
     return again and bool(negations) == (answer == "no")
 
@@ -326,7 +335,7 @@ def _explains(sentence: str, answer: str, asked: Asked, words: Words) -> bool:
     if not asked.yes_or_no or _is_within(content, asked.content) or (negations and answer == "yes"):
         return False
     # "Yes. Ileum." and "Yes. It is in the ileum." say more of what was asked about.
-    if words.of_it.match(sentence) or (len(content) < 4 and not words.states.search(sentence)):
+    if words.of_it.match(sentence) or (len(content) < 5 and not words.states.search(sentence)):
         return False
     if answer == "no" and not negations and set(content) & set(asked.content):
         return False

@@ -177,6 +177,11 @@ _XRAY = (
     r"(?:(?:chest|abdominal|abdomen|brain|head|pelvic|frontal|pa|ap|axial|coronal|sagittal) )*"
     r"(?:x[ -]?ray|radiograph|ct|mri|mr|ultrasound)(?: (?:image|scan|slice|film))?"
 )
+# What names a modality: to a question that does, it is no mere word for the image.
+MODALITY = re.compile(
+    r"x[ -]?rays?\b|radiogra|\bct\b|\bmri?\b|ultraso|tomogra|resonan|ecogra|\btc\b|\brm\b|胸片|"
+    r"核磁|磁共振|超声|x[光线]"
+)
 _IMAGEN = r"(?:imagen|imágenes|foto|fotografía|figura)"
 _RADIOGRAFIA = (
     r"(?:radiografía|placa|tomografía|tc|resonancia(?: magnética)?|rm|ecografía)"
@@ -192,12 +197,13 @@ _TU = r"(?:图像|图片|影像|图)"
 ENGLISH = Words(
     language="en",
     source=re.compile(
-        rf"^(?:based on|according to|from|in|on) {_OF}(?:{_IMAGE}|{_XRAY})"
+        rf"^(?:based on|according to|from|in|on) {_OF}{_IMAGE}"
         r"(?: provided| shown| above)?,? (?:(?<=, )|(?=there |it |i |we |no ))"
     ),
     pictures=re.compile(
         rf"(?:^|(?<=[,.] )){_OF}{_XRAY}(?= (?:does not |doesn't )?"
         r"(?:shows?|depicts?|displays?|demonstrates?|reveals?|contains?)\b)"
+        rf"|(?:(?<=\bon )|(?<=\bin )|(?<=\bto )|(?<=\bfrom )){_OF}{_XRAY}(?=$|[.,;]| there )"
     ),
     image="the image",
     answer="answer",
@@ -229,7 +235,7 @@ ENGLISH = Words(
         r"present)\b"
     ),
     article=re.compile(r"^(?:the|an?) (?=\w[\w-])"),
-    place=re.compile(r"^(?:located |found |seen )?(?:in|on|at|within) (?:the )?"),
+    place=re.compile(r"^(?:located |found |seen |situated )?(?:in|on|at|within) (?:the )?"),
     joins=re.compile(r" and | & "),
     fillers=_set(
         "the a an is are was were be been being do does did has have had can it its this that "
@@ -280,11 +286,13 @@ SPANISH = Words(
     language="es",
     source=re.compile(
         rf"^(?:según|en|de acuerdo con|con base en|basado en|basándo(?:se|me|nos) en) "
-        rf"(?:la|esta|las|estas) (?:{_IMAGEN}|{_RADIOGRAFIA})(?: proporcionada| mostrada)?,? "
+        rf"(?:la|esta|las|estas) {_IMAGEN}(?: proporcionada| mostrada)?,? "
         r"(?:(?<=, )|(?=no |se |hay ))"
     ),
     pictures=re.compile(
         rf"(?:^|(?<=[,.] ))(?:la|esta) {_RADIOGRAFIA}(?= (?:no )?(?:muestra|evidencia|revela)\b)"
+        rf"|(?:(?<=\ben )|(?<=\bcon )|(?<=^según ))(?:la|esta) {_RADIOGRAFIA}"
+        r"(?=$|[.,;]| (?:no|se|hay) )"
     ),
     image="la imagen",
     answer="respuesta",
@@ -356,11 +364,11 @@ SPANISH = Words(
 
 CHINESE = Words(
     language="zh",
-    source=re.compile(
-        rf"^(?:(?:根据|从|在)?{_DE}(?:医学)?{_TU}|(?:根据|从|在){_DE}{_CT})"
-        r"(?:中|来看|上|里|可知|所示)?, ?"
+    source=re.compile(rf"^(?:根据|从|在)?{_DE}(?:医学)?{_TU}(?:中|中?来?看|上|里|可知|所示)?, ?"),
+    pictures=re.compile(
+        rf"(?:^|(?<=[,。])){_DE}{_CT}(?=[中上]?(?:未|没有)?(?:显示|可见|提示))"
+        rf"|(?:(?<=^根据)|(?<=^从)|(?<=^在)){_DE}{_CT}(?=中?上?里?(?:来看|可知|所示)?,)"
     ),
-    pictures=re.compile(rf"(?:^|(?<=[,。])){_DE}{_CT}(?=[中上]?(?:未|没有)?(?:显示|可见|提示))"),
     image="图像",
     answer="答",
     label=_at_the_start_of_a_sentence(
@@ -383,8 +391,8 @@ CHINESE = Words(
     fillers=_set(
         "图像中 图片中 影像中 图中 图像 图片 影像 图上 图里 个 这张 这幅 这个 这里 这 该 此 张 幅 "
         "是否 有没有 是不是 能不能 能否 可不可以 包不包含 包含 包括 含有 存在 显示 展示 可见 "
-        "可以看到 可以 看到 看出 观察到 发现 出现 属于 任何 患者 病人 根据 并 能 的 了 吗 嘛 呢 "
-        "么 是 有 在 为 中 里 于 呈"
+        "可以看到 可以 看到 看出 观察到 发现 出现 属于 任何 迹象 证据 患者 病人 根据 并 能 的 了 "
+        "吗 嘛 呢 么 是 有 在 为 中 里 于 呈"
     ),
     negators=_set("没有 不是 不包含 不包括 不存在 不可以 不能 未见 未发现 并非 没 未 不 无 非 否"),
     plural=re.compile(r"(?!)"),

@@ -86,6 +86,18 @@ from models.data.example import DataError
         ("图中显示的是肺。", "肺"),
         ("答案：否", "否"),
         ("根据图像，答案是左肺。", "左肺"),
+        ("Computed Tomography (CT) scan", "CT"),
+        ("An X-ray", "X-ray"),
+        ("Left side.", "left"),
+        ("RLL", "Right lower lobe"),
+        ("lt lung", "left lung"),
+        ("pulmonary oedema", "pulmonary edema"),
+        ("grey", "gray"),
+        ("both", "bilateral"),
+        ("unremarkable", "normal"),
+        ("圖像顯示雙側肺。", "双肺"),
+        ("左側", "左"),
+        ("肝臟", "肝"),
     ],
 )
 def test_what_stands_around_an_answer_does_not_part_answers(one, other):
@@ -175,6 +187,30 @@ LARGER = "Is the left lung larger than the right lung?"
         ("¿Que modalidad es?", "La modalidad es TC.", "TC"),
         ("¿Cuantos riñones hay?", "Hay dos riñones.", "2"),
         ("¿Esta el pulmon sano?", "El pulmón no está sano.", "no"),
+        (EFFUSION, "Based on the chest X-ray, there is no pleural effusion.", "no"),
+        (EFFUSION, "The chest X-ray shows a pleural effusion.", "yes"),
+        (EFFUSION, "No, there is no pleural effusion on this chest X-ray.", "no"),
+        (EFFUSION, "No pleural effusions.", "no"),
+        ("Are there masses?", "There is no mass.", "no"),
+        ("Are there metastases?", "No metastasis is seen.", "no"),
+        ("Is the heart enlarged?", "The heart appears enlarged.", "yes"),
+        ("What is the diagnosis?", "**Diagnosis:** Pneumonia", "pneumonia"),
+        ("What is the diagnosis?", "The patient has pneumonia.", "pneumonia"),
+        ("Which side is affected?", "On the left", "left"),
+        ("Where is the lesion?", "The lesion can be seen in the left lung.", "left lung"),
+        ("¿Hay lesiones?", "No hay ninguna lesión.", "no"),
+        ("¿Hay lesiones?", "Sí, hay una lesión.", "sí"),
+        ("¿Hay derrame pleural?", "En la radiografía no se observa derrame pleural.", "no"),
+        ("¿Hay derrame pleural?", "No se identifica derrame pleural.", "no"),
+        ("¿Es normal el corazón?", "El corazón es normal.", "sí"),
+        ("¿Es normal el corazón?", "No, el corazón no es normal.", "no"),
+        ("¿Qué lado está afectado?", "A la izquierda", "lado izquierdo"),
+        ("¿Dónde está la lesión?", "Se encuentra en el pulmón izq.", "pulmón izquierdo"),
+        ("图中有胸腔积液吗？", "根据这张胸片，没有胸腔积液。", "没有"),
+        ("图中有胸腔积液吗？", "圖中沒有胸腔積液。", "没有"),
+        ("圖中有胸腔積液嗎？", "图中有胸腔积液。", "有"),
+        ("心脏增大了吗？", "心脏增大。", "是"),
+        ("诊断是什么？", "诊断：肺炎", "肺炎"),
     ],
 )
 def test_a_sentence_of_the_questions_own_words_is_its_answer(question, said, answer):
@@ -246,6 +282,18 @@ def test_what_may_differ_in_meaning_stays_apart(one, other):
         (EFFUSION, "no", "There is no pleural effusion or pneumothorax."),
         (EFFUSION, "no", "A pleural effusion cannot be excluded."),
         (EFFUSION, "yes", "pleural effusion"),
+        (EFFUSION, "Yes. It is proximal.", "Yes. It is distal."),
+        (EFFUSION, "Yes. It is displaced.", "Yes. It is nondisplaced."),
+        (EFFUSION, "No. It is in the ileum.", "No. It is in the ilium."),
+        (EFFUSION, "Yes. Prednisone.", "Yes. Prednisolone."),
+        ("CT or MRI?", "The CT shows the mass.", "The MRI shows the mass."),
+        ("CT or MRI?", "Yes, on the CT.", "Yes, on the MRI."),
+        ("Is the mass seen on the MRI?", "yes", "The mass is seen on the CT."),
+        ("Which scan is it?", "CT, axial", "axial"),
+        ("¿Hay derrame pleural?", "Sí. Es proximal.", "Sí. Es distal."),
+        ("图中有胸腔积液吗？", "有。位于回肠。", "有。位于髂骨。"),
+        ("图中有胸腔积液吗？", "有", "有无胸腔积液"),
+        ("哪种检查？", "CT，轴位", "轴位"),
         (EFFUSION, "yes", "There may be a pleural effusion."),
         ("Is there a left pleural effusion?", "yes", "There is a pleural effusion."),
         ("Is there no pleural effusion?", "yes", "There is a pleural effusion."),
@@ -411,6 +459,51 @@ def test_sides_and_numbers_always_tell_answers_apart(around, question):
     for one, other in SIDES.items():
         assert said(one) != said(other)
     assert len({said(number) for number in range(11)}) == 11
+
+
+# Words of which one must never count for the other: sides, organs, drugs, prefixes, denials.
+APART: dict[Language, str] = {
+    "en": "left/right left/bilateral proximal/distal internal/external ventral/dorsal "
+    "superficial/deep ipsilateral/contralateral intradural/extradural subdural/epidural "
+    "ileum/ilium ileal/iliac peroneal/perineal carotid/parotid ureter/urethra humerus/humeral "
+    "carpal/tarsal tibia/fibula hyperdense/hypodense hypertrophy/hypotrophy "
+    "hyperplasia/hypoplasia typical/atypical normal/abnormal displaced/nondisplaced "
+    "displaced/undisplaced symptomatic/asymptomatic prednisone/prednisolone "
+    "vinblastine/vincristine cefazolin/ceftazidime dopamine/dobutamine hydralazine/hydroxyzine "
+    "metformin/metronidazole mastitis/mastoiditis T1/T2 C5/C6 L4/L5 II/III",
+    "es": "izquierdo/derecho izq./der. izquierda/bilateral proximal/distal íleon/ilion "
+    "uréter/uretra peroneo/perineo carpo/tarso normal/anormal hiperdenso/hipodenso "
+    "prednisona/prednisolona intradural/extradural año/ano caña/cana alguno/ninguno C5/C6",
+    "zh": "左/右 左侧/双侧 上/下 内侧/外侧 近端/远端 正常/不正常 正常/异常 高密度/低密度 "
+    "髂骨/回肠 输尿管/尿道 胆囊/胆管 肾/肾上腺 胫骨/腓骨 动脉/静脉 良性/恶性 典型/非典型 "
+    "泼尼松/泼尼松龙 有/无",
+}
+SAID_OF: dict[Language, str] = {
+    "en": "{}|**{}**|{} lung|no {} effusion|The answer is {}.|The chest X-ray shows {}.|"
+    "Yes, {}|No, {}|Yes. It is {}.|No. It is {}.|Yes. {}.|There is {} disease.|"
+    "There is no {} disease.|Diagnosis: {}|The heart is {}.|2 {}|liver and {}|{} or mass|"
+    "The lesion is seen in the {}.",
+    "es": "{}|**{}**|pulmón {}|La respuesta es {}.|La radiografía muestra {}.|Sí, {}|No, {}|"
+    "Sí. Es {}.|No. Es {}.|Hay {}|No hay {}|El corazón es {}|hígado y {}|Se encuentra en {}.",
+    "zh": "{}|**{}**|{}肺|答案是{}。|图像显示{}。|是，{}|不是，{}|是的。它是{}。|没有。{}。|"
+    "图中有{}结节|未见{}|病变位于{}|诊断：{}|2个{}",
+}
+ASKED: dict[Language, tuple[str, ...]] = {
+    "en": ("", EFFUSION, "Is the heart normal?", "Where is it?", "Which side?", COUNT["en"]),
+    "es": ("", "¿Hay derrame pleural?", "¿Es normal el corazón?", "¿Dónde está?", COUNT["es"]),
+    "zh": ("", "图中有胸腔积液吗？", "心脏正常吗？", "病变在哪里？", COUNT["zh"]),
+}
+
+
+@pytest.mark.parametrize("language", APART)
+def test_sides_organs_drugs_and_prefixes_tell_answers_apart_in_any_sentence(language):
+    for one, other in (pair.split("/") for pair in APART[language].split()):
+        for form in SAID_OF[language].split("|"):
+            for question in ASKED[language]:
+                said = [form.format(word) for word in (one, other)]
+                assert meaning(said[0], language, question) != meaning(
+                    said[1], language, question
+                ), (said, question)
 
 
 def test_articles_are_taken_off_in_their_own_language_only():

@@ -4,6 +4,7 @@ import io
 import math
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from pydicom.pixels import get_decoder
 
@@ -88,6 +89,8 @@ def decode(header: Any, index: int, place: str) -> NDArray[Any]:
             f"{place}: (7FE0,0010) Pixel Data is cut short, or of another size than (0028,0010) "
             "Rows, (0028,0011) Columns and (0028,0002) Samples per Pixel say. Export it again."
         ) from error
+    if header.BitsAllocated == 1 and syntax in UNCOMPRESSED:
+        return _bits(header, index)
     if header.PhotometricInterpretation in SHARED_BY_TWO:
         header.PhotometricInterpretation = "YBR_FULL_422"  # of the two pydicom knows this one
     pixels: NDArray[Any]
@@ -104,6 +107,17 @@ def decode(header: Any, index: int, place: str) -> NDArray[Any]:
         if not without_loss:  # values may overshoot their bits by a little
             return pixels >> (_high_bit(pixels, header) + 1 - int(header.BitsStored))
     return _used_bits(pixels, header)
+
+
+def _bits(header: Any, index: int) -> NDArray[np.uint8]:
+    """PS3.5 8.1.1: a frame of single bits, without a gap from row to row, nor from frame to frame:
+    it need not begin with a byte."""
+    shape = (header.Rows, header.Columns, header.SamplesPerPixel)
+    size = math.prod(shape)
+    first, skipped = divmod(index * size, 8)
+    packed = np.frombuffer(header.PixelData, np.uint8)[first : first + size // 8 + 2]
+    bits = np.unpackbits(packed, bitorder="little")[skipped : skipped + size]
+    return bits.reshape(shape[:2] if shape[2] == 1 else shape)
 
 
 def _pad(header: Any, index: int) -> None:

@@ -13,7 +13,7 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, JPEGLSTransferSyntaxes
 
 from gateway.refusals import Refused
-from tests.dicoms import dicom_of, lut, sent, shown
+from tests.dicoms import dicom_of, item, lut, sent, shown
 
 pytestmark = pytest.mark.skipif(
     shutil.which("dcmj2pnm") is None, reason="dcmj2pnm is not installed (Debian package dcmtk)"
@@ -47,6 +47,18 @@ for number, colour in enumerate(("Red", "Green", "Blue")):
     PALETTE[f"{colour}PaletteColorLookupTableData"] = (
         (np.arange(4096) * (7, 11, 13)[number]).astype("<u2").tobytes()
     )
+BY_BYTES = {
+    f"{colour}PaletteColorLookupTable{part}": value
+    for colour in ("Red", "Green", "Blue")
+    for part, value in (("Descriptor", [256, 0, 8]), ("Data", bytes(range(256))))
+}
+WRITTEN_ON = np.arange(65536, dtype="<u2").tobytes()
+PER_FRAME = [
+    item(
+        PixelValueTransformationSequence=[item(RescaleSlope=1, RescaleIntercept=0)],
+        FrameVOILUTSequence=[item(WindowCenter=400, WindowWidth=1800)],
+    )
+] * 2
 COLOURS = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
 
 MADE: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
@@ -59,9 +71,43 @@ MADE: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
     "no window": (RAMP, {}),
     "modality table": (UNSIGNED, {"ModalityLUTSequence": [lut([4096, 0, 16], FALLING)]}),
     "voi table": (UNSIGNED, {"VOILUTSequence": [lut([4096, 0, 12], FALLING)]}),
+    "falling scale": (UNSIGNED, WINDOW | {"RescaleSlope": -1, "RescaleIntercept": 1000}),
+    "falling scale, no window": (UNSIGNED, {"RescaleSlope": -1, "RescaleIntercept": 1000}),
+    "no scale": (UNSIGNED, WINDOW | {"RescaleSlope": 0, "RescaleIntercept": 0}),
+    "two windows": (RAMP, {"WindowCenter": [400, 0], "WindowWidth": [1800, 10]}),
+    "white is low, sigmoid": (
+        RAMP,
+        WINDOW | {"VOILUTFunction": "SIGMOID", "PhotometricInterpretation": "MONOCHROME1"},
+    ),
+    "inverse": (RAMP, WINDOW | {"PresentationLUTShape": "INVERSE"}),
+    "padding": (RAMP, WINDOW | {"PixelPaddingValue": -1000, "PixelPaddingRangeLimit": -500}),
+    "modality table of 65536": (
+        UNSIGNED,
+        {"ModalityLUTSequence": [lut([0, 0, 16], WRITTEN_ON)]}
+        | {"WindowCenter": 2000, "WindowWidth": 3000},
+    ),
+    "modality table over scale": (
+        UNSIGNED,
+        {"ModalityLUTSequence": [lut([4096, 0, 16], FALLING)], "RescaleSlope": 2}
+        | {"RescaleIntercept": 5, "WindowCenter": 2000, "WindowWidth": 3000},
+    ),
+    "voi table from below zero": (RAMP, {"VOILUTSequence": [lut([4096, -1000, 12], FALLING)]}),
+    "voi table of 65536": (UNSIGNED, {"VOILUTSequence": [lut([0, 0, 16], WRITTEN_ON)]}),
+    "short voi table": (
+        UNSIGNED,
+        {"VOILUTSequence": [lut([256, 1000, 8], np.arange(256, dtype="<u2").tobytes())]},
+    ),
+    "frames": (
+        np.stack([RAMP, RAMP[:, ::-1]]),
+        {"NumberOfFrames": 2, "PerFrameFunctionalGroupsSequence": PER_FRAME} | WINDOW,
+    ),
     "12 of 16 bits": (UNSIGNED << 4, {"BitsStored": 12, "HighBit": 15}),
     "big endian": (RAMP.astype(">i2"), WINDOW | {"syntax": ExplicitVRBigEndian}),
     "palette": (UNSIGNED, PALETTE),
+    "palette of bytes": (
+        (UNSIGNED >> 4).astype("u1"),
+        BY_BYTES | {"PhotometricInterpretation": "PALETTE COLOR"},
+    ),
     "rgb": (COLOURS, {}),
     "planes": (np.moveaxis(COLOURS, 2, 0).reshape(32, 48, 3), {"PlanarConfiguration": 1}),
     "ybr": (COLOURS, {"PhotometricInterpretation": "YBR_FULL"}),
@@ -133,3 +179,47 @@ def test_made_files_are_shown_as_dcmtk_shows_them(name, encoder, tmp_path):
     assert theirs is not None
     close = CLOSE_IN_YBR if name.startswith("ybr") else CLOSE
     assert np.abs(shown(data).astype(int) - theirs).max() <= close
+
+
+WAYS = [
+    (allocated, stored, high, signed)
+    for allocated in (8, 16, 32)
+    for stored in (1, 3, 7, 8, 10, 12, 15, 16, 17, 31, 32)
+    for high in sorted({stored - 1, allocated - 1})
+    for signed in (False, True)
+    if stored <= allocated
+]
+
+
+@pytest.mark.parametrize(("allocated", "stored", "high", "signed"), WAYS)
+def test_bits_are_stored_in_every_way_as_dcmtk_reads_them(
+    allocated, stored, high, signed, tmp_path
+):
+    lowest = -(2 ** (stored - 1)) if signed else 0
+    values = np.linspace(lowest, lowest + 2**stored - 1, 64).astype(np.int64)
+    words = np.tile((values & 2**stored - 1) << high + 1 - stored, (16, 1))
+    tags = {"BitsStored": stored, "HighBit": high, "PixelRepresentation": int(signed)}
+    path = tmp_path / "made.dcm"
+    path.write_bytes(dicom_of(words.astype(f"<u{allocated // 8}"), **tags))
+    data = path.read_bytes()
+    theirs = by_dcmtk(path, tmp_path / "out.png", *how_of(path, data))
+    assert theirs is not None
+    assert np.abs(shown(data).astype(int) - theirs).max() <= CLOSE
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("frames", [1, 3])
+def test_single_bits_are_read_as_dcmtk_reads_them(frames, photometric, tmp_path):
+    """Without a gap from row to row; the first of several frames need not end with a byte."""
+    mask = np.stack([np.tile(np.arange(13) % 3 == frame % 3, (7, 1)) for frame in range(frames)])
+    packed = np.packbits(mask.ravel(), bitorder="little")
+    packed = np.append(packed, np.zeros(len(packed) % 2, "u1"))
+    tags = {"Rows": 7, "Columns": 13, "BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}
+    tags |= {"NumberOfFrames": frames}
+    path = tmp_path / "made.dcm"
+    path.write_bytes(dicom_of(packed[None], PhotometricInterpretation=photometric, **tags))
+    data = path.read_bytes()
+    for frame in range(frames):
+        how = [*how_of(path, data), "+F", str(frame + 1)]
+        theirs = by_dcmtk(path, tmp_path / f"{frame}.png", *how)
+        assert theirs is not None and (shown(data, frame + 1) == theirs).all()

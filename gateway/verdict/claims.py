@@ -49,8 +49,8 @@ class Hedges:
 # What turns all that follows, beside the negations that `meaning` knows.
 TURNS = re.compile(
     r"\b(?:neither|nor|free of|lacks?|against|unlike|other than|exclud(?:es|ed|ing)|rule[ds] out|"
-    r"den(?:y|ies)|ni|libre de|carece|contra|excluye|descartad[oa]s?|excepto|poco probable|"
-    r"improbable)\b|缺乏|除了|可能性[小低]",
+    r"den(?:y|ies|ied)|ni|libre de|carece|contra|exclu(?:ye|id[oa]s?)|descartad[oa]s?|excepto|"
+    r"poco probable|improbable)\b|缺乏|除了|可能性[小低]",
     re.IGNORECASE,
 )
 # Callers choose what is read here, as in `meaning`: every pattern is linear, or nearly.
@@ -80,7 +80,7 @@ def _hedges(
     return Hedges(
         label=_compiled(rf"^(?:{label})\s*[:：]?"),
         before=_compiled(rf"^[¿¡]?(?:{doubt}[\s:：,，]*+)+|^(?:{joins})"),
-        after=_compiled(rf"(?: ?(?:{after})){{1,2}}$"),
+        after=_compiled(rf"(?: ?[-–—(（]? ?(?:{after})){{1,2}}[)）]?$"),
         either=_compiled(rf"[,，]?(?:{either})"),
         joins=_compiled(rf"\s?(?:{joins})"),
         excludes=_compiled(rf"^(?:{excludes})"),
@@ -200,12 +200,11 @@ def _parts(text: str, hedges: Hedges) -> list[str]:
             items = [item for each in hedges.either.split(bare) for item in COMMA.split(each)]
         if listed:
             items = [item for each in items for item in _joined(each, hedges)]
-        items = [item for item in (_bare(item.strip(AROUND), hedges) for item in items) if item]
-        # "axial or coronal" are two; "acute or chronic eczema" has its noun but once.
-        if len(_lengths(items, hedges)) > 1 and any(map(hedges.partial.search, items)):
-            return []
-        found += items
-    return found
+        items = [_bare(item.strip(AROUND), hedges) for item in items]
+        found += [item for item in items if any(map(str.isalnum, item))]
+    # "axial or coronal" are two; "acute or chronic eczema" has its noun but once.
+    cut = len(_lengths(found, hedges)) > 1 and any(map(hedges.partial.search, found))
+    return [] if cut else found
 
 
 def _joined(item: str, hedges: Hedges) -> list[str]:
@@ -230,7 +229,8 @@ def _pieces(text: str, hedges: Hedges) -> list[tuple[str, bool]]:
     if len(numbers) > 1 and places == list(range(len(numbers))):
         ends = [0, *(number.start() for number in numbers), len(text)]
         starts = [0, *(number.end() for number in numbers)]
-        pieces = [text[start:end] for start, end in zip(starts, ends[1:], strict=True)]
+        first, *pieces = [text[start:end] for start, end in zip(starts, ends[1:], strict=True)]
+        pieces = [*hedges.parts.split(first), *pieces]
     else:
         pieces = hedges.parts.split(text)
     found, listed = [], False

@@ -100,6 +100,13 @@ def test_what_names_two_things_claims_both_and_leads_with_the_first(language):
         ("zh", "应该是湿疹", "湿疹"),
         ("en", "Differential: eczema, tinea, and scabies", "eczema|tinea|scabies"),
         ("en", "1. eczema 2. tinea 3. scabies", "eczema|tinea|scabies"),
+        ("en", "1. **Eczema** - most likely\n2. **Tinea** - less likely", "eczema|tinea"),
+        ("en", "Eczema (most likely), tinea (less likely)", "eczema|tinea"),
+        (
+            "en",
+            "**Most likely diagnosis:** Eczema\n\n**Differential:**\n1. Tinea\n2. Scabies",
+            "eczema|tinea|scabies",
+        ),
         ("en", "The differential diagnosis includes eczema and tinea.", "eczema|tinea"),
         (
             "en",
@@ -135,6 +142,8 @@ def test_a_doubt_is_a_way_of_claiming(language, said, claim):
         ("en", "Psoriasis. Wait, possibly tinea."),
         ("en", "Is it psoriasis?"),
         ("en", "no psoriasis; tinea"),
+        ("en", "acute; chronic eczema"),
+        ("en", "psoriasis denied; tinea"),
         ("en", "not psoriasis or tinea"),
         ("en", "psoriasis; no evidence of tinea"),
         ("en", "Rule out tinea. Psoriasis."),

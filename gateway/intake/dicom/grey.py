@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.intake.dicom.found_range import range_of
-from gateway.intake.dicom.tables import Floats, first_table, levels_of, places_of, read_lut
+from gateway.intake.dicom.tables import Floats, first_table, levels_of, read_lut
 from gateway.intake.dicom.values import groups, is_little_endian, number, stored_number
 
 Window = tuple[float, float]  # centre and width, in the values that the modality LUT gives
@@ -33,9 +33,9 @@ def greys(
 
 def measured(stored: NDArray[Any], header: Any, index: int) -> Floats:
     """What the pixels of frame `index` mean (C.11.1), [rows, columns]; NaN is padding."""
-    levels, where = places_of(stored)
-    values, background = _measured(levels, header, index)
-    return np.where(background, np.nan, values)[where]
+    values, background = _measured(stored, header, index)
+    values[background] = np.nan
+    return values
 
 
 def greys_of_measured(
@@ -75,7 +75,7 @@ def _modality(levels: Floats, header: Any, index: int) -> Floats:
     """C.11.1, and C.7.6.16.2.9 for functional groups: stored values → what they mean."""
     if item := first_table(header, "ModalityLUTSequence"):
         little = is_little_endian(header)
-        return read_lut(item.LUTDescriptor, item.LUTData, little, bool(levels[0] < 0))(levels)
+        return read_lut(item.LUTDescriptor, item.LUTData, little, bool(levels.min() < 0))(levels)
     for source in groups(header, index, "PixelValueTransformationSequence"):
         slope, intercept = number(source, "RescaleSlope"), number(source, "RescaleIntercept")
         if slope is not None or intercept is not None:

@@ -58,15 +58,10 @@ def first_table(source: Any, keyword: str) -> Any:
 
 def levels_of(stored: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
     """Each value that there may be, ascending; how many pixels have it; which one a pixel has."""
-    levels, where = places_of(stored)
-    return levels, np.bincount(where.ravel()), where
-
-
-def places_of(stored: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """The same without how many."""
     if stored.dtype.kind in "iu":
         low, high = int(stored.min()), int(stored.max())
         if high - low < TABLE:
-            return np.arange(low, high + 1), stored.astype(np.int64) - low
-    levels, where = np.unique(stored, return_inverse=True)
-    return levels, where.reshape(stored.shape)
+            where = stored.astype(np.int64) - low
+            return np.arange(low, high + 1), np.bincount(where.ravel()), where
+    levels, where, counts = np.unique(stored, return_inverse=True, return_counts=True)
+    return levels, counts, where.reshape(stored.shape)

@@ -59,10 +59,12 @@ def trusts_env(url: str) -> bool:
 
 def no_verdict(url: str, error: Exception) -> GatewayUnreachable:
     """What to say where there was no response; an address that is none will not be one later."""
-    return GatewayUnreachable(
-        f"No verdict from {url} ({type(error).__name__}); is the gateway up?",
-        may_pass=not isinstance(error, (httpx.InvalidURL, httpx.UnsupportedProtocol)),
-    )
+    if isinstance(error, (httpx.InvalidURL, httpx.UnsupportedProtocol)):
+        return GatewayUnreachable(
+            f"{url!r} is no address of a gateway: write http://, the host, and its port."
+        )
+    why = f"No verdict from {url} ({type(error).__name__}); is the gateway up?"
+    return GatewayUnreachable(why, may_pass=True)
 
 
 def read_reply(response: httpx.Response, kind: type[Reply]) -> Reply:

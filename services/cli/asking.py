@@ -161,7 +161,7 @@ def ask(
         "modality": modality,
         "choices": listed(choices),
         "options": {
-            "workers": names_in(workers) if workers else None,
+            "workers": None if workers is None else names_in(workers),
             "summarise": summarise,
             "style": style,
             "rounds": rounds,

@@ -32,29 +32,56 @@ def read_file(file: Path, asked: Mapping[str, Any]) -> list[Given]:
     Raises:
         CasesError, NotUtf8
     """
-    known = {"images", "question", "views", "slices", "dicomweb", *asked}
     found = []
     # Not splitlines: other marks that end a line may stand within a question.
     for number, line in enumerate(read_text(file).split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            case = json.loads(line)
-            images = [] if "images" not in case and case.get("dicomweb") else case["images"]
-            given = [images] if isinstance(images, str | dict) else images
-            case = {**asked, **case, "images": [_from(file.parent, image) for image in given]}
-            case["options"] = asked["options"] | (case["options"] or {})
-            unknown = case.keys() - known
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CasesError(f"{file}, line {number}: no case ({error}); mend that line") from error
-        if unknown or "question" not in case:
-            what = f"unknown {', '.join(sorted(unknown))}" if unknown else "no question"
-            raise CasesError(f"{file}, line {number}: {what}; mend that line")
+            case = _case_of(line, file.parent, asked)
+        except ValueError as error:
+            raise CasesError(f"{file}, line {number}: {error}; mend that line") from error
         paths = [image["data"] for image in case["images"]]
         if missing := [path for path in paths if not _is_file(path)]:
             raise CasesError(f"{file}, line {number}: {str(missing[0])[:200]} is no file")
         found.append(Given({"line": number}, case))
+    if not found:
+        raise CasesError(f"{file} holds no case; write a JSON object in a line for each")
     return found
+
+
+def _case_of(line: str, folder: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Raises ValueError, which says what is wrong with it."""
+    try:
+        said = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"no JSON ({error.msg} at column {error.colno})") from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    if not isinstance(said, dict):
+        raise ValueError("no JSON object")
+    known = {"images", "question", "views", "slices", "dicomweb", *asked}
+    if unknown := said.keys() - known:
+        raise ValueError(f"unknown {', '.join(sorted(unknown))}")
+    if "question" not in said:
+        raise ValueError("no question")
+    images = said.get("images", [] if said.get("dicomweb") else None)
+    given = [images] if isinstance(images, str | dict) else images
+    if not isinstance(given, list) or not all(isinstance(_path(each), str) for each in given):
+        raise ValueError("images: a path, or an object with it in `data`, or a list of them")
+    options = said.get("options") or {}
+    if not isinstance(options, dict):
+        raise ValueError("options: an object")
+    return {
+        **asked,
+        **said,
+        "images": [_from(folder, image) for image in given],
+        "options": asked["options"] | options,
+    }
+
+
+def _path(image: Any) -> Any:
+    return image.get("data") if isinstance(image, dict) else image
 
 
 def read_folder(folder: Path, question: str, asked: Mapping[str, Any]) -> list[Given]:

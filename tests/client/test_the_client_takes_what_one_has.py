@@ -106,9 +106,11 @@ def test_what_pasting_adds_to_a_key_is_taken_off(monkeypatch):
     assert bearer() == {}
 
 
-@pytest.mark.parametrize("url", ["gateway:8000", "http://[::1", "ftp://gateway", ""])
+@pytest.mark.parametrize(
+    "url", ["gateway:8000", "127.0.0.1:8000", "http://[::1", "http://", "ftp://gateway", "/", ""]
+)
 def test_an_address_that_is_none_is_one_sentence(url):
-    with pytest.raises(GatewayUnreachable, match="No verdict from"):
+    with pytest.raises(GatewayUnreachable, match="is no address of a gateway: write http://"):
         ask(b"", "?", url=url)
 
 

@@ -123,7 +123,8 @@ def recipe_of(run: Path) -> Recipe | WholeRecipe:
     path = run / "recipe.json"
     try:
         return read_programme(path.read_text())
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path} is missing or no recipe of this version. Train into another folder."
+            f"{path} is missing or no recipe of this version: give a run folder of consilium "
+            "train, or train into another."
         ) from error

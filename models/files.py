@@ -146,7 +146,7 @@ def set_aside(path: Path, lines: Lines[Record]) -> str:
     """Moves the broken lines of the file at `path` to a file beside it, and says so in a sentence.
     Nobody may append meanwhile."""
     aside = path.with_suffix(".broken")
-    with aside.open("ab") as stream:
+    with _saying_which(aside), aside.open("ab") as stream:
         stream.writelines(line + b"\n" for line in lines.broken)
     write_whole(path, b"".join(line + b"\n" for line in lines.whole))
     count = len(lines.broken)

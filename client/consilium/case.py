@@ -4,6 +4,7 @@ import base64
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Optional, Protocol, Union
 
@@ -12,6 +13,7 @@ from typing_extensions import TypedDict
 from consilium.tiff import as_tiff
 from consilium.verdict import Language
 
+BYTES = (bytes, bytearray, memoryview)
 Modality = Literal[
     "ct",
     "mri",
@@ -31,7 +33,14 @@ class Array(Protocol):
     def __array__(self) -> Any: ...
 
 
-File = Union[str, "os.PathLike[str]", bytes, Array]  # its path, what it holds, or pixels
+class Readable(Protocol):
+    """A file that is open in binary mode, or io.BytesIO."""
+
+    def read(self) -> bytes: ...
+
+
+# Its path, what it holds, it itself, or pixels.
+File = Union[str, "os.PathLike[str]", bytes, bytearray, memoryview, Readable, Array]
 # Or, of a DICOM, what of it is to be shown: {"data": File, "frame": 3, "window": "lung"}. What is
 # at hand as base64 stands in `base64`, in the place of `data`.
 Image = Union[File, Mapping[str, Any]]
@@ -74,16 +83,24 @@ def case_json(images: Images, question: str, fields: Mapping[str, Any]) -> bytes
 
     Raises OSError for a file that cannot be read, TypeError for an array that is no picture.
     """
-    alone = isinstance(images, (str, bytes)) or not isinstance(images, Sequence)
+    alone = isinstance(images, (str, *BYTES)) or not isinstance(images, Sequence)
     given: Any = [images] if alone else images
     known = Options.__annotations__
     case = {name: value for name, value in fields.items() if name not in known}
     options = {name: value for name, value in fields.items() if name in known}
-    case["options"] = dict(case.get("options") or {}) | options
+    with suppress(TypeError, ValueError):  # what is no mapping the gateway refuses
+        case["options"] = dict(case.get("options") or {}) | options
     case["question"] = question
     case["images"] = [_sent(image) for image in given]
     # ASCII: what is no text (half a surrogate pair) the gateway refuses in its own words.
-    return json.dumps(case).encode()
+    return json.dumps(case, default=_plain).encode()
+
+
+def _plain(value: Any) -> Any:
+    """Of numpy, a number or an array, as JSON has it."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"a case holds texts, numbers and lists of them, not a {type(value).__name__}")
 
 
 def _sent(image: Image) -> Any:
@@ -99,10 +116,13 @@ def _sent(image: Image) -> Any:
 
 def encode(image: File) -> str:
     """An image file as base64, the way a JSON case carries it."""
-    if isinstance(image, bytes):
+    data: Union[bytes, bytearray, memoryview]
+    if isinstance(image, BYTES):
         data = image
     elif isinstance(image, (str, os.PathLike)):
         data = Path(image).read_bytes()
+    elif hasattr(image, "read"):
+        data = image.read()
     else:
         data = as_tiff(image)
     return base64.b64encode(data).decode()

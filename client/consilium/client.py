@@ -84,9 +84,9 @@ class _Connection:
 class Client(_Connection):
     """Asks a gateway; threads may share it.
 
-    An image is a path, what the file holds, or an array (consilium.tiff), one or a list of them;
-    of a DICOM also a mapping of `data`, `frame` (from 1) and `window`. The other fields of a case
-    and its options are keywords (consilium.case.Fields).
+    An image is a path, what the file holds, an open file, or an array (consilium.tiff), one or a
+    list of them; of a DICOM also a mapping of `data`, `frame` (from 1) and `window`. The other
+    fields of a case and its options are keywords (consilium.case.Fields).
 
     Each call raises GatewayRefused with the gateway's own words, GatewayUnreachable, OSError for
     a file that cannot be read, or TypeError for an array that is no picture.

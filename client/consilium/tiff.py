@@ -17,7 +17,9 @@ def as_tiff(array: Any) -> bytes:
     Raises TypeError for any other shape, and for what is no array of numbers.
     """
     if not hasattr(array, "__array__"):
-        raise TypeError(f"an image is a path, bytes or an array, not a {type(array).__name__}")
+        raise TypeError(
+            f"an image is a path, bytes, an open file or an array, not a {type(array).__name__}"
+        )
     pixels = array.__array__()
     rows, columns, colours = (*pixels.shape, 1)[:3] if pixels.ndim in (2, 3) else (0, 0, 0)
     kind = KINDS.get(pixels.dtype.kind)

@@ -134,7 +134,7 @@ def claim(folder: Path, run: Run) -> None:
         return
     try:
         earlier = dict(json.loads(path.read_text("utf-8")))
-    except (ValueError, TypeError) as error:
+    except NO_RECORD as error:
         raise EvaluationError(
             f"{path} is empty or broken, so that nobody knows what was asked of whom; delete "
             f"{folder}, or give another --out."
@@ -262,7 +262,7 @@ def read_run(folder: Path) -> Run:
     """
     try:
         return Run(**json.loads((folder / "run.json").read_text("utf-8")))
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, *NO_RECORD) as error:
         raise EvaluationError(
             f"{folder} holds no evaluation of this version, or its run.json is broken; run "
             f"consilium evaluate --out {folder}."

@@ -2,6 +2,7 @@
 pasted; one case, many, or as they come."""
 
 import asyncio
+import io
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,16 @@ def url(vllm, gateway):
     return gateway([vllm("yes"), vllm("yes")])
 
 
-@pytest.mark.parametrize("given", [Path, str, Path.read_bytes])
+@pytest.mark.parametrize(
+    "given",
+    [
+        Path,
+        str,
+        Path.read_bytes,
+        lambda path: bytearray(path.read_bytes()),
+        lambda path: memoryview(path.read_bytes()),
+    ],
+)
 def test_one_image_or_several(given, url, tmp_path):
     """A path as text or as a Path, or what the file holds; alone or in a list."""
     (tmp_path / "scan.png").write_bytes(picture())
@@ -41,6 +51,13 @@ def test_one_image_or_several(given, url, tmp_path):
     assert ask(image, "Is it?", url=url).answer == "yes"
     assert ask([image, image], "Is it?", url=url).answer == "yes"
     assert ask((image,), "Is it?", url=url).cached
+
+
+def test_an_open_file_is_read(url, tmp_path):
+    (tmp_path / "scan.png").write_bytes(picture())
+    with (tmp_path / "scan.png").open("rb") as file:
+        assert ask(file, "Is it?", url=url).answer == "yes"
+    assert ask([io.BytesIO(picture())], "Is it?", url=url).cached
 
 
 def test_what_is_at_hand_as_base64_goes_on_as_it_is(fake):
@@ -63,12 +80,19 @@ def test_of_a_dicom_a_frame_and_a_window(url):
     [
         {"workers": ["w1"]},
         {"options": {"workers": ["w1"]}},
+        {"options": Options(workers=("w1",))},
         {"options": Options(workers=("w0",)), "workers": ("w1",)},
+        {"workers": np.array(["w1"]), "rounds": np.int64(1), "deadline_s": np.float32(5)},
     ],
 )
 def test_options_are_keywords_or_stand_together(options, url):
     verdict = ask(picture(), "Is it?", choices=("yes", "no"), url=url, **options)
     assert [answer.worker for answer in verdict.answers if answer.text] == ["w1"]
+
+
+def test_what_no_case_holds_is_told():
+    with pytest.raises(TypeError, match="a case holds texts, numbers and lists of them, not a set"):
+        ask(picture(), "Is it?", choices={"yes", "no"})
 
 
 @pytest.mark.parametrize(
@@ -77,6 +101,8 @@ def test_options_are_keywords_or_stand_together(options, url):
         ({"rounds": 3}, "rounds"),
         ({"max_rsk": 1}, "max_rsk"),
         ({"options": {"max-risk": 1}}, "options"),
+        ({"options": "rounds=2"}, "options: it must be an object"),
+        ({"options": 2, "rounds": 2}, "options: it must be an object"),
         ({"modality": "sonar"}, "modality"),
         ({"question": "half \ud800"}, "question"),
     ],

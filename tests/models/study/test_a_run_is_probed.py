@@ -158,6 +158,11 @@ def rewrite_recipe(run: Path, **changes: Any) -> None:
     (run / "recipe.json").write_text(json.dumps(recipe | changes))
 
 
+def replace_by_a_file(run: Path) -> None:
+    shutil.rmtree(run)
+    run.write_text("a report")
+
+
 def drop_connectors(run: Path) -> None:
     for path in run.rglob("connector.safetensors"):
         path.unlink()
@@ -167,6 +172,7 @@ def drop_connectors(run: Path) -> None:
     ("spoil", "says"),
     [
         (lambda run: rewrite_recipe(run, projector="mlp"), "no recipe of this version"),
+        (replace_by_a_file, "no recipe of this version: give a run folder"),
         (lambda run: rewrite_recipe(run, connector={"name": "fusion"}), "of an image alone"),
         (drop_connectors, "holds no connector: train its stage again"),
         (lambda run: shutil.rmtree(run / "vqa"), "no whole checkpoint"),

@@ -87,7 +87,7 @@ def test_an_answer_may_hold_any_mark_that_ends_a_line(mark: str, tmp_path: Path)
     assert outcomes["a"].answer == said and outcomes["b"].verdict is None
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\0" * 300, b"\xff\xfe", b"7"])
+@pytest.mark.parametrize("content", [b"", b"{", b"\0" * 300, b"\xff\xfe", b"7", b"[" * 100_000])
 def test_a_run_file_that_is_none_is_one_sentence(content: bytes, tmp_path: Path) -> None:
     """Unless nothing was asked yet: then it is written anew."""
     claim(tmp_path, RUN)

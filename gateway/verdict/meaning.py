@@ -88,10 +88,9 @@ COPULAS = 8  # of an answer that are looked at: no sentence has more
 @dataclass(frozen=True)
 class Asked:
     """What a question leaves open. `content` is what it holds beside words that any question has,
-    `orders` how a statement may have it, which need not be marked as one where the question
-    `states` nothing either;
-    `before` are the contents that an answer may have before it comes to something new: none, or
-    the question again.
+    `orders` are those in which a statement may have it; unless the question `states` something
+    ("is there"), a statement needs no such word either. `before` are the contents that an answer
+    may have before it comes to something new: none, or the question again.
     """
 
     content: Meaning = ()

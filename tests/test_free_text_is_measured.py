@@ -1,6 +1,21 @@
-"""`benchmarks.accuracy.free_text` makes a panel of some doctors and holds it against the others."""
+"""`benchmarks.accuracy.free_text` makes a panel of some doctors and holds it against the others;
+`disputes` reads what such a panel says for what nobody said."""
 
-from benchmarks.accuracy.free_text import STYLES, backing, drawn, texts
+import pytest
+
+from benchmarks.accuracy.disputes import unsupported
+from benchmarks.accuracy.free_text import (
+    LANGUAGES,
+    STYLES,
+    TOGETHER,
+    backing,
+    consolidated,
+    drawn,
+    opinion_of,
+    texts,
+    together,
+)
+from gateway.verdict.styles import styled
 from models.data.example import Example
 from models.metrics.delta_bleu import Reference
 
@@ -38,3 +53,48 @@ def test_a_text_is_backed_by_the_others_who_claim_what_it_claims_first():
     others = [Reference(each) for each in SAID]
     assert backing("Tinea", CASE.question, "en", others) == 4 / 5
     assert backing(SAID[0], CASE.question, "en", others) == 1 / 5
+
+
+def test_a_models_consensus_is_given_the_question_and_every_answer_on_its_own_line():
+    prompt = together("What\nis it?", ["tinea,\nI think", "eczema"], "en")
+    assert "What is it?" in prompt and "- tinea, I think\n- eczema\n" in prompt
+    assert all("{" not in together("q", SAID, language) for language in TOGETHER)
+
+
+def test_a_model_consolidates_each_encounter(vllm):
+    model = vllm(lambda body: body["messages"][0]["content"].splitlines()[0] + " ")
+    panels = {id: (f"{id}?", list(SAID)) for id in ("ENC1", "ENC2")}
+    said = consolidated(panels, "en", model.url)
+    assert said == {id: f"A patient asks: {id}?" for id in panels}
+    assert {body["temperature"] for body in model.requests} == {0}
+
+
+QUOTE = "The panel's answer is “{}”, said by 2 of 3; also said: “tinea” (1)."
+
+
+@pytest.mark.parametrize(
+    ("style", "text", "fails"),
+    [
+        ("answer", "Tinea", False),
+        ("answer", "the tinea.", False),
+        ("answer", "tinea corporis", True),
+        ("answer", "long standing eczema", True),
+        ("answer", "psoriasis of long standing", True),  # the words of two doctors
+        ("sentence", QUOTE.format("eczema of long standing"), False),
+        ("sentence", QUOTE.format("eczema of long stan…"), False),
+        ("sentence", QUOTE.format("acute eczema"), True),
+        ("sentence", QUOTE.format("tinea").replace("also", "wrongly"), True),
+        ("sentence", QUOTE.format("tinea").replace("said by", "not said by"), True),
+        ("differential", "1. “tinea” (1 of 3: doctor-2)\n2. “psoriasis” (1 of 3: doctor-1)", False),
+        ("differential", "1. “tinea” (1 of 3: doctor-2) is right", True),
+    ],
+)
+def test_the_reader_of_disputes_finds_what_nobody_said(style, text, fails):
+    assert bool(unsupported(text, SAID, "en", style)) is fails
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_reader_passes_what_is_worded_by_hand(language):
+    opinion = opinion_of(SAID, CASE.question, language)
+    for style in STYLES:
+        assert unsupported(styled(opinion, style, language), SAID, language, style) == []

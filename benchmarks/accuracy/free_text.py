@@ -1,12 +1,18 @@
 """What a panel is worth on free text: MEDIQA-M3G's doctors as its workers.
-python -m benchmarks.accuracy.free_text [--data FOLDER] [--doctors 3] [--seed 0]
+python -m benchmarks.accuracy.free_text [--data FOLDER] [--doctors 3] [--seed 0] [--language en]
+    [--consensus URL] [--bert-score FOLDER]
 
 Of each encounter's answers so many are drawn by lot for the panel; the others, with their weights,
 are the references. Scored are the panel's text in each style, without a summariser and with equal
 voices, and what one might do instead: take the first doctor, the longest answer, the one most like
 the others (the medoid), all of them in a row; and the best of them by the references themselves,
-which nobody can know. Corpus deltaBLEU as the task means it and as its script says; and how many of
-the other doctors claim what a text claims first, whatever its words and its length. The differences
+which nobody can know. With --consensus the model of a running summariser is given question and
+answers and writes one of its own, which nothing checks: the second stage of NEUI's entry to the
+task (2024), where a language model consolidates what a vision model said of each image.
+
+Corpus deltaBLEU as the task means it and as its script says; how many of the other doctors claim
+what a text claims first, whatever its words and its length; and with --bert-score, by a model in
+Hugging Face layout, BERTScore (not the task's figures: those are by another model). The differences
 are paired, 95 % intervals over encounters. All three splits, since nothing is learned here; the
 English and Spanish of the training split is machine-translated. The last line is JSON.
 """
@@ -16,24 +22,39 @@ import json
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import get_args
 
+import httpx
+
+from gateway.asking.summariser import MAX_TOKENS
 from gateway.contract import Answer, Language, Style
+from gateway.settings import SUMMARISER
 from gateway.verdict.claims import claims
 from gateway.verdict.competence import Cell
 from gateway.verdict.questions import kind_of
 from gateway.verdict.styles import styled
-from gateway.verdict.weigh import Judge
+from gateway.verdict.weigh import Judge, Opinion
 from models.data import mediqa_m3g
 from models.data.example import Example, without_images
-from models.metrics import delta_bleu
+from models.metrics import bert_score, delta_bleu
 from models.metrics.delta_bleu import Reference
 from models.metrics.score import Score, mean
 
 STYLES: tuple[Style, ...] = get_args(Style)
 LANGUAGES: tuple[Language, ...] = get_args(Language)
+CONSENSUS = "a model's consensus"
+AT_A_TIME = 16  # calls, as many as the shipped summariser's server batches
+TOGETHER: dict[Language, str] = {
+    "en": "A patient asks: {question}\n\nDoctors have answered:\n{answers}\n\n"
+    "Write one short answer that takes all of theirs into account.",
+    "es": "Un paciente pregunta: {question}\n\nLos médicos han respondido:\n{answers}\n\n"
+    "Escribe una respuesta corta que tenga en cuenta todas las suyas.",
+    "zh": "患者提问：{question}\n\n医生们的回答：\n{answers}\n\n请综合所有回答，写一个简短的答案。",
+}
 
 
 def main() -> None:
@@ -41,42 +62,112 @@ def main() -> None:
     arguments.add_argument("--data", type=Path, default=os.environ.get("CONSILIUM_DATA"))
     arguments.add_argument("--doctors", type=int, default=3)
     arguments.add_argument("--seed", type=int, default=0)
+    arguments.add_argument("--language", action="append", choices=LANGUAGES)
+    arguments.add_argument("--consensus", metavar="URL")
+    arguments.add_argument("--bert-score", type=Path, metavar="FOLDER")
     given = arguments.parse_args()
     data = Path(given.data or arguments.error("set CONSILIUM_DATA or --data"))
-    found = {each: measured(data, each, given.doctors, given.seed) for each in LANGUAGES}
+    found = {
+        each: measured(data, each, given.doctors, given.seed, given.consensus, given.bert_score)
+        for each in given.language or LANGUAGES
+    }
     print(json.dumps({"doctors": given.doctors, "seed": given.seed, **found}))
 
 
-def measured(data: Path, language: Language, doctors: int, seed: int) -> dict[str, object]:
+def measured(
+    data: Path,
+    language: Language,
+    doctors: int,
+    seed: int,
+    consensus: str | None,
+    bert: Path | None,
+) -> dict[str, object]:
     """Each text's score, and how far each style is above each of the others; printed as well."""
     said: dict[str, dict[str, str]] = {}
-    backed: dict[str, dict[str, float]] = {}
+    panels: dict[str, tuple[str, list[str]]] = {}
     references: dict[str, list[Reference]] = {}
     for case in encounters(data, language, doctors):
         panel, references[case.id] = drawn(case, doctors, seed)
+        panels[case.id] = case.question, panel
         for name, text in texts(case.question, panel, references[case.id], language).items():
             said.setdefault(name, {})[case.id] = text
-            share = backing(text, case.question, language, references[case.id])
-            backed.setdefault(name, {})[case.id] = share
+    if consensus:
+        said[CONSENSUS] = consolidated(panels, language, consensus)
     print(f"{language}: {len(references)} encounters, {doctors} doctors each")
+    # What is a mean over encounters, by text; a sentence about claims makes none of its own.
+    claiming = [name for name in said if name not in STYLES[1:]]
+    means = {
+        "claimed by others": {n: backings(said[n], panels, references, language) for n in claiming}
+    }
+    if bert:
+        means["BERTScore"] = bert_scores(said, references, language, bert)
     told: dict[str, object] = {}
     for name, answers in said.items():
         scores = {
             "deltaBLEU": delta_bleu.score(answers, references, language=language),
             "task's script": delta_bleu.official(answers, references, language=language),
         }
-        if name not in STYLES[1:]:
-            scores["claimed by others"] = mean(list(backed[name].values()), list(references))
+        for what, values in means.items():
+            if name in values:
+                scores[what] = mean(values[name], list(references))
         told[name] = _put(name, scores)
     for style in STYLES:
         for name in [name for name in said if name not in STYLES]:
             lead = delta_bleu.difference(said[style], said[name], references, language=language)
             scores = {"deltaBLEU": lead}
-            if style == "answer":
-                more = [backed[style][id] - backed[name][id] for id in references]
-                scores["claimed by others"] = mean(more, list(references))
+            for what, values in means.items():
+                if style in values:
+                    pairs = zip(values[style], values[name], strict=True)
+                    scores[what] = mean([one - other for one, other in pairs], list(references))
             told[f"{style} - {name}"] = _put(f"{style} - {name}", scores)
     return told
+
+
+def consolidated(
+    panels: Mapping[str, tuple[str, Sequence[str]]], language: Language, url: str
+) -> dict[str, str]:
+    """What the model at `url` makes of each encounter's question and answers."""
+
+    def ask(asked: tuple[str, Sequence[str]]) -> str:
+        question, panel = asked
+        body = {
+            "model": SUMMARISER,
+            "messages": [{"role": "user", "content": together(question, panel, language)}],
+            "temperature": 0,
+            "max_tokens": MAX_TOKENS,
+        }
+        reply = http.post(f"{url}/v1/chat/completions", json=body).raise_for_status()
+        return str(reply.json()["choices"][0]["message"]["content"]).strip()
+
+    with httpx.Client(timeout=300) as http, ThreadPoolExecutor(AT_A_TIME) as pool:
+        return dict(zip(panels, pool.map(ask, panels.values()), strict=True))
+
+
+def together(question: str, panel: Sequence[str], language: Language) -> str:
+    answers = "\n".join(f"- {' '.join(answer.split())}" for answer in panel)
+    return TOGETHER[language].format(question=" ".join(question.split()), answers=answers)
+
+
+def bert_scores(
+    said: Mapping[str, Mapping[str, str]],
+    references: Mapping[str, Sequence[Reference]],
+    language: Language,
+    folder: Path,
+) -> dict[str, list[float]]:
+    """Each text's, encounter by encounter; in one call, which reads the references once."""
+    flat = [answers[id] for answers in said.values() for id in references]
+    others = [[each.text for each in references[id]] for _ in said for id in references]
+    found = iter(bert_score.each(flat, others, language, folder))
+    return {name: list(islice(found, len(references))) for name in said}
+
+
+def backings(
+    said: Mapping[str, str],
+    panels: Mapping[str, tuple[str, Sequence[str]]],
+    references: Mapping[str, Sequence[Reference]],
+    language: Language,
+) -> list[float]:
+    return [backing(said[id], panels[id][0], language, references[id]) for id in references]
 
 
 def _put(name: str, scores: Mapping[str, Score]) -> dict[str, object]:
@@ -119,6 +210,15 @@ def drawn(case: Example, doctors: int, seed: int) -> tuple[list[str], list[Refer
     return [answers[seat] for seat in sorted(lot)], others
 
 
+def opinion_of(panel: Sequence[str], question: str, language: Language) -> Opinion:
+    """Of doctors with equal voices."""
+    names = [f"doctor-{seat}" for seat in range(1, len(panel) + 1)]
+    cell = Cell(language, kind_of(question, language), None)
+    return Judge({name: name for name in names}, cell, None, question).weigh(
+        Answer(worker=name, text=text, seconds=0) for name, text in zip(names, panel, strict=True)
+    )
+
+
 def texts(
     question: str, panel: Sequence[str], references: Sequence[Reference], language: Language
 ) -> Mapping[str, str]:
@@ -133,11 +233,7 @@ def texts(
         alike = (delta_bleu.of_one(answer, [Reference(other)], language) for other in others)
         return sum(alike)
 
-    names = [f"doctor-{seat}" for seat in range(1, len(panel) + 1)]
-    cell = Cell(language, kind_of(question, language), None)
-    opinion = Judge({name: name for name in names}, cell, None, question).weigh(
-        Answer(worker=name, text=text, seconds=0) for name, text in zip(names, panel, strict=True)
-    )
+    opinion = opinion_of(panel, question, language)
     return {style: styled(opinion, style, language) for style in STYLES} | {
         "first": panel[0],
         "longest": best(len),

@@ -2,9 +2,12 @@
 
 Its model comes from a hub, so it runs only where one can be reached (or holds a copy in its cache)
 and the package `bert-score` is installed. Spanish is scored with the English model there, and here.
+By another model, in a folder, texts can be compared with each other, not with the task's figures.
 """
 
+import json
 from collections.abc import Hashable, Sequence
+from pathlib import Path
 
 from models.metrics.score import Score, mean
 
@@ -32,16 +35,33 @@ def score(
         Unavailable: the package or its model cannot be had.
         ValueError: nothing to score.
     """
-    model = MODELS[language]
+    return mean(each(answers, references, language), clusters, seed)
+
+
+def each(
+    answers: Sequence[str],
+    references: Sequence[Sequence[str]],
+    language: str,
+    folder: Path | None = None,
+) -> list[float]:
+    """Of every answer the best F1 with any of its references; by the model in `folder`, in Hugging
+    Face layout, at its last layer, in the place of the task's own.
+
+    Raises:
+        Unavailable: the package or its model cannot be had.
+    """
+    model = str(folder or MODELS[language])
     try:
+        import models.cpu_torch  # noqa: F401, I001  before transformers, which imports torchvision
         from bert_score import BERTScorer
 
-        scorer = BERTScorer(model_type=model)
+        config = json.loads((folder / "config.json").read_bytes()) if folder else {}
+        scorer = BERTScorer(model_type=model, num_layers=config.get("num_hidden_layers"))
     except ImportError as error:
         raise Unavailable("BERTScore is not run: pip install bert-score.") from error
     except OSError as error:
         raise Unavailable(
             f"BERTScore is not run: {model} cannot be loaded; it comes from a model hub."
         ) from error
-    _, _, f1 = scorer.score(list(answers), [list(each) for each in references])
-    return mean(f1.tolist(), clusters, seed)
+    _, _, f1 = scorer.score(list(answers), [list(several) for several in references])
+    return [float(best) for best in f1]

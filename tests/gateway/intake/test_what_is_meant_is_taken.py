@@ -93,6 +93,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("dicomweb.study", "../1.2", "is no DICOM UID"),
     ("dicomweb.series", "1", "is no DICOM UID"),
     ("dicomweb.patient", "1.2", "is not a known field"),
+    ("views", "frontal", "must be a list of texts"),
     ("options", "never", "must be an object"),
     ("options", [1], "must be an object"),
     ("options.workers", "w0", "must be a list of texts"),

@@ -61,31 +61,49 @@ def picture(data: bytes, place: str) -> Image.Image:
         if not data:
             raise UnreadableImage(f"{place} is empty. Send the file's bytes.")
         raise UnsupportedMedia(f"{place} is not an image that is served. Send {FORMATS}.")
-    if kind == "TIFF":
-        data = tiff.classic(data)
-    if kind == "TIFF" and (found := tiff.page(data)):
-        check_pixels(found.width, found.height, place)
-        check_bytes(found.decoded_bytes, place)
-        return _upright(_shown(found.read()), found.orientation)
-    if kind == "JPEG":
-        data += wholeness.END_OF_JPEG  # cameras and browsers leave it off; twice does no harm
-        if samples.depth_of_jpeg(data) > 8:
-            width, height, colours = samples.size_of_jpeg(data)
-            check_pixels(width, height, place)
-            check_bytes(2 * width * height * colours, place)
-            return _upright(_shown(samples.of_jpeg(data)), samples.orientation_of_jpeg(data))
-    image: Image.Image = Image.open(counted(io.BytesIO(data)), formats=[kind])
-    check_pixels(*image.size, place)
-    deep = kind == "PNG" and samples.depth_of_png(data) == 16
-    if deep:
+    reader = {"TIFF": _of_tiff, "PNG": _of_png, "JPEG": _of_jpeg, "WEBP": _by_pillow}[kind]
+    return reader(data, place)
+
+
+def _of_tiff(data: bytes, place: str) -> Image.Image:
+    data = tiff.classic(data)
+    found = tiff.page(data)
+    if not found:
+        return _by_pillow(data, place)
+    check_pixels(found.width, found.height, place)
+    check_bytes(found.decoded_bytes, place)
+    return _upright(_shown(found.read()), found.orientation)
+
+
+def _of_png(data: bytes, place: str) -> Image.Image:
+    check_pixels(*samples.size_of_png(data), place)
+    if samples.depth_of_png(data) == 16:
         check_bytes(samples.decoded_bytes_of_png(data), place)
+    wholeness.png_rows(data)
+    # Without what is broken, be it a remark: Pillow then reads nothing at all.
+    chunks = (chunk for _, chunk in wholeness.png_chunks(data))
+    return _by_pillow(wholeness.PNG_SIGNATURE + b"".join(chunks), place)
+
+
+def _of_jpeg(data: bytes, place: str) -> Image.Image:
+    data += wholeness.END_OF_JPEG  # cameras and browsers leave it off; twice does no harm
+    if samples.depth_of_jpeg(data) <= 8:
+        return _by_pillow(data, place)
+    width, height, colours = samples.size_of_jpeg(data)
+    check_pixels(width, height, place)
+    check_bytes(2 * width * height * colours, place)
+    return _upright(_shown(samples.of_jpeg(data)), samples.orientation_of_jpeg(data))
+
+
+def _by_pillow(data: bytes, place: str) -> Image.Image:
+    kind = kind_of(data)
+    image: Image.Image = Image.open(counted(io.BytesIO(data)), formats=[str(kind)])
+    check_pixels(*image.size, place)
     if kind == "JPEG":
         wholeness.check_jpeg(data)
-    if kind == "PNG":
-        wholeness.png_rows(data)
     image.load()
     orientation = image.getexif().get(ORIENTATION, 1)
-    if deep:
+    if kind == "PNG" and samples.depth_of_png(data) == 16:
         return _upright(_shown(samples.of_png(data)), orientation)
     return _upright(_flat(image, data), orientation)
 

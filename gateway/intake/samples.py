@@ -37,10 +37,16 @@ def depth_of_png(data: bytes) -> int:
     return data[24]
 
 
+def size_of_png(data: bytes) -> tuple[int, int]:
+    """Width and height."""
+    width, height = struct.unpack_from(">II", data, 16)
+    return width, height
+
+
 def decoded_bytes_of_png(data: bytes) -> int:
     """Of all the samples of one of 16 bits."""
-    width, height = struct.unpack_from(">II", data, 16)
-    return 2 * wholeness.SAMPLES[data[25]] * int(width) * int(height)
+    width, height = size_of_png(data)
+    return 2 * wholeness.SAMPLES[data[25]] * width * height
 
 
 def of_png(data: bytes) -> Samples:

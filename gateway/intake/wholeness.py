@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from gateway.intake.counted import MAX_PARTS
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+DEPTHS = {1, 2, 4, 8, 16}
 SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by the colour type
 LAST_FILTER = 4
+ANCILLARY = 0x20  # a bit of the first letter: it is a small one
 # First column and row, and the steps between them, of each pass of an interlaced PNG.
 ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)]
 ADAM7 += [(0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
@@ -42,7 +44,8 @@ MADE_UP = re.compile(
 
 
 def png_chunks(data: bytes, most: int = MAX_PARTS) -> Iterator[tuple[bytes, bytes]]:
-    """(name, whole chunk) up to IEND, or to the first that is cut short or whose CRC is wrong.
+    """(name, whole chunk) up to IEND, or to the first that is cut short or whose CRC is wrong; one
+    of those that a picture can do without (section 5.4) is then left out alone.
 
     Raises ValueError for more than `most` of them.
     """
@@ -54,17 +57,23 @@ def png_chunks(data: bytes, most: int = MAX_PARTS) -> Iterator[tuple[bytes, byte
         (length,) = struct.unpack_from(">I", data, at)
         name, end = data[at + 4 : at + 8], at + 12 + length
         chunk = data[at:end]
-        if end > len(data) or zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
+        if end > len(data):
+            return
+        at = end
+        if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
+            if name[0] & ANCILLARY:
+                continue
             return
         yield name, chunk
         if name == b"IEND":
             return
-        at = end
 
 
 def png_passes(data: bytes) -> list[tuple[int, int]]:
     """(bytes in a row with its filter byte, rows) of each pass; one where it is not interlaced."""
     width, height, depth, colours, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
+    if depth not in DEPTHS:
+        raise ValueError("no such depth")
     grids = ADAM7 if interlaced else [(0, 0, 1, 1)]
     sizes = [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in grids]
     bits = depth * SAMPLES[colours]

@@ -20,7 +20,7 @@ from gateway.intake.dicom.codecs import (
 )
 from gateway.intake.dicom.file import read
 from gateway.intake.dicom.objects import PIXELS, check_is_image
-from gateway.intake.dicom.values import number, tag_and_name
+from gateway.intake.dicom.values import is_little_endian, number, tag_and_name
 from gateway.intake.raster import check_bytes, check_pixels
 from gateway.refusals import UnreadableImage
 
@@ -115,7 +115,11 @@ def _bits(header: Any, index: int) -> NDArray[np.uint8]:
     shape = (header.Rows, header.Columns, header.SamplesPerPixel)
     size = math.prod(shape)
     first, skipped = divmod(index * size, 8)
-    packed = np.frombuffer(header.PixelData, np.uint8)[first : first + size // 8 + 2]
+    element = header["PixelData"]
+    packed = np.frombuffer(element.value, np.uint8)
+    if element.VR == "OW" and not is_little_endian(header):  # A.3: in words, turned round
+        packed = packed[: len(packed) // 2 * 2].view(np.uint16).byteswap().view(np.uint8)
+    packed = packed[first : first + size // 8 + 2]
     bits = np.unpackbits(packed, bitorder="little")[skipped : skipped + size]
     return bits.reshape(shape[:2] if shape[2] == 1 else shape)
 

@@ -508,6 +508,18 @@ def test_a_png_whose_rows_are_not_there_is_not_passed_on(packed, depth, colours)
         only_pixels(png(rows, 20, depth, colours, packed=packed), "Image 1 of 1")
 
 
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("name", [b"tEXt", b"tIME", b"iCCP", b"gAMA", b"abCd"])
+def test_a_chunk_that_a_png_can_do_without_may_be_broken(name, depth):
+    """The others may not."""
+    rows = [row.tobytes() for row in (WIDE[..., 0] * 16).astype(f">u{depth // 8}")]
+    broken = png_chunk(name, b"a\0b")[:-1] + b"!"
+    expected = seen(png(rows, 33, depth, 0))
+    assert (seen(png(rows, 33, depth, 0, broken)) == expected).all()
+    with pytest.raises(UnreadableImage):
+        only_pixels(png(rows, 33, depth, 0, broken.replace(name, b"PLTE")), "Image 1 of 1")
+
+
 def test_a_png_without_its_last_chunk_is_whole():
     whole = picture("RGB")
     assert (seen(whole[:-12]) == seen(whole)).all()

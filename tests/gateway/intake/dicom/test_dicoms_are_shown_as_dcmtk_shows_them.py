@@ -209,15 +209,20 @@ def test_bits_are_stored_in_every_way_as_dcmtk_reads_them(
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 @pytest.mark.parametrize("frames", [1, 3])
-def test_single_bits_are_read_as_dcmtk_reads_them(frames, photometric, tmp_path):
+@pytest.mark.parametrize("big", [False, True])
+def test_single_bits_are_read_as_dcmtk_reads_them(frames, photometric, big, tmp_path):
     """Without a gap from row to row; the first of several frames need not end with a byte."""
     mask = np.stack([np.tile(np.arange(13) % 3 == frame % 3, (7, 1)) for frame in range(frames)])
     packed = np.packbits(mask.ravel(), bitorder="little")
     packed = np.append(packed, np.zeros(len(packed) % 2, "u1"))
     tags = {"Rows": 7, "Columns": 13, "BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}
     tags |= {"NumberOfFrames": frames}
+    if big:
+        packed = packed.view("<u2").byteswap().view("u1")
+        tags["syntax"] = ExplicitVRBigEndian
     path = tmp_path / "made.dcm"
-    path.write_bytes(dicom_of(packed[None], PhotometricInterpretation=photometric, **tags))
+    made = dicom_of(packed[None], PhotometricInterpretation=photometric, **tags)
+    path.write_bytes(made.replace(b"\x7f\xe0\0\x10OB", b"\x7f\xe0\0\x10OW") if big else made)
     data = path.read_bytes()
     for frame in range(frames):
         how = [*how_of(path, data), "+F", str(frame + 1)]

@@ -29,6 +29,7 @@ from gateway.refusals import Refused as Refused  # for those who read images and
 # Pillow, pydicom and numpy promise no common error for a broken file; these are theirs.
 _CODEC_ERRORS = (
     ArithmeticError,
+    AssertionError,
     AttributeError,
     EOFError,
     LookupError,

@@ -81,7 +81,9 @@ def _of_png(data: bytes, place: str) -> Image.Image:
         check_bytes(samples.decoded_bytes_of_png(data), place)
     wholeness.png_rows(data)
     # Without what is broken, be it a remark: Pillow then reads nothing at all.
-    chunks = (chunk for _, chunk in wholeness.png_chunks(data))
+    names, chunks = zip(*wholeness.png_chunks(data), strict=True)
+    if samples.is_palette_png(data) and b"PLTE" not in names:
+        raise ValueError("no palette")
     return _by_pillow(wholeness.PNG_SIGNATURE + b"".join(chunks), place)
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from gateway.intake import wholeness
 
-GREY_ALPHA, RGBA = 4, 6  # of PNG's colour types
+PALETTE, GREY_ALPHA, RGBA = 3, 4, 6  # of PNG's colour types
 EXIF, ORIENTATION = 0xE1, 0x0112  # a mark of JPEG, and a tag in what it holds
 
 
@@ -35,6 +35,10 @@ class Samples:
 def depth_of_png(data: bytes) -> int:
     """Bits of a sample."""
     return data[24]
+
+
+def is_palette_png(data: bytes) -> bool:
+    return data[25] == PALETTE
 
 
 def size_of_png(data: bytes) -> tuple[int, int]:

@@ -520,6 +520,16 @@ def test_a_chunk_that_a_png_can_do_without_may_be_broken(name, depth):
         only_pixels(png(rows, 33, depth, 0, broken.replace(name, b"PLTE")), "Image 1 of 1")
 
 
+@pytest.mark.parametrize("extra", [b"", png_chunk(b"tRNS", b"\0\1\2")])
+def test_a_png_of_a_palette_that_is_not_there_is_refused(extra):
+    """Its numbers are no greys."""
+    rows = [bytes(range(20))] * 20
+    colours = png_chunk(b"PLTE", bytes(range(60)))
+    assert seen(png(rows, 20, 8, 3, colours + extra)).any()
+    with pytest.raises(UnreadableImage):
+        only_pixels(png(rows, 20, 8, 3, extra), "Image 1 of 1")
+
+
 def test_a_png_without_its_last_chunk_is_whole():
     whole = picture("RGB")
     assert (seen(whole[:-12]) == seen(whole)).all()

@@ -23,7 +23,8 @@ from torch.nn import functional
 from models.data.example import Example
 from models.parts.packing import Row, collate, in_steps
 from models.parts.vlm import Vlm, build_model
-from models.recipe import Recipe, Stage, load_recipe
+from models.recipe import Recipe, load_recipe
+from models.recipe.stage import PartsStage
 from models.training.inputs.examples import examples_of
 from models.training.inputs.features import cached_features
 from models.training.learning import tuning
@@ -77,7 +78,7 @@ class Trained:
     """A recipe's model as it starts a stage, without dropout: the gradients must be the same."""
 
     def __init__(
-        self, recipe: Recipe, stage: Stage, examples: Sequence[Example], dtype: torch.dtype
+        self, recipe: Recipe, stage: PartsStage, examples: Sequence[Example], dtype: torch.dtype
     ):
         torch.manual_seed(recipe.seed)
         self.prompt, self.dtype = recipe.prompt, dtype

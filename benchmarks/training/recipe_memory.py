@@ -20,7 +20,8 @@ from torch.distributed._tools.mem_tracker import MemTracker
 
 from models.parts.packing import IGNORED, IMAGE, Batch, Row, collate
 from models.parts.vlm import Vlm, assemble
-from models.recipe import Recipe, Stage, load_recipe
+from models.recipe import Recipe, load_recipe
+from models.recipe.stage import PartsStage
 from models.training.learning import tuning
 from models.training.learning.losses import Objective
 from models.training.planning.dry_run import ANSWER_TOKENS, TEXT_TOKENS, language_of, lineage, plan
@@ -48,7 +49,7 @@ def rows_of(recipe: Recipe, name: str | None) -> Iterator[dict[str, Any]]:
             }
 
 
-def peak(recipe: Recipe, stage: Stage) -> int:
+def peak(recipe: Recipe, stage: PartsStage) -> int:
     """The most bytes that are alive at once in one part of a step and the optimiser's update."""
     build, tokenizer = language_of(recipe, None)
     with torch.device("meta"):
@@ -78,7 +79,7 @@ def peak(recipe: Recipe, stage: Stage) -> int:
     return int(snapshot["Total"])
 
 
-def batch_of(model: Vlm, recipe: Recipe, stage: Stage) -> Batch:
+def batch_of(model: Vlm, recipe: Recipe, stage: PartsStage) -> Batch:
     """One part of a step, as `--dry-run` takes it to be."""
     images = model.image_tokens(recipe.max_images)
     places = torch.arange(images + TEXT_TOKENS)

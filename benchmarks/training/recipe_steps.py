@@ -34,8 +34,9 @@ from models.assets import AssetError
 from models.files import append_line
 from models.parts.language import load_language
 from models.parts.vlm import Vlm, assemble
-from models.recipe import RECIPES, Recipe, Source, Stage, load_recipe
-from models.training import loop
+from models.recipe import RECIPES, Recipe, load_recipe
+from models.recipe.stage import Source, Stage
+from models.training import parts
 from models.training.planning.dry_run import plan
 from models.training.planning.published import MODELS, Published
 from models.training.record.progress import Tally
@@ -51,7 +52,7 @@ def main() -> None:
     arguments.add_argument("--out", type=Path, help="JSON lines.")
     options = arguments.parse_args()
     named = sorted(path.stem for path in RECIPES.glob("*.toml") if path.stem not in NEEDS_NO_STEP)
-    with TemporaryDirectory() as scratch, patch.object(loop, "build_model", built):
+    with TemporaryDirectory() as scratch, patch.object(parts, "build_model", built):
         for name in options.recipe or named:
             for row in rows_of(load_recipe(name), Path(scratch), options.steps):
                 print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
@@ -91,7 +92,7 @@ def measured(
     folder.mkdir()
     on_gpu = torch.cuda.is_available()
     began = time.perf_counter()
-    run = loop.StageRun(recipe, shown, folder, scratch, None)
+    run = parts.PartsRun(recipe, shown, folder, scratch, None)
     ready = time.perf_counter() - began
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()

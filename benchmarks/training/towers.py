@@ -22,7 +22,8 @@ import torch
 
 from models.metrics.score import Score, mean
 from models.parts.vision import Tower, TowerConfig
-from models.recipe import Recipe, Source, load_recipe
+from models.recipe import Recipe, load_recipe
+from models.recipe.stage import Source
 from models.training.inputs.examples import examples_of
 from models.training.masked import keep, pretrain
 from models.training.stages import train

@@ -26,7 +26,9 @@ from models.parts.language import load_language
 from models.parts.packing import Row, pack
 from models.parts.vision import Tower, TowerConfig, require_one_size
 from models.positions import grid_positions, stack_positions
-from models.recipe import ImageAttention, Recipe, RecipeError
+from models.recipe import Recipe
+from models.recipe.parts import ImageAttention
+from models.recipe.programme import RecipeError
 
 CPU = torch.device("cpu")
 QUESTION_TOKENS = 64  # a long one, with its answer
@@ -42,7 +44,7 @@ class Embedded(NamedTuple):
 
 class Vlm(nn.Module):
     """`language` is a causal model of transformers, `tokenizer` its tokenizer, `bos` says whether
-    a prompt starts with the tokenizer's bos token. `whole` names what has trained whole: "tower",
+    a prompt starts with the tokenizer's bos token. `full` names what has trained in full: "tower",
     "language" (see models.training.learning.tuning).
     """
 
@@ -65,7 +67,7 @@ class Vlm(nn.Module):
         self.register_buffer("positions", grid_positions(tower.side), persistent=False)
         self.stacks: bool = getattr(connector, "stacks", False)
         self.fuses = hasattr(connector, "fuse")
-        self.whole: set[str] = set()
+        self.full: set[str] = set()
         self.bos: list[int] = [tokenizer.bos_token_id] if bos else []
         # In a list, so that they are parameters of the connector alone.
         self.before_layers: list[nn.Module] = list(getattr(connector, "before_layers", ()))

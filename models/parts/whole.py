@@ -23,7 +23,8 @@ from models import assets
 from models.data.example import DataError, Example
 from models.parts.language import nf4
 from models.parts.packing import Row, pack
-from models.recipe import RecipeError, WholeRecipe
+from models.recipe import WholeRecipe
+from models.recipe.programme import RecipeError
 
 CPU = torch.device("cpu")
 ANSWER = "answer"  # one that is written to see what stands around it

@@ -19,7 +19,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokeniz
 from tokenizers.models import WordLevel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from models.recipe import MADE_IMAGE_TOKEN, MadeLanguage
+from models.recipe.parts import MADE_IMAGE_TOKEN, MadeLanguage
 
 VOCABULARY = "vocabulary"  # its folder
 END, UNKNOWN, IMAGE = "<end>", "<unknown>", MADE_IMAGE_TOKEN
@@ -55,10 +55,10 @@ def word_tokenizer(asked: Iterable[str], answers: Iterable[str]) -> PreTrainedTo
 
 
 def answer_ids(tokenizer: Any, answer: str) -> list[int]:
-    """An answer as a model is taught to say it; where answers are whole, one token, or the unknown
-    word's, which no model is taught to say.
+    """An answer as a model is taught to say it; where one is a single token, that, or the
+    unknown word's, which no model is taught to say.
     """
-    if not says_whole(tokenizer):
+    if not says_in_one_token(tokenizer):
         return tokenizer(
             " " + answer, add_special_tokens=False, split_special_tokens=True
         ).input_ids
@@ -66,8 +66,8 @@ def answer_ids(tokenizer: Any, answer: str) -> list[int]:
     return [tokenizer.unk_token_id if token in tokenizer.all_special_ids else token]
 
 
-def says_whole(tokenizer: Any) -> bool:
-    """Whether its answers are whole: one that it does not know cannot be said at all."""
+def says_in_one_token(tokenizer: Any) -> bool:
+    """Whether an answer is one token: one that it does not know cannot be said at all."""
     backend = getattr(tokenizer, "backend_tokenizer", None)  # BioGPT's is all of Python
     return backend is not None and isinstance(backend.model, WordLevel)
 

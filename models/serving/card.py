@@ -7,7 +7,9 @@ from typing import Any
 
 from models import assets
 from models.data.datasets import called, is_own
-from models.recipe import MemoryRecipe, Programme, Recipe, Source, WholeRecipe
+from models.recipe import MemoryRecipe, Recipe, WholeRecipe
+from models.recipe.programme import Programme
+from models.recipe.stage import Source
 from models.training.record.progress import read_log
 
 OURS = "Apache-2.0, as this repository"

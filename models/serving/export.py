@@ -44,13 +44,13 @@ from models.parts.words import VOCABULARY
 from models.recipe import (
     MemoryRecipe,
     Recipe,
-    RecipeError,
     WholeRecipe,
     load_any_recipe,
     load_programme,
     load_recipe,
     recipe_file,
 )
+from models.recipe.programme import RecipeError
 from models.serving.card import memory_card, model_card, whole_card
 from models.serving.memory import CASES, learn
 from models.serving.merge import MergeError, merge_whole

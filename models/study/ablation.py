@@ -28,7 +28,8 @@ from pydantic import ValidationError
 from models.data.example import Example, another_for_each
 from models.files import append_line, read_lines, set_aside, write_whole
 from models.metrics.score import Score, mean
-from models.recipe import Recipe, RecipeError
+from models.recipe import Recipe
+from models.recipe.programme import RecipeError
 from models.study.seeds import pooled
 from models.study.variants import (
     BASELINE,
@@ -43,7 +44,7 @@ from models.study.variants import (
 )
 from models.training.inputs.examples import examples_of
 from models.training.inputs.features import DTYPE
-from models.training.loop import StageRun
+from models.training.parts import PartsRun
 from models.training.record import checkpoints
 from models.training.record.progress import read_log
 from models.training.stages import train
@@ -382,7 +383,7 @@ def _look(
     recipe: Recipe, runs: Path, data: Path, shown: Shown
 ) -> tuple[dict[str, bool], dict[str, float]]:
     """Which question a finished run has right, and its figures, where it sees what is `shown`."""
-    run = StageRun(recipe, recipe.stage[-1], runs / recipe.name, data, None)
+    run = PartsRun(recipe, recipe.stage[-1], runs / recipe.name, data, None)
     run.log.shown = False  # the run's own log tells of its own images
     images = {image for row in run.validation for image in row.images}
     if shown == "blank":

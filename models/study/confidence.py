@@ -19,11 +19,11 @@ from models.metrics.exact_match import matches
 from models.metrics.score import Score, mean
 from models.metrics.token_overlap import words_of
 from models.parts.packing import collate
-from models.parts.words import says_whole
+from models.parts.words import says_in_one_token
 from models.recipe import of_parts
 from models.training.inputs.vocabulary import keep_vocabulary
 from models.training.learning.losses import answer_logits, cast
-from models.training.loop import StageRun
+from models.training.parts import PartsRun
 from models.training.record import checkpoints
 from models.training.record.checkpoints import CheckpointError
 
@@ -50,10 +50,10 @@ class Spoken:
 
 
 @torch.no_grad()
-def spoken(run: StageRun) -> Spoken:
+def spoken(run: PartsRun) -> Spoken:
     """Raises ValueError where the worker's answers are not whole tokens."""
     model, device = run.model.eval(), run.accelerator.device
-    if not says_whole(model.tokenizer):
+    if not says_in_one_token(model.tokenizer):
         raise ValueError("only a worker that chooses says its answer in one token")
     run.objective.eval()
     sure, right, words, images = [], [], [], []
@@ -75,7 +75,7 @@ def spoken(run: StageRun) -> Spoken:
     )  # fmt: skip
 
 
-def runs_of(folders: list[Path], data: Path) -> Iterator[tuple[str, StageRun]]:
+def runs_of(folders: list[Path], data: Path) -> Iterator[tuple[str, PartsRun]]:
     """The worker that they began with, and then each of them as it ended.
 
     Raises:
@@ -91,9 +91,9 @@ def runs_of(folders: list[Path], data: Path) -> Iterator[tuple[str, StageRun]]:
     with tempfile.TemporaryDirectory() as scratch:
         fresh = checkpoints.claim(Path(scratch) / recipe.name, recipe)
         keep_vocabulary(recipe, data, fresh)
-        yield "began", StageRun(recipe, recipe.stage[-1], fresh, data, recipe.start_folder)
+        yield "began", PartsRun(recipe, recipe.stage[-1], fresh, data, recipe.start_folder)
     for folder, recipe in zip(folders, recipes, strict=True):
-        yield folder.name, StageRun(recipe, recipe.stage[-1], folder, data, None)
+        yield folder.name, PartsRun(recipe, recipe.stage[-1], folder, data, None)
 
 
 def main() -> None:

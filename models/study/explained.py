@@ -24,7 +24,8 @@ from models.files import append_line
 from models.metrics.score import mean
 from models.parts.packing import collate
 from models.parts.vlm import Vlm, build_model
-from models.recipe import RecipeError, load_recipe
+from models.recipe import load_recipe
+from models.recipe.programme import RecipeError
 from models.study import masked_decoding, tokens
 from models.study.regions import (
     Ask,

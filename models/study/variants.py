@@ -8,7 +8,9 @@ from typing import Any, Literal, NamedTuple, get_args
 from pydantic import ValidationError
 
 from models import connectors
-from models.recipe import Recipe, RecipeError, Stage
+from models.recipe import Recipe
+from models.recipe.programme import RecipeError
+from models.recipe.stage import PartsStage
 
 BASELINE = "baseline"
 FULL = "full"  # the analysis whose variants have no budget of steps
@@ -82,7 +84,7 @@ def variants_of(recipe: Recipe, steps: int | None) -> dict[str, Recipe]:
     return found
 
 
-def _within(stages: Sequence[Stage], steps: int | None) -> tuple[Stage, ...]:
+def _within(stages: Sequence[PartsStage], steps: int | None) -> tuple[PartsStage, ...]:
     """The stages, one after the other, in so many steps: two parts for the last, one for each that
     comes before it. A sixth of each warms up. None leaves them as long as they are."""
     names = [stage.name for stage in stages]

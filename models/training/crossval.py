@@ -6,7 +6,7 @@ from pathlib import Path
 
 from models.data.example import Example
 from models.metrics.score import Score, mean
-from models.recipe import Programme, RecipeError
+from models.recipe.programme import Programme, RecipeError
 from models.training.inputs.examples import NEAR_DUPLICATES, examples_of
 from models.training.record.checkpoints import START, CheckpointError
 from models.training.stages import train

@@ -7,13 +7,13 @@ as in an exported worker's folder.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 import models.cpu_torch  # noqa: F401  before peft, which imports torchvision
@@ -21,12 +21,15 @@ import models.cpu_torch  # noqa: F401  before peft, which imports torchvision
 # isort: split
 from peft import PeftModel
 
+from models.data.example import Example
 from models.parts.packing import IGNORED, Batch, Row
 from models.parts.whole import Whole, build_whole
-from models.recipe import Stage, WholeRecipe
+from models.recipe import WholeRecipe
+from models.recipe.stage import WholeStage
 from models.training.learning import tuning
 from models.training.learning.losses import Losses
-from models.training.loop import StageRun, Trained
+from models.training.learning.sharding import Trained
+from models.training.loop import StageRun
 
 
 class WholeObjective(nn.Module):
@@ -51,10 +54,14 @@ class WholeRun(StageRun):
     """As `StageRun`, whose steps, checkpoints and reports it has."""
 
     recipe: WholeRecipe
+    stage: WholeStage
     model: Whole
 
     def built(self, run: Path) -> Whole:
         return build_whole(self.recipe, device=self.accelerator.device)
+
+    def packed(self, learned: Sequence[Example]) -> list[Row]:
+        return self.model.packed(learned, self.recipe.prompt)
 
     def adapted(self, origin: Path | None) -> tuple[nn.Module, list[Trained]]:
         adapt(self.model, self.stage, origin)
@@ -70,21 +77,18 @@ class WholeRun(StageRun):
         answers = [row.labels[row.labels != IGNORED][:-1] for row in rows]
         return self.model.laid_out(asked, each_case, answers)
 
-    def keep(self, folder: Path) -> None:
-        self.model.net.save_pretrained(folder, save_embedding_layers=False)
-
-    def mixtures(self) -> list[Any]:
-        return []
+    def keep(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        adapter = tuning.within(weights, "model.net")
+        self.model.net.save_pretrained(folder, state_dict=adapter, save_embedding_layers=False)
 
 
-def adapt(model: Whole, stage: Stage, origin: Path | None) -> None:
+def adapt(model: Whole, stage: WholeStage, origin: Path | None) -> None:
     """Freezes all of it, and puts a LoRA into its language model: the one that `origin`, a
     checkpoint or an exported worker, holds, or a fresh one.
 
     Raises:
         TuningError: the parent's adapter is not the one that the stage declares.
     """
-    assert stage.lora
     model.requires_grad_(False)
     if origin:
         model.net = PeftModel.from_pretrained(model.net, origin, is_trainable=True)

@@ -92,7 +92,7 @@ def failures(*more: type[Exception]) -> Iterator[None]:
 @contextmanager
 def training_failures(*more: type[Exception]) -> Iterator[None]:
     from models.data.example import DataError
-    from models.recipe import RecipeError
+    from models.recipe.programme import RecipeError
     from models.training.learning.tuning import TuningError
     from models.training.loop import TrainingError
     from models.training.record.checkpoints import CheckpointError

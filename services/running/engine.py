@@ -141,7 +141,7 @@ def model_folder(settings: Settings, name: str, report: Callable[[str], None] = 
         from models.assets import resolve
 
         return resolve(_seat(settings, name).model, report)
-    from models.recipe import RecipeError
+    from models.recipe.programme import RecipeError
     from models.serving.export import ExportError, served_folder
     from models.training.learning.tuning import TuningError
 
@@ -163,7 +163,8 @@ def bases(settings: Settings, name: str) -> tuple[str, ...]:
         return (_seat(settings, name).model,)
     if (folder / ADAPTER).is_file():
         return (adapter_base(str(folder)),)
-    from models.recipe import RecipeError, load_any_recipe
+    from models.recipe import load_any_recipe
+    from models.recipe.programme import RecipeError
 
     try:
         recipe = load_any_recipe(folder / "recipe.toml")

@@ -11,7 +11,8 @@ from gateway.settings import Settings
 from gateway.tables import PanelSettings, WorkerSettings
 from models.assets import cache_dir
 from models.data.example import Example
-from models.recipe import Programme, Recipe, WholeRecipe, load_programme
+from models.recipe import Recipe, WholeRecipe, load_programme
+from models.recipe.programme import Programme
 from models.serving.export import load_served, served_folder
 from models.serving.parity import Parity, compare
 from models.training.inputs.examples import examples_of

@@ -11,13 +11,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.recipe import Recipe, load_recipe
-from models.training.loop import StageRun
+from models.training.learning.sharding import whole
+from models.training.parts import PartsRun
 from models.training.record.checkpoints import claim
 from models.training.record.progress import Tally
 
 
 def one_step(recipe: Recipe, data: Path, runs: Path) -> dict[str, Tensor]:
-    run = StageRun(recipe, recipe.stage[0], claim(runs / recipe.name, recipe), data, None)
+    run = PartsRun(recipe, recipe.stage[0], claim(runs / recipe.name, recipe), data, None)
     clip, nn.utils.clip_grad_norm_ = nn.utils.clip_grad_norm_, lambda *_: torch.tensor(1.0)
     run.optimiser.step = run.schedule.step = lambda: None  # type: ignore[method-assign,assignment]
     run.optimiser.zero_grad = lambda **_: None  # type: ignore[method-assign]
@@ -25,7 +26,8 @@ def one_step(recipe: Recipe, data: Path, runs: Path) -> dict[str, Tensor]:
         run.step(run.rows_of(0), next(iter(run.shown_from(0))), Tally())
     finally:
         nn.utils.clip_grad_norm_ = clip
-    gradients = [p.grad.flatten() for p in run.objective.parameters() if p.grad is not None]
+    trained = (p.grad for p in run.objective.parameters() if p.grad is not None)
+    gradients = [whole(gradient).flatten() for gradient in trained]
     biases = [mixture.bias for mixture in run.mixtures()]
     return {"gradient": torch.cat(gradients), "bias": torch.cat([*biases, torch.zeros(1)])}
 

@@ -11,7 +11,8 @@ from models.data.example import DataError, Example
 from models.data.slake import synthetic_stacks as stacks
 from models.data.slake.captions import boxes
 from models.parts.vlm import build_model
-from models.recipe import Recipe, Source
+from models.recipe import Recipe
+from models.recipe.stage import Source
 from models.training.inputs.examples import examples_of
 from models.training.learning.tuning import load_trained
 from models.training.stages import train

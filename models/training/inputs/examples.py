@@ -13,7 +13,9 @@ from models.data.datasets import called, load, one_spelling
 from models.data.example import DataError, Example
 from models.data.splits import folds, near_duplicates_between, refuse_shared_images
 from models.files import write_whole
-from models.recipe import MemoryRecipe, Programme, Source
+from models.recipe import MemoryRecipe, started
+from models.recipe.programme import Programme
+from models.recipe.stage import PartsStage, Source
 
 NEAR_DUPLICATES = "near_duplicates.json"
 FREE_TEXT = 30  # characters; where most answers are longer, hardly any is ever met word for word
@@ -31,7 +33,7 @@ def check_data(recipe: Programme, data: Path, run: Path) -> int:
     learned = learned_by(recipe, data)
     _refuse_too_many_images(recipe, [*learned, *held_out])
     for stage in recipe.stage:
-        if stage.grpo:
+        if isinstance(stage, PartsStage) and stage.grpo:
             refuse_free_text(examples_to_learn(stage.data, recipe, data))
     refuse_shared_images(learned, held_out)
     alike = near_duplicates_between(learned, held_out)
@@ -75,8 +77,9 @@ def learned_by(recipe: Programme | MemoryRecipe, data: Path) -> list[Example]:
     if isinstance(recipe, MemoryRecipe):
         return examples_of(recipe.remembers, data)
     sources = [source for stage in recipe.stage for source in stage.data]
-    before = learned_by(recipe.started, data) if recipe.started else []
-    return before + examples_to_learn(sources, recipe, data)
+    before = started(recipe)
+    learned = learned_by(before, data) if before else []
+    return learned + examples_to_learn(sources, recipe, data)
 
 
 def examples_to_learn(sources: Sequence[Source], recipe: Programme, data: Path) -> list[Example]:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from models.training.learning.sharding import share_of
+
 
 class Average:
     """Of `weights`, with `decay`; with 0 it is the weights themselves.
@@ -42,7 +44,7 @@ class Average:
         """From a checkpoint whose average is in place already: what the weights were, and how many
         steps it is of."""
         self.kept.n_averaged.fill_(steps)
-        self._set(own)
+        self._set([share_of(*each) for each in zip(own, self.weights, strict=True)])
 
     @torch.no_grad()
     def _set(self, values: Sequence[Tensor]) -> None:

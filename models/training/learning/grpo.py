@@ -25,8 +25,8 @@ from models.metrics.exact_match import matches
 from models.metrics.token_overlap import words_of
 from models.parts.packing import IMAGE, Batch, Row, collate
 from models.parts.vlm import Vlm
-from models.parts.words import says_whole
-from models.recipe import Grpo
+from models.parts.words import says_in_one_token
+from models.recipe.stage import Grpo
 from models.training.learning.losses import answer_logits, cast
 from models.training.learning.tuning import soft_prompt
 
@@ -136,7 +136,7 @@ class Policy:
     def draw(self, rows: Sequence[Row], seen: Tensor, tally: RewardTally) -> Drawn:
         """A group of answers to each question, what each is worth, and how likely it was. `seen` is
         as in Objective."""
-        made = says_whole(self.model.tokenizer)
+        made = says_in_one_token(self.model.tokenizer)
         features = seen.float() if made else seen
         questions = [question for row in rows for question in row.questions]
         answers = self._sample(rows, features)

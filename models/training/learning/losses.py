@@ -16,9 +16,9 @@ from peft import PeftModel, PeftType
 from models.connectors import moe
 from models.parts.packing import IGNORED, Batch
 from models.parts.vlm import Embedded, Vlm
-from models.parts.words import says_whole
+from models.parts.words import says_in_one_token
 from models.positions import FOURIER_DIM, STACK_FOURIER_DIM, fourier
-from models.recipe import Stage
+from models.recipe.stage import PartsStage
 from models.training.learning.tuning import soft_prompt
 
 TOWER_BATCH = 32  # images
@@ -39,7 +39,7 @@ class Objective(nn.Module):
     it hides words and smooths labels as the stage says.
     """
 
-    def __init__(self, model: Vlm, stage: Stage):
+    def __init__(self, model: Vlm, stage: PartsStage):
         super().__init__()
         self.model, self.stage = model, stage
         text_dim = model.language.get_input_embeddings().weight.shape[-1]
@@ -52,7 +52,7 @@ class Objective(nn.Module):
         [images, patches, vision_dim] that the tower has made of them.
         """
         # A tower that trains on a CPU is so small that to cast costs more than it saves.
-        made, device = says_whole(self.model.tokenizer), seen.device.type
+        made, device = says_in_one_token(self.model.tokenizer), seen.device.type
         with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
             features = in_batches(self.model.tower, seen) if seen.dim() == 4 else seen
         if self.training and self.stage.word_dropout:
@@ -105,8 +105,8 @@ def cast(model: Vlm, features: Tensor) -> torch.autocast:
     """Within it connector and language model compute in bfloat16; not, on a CPU, a made one, which
     is so small that to cast costs more than it saves."""
     device = features.device.type
-    whole = says_whole(model.tokenizer) and device == "cpu"
-    return torch.autocast(device, torch.bfloat16, enabled=not whole)
+    small = says_in_one_token(model.tokenizer) and device == "cpu"
+    return torch.autocast(device, torch.bfloat16, enabled=not small)
 
 
 def in_batches(tower: nn.Module, pixels: Tensor) -> Tensor:

@@ -3,13 +3,13 @@
     CHECKPOINT/connector.safetensors                       always
     CHECKPOINT/tower/, adapter/                            peft adapters of tower, language model
     CHECKPOINT/soft_prompt/                                or a soft prompt with what makes it
-    CHECKPOINT/tower.safetensors, language.safetensors     of a part that has trained whole
+    CHECKPOINT/tower.safetensors, language.safetensors     of a part that has trained in full
 
 A folder of the zoo has the same layout.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,8 @@ from peft import (
 )
 
 from models.parts.vlm import Vlm
-from models.recipe import Lora, Stage
+from models.recipe.stage import Lora, PartsStage, Stage
+from models.training.learning.sharding import whole
 
 # peft's soft prompts: what they learn stands before everything that a question sees.
 SOFT_PROMPTS: dict[str, type[PeftConfig]] = {
@@ -47,7 +48,7 @@ class TuningError(Exception):
     """A stage that cannot train so; one sentence that says why and how to mend it."""
 
 
-def prepare(model: Vlm, stage: Stage) -> None:
+def prepare(model: Vlm, stage: PartsStage) -> None:
     """Freezes everything and unfreezes what the stage declares, in place.
 
     A part that its parent adapted goes on with that adapter.
@@ -58,13 +59,13 @@ def prepare(model: Vlm, stage: Stage) -> None:
     model.requires_grad_(False)
     model.connector.requires_grad_(stage.connector == "full")
     if stage.tower_lora:
-        _refuse_whole(model, "tower", stage)
+        _refuse_full(model, "tower", stage)
         settings = lora_config(stage.tower_lora, model.tower.pointwise())
         model.tower.net = adapt(model.tower.net, settings, stage)
     elif stage.tower == "full":
-        _train_whole(model, "tower", stage)
+        _train_full(model, "tower", stage)
     if stage.language not in ("frozen", "full"):
-        _refuse_whole(model, "language", stage)
+        _refuse_full(model, "language", stage)
     if stage.lora:
         model.language = adapt(model.language, lora_config(stage.lora), stage)
     elif kind := SOFT_PROMPTS.get(stage.language):
@@ -73,7 +74,7 @@ def prepare(model: Vlm, stage: Stage) -> None:
     elif stage.language == "full":
         # In bfloat16 most of Adam's steps would round to nothing.
         model.language.float()
-        _train_whole(model, "language", stage)
+        _train_full(model, "language", stage)
     if stage.checkpoint_activations:
         model.language.gradient_checkpointing_enable({"use_reentrant": False})
 
@@ -111,23 +112,31 @@ def adapt(part: Any, config: PeftConfig, stage: Stage) -> PeftModel:
     return part
 
 
-def save_trained(model: Vlm, folder: Path) -> None:
-    """Writes all that has trained, in this stage or before it, in the dtype in which it trains."""
-    save_file(model.connector.state_dict(), folder / "connector.safetensors")
+def save_trained(model: Vlm, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Writes all that has trained, in this stage or before it, in the dtype in which it trains.
+    `weights` are the model's by name, which may be shared out among processes while it trains."""
+    save_file(within(weights, "connector"), folder / "connector.safetensors")
     if soft_prompt(model.language):
         # peft would keep the prompt alone, and not the network that it comes out of.
         model.language.active_peft_config.save_pretrained(folder / "soft_prompt")
-        weights = model.language.prompt_encoder.state_dict()
-        save_file(weights, folder / "soft_prompt" / "prompt_encoder.safetensors")
+        encoder = within(weights, "language.prompt_encoder")
+        save_file(encoder, folder / "soft_prompt" / "prompt_encoder.safetensors")
     elif isinstance(model.language, PeftModel):
-        model.language.save_pretrained(folder / "adapter")
+        adapter = within(weights, "language")
+        model.language.save_pretrained(folder / "adapter", state_dict=adapter)
     if isinstance(model.tower.net, PeftModel):
-        model.tower.net.save_pretrained(folder / "tower")
-    for name in model.whole:
-        part = model.get_submodule(name)
-        tied = getattr(part, "all_tied_weights_keys", {})
-        weights = {key: v.contiguous() for key, v in part.state_dict().items() if key not in tied}
-        save_file(weights, folder / f"{name}.safetensors")
+        adapter = within(weights, "tower.net")
+        model.tower.net.save_pretrained(folder / "tower", state_dict=adapter)
+    for name in model.full:
+        tied = getattr(model.get_submodule(name), "all_tied_weights_keys", {})
+        part = {k: v.contiguous() for k, v in within(weights, name).items() if k not in tied}
+        save_file(part, folder / f"{name}.safetensors")
+
+
+def within(weights: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    """Those of one part, by their names in it."""
+    prefix = f"{part}."
+    return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
 
 
 def load_trained(model: Vlm, folder: Path, merge: bool = False) -> None:
@@ -151,7 +160,7 @@ def load_trained(model: Vlm, folder: Path, merge: bool = False) -> None:
             tied = getattr(part, "all_tied_weights_keys", {})
             if found.unexpected_keys or set(found.missing_keys) - set(tied):
                 raise TuningError(f"{path} is of another {name}: take the recipe that made it.")
-            model.whole.add(name)
+            model.full.add(name)
     if (folder / "tower").is_dir():
         model.tower.net = _with_adapter(model.tower.net, folder / "tower", merge)
     if (folder / "adapter").is_dir():
@@ -215,7 +224,7 @@ class Proof:
 
     def fingerprints(self) -> Iterator[tuple[str, str]]:
         for name, value in chain(self.model.named_parameters(), self.buffers()):
-            flat = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
+            flat = whole(value.detach()).cpu().contiguous().view(-1).view(torch.uint8)
             yield name, hashlib.blake2b(flat.numpy().data, digest_size=16).hexdigest()
 
     def waits(self, name: str) -> bool:
@@ -230,7 +239,7 @@ class Proof:
         moved = {name for name, value in self.fingerprints() if self.before[name] != value}
         trains = {name for name, p in self.model.named_parameters() if p.requires_grad}
         may_move = trains
-        if stage.connector == "full":
+        if any(name.startswith("connector.") for name in trains):
             may_move = trains | {name for name, _ in self.buffers()}
         if loose := moved - may_move:
             raise TuningError(f"stage {stage.name}: frozen, yet moved: {sorted(loose)[:3]}")
@@ -240,7 +249,7 @@ class Proof:
             )
 
 
-def _soft_prompt(language: Any, stage: Stage) -> dict[str, Any]:
+def _soft_prompt(language: Any, stage: PartsStage) -> dict[str, Any]:
     settings = {"task_type": TaskType.CAUSAL_LM, "num_virtual_tokens": stage.virtual_tokens}
     if stage.language == "prefix":
         # peft takes a head to be as wide as the model divided by its heads, which Gemma's are not.
@@ -251,24 +260,24 @@ def _soft_prompt(language: Any, stage: Stage) -> dict[str, Any]:
     return settings
 
 
-def _refuse_whole(model: Vlm, name: str, stage: Stage) -> None:
-    """An adapter beside whole weights would be kept in two places that must fit each other."""
-    if name in model.whole:
+def _refuse_full(model: Vlm, name: str, stage: Stage) -> None:
+    """An adapter beside such weights would be kept in two places that must fit each other."""
+    if name in model.full:
         raise TuningError(
-            f"stage {stage.name}: its parent has trained the {name} whole: go on with "
+            f"stage {stage.name}: its parent has trained the {name} in full: go on with "
             f'{name} = "full", or leave it frozen.'
         )
 
 
-def _train_whole(model: Vlm, name: str, stage: Stage) -> None:
+def _train_full(model: Vlm, name: str, stage: Stage) -> None:
     part = model.get_submodule(name)
     if any(isinstance(module, PeftModel) for module in part.modules()):
         raise TuningError(
-            f"stage {stage.name}: its parent has adapted the {name}, which cannot train whole "
+            f"stage {stage.name}: its parent has adapted the {name}, which cannot train in full "
             "any more. Start this stage without that parent, or adapt here too."
         )
     part.requires_grad_(True)
-    model.whole.add(name)
+    model.full.add(name)
 
 
 def _with_adapter(part: nn.Module, folder: Path, merge: bool) -> Any:

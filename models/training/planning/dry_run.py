@@ -32,7 +32,8 @@ from models import assets
 from models.parts.vlm import Vlm, assemble
 from models.parts.whole import Whole
 from models.parts.words import make_language
-from models.recipe import Recipe, Stage, WholeRecipe
+from models.recipe import Recipe, WholeRecipe, started
+from models.recipe.stage import PartsStage, Stage, WholeStage
 from models.training.inputs.vocabulary import vocabulary_of
 from models.training.learning import tuning
 from models.training.learning.losses import Objective
@@ -113,17 +114,17 @@ def language_of(recipe: Recipe, data: Path | None) -> tuple[Callable[[], Any], A
     return lambda: AutoModelForCausalLM.from_config(settings, dtype=torch.bfloat16), tokenizer
 
 
-def lineage(recipe: Recipe, stage: Stage) -> list[Stage]:
+def lineage(recipe: Recipe, stage: PartsStage) -> list[PartsStage]:
     """The stages whose adapters `stage` trains on, the worker's that the recipe starts from first,
     and itself."""
     if stage.parent:
         (parent,) = (each for each in recipe.stage if each.name == stage.parent)
         return [*lineage(recipe, parent), stage]
-    started = recipe.started
-    return [*(lineage(started, started.stage[-1]) if started else []), stage]
+    before = started(recipe)
+    return [*(lineage(before, before.stage[-1]) if before else []), stage]
 
 
-def _plan(model: Vlm, stage: Stage, language: Any, recipe: Recipe) -> StagePlan:
+def _plan(model: Vlm, stage: PartsStage, language: Any, recipe: Recipe) -> StagePlan:
     objective = Objective(model, stage)
     parts: dict[str, nn.Module] = {
         name: model.get_submodule(name) for name in ("tower", "connector", "language")
@@ -146,7 +147,7 @@ def _plan(model: Vlm, stage: Stage, language: Any, recipe: Recipe) -> StagePlan:
     )
 
 
-def _plan_whole(recipe: WholeRecipe, stage: Stage) -> StagePlan:
+def _plan_whole(recipe: WholeRecipe, stage: WholeStage) -> StagePlan:
     folder = assets.resolve(recipe.worker.model, report=print)
     processor = AutoProcessor.from_pretrained(folder, **recipe.worker.processor)
     settings = AutoConfig.from_pretrained(folder)

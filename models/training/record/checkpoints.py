@@ -20,7 +20,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from models.files import write_whole
-from models.recipe import Programme, Recipe, WholeRecipe, read_programme
+from models.recipe import Recipe, WholeRecipe, read_programme
+from models.recipe.programme import Programme
 
 START = "start.sha256"  # of the worker that a run started from, where it was one
 KEPT = 2  # checkpoints of a stage, the newest

@@ -20,7 +20,8 @@ from models.data.example import Example
 from models.data.pixels import open_rgb
 from models.files import write_whole
 from models.parts.vlm import build_model
-from models.recipe import Recipe, Stage, of_parts
+from models.recipe import Recipe, of_parts
+from models.recipe.stage import Stage
 from models.training.inputs.examples import examples_of
 from models.training.learning.tuning import load_trained
 from models.training.record import checkpoints

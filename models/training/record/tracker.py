@@ -15,7 +15,7 @@ import models.cpu_torch  # noqa: F401  before accelerate, which imports torchvis
 # isort: split
 from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, WandBTracker
 
-from models.recipe import Programme
+from models.recipe.programme import Programme
 
 Name = Literal["tensorboard", "wandb", "mlflow"]
 PROJECT = "consilium"
@@ -88,13 +88,17 @@ def _made(name: Name, recipe: Programme, run: Path) -> GeneralTracker:
 
 
 def _settings(recipe: Programme) -> dict[str, Any]:
-    """Those of each stage that are one word or number."""
-    return {"seed": recipe.seed} | {
-        f"{stage.name}/{key}": value
-        for stage in recipe.stage
-        for key, value in stage.model_dump().items()
-        if isinstance(value, bool | int | float | str)
-    }
+    """Those of each stage that are one word or number, and of its tables, such as a LoRA's rank."""
+    told: dict[str, Any] = {"seed": recipe.seed}
+    for stage in recipe.stage:
+        for key, value in stage.model_dump(exclude={"data", "validation"}).items():
+            table = value if isinstance(value, dict) else {"": value}
+            told |= {
+                "/".join(filter(None, (stage.name, key, each))): setting
+                for each, setting in table.items()
+                if setting is not None
+            }
+    return told
 
 
 def _first_line(error: Exception) -> str:

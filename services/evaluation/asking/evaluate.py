@@ -25,7 +25,8 @@ from models.data import datasets, own_file
 from models.data.example import DataError, Example, another_for_each
 from models.data.splits import refuse_shared_images
 from models.files import write_whole
-from models.recipe import Source, load_any_recipe
+from models.recipe import load_any_recipe
+from models.recipe.stage import Source
 from models.training.inputs.examples import examples_of, learned_by
 from services.evaluation.asking.over_rest import Asking, ask_all, has_failed
 from services.evaluation.score import BOOTSTRAP_SEED, score, show

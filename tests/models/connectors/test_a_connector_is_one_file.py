@@ -11,7 +11,8 @@ import torch
 from models import connectors
 from models.data.pixels import open_rgb
 from models.parts.vlm import build_model
-from models.recipe import Recipe, RecipeError
+from models.recipe import Recipe
+from models.recipe.programme import RecipeError
 from models.training.learning.tuning import load_trained
 from models.training.stages import train
 from tests import pages

@@ -12,12 +12,13 @@ from models import connectors
 from models.data.pixels import open_rgb
 from models.parts.packing import collate
 from models.parts.vlm import Vlm, build_model
-from models.recipe import Recipe, RecipeError
+from models.recipe import Recipe
+from models.recipe.programme import RecipeError
 from models.serving.export import ExportError, export
 from models.training.inputs.examples import examples_of
 from models.training.learning import tuning
 from models.training.learning.losses import answer_logits
-from models.training.loop import StageRun
+from models.training.parts import PartsRun
 from models.training.planning.dry_run import plan
 from models.training.record.checkpoints import claim
 from models.training.stages import train
@@ -75,7 +76,7 @@ def test_gates_open_at_a_rate_of_their_own(
     """Each block has two; everything else keeps the connector's rate, and is in one group alone."""
     recipe = recipe_with(tiny_recipe, "gated_cross_attention", gate_lr=0.5)
 
-    run = StageRun(recipe, recipe.stage[0], claim(tmp_path / "run", recipe), drawn_slake, None)
+    run = PartsRun(recipe, recipe.stage[0], claim(tmp_path / "run", recipe), drawn_slake, None)
 
     groups = run.optimiser.param_groups
     gates = [weight for group in groups if group["initial_lr"] == 0.5 for weight in group["params"]]

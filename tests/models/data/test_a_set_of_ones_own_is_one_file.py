@@ -13,7 +13,7 @@ from pyarrow import parquet
 from models.data import datasets
 from models.data.example import DataError, Example, without_images
 from models.data.splits import folds
-from models.recipe import Source
+from models.recipe.stage import Source
 from models.training.inputs.examples import examples_of
 
 ROWS: list[dict[str, Any]] = [

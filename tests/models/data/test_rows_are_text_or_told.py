@@ -12,7 +12,9 @@ from PIL import Image
 
 from models.data import datasets
 from models.data.example import DataError, Example
-from models.recipe import RecipeError, Source, load_recipe
+from models.recipe import load_recipe
+from models.recipe.programme import RecipeError
+from models.recipe.stage import Source
 from models.training.inputs.examples import examples_of
 
 Row = tuple[Any, Any]  # question and answer

@@ -9,7 +9,8 @@ from PIL import Image, ImageDraw
 
 from models.data import pixel_hashes, slake, splits, vqa_rad
 from models.data.example import DataError, Example
-from models.recipe import Recipe, RecipeError, load_recipe
+from models.recipe import Recipe, load_recipe
+from models.recipe.programme import RecipeError
 from models.training.crossval import crossval
 from models.training.inputs.examples import examples_of, examples_to_learn
 from tests import tiny

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from gateway.settings import Settings, load_settings
 from models.data.example import DataError
 from models.exported import MEMORY, served_name
-from models.recipe import RecipeError, load_any_recipe, load_recipe
+from models.recipe import load_any_recipe, load_recipe
+from models.recipe.programme import RecipeError
 from models.serving.export import ExportError, remember, served_folder
 from models.serving.memory import CASES, Memory, Wordings
 from models.serving.memory_server import create_app

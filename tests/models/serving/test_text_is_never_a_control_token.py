@@ -11,7 +11,8 @@ import pytest
 
 from models.data.example import Example
 from models.parts.vlm import build_model
-from models.recipe import Recipe, RecipeError
+from models.recipe import Recipe
+from models.recipe.programme import RecipeError
 from models.serving.export import export, load_served, save_tokenizer, served_folder
 from models.training.stages import train
 from tests.tiny import draw_slake, recipe, write_toml

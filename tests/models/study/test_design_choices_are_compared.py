@@ -13,7 +13,8 @@ import torch
 from models.metrics.score import mean
 from models.parts.packing import collate
 from models.parts.vlm import build_model
-from models.recipe import Recipe, Source, load_recipe
+from models.recipe import Recipe, load_recipe
+from models.recipe.stage import Source
 from models.serving.export import ExportError, export
 from models.study import ablation
 from models.study.ablation import Cell, Row, Screening

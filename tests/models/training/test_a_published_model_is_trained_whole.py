@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from models.data.example import DataError
 from models.data.pixels import open_rgb
 from models.parts.whole import build_whole, load_whole
-from models.recipe import RecipeError, WholeRecipe, load_programme
+from models.recipe import WholeRecipe, load_programme
+from models.recipe.programme import RecipeError
 from models.serving.export import export, load_served, served_folder
 from models.training.inputs.examples import examples_of
 from models.training.planning.dry_run import plan

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from models.training.learning import tuning
 from models.training.learning.losses import Objective, in_batches
 from models.training.planning.dry_run import plan
 from models.training.record.checkpoints import Checkpoint, newest
+from models.training.stages import train
 from tests import tiny
 from tests.models.one_step import one_step
 from tests.models.training.learning.test_a_stage_trains_what_it_declares import STAGES
@@ -25,7 +27,12 @@ from tests.tiny import write_toml
 
 RecipeMaker = Callable[..., Recipe]
 NO_DROPOUT = {"rank": 2, "dropout": 0.0}
-ROWS = (1, 3)
+STEPS: dict[str, dict[str, Any]] = {
+    "one without a row": {"rows_per_step": 1},
+    "two rows and one": {"rows_per_step": 3},
+    "shared out, one without a row": {"rows_per_step": 1, "shard": True},
+    "shared out, two parts and one": {"rows_per_step": 3, "shard": True, "accumulate": 2},
+}
 
 
 @pytest.mark.parametrize(
@@ -47,9 +54,10 @@ def test_a_steps_gradient_does_not_depend_on_how_it_is_computed(
     assert (found - expected).norm() < 0.02 * expected.norm()
 
 
-def mixed(language: Path, rows: int) -> Recipe:
-    """So many rows a step, and a mixture of experts that all of them balance."""
-    content = tiny.recipe(language, f"rows{rows}", lora=NO_DROPOUT, rows_per_step=rows)
+def mixed(language: Path, step: str) -> Recipe:
+    """A mixture of experts that all rows of a step balance."""
+    name = step.replace(" ", "-").replace(",", "")
+    content = tiny.recipe(language, name, lora=NO_DROPOUT, **STEPS[step])
     content["connector"] = {"name": "moe", "experts": 4, "hidden": 8}
     return Recipe.model_validate(content)
 
@@ -58,23 +66,23 @@ def mixed(language: Path, rows: int) -> Recipe:
 def on_two(
     tiny_language: Path, drawn_slake: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """Both steps, taken by the same two processes: to start them takes far longer."""
+    """All steps, taken by the same two processes: to start them takes far longer."""
     runs = tmp_path_factory.mktemp("two")
-    files = [
-        write_toml(mixed(tiny_language, rows).model_dump(), runs / f"{rows}.toml") for rows in ROWS
-    ]
+    recipes = [mixed(tiny_language, step) for step in STEPS]
+    files = [write_toml(each.model_dump(), runs / f"{each.name}.toml") for each in recipes]
     launch("tests.models.one_step", drawn_slake, runs, *files)
     return runs
 
 
-@pytest.mark.parametrize("rows", ROWS, ids=["one without a row", "two rows and one"])
+@pytest.mark.parametrize("step", STEPS)
 def test_two_processes_take_the_step_of_one(
-    tiny_language: Path, drawn_slake: Path, tmp_path: Path, on_two: Path, rows: int
+    tiny_language: Path, drawn_slake: Path, tmp_path: Path, on_two: Path, step: str
 ) -> None:
     """The gradient of all rows, and a mixture balanced by all of them."""
-    alone = one_step(mixed(tiny_language, rows), drawn_slake, tmp_path)
+    recipe = mixed(tiny_language, step)
+    alone = one_step(recipe, drawn_slake, tmp_path)
 
-    shared = load_file(on_two / f"rows{rows}.safetensors")
+    shared = load_file(on_two / f"{recipe.name}.safetensors")
     assert shared["processes"] == 2
     difference = (shared["gradient"] - alone["gradient"]).norm()
     assert difference < 0.02 * alone["gradient"].norm()
@@ -95,6 +103,45 @@ def test_two_processes_train_from_beginning_to_end(
     assert newest(last.parent) == Checkpoint(last, 4, True)
     held_out = examples_of(recipe.validation, drawn_slake)
     assert json.loads((last / "validation.json").read_text()).keys() == {e.id for e in held_out}
+
+
+def test_weights_that_are_shared_out_learn_what_whole_ones_do(
+    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
+) -> None:
+    """Kept whole, by any number of processes to be trained on; and a run that was stopped ends as
+    an unbroken one. Each validates its share, of which there are an odd number."""
+    still = {"language": "full", "lora": None, "reconstruction": 0.0}
+    recipe = tiny_recipe(shard=True, average=0.5, **still)
+    file = write_toml(recipe.model_dump(), tmp_path / "recipe.toml")
+    alone = train(recipe, drawn_slake, tmp_path / "alone")
+    command = ("services.cli", "train", file, "--data", drawn_slake, "--runs", tmp_path / "two")
+
+    launch(*command)
+    together = tmp_path / "two" / alone.relative_to(tmp_path / "alone")
+    unbroken = weights(together)
+    (together / "state.json").unlink()  # as if it had been cut off while saving
+    launch(*command)
+
+    for name, began in weights(alone.parent / "step-4").items():
+        one, two = weights(alone)[name], unbroken[name]
+        assert torch.equal(weights(together)[name], two)
+        assert (two - one).norm() <= 0.1 * (one - began).norm() + 1e-6
+    assert logged(together)[-1]["answer_loss"] == pytest.approx(
+        logged(alone)[-1]["answer_loss"], rel=0.02
+    )
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    parts = ("connector", "language")
+    return {
+        f"{part}.{name}": weight
+        for part in parts
+        for name, weight in load_file(checkpoint / f"{part}.safetensors").items()
+    }
+
+
+def logged(checkpoint: Path) -> list[dict[str, Any]]:
+    return [*map(json.loads, (checkpoint.parent / "log.jsonl").read_text().splitlines())]
 
 
 def launch(module: str, *arguments: object) -> str:

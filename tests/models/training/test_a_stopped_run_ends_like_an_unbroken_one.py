@@ -14,12 +14,14 @@ from safetensors.torch import load_file, save_file
 
 from models.data.example import DataError
 from models.parts.vlm import build_model
-from models.recipe import Recipe, RecipeError
+from models.recipe import Recipe
+from models.recipe.programme import RecipeError
 from models.serving.export import export
 from models.training.inputs.examples import check_data
 from models.training.learning.losses import Losses
 from models.training.learning.tuning import Proof, TuningError
-from models.training.loop import StageRun, TrainingError
+from models.training.loop import TrainingError
+from models.training.parts import PartsRun
 from models.training.record.checkpoints import Checkpoint, CheckpointError, claim, newest, save
 from models.training.stages import smaller, train
 from tests.tiny import write_toml
@@ -249,7 +251,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
 ) -> None:
     nothing = torch.tensor(float("nan"), requires_grad=True)
     nowhere = Losses(nothing, nothing, nothing, torch.tensor([False]))
-    monkeypatch.setattr(StageRun, "losses", lambda *_: nowhere)
+    monkeypatch.setattr(PartsRun, "losses", lambda *_: nowhere)
 
     with pytest.raises(TrainingError, match=r"the loss is nan. Lower tower_lr"):
         train(tiny_recipe(), drawn_slake, tmp_path)
@@ -264,7 +266,7 @@ def test_a_full_memory_says_what_to_lower_and_by_how_much(
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has …")
 
-    monkeypatch.setattr(StageRun, "step", full)
+    monkeypatch.setattr(PartsRun, "step", full)
 
     with pytest.raises(TrainingError, match=r"Tried to allocate 2 GiB\). Set accumulate = 2 inst"):
         train(tiny_recipe(), drawn_slake, tmp_path)
@@ -286,7 +288,9 @@ WHOLE = {"language": "full", "lora": None, "rows_per_step": 1, "checkpoint_activ
 def test_what_costs_least_is_lowered_first(
     tiny_recipe: Callable[..., Recipe], stage: dict[str, object], mend: str
 ) -> None:
-    assert smaller(tiny_recipe(**stage).stage[0]).startswith(mend)
+    recipe = tiny_recipe(**stage)
+
+    assert smaller(recipe, recipe.stage[0]).startswith(mend)
 
 
 def test_data_without_an_answer_is_told(

@@ -15,7 +15,8 @@ from models.data.example import DataError
 from models.parts.packing import IGNORED, Batch, collate
 from models.parts.vlm import Vlm, build_model
 from models.parts.words import IMAGE, UNKNOWN, answer_ids, make_language, word_tokenizer
-from models.recipe import MadeLanguage, Recipe, load_recipe
+from models.recipe import Recipe, load_recipe
+from models.recipe.parts import MadeLanguage
 from models.serving.export import export, load_served, served_folder
 from models.training.inputs.examples import examples_of
 from models.training.inputs.vocabulary import keep_vocabulary, vocabulary_of

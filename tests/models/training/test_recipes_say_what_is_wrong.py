@@ -15,7 +15,8 @@ from gateway.settings import load_settings
 from models import connectors
 from models.exported import ZOO, served_name
 from models.parts.vlm import assemble
-from models.recipe import RECIPES, Recipe, RecipeError, load_any_recipe, load_recipe
+from models.recipe import RECIPES, Recipe, load_any_recipe, load_recipe
+from models.recipe.programme import RecipeError
 from models.training.planning.dry_run import plan
 from tests import tiny
 

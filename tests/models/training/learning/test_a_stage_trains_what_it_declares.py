@@ -23,7 +23,8 @@ from models.training.inputs.examples import examples_of
 from models.training.learning import tuning
 from models.training.learning.losses import answer_logits
 from models.training.learning.tuning import TuningError
-from models.training.loop import Shown, StageRun
+from models.training.loop import Shown
+from models.training.parts import PartsRun
 from models.training.planning.dry_run import plan
 from models.training.record.checkpoints import claim, newest
 from models.training.stages import train
@@ -252,7 +253,7 @@ def test_only_training_images_are_augmented(
     tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
 ) -> None:
     recipe = tiny_recipe(**STAGES["tower full"], augment=True)
-    run = StageRun(recipe, recipe.stage[0], claim(tmp_path / "run", recipe), drawn_slake, None)
+    run = PartsRun(recipe, recipe.stage[0], claim(tmp_path / "run", recipe), drawn_slake, None)
     as_it_is = run.model.tower.preprocess(open_rgb(run.rows[0].images[0]))
 
     assert torch.equal(run.seen(run.rows[:1], training=False)[0], as_it_is)
@@ -264,7 +265,7 @@ def test_what_a_step_shows_is_the_same_whoever_makes_it(
 ) -> None:
     """In a process that is ahead of it, or after a restart; and the run's own lots stay its own."""
     recipe = tiny_recipe(**STAGES["tower full"], augment=True, epochs=2)
-    run = StageRun(recipe, recipe.stage[0], claim(tmp_path / "run", recipe), drawn_slake, None)
+    run = PartsRun(recipe, recipe.stage[0], claim(tmp_path / "run", recipe), drawn_slake, None)
     lots = torch.get_rng_state()
 
     here = [shown for (shown,) in run.shown_from(0)]

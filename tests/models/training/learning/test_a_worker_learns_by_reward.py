@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from models.data.example import DataError, Example
-from models.recipe import Grpo, Recipe
+from models.recipe import Recipe
+from models.recipe.stage import Grpo
 from models.study.confidence import runs_of
 from models.training.inputs.examples import refuse_free_text
 from models.training.learning import tuning
@@ -25,7 +26,8 @@ from models.training.learning.grpo import (
     reward,
     surrogate,
 )
-from models.training.loop import StageRun, TrainingError
+from models.training.loop import TrainingError
+from models.training.parts import PartsRun
 from models.training.planning.dry_run import plan
 from models.training.record.checkpoints import CheckpointError, claim
 from models.training.stages import smaller, train
@@ -118,17 +120,17 @@ def recipe(tiny_recipe: RecipeMaker) -> Recipe:
 
 
 @pytest.fixture
-def stage_run(recipe: Recipe, drawn_slake: Path, tmp_path: Path) -> StageRun:
-    return StageRun(recipe, recipe.stage[1], claim(tmp_path / "run", recipe), drawn_slake, None)
+def stage_run(recipe: Recipe, drawn_slake: Path, tmp_path: Path) -> PartsRun:
+    return PartsRun(recipe, recipe.stage[1], claim(tmp_path / "run", recipe), drawn_slake, None)
 
 
-def policy_of(run: StageRun) -> Policy:
+def policy_of(run: PartsRun) -> Policy:
     assert run.policy
     run.objective.eval()
     return run.policy
 
 
-def test_what_is_drawn_is_as_likely_as_in_a_row_of_its_own(stage_run: StageRun) -> None:
+def test_what_is_drawn_is_as_likely_as_in_a_row_of_its_own(stage_run: PartsRun) -> None:
     """A group shares its image; each answer's tokens weigh as much as another's, whatever its
     length, and an end that was not said weighs nothing."""
     policy, rows = policy_of(stage_run), stage_run.rows[:2]
@@ -146,7 +148,7 @@ def test_what_is_drawn_is_as_likely_as_in_a_row_of_its_own(stage_run: StageRun) 
 
 
 def test_what_is_better_than_its_group_becomes_likelier(
-    stage_run: StageRun, monkeypatch: pytest.MonkeyPatch
+    stage_run: PartsRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy, rows = policy_of(stage_run), stage_run.rows[:2]
     worth = iter([1.0, 0.0, 0.0, 0.0] * 99)
@@ -179,7 +181,7 @@ def test_a_stage_by_reward_resumes_like_an_unbroken_one(
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
-def test_answers_are_drawn_by_the_models_own_odds(stage_run: StageRun) -> None:
+def test_answers_are_drawn_by_the_models_own_odds(stage_run: PartsRun) -> None:
     """A hub's generation_config may forbid tokens, or make rarer what was said before; what is
     weighed knows of neither."""
     language, rows = stage_run.model.language, stage_run.rows[:1]
@@ -191,7 +193,7 @@ def test_answers_are_drawn_by_the_models_own_odds(stage_run: StageRun) -> None:
     assert drawn.batch.labels.unique().numel() > 3  # more than that one, the end and no label
 
 
-def test_a_divergence_is_a_steps_however_often_that_moves_the_weights(stage_run: StageRun) -> None:
+def test_a_divergence_is_a_steps_however_often_that_moves_the_weights(stage_run: PartsRun) -> None:
     policy, tally, rows = policy_of(stage_run), RewardTally(), stage_run.rows[:1]
     drawn = policy.draw(rows, stage_run.seen(rows, training=True), tally)
     drawn = replace(drawn, reference=drawn.sampled + 1)
@@ -209,11 +211,11 @@ def test_behind_a_soft_prompt_no_answer_is_sampled(
     more = [BY_REWARD | {"language": "frozen", "lora": None}]
     recipe = tiny_recipe(more=more, language="prompt", lora=None)
     run, (first, second) = claim(tmp_path / "run", recipe), recipe.stage
-    parent = StageRun(recipe, first, run, drawn_slake, None)
-    tuning.save_trained(parent.model, tmp_path)
+    parent = PartsRun(recipe, first, run, drawn_slake, None)
+    tuning.save_trained(parent.model, parent.model.state_dict(), tmp_path)
 
     with pytest.raises(TrainingError, match=r"stage reward: .* behind a soft prompt"):
-        StageRun(recipe, second, run, drawn_slake, tmp_path)
+        PartsRun(recipe, second, run, drawn_slake, tmp_path)
 
 
 def test_a_reward_on_free_text_is_refused_for_each_set() -> None:
@@ -241,7 +243,7 @@ def test_a_reward_on_free_text_is_refused_before_anything_is_trained(
 def test_smaller_groups_take_less_memory(recipe: Recipe, group: int, mend: str) -> None:
     changes = {"grpo": Grpo(group=group), "rows_per_step": 1}
 
-    assert smaller(recipe.stage[1].model_copy(update=changes)) == mend
+    assert smaller(recipe, recipe.stage[1].model_copy(update=changes)) == mend
 
 
 def test_a_dry_run_counts_what_reward_holds_a_worker_near_to(tiny_recipe: RecipeMaker) -> None:

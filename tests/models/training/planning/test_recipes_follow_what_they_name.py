@@ -10,7 +10,8 @@ from PIL import Image
 
 from models.parts.vision import Tower, TowerConfig
 from models.parts.vlm import build_model
-from models.recipe import RECIPES, Recipe, RecipeError, load_recipe
+from models.recipe import RECIPES, Recipe, load_recipe
+from models.recipe.programme import RecipeError
 from models.serving.export import export, load_served, served_folder
 from models.training.learning import tuning
 from models.training.planning.dry_run import NF4_BITS, plan

@@ -144,9 +144,10 @@ class PartsStage(Stage):
 
 
 class WholeStage(Stage):
-    """Of a model that is taken whole: the linear layers of its language model learn a LoRA, and a
-    row is one question."""
+    """Of a model that is taken whole: the linear layers of its language model learn a LoRA, where
+    it says so those of its tower too, and a row is one question."""
 
+    tower: Literal["frozen", "lora"] = "frozen"
     lora: Lora = Lora()
     language_lr: float = Field(default=2e-4, gt=0)
 

@@ -91,9 +91,9 @@ class StageRun(ABC):
         counts, hashes = zip(*gather_object([(len(asked), zlib.crc32(told.encode()))]), strict=True)
         if len(set(hashes)) > 1:
             raise TrainingError(
-                f"stage {self.stage.name}: its processes read unequal data: "
-                f"{', '.join(map(str, counts))} questions, or others. Give every machine the same "
-                "data sets under --data."
+                f"stage {self.stage.name}: its processes read unequal data "
+                f"({' and '.join(map(str, counts))} questions, and not the same). Give every "
+                "machine the same data sets under --data."
             )
 
     def prepare(self, parent: Path | None) -> None:

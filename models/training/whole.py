@@ -29,6 +29,7 @@ from models.recipe.stage import WholeStage
 from models.training.learning import tuning
 from models.training.learning.losses import Losses
 from models.training.learning.sharding import Trained
+from models.training.learning.tuning import TuningError
 from models.training.loop import StageRun
 
 
@@ -83,26 +84,49 @@ class WholeRun(StageRun):
 
 
 def adapt(model: Whole, stage: WholeStage, origin: Path | None) -> None:
-    """Freezes all of it, and puts a LoRA into its language model: the one that `origin`, a
-    checkpoint or an exported worker, holds, or a fresh one.
+    """Freezes all of it, and puts a LoRA into its language model, where the stage says so into its
+    tower too: the one that `origin`, a checkpoint or an exported worker, holds, or a fresh one.
 
     Raises:
         TuningError: the parent's adapter is not the one that the stage declares.
     """
     model.requires_grad_(False)
+    layers = _linear_layers(model.inner, stage)
     if origin:
         model.net = PeftModel.from_pretrained(model.net, origin, is_trainable=True)
-    settings = tuning.lora_config(stage.lora, _linear_layers(model.inner))
-    model.net = tuning.adapt(model.net, settings, stage)
+        if _as_told(model.net.peft_config["default"].target_modules) != _as_told(layers):
+            raise TuningError(
+                f"stage {stage.name}: its parent's adapter is in other layers: let both stages "
+                "say the same of tower."
+            )
+    model.net = tuning.adapt(model.net, tuning.lora_config(stage.lora, layers), stage)
     if stage.checkpoint_activations:
         model.inner.gradient_checkpointing_enable({"use_reentrant": False})
 
 
-def _linear_layers(net: Any) -> str:
-    """Those of its language model, as a pattern over their names. A LoRA in the tower too would be
-    one that vLLM does not serve beside the model."""
+def _linear_layers(net: Any, stage: WholeStage) -> str | list[str]:
+    """Those that learn: of its language model a pattern over their names, as vLLM takes an adapter
+    beside the model; with its tower's, which are served merged alone, name by name."""
     language = net.get_decoder()
     (where,) = (name for name, module in net.named_modules() if module is language)
-    inside = (name for name, module in language.named_modules() if isinstance(module, nn.Linear))
-    kinds = sorted({name.rpartition(".")[2] for name in inside})
-    return rf"{re.escape(where)}\..*\.({'|'.join(kinds)})"
+    kinds = sorted({name.rpartition(".")[2] for name in _linear(net, language)})
+    if stage.tower == "frozen":
+        return rf"{re.escape(where)}\..*\.({'|'.join(kinds)})"
+    tower = net.get_encoder(modality="image")
+    if tower in (net, net.base_model):
+        raise TuningError(
+            f'stage {stage.name}: tower = "lora": transformers does not say which part of a '
+            f"{type(net).__name__} looks at images: leave it out."
+        )
+    return [*_linear(net, language), *_linear(net, tower)]
+
+
+def _linear(net: nn.Module, part: nn.Module) -> list[str]:
+    """The names in `net` of the linear layers of a part of it."""
+    inside = set(part.modules())
+    named = net.named_modules()
+    return [name for name, each in named if isinstance(each, nn.Linear) and each in inside]
+
+
+def _as_told(layers: str | Iterable[str]) -> str | set[str]:
+    return layers if isinstance(layers, str) else set(layers)

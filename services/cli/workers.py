@@ -34,8 +34,9 @@ def train(
     ] = None,
 ) -> None:
     """Run a recipe's stages that are not done yet."""
-    from models.recipe import load_programme, recipe_file
+    from models.recipe import WholeRecipe, load_programme, recipe_file
     from models.serving.export import ExportError, export
+    from models.serving.served_models import require_served
     from models.training.planning.dry_run import plan
     from models.training.record.tracker import usual
     from models.training.stages import train as run
@@ -52,6 +53,8 @@ def train(
             return
         if data is None:
             raise typer.BadParameter("needs --data, or CONSILIUM_DATA", param_hint="train")
+        if isinstance(read, WholeRecipe):
+            require_served(read)
         if smoke:
             shutil.rmtree(runs / read.name, ignore_errors=True)  # all of it, each time
         named = usual() if tracker is None else tracker

@@ -161,7 +161,7 @@ def _plan_whole(recipe: WholeRecipe, stage: WholeStage) -> StagePlan:
     saved = _saved_by_four_bits(model.inner) if recipe.worker.four_bit else 0
     return StagePlan(
         name=stage.name,
-        trains={"language": trains},
+        trains={"LoRA": trains},
         frozen={"model": _count(model, trained=False)},
         weights=sum(p.numel() * p.element_size() for p in model.parameters())
         + 4 * trains * bool(stage.average)

@@ -10,16 +10,19 @@ import pytest
 import torch
 from PIL import Image
 from pydantic import ValidationError
+from safetensors.torch import load_file
 
 from models.data.example import DataError
 from models.data.pixels import open_rgb
 from models.parts.whole import build_whole, load_whole
 from models.recipe import WholeRecipe, load_programme
 from models.recipe.programme import RecipeError
-from models.serving.export import export, load_served, served_folder
+from models.serving import merge
+from models.serving.export import ExportError, export, load_served, served_folder
 from models.training.inputs.examples import examples_of
+from models.training.learning.tuning import TuningError
 from models.training.planning.dry_run import plan
-from models.training.stages import train
+from models.training.stages import smaller, train
 from models.training.whole import adapt
 from tests import tiny_vlm
 from tests.tiny import write_toml
@@ -79,12 +82,13 @@ def own_ids(model: Any, answer: str) -> list[int]:
     return model.tokenizer(model.before + answer, add_special_tokens=False).input_ids
 
 
+@pytest.mark.parametrize("tower", ["frozen", "lora"])
 def test_what_is_served_is_what_was_trained(
-    published: Path, drawn_slake: Path, tmp_path: Path
+    published: Path, drawn_slake: Path, tmp_path: Path, tower: str
 ) -> None:
     """Two stages, the second on the first one's adapter; kept as an adapter, served merged, with
     the publisher's own processor and template."""
-    content = tiny_vlm.recipe(published, epochs=2)
+    content = tiny_vlm.recipe(published, epochs=2, tower=tower)
     kind = json.loads((published / "config.json").read_text())["model_type"]
     content["worker"]["processor"] = PROCESSORS.get(kind, {})
     content["stage"] += [content["stage"][0] | {"name": "more", "parent": "vqa", "epochs": 1}]
@@ -99,9 +103,7 @@ def test_what_is_served_is_what_was_trained(
     trained, base = build_whole(asked), load_whole(published)
     adapt(trained, asked.stage[0], exported)
     (planned, _) = plan(asked)
-    assert planned.trains["language"] == sum(
-        p.numel() for p in trained.parameters() if p.requires_grad
-    )
+    assert planned.trains["LoRA"] == sum(p.numel() for p in trained.parameters() if p.requires_grad)
     examples = examples_of(asked.validation, drawn_slake)[:4]
     images = [open_rgb(each.images[0]) for each in examples]
     told = [asked.prompt.format(question=each.question) for each in examples]
@@ -119,15 +121,71 @@ def test_what_is_served_is_what_was_trained(
     assert (len(seen[0]["input_ids"][0]) < len(seen[2]["input_ids"][0])) == (kind in PROCESSORS)
     assert served.ends == trained.ends
     assert served.answer([images[0]], told[0], 4)
+    learned = load_file(exported / "adapter_model.safetensors")
+    assert any("vision" in name or "visual" in name for name in learned) == (tower == "lora")
+
+
+def test_a_parent_s_adapter_is_in_the_layers_that_the_stage_says(
+    published: Path, drawn_slake: Path, tmp_path: Path
+) -> None:
+    content = tiny_vlm.recipe(published)
+    content["stage"] += [content["stage"][0] | {"name": "more", "parent": "vqa", "tower": "lora"}]
+
+    with pytest.raises(TuningError, match="stage more: its parent's adapter is in other layers"):
+        train(WholeRecipe.model_validate(content), drawn_slake, tmp_path)
+
+
+def test_an_adapter_whose_layers_the_files_call_otherwise_is_not_served_merged(
+    published: Path, drawn_slake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the adapter learned would silently be left out."""
+    file = write_toml(tiny_vlm.recipe(published), tmp_path / "recipe.toml")
+    exported = export(file, train(load_programme(file), drawn_slake, tmp_path), tmp_path / "out")
+    monkeypatch.setattr(
+        merge,
+        "revert_weight_conversion",
+        lambda _, found: {f"not.{k}": v for k, v in found.items()},
+    )
+
+    with pytest.raises(ExportError, match="14 of its layers with a LoRA are in none of the files"):
+        served_folder(exported)
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("connector", "full"), ("tower", "full"), ("reconstruction", 0.1), ("questions_per_row", 4)],
+    [("connector", "full"), ("tower_lr", 0.1), ("reconstruction", 0.1), ("questions_per_row", 4)],
 )
 def test_a_key_of_parts_is_refused(key: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=f"{key}: not of a model that is taken whole"):
         recipe(Path("somewhere"), **{key: value})
+
+
+@pytest.mark.parametrize(
+    ("worker", "stage", "mend"),
+    [
+        ({}, {"accumulate": 2}, "accumulate = 4 instead of 2"),
+        ({}, {"accumulate": 4}, "checkpoint_activations = true"),
+        ({}, {"accumulate": 4, "checkpoint_activations": True}, "worker.four_bit = true"),
+        (
+            {"four_bit": True, "processor": SMALL},
+            {"accumulate": 4, "checkpoint_activations": True},
+            "longest_edge = 784 in worker.processor.size",
+        ),
+        (
+            {"four_bit": True},
+            {"accumulate": 4, "checkpoint_activations": True},
+            "in worker.processor a smaller size",
+        ),
+    ],
+)
+def test_what_costs_least_is_lowered_first(
+    worker: dict[str, Any], stage: dict[str, Any], mend: str
+) -> None:
+    content = tiny_vlm.recipe(Path("somewhere"), **stage)
+    content["worker"] |= worker
+    asked = WholeRecipe.model_validate(content)
+
+    assert smaller(asked, asked.stage[0]).startswith(mend)
 
 
 def test_a_model_that_cannot_be_taken_whole_is_told(

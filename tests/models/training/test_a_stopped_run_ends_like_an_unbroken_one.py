@@ -17,6 +17,7 @@ from models.parts.vlm import build_model
 from models.recipe import Recipe
 from models.recipe.programme import RecipeError
 from models.serving.export import export
+from models.training import loop
 from models.training.inputs.examples import check_data
 from models.training.learning.losses import Losses
 from models.training.learning.tuning import Proof, TuningError
@@ -291,6 +292,22 @@ def test_what_costs_least_is_lowered_first(
     recipe = tiny_recipe(**stage)
 
     assert smaller(recipe, recipe.stage[0]).startswith(mend)
+
+
+def test_processes_that_read_unequal_data_are_told_before_a_step(
+    tiny_recipe: Callable[..., Recipe],
+    drawn_slake: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another process is one whose disk holds as many questions, and others."""
+    with_another = lambda mine: [*mine, *((count, read + 1) for count, read in mine)]  # noqa: E731
+    monkeypatch.setattr(loop, "gather_object", with_another)
+
+    with pytest.raises(TrainingError, match=r"unequal data \((\d+) and \1 questions, and not the"):
+        train(tiny_recipe(), drawn_slake, tmp_path)
+
+    assert not (tmp_path / "tiny" / "vqa" / "log.jsonl").exists()
 
 
 def test_data_without_an_answer_is_told(

@@ -37,6 +37,24 @@ def test_tensorboard_shows_what_the_log_tells(
         assert (shown.step, shown.value) == (step, pytest.approx(last["answer_loss"]))
 
 
+def test_a_tracker_is_told_what_the_stages_say(
+    tiny_recipe: RecipeMaker,
+    drawn_slake: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of their tables too, such as a LoRA's rank; and no more of the data than its figures."""
+    told: dict[str, Any] = {}
+    listen = lambda _, settings: told.update(settings)  # noqa: E731
+    monkeypatch.setattr(TensorBoardTracker, "store_init_configuration", listen)
+
+    train(tiny_recipe(epochs=1), drawn_slake, tmp_path, "tensorboard")
+
+    assert (told["vqa/lora/rank"], told["vqa/lora/dropout"], told["vqa/epochs"]) == (2, 0.1, 1)
+    assert not any("slake" in str(each) for each in told.values())
+    assert all(isinstance(each, bool | int | float | str) for each in told.values())
+
+
 @pytest.mark.parametrize(
     ("where", "says"),
     [

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from models.data.example import Example
-from models.parts.vlm import Vlm
+from models.parts.vlm import Vlm, build_model
 from models.recipe import Recipe
 from models.serving.parity import Comparison, Parity, ParityError, compare
-from models.training.loop import build_model, examples_of
+from models.training.inputs.examples import examples_of
 from tests.mock_vllm import MockVllm
 
 Vllm = Callable[..., MockVllm]

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from models.parts.vision import Tower, TowerConfig
 from models.recipe import Recipe
 from models.serving.export import load_served, served_folder
-from models.training import loop
+from models.training import parts
 from models.training.inputs import features
 from models.training.inputs.features import cached_features
 from models.training.record.progress import read_log
@@ -32,7 +32,7 @@ def featured(monkeypatch: pytest.MonkeyPatch) -> list[set[Path]]:
         calls.append(set(images))
         return cached_features(tower, calls[-1], copy)
 
-    monkeypatch.setattr(loop, "cached_features", noted)
+    monkeypatch.setattr(parts, "cached_features", noted)
     return calls
 
 

@@ -94,7 +94,7 @@ def adapt(model: Whole, stage: WholeStage, origin: Path | None) -> None:
     layers = _linear_layers(model.inner, stage)
     if origin:
         model.net = PeftModel.from_pretrained(model.net, origin, is_trainable=True)
-        if _as_told(model.net.peft_config["default"].target_modules) != _as_told(layers):
+        if model.net.peft_config["default"].target_modules != layers:
             raise TuningError(
                 f"stage {stage.name}: its parent's adapter is in other layers: let both stages "
                 "say the same of tower."
@@ -104,21 +104,35 @@ def adapt(model: Whole, stage: WholeStage, origin: Path | None) -> None:
         model.inner.gradient_checkpointing_enable({"use_reentrant": False})
 
 
-def _linear_layers(net: Any, stage: WholeStage) -> str | list[str]:
-    """Those that learn: of its language model a pattern over their names, as vLLM takes an adapter
-    beside the model; with its tower's, which are served merged alone, name by name."""
+def _linear_layers(net: Any, stage: WholeStage) -> str:
+    """Those that learn, as a pattern over their names. With some of the tower vLLM does not take an
+    adapter beside the model; merged it serves them all."""
     language = net.get_decoder()
     (where,) = (name for name, module in net.named_modules() if module is language)
     kinds = sorted({name.rpartition(".")[2] for name in _linear(net, language)})
+    pattern = rf"{re.escape(where)}\..*\.({'|'.join(kinds)})"
     if stage.tower == "frozen":
-        return rf"{re.escape(where)}\..*\.({'|'.join(kinds)})"
+        return pattern
     tower = net.get_encoder(modality="image")
     if tower in (net, net.base_model):
         raise TuningError(
             f'stage {stage.name}: tower = "lora": transformers does not say which part of a '
             f"{type(net).__name__} looks at images: leave it out."
         )
-    return [*_linear(net, language), *_linear(net, tower)]
+    # Name by name: what is called by its number is a linear layer here and a whole block there.
+    inside = [name for name in _linear(net, tower) if _is_seen(net, name)]
+    return "|".join([pattern, *map(re.escape, inside)])
+
+
+def _is_seen(net: Any, name: str) -> bool:
+    """LLaVA's kind takes features from before a tower's last layers: no gradient reaches those."""
+    taken = getattr(net.config, "vision_feature_layer", None)
+    number = re.search(r"\.layers\.(\d+)\.", name)
+    if taken is None or number is None:
+        return True
+    depth = net.config.vision_config.num_hidden_layers
+    counted = [each % (depth + 1) for each in (taken if isinstance(taken, list) else [taken])]
+    return int(number[1]) < max(counted)
 
 
 def _linear(net: nn.Module, part: nn.Module) -> list[str]:
@@ -126,7 +140,3 @@ def _linear(net: nn.Module, part: nn.Module) -> list[str]:
     inside = set(part.modules())
     named = net.named_modules()
     return [name for name, each in named if isinstance(each, nn.Linear) and each in inside]
-
-
-def _as_told(layers: str | Iterable[str]) -> str | set[str]:
-    return layers if isinstance(layers, str) else set(layers)

@@ -167,12 +167,12 @@ WHOLE = {"language": "full", "lora": None}
 @pytest.mark.parametrize(
     ("first", "second", "complaint"),
     [
-        ({}, WHOLE, "its parent has adapted the language, which cannot train whole"),
-        (WHOLE, {"language": "lora", "lora": LORA}, "its parent has trained the language whole"),
+        ({}, WHOLE, "its parent has adapted the language, which cannot train in full"),
+        (WHOLE, {"language": "lora", "lora": LORA}, "its parent has trained the language in full"),
         (
             {"tower": "full"},
             {"tower": "lora", "tower_lora": LORA},
-            "its parent has trained the tower whole",
+            "its parent has trained the tower in full",
         ),
     ],
 )

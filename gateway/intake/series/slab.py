@@ -3,6 +3,8 @@
 It is made of what the pixels mean (of a CT: HU), one slice at a time, and windowed at the end.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -14,9 +16,12 @@ from gateway.intake.dicom.grey import greys_of_measured, measured
 from gateway.intake.dicom.objects import PIXELS, modality_of
 from gateway.intake.dicom.picture import frame_of_file, square, window_of
 from gateway.intake.dicom.stored import GREY, decode, opened
+from gateway.intake.dicom.values import groups, number
 from gateway.intake.pixels import codec_errors_told, of_picture
 from gateway.intake.series.order import Projection
 from gateway.refusals import InvalidCase
+
+ALIKE = 0.01  # by so much may the size of pixels differ
 
 
 class Slab:
@@ -39,9 +44,19 @@ class Slab:
                 )
             self._index = frame_of_file(header, frame, place) - 1
             values = measured(decode(header, self._index, place), header, self._index)
+            spacing = _spacing(header, self._index)
             there = np.isfinite(values)
             if self._values is None:
                 self._values, self._counts = values, there.astype(np.uint16)
+                self._spacing = spacing
+            elif any(
+                abs(mm - first) > ALIKE * first
+                for mm, first in zip(spacing, self._spacing, strict=True)
+            ):
+                raise InvalidCase(
+                    f"{place} has pixels of another size (in mm) than the slices before, and there "
+                    f"is no {self._projection} of such. Send even."
+                )
             elif self._projection == "max":
                 np.fmax(self._values, values, out=self._values)
             else:
@@ -64,3 +79,12 @@ class Slab:
             pixels, shown_in = greys_of_measured(values, header, index, asked)
             image = square(Image.fromarray(pixels), header, index, place)
         return of_picture(image, modality_of(header), ImageShown(window=shown_in, converted=True))
+
+
+def _spacing(header: Any, index: int) -> tuple[float, float]:
+    """Of a frame's rows and columns, in mm (C.7.6.3.1.7, C.7.6.16.2.1); 0 where it is not said."""
+    for source in groups(header, index, "PixelMeasuresSequence"):
+        rows, columns = (number(source, "PixelSpacing", position) for position in (0, 1))
+        if rows and columns:
+            return rows, columns
+    return 0.0, 0.0

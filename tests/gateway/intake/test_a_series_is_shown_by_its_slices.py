@@ -142,6 +142,28 @@ def test_what_is_padding_in_one_slice_is_seen_in_another(url, worker):
     assert seen(worker) == [70]
 
 
+@pytest.mark.parametrize(
+    ("second", "status"), [([0.7, 0.7], 200), ([0.7001, 0.7], 200), ([1.4, 0.7], 422), (None, 422)]
+)
+def test_slices_whose_pixels_are_of_another_size_make_no_slab(url, second, status):
+    """Their rays would not meet. Alone each is shown as it is."""
+    shared = {
+        "StudyInstanceUID": "1.2",
+        "SeriesInstanceUID": "1.3",
+        "ImageOrientationPatient": AXIAL,
+    }
+    files = [
+        dicom_of(
+            np.full((16, 16), 7, "<i2"), ImagePositionPatient=[0, 0, at], PixelSpacing=mm, **shared
+        )
+        for at, mm in enumerate(([0.7, 0.7], second))
+    ]
+    response = of_form(url, files, slices="max")
+    assert response.status_code == status
+    assert status == 200 or "pixels of another size" in response.json()["detail"]
+    assert of_form(url, files, slices="even").status_code == 200
+
+
 def test_a_panel_gets_as_many_slices_as_a_quorum_of_it_takes(vllm, gateway):
     url = gateway(
         [vllm("yes"), vllm("yes")],

@@ -59,6 +59,9 @@ function drawProblem() {
 function written() {
   const lines = at("choices").value.split("\n").map((line) => line.trim());
   const choices = lines.filter((line) => line);
+  const said = at("views").value.trimEnd().split("\n").map((line) => line.trim());
+  // A line that is not there tells nothing of its image; one too many is the gateway's to refuse.
+  const views = [...said, ...Array(Math.max(pictures.chosen().length - said.length, 0)).fill("")];
   const risk = at("max-risk").valueAsNumber;
   const options = {
     ...(Number.isFinite(risk) && { max_risk: risk / 100 }),
@@ -70,6 +73,7 @@ function written() {
     question,
     ...(at("language").value && { language: at("language").value }),
     ...(at("context").value.trim() && { context: at("context").value.trim() }),
+    ...(views.some((view) => view) && { views }),
     ...(choices.length && { choices }),
     ...(Object.keys(options).length && { options }),
   };

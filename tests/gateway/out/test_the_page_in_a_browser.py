@@ -219,10 +219,13 @@ def test_several_images_are_shown_and_sent_in_their_order(tab, file, panel):
         tab.click("#pictures .failure ~ button >> nth=0")
     other = file.with_name("b.png")
     other.write_bytes(picture(size=(64, 48)))
+    tab.click("#more summary")
+    tab.fill("#views", "frontal\n")
     ask(tab, "Which of the two?", other)
     decided(tab)
     content = panel.workers[0].requests[-1]["messages"][0]["content"]
     assert [part["type"] for part in content] == ["image_url", "image_url", "text"]
+    assert "Image 1: frontal.\nWhich of the two?" in content[-1]["text"]
     assert tab.locator("#asked-pictures img").count() == 2
 
 
@@ -528,6 +531,7 @@ def test_the_request_is_shown_for_programs_and_each_of_them_runs(tab, url, file,
     tab.click("#more summary")
     tab.fill("#choices", "yes\nno")
     tab.fill("#context", "<a 'case'")
+    tab.fill("#views", "a 'view'")
     ask(tab, question, file)
     decided(tab)
     tab.click("#requests summary")

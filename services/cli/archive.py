@@ -60,6 +60,7 @@ def send(
             "goes with --as fhir; the archive is panel.toml's", param_hint="--to"
         )
     settings = settings_of(panel, with_competence=False)
+    question = question.strip()  # as the gateway puts it: what both store is one object
 
     async def sent(read: Verdict, known: ArchiveSettings) -> str:
         # Whoever holds the panel file and the credentials is no tenant.

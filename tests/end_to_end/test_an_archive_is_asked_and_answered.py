@@ -165,8 +165,8 @@ def test_a_page_is_stored_for_viewers_that_show_no_report(consilium, verdict, st
 
 
 @pytest.mark.parametrize("kind", ["sr", "sc"])
-def test_a_case_may_have_its_verdict_stored(consilium, url, stored, kind):
-    """By the gateway, as `archive send` does it; the verdict says where."""
+def test_a_case_may_have_its_verdict_stored(consilium, url, stored, kind, tmp_path):
+    """By the gateway, as `archive send` does it; the verdict says where. It is there once."""
     asked = consilium(
         *("ask", "--study", STUDY, "--slices", "4", "--question", "Is there a nodule?"),
         *("--store", kind, "--json", "--gateway", url),
@@ -181,6 +181,12 @@ def test_a_case_may_have_its_verdict_stored(consilium, url, stored, kind):
         *("--store", kind, "--json", "--gateway", url),
     )
     assert json.loads(twice.out)["stored"] == {"instance": instance, "error": None}
+    (tmp_path / "verdict.json").write_text(twice.out, "utf-8")
+    later = consilium(
+        *("archive", "send", tmp_path / "verdict.json", "--as", kind),
+        *("--question", " Is there a nodule? ", "--panel", tmp_path / "panel.toml"),
+    )
+    assert later.out.strip() == instance, later.err
 
     again = consilium(
         *("ask", "--study", STUDY, "--series", made.SeriesInstanceUID, "--question", "What is it?"),

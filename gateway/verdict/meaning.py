@@ -121,8 +121,6 @@ def meaning(text: str, language: Language = "en", question: str = "") -> Meaning
     words = _words_of(text, language)
     asked = _asked(question, language) if question else NOTHING
     said = _spelled(_bare(text, asked, words), words)
-    if said in SHORT and said not in NONE:
-        return SHORT[said]
     if said in NONE and asked.counts:
         return ("0",)
     if said in SHORT:

@@ -25,7 +25,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gateway.case import Case
-from gateway.contract import Answer, Dissent, Familiarity, Likeness, Modality
+from gateway.contract import Alternative, Answer, Dissent, Familiarity, Likeness, Modality
 from gateway.verdict.claims import claims
 from gateway.verdict.competence import EDGE, Cell, Competence
 from gateway.verdict.familiarity import familiarity
@@ -311,11 +311,15 @@ class Judge:
         part of the answer as large as it was likely beside it."""
         groups: dict[Meaning, list[Backing]] = {}
         for answer in answers:
-            for nearly in answer.alternatives:
-                if nearly.whole and names(nearly.begins, known):
-                    meant = meaning(nearly.begins, self.cell.language, self.question)
-                    part = nearly.probability / max(answer.confidence or 1, nearly.probability)
-                    groups.setdefault(meant, []).append(Backing(answer, nearly.begins, part))
+            wordings: dict[Meaning, list[Alternative]] = {}
+            for each in answer.alternatives:
+                if each.whole and names(each.begins, known):
+                    meant = meaning(each.begins, self.cell.language, self.question)
+                    wordings.setdefault(meant, []).append(each)
+            for meant, same in wordings.items():
+                likely = sum(each.probability for each in same)
+                part = likely / max(answer.confidence or 1, likely)
+                groups.setdefault(meant, []).append(Backing(answer, same[0].begins, part))
         return groups
 
     @property

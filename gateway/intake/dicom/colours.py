@@ -90,6 +90,8 @@ def _unsegmented(data: bytes, descriptor: Any, little_endian: bool) -> list[int]
         while at + 2 < len(parts) and segments_left and len(entries) < count:
             kind, length = parts[at : at + 2]
             at, segments_left = at + 2, segments_left - 1
+            if not length:  # any number of such could be repeated any number of times
+                raise ValueError("a segment without entries")
             if kind == 0:
                 entries.extend(parts[at : at + length])
                 at += length

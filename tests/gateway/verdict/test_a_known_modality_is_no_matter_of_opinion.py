@@ -123,6 +123,21 @@ def test_where_all_name_another_who_nearly_said_the_known_one_stands_for_it() ->
     assert {each.text for each in found.dissent} == {"MRI", "xr - plain film"}
 
 
+def test_who_nearly_said_the_known_one_in_two_ways_stands_for_it_once() -> None:
+    """As likely as both together, and never more than its answer."""
+    said, other = answers(["CT", "CT"])
+    judge = Judge({"w0": "w0", "w1": "w1"}, Cell("en", "modality", "mri"), None)
+
+    def share(*nearly: tuple[str, float]) -> float:
+        told = tuple(Alternative(begins=b, whole=True, probability=p) for b, p in nearly)
+        found = judge.weigh([said.model_copy(update={"alternatives": told}), other])
+        assert found.winner.workers == ("w0",)
+        return found.winner.share
+
+    assert share(("MRI", 0.3), ("MR", 0.15)) == share(("MRI", 0.45)) == pytest.approx(0.25)
+    assert share(("MRI", 0.6), ("MR", 0.5)) == pytest.approx(0.5)
+
+
 def test_nothing_is_decided_while_all_name_another() -> None:
     judge = Judge({f"w{n}": f"w{n}" for n in range(4)}, Cell("en", "modality", "mri"), None)
     assert not judge.is_decided(answers(["CT", "CT", "CT"]), ["w3"])

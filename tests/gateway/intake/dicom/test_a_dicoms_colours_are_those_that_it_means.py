@@ -55,8 +55,15 @@ def test_a_segmented_palette_may_draw_lines_and_repeat_itself():
     assert shown(dicom_of(indices, **tags))[0, :, 0].tolist() == [0, 100, 200, 0]
 
 
+NOTHING = [0, 0]  # a segment of no entries: of such, repeated 65,535 times each, none would end
+
+
 @pytest.mark.parametrize(
-    "segments", [[2, 1, 0, 0], [1, 4, 9], [7, 1, 1], [0, 0], [0, 1, 0, 2, 9, 6, 0]]
+    "segments",
+    [
+        *([2, 1, 0, 0], [1, 4, 9], [7, 1, 1], NOTHING, [0, 1, 0, 2, 9, 6, 0]),
+        *([0, 2, 7, 7, *NOTHING, 0, 2, 7, 7], [0, 2, 7, 7, 1, 0, 7, 0, 2, 7, 7]),
+    ],
 )
 def test_a_palette_that_is_none_is_refused(segments):
     with pytest.raises(UnreadableImage):

@@ -6,7 +6,7 @@ import * as pictures from "./pictures.js";
 import { sentence } from "./problems.js";
 import * as requests from "./requests.js";
 import * as verdict from "./verdict.js";
-import { LANGUAGES, element, speak, usual, word } from "./words.js";
+import { LANGUAGES, element, has, speak, usual, word } from "./words.js";
 
 const EXAMPLES = [
   ["en", "What modality is used to take this image?"],
@@ -26,11 +26,10 @@ const waiting = []; // files that were chosen before the panel was known
 let running = null; // the case that is being asked
 let shown = null; // the case that is looked at
 
-/** GET /panel, where it was not answered before; the page's words are there by then. Raises a
- * Failure. */
+/** The page's words and GET /panel, where they did not come before. Raises a Failure. */
 function meet() {
   const met = async () => {
-    await worded;
+    if (!has("ask")) await choosePage(usual());
     panel = await gateway.panel();
     pictures.limit(panel, fail);
     drawChoices();
@@ -221,9 +220,15 @@ function drawChoices() {
   );
 }
 
+/** Raises a Failure where its words do not come: those that were there stay. */
 async function choosePage(language) {
-  await speak(language);
-  at("language-of-page").value = language;
+  try {
+    await speak(language);
+  } catch {
+    throw new gateway.Failure("unreachable");
+  } finally {
+    at("language-of-page").value = document.documentElement.lang;
+  }
   drawChoices();
   drawProblem();
   drawButtons();
@@ -253,7 +258,9 @@ function listen() {
       element("option", { value, lang: value }, text),
     ),
   );
-  at("language-of-page").addEventListener("change", (event) => choosePage(event.target.value));
+  at("language-of-page").addEventListener("change", (event) => {
+    choosePage(event.target.value).catch(fail);
+  });
   at("case").addEventListener("submit", (event) => {
     event.preventDefault();
     ask();
@@ -297,6 +304,5 @@ function listen() {
   });
 }
 
-const worded = choosePage(usual());
-listen(); // what is chosen and clicked before then waits for it
+listen(); // what is chosen and clicked before the page has met the panel waits for it
 meet().catch(fail);

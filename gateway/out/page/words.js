@@ -5,6 +5,8 @@ export const WINDOWS = ["brain", "subdural", "lung", "bone", "soft_tissue"];
 
 let words = {};
 let language = "en";
+let asked = 0; // how often a language was asked for
+let spoken = 0; // which of them is spoken
 
 /** The first of the browser's languages that the page speaks. */
 export function usual() {
@@ -12,10 +14,14 @@ export function usual() {
   return wanted.find((each) => each in LANGUAGES) ?? "en";
 }
 
-/** From now on all words are of this language. */
+/** From now on all words are of this language, unless those of one that was asked for later are
+ * there by then. Raises an error where they do not come. */
 export async function speak(name) {
+  const turn = ++asked;
   const found = await fetch(new URL(`${name}.json`, import.meta.url));
-  words = await found.json();
+  const read = await found.json();
+  if (turn < spoken) return;
+  [words, spoken] = [read, turn];
   language = document.documentElement.lang = name;
   for (const each of document.querySelectorAll("[data-word]")) {
     each.textContent = word(each.dataset.word);

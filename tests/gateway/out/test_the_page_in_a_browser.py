@@ -417,6 +417,40 @@ def test_who_is_faster_than_the_page_is_heard(tab, url, file):
     assert "yes" in decided(tab) and sent(tab, "vqa") == 1
 
 
+@pytest.mark.parametrize(
+    "reply", [None, {"status": 500, "body": "no"}, {"status": 200, "body": "<h1>Log in</h1>"}]
+)
+def test_words_that_do_not_come_are_asked_for_again(tab, url, file, reply):
+    """It says so meanwhile, in the one language that it can."""
+    tab.route("**/en.json", lambda r: r.fulfill(**reply) if reply else r.abort(), times=1)
+    tab.goto(url)
+    expect(tab.locator("#error")).to_contain_text("The words of this page did not come.")
+    ask(tab, "Is it there now?", file)
+    assert "yes" in decided(tab) and tab.inner_text("#ask") == "Ask the panel"
+
+
+def test_the_language_that_was_chosen_last_is_spoken(tab, url):
+    """Whichever comes first; where one does not come, the page stays as it is."""
+    held: list[Any] = []
+    for late in ("**/en.json", "**/es.json"):
+        tab.route(late, lambda route: held.append(route))
+    tab.goto(url)
+    for name in ("es", "zh"):
+        tab.select_option("#language-of-page", name)
+    expect(tab.locator("#ask")).to_have_text("向小组提问")
+    while len(held) < 2:
+        tab.wait_for_timeout(10)
+    for route in held:
+        route.continue_()
+    tab.wait_for_selector(READY, state="attached")
+    tab.unroute_all()
+    tab.route("**/en.json", lambda route: route.abort())
+    tab.select_option("#language-of-page", "en")
+    expect(tab.locator("#error")).to_contain_text("网关")
+    assert tab.input_value("#language-of-page") == tab.get_attribute("html", "lang") == "zh"
+    assert tab.inner_text("#ask") == "向小组提问"
+
+
 def test_a_double_click_asks_once_and_another_question_asks_first(tab, file, panel):
     """Who asks something else while the panel is asked is asked whether to stop that."""
     panel.speak.clear()

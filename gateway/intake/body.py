@@ -187,7 +187,9 @@ async def _parsed(request: Request, body: bytes, most: int) -> Form:
             images.append(await value.read())
         elif name in IMAGE_FIELDS:
             raise InvalidCase(f"{name}: send each image as a file, with a file name.")
-        elif name in LISTS and (value or name == "views"):  # a blank one has its image
+        elif name == "views":  # one that tells nothing has its image all the same
+            content.setdefault(name, []).append("" if value == "null" else value)
+        elif name == "choices" and value:
             content.setdefault(name, []).append(value)
         elif name in shown:
             shown[name].append(value)

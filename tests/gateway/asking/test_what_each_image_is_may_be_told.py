@@ -49,6 +49,13 @@ def test_workers_read_it_before_the_question_and_the_verdict_says_it(
     assert told == [" ".join(view.split()) or None for view in views or ["", ""]]
 
 
+def test_null_is_a_forms_way_to_say_nothing_of_an_image(vllm, gateway):
+    worker = vllm("yes")
+    response = ask(gateway([worker], seats=[TOGETHER]), ["null", "lateral"], as_form=True)
+    assert question(worker.requests[-1]) == f"Image 2: lateral.\n{ASKED}"
+    assert [image.get("view") for image in response.json()["images"]] == [None, "lateral"]
+
+
 def test_one_image_needs_no_number(vllm, gateway):
     worker = vllm("yes")
     ask(gateway([worker]), ["lateral"], images=FILES[:1])

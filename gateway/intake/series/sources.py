@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from gateway.archive.dicomweb import NOT_THERE, Archive
 from gateway.case import CaseImage
 from gateway.contract import ArchivedImages
-from gateway.intake.dicom.file import read, told_by_tag
+from gateway.intake.dicom.file import ITEMS, read, told_by_tag
 from gateway.intake.dicom.objects import MADE_FROM_PICTURES, MODALITIES
 from gateway.intake.off_loop import off_loop
 from gateway.intake.pixels import codec_errors_told, is_dicom
@@ -38,6 +38,7 @@ TAG_NUMBERS = {f"{tag_for_keyword(keyword):08X}" for keyword in TAGS}
 OTHERS = "The archive gave other instances than were asked for."
 MOST_LISTED = 20
 HEADER_BYTES = 10_000  # of a slice; `TAGS` hold a tenth of it
+ITEM_BYTES = 100  # of an item of a sequence, beside its values: in memory it takes far more
 
 
 class Source(Protocol):
@@ -227,9 +228,15 @@ def _header(file: Any, place: str) -> Any:
 
 
 def _size(header: Any) -> int:
-    """Bytes of its values, as they were read."""
-    raw = (element for element in header.values() if isinstance(element, RawDataElement))
-    return sum(len(element.value or b"") for element in raw)
+    """Bytes of its values, as they were read, and of the items that hold some of them."""
+    size = 0
+    for element in header.values():
+        if isinstance(element, RawDataElement):
+            value = element.value or b""
+            size += len(value) + ITEM_BYTES * sum(map(value.count, ITEMS))
+        elif element.VR == "SQ":
+            size += sum(ITEM_BYTES + _size(item) for item in element.value)
+    return size
 
 
 def _from_json(found: list[dict[str, Any]]) -> list[Any]:

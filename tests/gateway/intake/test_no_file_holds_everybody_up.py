@@ -20,7 +20,7 @@ from pydicom.uid import JPEG2000Lossless
 from gateway.intake.counted import MAX_PARTS, counted
 from gateway.intake.pixels import only_pixels
 from gateway.intake.series.sources import sent
-from gateway.refusals import Refused, UnreadableImage
+from gateway.refusals import Refused, TooLarge, UnreadableImage
 from gateway.tables import Limits
 from tests.conftest import picture
 from tests.dicoms import HERE, dicom_of
@@ -112,6 +112,24 @@ def test_a_value_of_a_wrong_length_is_refused_in_a_series_too():
     data[138] += 5  # the length of (0002,0000), of which pydicom takes the value at once
     with pytest.raises(UnreadableImage, match="File 1 of 1 cannot be decoded"):
         asyncio.run(sent([bytes(data)], Limits()).headers())
+
+
+@pytest.mark.parametrize("says_its_length", [True, False])
+@pytest.mark.parametrize(("items", "is_read"), [(500, True), (3_000, False)])
+def test_headers_of_very_many_items_are_no_series(items, is_read, says_its_length):
+    """An empty one has eight bytes, and takes half a kilobyte of memory."""
+    groups = (b"\xfe\xff\0\xe0" + bytes(4)) * items
+    length = struct.pack("<I", len(groups)) if says_its_length else b"\xff" * 4
+    end = b"" if says_its_length else b"\xfe\xff\xdd\xe0" + bytes(4)
+    sequence = b"\x00\x52\x30\x92SQ\0\0" + length + groups + end
+    pixels = DICOM.index(b"\xe0\x7f\x10\0")
+    source = sent([DICOM[:pixels] + sequence + DICOM[pixels:]], Limits(max_slices=20))
+    if is_read:
+        [header] = asyncio.run(source.headers())
+        assert len(header.PerFrameFunctionalGroupsSequence) == items
+    else:
+        with pytest.raises(TooLarge, match="headers of the series are too large"):
+            asyncio.run(source.headers())
 
 
 def test_a_form_that_is_wrong_fills_no_log(vllm, gateway, caplog):

@@ -107,6 +107,21 @@ def test_what_it_said_is_kept_for_the_same_claims(panel):
     assert ask(url)["cached"]
 
 
+def test_a_chat_counts_what_it_was_asked_for_this_too(vllm, panel):
+    usage = {"prompt_tokens": 50, "completion_tokens": 1, "total_tokens": 51}
+    said = {"choices": [{"message": {"content": "yes"}}], "usage": usage}
+    url, _ = panel(*THREE, model=vllm(raw=json.dumps(said).encode()))
+    image = {"url": f"data:image/png;base64,{CASE['images'][0]}"}
+    parts = [
+        {"type": "text", "text": CASE["question"]},
+        {"type": "image_url", "image_url": image},
+    ]
+    chat = {"model": "consilium", "messages": [{"role": "user", "content": parts}]}
+    told = httpx.post(f"{url}/v1/chat/completions", json=chat, timeout=30).json()
+    assert told["consilium"]["entailment"]["tokens"] == {"prompt": 300, "reply": 6}
+    assert told["usage"] == {name: 6 * count for name, count in usage.items()}
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -262,8 +262,8 @@ def usage(case: Case, verdict: Verdict, chat: ChatRequest) -> dict[str, int]:
     """What the model servers counted, for every worker and the summariser, whatever that was asked.
     Where none of them does, words and signs, and of Chinese the characters, of what was asked and
     answered."""
-    calls = [*verdict.answers, verdict.summary, *filter(None, [verdict.entailment])]
-    counted = Tokens.sum(call.tokens for call in calls)
+    summariser = (verdict.summary.tokens, verdict.entailment and verdict.entailment.tokens)
+    counted = Tokens.sum([*(answer.tokens for answer in verdict.answers), *summariser])
     asked = [case.question, case.context or "", *(case.choices or ())]
     told = _said(verdict, chat).values()
     used = counted or Tokens(prompt=_words(asked), reply=_words(text for text in told if text))

@@ -262,8 +262,9 @@ def usage(case: Case, verdict: Verdict, chat: ChatRequest) -> dict[str, int]:
     """What the model servers counted, for every worker and the summariser, whatever that was asked.
     Where none of them does, words and signs, and of Chinese the characters, of what was asked and
     answered."""
-    summariser = (verdict.summary.tokens, verdict.entailment and verdict.entailment.tokens)
-    counted = Tokens.sum([*(answer.tokens for answer in verdict.answers), *summariser])
+    answers = [answer.tokens for answer in verdict.answers]
+    entailment = verdict.entailment.tokens if verdict.entailment else None
+    counted = Tokens.sum([*answers, verdict.summary.tokens, entailment])
     asked = [case.question, case.context or "", *(case.choices or ())]
     told = _said(verdict, chat).values()
     used = counted or Tokens(prompt=_words(asked), reply=_words(text for text in told if text))

@@ -207,6 +207,11 @@ class AskedImage(_Sent):
 MAX_VIEW_CHARS = 40
 
 
+A_BLANK_IF_NULL = BeforeValidator(
+    lambda view: "" if view is None else view, json_schema_input_type=str | None
+)
+
+
 def _view(text: str) -> str:
     plain = " ".join(text.split())
     if plain.isprintable() and len(plain) <= MAX_VIEW_CHARS:
@@ -260,11 +265,15 @@ class CaseFields(_Sent):
         default=None, min_length=2, max_length=64, description="The only answers allowed."
     )
     views: (
-        Annotated[tuple[Annotated[str, AfterValidator(_view)], ...], AfterValidator(_views)] | None
+        Annotated[
+            tuple[Annotated[str, A_BLANK_IF_NULL, AfterValidator(_view)], ...],
+            AfterValidator(_views),
+        ]
+        | None
     ) = Field(
         default=None,
         description="What each image is, in their order, such as frontal and lateral: the workers "
-        "read it before the question. A blank one tells nothing. Not of a series.",
+        "read it before the question. A blank one, or null, tells nothing. Not of a series.",
     )
     slices: AskedSlices | None = Field(
         default=None,

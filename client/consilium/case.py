@@ -71,7 +71,7 @@ class Fields(Options, total=False):
     context: Optional[str]
     modality: Optional[Modality]
     choices: Optional[Sequence[str]]
-    views: Optional[Sequence[str]]  # what each image is, such as frontal
+    views: Optional[Sequence[Optional[str]]]  # what each image is, such as frontal
     slices: Optional[str]
     dicomweb: Optional[Mapping[str, Any]]  # then there are no images
     options: Optional[Mapping[str, Any]]  # those above in one, as POST /vqa has them

@@ -265,7 +265,8 @@ def usage(case: Case, verdict: Verdict, chat: ChatRequest) -> dict[str, int]:
     answers = [answer.tokens for answer in verdict.answers]
     entailment = verdict.entailment.tokens if verdict.entailment else None
     counted = Tokens.sum([*answers, verdict.summary.tokens, entailment])
-    asked = [case.question, case.context or "", *(case.choices or ())]
+    views = [view or "" for view in case.views]
+    asked = [*views, case.context or "", case.question, *(case.choices or ())]
     told = _said(verdict, chat).values()
     used = counted or Tokens(prompt=_words(asked), reply=_words(text for text in told if text))
     return {

@@ -35,6 +35,7 @@ def ask(url, views, as_form=False, images=FILES, **fields):
         ({"language": "es"}, ["frontal", ""], f"Imagen 1: frontal.\n{ASKED}"),
         ({"language": "zh"}, ["正位", "侧位"], f"图像1：正位。 图像2：侧位。\n{ASKED}"),
         ({}, ["", ""], ASKED),
+        ({}, [None, "lateral"], f"Image 2: lateral.\n{ASKED}"),
         ({}, None, ASKED),
     ],
 )
@@ -46,7 +47,7 @@ def test_workers_read_it_before_the_question_and_the_verdict_says_it(
     assert response.status_code == 200, response.text
     assert question(worker.requests[-1]) == asked
     told = [image.get("view") for image in response.json()["images"]]
-    assert told == [" ".join(view.split()) or None for view in views or ["", ""]]
+    assert told == [" ".join((view or "").split()) or None for view in views or ["", ""]]
 
 
 def test_null_is_a_forms_way_to_say_nothing_of_an_image(vllm, gateway):

@@ -476,6 +476,10 @@ def test_where_nobody_counts_usage_counts_words_and_of_chinese_the_characters(vl
     done = client(url).chat.completions.create(**asked)
     assert (done.usage.prompt_tokens, done.usage.completion_tokens) == (5, 2)
     assert done.usage.total_tokens == 7
+    told = client(url).chat.completions.create(
+        **asked, extra_body={"consilium": {"views": ["frontal view"]}}
+    )
+    assert told.usage.prompt_tokens == 7
     chunks = list(
         client(url).chat.completions.create(
             stream=True, stream_options={"include_usage": True}, **asked

@@ -123,6 +123,8 @@ def encode(image: File) -> str:
         data = Path(image).read_bytes()
     elif hasattr(image, "read"):
         data = image.read()
+        if not isinstance(data, BYTES):
+            raise TypeError("a file of an image is read as bytes: open(path, 'rb')")
     else:
         data = as_tiff(image)
     return base64.b64encode(data).decode()

@@ -182,6 +182,11 @@ def test_an_array_that_is_no_picture_is_told(array):
         ask(array, "?", url="http://127.0.0.1:1")
 
 
+def test_a_file_that_is_read_as_text_is_told():
+    with pytest.raises(TypeError, match=r"read as bytes: open\(path, 'rb'\)"):
+        ask(io.StringIO("a picture"), "?", url="http://127.0.0.1:1")
+
+
 def test_one_connection_for_many_cases(url):
     with Client(url) as client:
         assert [worker.name for worker in client.panel().workers] == ["w0", "w1"]

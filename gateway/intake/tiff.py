@@ -70,7 +70,8 @@ def classic(data: bytes) -> bytes:
         tag, kind, number = struct.unpack_from(">HHQ", data, start)
         size = SIZES.get(kind, 1) * number
         (place,) = (start + 12,) if size <= 8 else struct.unpack_from(">Q", data, start + 12)
-        value = data[place : place + size]
+        # Of what stays in its place no more than tells whether it stands in the entry itself.
+        value = data[place : place + (size if kind in WIDE_KINDS else min(size, 8))]
         if kind in WIDE_KINDS:
             kind, value = LONG, np.frombuffer(value, ">u8").astype(">u4").tobytes()
             place = len(made) if len(value) > 4 else place

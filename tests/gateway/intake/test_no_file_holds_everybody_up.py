@@ -17,6 +17,7 @@ import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless
 
+from gateway.intake import tiff
 from gateway.intake.counted import MAX_PARTS, counted
 from gateway.intake.pixels import only_pixels
 from gateway.intake.series.sources import sent
@@ -63,6 +64,23 @@ def test_a_file_of_very_many_parts_is_refused(name, monkeypatch):
     data, at, parts = PARTS[name]
     with pytest.raises(Refused):
         only_pixels(data[:at] + parts + data[at:], HERE)
+
+
+def test_a_bigtiffs_entries_are_not_copied_with_all_that_they_point_to():
+    """4,096 that each point to the whole file would be 80 GB of a file of twenty megabytes."""
+    copied = []
+
+    class Watched(bytes):
+        def __getitem__(self, key):
+            found = super().__getitem__(key)
+            copied.append(len(found) if isinstance(found, bytes) else 1)
+            return found
+
+    entries = struct.pack(">HHQQ", 60_000, 1, 100_000, 8) * 1_000
+    head = tiff.BIG + struct.pack(">HHQQ", 8, 0, 16, 1_000)
+    data = Watched((head + entries).ljust(200_000, b"\0"))
+    assert tiff.classic(data).startswith(b"MM\0*")
+    assert sum(copied) < len(data)
 
 
 def test_what_stands_before_a_mark_is_one_part():

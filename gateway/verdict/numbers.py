@@ -144,7 +144,8 @@ def _spanish() -> Numerals:
     below_1000 = rf"(?:{_any(hundreds)}(?: {below_100})?|{below_100})"
     number = rf"(?:(?:{below_1000} )?mil(?: {below_1000})?|{below_1000}|cero)"
     return Numerals(
-        spoken=re.compile(rf"\b(?!una?\b){number}\b(?! mil\b)"),  # an article is no number
+        # An article is no number, and neither is the hundred of a percent.
+        spoken=re.compile(rf"\b(?!una?\b)(?!(?<=por )ciento\b){number}\b(?! mil\b)"),
         word=re.compile(r"[a-z]+"),
         values=ones | teens | tens | hundreds,
         scales={"mil": 1000},
@@ -166,7 +167,7 @@ def _chinese() -> Numerals:
     # One character is a number before what is counted or measured; "which one" and "this is a" have
     # none, and "not one" is no one.
     counted = r"[个颗枚处只块片条根名例级期型度岁]|毫|厘|公分| ?(?:cm|mm|ml|%)"
-    single = rf"(?:[二两三四五六七八九十]|(?<![哪这那每任某是为])一(?!个[也都]))(?={counted})"
+    single = rf"(?:[零二两三四五六七八九十]|(?<![哪这那每任某是为])一(?!个[也都]))(?={counted})"
     letters = "零一二两三四五六七八九十百千万亿点几"
     return Numerals(
         spoken=re.compile(rf"(?<![{letters}])(?:{decimals}|{compound}|{single})(?![{letters}])"),

@@ -109,6 +109,7 @@ WRITTEN: dict[Language, str] = {
         0.25|0,25|0,250
         3.5 cm|3,5 cm|3.5cm|3,5 centímetros
         3 cm|3cm|tres centímetros|3,0 cm
+        20 %|20%|20 por ciento|veinte por ciento
         3-4|3–4|3 a 4|tres a cuatro
         grado 2|grado II|grado dos
         grado 3|grado III
@@ -139,6 +140,7 @@ WRITTEN: dict[Language, str] = {
         2个|两个|二个|兩個
         1个|一个
         12个|十二个
+        0 cm|零厘米|0.0厘米
         3 cm|三厘米|3厘米|3公分|３ｃｍ|3.0厘米
         3 mm|3毫米
         13 cm|十三厘米
@@ -189,6 +191,7 @@ def test_one_number_is_one_however_it_is_written_and_two_are_two(language):
         ("es", "¿Cuántas lesiones hay?", "No hay ninguna lesión.", "0"),
         ("zh", "图中有几个结节？", "图中有十二个结节。", "12"),
         ("zh", "图中有几个结节？", "两枚", "2"),
+        ("zh", "图中有几个结节？", "零个", "0"),
         ("zh", "图中有几个结节？", "一共两个结节", "2"),
         ("zh", "圖中有幾個結節？", "有兩個結節。", "2"),
     ],

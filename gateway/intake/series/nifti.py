@@ -12,7 +12,7 @@ import io
 import logging
 from collections.abc import Sequence
 from functools import partial
-from typing import IO, Any, cast
+from typing import IO, Any, BinaryIO, cast
 from zipfile import BadZipFile
 
 import nibabel
@@ -25,6 +25,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, ParametricMapStorage
 
 from gateway.case import CaseImage
+from gateway.intake.counted import counted
 from gateway.intake.off_loop import off_loop
 from gateway.intake.pixels import codec_errors_told
 from gateway.intake.series.signatures import GZIP
@@ -120,7 +121,9 @@ def _unpacked(
     """The header, and all that the file holds: where that is in memory as it is, there."""
     is_packed = file.read(len(GZIP)) == GZIP
     file.seek(0)
-    unpacked = cast(IO[bytes], gzip.GzipFile(fileobj=file)) if is_packed else file
+    unpacked = file
+    if is_packed:  # of many members, which may all be empty, gzip takes each by itself
+        unpacked = cast(IO[bytes], gzip.GzipFile(fileobj=counted(cast(BinaryIO, file), GZIP)))
     header = _header(unpacked)
     voxels = int(np.prod(_shape(header, limits)))
     size = _begin(header) + voxels * header.get_data_dtype().itemsize

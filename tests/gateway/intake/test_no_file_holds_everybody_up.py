@@ -2,6 +2,7 @@
 refused. What is found so is kept here; `make fuzz` looks for more."""
 
 import asyncio
+import gzip
 import io
 import json
 import logging
@@ -12,6 +13,7 @@ import zlib
 from pathlib import Path
 
 import httpx
+import nibabel
 import numpy as np
 import pytest
 from pydicom.encaps import encapsulate
@@ -148,6 +150,28 @@ def test_headers_of_very_many_items_are_no_series(items, is_read, says_its_lengt
     else:
         with pytest.raises(TooLarge, match="headers of the series are too large"):
             asyncio.run(source.headers())
+
+
+@pytest.mark.parametrize(
+    ("between", "is_read"),
+    [
+        (gzip.compress(b"") * 100, True),
+        (gzip.compress(b"") * READS, False),
+        (bytes(100), True),
+        (bytes(10 * READS), False),
+    ],
+    ids=["some members", "many members", "some zeros", "many zeros"],
+)
+def test_a_gzip_of_very_many_members_is_refused(between, is_read, monkeypatch):
+    """A zip of two megabytes may hold fifty million empty ones: minutes for a thread."""
+    monkeypatch.setattr("gateway.intake.counted.MAX_READS", READS)
+    plain = nibabel.Nifti1Image(np.zeros((4, 4, 4), "i2"), np.eye(4)).to_bytes()
+    packed = gzip.compress(plain[:400]) + between + gzip.compress(plain[400:])
+    if is_read:
+        assert len(asyncio.run(sent([packed], Limits()).headers())) == 4
+    else:
+        with pytest.raises(UnreadableImage):
+            sent([packed], Limits())
 
 
 def test_a_form_that_is_wrong_fills_no_log(vllm, gateway, caplog):

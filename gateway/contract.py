@@ -308,7 +308,7 @@ class CaseRequest(CaseFields):
     @classmethod
     def _images_are_here_or_in_the_archive(cls, sent: Any) -> Any:
         named = isinstance(sent, dict) and sent.get("dicomweb") is not None
-        return {"images": (), **sent} if named else sent
+        return {**sent, "images": ()} if named and sent.get("images") is None else sent
 
 
 class ReadersWord(_Sent):

@@ -27,7 +27,9 @@ def refuse_fields(error: ValidationError) -> NoReturn:
     field = ".".join(shown_name(str(part)) for part in first["loc"])
     *above, name = ("", *map(str, first["loc"]))
     if first["type"] == "value_error":  # a sentence of our own
-        raise InvalidCase(f"{field}: {first['ctx']['error']}.") from error
+        own = str(first["ctx"]["error"])
+        own = f"{field}: {own}." if field else f"{own[:1].upper()}{own[1:]}."
+        raise InvalidCase(own) from error
     if first["type"] == "extra_forbidden":
         known = next((KNOWN_IN[name] for name in above if name in KNOWN_IN), CaseRequest)
         if error.title == ReadersWord.__name__ and "case" not in above:

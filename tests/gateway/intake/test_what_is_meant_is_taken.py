@@ -70,6 +70,11 @@ async def test_null_is_the_default(sent):
     assert (await draft(**sent)).fields == (await draft()).fields
 
 
+async def test_null_is_no_images_where_an_archive_has_them():
+    archived = {"dicomweb": {"study": "1.2.3"}}
+    assert (await draft(**archived, images=None)).images == []
+
+
 WRONG: list[tuple[str, Any, str]] = [
     ("question", 7, "must be a text"),
     ("question", None, "must be a text"),

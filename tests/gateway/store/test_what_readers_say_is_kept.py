@@ -110,7 +110,7 @@ def test_a_case_that_is_given_away_becomes_a_set_of_ones_own(vllm, gateway, tmp_
         ({"verdict": "7" * 65}, "verdict: it must have at most 64 characters."),
         ({"answr": "no"}, "is answer meant?"),
         ({"comment": "\ud800"}, "half a character"),
-        ({"case": CASE}, "`answer`"),
+        ({"case": CASE}, "Send `answer`, what is right, beside a case that is to be kept."),
         ({"case": {"images": []}, "answer": "no"}, "case.question: it is required"),
     ],
 )
@@ -124,6 +124,7 @@ def test_a_word_that_is_none_is_told_in_one_sentence(sent, says, words_url):
     )
 
     assert reply.status_code == 422 and says in reply.json()["detail"]
+    assert reply.json()["detail"][0].isalpha()
 
 
 @pytest.fixture(scope="module")

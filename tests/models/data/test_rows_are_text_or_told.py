@@ -12,7 +12,7 @@ from PIL import Image
 
 from models.data import datasets
 from models.data.example import DataError, Example
-from models.recipe import load_recipe
+from models.recipe import RECIPES, load_recipe
 from models.recipe.programme import RecipeError
 from models.recipe.stage import Source
 from models.training.inputs.examples import examples_of
@@ -152,7 +152,7 @@ def test_a_file_is_utf_8_or_named(encoding: str, says: str, tmp_path: Path) -> N
     rows = json.loads(path.read_text())
     path.write_bytes(json.dumps(rows, ensure_ascii=False, indent=0).encode(encoding))
     recipe = tmp_path / "mine.toml"
-    source = (Path(load_recipe.__code__.co_filename).parent / "recipes/screening.toml").read_text()
+    source = (RECIPES / "screening.toml").read_text()
     recipe.write_bytes(f"\n# é\r\n{source}".encode(encoding))
     if not says:
         assert datasets.load("slake", tmp_path, "train", "en")[0].answer == "À gauche"

@@ -600,7 +600,8 @@ class Verdict(_Frozen):
     agreement: float | None = Field(
         description="The answer's weight: what all workers believe in it, of what they believe in "
         "any answer that was given; without a competence file, its part of the votes. It decides; "
-        "the dissent has the rest. Null for a single voice."
+        "the dissent has the rest. Null for a single voice, and for an answer that nobody claims: "
+        "where all name another modality than the known one, who nearly said it stands for it."
     )
     confidence: float | None = Field(
         default=None,

@@ -74,8 +74,9 @@ class Opinion:
 
     @property
     def agreement(self) -> float | None:
-        """The winning answer's weight; null when a single worker answered."""
-        return self.winner.weight if len(self.voices) > 1 else None
+        """The winning answer's weight; null when a single worker answered, and when none claims
+        it."""
+        return self.winner.weight if len(self.voices) > 1 and self.winner.workers else None
 
     @property
     def entropy(self) -> float | None:
@@ -101,11 +102,13 @@ class Opinion:
 
 @dataclass(frozen=True)
 class Backing:
-    """An answer that makes a claim: in which words, and which part of the answer it is."""
+    """An answer that makes a claim, or nearly made it: in which words, and which part of the answer
+    it is."""
 
     answer: Answer
     text: str
     part: float
+    claimed: bool = True
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,7 @@ class Judge:
                     # earlier seat.
                     text=max(groups[key], key=stands_behind).text,
                     meaning=key,
-                    workers=tuple(backing.answer.worker for backing in groups[key]),
+                    workers=tuple(b.answer.worker for b in groups[key] if b.claimed),
                     weight=shares[key] / given,
                     share=shares[key],
                 )
@@ -307,19 +310,19 @@ class Judge:
         return out if len(out) < len(groups) else []
 
     def _nearly(self, known: Modality, answers: Iterable[Answer]) -> dict[Meaning, list[Backing]]:
-        """What names the known modality, of all that was nearly said, as if it had been claimed: a
-        part of the answer as large as it was likely beside it."""
+        """What names the known modality, of all that was nearly said: a part of the answer as large
+        as it was likely beside it."""
         groups: dict[Meaning, list[Backing]] = {}
         for answer in answers:
             wordings: dict[Meaning, list[Alternative]] = {}
             for each in answer.alternatives:
-                if each.whole and names(each.begins, known):
+                if each.whole and each.probability > EDGE and names(each.begins, known):
                     meant = meaning(each.begins, self.cell.language, self.question)
                     wordings.setdefault(meant, []).append(each)
             for meant, same in wordings.items():
                 likely = sum(each.probability for each in same)
                 part = likely / max(answer.confidence or 1, likely)
-                groups.setdefault(meant, []).append(Backing(answer, same[0].begins, part))
+                groups.setdefault(meant, []).append(Backing(answer, same[0].begins, part, False))
         return groups
 
     @property

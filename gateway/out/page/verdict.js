@@ -82,7 +82,7 @@ function opinion(verdict) {
   }
   made.push(
     verdict.agreement === null
-      ? element("p", {}, word("one_voice"))
+      ? element("p", {}, word(verdict.workers.length ? "one_voice" : "nobodys"))
       : gauge("agreement", verdict.agreement),
     verdict.confidence === null
       ? element("p", {}, word("no_confidence"))

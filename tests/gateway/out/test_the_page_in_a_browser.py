@@ -333,8 +333,11 @@ def test_a_verdict_may_say_that_the_case_is_unfamiliar(tab, file):
     }  # fmt: skip
     why = "The image is like none learned."
     tab.set_input_files("#files", file)
-    for unfamiliar, says in ((True, "Unfamiliar: "), (False, "a familiar one: ")):
-        told = verdict | {"familiarity": {"image": 0.1, "unfamiliar": unfamiliar, "why": why}}
+    alone, nobodys = "One voice alone", "No worker said this"
+    cases = [(True, "Unfamiliar: ", [], nobodys), (False, "a familiar one: ", ["w0"], alone)]
+    for unfamiliar, says, workers, who in cases:
+        familiarity = {"image": 0.1, "unfamiliar": unfamiliar, "why": why}
+        told = verdict | {"familiarity": familiarity, "workers": workers}
         body = f"event: verdict\ndata: {json.dumps(told)}\n\n"
         replied(tab, content_type="text/event-stream", body=body)
         ask(tab, f"Is it {says}?")
@@ -342,6 +345,7 @@ def test_a_verdict_may_say_that_the_case_is_unfamiliar(tab, file):
         shown = decided(tab)
         assert shown.index(says) < shown.index("Verdict")
         assert "Depends on the image 4%" in shown and "as without the image" in shown
+        assert who in shown
         assert "Image 2: no, on its own" in tab.inner_text("body")
 
 

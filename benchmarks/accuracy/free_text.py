@@ -33,10 +33,10 @@ import httpx
 from gateway.asking.summariser import MAX_TOKENS
 from gateway.contract import Answer, Language, Style
 from gateway.settings import SUMMARISER
-from gateway.verdict.claims import claims
 from gateway.verdict.competence import Cell
-from gateway.verdict.questions import kind_of
 from gateway.verdict.styles import styled
+from gateway.verdict.text.claims import claims
+from gateway.verdict.text.questions import kind_of
 from gateway.verdict.weigh import Judge, Opinion
 from models.data import mediqa_m3g
 from models.data.example import Example, without_images

@@ -21,9 +21,9 @@ from itertools import chain, pairwise
 from pathlib import Path
 
 from gateway.contract import Language
-from gateway.verdict.claims import CLOSED, claims
-from gateway.verdict.meaning import Meaning, meaning, telling
-from gateway.verdict.questions import KINDS, Kind, kind_of
+from gateway.verdict.text.claims import CLOSED, claims
+from gateway.verdict.text.meaning import Meaning, meaning, telling
+from gateway.verdict.text.questions import KINDS, Kind, kind_of
 from models.data import datasets
 
 BAR = 0.97

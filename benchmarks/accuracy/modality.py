@@ -20,7 +20,7 @@ from pydicom.data.data_manager import DATA_ROOT
 
 from gateway.contract import Modality
 from gateway.intake.dicom.objects import modality_of
-from gateway.verdict.modality import names_another
+from gateway.verdict.text.modality import names_another
 
 QUESTION = "What modality is used to take this image?"
 ASKED: tuple[Modality, ...] = ("ct", "mri", "xray", "ultrasound")

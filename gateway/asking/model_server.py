@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from gateway.case import Case
 from gateway.contract import Alternative, AnswerError, ErrorKind, Likeness, Remembered, Tokens
-from gateway.verdict.meaning import meaning, meanings
+from gateway.verdict.text.meaning import meaning, meanings
 from gateway.watch import tracing
 from gateway.watch.telemetry import stopwatch
 

@@ -22,8 +22,8 @@ from gateway.contract import AnswerError, Language, Style, Summary
 from gateway.settings import SUMMARISER
 from gateway.tables import SummariserSettings
 from gateway.verdict.faithful import tells
-from gateway.verdict.meaning import meaning
 from gateway.verdict.styles import TOLD, styled
+from gateway.verdict.text.meaning import meaning
 from gateway.verdict.weigh import Opinion, in_case_order
 
 DEADLINE_S = 10.0

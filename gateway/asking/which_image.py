@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from gateway.contract import Language
-from gateway.verdict.spelling import UNACCENTED
+from gateway.verdict.text.spelling import UNACCENTED
 
 ROMAN = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII"]
 EITHER = {accented: f"[{chr(accented)}{chr(plain)}]" for accented, plain in UNACCENTED.items()}

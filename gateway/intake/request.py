@@ -55,7 +55,7 @@ from gateway.refusals import (
 )
 from gateway.settings import Settings
 from gateway.tables import Limits
-from gateway.verdict.meaning import meanings
+from gateway.verdict.text.meaning import meanings
 
 T = TypeVar("T")
 # A body, and an image in it, of so much is read sooner than it is handed to a thread.

@@ -22,7 +22,7 @@ from gateway.case import Case
 from gateway.contract import Answer, Language, ReadersWord, Verdict, Word, WordKept
 from gateway.refusals import Busy, InvalidCase, UnknownVerdict
 from gateway.store.memory import asked_of, mark_of
-from gateway.verdict.meaning import meaning
+from gateway.verdict.text.meaning import meaning
 
 FILE = "words.sqlite3"
 TRY_AGAIN_S = 2

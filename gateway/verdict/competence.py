@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.case import Case
 from gateway.contract import Language, Modality
-from gateway.verdict.questions import Kind, kind_of
+from gateway.verdict.text.questions import Kind, kind_of
 
 EDGE = 0.002  # a probability is kept so far from 0 and 1: nobody is that sure
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from itertools import combinations
 
 from gateway.contract import Language
-from gateway.verdict.meaning import Meaning, telling
-from gateway.verdict.questions import Kind
+from gateway.verdict.text.meaning import Meaning, telling
+from gateway.verdict.text.questions import Kind
 from gateway.verdict.weigh import Cluster, Opinion
 
 MOST = 6  # claims, the heaviest: 15 pairs

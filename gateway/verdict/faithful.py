@@ -10,7 +10,7 @@ import re
 import unicodedata
 
 from gateway.contract import Language
-from gateway.verdict.numbers import NUMBERS, in_digits
+from gateway.verdict.text.numbers import NUMBERS, in_digits
 from gateway.verdict.weigh import Opinion
 
 TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_\u3400-\u9fff]+|\S")

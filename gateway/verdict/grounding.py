@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from gateway.contract import Answer, Language
-from gateway.verdict.meaning import Meaning, meaning
+from gateway.verdict.text.meaning import Meaning, meaning
 
 LEAST = 0.02  # of an alternative that is told apart; the others count together
 HARDLY = 0.05  # grounding below which a person is told

@@ -26,11 +26,11 @@ from dataclasses import dataclass, field, replace
 
 from gateway.case import Case
 from gateway.contract import Alternative, Answer, Dissent, Familiarity, Likeness, Modality
-from gateway.verdict.claims import claims
 from gateway.verdict.competence import EDGE, Cell, Competence
 from gateway.verdict.familiarity import familiarity
-from gateway.verdict.meaning import Meaning, meaning
-from gateway.verdict.modality import names, names_another
+from gateway.verdict.text.claims import claims
+from gateway.verdict.text.meaning import Meaning, meaning
+from gateway.verdict.text.modality import names, names_another
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from gateway.contract import Answer, Language, Likeness, Modality, Options
 from gateway.intake.pixels import only_pixels
 from gateway.settings import Settings
 from gateway.verdict.competence import Cell
-from gateway.verdict.questions import kind_of
+from gateway.verdict.text.questions import kind_of
 from models.data.datasets import called
 from models.data.example import Example
 from models.data.pixel_hashes import pixel_hashes

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from consilium import Client, Verdict
-from gateway.verdict.meaning import meaning
+from gateway.verdict.text.meaning import meaning
 from models.data.pixels import open_rgb
 from models.study.regions import Grid, blurred, without_each
 

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.accuracy import modality as benchmark
 from gateway.contract import Alternative, Answer, Language, Modality
 from gateway.verdict.competence import Cell
-from gateway.verdict.modality import names_another
+from gateway.verdict.text.modality import names_another
 from gateway.verdict.weigh import Judge, Opinion
 
 ASKED: dict[Language, str] = {

@@ -23,7 +23,7 @@ from gateway.verdict.competence import (
     load_competence,
     save_competence,
 )
-from gateway.verdict.questions import KINDS
+from gateway.verdict.text.questions import KINDS
 from gateway.verdict.weigh import Judge, nearly_said
 from tests.gateway.asking.test_the_panel_survives_its_workers import ask
 

@@ -9,7 +9,7 @@ import re
 from typing import Literal, get_args
 
 from gateway.contract import Language
-from gateway.verdict.spelling import FOLDED
+from gateway.verdict.text.spelling import FOLDED
 
 Kind = Literal[
     "yes_no",

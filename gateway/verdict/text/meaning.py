@@ -14,10 +14,10 @@ from functools import lru_cache
 from itertools import islice
 
 from gateway.contract import Language
-from gateway.verdict.numbers import NUMBERS, in_digits
-from gateway.verdict.questions import kind_of
-from gateway.verdict.spelling import FOLDED, spelled_one_way
-from gateway.verdict.words import (
+from gateway.verdict.text.numbers import NUMBERS, in_digits
+from gateway.verdict.text.questions import kind_of
+from gateway.verdict.text.spelling import FOLDED, spelled_one_way
+from gateway.verdict.text.words import (
     MODALITY,
     NO,
     NONE,

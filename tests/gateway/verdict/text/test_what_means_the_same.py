@@ -9,9 +9,9 @@ import pytest
 
 from benchmarks.accuracy.meaning import BAR, SETS, claimed, merged, met, pairs, share, spelled
 from gateway.contract import Language
-from gateway.verdict.meaning import meaning
-from gateway.verdict.numbers import NUMBERS
-from gateway.verdict.words import NO, SYNONYMS, YES
+from gateway.verdict.text.meaning import meaning
+from gateway.verdict.text.numbers import NUMBERS
+from gateway.verdict.text.words import NO, SYNONYMS, YES
 from models.data.example import DataError
 
 

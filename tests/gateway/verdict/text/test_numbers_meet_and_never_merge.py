@@ -5,8 +5,8 @@ import time
 import pytest
 
 from gateway.contract import Language
-from gateway.verdict.meaning import meaning
-from gateway.verdict.numbers import NUMERALS, in_digits
+from gateway.verdict.text.meaning import meaning
+from gateway.verdict.text.numbers import NUMERALS, in_digits
 
 # By language: a row for each number, with the ways to write it; no two rows are one number.
 WRITTEN: dict[Language, str] = {

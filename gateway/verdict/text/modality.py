@@ -4,7 +4,7 @@ the caller, nothing need be guessed."""
 import re
 
 from gateway.contract import Modality
-from gateway.verdict.spelling import FOLDED
+from gateway.verdict.text.spelling import FOLDED
 
 # Whole words, in small letters, without accents or marks. An angiogram is of X-rays, where nothing
 # beside it says more.

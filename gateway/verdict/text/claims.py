@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 
 from gateway.contract import Language
-from gateway.verdict.meaning import HAN, Meaning, adds_nothing, core, meaning, telling
-from gateway.verdict.questions import kind_of
+from gateway.verdict.text.meaning import HAN, Meaning, adds_nothing, core, meaning, telling
+from gateway.verdict.text.questions import kind_of
 
 MOST = 8  # who names more has told a story
 # To these a doubt is an answer, where it is of what was asked.

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 from gateway.contract import Language
-from gateway.verdict.spelling import UNACCENTED
+from gateway.verdict.text.spelling import UNACCENTED
 
 # Chinese ones, which stand in other words too: alone they are numbers where they are all of it.
 NUMBERS = {word: str(number) for number, word in enumerate("零一二三四五六七八九十")} | {"两": "2"}

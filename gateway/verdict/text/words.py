@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway.contract import Language
-from gateway.verdict.spelling import UNACCENTED
+from gateway.verdict.text.spelling import UNACCENTED
 
 YES = {"yes", "yeah", "yep", "true", "correct", "affirmative"}
 YES |= {"si", "correcto", "verdadero", "afirmativo"}

@@ -6,9 +6,9 @@ import time
 import pytest
 
 from gateway.contract import Answer, Language
-from gateway.verdict.claims import HEDGES, claims
 from gateway.verdict.competence import Cell
-from gateway.verdict.meaning import meaning
+from gateway.verdict.text.claims import HEDGES, claims
+from gateway.verdict.text.meaning import meaning
 from gateway.verdict.weigh import Judge, Opinion
 
 ASKED: dict[Language, str] = {

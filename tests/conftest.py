@@ -28,6 +28,7 @@ from gateway.door.heads import Heads
 from gateway.settings import Settings, load_settings
 from tests.fake_gateway import Failure, FakeGateway
 from tests.mock_vllm import MockVllm
+from tests.ports import free_port
 
 
 def pytest_collection_finish() -> None:
@@ -67,11 +68,11 @@ def fake() -> Iterator[Callable[..., FakeGateway]]:
 
 
 @pytest.fixture
-def free_url() -> str:
-    """An address where nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+def dead_url() -> Iterator[str]:
+    """An address where nothing listens, nor will while the test runs: it is held."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{held.getsockname()[1]}"
 
 
 @pytest.fixture
@@ -178,9 +179,7 @@ class GatewayProcess:
     def __init__(
         self, panel: Path, log: Path, environ: Mapping[str, str], arguments: Sequence[str] = ()
     ):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url, self._log = f"http://127.0.0.1:{self.port}", log
         self._command = [sys.executable, "-m", "gateway", "--port", str(self.port), *arguments]
         self._environ = os.environ | {"CONSILIUM_PANEL": str(panel)} | dict(environ)
@@ -236,11 +235,12 @@ def until(true: Callable[[], bool], seconds: float = 20) -> None:
 
 
 @pytest.fixture
-def nginx(tmp_path: Path, free_url: str) -> Iterator[Callable[[Sequence[str], str], str]]:
+def nginx(tmp_path: Path) -> Iterator[Callable[[Sequence[str], str], str]]:
     """A real reverse proxy before gateways, with directives of its own: `nginx([url, …], "…")`."""
     with contextlib.ExitStack() as running:
 
         def start(urls: Sequence[str], directives: str) -> str:
+            address = f"127.0.0.1:{free_port()}"
             config = tmp_path / "nginx.conf"
             servers = "".join(f"server {url.removeprefix('http://')} max_fails=0;" for url in urls)
             folders = "".join(
@@ -255,7 +255,7 @@ http {{
   access_log off; {folders}
   upstream gateways {{ {servers} }}
   server {{
-    listen {free_url.removeprefix("http://")};
+    listen {address};
     location / {{
       proxy_pass http://gateways; proxy_http_version 1.1; proxy_buffering off; {directives}
     }}
@@ -270,11 +270,11 @@ http {{
 
             def answers() -> bool:
                 with contextlib.suppress(httpx.TransportError):
-                    return httpx.get(f"{free_url}/health/live").status_code == 200
+                    return httpx.get(f"http://{address}/health/live").status_code == 200
                 return False
 
             until(answers)
-            return free_url
+            return f"http://{address}"
 
         yield start
 
@@ -290,10 +290,7 @@ def redis_server(tmp_path: Path) -> Iterator["RedisServer"]:
 
 class RedisServer:
     def __init__(self, folder: Path):
-        self.folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.folder, self.port = folder, free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:

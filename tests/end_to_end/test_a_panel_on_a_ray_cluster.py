@@ -18,6 +18,7 @@ from models.serving.memory import Memory
 from models.serving.memory_server import create_app
 from services.evaluation.stored_run import read_outcomes
 from tests.conftest import listening
+from tests.ports import free_port
 from tests.services.evaluation.runs import write_set
 
 pytest.importorskip("ray", reason="needs consilium[ray]; make test-ray installs it")
@@ -67,10 +68,10 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.fixture
-def on_ray(cluster: Any, folder: Path, free_url: str) -> Iterator[str]:
+def on_ray(cluster: Any, folder: Path) -> Iterator[str]:
     """The panel on the cluster; its address."""
-    port = free_url.rpartition(":")[2]
-    command = ["serve", "--ray", cluster.address, "--port", port]
+    port = free_port()
+    command = ["serve", "--ray", cluster.address, "--port", str(port)]
     log = folder / "serve.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -81,7 +82,7 @@ def on_ray(cluster: Any, folder: Path, free_url: str) -> Iterator[str]:
     try:
         until(lambda: "ready at" in log.read_text() or process.poll() is not None)
         assert process.poll() is None, log.read_text()
-        yield free_url
+        yield f"http://127.0.0.1:{port}"
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(120)

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 import uuid
@@ -18,6 +17,7 @@ from fastapi import FastAPI, Request, Response
 
 from tests.conftest import listening
 from tests.dicoms import stack
+from tests.ports import free_port
 from tests.services.cli.conftest import consilium as consilium
 
 ROOT = Path(__file__).parents[2]
@@ -37,9 +37,7 @@ STUDY, SERIES = HEADERS[0].StudyInstanceUID, HEADERS[0].SeriesInstanceUID
 def orthanc(tmp_path_factory):
     """It holds the study; its DICOMweb root."""
     folder = tmp_path_factory.mktemp("orthanc")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     # As in the container, but for where.
     settings = json.loads((ROOT / "deploy/orthanc.json").read_text("utf-8"))
     settings |= {"HttpPort": port, "StorageDirectory": str(folder), "IndexDirectory": str(folder)}
@@ -254,13 +252,13 @@ def test_it_is_created_on_a_server_once(as_fhir, verdict, status, says):
     assert says or sent.out == "/fhir/DiagnosticReport/7\n"
 
 
-def test_a_server_that_is_not_there_is_told(as_fhir, free_url):
-    sent = as_fhir("--to", free_url)
+def test_a_server_that_is_not_there_is_told(as_fhir, dead_url):
+    sent = as_fhir("--to", dead_url)
     assert sent.status == 1 and "does not answer (ClientConnectorError)" in sent.err
 
 
-def test_a_report_goes_nowhere_but_to_the_archive(consilium, verdict, free_url):
-    sent = consilium("archive", "send", verdict, "-q", "?", "--as", "sr", "--to", free_url)
+def test_a_report_goes_nowhere_but_to_the_archive(consilium, verdict, dead_url):
+    sent = consilium("archive", "send", verdict, "-q", "?", "--as", "sr", "--to", dead_url)
     assert sent.status == 2 and "--as fhir" in sent.err
 
 

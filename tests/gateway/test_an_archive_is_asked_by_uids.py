@@ -227,8 +227,8 @@ def test_what_is_wrong_with_it_is_one_sentence(ask, archive, wrong, uids, status
     assert response.status_code == status and says in response.json()["detail"], response.text
 
 
-def test_one_that_is_stopped_is_told(vllm, gateway, free_url):
-    url = gateway([vllm("yes")], http=f'\n[archive]\nurl = "{free_url}"')
+def test_one_that_is_stopped_is_told(vllm, gateway, dead_url):
+    url = gateway([vllm("yes")], http=f'\n[archive]\nurl = "{dead_url}"')
     sent = {"question": "q?", "dicomweb": {"study": STUDY}}
     response = httpx.post(f"{url}/vqa", json=sent, timeout=60)
     assert (response.status_code, response.json()["detail"]) == (

@@ -16,6 +16,7 @@ import pytest
 
 from tests.conftest import GatewayProcess, picture, until
 from tests.mock_vllm import MockVllm
+from tests.ports import free_port
 
 alone = pytest.mark.alone
 
@@ -190,10 +191,10 @@ def test_a_file_edited_into_nonsense_leaves_the_panel_at_work_and_it_says_so(
     assert httpx.get(f"{gateway.url}/panel").json()["reload_error"] is None
 
 
-def test_it_does_not_start_on_what_it_cannot_use(panel_file, free_url, tmp_path):
+def test_it_does_not_start_on_what_it_cannot_use(panel_file, dead_url, tmp_path):
     def started(panel: Path, *arguments: str, **environ: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "gateway", "--port", free_url.split(":")[-1], *arguments],
+            [sys.executable, "-m", "gateway", "--port", str(free_port()), *arguments],
             env={"PATH": "/usr/bin", "CONSILIUM_PANEL": str(panel), **environ},
             capture_output=True,
             text=True,
@@ -203,13 +204,13 @@ def test_it_does_not_start_on_what_it_cannot_use(panel_file, free_url, tmp_path)
         assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
         return done.stderr
 
-    good = panel_file([free_url])
+    good = panel_file([dead_url])
     assert "name the panel file" in started(tmp_path / "none.toml")
     assert "consilium key add" in started(good, CONSILIUM_KEYS=str(tmp_path / "none.json"))
     assert "CONSILIUM_SECRET_FILE" in started(good, CONSILIUM_SECRET_FILE=str(tmp_path / "none"))
     assert "Without keys" in started(good, "--host", "0.0.0.0")
     (tmp_path / "file").touch()
-    panel = panel_file([free_url], audit='folder = "file"')
+    panel = panel_file([dead_url], audit='folder = "file"')
     assert "audit.folder" in started(panel)
 
 

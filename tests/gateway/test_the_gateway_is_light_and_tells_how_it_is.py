@@ -36,18 +36,18 @@ def test_it_imports_within_a_second_and_without_torch():
     assert later[0][1:] == ["set()"]
 
 
-def test_it_is_ready_only_when_a_quorum_is_up(vllm, gateway, free_url):
-    below = gateway([vllm(), free_url], panel="quorum = 2")
+def test_it_is_ready_only_when_a_quorum_is_up(vllm, gateway, dead_url):
+    below = gateway([vllm(), dead_url], panel="quorum = 2")
     assert httpx.get(f"{below}/health/live").json() == {"live": True}
     response = httpx.get(f"{below}/health/ready")
     assert response.status_code == 503
     assert response.headers["content-type"] == "application/problem+json"
     assert response.json()["detail"] == "1 of 2 workers are up; the quorum is 2."
-    assert httpx.get(f"{gateway([vllm(), free_url])}/health/ready").status_code == 200
+    assert httpx.get(f"{gateway([vllm(), dead_url])}/health/ready").status_code == 200
 
 
-def test_the_panel_shows_who_sits_there_and_how_they_are(vllm, gateway, free_url):
-    url = gateway([vllm(), free_url], summariser=vllm().url)
+def test_the_panel_shows_who_sits_there_and_how_they_are(vllm, gateway, dead_url):
+    url = gateway([vllm(), dead_url], summariser=vllm().url)
     response = httpx.get(f"{url}/panel")
     report = response.json()
     assert [(seat["name"], seat["reachable"]) for seat in report["workers"]] == [
@@ -58,10 +58,10 @@ def test_the_panel_shows_who_sits_there_and_how_they_are(vllm, gateway, free_url
     assert len(report["panel"]) == 64 and "http://" not in response.text
 
 
-def test_the_panel_shows_which_weights_are_served(vllm, gateway, free_url):
+def test_the_panel_shows_which_weights_are_served(vllm, gateway, dead_url):
     """By the last part of their folder: the rest is about that machine."""
     trained, other = vllm(root="/home/jane/served/aaaa"), vllm()
-    url = gateway([trained, free_url, other])
+    url = gateway([trained, dead_url, other])
     first = httpx.get(f"{url}/panel")
     assert [seat["model"] for seat in first.json()["workers"]] == ["aaaa", None, "0123abcd"]
     assert "jane" not in first.text
@@ -120,7 +120,7 @@ def test_a_data_uri_and_a_client_ask_the_same_case(vllm, gateway, tmp_path):
     assert ask([picture()], "Is it healthy?", url=url).cached_from == first.id
 
 
-def test_the_client_passes_on_what_the_gateway_says(vllm, gateway, free_url):
+def test_the_client_passes_on_what_the_gateway_says(vllm, gateway, dead_url):
     url = gateway([vllm()])
     with pytest.raises(GatewayRefused, match="Image 1 of 1 is not an image") as refused:
         ask([b"%PDF-1.7"], "q?", url=url)
@@ -128,7 +128,7 @@ def test_the_client_passes_on_what_the_gateway_says(vllm, gateway, free_url):
     with pytest.raises(GatewayRefused, match=r"options\.workers"):
         ask([picture()], "q?", url=url, options=Options(workers=("nobody",)))
     with pytest.raises(GatewayUnreachable, match="is the gateway up"):
-        ask([picture()], "q?", url=free_url)
+        ask([picture()], "q?", url=dead_url)
     with pytest.raises(GatewayUnreachable, match="not as a gateway does"):
         ask([picture()], "q?", url=vllm().url)
 

@@ -168,7 +168,7 @@ async def test_whoever_leaves_takes_both_calls_along(seat):
     assert sorted(two.dropped) == ["s0", "s1"]
 
 
-def test_a_server_that_is_gone_costs_no_case_and_is_told(vllm, gateway, free_url, monkeypatch):
+def test_a_server_that_is_gone_costs_no_case_and_is_told(vllm, gateway, dead_url, monkeypatch):
     monkeypatch.setattr(breaker, "PATIENCE_S", 0.1)
     url = gateway([[vllm("yes"), vllm("yes", status=500, raw=b"")]])
     with ThreadPoolExecutor(4) as callers:

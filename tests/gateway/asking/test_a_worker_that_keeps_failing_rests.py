@@ -3,7 +3,6 @@ true; and no caller can make one rest that answers the others."""
 
 import asyncio
 import json
-import socket
 import time
 from collections.abc import Callable
 
@@ -16,6 +15,7 @@ from gateway.asking import breaker, panel
 from gateway.door import keys
 from tests.gateway.asking.test_the_panel_survives_its_workers import CASE, ask, failures
 from tests.gateway.test_it_changes_without_a_gap import until
+from tests.ports import free_port
 
 pytestmark = pytest.mark.alone
 
@@ -155,8 +155,7 @@ def test_who_is_not_there_yet_does_not_rest_once_it_is(vllm, gateway, monkeypatc
     """A panel that starts is asked how it is again and again: who has come up answers at once."""
     monkeypatch.setattr(breaker, "SILENT_S", 0.0)
     monkeypatch.setattr(breaker, "PATIENCE_S", 0.05)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        late = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    late = f"http://127.0.0.1:{free_port()}"
     url = gateway([late, vllm("yes")])
     for _ in range(4):
         seat = httpx.get(f"{url}/panel").json()["workers"][0]

@@ -91,8 +91,8 @@ def test_a_failed_worker_loses_its_voice_and_nothing_more(vllm, gateway, fault, 
     assert failed["text"] is failed["confidence"] is failed["weight"] is None
 
 
-def test_an_unreachable_worker(vllm, gateway, free_url):
-    assert failures(ask(gateway([free_url, vllm()]))) == {"w0": "unreachable"}
+def test_an_unreachable_worker(vllm, gateway, dead_url):
+    assert failures(ask(gateway([dead_url, vllm()]))) == {"w0": "unreachable"}
 
 
 def test_a_server_that_speaks_no_http_or_hangs_up(vllm, gateway):
@@ -162,8 +162,8 @@ def test_what_is_odd_beside_an_answer_costs_at_most_its_confidence(vllm, gateway
     assert not any(answer["tokens"] for answer in answers)
 
 
-def test_below_the_quorum_the_caller_hears_every_reason_and_every_answer(vllm, gateway, free_url):
-    url = gateway([vllm("yes"), free_url, vllm(delay_s=30)], panel="quorum = 2\ndeadline_s = 1")
+def test_below_the_quorum_the_caller_hears_every_reason_and_every_answer(vllm, gateway, dead_url):
+    url = gateway([vllm("yes"), dead_url, vllm(delay_s=30)], panel="quorum = 2\ndeadline_s = 1")
     response = ask(url)
     assert response.status_code == 503
     assert response.headers["content-type"] == "application/problem+json"
@@ -273,14 +273,14 @@ def test_images_or_choices_that_leave_no_room_are_named(vllm, gateway):
         assert response.json()["detail"].startswith("images, choices: too many or too long")
 
 
-def test_who_cannot_hold_the_case_leaves_it_to_the_others(vllm, gateway, free_url):
+def test_who_cannot_hold_the_case_leaves_it_to_the_others(vllm, gateway, dead_url):
     """As who does not speak its language: the quorum is no more than who can take it."""
     short = refusing(vllm, TOO_LONG[0])
     verdict = ask(gateway([short, vllm("yes")], panel="quorum = 2"), question="CRP?").json()
     assert verdict["answer"] == "yes" and verdict["agreement"] is None
     error = verdict["answers"][0]["error"]
     assert error["kind"] == "refused" and error["max_chars"] == 1408
-    response = ask(gateway([short, free_url], panel="quorum = 2"), question="CRP?")
+    response = ask(gateway([short, dead_url], panel="quorum = 2"), question="CRP?")
     assert response.status_code == 503 and int(response.headers["retry-after"]) >= 1
 
 
@@ -309,11 +309,11 @@ def test_a_caller_who_leaves_while_sending_is_no_bug(vllm, gateway, caplog):
     assert "caller_gone" in caplog.text and "Traceback" not in caplog.text
 
 
-def test_no_proxy_sees_a_case(vllm, gateway, free_url, monkeypatch):
+def test_no_proxy_sees_a_case(vllm, gateway, dead_url, monkeypatch):
     """The environment's proxies are for the world outside, not for model servers."""
     worker = vllm()
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.setenv(name, free_url)
+        monkeypatch.setenv(name, dead_url)
     url = gateway([worker])
     response = httpx.Client(trust_env=False).post(f"{url}/vqa", json=CASE)
     assert response.status_code == 200 and len(worker.requests) == 1

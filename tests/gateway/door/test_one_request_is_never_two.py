@@ -52,9 +52,9 @@ def seen() -> list[str]:
 
 
 @pytest.fixture
-def url(panel_file, free_url, seen) -> Iterator[str]:
+def url(panel_file, dead_url, seen) -> Iterator[str]:
     """Of a gateway that tells them."""
-    app = create_app(load_settings(panel_file([free_url]), environ={}))
+    app = create_app(load_settings(panel_file([dead_url]), environ={}))
 
     async def telling(scope, receive, send):
         if scope["type"] == "http":

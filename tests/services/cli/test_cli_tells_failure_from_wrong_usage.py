@@ -73,12 +73,12 @@ def test_a_panel_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert "CONSILIUM_PANEL" in done.stderr
 
 
-def test_a_gateway_that_is_not_up_is_one_line(free_url: str) -> None:
+def test_a_gateway_that_is_not_up_is_one_line(dead_url: str) -> None:
     """Not a traceback."""
-    done = consilium("ask", "panel.toml", "-q", "?", "--gateway", free_url)
+    done = consilium("ask", "panel.toml", "-q", "?", "--gateway", dead_url)
 
     assert done.returncode == 1
-    assert done.stderr.startswith(f"consilium: No verdict from {free_url}")
+    assert done.stderr.startswith(f"consilium: No verdict from {dead_url}")
     assert done.stderr.count("\n") == 1
 
 

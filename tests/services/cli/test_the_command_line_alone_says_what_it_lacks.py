@@ -69,7 +69,7 @@ class Nothing(importlib.abc.MetaPathFinder):
 
 
 @pytest.fixture
-def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_url: str) -> Iterator[None]:
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dead_url: str) -> Iterator[None]:
     """As if only [cli] were installed; ours are imported anew, and again by whoever comes after."""
     before = {*sys.modules}
     for name in [*sys.modules]:
@@ -97,9 +97,9 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_url: str) -> Iter
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_works_or_says_what_to_install(command: str, consilium, bare, free_url) -> None:
+def test_a_command_works_or_says_what_to_install(command: str, consilium, bare, dead_url) -> None:
     """In one line, never a traceback."""
-    gateway = ["--gateway", free_url] if command.startswith("ask") else []
+    gateway = ["--gateway", dead_url] if command.startswith("ask") else []
 
     done = consilium(*command.split(), *gateway)
 

@@ -16,6 +16,7 @@ import pytest
 from gateway.settings import load_settings
 from models.assets import AssetError
 from services.running import stack
+from tests.ports import free_port
 from tests.processes import still_running
 
 ROOT = Path(__file__).parents[3]
@@ -50,16 +51,10 @@ def slow_index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
 
 
 @pytest.fixture
-def panel(tmp_path: Path, free_url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("CONSILIUM_WORKER_TOWER_URL", free_url)
+def panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CONSILIUM_WORKER_TOWER_URL", f"http://127.0.0.1:{free_port()}")
     (tmp_path / "panel.toml").write_text(PANEL, "utf-8")
     return tmp_path / "panel.toml"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def is_pip(process: psutil.Process) -> bool:

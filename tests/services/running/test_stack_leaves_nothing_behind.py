@@ -14,6 +14,7 @@ import pytest
 
 from services.running.engine import Launch
 from services.running.stack import Stack, StackError, running
+from tests.ports import free_port
 
 HERE = Path(__file__).parent
 MakeLaunch = Callable[..., Launch]
@@ -24,9 +25,7 @@ def service() -> MakeLaunch:
     """A service's launch, on a port of its own."""
 
     def make(name: str, *arguments: str) -> Launch:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         command = (sys.executable, str(HERE / "slow_service.py"), str(port), *arguments)
         return Launch(name, command, dict(os.environ), f"http://127.0.0.1:{port}", "/")
 

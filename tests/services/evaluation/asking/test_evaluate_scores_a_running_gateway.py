@@ -242,10 +242,10 @@ def test_a_run_does_not_mix_two_models(vllm, gateway, run):
         run(url, workers=["w0"])
 
 
-def test_a_worker_that_is_down_is_named_before_anything_is_asked(vllm, gateway, run, free_url):
+def test_a_worker_that_is_down_is_named_before_anything_is_asked(vllm, gateway, run, dead_url):
     """Unless it is not asked at all."""
     worker = vllm("Yes")
-    url = gateway([free_url, worker])
+    url = gateway([dead_url, worker])
     with pytest.raises(EvaluationError, match=r"w0 is down.*--workers w1"):
         run(url)
     assert not worker.requests
@@ -350,9 +350,9 @@ def test_one_worker_can_be_measured_alone(vllm, gateway, run):
     assert len(asked.requests) == 12 and not spared.requests and not summariser.requests
 
 
-def test_an_absent_gateway_is_named_at_once(run, free_url):
+def test_an_absent_gateway_is_named_at_once(run, dead_url):
     with pytest.raises(EvaluationError, match="No gateway answers at http"):
-        run(free_url)
+        run(dead_url)
 
 
 def test_free_text_is_scored_against_every_reference_by_its_weight(monkeypatch, capsys):

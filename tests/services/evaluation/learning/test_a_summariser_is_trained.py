@@ -69,10 +69,10 @@ def test_a_reply_that_nobody_gave_and_a_failure_leave_the_vote(vllm, stored, dat
 
 
 def test_an_absent_summariser_is_told_how_to_start(
-    stored, data, settings, with_summariser, free_url
+    stored, data, settings, with_summariser, dead_url
 ):
-    with pytest.raises(EvaluationError, match=f"{free_url}; start it: consilium summariser"):
-        replay([stored], with_summariser(free_url), data, summariser=True)
+    with pytest.raises(EvaluationError, match=f"{dead_url}; start it: consilium summariser"):
+        replay([stored], with_summariser(dead_url), data, summariser=True)
     with pytest.raises(EvaluationError, match="seats no summariser"):
         replay([stored], settings, data, summariser=True)
 

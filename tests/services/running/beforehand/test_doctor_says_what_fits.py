@@ -50,12 +50,12 @@ def machine(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def examined(panel_file, free_url):
+def examined(panel_file, dead_url):
     """Whether a panel fits, and each line about it, by what it begins with."""
 
     def run(environ=None, port=None):
         said = []
-        settings = load_settings(panel_file([free_url]), environ=environ or {})
+        settings = load_settings(panel_file([dead_url]), environ=environ or {})
         with socket.create_server(("127.0.0.1", 0)) as taken:
             other = taken.getsockname()[1]
         fits = doctor.examine(settings, port or other, said.append)
@@ -120,9 +120,9 @@ def test_memory_disk_and_ports(machine, examined, tmp_path, monkeypatch):
     assert "which gateway needs, is taken" in said["ports"]
 
 
-def test_a_redis_that_is_away_is_a_note_and_quotes_no_password(machine, examined, free_url):
+def test_a_redis_that_is_away_is_a_note_and_quotes_no_password(machine, examined, dead_url):
     """A panel starts without it."""
-    store = f"redis://:hunter2@{free_url.removeprefix('http://')}/0"
+    store = f"redis://:hunter2@{dead_url.removeprefix('http://')}/0"
     fits, said = examined({"CONSILIUM_STORE": store})
     assert fits and said["store"].startswith("note: Redis does not answer (ConnectionError); start")
     assert "hunter2" not in said["store"]

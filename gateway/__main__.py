@@ -32,6 +32,8 @@ def main() -> None:
     options = arguments.parse_args()
     if options.workers < 1:
         arguments.error("--workers: at least 1")
+    if not 0 <= options.port < 2**16:
+        arguments.error("--port: 0 to 65535")
     try:
         settings = load_settings()
         if not (is_loopback(options.host) or settings.keys or options.without_keys):
@@ -48,11 +50,11 @@ def main() -> None:
     except (SettingsError, KeysError, AuditError, ReadersError) as error:
         sys.exit(str(error))
 
-    if options.workers > 1:
-        watch_log.start()
-        with _listener(options.host, options.port) as listener:
+    with _listener(options.host, options.port) as listener:
+        if options.workers > 1:
+            watch_log.start()
             sys.exit(Processes(options.workers, settings, serve, listener).run())
-    Server(app, settings.load.drain_s, options.host, options.port).run()
+        Server(app, settings.load.drain_s).run([listener])
 
 
 def _check_several(workers: int, settings: Settings) -> None:

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from types import FrameType
 
 import uvicorn
@@ -30,20 +31,19 @@ from gateway.watch.audit import AuditError
 
 # Longer than proxies keep theirs (nginx: 60): who closes first must not be who is asked.
 KEEP_ALIVE_S = 75
+TAKEN_IN_AT_ONCE = 16  # callers, in one turn of the loop
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 class Server(uvicorn.Server):
     """One that says that it is about to stop before it does."""
 
-    def __init__(self, app: FastAPI, drain_s: float, host: str = "", port: int = 0):
+    def __init__(self, app: FastAPI, drain_s: float):
         # It warns in plain words of every request that is none.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         super().__init__(
             uvicorn.Config(
                 app,
-                host=host,
-                port=port,
                 http=Heads,
                 access_log=False,
                 log_config=None,
@@ -52,6 +52,13 @@ class Server(uvicorn.Server):
         )
         self._parent = multiprocessing.parent_process()
         self._app, self._drain_s, self._stop_at = app, drain_s, math.inf
+
+    def run(self, sockets: Sequence[socket.socket] | None = None) -> None:
+        """On sockets that listen already, of which each is asked several times a turn of the loop:
+        uvloop takes in one caller a turn, and when the gateway is behind a turn is long. Those who
+        are not taken in wait for minutes, where admission would have told them to come again."""
+        again = [one.dup() for one in sockets or () for _ in range(TAKEN_IN_AT_ONCE - 1)]
+        super().run([*(sockets or ()), *again])
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if sig != signal.SIGTERM or self._app.state.draining:

@@ -147,20 +147,19 @@ class Soak:
                 await self._sent(*self._chance.choice(BAD), range(400, 500))
             elif what == "left":
                 await self._left()
-            else:
-                await self._good(new=what == "new")
+            elif await self._good(new=what == "new"):
                 self._taken.append((due, time.monotonic() - due))
         except (aiohttp.ClientError, OSError) as error:
             self._failures[f"{what}: {type(error).__name__}"] += 1
 
-    async def _good(self, *, new: bool) -> None:
+    async def _good(self, *, new: bool) -> bool:
+        """Whether it was answered."""
         image = self._chance.choice(self._pictures)
         self._number += new
         if self._chance.random() < 0.5:
-            await self._sent(self._case(image), JSON, range(200, 201))
-        else:
-            body = form(image).replace(NUMBER, b"%012d" % self._number)
-            await self._sent(body, MULTIPART, range(200, 201))
+            return await self._sent(self._case(image), JSON, range(200, 201))
+        body = form(image).replace(NUMBER, b"%012d" % self._number)
+        return await self._sent(body, MULTIPART, range(200, 201))
 
     def _case(self, image: bytes) -> bytes:
         images = [pybase64.b64encode(image).decode()]
@@ -174,12 +173,14 @@ class Soak:
         async with self._http.post("/vqa", data=body, headers=STREAM) as response:
             await response.content.readany()
 
-    async def _sent(self, body: bytes, kind: str, wanted: range) -> None:
+    async def _sent(self, body: bytes, kind: str, wanted: range) -> bool:
+        """Whether the status was one of those."""
         headers = {"content-type": kind}
         async with self._http.post("/vqa", data=body, headers=headers) as response:
             await response.read()
             if response.status not in wanted:
                 self._failures[f"HTTP {response.status} for {wanted.start}"] += 1
+            return response.status in wanted
 
     async def _open(self) -> dict[str, int]:
         """What is open when nobody asks anything any more."""

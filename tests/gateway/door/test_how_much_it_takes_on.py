@@ -3,6 +3,7 @@
 Who is over one is told so at once, and nobody else waits for it.
 """
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -20,6 +21,7 @@ from gateway.door import keys
 from gateway.door.admission import Admission
 from gateway.door.inside import Inside
 from gateway.refusals import Busy
+from gateway.server import Server
 from gateway.tables import Load
 from tests.conftest import picture
 
@@ -105,6 +107,35 @@ def test_never_more_at_work_than_there_are_seats(vllm, gateway):
         found = pool.map(lambda n: httpx.post(f"{url}/vqa", json=case(n), timeout=30), range(12))
         assert {response.status_code for response in found} == {200}
     assert most == 3
+
+
+def test_many_are_taken_in_at_a_turn_of_the_loop():
+    """Else who comes to a gateway that is behind waits where no limit sees him. Two hundred are at
+    the door, and each turn of the loop may be a long one."""
+    turns, came = 0, []
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def app(scope, receive, send) -> None:
+        if not came:
+            app.counting = asyncio.create_task(count_turns())
+        came.append(turns)
+        server.should_exit = len(came) == 200
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body"})
+
+    server = Server(app, drain_s=0)
+    server.config.lifespan = "off"
+    with contextlib.ExitStack() as callers, socket.create_server(("", 0), backlog=200) as listener:
+        for _ in range(200):
+            line = socket.create_connection(listener.getsockname())
+            callers.enter_context(line).sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        server.run([listener])
+    assert came[-1] - came[0] < 100
 
 
 def connected(url: str) -> socket.socket:

@@ -39,7 +39,7 @@ class Readable(Protocol):
     def read(self) -> bytes: ...
 
 
-# Its path, what it holds, it itself, or pixels.
+# Its path, what it holds, it itself, or pixels; or what it holds as a data URI.
 File = Union[str, "os.PathLike[str]", bytes, bytearray, memoryview, Readable, Array]
 # Or, of a DICOM, what of it is to be shown: {"data": File, "frame": 3, "window": "lung"}. What is
 # at hand as base64 stands in `base64`, in the place of `data`.
@@ -117,6 +117,8 @@ def _sent(image: Image) -> Any:
 def encode(image: File) -> str:
     """An image file as base64, the way a JSON case carries it."""
     data: Union[bytes, bytearray, memoryview]
+    if isinstance(image, str) and image.startswith("data:"):
+        return image  # no path begins so; the gateway reads it
     if isinstance(image, BYTES):
         data = image
     elif isinstance(image, (str, os.PathLike)):

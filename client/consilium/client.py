@@ -6,6 +6,7 @@ with Client("http://127.0.0.1:8000") as client:
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from functools import cached_property
@@ -16,7 +17,7 @@ from typing_extensions import Self, Unpack
 
 from consilium.case import Fields, Images, case_json
 from consilium.errors import GatewayError
-from consilium.patience import Patience
+from consilium.patience import Patience, seconds
 from consilium.verdict import PanelReport, Verdict
 from consilium.wire import (
     EVENTS,
@@ -68,14 +69,16 @@ class _Connection:
         each wait.
 
         Raises GatewayError for a key that cannot be sent, GatewayUnreachable for an address that
-        is none.
+        is none, ValueError for seconds that are no number, or below 0.
         """
-        self._url, self._patience_s, self._tell = url.rstrip("/"), patience_s, tell
+        limit_s = seconds("timeout_s", timeout_s)
         self._how: dict[str, Any] = {
             "headers": bearer(key),
-            "timeout": timeout_s,
+            "timeout": None if math.isinf(limit_s) else limit_s,
             "trust_env": trusts_env(url),
         }
+        self._url, self._tell = url.rstrip("/"), tell
+        self._patience_s = seconds("patience_s", patience_s)
 
     def _patience(self) -> Patience:
         return Patience(self._patience_s, self._tell)

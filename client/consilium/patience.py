@@ -1,22 +1,33 @@
 """How long to wait for what may pass, and when to give up."""
 
 import time
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 from consilium.errors import GatewayError
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
 
 
+def seconds(name: str, given: Any) -> float:
+    """`given` as a number of seconds; raises ValueError where it is none, or below 0."""
+    try:
+        found = float(given)
+    except (TypeError, ValueError):
+        found = -1.0
+    if not found >= 0:  # nan is not, and would wait for ever
+        raise ValueError(f"{name} is {given!r}: write how many seconds, 0 or more.")
+    return found
+
+
 class Patience:
     """Decides how long to wait after a failure, and when to give up: once nothing has got through
     for `patience_s`. One for all the calls of a run: where one is told to wait, all wait.
 
-    `tell` hears of each wait.
+    `tell` hears of each wait. Raises ValueError for a `patience_s` that is no number of seconds.
     """
 
     def __init__(self, patience_s: float, tell: Callable[[str], None] = lambda line: None):
-        self._patience_s, self._tell = patience_s, tell
+        self._patience_s, self._tell = seconds("patience_s", patience_s), tell
         self._failing_since: Optional[float] = None
         self._waits = 0  # since something got through
         self._go_on_at = 0.0

@@ -35,9 +35,12 @@ Event = Union[Answer, Provisional, Verdict]
 def bearer(key: Optional[str] = None) -> dict[str, str]:
     """The header that carries `key`, else $CONSILIUM_KEY, else nothing.
 
-    Raises GatewayError for one that no header can carry.
+    Raises GatewayError for one that is no text, or that no header can carry.
     """
-    key = (key or os.environ.get("CONSILIUM_KEY", "")).strip()
+    key = key or os.environ.get("CONSILIUM_KEY", "")
+    if not isinstance(key, str):
+        raise GatewayError(f"The key is a {type(key).__name__}: it must be a str.")
+    key = key.strip()
     if not re.fullmatch("[!-~]*", key):
         raise GatewayError(
             "The key holds a character that no key has: copy it anew, from consilium_ to its end, "
@@ -52,6 +55,8 @@ def trusts_env(url: str) -> bool:
     Raises GatewayUnreachable for an address that is none.
     """
     try:
+        if not isinstance(url, str):
+            raise httpx.InvalidURL("no text")
         return httpx.URL(url).host not in {"127.0.0.1", "localhost", "::1"}
     except httpx.InvalidURL as error:
         raise no_verdict(url, error) from error

@@ -86,6 +86,7 @@ READ, KNOWN_UNREAD = {"text", "image_url"}, {"file", "input_audio", "input_image
 KNOWN_UNREAD |= {"input_text", "audio_url", "video_url", "video", "refusal", "image"}
 BESIDE = ("image", "images", "image_url", "attachments", "files")
 ASIDE = {"system", "developer"}  # what they say is not read, wherever it stands
+DRAWN = re.compile(r"!\[[^\]]*\]\(|<img\b", re.I)  # a picture in Markdown, or in HTML
 WORD = re.compile(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+|[^\w\s]")
 
 
@@ -133,12 +134,15 @@ class Message(_Lenient):
         """What it holds that nobody reads, by names that are known."""
         strange = {part.type for part in self.content} - READ
         unknown = {"an unknown kind"} if strange - KNOWN_UNREAD else set()
-        return strange & KNOWN_UNREAD | unknown | {f"{name} beside content" for name in self.beside}
+        drawn = {"an image within its text"} if DRAWN.search(self.text) else set()
+        beside = {f"{name} beside content" for name in self.beside}
+        return strange & KNOWN_UNREAD | unknown | drawn | beside
 
     @property
     def shows_something(self) -> bool:
         """Whether an image stands in it, read or not."""
-        return bool(self.beside) or any(part.type in IMAGE_PARTS for part in self.content)
+        shown = any(part.type in IMAGE_PARTS for part in self.content)
+        return shown or bool(self.beside or DRAWN.search(self.text))
 
     @property
     def text(self) -> str:

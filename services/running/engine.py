@@ -429,13 +429,22 @@ def compiled_at(cache: Path) -> dict[str, str]:
     }
 
 
+def bytecode_at(cache: Path) -> dict[str, str]:
+    """Where Python is told to keep no bytecode, it keeps that of a server under the cache folder
+    `cache`: each of its two processes would compile the same thousands of files at every start."""
+    if not os.environ.get("PYTHONDONTWRITEBYTECODE"):
+        return {}
+    return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(cache / "vllm" / "python")}
+
+
 def _environment(settings: Settings) -> dict[str, str]:
     from models.assets import cache_dir, library_folder
 
-    environment = dict(os.environ) | SAFE_PATH | compiled_at(cache_dir())
+    cache = cache_dir()
+    environment = dict(os.environ) | SAFE_PATH | compiled_at(cache) | bytecode_at(cache)
     environment |= {
         "HF_HUB_OFFLINE": "1",  # the model is a local folder by now
-        "VLLM_CONFIG_ROOT": str(cache_dir() / "vllm"),
+        "VLLM_CONFIG_ROOT": str(cache / "vllm"),
         "VLLM_NO_USAGE_STATS": "1",
     }
     if is_cpu_build():

@@ -2,7 +2,9 @@
 pasted; one case, many, or as they come."""
 
 import asyncio
+import base64
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +68,17 @@ def test_what_is_at_hand_as_base64_goes_on_as_it_is(fake):
     assert gateway.requests[0]["images"] == [{"data": "aGk", "frame": 2}]
 
 
+def test_who_would_wait_for_ever_may(url):
+    with Client(url, timeout_s=math.inf, patience_s=math.inf) as client:
+        assert client.ask(picture(), "Is it?").answer == "yes"
+
+
+def test_a_data_uri_is_no_path(url):
+    uri = f"data:image/png;base64,{base64.b64encode(picture()).decode()}"
+    assert ask(uri, "Is it?", url=url).answer == "yes"
+    assert ask([{"data": uri}, picture()], "Is it?", url=url).answer == "yes"
+
+
 def test_of_a_dicom_a_frame_and_a_window(url):
     """And what of it was shown is in the verdict."""
     scan = dicom_of(np.arange(3 * 32 * 32, dtype="i2").reshape(3, 32, 32), NumberOfFrames=3)
@@ -125,6 +138,22 @@ def test_a_key_that_cannot_be_sent_is_told_and_not_shown(key, monkeypatch):
         ask(b"", "?", url="http://127.0.0.1:1")
 
 
+@pytest.mark.parametrize("key", [b"consilium_a", 7, ["consilium_a"]])
+def test_a_key_that_is_no_text_is_told_and_not_shown(key):
+    with pytest.raises(GatewayError, match=f"The key is a {type(key).__name__}: it must") as told:
+        Client(key=key)
+    assert str(key) not in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["patience_s", "timeout_s"])
+@pytest.mark.parametrize("given", [float("nan"), -1, "soon", None, [1]])
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+def test_seconds_that_are_none_are_told(client, name, given):
+    """Not a number is neither more nor less than what was waited: it never was enough."""
+    with pytest.raises(ValueError, match=f"{name} is .*: write how many seconds, 0 or more"):
+        client(**{name: given})
+
+
 def test_what_pasting_adds_to_a_key_is_taken_off(monkeypatch):
     monkeypatch.setenv("CONSILIUM_KEY", " consilium_a\r\n")
     assert bearer() == bearer("consilium_a\r") == {"authorization": "Bearer consilium_a"}
@@ -133,7 +162,11 @@ def test_what_pasting_adds_to_a_key_is_taken_off(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "url", ["gateway:8000", "127.0.0.1:8000", "http://[::1", "http://", "ftp://gateway", "/", ""]
+    "url",
+    [
+        *("gateway:8000", "127.0.0.1:8000", "http://[::1", "http://", "ftp://gateway", "/", ""),
+        *(None, 8000, b"http://127.0.0.1:8000"),
+    ],
 )
 def test_an_address_that_is_none_is_one_sentence(url):
     with pytest.raises(GatewayUnreachable, match="is no address of a gateway: write http://"):

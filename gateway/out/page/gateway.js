@@ -22,18 +22,19 @@ export const useKey = (key) => sessionStorage.setItem(KEY, key);
 
 /** Who sits on the panel, and what a case may hold. */
 export async function panel() {
-  return json(await call("panel"));
+  return json(await call("panel"), ["workers"]);
 }
 
 /** One image as the workers will get it. */
 export async function preview(picture) {
-  return json(await call("preview", { method: "POST", body: imagesOf([picture]) }));
+  return json(await call("preview", { method: "POST", body: imagesOf([picture]) }), ["picture", "shown"]);
 }
 
 /** What a reader says of a verdict. */
 export async function say(word) {
   const headers = { "content-type": "application/json" };
-  return json(await call("feedback", { method: "POST", body: JSON.stringify(word), headers }));
+  const body = JSON.stringify(word);
+  return json(await call("feedback", { method: "POST", body, headers }), ["word"]);
 }
 
 /** The case's events, as pairs of name and content; the last is a verdict or a problem. */
@@ -83,17 +84,17 @@ async function call(path, init = {}) {
   if (response.ok) return response;
   const afterS = Number(response.headers.get("retry-after")) || null;
   const problem = await response.json().catch(() => null);
-  if (problem?.type) throw asFailure(problem, afterS);
+  if (typeof problem?.type === "string") throw asFailure(problem, afterS);
   const { status } = response;
   throw new Failure(PROXYS[status] ?? "status", { status, afterS });
 }
 
-async function json(response) {
-  try {
-    return await response.json();
-  } catch {
-    throw new Failure("status", { status: response.status }); // a page to log in, as like as not
-  }
+/** What a gateway says in JSON, by fields that it always has: else it is somebody else's, a page to
+ * log in as like as not. */
+async function json(response, fields) {
+  const told = await response.json().catch(() => null);
+  if (fields.every((field) => told?.[field] != null)) return told;
+  throw new Failure("status", { status: response.status });
 }
 
 /** Server-sent events, as the gateway writes them: two lines and an empty one. */

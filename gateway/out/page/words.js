@@ -20,6 +20,7 @@ export async function speak(name) {
   const turn = ++asked;
   const found = await fetch(new URL(`${name}.json`, import.meta.url));
   const read = await found.json();
+  if (!("ask" in read)) throw new Error("no words"); // somebody else's
   if (turn < spoken) return;
   [words, spoken] = [read, turn];
   language = document.documentElement.lang = name;

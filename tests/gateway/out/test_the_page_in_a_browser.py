@@ -358,6 +358,26 @@ def test_what_a_proxy_says_is_told_in_words_of_ours(tab, file):
         assert "nginx" not in tab.inner_text("body")
 
 
+@pytest.mark.parametrize("said", ["{}", "null", '{"error": "x"}', '{"type": 404}', "[]", "<h1>"])
+@pytest.mark.parametrize("status", [200, 500])
+def test_what_something_else_says_of_the_panel_is_told(tab, url, file, said, status):
+    """And whoever asks again when it has passed is answered; nothing chosen is lost."""
+    tab.route("**/panel", lambda route: route.fulfill(status=status, body=said), times=1)
+    tab.goto(url)
+    expect(tab.locator("#error")).to_contain_text(f"something before it ({status})")
+    ask(tab, f"Is it there after {status}?", file)
+    assert "yes" in decided(tab)
+
+
+@pytest.mark.parametrize(
+    "said", ["{}", "[null]", "event: verdict\n\n", "event: verdict\ndata: {\n\n"]
+)
+def test_what_something_else_says_of_a_case_is_no_verdict(tab, file, said):
+    replied(tab, body=said)
+    ask(tab, "Is it a gateway?", file)
+    expect(tab.locator("#verdict")).to_contain_text("The connection was lost")
+
+
 def test_a_key_is_wanted_once_and_kept_in_the_tab_alone(tab, file, panel, tmp_path):
     """Under a path of a proxy's; a wrong key is refused, and what is typed stays."""
     held = tmp_path / "keys.json"
@@ -422,7 +442,14 @@ def test_who_is_faster_than_the_page_is_heard(tab, url, file):
 
 
 @pytest.mark.parametrize(
-    "reply", [None, {"status": 500, "body": "no"}, {"status": 200, "body": "<h1>Log in</h1>"}]
+    "reply",
+    [
+        None,
+        {"status": 500, "body": "no"},
+        {"status": 200, "body": "<h1>Log in</h1>"},
+        {"status": 200, "body": "{}"},
+        {"status": 200, "body": "null"},
+    ],
 )
 def test_words_that_do_not_come_are_asked_for_again(tab, url, file, reply):
     """It says so meanwhile, in the one language that it can."""

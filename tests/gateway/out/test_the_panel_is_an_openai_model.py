@@ -284,6 +284,9 @@ def test_an_image_that_is_not_there_is_never_another_one(panel, empty):
             )
         ),
         ({"role": "assistant", "content": None, "images": [URI]}, "not the user's"),
+        ({"role": "assistant", "content": f"See: ![drawn]({URI})"}, "not the user's"),
+        ({"role": "assistant", "content": [{"type": "text", "text": "<img src=x>"}]}, "not the us"),
+        (user({"type": "text", "text": "And ![this](https://example.org/a.png)?"}), "its text"),
     ],
 )
 def test_a_picture_that_nobody_reads_is_never_an_earlier_one(panel, unread, named):

@@ -288,6 +288,27 @@ def test_nothing_that_an_engine_compiles_goes_where_nothing_may_run(
         assert Path(folder).is_relative_to(tmp_path)
 
 
+def test_what_python_compiles_at_one_start_is_there_at_the_next(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Beside the sources where that may be, else in the cache folder."""
+    monkeypatch.setenv("CONSILIUM_CACHE", str(tmp_path))
+    module = tmp_path / "module.py"
+    module.write_text("")
+
+    def found_after_a_start() -> list[Path]:
+        environment = launch(settings, "mobilenet", Path("m")).environment | {
+            "PYTHONPATH": str(tmp_path)
+        }
+        subprocess.run([sys.executable, "-c", "import module"], env=environment, check=True)
+        return list(tmp_path.rglob("module.*.pyc"))
+
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    assert [each.is_relative_to(tmp_path / "vllm") for each in found_after_a_start()] == [True]
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE")
+    assert tmp_path / "__pycache__" in {each.parent for each in found_after_a_start()}
+
+
 def test_what_lies_where_a_server_is_started_is_not_taken_for_a_package(
     settings: Settings, tmp_path: Path
 ) -> None:

@@ -10,16 +10,15 @@ which text is found is told by its folder: SLAKE's X-rays have "PORTABLE" on the
 
 import argparse
 import json
-import os
 import random
 import resource
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from benchmarks import needs
 from gateway.intake.burned_in import Box, text_in
 
 TEXTS = (
@@ -55,10 +54,12 @@ def covers(box: Box, text: Box) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default=os.environ.get("CONSILIUM_DATA"))
+    needs.data_folder(parser)
     parser.add_argument("--images", type=int, default=100)
     arguments = parser.parse_args()
-    paths = sorted(Path(arguments.data).glob("slake/imgs/*/source.jpg"))
+    paths = sorted(arguments.data.glob("slake/imgs/*/source.jpg"))
+    if len(paths) < arguments.images:
+        raise SystemExit(f"{arguments.data}/slake/imgs holds {len(paths)} images; see --images.")
     lot, found, put, alarms = random.Random(0), Counter[int](), Counter[int](), []
     began, began_cpu = time.perf_counter(), time.process_time()
     for number, path in enumerate(lot.sample(paths, arguments.images)):
@@ -83,4 +84,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with needs.told():
+        main()

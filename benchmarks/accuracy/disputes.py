@@ -13,7 +13,6 @@ that a person has listed here. Printed are who worded how many, and every text t
 import argparse
 import asyncio
 import json
-import os
 import random
 import re
 import unicodedata
@@ -21,6 +20,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks import needs
 from benchmarks.accuracy.free_text import LANGUAGES, STYLES, drawn, encounters, opinion_of
 from gateway.asking.model_server import Http, new_http_client
 from gateway.asking.summariser import summarise
@@ -45,13 +45,15 @@ FRAME: dict[Language, re.Pattern[str]] = {
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--data", type=Path, default=os.environ.get("CONSILIUM_DATA"))
+    needs.data_folder(arguments)
     arguments.add_argument("--panel", type=Path, default=Path("panel.toml"))
     arguments.add_argument("--doctors", type=int, default=3)
     arguments.add_argument("--show", type=int, default=0)
     given = arguments.parse_args()
-    data = Path(given.data or arguments.error("set CONSILIUM_DATA or --data"))
+    data = given.data
     seat = load_settings(given.panel).summariser
+    if seat:
+        needs.answering(seat.url, f"start the summariser of {given.panel}, consilium summariser")
     told = asyncio.run(read_all(data, seat, given.doctors))
     found: dict[str, dict[str, int]] = {}
     for language, style, by, _, wrong in told:
@@ -131,4 +133,5 @@ def words(text: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    with needs.told():
+        main()

@@ -15,12 +15,12 @@ import argparse
 import asyncio
 import dataclasses
 import json
-import os
 import time
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks import needs
 from benchmarks.accuracy.free_text import encounters, shown
 from gateway.asking.entailment import ask, prompt_for
 from gateway.asking.model_server import Http, new_http_client
@@ -46,15 +46,17 @@ class Pair:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--data", type=Path, default=os.environ.get("CONSILIUM_DATA"))
+    needs.data_folder(arguments)
     arguments.add_argument("--panel", type=Path, default=Path("panel.gpu.toml"))
     arguments.add_argument("--encoder", type=Path)
     arguments.add_argument("--bar", type=float, default=SURE)
     given = arguments.parse_args()
-    data = Path(given.data or arguments.error("set CONSILIUM_DATA or --data"))
+    data = given.data
     seat = load_settings(given.panel).summariser
     if seat is None or not seat.entails:
         arguments.error(f"{given.panel} has no [summariser.entails]")
+    if not given.encoder:
+        needs.answering(seat.url, f"start the summariser of {given.panel}, consilium summariser")
     found = {}
     for language in LANGUAGES:
         pairs = read_pairs(data, language)
@@ -149,4 +151,5 @@ def cosines(pairs: Sequence[Pair], folder: Path) -> list[float]:
 
 
 if __name__ == "__main__":
-    main()
+    with needs.told():
+        main()

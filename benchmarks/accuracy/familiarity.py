@@ -19,7 +19,6 @@ were changed may be among them.
 import argparse
 import csv
 import io
-import os
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +31,7 @@ from pydicom.data.data_manager import DATA_ROOT
 from sklearn.datasets import load_sample_images
 from sklearn.metrics import roc_auc_score
 
+from benchmarks import needs
 from gateway.intake.pixels import only_pixels
 from gateway.refusals import Refused
 from gateway.settings import Settings, load_settings
@@ -157,7 +157,7 @@ def main() -> None:
     telling = verbs.add_parser("tell")
     telling.add_argument("runs", type=Path, nargs="+")
     telling.add_argument("--panel", type=Path, default=Path("panel.toml"))
-    telling.add_argument("--data", type=Path, default=Path(os.environ.get("CONSILIUM_DATA", ".")))
+    needs.data_folder(telling)
     given = options.parse_args()
     if given.verb == "draw":
         draw(given.folder)
@@ -166,4 +166,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with needs.told():
+        main()

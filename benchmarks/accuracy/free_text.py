@@ -19,7 +19,6 @@ English and Spanish of the training split is machine-translated. The last line i
 
 import argparse
 import json
-import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +29,7 @@ from typing import get_args
 
 import httpx
 
+from benchmarks import needs
 from gateway.asking.summariser import MAX_TOKENS
 from gateway.contract import Answer, Language, Style
 from gateway.settings import SUMMARISER
@@ -59,14 +59,16 @@ TOGETHER: dict[Language, str] = {
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--data", type=Path, default=os.environ.get("CONSILIUM_DATA"))
+    needs.data_folder(arguments)
     arguments.add_argument("--doctors", type=int, default=3)
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--language", action="append", choices=LANGUAGES)
     arguments.add_argument("--consensus", metavar="URL")
     arguments.add_argument("--bert-score", type=Path, metavar="FOLDER")
     given = arguments.parse_args()
-    data = Path(given.data or arguments.error("set CONSILIUM_DATA or --data"))
+    data = given.data
+    if given.consensus:
+        needs.answering(given.consensus, "start a model server there")
     found = {
         each: measured(data, each, given.doctors, given.seed, given.consensus, given.bert_score)
         for each in given.language or LANGUAGES
@@ -244,4 +246,5 @@ def texts(
 
 
 if __name__ == "__main__":
-    main()
+    with needs.told():
+        main()

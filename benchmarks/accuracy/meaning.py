@@ -13,13 +13,13 @@ status 1 where a language meets in less than 97 %, or anything is wrong.
 
 import argparse
 import json
-import os
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from itertools import chain, pairwise
 from pathlib import Path
 
+from benchmarks import needs
 from gateway.contract import Language
 from gateway.verdict.text.claims import CLOSED, claims
 from gateway.verdict.text.meaning import Meaning, meaning, telling
@@ -149,8 +149,8 @@ Pair = tuple[str, str]  # a question and an answer to it
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--data", type=Path, default=os.environ.get("CONSILIUM_DATA"))
-    data = Path(arguments.parse_args().data or arguments.error("set CONSILIUM_DATA or --data"))
+    needs.data_folder(arguments)
+    data = arguments.parse_args().data
     shares, wrong = {}, 0
     for language in SETS:
         asked = pairs(data, language)
@@ -300,4 +300,5 @@ def spelled(answer: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with needs.told():
+        main()

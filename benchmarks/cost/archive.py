@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import io
 import json
-import os
 import resource
 import time
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from pydantic import SecretStr
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from benchmarks import needs
 from gateway.archive.dicomweb import Archive
 from gateway.asking.model_server import new_http_client
 from gateway.contract import ArchivedImages
@@ -40,7 +40,9 @@ def main() -> None:
     arguments.add_argument("--slices", type=int, default=300)
     arguments.add_argument("--show", default="even")
     options = arguments.parse_args()
-    authorization = os.environ["CONSILIUM_ARCHIVE_AUTHORIZATION"]
+    holds = "the archive's Authorization header, such as Basic …"
+    authorization = needs.variable("CONSILIUM_ARCHIVE_AUTHORIZATION", holds)
+    needs.answering(options.dicomweb, "start an archive there that takes STOW-RS, such as Orthanc")
     study, series = generate_uid(), generate_uid()
     with httpx.Client(headers={"Authorization": authorization}, timeout=60) as http:
         for file in files(options.slices, study, series):
@@ -102,4 +104,5 @@ def files(count: int, study: str, series: str) -> Iterator[bytes]:
 
 
 if __name__ == "__main__":
-    main()
+    with needs.told():
+        main()

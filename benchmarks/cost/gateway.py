@@ -30,7 +30,7 @@ import numpy as np
 import psutil
 import uvloop
 
-from benchmarks import serving
+from benchmarks import needs, serving
 from benchmarks.traffic import (
     JSON,
     MULTIPART,
@@ -71,6 +71,8 @@ def main() -> None:
     cores = sorted(os.sched_getaffinity(0))
     own = cores[0]
     os.sched_setaffinity(0, {cores[-1]})
+    if options.litellm:
+        needs.program(options.litellm, "pip install 'litellm[proxy]' in an environment of its own")
     with workers() as urls, servers(urls, own, options.litellm) as processes:
         rows = [
             figures

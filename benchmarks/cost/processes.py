@@ -15,6 +15,7 @@ import aiohttp
 import numpy as np
 import psutil
 
+from benchmarks import needs
 from benchmarks.serving import URL, gateway
 from benchmarks.traffic import MULTIPART, NUMBER, form, photograph, workers
 
@@ -29,6 +30,7 @@ def main() -> None:
     arguments.add_argument("--store", required=True)
     arguments.add_argument("--cases", type=int, default=300)
     options = arguments.parse_args()
+    needs.redis_at(options.store)
     spent: dict[int, list[float]] = {1: [], 2: []}
     with workers(3) as urls:
         for turn in range(TURNS):

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pydicom.data import get_testdata_file
 
+from benchmarks import needs
 from consilium.case import encode
 from consilium.client import GATEWAY_URL
 from gateway.asking.model_server import Http, complete, new_http_client
@@ -37,6 +38,7 @@ async def main() -> None:
     arguments.add_argument("--cases", type=int, default=30)
     arguments.add_argument("--gateway", default=GATEWAY_URL)
     options = arguments.parse_args()
+    needs.answering(options.gateway, "start the panel, make serve")
     workers = [w for w in load_settings().workers if "en" in w.languages]
     body = {"images": [encode(SCAN)], "options": {"summarise": "always", "deadline_s": 60}}
     walls, summarisers, slowest, reported = [], [], [], []
@@ -103,4 +105,5 @@ async def straight(http: Http, workers: list[WorkerSettings], question: str) -> 
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with needs.told():
+        asyncio.run(main())

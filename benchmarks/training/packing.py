@@ -10,16 +10,15 @@ less than three times as fast, or the gradients in float32 are not the same.
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks import needs
 from models.data.example import Example
 from models.parts.packing import Row, collate, in_steps
 from models.parts.vlm import Vlm, build_model
@@ -39,7 +38,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     arguments.add_argument("--recipe", default="mobilenet")
     arguments.add_argument("--steps", type=int, default=8)
-    arguments.add_argument("--data", type=Path, default=os.environ.get("CONSILIUM_DATA"))
+    needs.data_folder(arguments)
     options = arguments.parse_args()
     recipe = load_recipe(options.recipe)
     # A tower that moves would want more than the cached features.
@@ -118,4 +117,5 @@ def timed(work: Callable[..., Any], *arguments: Any) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    with needs.told():
+        main()

@@ -11,7 +11,6 @@ seeds averaged first, and their intervals draw whole images.
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import needs
 from models.metrics.score import Score, mean
 from models.parts.vision import Tower, TowerConfig
 from models.recipe import Recipe, load_recipe
@@ -43,7 +43,7 @@ CLOCK = time.process_time if DEVICE.type == "cpu" else time.perf_counter
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     arguments.add_argument("--out", type=Path, required=True)
-    arguments.add_argument("--data", type=Path, default=os.environ.get("CONSILIUM_DATA"))
+    needs.data_folder(arguments)
     arguments.add_argument("--sizes", type=int, nargs="*", default=SIZES)
     arguments.add_argument("--seeds", type=int, default=2)
     arguments.add_argument("--steps", type=int, default=600, help="of hidden pixels")
@@ -187,4 +187,5 @@ def _percent(score: Score) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with needs.told():
+        main()

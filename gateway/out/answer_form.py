@@ -2,6 +2,7 @@
 can fill it."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,14 @@ from gateway.refusals import InvalidCase
 FIGURES = ("agreement", "confidence", "grounding")  # null where they are not known
 MAY_BE = {"answer": {"string"}, "unfamiliar": {"boolean", "null"}} | {
     name: {"number", "null"} for name in FIGURES
+}
+# What limits no figure, for each is of 0 to 1, and no answer, for each says something.
+HOLDS: dict[str, Callable[[Any], bool]] = {
+    "minimum": lambda least: least <= 0,
+    "maximum": lambda most: most >= 1,
+    "exclusiveMinimum": lambda below: below < 0,
+    "exclusiveMaximum": lambda above: above > 1,
+    "minLength": lambda least: least <= 1,
 }
 NOTES = {"title", "description", "default", "examples"}
 # Of the object itself. What else would limit it is not looked at, and must not seem to hold.
@@ -66,8 +75,9 @@ def _kinds(schema: Any, whole: Any) -> tuple[set[str], tuple[str, ...] | None]:
         schema = whole["$defs"][place.removeprefix("#/$defs/")]
     found: set[str] = set()
     for part in schema.get("anyOf") or [schema]:
-        if unknown := part.keys() - NOTES - ({"type", "enum"} if part is schema else {"type"}):
-            raise KeyError(min(unknown))
+        known = NOTES | ({"type", "enum"} if part is schema else {"type"})
+        if any(name not in known and not HOLDS[name](limit) for name, limit in part.items()):
+            raise TypeError("limited")
         found |= {part["type"]} if isinstance(part["type"], str) else set(part["type"])
     texts = schema.get("enum")
     if texts is None:

@@ -2,12 +2,12 @@
 
 import base64
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import httpx
 import openai
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from gateway.door import keys
 from gateway.out import openai_api
@@ -349,7 +349,7 @@ class Reply(BaseModel):
     """As OpenAI's client makes a schema of it."""
 
     answer: Literal["left lung", "right lung"]
-    agreement: float | None
+    agreement: Annotated[float, Field(ge=0, le=1)] | None
     unfamiliar: bool | None
 
 
@@ -379,6 +379,7 @@ def limited(limit: dict) -> dict:
 
 SIDE = {"type": "string", "enum": ["left", "right"]}
 TEXTUAL, FIGURE = {"type": "string"}, {"type": ["number", "null"], "title": "How far"}
+WIDE = {"minimum": 0, "maximum": 1, "exclusiveMinimum": -1, "exclusiveMaximum": 1.5}
 
 
 @pytest.mark.parametrize(
@@ -387,6 +388,8 @@ TEXTUAL, FIGURE = {"type": "string"}, {"type": ["number", "null"], "title": "How
         (schema(answer=TEXTUAL), ("answer",), None),
         (schema(grounding=FIGURE, answer=SIDE), ("grounding", "answer"), ["left", "right"]),
         (schema(answer={"$ref": "#/$defs/Side"}), ("answer",), ["left", "right"]),
+        (schema(answer=TEXTUAL | {"minLength": 1}), ("answer",), None),
+        (schema(answer=TEXTUAL, agreement=FIGURE | WIDE), ("answer", "agreement"), None),
         (limited({"additionalProperties": False, "title": "x", "$id": "y"}), ("answer",), None),
     ],
 )
@@ -402,6 +405,12 @@ def test_a_schema_that_a_verdict_fills_is_heeded(panel, form, fields, choices):
         schema(agreement=FIGURE),
         schema(answer=TEXTUAL, confidence={"type": "number"}),
         schema(answer=TEXTUAL | {"maxLength": 3}),
+        schema(answer=TEXTUAL | {"minLength": 2}),
+        schema(answer=TEXTUAL, confidence=FIGURE | {"minimum": 0.5}),
+        schema(answer=TEXTUAL, confidence=FIGURE | {"maximum": 0.9}),
+        schema(answer=TEXTUAL, confidence=FIGURE | {"exclusiveMinimum": 0}),
+        schema(answer=TEXTUAL, confidence=FIGURE | {"exclusiveMaximum": 1}),
+        schema(answer=TEXTUAL, confidence=FIGURE | {"minimum": "0"}),
         schema(answer={"type": "integer"}),
         schema(answer={"$ref": "#/$defs/Other"}),
         schema(answer=7),

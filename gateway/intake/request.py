@@ -25,16 +25,9 @@ from gateway.contract import (
     Preview,
     ReadersWord,
 )
-from gateway.intake.body import (
-    MEGABYTE,
-    Form,
-    form_of,
-    holds_marks,
-    json_object,
-    json_of,
-    kind_of,
-    whole_of,
-)
+from gateway.intake.body import JSON, MEGABYTE, json_of, kind_of, whole_of
+from gateway.intake.form import Form, form_of
+from gateway.intake.json_text import MAX_MARKS, json_object
 from gateway.intake.language import asked_in
 from gateway.intake.off_loop import off_loop
 from gateway.intake.pixels import (
@@ -66,6 +59,7 @@ HEAD_START_S = 0.01
 MORE_PARTS = 1_000
 # An answer is a few words, and every worker's is compared with every choice.
 MAX_CHOICE_CHARS = 200
+FORM = "multipart/form-data"
 NO_IMAGE = "images: there is none; send at least one."
 URL_ALPHABET = str.maketrans("-_", "+/")
 
@@ -95,21 +89,21 @@ class Draft:
 
 async def read(request: Request, settings: Settings) -> Draft:
     """What a request asks; raises a `Refused` that says what to send instead."""
-    limits = settings.limits
-    kind = kind_of(request)
-    if kind == "application/json":
-        body = await whole_of(request, settings)
-        if len(body) <= HERE_BYTES and not holds_marks(body, HERE_PARTS):
-            return _from_json(json_object(body, "The body"), limits)
-        return await off_loop(lambda: _from_json(json_object(body, "The body"), limits))
-    if kind != "multipart/form-data":
-        raise UnsupportedMedia("Send Content-Type application/json or multipart/form-data.")
+    limits, kind = settings.limits, kind_of(request)
+    if kind not in (JSON, FORM):
+        raise UnsupportedMedia(f"Send Content-Type {JSON} or {FORM}.")
     body = await whole_of(request, settings)
+
+    def draft(most: int) -> Draft:
+        if kind == JSON:
+            return _from_json(json_object(body, "The body", most), limits)
+        return _from_form(form_of(request.headers["content-type"], body, most), limits)
+
     if len(body) <= HERE_BYTES:
         with suppress(TooLarge):  # too much to be read here
-            return _from_form(form_of(request, body, HERE_PARTS), limits)
-    most = _most_parts(limits)
-    return await off_loop(lambda: _from_form(form_of(request, body, most), limits))
+            return draft(HERE_PARTS)
+    most = MAX_MARKS if kind == JSON else _most_parts(limits)
+    return await off_loop(lambda: draft(most))
 
 
 def _most_parts(limits: Limits) -> int:
@@ -123,11 +117,11 @@ async def draft_of(content: dict[str, Any], limits: Limits) -> Draft:
 
 async def preview_of(request: Request, settings: Settings) -> Preview:
     """What the workers would get of a form's one image; raises a `Refused`."""
-    if kind_of(request) != "multipart/form-data":
-        raise UnsupportedMedia("Send Content-Type multipart/form-data.")
-    body = await whole_of(request, settings)
+    if kind_of(request) != FORM:
+        raise UnsupportedMedia(f"Send Content-Type {FORM}.")
+    body, kind = await whole_of(request, settings), request.headers["content-type"]
     limits, most = settings.limits, _most_parts(settings.limits)
-    return await off_loop(lambda: _preview(form_of(request, body, most), limits))
+    return await off_loop(lambda: _preview(form_of(kind, body, most), limits))
 
 
 async def word_of(request: Request, settings: Settings) -> tuple[ReadersWord, Draft | None]:
@@ -373,7 +367,7 @@ def _as_asked(images: list[bytes], shown: dict[str, list[str]]) -> list[ImageFil
                 f"{name}: send one for each image, or none; a blank one asks nothing."
             )
         for position, value in enumerate(values):
-            if value.strip() not in ("", "null"):
+            if value.strip():
                 asked[position][name] = _window_of(value) if name == "window" else value
     try:
         checked = [AskedImage(data="", **each) for each in asked]
@@ -407,8 +401,12 @@ def _check_fields(fields: CaseFields, limits: Limits) -> Language:
         raise InvalidCase("question: it is blank; ask something.")
     language = asked_in(fields.question, fields.language)
     meant = meanings(fields.choices or (), language, fields.question)
-    if () in meant or any(len(same) > 1 for same in meant.values()):
-        raise InvalidCase("choices: each must say something, and something else than the others.")
+    for means, same in meant.items():
+        at = [f"choices.{n}" for n, each in enumerate(fields.choices or ()) if each in same]
+        if not means:
+            raise InvalidCase(f"{at[0]}: it says nothing.")
+        if len(same) > 1:
+            raise InvalidCase(f"{at[1]}: it says the same as {at[0]}.")
     return language
 
 

@@ -7,10 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
-from gateway.contract import CaseRequest, Options
+from gateway.contract import CaseRequest, Options, ReadersWord
 from gateway.intake import request as intake
 from gateway.intake.request import Draft
+from gateway.intake.wrong_fields import refuse_fields
 from gateway.refusals import InvalidCase
 from gateway.tables import Limits
 from tests.conftest import picture
@@ -123,6 +125,14 @@ WRONG: list[tuple[str, Any, str]] = [
     ("image", PLAIN, "is images meant?"),
     ("choice", ["a", "b"], "is choices meant?"),
     ("options.workerz", ["w0"], "is workers meant?"),
+    ("rounds", 2, "is rounds in options meant?"),
+    ("window", "lung", "is window in images meant?"),
+    ("series", "1.2", "is series in dicomweb meant?"),
+    ("options.language", "es", "is language beside options meant?"),
+    ("dicomweb.frames", 2, "is frame in images meant?"),
+    ("stream", True, "is not a known field. See /docs."),
+    ("choices.1", ["no", " "], "it says nothing"),
+    ("choices.2", ["no", "yes", "No."], "it says the same as choices.0"),
 ]
 
 
@@ -140,6 +150,31 @@ async def test_a_wrong_type_is_told_in_words_of_ours(field, value, says):
     assert told.startswith(f"{field}: ") and says in told
     for foreign in ("Input", "tuple", "dictionary", "instance", "valid "):
         assert foreign not in told
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        (
+            {"data": PLAIN, "view": "frontal"},
+            "images.0.view: it is not a known field; is views b",
+        ),
+        ({"url": PLAIN}, "images.0.data: it is required; send it in place of url, which is not"),
+        ({"url.a": PLAIN}, "send it in place of a field, which is not a known one"),
+        ({"frame": 1}, "images.0.data: it is required; send it."),
+    ],
+)
+async def test_a_wrong_image_is_told_what_stands_where(image, says):
+    with pytest.raises(InvalidCase) as refused:
+        await draft(images=[image])
+    assert says in str(refused.value)
+
+
+def test_a_readers_word_is_told_what_stands_in_its_case():
+    with pytest.raises(ValidationError) as wrong:
+        ReadersWord.model_validate({"verdict": "x", "word": "right", "question": "q?"})
+    with pytest.raises(InvalidCase, match=r"is question in case meant\?"):
+        refuse_fields(wrong.value)
 
 
 def test_every_field_is_in_that_table():

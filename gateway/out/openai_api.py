@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from gateway.case import Case
-from gateway.contract import Answer, CaseRequest, Language, Provisional, Tokens, Verdict
+from gateway.contract import Answer, CaseRequest, Language, Options, Provisional, Tokens, Verdict
 from gateway.intake.wrong_fields import refuse_fields
 from gateway.out import answer_form
 from gateway.out.stream import Event
@@ -37,6 +37,8 @@ UNFAMILIAR: dict[Language, str] = {
     "es": "Caso desconocido: {why}.",
     "zh": "不熟悉的病例：{why}。",
 }
+
+MEANT_OTHERWISE = {"store", "reasoning"}  # what has one of our options' names in others' chats
 
 # What a chat may ask that a panel does not do, and the values with which it asks nothing. Whoever
 # sends another must not believe that it was heeded. What is not listed says how a model samples or
@@ -77,7 +79,12 @@ NOT_DONE: dict[str, tuple[str, tuple[Any, ...]]] = {
     **dict.fromkeys(("system", "instructions"), ("a panel follows none", ("",))),
     "plugins": ("a panel calls none", ([],)),
     "extra_body": ("its fields stand beside messages", ({},)),
-    **{name: (f"send it as consilium.{name}", ()) for name in CaseRequest.model_fields},
+    **{name: (f"its place is consilium.{name}", ()) for name in CaseRequest.model_fields},
+    **{
+        name: (f"its place is consilium.options.{name}", ())
+        for name in Options.model_fields
+        if name not in MEANT_OTHERWISE
+    },
 }
 NOT_DONE["question"] = NOT_DONE["images"] = ("send it in the last user message", ())
 
@@ -204,7 +211,7 @@ def read(content: dict[str, Any], settings: Settings) -> tuple[ChatRequest, dict
         # By type too: to Python false is 0 and 1 is true.
         sent = content.get(name)
         if sent is not None and (type(sent), sent) not in [(type(v), v) for v in asks_nothing]:
-            raise InvalidCase(f"{name}: {why}. Leave it away.")
+            raise InvalidCase(f"{name}: {why}. Leave it away here.")
     try:
         chat = ChatRequest.model_validate(content)
     except ValidationError as error:

@@ -203,6 +203,9 @@ NOT_DONE = [
     ("language", "zh", None),
     ("context", "cough", None),
     ("images", [URI], None),
+    ("rounds", 2, None),
+    ("max_risk", 0.1, None),
+    ("workers", ["w"], None),
 ]
 
 
@@ -232,6 +235,7 @@ def test_what_a_panel_does_not_do_is_refused_and_never_ignored(panel, name, aske
     [
         {"temperature": 0.7, "top_p": 1, "max_tokens": 9, "max_completion_tokens": 9, "seed": 1},
         {"user": "u", "metadata": {"a": "b"}, "store": True, "presence_penalty": 1},
+        {"reasoning": {"effort": "low"}},
         {"parallel_tool_calls": True, "reasoning_effort": "low", "service_tier": "auto"},
         {"stream": None, "stream_options": None, "consilium": None, "n": None},
         {"stream_options": {"include_usage": None}},

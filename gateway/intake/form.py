@@ -60,7 +60,9 @@ def _take(part: Part, form: Form) -> None:
         else:
             why = f"it {unknown(name, [*CaseRequest.model_fields, *SHOWN_FIELDS])}"
         raise InvalidCase(f"{shown_name(name)}: {why}.")
-    text = "" if part.text in NOTHING else part.text  # libraries send JSON as a file, too
+    text = part.text  # libraries send JSON as a file, too
+    if text in NOTHING:
+        text = ""
     if name == "views":  # one that tells nothing has its image all the same
         content.setdefault(name, []).append(text)
     elif name in form.shown:

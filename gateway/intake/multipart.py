@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from gateway.refusals import MalformedRequest, UnsupportedMedia
+from gateway.refusals import MalformedRequest, TooLarge, UnsupportedMedia
 
 # Of a header, and a folded line of it (RFC 5322 section 2.2.3).
 PARAMETER = re.compile(r';\s*([^\s=;]+)\s*=\s*("(?:\\.|[^"\\])*"|[^;]*)')
@@ -16,6 +16,7 @@ FOLD = re.compile(r"\r\n(?=[ \t])")
 # What may stand behind a boundary: RFC 2046 lets a mail server pad the line.
 REST_OF_LINE = re.compile(rb"[ \t]*\r\n")
 CLOSES = re.compile(rb"--[ \t]*(?:\r?\n|\Z)")
+MAX_HEAD = 8_192  # the longest name of a file, written twice, is a quarter of it
 CRLF, MAX_BOUNDARY = b"\r\n", 70  # RFC 2046
 UTF_8, LIKE_ASCII = ("utf-8", "utf8"), re.compile(r"us-ascii|ascii|iso-8859-\d+|windows-125\d")
 AS_IT_IS = ("", "binary", "8bit", "7bit")
@@ -43,7 +44,7 @@ class Part(NamedTuple):
 
 def parts_of(kind: str, body: bytes) -> Iterator[Part]:
     """The parts of a body whose Content-Type is `kind`, in their order; what stands before the
-    first boundary and behind the last is none. Raises MalformedRequest, UnsupportedMedia."""
+    first boundary and behind the last is none. Raises a `Refused`."""
     said = _parameters(kind)
     # RFC 7578 knows no other, and some that Python knows decode to no text at all.
     if said.get("charset", "utf-8").lower() not in UTF_8:
@@ -76,6 +77,8 @@ def parts_of(kind: str, body: bytes) -> Iterator[Part]:
         head_ends = body.find(CRLF + CRLF, begins.end() - 2, end + 2)
         if head_ends < 0:
             raise _broken("A part of the form has no empty line (CR LF CR LF) behind its headers.")
+        if head_ends - begins.end() > MAX_HEAD:  # taken apart, a megabyte of it is hundreds
+            raise TooLarge(f"The headers of a part of the form are over {MAX_HEAD} bytes.")
         yield _part(body[begins.end() : head_ends], body[head_ends + 4 : end])
         at = end + 1 + len(delimiter)
 

@@ -150,6 +150,7 @@ WRONG: list[tuple[str, bytes, str, type[Refused], str]] = [
     ("bytes", body(QUESTION.replace(b"ques", b"\xff")), KIND, UnsupportedMedia, "in UTF-8"),
     ("twice", body(QUESTION, QUESTION), KIND, InvalidCase, "question: send it once"),
     ("many", body(*[IMAGE] * 17), KIND, TooLarge, "over 16 files"),
+    ("long", body(text("question", b"q?", "; a=b" * 2_000)), KIND, TooLarge, "over 8192 bytes"),
     ("a file", body(text("pdf", b"", "; filename=a")), KIND, InvalidCase, "call the field images"),
     ("a name", body(text("a\r\n b", b"")), KIND, InvalidCase, "a field: it is not a known field"),
 ]  # fmt: skip

@@ -68,8 +68,8 @@ class _Connection:
         waited out for up to `patience_s`, never shorter than Retry-After says; `tell` hears of
         each wait.
 
-        Raises GatewayError for a key that cannot be sent, GatewayUnreachable for an address that
-        is none, ValueError for seconds that are no number, or below 0.
+        Raises GatewayError for a key that cannot be sent and for seconds that are no number, or
+        below 0, GatewayUnreachable for an address that is none.
         """
         limit_s = seconds("timeout_s", timeout_s)
         self._how: dict[str, Any] = {

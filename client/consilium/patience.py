@@ -9,13 +9,13 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
 
 
 def seconds(name: str, given: Any) -> float:
-    """`given` as a number of seconds; raises ValueError where it is none, or below 0."""
+    """`given` as a number of seconds; raises GatewayError where it is none, or below 0."""
     try:
         found = float(given)
     except (TypeError, ValueError):
         found = -1.0
     if not found >= 0:  # nan is not, and would wait for ever
-        raise ValueError(f"{name} is {given!r}: write how many seconds, 0 or more.")
+        raise GatewayError(f"{name} is {given!r}: write how many seconds, 0 or more.")
     return found
 
 
@@ -23,7 +23,7 @@ class Patience:
     """Decides how long to wait after a failure, and when to give up: once nothing has got through
     for `patience_s`. One for all the calls of a run: where one is told to wait, all wait.
 
-    `tell` hears of each wait. Raises ValueError for a `patience_s` that is no number of seconds.
+    `tell` hears of each wait. Raises GatewayError for a `patience_s` that is no number of seconds.
     """
 
     def __init__(self, patience_s: float, tell: Callable[[str], None] = lambda line: None):

@@ -113,7 +113,7 @@ def launch(
     seat = _seat(settings, name)
     if seat.external:
         raise EngineError(
-            f"{name} is served at {seat.url}, says panel.toml; remove its url to serve it here."
+            f"{name} is served at {seat.url}, says the panel file; remove its url to serve it here."
         )
     arguments = arguments_of(settings, name, gpu_share) | {
         "model": str(model),
@@ -148,7 +148,7 @@ def model_folder(settings: Settings, name: str, report: Callable[[str], None] = 
     try:
         return served_folder(folder, report)
     except (ExportError, RecipeError, TuningError) as error:
-        raise EngineError(f"panel.toml: {name}: model: {error}") from error
+        raise EngineError(f"panel file: {name}: model: {error}") from error
 
 
 def bases(settings: Settings, name: str) -> tuple[str, ...]:
@@ -169,7 +169,7 @@ def bases(settings: Settings, name: str) -> tuple[str, ...]:
     try:
         recipe = load_any_recipe(folder / "recipe.toml")
     except RecipeError as error:
-        raise EngineError(f"panel.toml: {name}: model: {error}") from error
+        raise EngineError(f"panel file: {name}: model: {error}") from error
     return recipe.bases
 
 
@@ -197,13 +197,13 @@ def _exported(settings: Settings, name: str) -> Path | None:
         if folder.parent != ZOO or not folder.is_dir():
             there = ", ".join(sorted(path.name for path in ZOO.glob("*/"))) or "nothing"
             raise EngineError(
-                f"panel.toml: {name}: model: no {reference}; models/zoo holds {there}."
+                f"panel file: {name}: model: no {reference}; models/zoo holds {there}."
             )
         return folder
     ours = any((folder / file).is_file() for file in ("recipe.toml", ADAPTER))
     if folder.is_dir() and not ours and not (folder / "config.json").is_file():
         raise EngineError(
-            f"panel.toml: {name}: model: {folder} holds neither a model (config.json) nor an "
+            f"panel file: {name}: model: {folder} holds neither a model (config.json) nor an "
             "exported worker (recipe.toml)."
         )
     return folder if ours else None
@@ -227,7 +227,7 @@ def every_seat(settings: Settings) -> dict[str, Seat]:
 def _seat(settings: Settings, name: str) -> Seat:
     seats = every_seat(settings)
     if name not in seats:
-        raise EngineError(f"panel.toml seats no {name!r}; it seats {', '.join(seats)}.")
+        raise EngineError(f"The panel file seats no {name!r}; it seats {', '.join(seats)}.")
     return seats[name]
 
 
@@ -245,12 +245,12 @@ def adapters(seat: Seat, name: str) -> dict[str, Path]:
         of, equals, folder = str(module).partition("=")
         if not (of and equals and folder):
             raise EngineError(
-                f'panel.toml: {name}: engine: lora-modules: write "SEAT=FOLDER", or a list of such.'
+                f'panel file: {name}: engine: lora-modules: write "SEAT=FOLDER", or a list of such.'
             )
         found[of] = Path(folder)
     if found and name not in found:
         raise EngineError(
-            f"panel.toml: {name}: engine: lora-modules: none is called {name}; the base would "
+            f"panel file: {name}: engine: lora-modules: none is called {name}; the base would "
             "answer in its place."
         )
     return found
@@ -299,18 +299,18 @@ def arguments_of(settings: Settings, name: str, gpu_share: float | None = None) 
         try:
             read(arguments.get(key, 1))
         except ValueError as error:
-            raise EngineError(f"panel.toml: {name}: engine: {key}: {error}") from error
+            raise EngineError(f"panel file: {name}: engine: {key}: {error}") from error
     return arguments
 
 
 def _check_memory(seat: Seat, name: str) -> None:
     if not isinstance(seat, WorkerSettings):
-        raise EngineError(f"panel.toml: {name}: model: a memory words nothing; name another model.")
+        raise EngineError(f"panel file: {name}: model: a memory words nothing; name another model.")
     ours = {"engine": not seat.engine, "memory_gb": seat.memory_gb is None}
     ours |= {"max_images": seat.max_images == 1}
     if wrong := [key for key, is_ours in ours.items() if not is_ours]:
         raise EngineError(
-            f"panel.toml: {name}: a worker that remembers has no engine, takes no GPU and looks at "
+            f"panel file: {name}: a worker that remembers has no engine, takes no GPU and looks at "
             f"one image; remove {', '.join(wrong)}."
         )
 
@@ -328,10 +328,10 @@ def own_arguments(seat: Seat, name: str) -> dict[str, Any]:
         spelled = first.replace("_", "-") + dot + rest
         # vLLM takes the beginning of an argument for all of it.
         if any(fixed.startswith(first.replace("_", "-")) for fixed in FIXED):
-            raise EngineError(f"panel.toml: {name}: engine: {key} is not yours to set; remove it.")
+            raise EngineError(f"panel file: {name}: engine: {key} is not yours to set; remove it.")
         if spelled in found:
             raise EngineError(
-                f"panel.toml: {name}: engine: {spelled} stands there twice; keep one."
+                f"panel file: {name}: engine: {spelled} stands there twice; keep one."
             )
         found[spelled] = value
     return found
@@ -350,7 +350,7 @@ def gpus_of(name: str, seat: Seat) -> int:
         try:
             count *= number(own.get(key, 1))
         except ValueError as error:
-            raise EngineError(f"panel.toml: {name}: engine: {key}: {error}") from error
+            raise EngineError(f"panel file: {name}: engine: {key}: {error}") from error
     return count
 
 

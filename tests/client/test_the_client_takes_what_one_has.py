@@ -150,7 +150,7 @@ def test_a_key_that_is_no_text_is_told_and_not_shown(key):
 @pytest.mark.parametrize("client", [Client, AsyncClient])
 def test_seconds_that_are_none_are_told(client, name, given):
     """Not a number is neither more nor less than what was waited: it never was enough."""
-    with pytest.raises(ValueError, match=f"{name} is .*: write how many seconds, 0 or more"):
+    with pytest.raises(GatewayError, match=f"{name} is .*: write how many seconds, 0 or more"):
         client(**{name: given})
 
 

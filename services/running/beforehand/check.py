@@ -44,7 +44,7 @@ def check(settings: Settings, report: Callable[[str], None]) -> bool:
             wrong[name] = str(error)
     if asked and find_spec("vllm"):
         refused = _refused_by_vllm(asked)
-        wrong = {n: f"panel.toml: {n}: engine: {said}" for n, said in refused.items()} | wrong
+        wrong = {n: f"panel file: {n}: engine: {said}" for n, said in refused.items()} | wrong
     elif asked:
         report(f"vLLM is not installed here: what engine says of {', '.join(asked)} is not checked")
     for name, seat in every_seat(settings).items():
@@ -73,7 +73,7 @@ def _state(settings: Settings, name: str) -> str:
     for folder in adapters(seat, name).values():
         if not (folder / ADAPTER).is_file():
             raise EngineError(
-                f"panel.toml: {name}: engine: lora-modules: no {ADAPTER} in {folder}: name the "
+                f"panel file: {name}: engine: lora-modules: no {ADAPTER} in {folder}: name the "
                 "folder of an adapter."
             )
     if not (absent := missing(settings, name)):

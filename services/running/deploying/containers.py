@@ -120,7 +120,7 @@ def _kept(settings: Settings) -> list[str]:
     for what, folder in found.items():
         if inside(folder) != inside(what):
             raise EngineError(
-                f'panel.toml: {what}.folder: in a container only "{what}" can be written to; write '
+                f'panel file: {what}.folder: in a container only "{what}" can be written to; write '
                 f'folder = "{what}".'
             )
     return list(found)

@@ -109,7 +109,7 @@ def _check(
     for name in seats:
         if len(host := containers.engine(name).host) > DNS_LABEL_CHARACTERS:
             raise KubernetesError(
-                f"panel.toml: {name}: name: {host!r} is too long for a Service's name, which is a "
+                f"panel file: {name}: name: {host!r} is too long for a Service's name, which is a "
                 "DNS label: at most 63 characters; rename it."
             )
     for name, seat in every_seat(settings).items():
@@ -117,7 +117,7 @@ def _check(
         own = [url for url in urls if _is_loopback(urlsplit(url).hostname or "")]
         if own and name not in seats:
             raise KubernetesError(
-                f"panel.toml: {name}: url: {own[0]} would be the gateway's own pod; write the "
+                f"panel file: {name}: url: {own[0]} would be the gateway's own pod; write the "
                 f"address of the seat that serves it, such as {containers.engine('NAME').url}."
             )
     for name, seat in seats.items():
@@ -125,22 +125,22 @@ def _check(
         folders += [] if _is_everywhere(seat.model) else [seat.model]
         if folders:
             raise KubernetesError(
-                f"panel.toml: {name}: {', '.join(folders)} lies on this machine and on no node; "
+                f"panel file: {name}: {', '.join(folders)} lies on this machine and on no node; "
                 "copy it to models/zoo, build the engine's image anew, and write zoo:NAME."
             )
         if {"api-key", "hf-token"} & own_arguments(seat, name).keys():
             raise KubernetesError(
-                f"panel.toml: {name}: engine: a key would stand in a ConfigMap for all to read; "
+                f"panel file: {name}: engine: a key would stand in a ConfigMap for all to read; "
                 "remove it. HF_TOKEN is taken from the Secret hub."
             )
     if re.search(r"://[^/\s\"']*@", settings.file.read_text("utf-8")):
         raise KubernetesError(
-            "panel.toml: an address holds a password, which would stand in a ConfigMap for all to "
+            "panel file: an address holds a password, which would stand in a ConfigMap for all to "
             "read; remove it."
         )
     if "feedback" in gateway.keeps:
         raise KubernetesError(
-            "panel.toml: feedback: its one SQLite file cannot be shared by gateways on several "
+            "panel file: feedback: its one SQLite file cannot be shared by gateways on several "
             "nodes; remove [feedback]."
         )
     wanted = {name: gpus_of(name, seat) for name, seat in seats.items()}

@@ -67,7 +67,7 @@ def needs(settings: Settings) -> dict[str, Need]:
         gpus = gpus_of(name, seat) if has_gpus else 0
         if gpus > 1 and seat.gpus < 1:
             raise ClusterError(
-                f"panel.toml: {name}: gpus: a server on {gpus} GPUs takes each of them whole; "
+                f"panel file: {name}: gpus: a server on {gpus} GPUs takes each of them whole; "
                 "remove gpus."
             )
         found[name] = Need(gpus, seat.gpus)
@@ -89,5 +89,5 @@ def check_room(settings: Settings, nodes: Sequence[Node], gateways: int) -> None
                 left = "; ".join(map(str, nodes)) or "there is no node"
                 raise ClusterError(
                     f"{who} takes {need} of one node, and no node has so much left beside the "
-                    f"others: {left}. Add one, or lower gpus or replicas in panel.toml."
+                    f"others: {left}. Add one, or lower gpus or replicas in the panel file."
                 )

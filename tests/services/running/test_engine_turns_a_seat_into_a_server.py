@@ -246,7 +246,7 @@ def test_what_an_engine_table_says_wrongly_is_one_line(
 ) -> None:
     settings = edited("engine = { max-model-len = 4096 }", f"engine = {{ {engine_table} }}")
 
-    with pytest.raises(EngineError, match=f"^panel.toml: mobilenet: engine: {says}"):
+    with pytest.raises(EngineError, match=f"^panel file: mobilenet: engine: {says}"):
         arguments_of(settings, "mobilenet")
 
 

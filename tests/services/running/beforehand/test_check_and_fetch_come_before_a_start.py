@@ -65,24 +65,28 @@ def test_every_seat_gets_a_line_and_what_must_be_fetched_is_named(
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
-        ("zoo:mobilenet", "zoo:mobilnet", "mobilenet: no: panel.toml: mobilenet: model: no zoo"),
+        (
+            "zoo:mobilenet",
+            "zoo:mobilnet",
+            "mobilenet: no: panel file: mobilenet: model: no zoo",
+        ),
         ("zoo:mobilenet", "./nowhere", "mobilenet: no: './nowhere' is no base model: give"),
         ("base:smollm2", "base:smallm2", "summariser: no: Unknown base model 'smallm2"),
         (
             "engine = { max-model-len = 4096 }",
             "engine = { port = 1 }",
-            "mobilenet: no: panel.toml: mobilenet: engine: port is not yours to set; remove it.",
+            "mobilenet: no: panel file: mobilenet: engine: port is not yours to set; remove it.",
         ),
         (
             "engine = { max-model-len = 4096 }",
             'engine = { lora-modules = "mobilenet=nowhere" }',
-            "mobilenet: no: panel.toml: mobilenet: engine: lora-modules: no adapter_config.json in",
+            "mobilenet: no: panel file: mobilenet: engine: lora-modules: no adapter_config.json in",
         ),
         ("zoo:mobilenet", "~/mine", "mobilenet: no: '~/mine' is no base model: give"),
         (
             "zoo:mobilenet",
             "docs",
-            "mobilenet: no: panel.toml: mobilenet: model: docs holds neither",
+            "mobilenet: no: panel file: mobilenet: model: docs holds neither",
         ),
     ],
 )
@@ -131,7 +135,7 @@ def test_vllm_itself_is_asked_about_arguments_that_we_do_not_read(
 
     assert not good
     assert lines[0] == (
-        "mobilenet: no: panel.toml: mobilenet: engine: max-modle-len: vLLM knows no such argument; "
+        "mobilenet: no: panel file: mobilenet: engine: max-modle-len: vLLM knows no such argument; "
         "is it max-model-len?"
     )
     assert all(": ok: " in line for line in lines[1:])

@@ -276,7 +276,7 @@ class Limits(_Frozen):
         default=None, description="What is done about text in an image's pixels; null: nothing."
     )
     max_slices: int = Field(default=2_000, ge=1, description="Files and frames of a series.")
-    max_series_mb: float = Field(default=1_000, gt=0, description="All files of it, unpacked.")
+    max_series_mb: float = Field(default=1_000, gt=0, description="Unpacked; all series at once.")
     series_s: float = Field(default=30, gt=0, description="To sort, fetch and decode a series.")
 
     @field_validator("burned_in")

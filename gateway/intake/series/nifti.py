@@ -10,7 +10,8 @@ front on the left.
 import gzip
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import IO, Any, BinaryIO, cast
 from zipfile import BadZipFile
@@ -50,26 +51,28 @@ logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
 
 
 class Volume:
-    """Its voxels stay where they are, in the file or in what was unpacked of it; a slice becomes a
-    DICOM when its turn comes."""
+    """Its voxels stay where they are, in the file or in what is unpacked of it when the first slice
+    is shown; a slice becomes a DICOM when its turn comes."""
 
     def __init__(self, source: bytes | Open, limits: Limits, faults: tuple[str, ...] = ()):
         """The bytes of a file, or what opens one within another, of which `faults` are told.
 
         Raises UnreadableImage, TooLarge, InvalidCase.
         """
-        with codec_errors_told("The NIfTI"):
-            try:
-                with io.BytesIO(source) if isinstance(source, bytes) else source() as file:
-                    header, data = _unpacked(file, source, limits)
-            except (HeaderDataError, WrapStructError, BadZipFile) as error:
-                raise ValueError("a file that says of itself what cannot be") from error
-            shape, kind = _shape(header, limits), header.get_data_dtype()
-            begin = _begin(header)
-            voxels: NDArray[Any] = np.ndarray(shape, kind, data, begin, order="F")
-            affine, odd = _affine(header)
+        self._source = source
+        with self._opened() as (file, is_packed):
+            header = _header(file)
+            shape, kind, begin = _shape(header, limits), header.get_data_dtype(), _begin(header)
+            size = begin + int(np.prod(shape)) * kind.itemsize
+            if size > limits.max_series_mb * 1_000_000:
+                raise TooLarge(f"The NIfTI is over {limits.max_series_mb:g} MB. Send a part of it.")
+            self._layout, (self._stored, odd) = (shape, kind, begin), _affine(header)
+            self._to_unpack: int = size
+            if isinstance(source, bytes) and not is_packed:
+                self._found(source)
+            else:
+                self._hold(np.broadcast_to(np.zeros((), kind), shape))  # which takes no memory
         self.faults = (*faults, *odd)
-        self._slices, self._affine = _as_viewed(voxels, affine)
         scale = float(header["scl_slope"]), float(header["scl_inter"])
         self._slope, self._intercept = (value if np.isfinite(value) else 0 for value in scale)
         self._shown = float(header["cal_min"]), float(header["cal_max"])
@@ -77,7 +80,12 @@ class Volume:
     async def headers(self) -> Sequence[Any]:
         return await off_loop(lambda: [self._header(at) for at in range(len(self._slices))])
 
+    def memory(self, files: Sequence[int]) -> int:
+        return self._to_unpack
+
     async def file(self, at: int) -> bytes:
+        if self._to_unpack:
+            await self._unpack()
         return await off_loop(partial(self._dicom, at))
 
     def reference(self, files: Sequence[int]) -> dict[str, Any]:
@@ -85,6 +93,44 @@ class Volume:
 
     def metadata_of(self, pictures: Sequence[CaseImage]) -> tuple[dict[str, Any], ...]:
         return ()
+
+    async def _unpack(self) -> None:
+        """A piece at a time, so that none is in memory twice, nobody else's image waits long for
+        its turn, and whoever asked may leave in between."""
+        with self._opened() as (file, _):
+            at, data = 0, np.empty(self._to_unpack, np.uint8)
+            while count := await off_loop(partial(file.readinto, data[at : at + PIECE].data)):
+                at += count
+            if at < len(data):
+                raise ValueError("voxels are missing")
+            await off_loop(partial(file.read, 1))  # behind the last is a checksum
+        self._found(data)
+
+    def _found(self, data: bytes | NDArray[np.uint8]) -> None:
+        """All that the file holds."""
+        shape, kind, begin = self._layout
+        self._hold(np.ndarray(shape, kind, data, begin, order="F"))
+        self._to_unpack = 0
+
+    def _hold(self, voxels: NDArray[Any]) -> None:
+        self._slices, self._affine = _as_viewed(voxels, self._stored)
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[Any, bool]]:
+        """What it holds, and whether that is packed; what is wrong with it is told."""
+        source = self._source
+        with codec_errors_told("The NIfTI"):
+            try:
+                with io.BytesIO(source) if isinstance(source, bytes) else source() as file:
+                    is_packed = file.read(len(GZIP)) == GZIP
+                    file.seek(0)
+                    if not is_packed:
+                        yield file, False
+                        return
+                    # Of many members, which may all be empty, gzip takes each by itself.
+                    yield gzip.GzipFile(fileobj=counted(cast(BinaryIO, file), GZIP)), True
+            except (HeaderDataError, WrapStructError, BadZipFile) as error:
+                raise ValueError("a file that says of itself what cannot be") from error
 
     def _dicom(self, at: int) -> bytes:
         made = self._header(at)
@@ -113,38 +159,6 @@ class Volume:
         made.ImageOrientationPatient = [*_unit(across), *_unit(down)]
         made.PixelSpacing = [float(np.linalg.norm(each)) for each in (down, across)]
         return made
-
-
-def _unpacked(
-    file: IO[bytes], source: bytes | Open, limits: Limits
-) -> tuple[Any, bytes | NDArray[np.uint8]]:
-    """The header, and all that the file holds: where that is in memory as it is, there."""
-    is_packed = file.read(len(GZIP)) == GZIP
-    file.seek(0)
-    unpacked = file
-    if is_packed:  # of many members, which may all be empty, gzip takes each by itself
-        unpacked = cast(IO[bytes], gzip.GzipFile(fileobj=counted(cast(BinaryIO, file), GZIP)))
-    header = _header(unpacked)
-    voxels = int(np.prod(_shape(header, limits)))
-    size = _begin(header) + voxels * header.get_data_dtype().itemsize
-    if size > limits.max_series_mb * 1_000_000:
-        raise TooLarge(f"The NIfTI is over {limits.max_series_mb:g} MB. Send a part of it.")
-    if isinstance(source, bytes) and not is_packed:
-        return header, source
-    unpacked.seek(0)
-    return header, _whole(unpacked, size)
-
-
-def _whole(file: IO[bytes], size: int) -> NDArray[np.uint8]:
-    """So many bytes, a piece at a time, so that none is in memory twice."""
-    found, at = np.empty(size, np.uint8), 0
-    while piece := file.read(min(PIECE, size - at)):
-        found[at : at + len(piece)] = np.frombuffer(piece, np.uint8)
-        at += len(piece)
-    if at < size:
-        raise ValueError("voxels are missing")
-    file.read(1)  # behind the last is a checksum
-    return found
 
 
 def _header(file: IO[bytes]) -> Any:

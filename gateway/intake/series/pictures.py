@@ -2,7 +2,7 @@
 
 Headers first, then one file at a time, and only those that are shown: what was sent is in memory as
 it came, and beside it one file that is taken apart, the next one, one slice, and the slab that is
-made of them.
+made of them. What those files take is kept within what all series together may (`room.py`).
 """
 
 import asyncio
@@ -19,12 +19,15 @@ from gateway.intake.dicom.file import told_by_tag
 from gateway.intake.off_loop import off_loop
 from gateway.intake.pixels import codec_errors_told, only_pixels
 from gateway.intake.series.order import Projection, Series, Slice, arranged, chosen
+from gateway.intake.series.room import ROOM
 from gateway.intake.series.slab import Slab
 from gateway.intake.series.sources import Source
-from gateway.refusals import TooLarge
+from gateway.refusals import Busy, TooLarge
 from gateway.tables import Limits
 
 EVEN = "even"
+TRY_AGAIN_S = 5
+Files = AsyncGenerator[tuple[Slice, bytes, str], None]
 
 
 async def pictures_of(
@@ -34,16 +37,27 @@ async def pictures_of(
 
     Raises a `Refused` that says what to send instead.
     """
+    waits = False
     try:
         async with asyncio.timeout(limits.series_s):
             headers = await source.headers()
             found = await off_loop(partial(_arranged, headers, limits))
             wanted = chosen(slices or EVEN, found, room, limits.max_images)
-            return [
-                await _picture(source, found, wanted.projection, positions, window)
-                for positions in wanted.pictures
-            ]
+            shown = [found.slices[at] for positions in wanted.pictures for at in positions]
+            memory = source.memory([each.file for each in shown])
+            waits = True
+            async with (
+                ROOM.of(memory, int(limits.max_series_mb * 1_000_000)),
+                aclosing(_files(source, shown)) as files,
+            ):
+                waits = False
+                return [
+                    await _picture(files, source, found, wanted.projection, positions, window)
+                    for positions in wanted.pictures
+                ]
     except TimeoutError as error:
+        if waits:
+            raise Busy("Other series are being read. Send yours again.", TRY_AGAIN_S) from error
         raise TooLarge(
             f"The series was not read within {limits.series_s:g} s. Send fewer slices."
         ) from error
@@ -55,20 +69,21 @@ def _arranged(headers: Sequence[Any], limits: Limits) -> Series:
 
 
 async def _picture(
+    files: Files,
     source: Source,
     series: Series,
     projection: Projection | None,
     positions: Sequence[int],
     window: AskedWindow | None,
 ) -> CaseImage:
-    slices = [series.slices[at] for at in positions]
+    """Of the next files, which are those of the slices at these positions."""
     slab = Slab(projection) if projection else None
-    async with aclosing(_files(source, slices)) as files:
-        async for each, data, place in files:
-            if slab:
-                await off_loop(partial(slab.add, data, place, each.frame))
-            else:
-                picture = await off_loop(partial(only_pixels, data, place, each.frame, window))
+    for _ in positions:
+        each, data, place = await anext(files)
+        if slab:
+            await off_loop(partial(slab.add, data, place, each.frame))
+        else:
+            picture = await off_loop(partial(only_pixels, data, place, each.frame, window))
     if slab:
         picture = await off_loop(partial(slab.picture, "The series", window))
     told = SeriesShown(
@@ -77,14 +92,12 @@ async def _picture(
         of=len(series.slices),
         projection=projection,
         faults=source.faults + series.faults,
-        **source.reference([each.file for each in slices]),
+        **source.reference([series.slices[at].file for at in positions]),
     )
     return replace(picture, shown=picture.shown.model_copy(update={"series": told}))
 
 
-async def _files(
-    source: Source, slices: Sequence[Slice]
-) -> AsyncGenerator[tuple[Slice, bytes, str], None]:
+async def _files(source: Source, slices: Sequence[Slice]) -> Files:
     """Each slice with the file that it is in, and what that is called; while it is worked on, the
     next file is on its way."""
     runs = [(at, list(run)) for at, run in groupby(slices, lambda each: each.file)]

@@ -4,21 +4,22 @@ Headers are read without their pixels; a whole file is read, or fetched, when it
 """
 
 import io
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import IO, Any, Protocol
 from zipfile import BadZipFile
 
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import keyword_for_tag, tag_for_keyword
 from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset
 
 from gateway.archive.dicomweb import NOT_THERE, Archive
 from gateway.case import CaseImage
 from gateway.contract import ArchivedImages
 from gateway.intake.dicom.file import ITEMS, read, told_by_tag
 from gateway.intake.dicom.objects import MADE_FROM_PICTURES, MODALITIES
+from gateway.intake.dicom.values import number
 from gateway.intake.off_loop import off_loop
 from gateway.intake.pixels import codec_errors_told, is_dicom
 from gateway.intake.series import unzip
@@ -29,15 +30,15 @@ from gateway.refusals import (
     InvalidCase,
     NotInArchive,
     TooLarge,
-    UnreadableImage,
     UnsupportedMedia,
 )
 from gateway.tables import Limits
 
-TAG_NUMBERS = {f"{tag_for_keyword(keyword):08X}" for keyword in TAGS}
+TAG_NUMBERS = {f"{tag_for_keyword(keyword):08X}": keyword for keyword in TAGS}
 OTHERS = "The archive gave other instances than were asked for."
 MOST_LISTED = 20
 HEADER_BYTES = 10_000  # of a slice; `TAGS` hold a tenth of it
+AT_A_TIME = 3  # one that is taken apart, its pixels, and the next one
 ITEM_BYTES = 100  # of an item of a sequence, beside its values: in memory it takes far more
 
 
@@ -46,6 +47,9 @@ class Source(Protocol):
 
     async def headers(self) -> Sequence[Any]:
         """Of each file, as far as `TAGS` go; called before the others."""
+
+    def memory(self, files: Sequence[int]) -> int:
+        """Bytes that these take when their turn comes, beside what was sent."""
 
     async def file(self, at: int) -> bytes:
         """The whole of it."""
@@ -67,7 +71,8 @@ def sent(files: Sequence[bytes], limits: Limits) -> Source:
         raise InvalidCase("images: a zip or a NIfTI holds a whole series, and is sent alone.")
     if sum(map(len, files)) > limits.max_series_mb * 1_000_000:
         raise TooLarge(f"The series is over {limits.max_series_mb:g} MB. Send fewer slices.")
-    return SentFiles([partial(io.BytesIO, data) for data in files], limits)
+    there = [unzip.Member(partial(io.BytesIO, data), 0) for data in files]
+    return SentFiles(there, limits)
 
 
 def _zipped(data: bytes, limits: Limits) -> Source:
@@ -77,7 +82,7 @@ def _zipped(data: bytes, limits: Limits) -> Source:
         return SentFiles(found.dicoms, limits, faults)
     if len(found.niftis) > 1:
         raise InvalidCase(f"The zip holds {len(found.niftis)} NIfTIs. Send one of them.")
-    return _volume(found.niftis[0], limits, _left_out(found.others, "NIfTI"))
+    return _volume(found.niftis[0].open, limits, _left_out(found.others, "NIfTI"))
 
 
 def _left_out(others: int, kind: str) -> tuple[str, ...]:
@@ -102,7 +107,7 @@ class SentFiles:
     """DICOMs that came with the case, each by itself or all in a zip whose `faults` are told."""
 
     def __init__(
-        self, files: Sequence[unzip.Open], limits: Limits, faults: tuple[str, ...] = ()
+        self, files: Sequence[unzip.Member], limits: Limits, faults: tuple[str, ...] = ()
     ) -> None:
         """Raises TooLarge."""
         self._max_header_bytes = limits.max_slices * HEADER_BYTES
@@ -118,6 +123,9 @@ class SentFiles:
             if size > self._max_header_bytes:
                 raise TooLarge("The headers of the series are too large. Send fewer slices.")
         return found
+
+    def memory(self, files: Sequence[int]) -> int:
+        return AT_A_TIME * max(self._files[at].size for at in files)
 
     async def file(self, at: int) -> bytes:
         return await off_loop(partial(self._whole, at))
@@ -144,7 +152,7 @@ class SentFiles:
         place = f"File {at + 1} of {len(self._files)}"
         with codec_errors_told(place):
             try:
-                with self._files[at]() as file:
+                with self._files[at].open() as file:
                     yield file, place
             except BadZipFile as error:
                 raise ValueError("another checksum than the zip says") from error
@@ -160,7 +168,7 @@ class Archived:
         self._keeps_metadata = keeps_metadata
         self._metadata: dict[str, dict[str, Any]] = {}  # what the archive says of each instance
         self._instances: list[str] = []
-        self._fetched = (-1, b"")  # of many frames it is asked for again and again
+        self._sizes: list[int] = []
 
     async def headers(self) -> Sequence[Any]:
         study, wanted = self._asked.study, self._asked.instances
@@ -175,17 +183,15 @@ class Archived:
             if {_uids(header)[2] for header in headers} != set(wanted):
                 raise NotInArchive(NOT_THERE)
         self._instances = [_uids(header)[2] for header in headers]
+        self._sizes = [_pixel_bytes(header) for header in headers]
         if self._keeps_metadata:
             self._metadata = dict(zip(self._instances, metadata, strict=True))
         return headers
 
-    async def file(self, at: int) -> bytes:
-        if self._fetched[0] != at:
-            self._fetched = (-1, b"")  # before the next is there
-            self._fetched = (at, await self._fetch(at))
-        return self._fetched[1]
+    def memory(self, files: Sequence[int]) -> int:
+        return AT_A_TIME * max(self._sizes[at] for at in files)
 
-    async def _fetch(self, at: int) -> bytes:
+    async def file(self, at: int) -> bytes:
         asked = self._asked.study, self._series, self._instances[at]
         data = await self._archive.instance(*asked)
         place = f"File {at + 1} of {len(self._instances)}"
@@ -227,6 +233,13 @@ def _header(file: Any, place: str) -> Any:
         return read(file, place, stop_before_pixels=True, specific_tags=list(TAGS))
 
 
+def _pixel_bytes(header: Any) -> int:
+    """Of a file of two bytes a pixel; what is compressed takes less."""
+    with told_by_tag("The series"):
+        sides = [number(header, tag) or 1 for tag in ("Rows", "Columns", "NumberOfFrames")]
+    return 2 * int(math.prod(sides))
+
+
 def _size(header: Any) -> int:
     """Bytes of its values, as they were read, and of the items that hold some of them."""
     size = 0
@@ -239,16 +252,26 @@ def _size(header: Any) -> int:
     return size
 
 
-def _from_json(found: list[dict[str, Any]]) -> list[Any]:
-    """The DICOM JSON model (PS3.18 annex F) of several objects, as far as `TAGS` go."""
+def _from_json(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The DICOM JSON model (PS3.18 annex F) of several objects, by keyword, as far as `TAGS` go:
+    as plain values, since pydicom's own elements take ten times as long."""
     try:
-        with codec_errors_told("The header"):
-            return [
-                Dataset.from_json({tag: each[tag] for tag in TAG_NUMBERS & each.keys()})
-                for each in found
-            ]
-    except UnreadableImage as error:
+        return [
+            {keyword: _value(each[tag]) for tag, keyword in TAG_NUMBERS.items() if tag in each}
+            for each in found
+        ]
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise ArchiveFailed("What the archive says of the series cannot be read.") from error
+
+
+def _value(element: dict[str, Any]) -> Any:
+    """None where there is none, a list of several."""
+    values = element.get("Value") or []
+    if element["vr"] == "SQ":
+        return [{keyword_for_tag(tag): _value(item[tag]) for tag in item} for item in values]
+    if element["vr"] != "PN" and any(isinstance(value, dict | list) for value in values):
+        raise ValueError("a value that is none")
+    return values[0] if len(values) == 1 else values or None
 
 
 def _uids(header: Any) -> tuple[str, str, str]:

@@ -28,11 +28,16 @@ OTHERS = 1_000  # files that are no DICOM, as a medium has beside them
 Open = Callable[[], IO[bytes]]
 
 
-class Found(NamedTuple):
-    """What opens each file of either kind, and how many others there are."""
+class Member(NamedTuple):
+    open: Open
+    size: int  # bytes that it takes when it is read, beside what was sent
 
-    dicoms: list[Open]
-    niftis: list[Open]
+
+class Found(NamedTuple):
+    """The files of either kind, and how many others there are."""
+
+    dicoms: list[Member]
+    niftis: list[Member]
     others: int
 
 
@@ -60,13 +65,13 @@ def series_in(data: bytes, max_files: int, max_bytes: int) -> Found:
             )
         found = Found([], [], 0)
         for entry in entries:
-            opens: Open = partial(archive.open, entry)
-            with opens() as file:
+            member = Member(partial(archive.open, entry), entry.file_size)
+            with member.open() as file:
                 beginning = file.read(BEGINNING)
             if is_dicom(beginning) and DIRECTORY not in beginning:
-                found.dicoms.append(opens)
+                found.dicoms.append(member)
             elif _begins_nifti(beginning):
-                found.niftis.append(opens)
+                found.niftis.append(member)
     if not found.dicoms and not found.niftis:
         raise UnreadableImage(
             "The zip holds no DICOM file and no NIfTI. Send the files of one series."

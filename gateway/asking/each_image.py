@@ -1,16 +1,17 @@
 """A case of several images, for a worker that sees one at a time: each image alone, one answer.
 
-A question that names one of them ("Image 2: …", "in the second image") is asked about that one,
-which it need not name then. Others are asked about every image, and what the worker believes is
-averaged over them (the sum rule: Kittler et al. 1998, On combining classifiers): it says what it
-believes most. What only the images together can answer, such as which of them differs, it cannot.
+A question that names one of them ("Image 2: …", "in the second image", "the lateral view") is asked
+about that one, which it need not name then. Others are asked about every image, and what the worker
+believes is averaged over them (the sum rule: Kittler et al. 1998, On combining classifiers): it
+says what it believes most. What only the images together can answer, such as which of them differs,
+it cannot.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gateway.asking.which_image import named, together, unnamed
+from gateway.asking.which_image import named, together, unnamed, viewed
 from gateway.case import Case, CaseImage
 from gateway.contract import Alternative, Answer, OfImage, Tokens
 
@@ -30,9 +31,13 @@ def one_by_one(case: Case) -> list[tuple[int, Case]] | None:
     numbers = {number for place in places for number in _at(place, case)}
     if len(places) > 1 or len(numbers) != len(places) or together(asked, language):
         return None
+    views = viewed(asked, [image.shown.view for image in case.images], language)
+    numbers |= set(views.values())
+    if len(numbers) > 1:
+        return None
     if any(named(choice, count, language) for choice in case.choices or ()):
         return None
-    question = unnamed(asked, language) if places else case.question
+    question = unnamed(asked, language, views) if numbers else case.question
     numbers = numbers or set(range(1, len(case.images) + 1))
     alone = {number: case.images[number - 1] for number in numbers}
     first = {_as_told(image): number for number, image in reversed(alone.items())}

@@ -1,10 +1,12 @@
 """Which of a case's images a question is about: the ones it names, or all of them together.
 
-Read by tables of phrases, by language. A place is a word, a Roman or another figure, or the last
-one's. A figure that counts something else ("a slice 3 mm thick") names no image.
+Read by tables of phrases, by language: an image's place, or what the caller says that it is. A
+place is a word, a Roman or another figure, or the last one's. A figure that counts something else
+("a slice 3 mm thick") names no image.
 """
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gateway.contract import Language
@@ -18,7 +20,8 @@ EITHER = {accented: f"[{chr(accented)}{chr(plain)}]" for accented, plain in UNAC
 class Phrases:
     """`named` are images by their places; `beside` places alone, which are images' beside one that
     is named ("than in the first"); `together` is what no image alone can answer; `lead` the place
-    before what is asked, `{named}` there; `this` what stands for a name elsewhere."""
+    before what is asked, `{named}` there; `this` what stands for a name elsewhere; `viewed` an
+    image by what it is, `{view}` there."""
 
     numbers: dict[str, int]
     named: re.Pattern[str]
@@ -26,6 +29,7 @@ class Phrases:
     together: re.Pattern[str]
     lead: str
     this: str
+    viewed: str
 
 
 def together(question: str, language: Language) -> bool:
@@ -43,15 +47,35 @@ def named(text: str, count: int, language: Language) -> set[int]:
     return {number for name in names for number in _numbers(name, count, phrases)}
 
 
-def unnamed(question: str, language: Language) -> str:
-    """The question about the one image that is named, without its name."""
+def viewed(text: str, views: Sequence[str | None], language: Language) -> dict[str, int]:
+    """Of `views`, what each image is: the words that name one by it ("the lateral view"), and its
+    number from 1. What several of them are names none."""
+    found: dict[str, int] = {}
+    spelled = [_spelled(view) for view in views]
+    for number, words in enumerate(spelled, 1):
+        if words and spelled.count(words) == 1:
+            any_of_them = "|".join(map(re.escape, words))
+            name = _compiled(PHRASES[language].viewed.format(view=f"(?:{any_of_them})"))
+            found |= {match[0]: number for match in name.finditer(text)}
+    return found
+
+
+def unnamed(question: str, language: Language, names: Iterable[str] = ()) -> str:
+    """The question about the one image that is named, without its name, be it its place or one of
+    `names`."""
     phrases = PHRASES[language]
-    for match in list(phrases.named.finditer(question)):
-        lead = phrases.lead.format(named=re.escape(match[0]))
+    for name in [*(match[0] for match in phrases.named.finditer(question)), *names]:
+        lead = phrases.lead.format(named=re.escape(name))
         rest = re.sub(lead, "", question, count=1, flags=re.IGNORECASE)
         there = rest != question and rest
-        question = rest if there else question.replace(match[0], phrases.this)
+        question = rest if there else question.replace(name, phrases.this)
     return question[:1].upper() + question[1:]
+
+
+def _spelled(view: str | None) -> tuple[str, ...]:
+    """A view in every language, or as its sender has it."""
+    own = (view or "").strip().lower()
+    return next((words for words in SAME_VIEW if own in words), (own,) if own else ())
 
 
 def _numbers(name: str, count: int, phrases: Phrases) -> list[int]:
@@ -86,6 +110,16 @@ def _several(one: str, join: str) -> str:
     return f"{one}(?:{join}{one}){{0,9}}"
 
 
+SAME_VIEW = (
+    ("frontal", "正位"),
+    ("lateral", "侧位"),
+    ("pa", "posteroanterior", "后前位"),
+    ("ap", "anteroposterior", "前后位"),
+    ("oblique", "oblicua", "斜位"),
+    ("axial", "轴位", "横断位", "横断面"),
+    ("coronal", "冠状位", "冠状面"),
+    ("sagittal", "sagital", "矢状位", "矢状面"),
+)
 OF_ALL = re.compile(r" (?:of|de) \d+\)?$")
 FIGURE = r"\d{1,9}(?![.,]\d|[a-z\d]|-[^\W\d])"
 ROMANS = rf"(?-i:{'|'.join(ROMAN)})(?=\W*$|[:,)])"
@@ -130,6 +164,8 @@ ENGLISH = Phrases(
     ),
     lead=r"^(?:(?:in|on|for|about) {named}(?: ?[:,.–—-] ?| )|{named} ?[:,.–—-] ?)",
     this="this image",
+    viewed=rf"(?<!this )\bthe {{view}} {_image}|(?<=\b[io]n )the {{view}}(?=\W*$|,)|"
+    rf"^{{view}}(?: {_image})?(?= ?[:,])",
 )
 
 _units = (
@@ -166,6 +202,8 @@ SPANISH = Phrases(
     ),
     lead=r"^(?:(?:en|sobre|de|para) {named}(?: ?[:,.–—-] ?| )|{named} ?[:,.–—-] ?)",
     this="esta imagen",
+    viewed=rf"(?<!est[ae] es )\b(?:la|el) {_image} {{view}}\b|(?<=\ben )la {{view}}(?=\W*$|,)|"
+    rf"^(?:{_image} )?{{view}}(?= ?[:,])",
 )
 
 _image = r"(?:图像|图片|影像|切片|片子|照片|(?<![心脑肌]电)图)"
@@ -191,6 +229,7 @@ CHINESE = Phrases(
     ),
     lead=r"^在?{named}(?:[中里上]的? ?[：:，,]? ?|的|[：:，,] ?)",
     this="这张图像",
+    viewed=rf"(?<![是为]){{view}}(?:{_image}|片)?",
 )
 
 PHRASES: dict[Language, Phrases] = {"en": ENGLISH, "es": SPANISH, "zh": CHINESE}

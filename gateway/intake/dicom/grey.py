@@ -125,10 +125,10 @@ def _window(source: Any) -> Window | None:
     for position in itertools.count():
         centre = number(source, "WindowCenter", position)
         width = number(source, "WindowWidth", position)
-        if centre is None or width is None:
-            return None
-        if width > 0:
+        if centre is not None and width is not None and width > 0:
             return centre, width
+        if position and centre is None and width is None:  # the first alone may be left empty
+            return None
     return None
 
 

@@ -195,6 +195,55 @@ def test_it_is_told_what_cannot_be_seen_in_one_image(language, asked):
     assert one_by_one(case(asked, language)) is None
 
 
+def viewed(asked, language, *views):
+    """Who is asked what, of images that are each what is said of them."""
+    images = tuple(
+        CaseImage(b"", str(number), (32, 32), shown=ImageShown(view=view))
+        for number, view in enumerate(views)
+    )
+    seen = one_by_one(replace(case(asked, language), images=images))
+    return seen and [(number, one.question) for number, one in seen]
+
+
+@pytest.mark.parametrize(
+    ("language", "asked", "alone"),
+    [
+        ("en", "In the lateral view, is there an effusion?", "Is there an effusion?"),
+        ("en", "Lateral: is there an effusion?", "Is there an effusion?"),
+        ("en", "Is an effusion seen on the lateral?", "Is an effusion seen on this image?"),
+        ("en", "Does the lateral radiograph show one?", "Does this image show one?"),
+        ("es", "¿Hay derrame en la lateral?", "¿Hay derrame en esta imagen?"),
+        ("es", "En la proyección lateral, ¿hay derrame?", "¿hay derrame?"),
+        ("zh", "侧位片上有积液吗？", "有积液吗？"),
+        ("zh", "侧位有积液吗？", "这张图像有积液吗？"),
+    ],
+)
+@pytest.mark.parametrize("view", ["lateral", "Lateral", "侧位"])
+def test_an_image_is_named_by_what_it_is_said_to_be(language, asked, alone, view):
+    assert viewed(asked, language, "frontal", view, None) == [(2, alone)]
+
+
+@pytest.mark.parametrize(
+    ("language", "asked"),
+    [
+        ("en", "Is this the lateral view?"),
+        ("en", "Is the lateral lobe enlarged?"),
+        ("en", "Is there an effusion on the lateral side?"),
+        ("es", "¿Está afectada la pared lateral?"),
+        ("zh", "这是侧位片吗？"),
+    ],
+)
+def test_what_is_no_name_of_a_view_names_no_image(language, asked):
+    assert viewed(asked, language, "frontal", "lateral") == [(1, asked), (2, asked)]
+
+
+def test_a_view_of_several_images_names_none_and_two_views_are_seen_together():
+    asked = "In the lateral view, is there an effusion?"
+    assert viewed(asked, "en", "lateral", "lateral") == [(1, asked), (2, asked)]
+    both = "Is it seen in the frontal view and in the lateral view?"
+    assert viewed(both, "en", "frontal", "lateral") is None
+
+
 @pytest.mark.parametrize(
     ("asked", "number"),
     [

@@ -594,3 +594,10 @@ def test_overlays_are_not_drawn():
     bare = io.BytesIO()
     header.save_as(bare)
     assert (shown(data) == shown(bare.getvalue())).all()
+
+
+@pytest.mark.parametrize("centres", ["\\40", "\\40\\90"])
+def test_of_windows_the_first_may_be_empty(centres):
+    plain = shown(dicom_of(RAMP, WindowCenter=40, WindowWidth=400))
+    widths = centres.replace("40", "400")
+    assert (shown(dicom_of(RAMP, WindowCenter=centres, WindowWidth=widths)) == plain).all()

@@ -58,6 +58,8 @@ CMD ["sh", "-c", "ARCHIVE_PASSWORD=$(cat /run/secrets/archive_password) exec Ort
 
 FROM builder AS engine
 ARG BUILD=gpu
+# With ray it is a node of a Ray cluster.
+ARG EXTRAS=""
 # Only the CPU build needs it: the package index that carries torch's CPU wheel.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 # Triton compiles small kernels when a server starts.
@@ -68,7 +70,7 @@ RUN apt-get update \
 RUN if [ "$BUILD" = cpu ]; then \
         pip install --no-deps ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} torch==2.13.0+cpu; \
     fi \
-    && pip install --constraint "constraints/$BUILD.txt" ".[$BUILD]" \
+    && pip install --constraint "constraints/$BUILD.txt" ".[$BUILD${EXTRAS:+,$EXTRAS}]" \
     && pip install --no-deps --constraint "constraints/$BUILD.txt" vllm-bnb-plugin
 COPY client client
 COPY gateway gateway

@@ -193,12 +193,17 @@ def kubernetes(
     gpus: Annotated[
         int | None, typer.Option(min=0, help="How many the cluster has: too few is said here.")
     ] = None,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="A RayService for KubeRay, whose seats may share GPUs.")
+    ] = False,
 ) -> None:
     """Write Kubernetes manifests from the panel file: a pod for each seat, and what is around."""
-    from services.running.deploying.kubernetes import KubernetesError, write
+    from services.running.deploying.kubernetes import write
+    from services.running.deploying.objects import KubernetesError
+    from services.running.deploying.room import ClusterError
 
-    with failures(KubernetesError):
-        write(settings_of(panel, {}), out, registry, gpus)
+    with failures(KubernetesError, ClusterError):
+        write(settings_of(panel, {}), out, registry, gpus, on_ray=ray)
         console.print(f"written: {out}")
 
 

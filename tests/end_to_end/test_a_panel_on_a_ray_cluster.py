@@ -1,5 +1,6 @@
 """A panel of real servers on a real cluster, one of whose nodes dies: `make test-ray` runs it."""
 
+import importlib
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from gateway.settings import load_settings
 from models.exported import ZOO
@@ -17,6 +19,7 @@ from models.serving.export import served_folder
 from models.serving.memory import Memory
 from models.serving.memory_server import create_app
 from services.evaluation.stored_run import read_outcomes
+from services.running.deploying.kubernetes import manifests
 from tests.conftest import listening
 from tests.ports import free_port
 from tests.services.evaluation.runs import write_set
@@ -131,3 +134,23 @@ def test_no_case_is_lost_with_a_node(
     assert None not in answers(folder / "ray").values()
     assert len(lines(folder / "ray")) == len(lines(folder / "plain")) == CASES
     until(lambda: all(seat["reachable"] for seat in httpx.get(f"{on_ray}/panel").json()["workers"]))
+
+
+def test_a_ray_service_names_what_ray_can_build(folder: Path) -> None:
+    """KubeRay hands its configuration to Ray Serve, which reads it and calls what it names: a
+    deployment for each seat, and the gateway in front."""
+    from ray.serve.schema import ServeDeploySchema
+
+    documents = manifests(load_settings(folder / "panel.toml", environ={}), on_ray=True)
+    (service,) = (each["spec"] for each in documents if each["kind"] == "RayService")
+    read = ServeDeploySchema.model_validate(yaml.safe_load(service["serveConfigV2"]))
+    (told,) = read.applications
+    module, _, builder = told.import_path.partition(":")
+
+    built = getattr(importlib.import_module(module), builder)(
+        told.args | {"panel": str(folder / "panel.toml")}
+    )
+
+    deployment = built._bound_deployment
+    assert (deployment.name, deployment.num_replicas) == ("gateway", told.args["gateways"])
+    assert list(deployment.init_args[1]) == list(SEATS)

@@ -28,6 +28,7 @@ from gateway.refusals import Problem
 from models.data.example import Example
 from services.evaluation.asking.over_rest import Asking, Pace, ask_each, open_ones, progress
 from services.evaluation.stored_run import EvaluationError, Verdicts
+from services.running.deploying.room import ClusterError, check_address
 
 OPEN = "open.parquet"
 # Of each call at a time: a batch is over with its slowest, and a node that dies loses this much.
@@ -51,8 +52,11 @@ def ask_all_from(
     if not left:
         return
     try:
+        check_address(address)
         ray.init(address, log_to_driver=False, logging_level="warning")
-    except ConnectionError as error:
+    except ClusterError as error:
+        raise EvaluationError(str(error)) from error
+    except ConnectionError as error:  # one that auto found, and that has gone
         raise EvaluationError(
             f"No Ray cluster answers at {address}; ray start makes one."
         ) from error

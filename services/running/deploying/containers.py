@@ -14,10 +14,17 @@ from gateway.verdict.grey_answers import beside
 from services.running.engine import EngineError, compiled_at, local_seats
 
 ENGINE_PORT = 8100  # of every one: each has an address of its own
+# What each takes of a machine: an estimate. On its way to a GPU a model goes through the memory.
+ENGINE_CPUS, ENGINE_GIB = 4, 16
+GATEWAY_CPUS, GATEWAY_GIB = 2, 2
 US = "10001"  # the Dockerfile's user
 PANEL = "/app/panel.toml"
 KEPT = ("audit", "feedback")  # what the Dockerfile lets that user write to, beside the cache
 CACHE = "/cache"
+ENGINE_ENVIRONMENT = {
+    "CONSILIUM_CACHE": CACHE,
+    **compiled_at(Path(CACHE)),  # nothing may run from a container's /tmp
+}
 LONGEST_CASE_S = 600  # the most that a caller may give a case
 
 
@@ -52,6 +59,10 @@ REDIS = Container(
         *("--maxmemory-policy", "allkeys-lru"),
     ],
 )
+STORE = {"CONSILIUM_STORE": f"redis://{REDIS.host}:{REDIS.port}/0"}
+
+# Of a Ray cluster: engines and gateways are programs on it.
+RAY_NODE = Container(host="ray", image="consilium-engine-gpu-ray", port=8000)
 
 
 def gateway(settings: Settings) -> Container:
@@ -66,7 +77,7 @@ def gateway(settings: Settings) -> Container:
         image="consilium-gateway",
         port=8000,
         healthy="/health/ready",
-        environment={"CONSILIUM_STORE": f"redis://{REDIS.host}:{REDIS.port}/0", **servers},
+        environment=STORE | servers,
         reads={path: inside(path) for path in _learned(settings)},
         keeps={what: inside(what) for what in _kept(settings)},
         # It ends by itself, with its last open case.
@@ -86,8 +97,7 @@ def engine(name: str, build: str = "gpu", share: float | None = None) -> Contain
         command=["consilium", *verb, "--host", "0.0.0.0", *on_gpu],
         environment={
             url_variable(name): f"http://127.0.0.1:{ENGINE_PORT}",
-            "CONSILIUM_CACHE": CACHE,
-            **compiled_at(Path(CACHE)),  # nothing may run from this /tmp
+            **ENGINE_ENVIRONMENT,
         },
         keeps={"models": CACHE},
     )

@@ -36,12 +36,19 @@ from gateway.server import KEEP_ALIVE_S
 from gateway.settings import Settings, SettingsError, load_settings, url_variable
 from models.assets import cache_dir
 from services.running.beforehand.check import check
-from services.running.deploying.room import ClusterError, Node, check_room, needs
+from services.running.deploying.room import (
+    ClusterError,
+    Node,
+    check_address,
+    check_room,
+    needs,
+)
 from services.running.engine import (
     SAFE_PATH,
     SHARE_OF_GPU,
     Launch,
     Seat,
+    is_cpu_build,
     local_seats,
 )
 from services.running.stack import StackError, running
@@ -76,6 +83,7 @@ def running_on(
             "(consilium key add) and name the file with CONSILIUM_KEYS on every node."
         )
     panel = panel_file.resolve()
+    check_address(address)
     try:
         ray.init(address, log_to_driver=False, logging_level="warning")
     except ConnectionError as error:
@@ -86,7 +94,7 @@ def running_on(
         # What a memory:// store keeps is one gateway's own: limits, and who asks the same just now.
         gateways = 1 if settings.panel.store == "memory://" else len(nodes)
         check_room(settings, [_as_node(node) for node in nodes], gateways)
-        _check_nodes(nodes, panel, settings)
+        _check_nodes(nodes, panel, settings, host, port)
         names = ", ".join(local_seats(settings))
         report(f"placing {names} and {gateways} gateway(s) on {len(nodes)} node(s)")
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -97,8 +105,9 @@ def running_on(
                 http_options={"host": host, "port": port, "keep_alive_timeout_s": KEEP_ALIVE_S},
                 logging_config={"enable_access_log": False},
             )
-            serve.run(application(settings, panel, gateways), name=APPLICATION)
-        except (RuntimeError, RayError) as error:
+            gateway = serve.run(application(settings, panel, gateways), name=APPLICATION)
+            gateway.reach.remote().result(timeout_s=START_S)
+        except (RuntimeError, TimeoutError, RayError) as error:
             raise ClusterError(
                 "The panel did not come up; logs/ray in the cache folder of its nodes, and ray "
                 "logs, say why."
@@ -120,18 +129,27 @@ def application(settings: Settings, panel: Path, gateways: int) -> serve.Applica
         )
         .bind(panel, name, need.of_each * SHARE_OF_GPU if need.gpus else None)
         for (name, seat), need in zip(
-            local_seats(settings).items(), needs(settings).values(), strict=True
+            local_seats(settings).items(),
+            needs(settings, not is_cpu_build()).values(),
+            strict=True,
         )
     }
     gateway = serve.deployment(serve.ingress()(Gateway)).options(
         name="gateway",
         num_replicas=gateways,
+        max_replicas_per_node=1,
         max_ongoing_requests=2 * (settings.load.max_at_work + settings.load.max_waiting),
         health_check_period_s=LOOK_S,
         graceful_shutdown_timeout_s=settings.panel.deadline_s,
         ray_actor_options={"num_cpus": 1},
     )
     return gateway.bind(panel, engine_of)
+
+
+def from_panel(arguments: dict[str, Any]) -> serve.Application:
+    """The same, as a RayService names it: `panel` is a path on every node, `gateways` how many."""
+    panel = Path(arguments["panel"])
+    return application(load_settings(panel), panel, arguments["gateways"])
 
 
 def _as_many(seat: Seat) -> dict[str, Any]:
@@ -206,6 +224,12 @@ class Gateway:
         os.environ["CONSILIUM_PANEL"] = str(self._panel)
         return create_app()
 
+    async def reach(self) -> None:
+        """Until an engine of every seat has answered. A first call looks for its way, for longer
+        than a gateway waits for who is well."""
+        calls = [engine.ask.remote("GET", "health", b"") for engine in self._engine_of.values()]
+        await asyncio.gather(*calls)
+
     async def _relay(self, request: web.Request) -> web.Response:
         engine = self._engine_of[request.match_info["seat"]]
         call = engine.ask.remote(request.method, request.match_info["path"], await request.read())
@@ -231,18 +255,25 @@ class Seen:
     wrong: tuple[str, ...] = ()
 
 
-def look(panel: Path) -> Seen:
-    """Run on each node: whether this one could serve every seat, and how the file reads here."""
+def look(panel: Path, host: str, port: int) -> Seen:
+    """Run on each node: whether this one could serve every seat, how the file reads here, and
+    whether nobody has the gateway's port."""
     try:
         settings = load_settings(panel)
     except SettingsError as error:
         return Seen(wrong=(str(error),))
     lines: list[str] = []
     wrong = [] if check(settings, lines.append) else [line for line in lines if ": no: " in line]
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        wrong.append(f"port {port}: {error.strerror}; choose another --port")
     return Seen(settings.panel_hash, settings.keys is not None, tuple(wrong))
 
 
-def _check_nodes(nodes: Sequence[dict[str, Any]], panel: Path, settings: Settings) -> None:
+def _check_nodes(
+    nodes: Sequence[dict[str, Any]], panel: Path, settings: Settings, host: str, port: int
+) -> None:
     """Raises ClusterError where one could not serve a seat, or has another panel file or no keys.
     All are asked at once."""
     asked = [
@@ -251,7 +282,7 @@ def _check_nodes(nodes: Sequence[dict[str, Any]], panel: Path, settings: Setting
             num_cpus=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
         )
-        .remote(panel)
+        .remote(panel, host, port)
         for node in nodes
     ]
     for node, seen in zip(nodes, ray.get(asked), strict=True):

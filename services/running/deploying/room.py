@@ -1,19 +1,40 @@
-"""Is there room on a cluster's nodes for every engine of a panel, and its gateways?
+"""Is there a cluster, and room on its nodes for every engine of a panel, and its gateways?
 
 A scheduler would wait for it, and say nothing. An engine takes a processor and, where it is vLLM's
 CUDA build, a GPU: the share of one that its seat's `gpus` says, or as many whole ones as its
 engine spreads over.
 """
 
+import math
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gateway.settings import Settings
 from services.running.engine import gpus_of, is_cpu_build, local_seats
 
+ANSWERS_WITHIN_S = 5.0
+
 
 class ClusterError(Exception):
     """One sentence: why the panel cannot be placed on the cluster, and how to mend it."""
+
+
+def check_address(address: str) -> None:
+    """Raises ClusterError where no cluster can be at `address`, or nothing listens there: Ray waits
+    for minutes, and starts a cluster of its own for an empty one."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal() and "/" not in host):
+        raise ClusterError(
+            f"--ray {address!r}: neither auto nor the HOST:PORT of a cluster's head, such as "
+            "10.0.0.1:6379."
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWERS_WITHIN_S).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise ClusterError(f"No Ray cluster answers at {address}; ray start makes one.") from error
 
 
 @dataclass(frozen=True)
@@ -55,16 +76,16 @@ class Node:
         return f"{self.address} {self.cpus:g} CPU and {gpus or 'no'} GPU"
 
 
-def needs(settings: Settings) -> dict[str, Need]:
+def needs(settings: Settings, on_gpus: bool) -> dict[str, Need]:
     """What an engine takes of each seat that is not placed elsewhere.
 
     Raises:
         EngineError: a seat's `engine` cannot be read.
         ClusterError: one takes several GPUs, and a share of each.
     """
-    found, has_gpus = {}, not is_cpu_build()
+    found = {}
     for name, seat in local_seats(settings).items():
-        gpus = gpus_of(name, seat) if has_gpus else 0
+        gpus = gpus_of(name, seat) if on_gpus else 0
         if gpus > 1 and seat.gpus < 1:
             raise ClusterError(
                 f"panel file: {name}: gpus: a server on {gpus} GPUs takes each of them whole; "
@@ -81,7 +102,8 @@ def check_room(settings: Settings, nodes: Sequence[Node], gateways: int) -> None
         ClusterError: there is one that does not; and as `needs`.
     """
     seats = local_seats(settings)
-    wanted = [(name, need, seats[name].replicas[0]) for name, need in needs(settings).items()]
+    found = needs(settings, not is_cpu_build())
+    wanted = [(name, need, seats[name].replicas[0]) for name, need in found.items()]
     wanted.append(("the gateway", Need(), gateways))
     for who, need, times in sorted(wanted, key=lambda each: -each[1].of_gpus):
         for _ in range(times):
@@ -91,3 +113,13 @@ def check_room(settings: Settings, nodes: Sequence[Node], gateways: int) -> None
                     f"{who} takes {need} of one node, and no node has so much left beside the "
                     f"others: {left}. Add one, or lower gpus or replicas in the panel file."
                 )
+
+
+def nodes_for(wanted: Sequence[Need], gpus: int) -> int:
+    """How many nodes of so many GPUs hold all of these engines; at least one."""
+    nodes: list[Node] = []
+    for need in sorted(wanted, key=lambda each: -each.of_gpus):
+        if not any(node.takes(need) for node in nodes):
+            nodes.append(Node("", math.inf, [1.0] * gpus))
+            nodes[-1].takes(need)
+    return max(len(nodes), 1)

@@ -1,5 +1,6 @@
 """Before anything starts on a cluster it is known that every engine finds its place there."""
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from gateway.settings import Settings, load_settings
 from services.running.deploying import room
-from services.running.deploying.room import ClusterError, Node, check_room
+from services.running.deploying.room import ClusterError, Node, check_address, check_room
 from services.running.engine import EngineError
 
 
@@ -71,3 +72,23 @@ def test_what_spreads_over_no_number_of_gpus_is_told(panel) -> None:
 
     with pytest.raises(EngineError, match="w0: engine: tensor-parallel-size"):
         check_room(settings, [Node("n", 4, [1.0])], 1)
+
+
+@pytest.mark.parametrize(
+    "address", ["", "head", "head:", ":6379", "a b", "ray://head:10001", "http://head:8265"]
+)
+def test_what_is_no_address_of_a_cluster_is_told(address: str) -> None:
+    """Ray itself would wait for a minute, or start a cluster of this machine alone."""
+    with pytest.raises(ClusterError, match="neither auto nor the HOST:PORT"):
+        check_address(address)
+
+
+def test_where_nothing_listens_there_is_no_cluster(dead_url: str) -> None:
+    with pytest.raises(ClusterError, match="ray start makes one"):
+        check_address(dead_url.removeprefix("http://"))
+
+
+def test_any_head_that_listens_is_tried() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        check_address(f"127.0.0.1:{head.getsockname()[1]}")
+    check_address("auto")

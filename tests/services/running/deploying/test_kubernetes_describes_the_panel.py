@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from gateway.settings import Settings, load_settings
-from services.running.deploying.kubernetes import KubernetesError, manifests, write
+from services.running.deploying.kubernetes import manifests, write
+from services.running.deploying.objects import KubernetesError
 from services.running.engine import EngineError, local_seats, remembers
 from tests.services.running.deploying.test_compose_describes_the_panel import settings_with
 

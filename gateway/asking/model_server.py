@@ -8,15 +8,16 @@ import asyncio
 import math
 import re
 import unicodedata
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import PurePath
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, GetPydanticSchema, ValidationError
+from pydantic_core import core_schema
 
 from gateway.case import Case
 from gateway.contract import Alternative, AnswerError, ErrorKind, Likeness, Remembered, Tokens
@@ -103,12 +104,12 @@ class Completion:
     tokens: Tokens | None = None
 
 
-def _or_none(told: Any, read: Callable[[Any], Any]) -> Any:
-    """An answer stands without what is beside it, however a server fills that in."""
-    try:
-        return read(told)
-    except ValidationError:
-        return None
+# Of what stands beside an answer: the answer stands without it, however a server fills it in.
+_OR_NONE = GetPydanticSchema(
+    lambda kind, schema_of: core_schema.with_default_schema(
+        schema_of(kind), default=None, on_error="default"
+    )
+)
 
 
 class _Token(BaseModel):
@@ -126,13 +127,8 @@ class _Logprobs(BaseModel):
 
 class _Message(BaseModel):
     content: str | None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-
-    @field_validator("reasoning", "reasoning_content", mode="wrap")
-    @classmethod
-    def _or_untold(cls, told: Any, read: Callable[[Any], Any]) -> Any:
-        return _or_none(told, read)
+    reasoning: Annotated[str | None, _OR_NONE] = None
+    reasoning_content: Annotated[str | None, _OR_NONE] = None
 
     @property
     def thoughts(self) -> str | None:
@@ -142,16 +138,11 @@ class _Message(BaseModel):
 
 class _Choice(BaseModel):
     message: _Message
-    logprobs: _Logprobs | None = None
+    logprobs: Annotated[_Logprobs | None, _OR_NONE] = None
     finish_reason: str | None = None
     # Beyond OpenAI's contract.
-    remembers: tuple[Remembered, ...] | None = None
-    likeness: Likeness | None = None
-
-    @field_validator("logprobs", "remembers", "likeness", mode="wrap")
-    @classmethod
-    def _or_without(cls, told: Any, read: Callable[[Any], Any]) -> Any:
-        return _or_none(told, read)
+    remembers: Annotated[tuple[Remembered, ...] | None, _OR_NONE] = None
+    likeness: Annotated[Likeness | None, _OR_NONE] = None
 
 
 class _Usage(BaseModel):
@@ -161,12 +152,7 @@ class _Usage(BaseModel):
 
 class _Reply(BaseModel):
     choices: list[_Choice] = Field(min_length=1)
-    usage: _Usage | None = None
-
-    @field_validator("usage", mode="wrap")
-    @classmethod
-    def _or_uncounted(cls, told: Any, read: Callable[[Any], Any]) -> Any:
-        return _or_none(told, read)
+    usage: Annotated[_Usage | None, _OR_NONE] = None
 
 
 class _Model(BaseModel):

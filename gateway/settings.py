@@ -50,8 +50,9 @@ FIRST_WORKER_PORT = 8101
 # Part of the panel's hash: whoever changes how answers are weighed, changes this line.
 POLICY = (
     "a linear pool of calibrated beliefs by family, else a vote; what means the same to the "
-    "question counts together, numbers in words, units and counts of none included; newcomers "
-    "begin halfway; no modality but the known one, said or nearly said"
+    "question counts together, numbers in words, ranges, comparisons, places in a row, units and "
+    "counts of none included; who does not know has no vote; newcomers begin halfway; no modality "
+    "but the known one, said or nearly said"
 )
 
 # Of a seat: no part of the hash, since no answer depends on it.

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from benchmarks import needs
 from gateway.contract import Language
-from gateway.verdict.text.claims import CLOSED, claims
+from gateway.verdict.text.claims import DOUBTED, claims
 from gateway.verdict.text.meaning import Meaning, meaning, telling
 from gateway.verdict.text.questions import KINDS, Kind, kind_of
 from models.data import datasets
@@ -211,7 +211,7 @@ def claimed(language: Language, asked: list[Pair]) -> dict[str, tuple[int, int, 
     by_kind: dict[Kind, list[Pair]] = defaultdict(list)
     for question, answer in asked:
         kind = kind_of(question, language)
-        if kind not in {*CLOSED, "count"} and _is_one_thing(answer, language):
+        if kind not in {*DOUBTED, "count"} and _is_one_thing(answer, language):
             by_kind[kind].append((question, answer.strip().rstrip(".。 ")))
     found: dict[str, tuple[int, int, int]] = {}
     for style, forms in STYLES[language].items():

@@ -18,7 +18,7 @@ from gateway.asking.model_server import (
     CallFailed,
     Http,
     answer_bounds,
-    as_choice,
+    as_answer,
     complete,
 )
 from gateway.case import Case
@@ -121,7 +121,7 @@ async def ask(case: Case, prompt: str, seat: SummariserSettings, http: Http) -> 
         **answer_bounds(asked, 1),
     }
     body["max_tokens"] += seat.thinking_tokens or 0
-    reply = as_choice(await complete(http, seat.url, json.dumps(body).encode()), asked)
+    reply = as_answer(await complete(http, seat.url, json.dumps(body).encode()), asked)
     other = sum(each.probability for each in reply.alternatives if each.begins in (yes, no))
     own = 1.0 if reply.confidence is None else reply.confidence
     is_yes = own / (own + other) if own else 0.5

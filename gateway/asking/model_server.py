@@ -21,7 +21,8 @@ from pydantic_core import core_schema
 
 from gateway.case import Case
 from gateway.contract import Alternative, AnswerError, ErrorKind, Likeness, Remembered, Tokens
-from gateway.verdict.text.meaning import meaning, meanings
+from gateway.verdict.text.declining import declines
+from gateway.verdict.text.meaning import meaning, meanings, with_letters
 from gateway.watch import tracing
 from gateway.watch.telemetry import stopwatch
 
@@ -53,21 +54,12 @@ THOUGHT_ENDS = re.compile(
 )
 CHANNEL, CHANNEL_OF_ANSWER = "<|channel|>", "<|channel|>final<|message|>"
 AROUND_ANSWER = re.compile(
-    r"</?conclusion>|<\|(?:start|begin|end)_(?:of_)?(?:response|solution)\|>", re.I
+    r"</?conclusion>|<\|(?:start|begin|end)_(?:of_)?(?:response|solution|box)\|>"
+    r"|\A(?:#+ ?)?assistant ?[:\n]",
+    re.I,
 )
 UNSEEN = {"Cc", "Cf"}  # controls, and marks of no width
 END_TOKENS = re.compile(r"(?:\s*(?:</s>|<eos>|<pad>|<end_of_\w+>|<[|｜][\w▁]+[|｜]>))+\s*$", re.I)
-
-# How a model says that it will not answer. "I cannot see an effusion" does answer.
-DECLINED = re.compile(
-    r"\A(?:(?:i(?:'m| am) (?:very )?sorry|sorry|i apologi[sz]e|unfortunately)[,.;]?\s(?:but )?)?"
-    r"(?:as an ai\b|i(?: can(?:not|'t| not)|(?:'m| am) (?:unable|not able) to)\s"
-    r"(?:help|assist|provide|offer|give|answer|comply|diagnose|interpret|analy[sz]e|view|process)\b)"
-    r"|\A(?:lo siento|lo lamento|disculpa)[,.;]?\s(?:pero )?no (?:puedo|me es posible)\b"
-    r"|\Acomo (?:una )?(?:ia|inteligencia artificial|modelo de lenguaje)\b"
-    r"|\A(?:很?抱歉|对不起)[,，。]?(?:但)?我?(?:无法|不能|没有办法)|\A作为(?:一个|一名)?(?:ai|人工智能)",
-    re.I,
-)
 
 UNREADABLE = AnswerError(kind="refused", detail="It cannot read the image.")
 
@@ -197,8 +189,6 @@ async def complete(http: Http, url: str, *body: bytes, one_token: bool = False) 
         raise _failed("garbage", f"Its answer is longer than {MAX_ANSWER_CHARS} characters.")
     if not meaning(text):
         raise _failed("empty", "It answered nothing.")
-    if DECLINED.match(text.replace("’", "'")):
-        raise _failed("empty", "It declined to answer.")
     tokens = (choice.logprobs and choice.logprobs.content) or []
     if text != said or choice.message.thoughts:
         tokens = _of_the_answer(text, tokens)
@@ -260,17 +250,20 @@ def spellings(choice: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*cases, *(f" {each}" for each in cases)]))
 
 
-def as_choice(completion: Completion, case: Case) -> Completion:
+def as_answer(completion: Completion, case: Case) -> Completion:
     """The completion in the spelling of the choice that it means; its probability, and that of
     each other choice, is that of all their spellings. As it is where there are no choices.
 
     Raises:
-        CallFailed: it is none of them.
+        CallFailed: it is none of them, or declines to answer; that may be one of the choices.
     """
+    question = with_letters(case.choices or (), case.question)
+    said = meaning(completion.text, case.language, question)
+    meant = meanings(case.choices or (), case.language, question)
+    if said not in meant and declines(completion.text):
+        raise _failed("empty", "It declined to answer.")
     if case.choices is None:
         return completion
-    said = meaning(completion.text, case.language, case.question)
-    meant = meanings(case.choices, case.language, case.question)
     if said not in meant:
         raise _failed("garbage", "Its answer is not one of the choices.")
     own, confidence = meant[said][-1], completion.confidence

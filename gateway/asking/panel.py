@@ -22,7 +22,7 @@ from gateway.asking.model_server import (
     Http,
     TooLong,
     answer_bounds,
-    as_choice,
+    as_answer,
     complete,
 )
 from gateway.asking.replicas import Replicas
@@ -302,7 +302,7 @@ class Panel:
         async def ask(url: str) -> Completion:
             async with asyncio.timeout_at(give_up_at):
                 said = await complete(self.http, url, *body, one_token=worker.one_token)
-            return as_choice(said, case)
+            return as_answer(said, case)
 
         try:
             completion = await servers.first_good(case.images[0].identity, ask)

@@ -6,7 +6,9 @@ from gateway.contract import Language
 from gateway.refusals import InvalidCase
 
 NAMES: dict[Language, str] = {"en": "English", "es": "Spanish", "zh": "Chinese"}
-HAN, KANA = re.compile(r"[\u3400-\u9fff]"), re.compile(r"[\u3040-\u30ff]")
+HAN = re.compile(r"[\u3400-\u9fff]")
+# Kana, and characters that were shortened in Japan alone.
+JAPANESE = re.compile(r"[\u3040-\u30ff図検単対発変経観圧脳様歴読応実験児薬拡顕総沢]")
 WORD = re.compile(r"[^\W\d_]+")
 # No word of English stands in the others' list, nor is any the name of a thing. The last are no
 # words of Portuguese, French or Italian, and the letters none of Spanish.
@@ -35,7 +37,7 @@ def language_of(question: str) -> Language | None:
     words = set(WORD.findall(folded))
     english, spanish = len(words & ENGLISH), len(words & SPANISH)
     if HAN.search(question):
-        return None if english or spanish or KANA.search(question) else "zh"
+        return None if english or spanish or JAPANESE.search(question) else "zh"
     told = spanish > 1 and words & ONLY_SPANISH and not NOT_SPANISH.search(folded)
     return "es" if not english and ("¿" in question or told) else None
 

@@ -20,7 +20,7 @@ MOST = 6  # claims, the heaviest: 15 pairs
 LONGEST = 300  # characters of one; who says more tells a story
 SURE = 0.5
 # Their answers are a few words each, which rules know.
-CLOSED: frozenset[Kind] = frozenset({"yes_no", "which_of", "modality", "plane", "count"})
+BY_RULES: frozenset[Kind] = frozenset({"yes_no", "which_of", "modality", "plane", "count"})
 
 # The stems by which drugs are named (WHO, International Nonproprietary Names), in three languages.
 STEMS = (
@@ -39,8 +39,9 @@ DRUG = re.compile(
 
 
 def open_pairs(opinion: Opinion, kind: Kind, language: Language) -> list[tuple[Cluster, Cluster]]:
-    """The claims that may yet mean the same, two by two; none of a question of a closed kind."""
-    if kind in CLOSED:
+    """The claims that may yet mean the same, two by two; none of a question whose answers
+    rules know."""
+    if kind in BY_RULES:
         return []
     return [
         (one, other)

@@ -63,9 +63,11 @@ def belief(verdict: Verdict, answer: str, question: str) -> float:
     """How far the panel of `verdict` believes `answer`, whether or not that won."""
     mine = meaning(answer, verdict.language, question)
     won = verdict.answer or verdict.best_guess
-    # A single voice has no agreement: it is all there is.
-    said = [(won, 1.0 if verdict.agreement is None else verdict.agreement)] if won else []
-    said += [(each.text, each.weight) for each in verdict.dissent]
+    said = [(each.text, each.weight) for each in verdict.dissent]
+    if won:
+        # Null of a single voice, and of an answer that nobody claims: then what dissent leaves.
+        left = 1.0 - sum(weight for _, weight in said)
+        said.append((won, left if verdict.agreement is None else verdict.agreement))
     return sum(weight for text, weight in said if meaning(text, verdict.language, question) == mine)
 
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from gateway.contract import Language
 from gateway.verdict.text.meaning import HAN, Meaning, adds_nothing, core, meaning, telling
-from gateway.verdict.text.questions import kind_of
+from gateway.verdict.text.questions import Kind, kind_of
 
 MOST = 8  # who names more has told a story
 # To these a doubt is an answer, where it is of what was asked.
-CLOSED = {"yes_no", "which_of"}
+DOUBTED: frozenset[Kind] = frozenset({"yes_no", "which_of"})
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def claims(text: str, language: Language = "en", question: str = "") -> tuple[Cl
     parts = _parts(MARKDOWN.sub("", core(lines, language, question)).strip(), hedges)
     told = [telling(part, language) for part in parts]
     denied = any(denies for _, denies in told) or any(map(TURNS.search, parts))
-    doubts = kind in CLOSED and any(adds_nothing(part, language, question) for part in parts)
+    doubts = kind in DOUBTED and any(adds_nothing(part, language, question) for part in parts)
     if not parts or denied or doubts or kind == "count" or len({names for names, _ in told}) > 1:
         return whole
     found: dict[Meaning, Claim] = {}

@@ -4,25 +4,35 @@ Only what is certain is made equal: spelling and marks, what stands around an an
 shows the left lung"), the order of a list, number words, the field's synonyms for whole answers,
 and a sentence that is the question again, with a yes or a no to it. Sides, organs, numbers and
 negations always tell answers apart; whatever no rule knows does too.
+
+`meaning` is the order of it: marks, labels and explanations go (`_bare`); words and numbers are
+spelled one way (`_spelled`); then whole answers that a table knows, a side's letter, an option's,
+yes or no (`_yes_or_no`); of anything else the question's own words go (`_news`), and what is left
+is a list (`_items`). Another language has its entry in the tables of `words`, `numbers`,
+`spelling`, `questions` and `claims`, and its words in those of `modality` and `declining`.
 """
 
+import json
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
 
 from gateway.contract import Language
-from gateway.verdict.text.numbers import NUMBERS, in_digits
+from gateway.verdict.text.modality import named_in
+from gateway.verdict.text.numbers import COMPARISONS, NUMBERS, in_digits
 from gateway.verdict.text.questions import kind_of
 from gateway.verdict.text.spelling import FOLDED, spelled_one_way
 from gateway.verdict.text.words import (
-    MODALITY,
+    ANSWERS,
+    BESIDE,
     NO,
     NONE,
     NOT_SO,
     NOT_THERE,
+    SO,
     SYNONYMS,
     THERE,
     WORDS,
@@ -43,12 +53,15 @@ HEAD = re.compile(
     r"|(?<=^si)(?= (?:hay|se|es|existe|tiene)\b))"
 )
 HYPHEN = re.compile(r"(?<=[^\W\d_])-(?=\w)|(?<=\w)-(?=[^\W\d_])")  # a minus or a range stays
-SIGN = r"[<>≤≥±]|(?<=[a-z0-9])[*+-](?![\w*])"  # T2* is not T2
-WORD = re.compile(rf"\d+(?:[.,]\d+)*|[^\W\d_]+|{SIGN}")
+SIGN = rf"[{COMPARISONS}]|(?<=[a-z0-9])[*+-](?![\w*])"  # T2* is not T2
+WORD = re.compile(rf"\d+(?:[.,]\d+)*°?|[^\W\d_]+|{SIGN}")
 NOT = re.compile(r"n't\b|(?<=\bcan)(?=not\b)")
 DOUBLE_NO = re.compile(r"(\bno (?:\w+ ){1,3})ningun[oa]?\b")  # in Spanish no more than one
+HYPHENS = dict.fromkeys(map(ord, "\u2010\u2212"), "-")  # and a minus, unlike the others
 RANGE = re.compile(r"(?<=\d)–(?=\w)")
-POWERS = {ord(raised): f"^{number}" for number, raised in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}  # 10² is not 102
+# 10² is not 102, and 1ª not 1a.
+RAISED = {ord(raised): f"^{number}" for number, raised in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}
+RAISED |= dict.fromkeys(map(ord, "ºª"), "°")
 BRACKETS = re.compile(r"([^(]+?) ?\(([^()]+)\)( [^()]+)?")
 
 # Callers choose what is read here: no pattern may take more than a few steps for each character, so
@@ -62,22 +75,23 @@ MARKS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"^[^\S\n]*+(?:#+|>(?!\s*\d))\s+", re.M), ""),
 )
 MARKED = re.compile(r"[*_`<>#\\{]")
-BOX = re.compile(
-    r"\\boxed\{(?:\\text\{)?([^{}]*)\}|<answer>((?:(?!</?answer>).)*+)</answer>"
-    r"""|^\{\s*+["']answer["']\s*+:\s*+["']([^"'{}]*)["']\s*+\}""",
-    re.S | re.M,
-)
+FACE = re.compile(r"\\(?:text(?:bf|it|rm)?|math(?:bf|rm|it))\{([^{}]*)\}")
+BOX = re.compile(r"\\boxed\{([^{}]*)\}|<answer>((?:(?!</?answer>).)*+)</answer>", re.S)
+OBJECT = re.compile(r"\{[^{}\[\]]+\}", re.S)
 BULLET = re.compile(r"^[^\S\n]*+(?:[-*•]|\d+[.)])\s+", re.M)
 DASH = re.compile(r"^[^\S\n]*+(?:[*•]|-(?!\s+\d))\s+", re.M)  # "- 3" may be a minus
-QUOTED = re.compile(r"""["'“‘「](.+)["'”’」]""")
-# A short answer that stands in brackets, behind a label, or as a list's one line.
-SET_OFF = re.compile(
-    r"\(([^()]+)\)|(?:a|ans|response|reply|r|respuesta|答) ?: ?(.+)|1[.)] (.+)", re.S
+QUOTED = re.compile(
+    r"""["'“‘「](.+)["'”’」]|\(([^()]+)\)|\[([^\[\]]+)\]|【([^【】]+)】|\$\$?([^$]+)\$\$?"""
 )
+# A short answer that stands behind a label, or any as a list's one line.
+LABELLED = re.compile(r"(?:a|ans|response|reply|r|respuesta) ?: ?(.+)", re.S)
+LISTED = re.compile(r"1[.)] ([^\W\d](?:(?!\d[.)] ).)*+)", re.S)
 FENCE = re.compile(r"^\s*```\w*\s*$", re.M)
 LETTERS = "ABCDEFGH"
 OPTION = re.compile(r"(?:^|(?<=[\s,;?(]))\(?([A-H])[).:](?=\s)")
-CHOSEN = re.compile(r"(?:option )?\(?([a-h])\)?(?:[.:] |[.:]?$| (?=\w))(.*)", re.S)
+CHOSEN = re.compile(
+    r"(?:(?:option |choice |opcion |选项?|选择 ?))?\(?([a-h])\)?(?:[.:,] ?|$| (?=\w))(.*)", re.S
+)
 LETTERED = re.compile(r"^\(?[a-h]\) ")
 # What beside a number may say that it is not just that many: a sign, a comparison, a unit.
 INEXACT = re.compile(r"""[^\w\s.,;:!()'"“”。、]|(?<!\d)[.,]\d""")
@@ -90,7 +104,8 @@ class Asked:
     """What a question leaves open. `content` is what it holds beside words that any question has,
     `orders` are those in which a statement may have it; unless the question `states` something
     ("is there"), a statement needs no such word either. `before` are the contents that an answer
-    may have before it comes to something new: none, or the question again.
+    may have before it comes to something new: none, or the question again; `behind` what it may
+    have after that.
     """
 
     content: Meaning = ()
@@ -103,7 +118,13 @@ class Asked:
     options: Mapping[str, Meaning] = field(default_factory=dict)  # by letter
     counts: bool = False
     where: bool = False
+    sides: bool = False
+    behind: Meaning | None = None
     there: bool = False
+
+    def is_again(self, content: Meaning, negations: int) -> bool:
+        """Whether what has this content is the question again, as a statement."""
+        return bool(content) and content in self.orders and not negations
 
 
 NOTHING = Asked()
@@ -125,9 +146,13 @@ def meaning(text: str, language: Language = "en", question: str = "") -> Meaning
         return ("0",)
     if said in SHORT:
         return SHORT[said]
-    if not asked.options and (set_off := SET_OFF.fullmatch(said)):
-        alone = next(filter(None, set_off.groups()))
-        said = alone if alone in SHORT else said
+    if asked.sides and said in words.initials:
+        return SHORT[words.initials[said]]
+    if not asked.options:
+        if (labelled := LABELLED.fullmatch(said)) and labelled[1] in SHORT:
+            said = labelled[1]
+        elif listed := LISTED.fullmatch(said):
+            said = listed[1]
     if option := _option(said, asked, language):
         return option
     if answer := _yes_or_no(said, asked, words):
@@ -181,8 +206,8 @@ def _words_of(text: str, language: Language) -> Words:
 
 
 def _plain(text: str) -> str:
-    plain = unicodedata.normalize("NFKC", text.translate(POWERS)).casefold()
-    plain = plain.replace("’", "'").replace("\u2010", "-")  # a hyphen unlike the others
+    plain = unicodedata.normalize("NFKC", text.translate(RAISED)).casefold()
+    plain = plain.replace("’", "'").translate(HYPHENS)
     plain = RANGE.sub("-", plain)
     return plain.translate(FOLDED)
 
@@ -190,6 +215,14 @@ def _plain(text: str) -> str:
 def _spelled(plain: str, words: Words) -> str:
     """With every number in digits, and every word as its language's tables have it."""
     return in_digits(spelled_one_way(plain, words.language), words.language)
+
+
+def with_letters(choices: Sequence[str], question: str) -> str:
+    """The question with its choices behind it where these have letters: who says "B" means one."""
+    marks = [OPTION.match(choice) for choice in choices]
+    letters = "".join(mark[1] for mark in marks if mark)
+    lettered = len(choices) > 1 and letters == LETTERS[: len(choices)]
+    return "\n".join([question, *choices]) if lettered else question
 
 
 @lru_cache(maxsize=64)
@@ -202,6 +235,9 @@ def _asked(question: str, language: Language) -> Asked:
     plain = _plain(question[: options[0].start()] if options else question)
     plain = " ".join(plain.split())
     kind = kind_of(plain, "zh" if words.language == "zh" else language)
+    told = _told(plain, words)
+    named = kind == "which_of" and told.issuperset(words.initials.values())
+    sides = named or bool(words.sides.search(plain))
     content, negations = _content(plain, words)
     # "¿Es normal el corazón?" – "El corazón es normal."
     turned = words.language == "es" and kind == "yes_no"
@@ -209,8 +245,8 @@ def _asked(question: str, language: Language) -> Asked:
         content=content,
         orders=(content, content[1:] + content[:1]) if turned else (content,),
         states=bool(words.states.search(plain)),
-        one_modality=kind not in COMPARING and not MODALITY.search(plain),
-        told=_told(plain, words),
+        one_modality=kind not in COMPARING and not named_in(plain),
+        told=told,
         yes_or_no=kind == "yes_no" and not negations,
         before=frozenset({(), *([] if negations else _asked_again(plain, words))}),
         options={
@@ -218,9 +254,24 @@ def _asked(question: str, language: Language) -> Asked:
             for option, end in zip(options, ends, strict=bool(options))
         },
         counts=bool(words.counts.search(plain)),
-        where=bool(words.wheres.search(plain)),
+        where=kind == "plane" or sides or bool(words.wheres.search(plain)),
+        sides=sides,
+        behind=_asked_behind(plain, words),
         there=bool(words.there.search(plain)),
     )
+
+
+def _asked_behind(question: str, words: Words) -> Meaning | None:
+    """How an answer may repeat a question after it has said what was asked: "is affected", of
+    "Which side is affected?"."""
+    tokens = _tokens(question, words)
+    content, negations = _content(question, words)
+    if negations or len(tokens) < 2 or words.language == "zh":
+        return None
+    names = tokens[0] in words.asks and tokens[1] not in words.fillers | words.asks
+    if not names or kind_of(question, words.language) == "which_of":  # one of those in it
+        return None
+    return tuple(token for token in content if token not in words.asks)[1:]
 
 
 def _asked_again(question: str, words: Words) -> list[Meaning]:
@@ -245,7 +296,9 @@ def _bare(text: str, asked: Asked, words: Words) -> str:
     """In lower case, without marks, labels, and what only explains the answer behind it."""
     plain = _plain(text)
     if MARKED.search(plain):
-        plain = FENCE.sub("", plain)
+        plain = FACE.sub(r"\1", FENCE.sub("", plain))
+        if OBJECT.fullmatch(plain.strip()):
+            plain = _in_json(plain)
         boxes = {" ".join("".join(found).split()) for found in BOX.findall(plain)} - {""}
         plain = boxes.pop() if len(boxes) == 1 else plain
         for mark, left in MARKS:
@@ -259,11 +312,26 @@ def _bare(text: str, asked: Asked, words: Words) -> str:
     if ":" in plain and (explained := words.explanation.search(plain)) and explained.start():
         plain = plain[: explained.start()]
     if quoted := QUOTED.fullmatch(plain.strip()):
-        plain = quoted[1]
+        plain = next(filter(None, quoted.groups()))
     plain = plain.strip("¡ \n")
     if asked.one_modality:
         plain = words.pictures.sub(words.image, plain)
     return words.source.sub("", plain).rstrip(".。! ")
+
+
+def _in_json(text: str) -> str:
+    """The answer that an object holds beside nothing but why and how sure; else the whole."""
+    try:
+        text_of_json = text if '"' in text else text.replace("'", '"')
+        told = json.loads(text_of_json, parse_float=str, object_pairs_hook=list)
+    except ValueError:
+        return text
+    answers = [value for name, value in told if name in ANSWERS]
+    if len(answers) != 1 or any(name not in ANSWERS | BESIDE for name, _ in told):
+        return text
+    if isinstance(answers[0], bool):
+        return "yes" if answers[0] else "no"
+    return str(answers[0]) if isinstance(answers[0], str | int) else text
 
 
 def _says_something(before: str, words: Words) -> bool:
@@ -284,10 +352,15 @@ def _option(said: str, asked: Asked, language: Language) -> Meaning | None:
 def _yes_or_no(said: str, asked: Asked, words: Words) -> str | None:
     """The answer, where it is yes or no and no more than that."""
     if asked.yes_or_no and said not in asked.content:
+        if said in SO:
+            return "yes"
         if said in NOT_SO or (asked.there and said in NOT_THERE):
             return "no"
         if asked.there and said in THERE:
             return "yes"
+    topic, _, after = said.partition(": ")
+    if HEAD.match(after) and asked.yes_or_no and asked.is_again(*_content(topic, words)):
+        said = after  # "Effusion: no"
     head = HEAD.match(said)
     first, *others = SENTENCE.split(said[head.end() :] if head else said)
     if head is None:
@@ -356,7 +429,7 @@ def _tells_no_more(sentence: str, asked: Asked, words: Words) -> bool:
 
 def _told(sentence: str, words: Words) -> frozenset[str]:
     tokens = [NUMBERS.get(token, token) for token in _tokens(sentence, words)]
-    numbers = [token for token in tokens if token[0].isdecimal()]
+    numbers = [token for token in tokens if token[0].isdecimal() or token in COMPARISONS]
     if words.language == "zh":
         return frozenset([*numbers, *(word for word in words.telling if word in sentence)])
     return frozenset([*numbers, *(words.telling & set(tokens))])
@@ -383,6 +456,8 @@ def _news(said: str, asked: Asked, words: Words) -> str:
         if not negations and content in asked.before:
             news = news[copula.end() :]
             break
+    else:
+        news = _before(news, asked, words)
     if asked.where:
         news = words.place.sub("", news)
     if asked.counts:
@@ -400,6 +475,17 @@ def _news(said: str, asked: Asked, words: Words) -> str:
         elif exact and not negations and content and not counted and tokens[0] in words.single:
             news = "1"
     return news or said
+
+
+def _before(said: str, asked: Asked, words: Words) -> str:
+    """What an answer says before the question again: "the left side is affected"."""
+    for copula in islice(words.copula.finditer(said), COPULAS) if asked.behind is not None else ():
+        thing = said[: copula.start()]
+        content, negations = _content(thing, words)
+        new = content and not negations and not _is_within(content, asked.content)
+        if new and _content(said[copula.end() :], words) == (asked.behind, 0):
+            return thing
+    return said
 
 
 def _items(said: str, words: Words) -> Meaning:
@@ -429,7 +515,7 @@ def _item(text: str, words: Words) -> str:
     plain = HYPHEN.sub(" ", words.article.sub("", LETTERED.sub("", text.strip())))
     if plain in YES_OR_NO:
         return "yes" if plain in YES else "no"
-    plain = NUMBERS.get(plain, plain)
+    plain = words.denial.sub(words.none, NUMBERS.get(plain, plain))
     if (twice := BRACKETS.fullmatch(plain)) and twice[1] in SYNONYMS:
         names = {SYNONYMS.get(each) for each in (twice[1], twice[2], twice[1] + (twice[3] or ""))}
         plain = twice[1] if len(names) == 1 else plain
@@ -458,7 +544,7 @@ def _chinese() -> re.Pattern[str]:
     zh = WORDS["zh"]
     known = zh.fillers | zh.negators | zh.asks | zh.sums
     return re.compile(
-        "|".join([*sorted(known, key=len, reverse=True), r"[a-z]+|\d+(?:\.\d+)?|\w", SIGN])
+        "|".join([*sorted(known, key=len, reverse=True), r"[a-z]+|\d+(?:\.\d+)?°?|\w", SIGN])
     )
 
 

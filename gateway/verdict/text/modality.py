@@ -1,5 +1,6 @@
-"""Which modality an answer names, for a case whose own is known: of what a file's header says, or
-the caller, nothing need be guessed."""
+"""Which modalities a text names. Of a case whose own is known, by what a file's header says or the
+caller, nothing need be guessed; and to a question that names one, it is no mere word for the image.
+"""
 
 import re
 
@@ -10,10 +11,10 @@ from gateway.verdict.text.spelling import FOLDED
 # beside it says more.
 NAMES: dict[Modality, str] = {
     "ct": r"cta?|cat scan|(computed|computeri[sz]ed) tomograph\w*|tac|tc|"
-    r"tomografia (axial )?computarizada|计算机断层",
+    r"tomografia(?! (por emision|de coherencia))|计算机断层",
     "mri": r"mra?|mri|magnetic resonance|rm|resonancia|flair|dwi|stir|t[12]w?|核磁|磁共振",
     "xray": r"x ?rays?|xr|plain film|radiograph\w*|radiografia|rayos x|mammogra\w+|mamografia|"
-    r"barium|fluoroscop\w*|angiogram|venogram|x光|x射线|x线",
+    r"barium|fluoroscop\w*|angiogram|venogram|x光|x射线|x线|胸片",
     "ultrasound": r"us|ultraso\w+|sonogra\w+|doppler|ecografia|超声",
     "nuclear": r"nm|nuclear medicine|pet|positron emission|spect|scintigra\w+|"
     r"medicina nuclear|gammagrafia|核医学",
@@ -27,16 +28,16 @@ _MARKS = re.compile(r"[^\w\s]")
 
 def names(answer: str, known: Modality) -> bool:
     """Whether the answer names that modality, whatever else it names: "mr - flair" names MRI."""
-    return known in _named_in(answer)
+    return known in named_in(answer)
 
 
 def names_another(answer: str, known: Modality) -> bool:
     """Whether the answer names modalities, and not the known one: "an - angiogram" of an MRI does,
     "mr - flair" does not, and neither does what names none ("axial", "yes")."""
-    named = _named_in(answer)
+    named = named_in(answer)
     return bool(named) and known not in named
 
 
-def _named_in(answer: str) -> set[Modality]:
-    words = " ".join(_MARKS.sub(" ", answer.casefold().translate(FOLDED)).split())
+def named_in(text: str) -> set[Modality]:
+    words = " ".join(_MARKS.sub(" ", text.casefold().translate(FOLDED)).split())
     return {modality for modality, pattern in _PATTERNS.items() if pattern.search(words)}

@@ -1,4 +1,5 @@
-"""Numbers and measures as one would type them: "twenty-one" is 21, "1,000" is 1000, "3.0cm" 3 cm.
+"""Numbers and measures as one would type them: "twenty-one" is 21, "1,000" is 1000, "3.0cm" 3 cm,
+"third" 3°, "between 3 and 4 cm" 3-4 cm, "more than 3" >3.
 
 Two numbers that differ are never made one. So what two readers may read differently stays as it is:
 "1.000" is a thousand in Spanish and left alone elsewhere, "1,000" a thousand elsewhere and left
@@ -26,7 +27,7 @@ UNITS = {
     for line in MEASURES
     for word in line.split(", ")
 }
-MEASURE = rf" ?({'|'.join(UNITS)})(?![^\W\d])"
+MEASURE = rf" ?({'|'.join(UNITS)})(?![a-z])"
 UNIT = re.compile(rf"(?<=\d){MEASURE}")
 ROMAN = {"i": 1, "ii": 2, "iii": 3, "iv": 4, "v": 5, "vi": 6, "vii": 7, "viii": 8, "ix": 9, "x": 10}
 ROMANS = f"({'|'.join(sorted(ROMAN, key=len, reverse=True))})"
@@ -34,16 +35,21 @@ DECIMAL = re.compile(r"(?<![\w.,])(\d+)\.(\d+)(?!\d|[.,]\d)")
 GROUPED_BY_COMMAS = re.compile(r"(?<![\w.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
 GROUPED_BY_DOTS = re.compile(r"(?<![\w.,])[1-9]\d{0,2}(?:\.\d{3})+(?![\d.])")
 TIMES = re.compile(r"(?:(?<=\d)|(?<=\d [cm]m)) ?(?:x|×|\*|by|por|乘) ?(?=\d)")
+OF_100 = re.compile(r"百分之(\d+(?:\.\d+)?)")
 SAME_UNIT = re.compile(r" ([cm]m) x (?=[\d.]+(?: x [\d.]+)* \1\b)")  # 3 cm x 4 cm
 TWICE = re.compile(r"\b(\d+) \(\1\)")  # two (2)
+COMPARISONS = "<>≤≥±~"
+SIGNED = re.compile(rf"(?<=[{COMPARISONS}]) (?=\d)")
 
 
 @dataclass(frozen=True)
 class Numerals:
     """How one language writes them. `spoken` is a number in words, `word` one of these: its value
     stands in `values`, or in `scales` if it multiplies what stands before it. `grouped` is a number
-    in digits whose thousands are parted, `decimal` what ends in a decimal comma, `span` stands
-    between the ends of a range, `graded` is a Roman number with what tells that it is one.
+    in digits whose thousands are parted, `decimal` what ends in a decimal comma, `ranges` are a
+    lower end with its unit and an upper one with its own. `graded` is a Roman number with what
+    tells that it is one. `ordinal` is a place in a row, in digits or in words, of which `places`
+    has the last. `signs` are comparisons, each with the sign that says so.
     """
 
     spoken: re.Pattern[str]
@@ -52,37 +58,79 @@ class Numerals:
     scales: dict[str, int]
     grouped: re.Pattern[str]
     decimal: re.Pattern[str]
-    span: re.Pattern[str]
+    ranges: tuple[re.Pattern[str], ...]
     graded: re.Pattern[str]
+    ordinal: re.Pattern[str]
+    places: dict[str, int]
+    signs: tuple[tuple[re.Pattern[str], str], ...]
 
 
 def in_digits(text: str, language: Language) -> str:
     """A text in lower case and without accents, with its numbers and units spelled one way."""
     numerals = NUMERALS[language]
+    text = numerals.ordinal.sub(lambda found: _place(found[0], numerals), text)
     text = numerals.spoken.sub(lambda found: _value(found[0], numerals), text)
     if not any(map(str.isdecimal, text)) and not numerals.graded.search(text):
         return text
     text = numerals.grouped.sub(lambda found: re.sub(r"\D", "", found[0]), text)
     text = numerals.decimal.sub(r"\1.", text)
     text = DECIMAL.sub(_without_zeros, text)
-    text = numerals.span.sub("-", text)
     text = numerals.graded.sub(lambda found: f"{found[1]}{ROMAN[found[2]]}", text)
+    text = OF_100.sub(r"\1%", text)
     text = UNIT.sub(lambda unit: f" {UNITS[unit[1]]}", text)
+    for written in numerals.ranges:
+        text = written.sub(_range, text)
+    for compared, sign in numerals.signs:
+        text = compared.sub(sign, text)
+    text = SIGNED.sub("", text.replace("≈", "~"))
     return TWICE.sub(r"\1", SAME_UNIT.sub(" x ", TIMES.sub(" x ", text)))
 
 
 def _value(spoken: str, numerals: Numerals) -> str:
     whole, _, decimals = spoken.partition("点")
-    total = current = 0
+    total = group = current = 0
     for word in numerals.word.findall(whole):
-        if scale := numerals.scales.get(word):
-            if scale == 1000:  # of all before it
-                total, current = 0, total + current
-            total, current = total + (current or 1) * scale, 0
+        scale = numerals.scales.get(word, 1)
+        if scale >= 1000:  # of all before it, up to the next such
+            total, group, current = total + (group + current or 1) * scale, 0, 0
+        elif scale > 1:
+            group, current = group + (current or 1) * scale, 0
         else:
             current += numerals.values.get(word, 0)
     behind = "".join(NUMBERS[digit] for digit in decimals)
-    return f"{total + current}.{behind}" if behind else str(total + current)
+    total += group + current
+    return f"{total}.{behind}" if behind else str(total)
+
+
+def _place(said: str, numerals: Numerals) -> str:
+    """Its number, which is another than that of so many."""
+    if said[0].isdecimal():
+        return re.sub(r"\D+", "", said) + "°"
+    words = numerals.word.findall(said)
+    return f"{sum(numerals.values.get(word, numerals.places.get(word, 0)) for word in words)}°"
+
+
+def _range(found: re.Match[str]) -> str:
+    """With one unit; where two are named that differ, as it stands."""
+    low, unit, high, other = found.groups()
+    if unit and unit != other:
+        return found[0]
+    return f"{low}-{high}" + (f" {other}" if other else "")
+
+
+def _ranges(*written: tuple[str, str]) -> tuple[re.Pattern[str], ...]:
+    """By what stands before the lower end, and what between the two."""
+    end, unit = r"(\d++(?:\.\d++)?)", f"(?: ?({'|'.join(sorted(set(UNITS.values())))}))?"
+    return tuple(
+        re.compile(rf"(?<!\d){opens}{end}{unit}(?:{parts}){end}{unit}(?![a-z\d]|\.\d)")
+        for opens, parts in written
+    )
+
+
+def _signs(**words: str) -> tuple[tuple[re.Pattern[str], str], ...]:
+    """Before a number."""
+    of = {"more": ">", "less": "<", "least": "≥", "most": "≤", "about": "~"}
+    return tuple((re.compile(rf"(?:{said}) ?(?=\d)"), of[name]) for name, said in words.items())
 
 
 def _without_zeros(found: re.Match[str]) -> str:
@@ -110,17 +158,35 @@ def _english() -> Numerals:
     tens = _values("twenty thirty forty fifty sixty seventy eighty ninety", 20, 10)
     below_100 = rf"(?:{_any(tens)}(?:[- ]{_any(ones)})?|{_any(teens)}|{_any(ones)})"
     below_1000 = rf"(?:(?:a|{below_100}) hundred(?: (?:and )?{below_100})?|{below_100})"
-    number = rf"(?:(?:a|{below_1000}) thousand(?: (?:and )?{below_1000})?|{below_1000}|zero)"
+    below_million = rf"(?:(?:a|{below_1000}) thousand(?: (?:and )?{below_1000})?|{below_1000})"
+    number = rf"(?:(?:a|{below_1000}) million(?: (?:and )?{below_million})?|{below_million}|zero)"
+    firsts = _values("first second third fourth fifth sixth seventh eighth ninth")
+    firsts_alone = firsts | _values(
+        "tenth eleventh twelfth thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth "
+        "nineteenth twentieth",
+        10,
+    )
     return Numerals(
-        spoken=re.compile(rf"\b{number}\b(?! (?:hundred|thousand)\b)"),
+        spoken=re.compile(rf"\b{number}\b(?! (?:hundred|thousand|million)\b)"),
         word=re.compile(r"[a-z]+"),
         values=ones | teens | tens,
-        scales={"hundred": 100, "thousand": 1000},
+        scales={"hundred": 100, "thousand": 1000, "million": 1_000_000},
         grouped=GROUPED_BY_COMMAS,
         # Three digits behind a comma may be a thousand's; with no unit behind them, two a list.
         decimal=re.compile(rf"(\d),(?=\d{{1,2}}{MEASURE})"),
-        span=re.compile(r"(?<=\d)(?: - | ?~ ?| to )(?=\d)"),
+        ranges=_ranges((r"\bbetween ", " and "), (r"(?:\bfrom )?", "-| - | ?~ ?| to ")),
         graded=re.compile(rf"\b((?:grade|stage|type|class|phase|nerve) ){ROMANS}(?=[a-d]?\b)"),
+        ordinal=re.compile(
+            rf"\b(?:(?:{_any(tens)}[- ])?{_any(firsts)}|{_any(firsts_alone)}|\d+(?:st|nd|rd|th))\b"
+        ),
+        places=firsts_alone,
+        signs=_signs(
+            more=r"\b(?:more|greater|larger|bigger) than\b",
+            less=r"\b(?:less|fewer|smaller) than\b",
+            least=r"\bat least\b",
+            most=r"\bat most\b",
+            about=r"\b(?:about|approximately|around|roughly)\b",
+        ),
     )
 
 
@@ -140,20 +206,42 @@ def _spanish() -> Numerals:
         100,
         100,
     )
-    below_100 = rf"(?:{_any(tens)}(?: y {_any(ones)})?|{_any(teens)}|{_any(ones)})"
+    # "veinte y uno" is an older way to write it.
+    parted = rf"(?:{_any(tens)}|diez|veinte) y {_any(ones)}"
+    below_100 = rf"(?:{parted}|{_any(tens)}|{_any(teens)}|{_any(ones)})"
     below_1000 = rf"(?:{_any(hundreds)}(?: {below_100})?|{below_100})"
-    number = rf"(?:(?:{below_1000} )?mil(?: {below_1000})?|{below_1000}|cero)"
+    below_million = rf"(?:(?:{below_1000} )?mil(?: {below_1000})?|{below_1000})"
+    number = rf"(?:{below_million} mill(?:on|ones)(?: {below_million})?|{below_million}|cero)"
+    firsts = _values(
+        "primero/primera/primer segundo/segunda tercero/tercera/tercer cuarto/cuarta quinto/quinta "
+        "sexto/sexta séptimo/séptima octavo/octava noveno/novena décimo/décima "
+        "undécimo/undécima duodécimo/duodécima"
+    )
     return Numerals(
         # An article is no number, and neither is the hundred of a percent.
-        spoken=re.compile(rf"\b(?!una?\b)(?!(?<=por )ciento\b){number}\b(?! mil\b)"),
+        spoken=re.compile(
+            rf"\b(?!una?\b(?! millon))(?!(?<=por )ciento\b){number}\b"
+            r"(?! mil(?:lon|lones)?\b)"
+        ),
         word=re.compile(r"[a-z]+"),
         values=ones | teens | tens | hundreds,
-        scales={"mil": 1000},
+        scales={"mil": 1000, "millon": 1_000_000, "millones": 1_000_000},
         grouped=GROUPED_BY_DOTS,
         # As above; but two digits are no list where a comma is what parts decimals.
         decimal=re.compile(r"(?<![\w.,])(\d+),(?:(?<=\b0,)|(?!\d{3}(?!\d)))(?=\d+(?![\d,]|\.\d))"),
-        span=re.compile(r"(?<=\d)(?: - | ?~ ?| a )(?=\d)"),
+        ranges=_ranges((r"\bentre ", " y "), (r"(?:\bde |\bdesde )?", "-| - | ?~ ?| a | hasta ")),
         graded=re.compile(rf"\b((?:grado|estadio|tipo|clase|fase) ){ROMANS}(?=[a-d]?\b)"),
+        ordinal=re.compile(
+            rf"\b(?:{_any(firsts)}\b|\d+(?:\.?°|(?:er|ro|ra|do|da|to|ta|vo|va|no|na)\b))"
+        ),
+        places=firsts,
+        signs=_signs(
+            more=r"\b(?:mas|mayor|mayores) (?:de|que|a)\b",
+            less=r"\b(?:menos|menor|menores) (?:de|que|a)\b",
+            least=r"\b(?:al menos|como minimo)\b",
+            most=r"\b(?:como maximo|como mucho)\b",
+            about=r"\b(?:aproximadamente|alrededor de|cerca de|unos|unas)\b",
+        ),
     )
 
 
@@ -167,7 +255,11 @@ def _chinese() -> Numerals:
     # One character is a number before what is counted or measured; "which one" and "this is a" have
     # none, and "not one" is no one.
     counted = r"[个颗枚处只块片条根名例级期型度岁]|毫|厘|公分| ?(?:cm|mm|ml|%)"
-    single = rf"(?:[零二两三四五六七八九十]|(?<![哪这那每任某是为])一(?!个[也都]))(?={counted})"
+    one = r"(?:[零二两三四五六七八九十]|(?<![哪这那每任某是为])一(?!个[也都]))"
+    ends = rf"[到至](?:{compound}|[二三四五六七八九十])"  # of a range
+    single = (
+        rf"(?:{one}(?=(?:{ends})?(?:{counted}))|(?:(?<=第)|(?<=百分之))[零一二三四五六七八九十])"
+    )
     letters = "零一二两三四五六七八九十百千万亿点几"
     return Numerals(
         spoken=re.compile(rf"(?<![{letters}])(?:{decimals}|{compound}|{single})(?![{letters}])"),
@@ -176,8 +268,17 @@ def _chinese() -> Numerals:
         scales={"十": 10, "百": 100, "千": 1000},
         grouped=GROUPED_BY_COMMAS,
         decimal=re.compile(rf"(\d),(?=\d{{1,2}}{MEASURE})"),
-        span=re.compile(r"(?<=\d) ?(?:-|~|至|到) ?(?=\d)"),
+        ranges=_ranges(("", " ?(?:-|~|至|到) ?")),
         graded=re.compile(rf"((?<![a-z])){ROMANS}(?=[级期型度])"),
+        ordinal=re.compile(r"(?!)"),  # 第 stands before its number
+        places={},
+        signs=_signs(
+            more="大于|超过|多于",
+            less="小于|少于",
+            least="至少",
+            most="至多|最多",
+            about="大约|约为?",
+        ),
     )
 
 

@@ -1,5 +1,6 @@
 """One word typed in more than one way: without accents, in traditional characters, in British
-English, short for a side. Each is read in one of them; no two words with two meanings become one.
+English, short for a side; "L4/L5" and "L4-5". Each is read in one of them; no two words with two
+meanings become one.
 """
 
 import re
@@ -59,9 +60,23 @@ def _typed(language: Language) -> re.Pattern[str]:
     return re.compile(rf"(?:{parts})|\b(?:{short})\b\.?")
 
 
+# What lies between two vertebrae; of T1/T2 nobody knows whether it is such, or two weightings.
+LEVEL = re.compile(
+    r"(?<![a-z\d])(?:([cl])([1-7])([/-])\1?([2-8])|(c7[/-]t1)|(t12[/-]l1)|(l5[/-]s1))(?![a-z\d])"
+)
 TYPED = {language: _typed(language) for language in PARTS}
 
 
 def spelled_one_way(text: str, language: Language) -> str:
     """A text in lower case and folded; characters are FOLDED before, one for one."""
-    return TYPED[language].sub(lambda found: READ[language][found[0].rstrip(".")], text)
+    return LEVEL.sub(
+        _level, TYPED[language].sub(lambda found: READ[language][found[0].rstrip(".")], text)
+    )
+
+
+def _level(found: re.Match[str]) -> str:
+    letter, upper, mark, lower = found.groups()[:4]
+    if letter is None:
+        return found[0].replace("/", "-")
+    one = mark == "-" or int(lower) == int(upper) + 1
+    return f"{letter}{upper}-{lower}" if one else found[0]

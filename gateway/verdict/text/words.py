@@ -6,7 +6,7 @@ accents.
 """
 
 import re
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,7 +33,9 @@ NO |= {
 
 # Whole answers to a question that asks for yes or no; of the others, where it is asked whether
 # something is there.
+SO = {"y"}
 NOT_SO = {
+    "n",
     "it is not",
     "it isn't",
     "there is not",
@@ -63,19 +65,22 @@ SAME = (
     "imagen por resonancia magnética, irm, 核磁共振, 磁共振, 核磁共振成像, 磁共振成像, 核磁",
     "ct, ct scan, ct image, cat scan, computed tomography, computed tomography scan, tc, "
     "ct imaging, computed tomography imaging, computerized tomography, computerised tomography, "
-    "tac, tomografía computarizada, tomografía axial computarizada, 计算机断层扫描, "
-    "电子计算机断层扫描, 电脑断层, 电脑断层扫描, ct扫描, ct成像",
+    "tac, tomografía computarizada, tomografía computada, tomografía axial computarizada, "
+    "计算机断层扫描, 电子计算机断层扫描, 电脑断层, 电脑断层扫描, ct扫描, ct成像",
     "x ray, xray, x rays, x ray film, x ray image, plain film, plain radiograph, radiograph, "
     "x ray imaging, radiography, rx, radiografía, rayos x, x光, x光片, x射线, x线",
     "ultrasound, us, ultrasound scan, ultrasound image, ultrasound imaging, ultrasonography, "
     "sonography, sonogram, ecografía, ultrasonido, 超声, 超声波",
     "pet, pet scan, positron emission tomography",
-    "transverse, transverse plane, transverse section, axial, axial plane, axial section, "
-    "plano axial, plano transversal, 横断面, 轴位",
-    "coronal, coronal plane, coronal section, plano coronal, 冠状面, 冠状位",
-    "sagittal, sagittal plane, sagittal section, plano sagital, 矢状面, 矢状位",
-    "t1, t1 weighted, t1加权",
-    "t2, t2 weighted, t2加权",
+    "transverse, transverse plane, transverse section, transverse view, transverse slice, axial, "
+    "axial plane, axial section, axial view, axial slice, plano axial, plano transversal, "
+    "corte axial, 横断面, 轴位",
+    "coronal, coronal plane, coronal section, coronal view, coronal slice, plano coronal, "
+    "corte coronal, 冠状面, 冠状位",
+    "sagittal, sagittal plane, sagittal section, sagittal view, sagittal slice, plano sagital, "
+    "corte sagital, 矢状面, 矢状位",
+    "t1, t1 weighted, t1w, t1wi, t1 weighted image, t1 weighted imaging, t1加权, t1加权像",
+    "t2, t2 weighted, t2w, t2wi, t2 weighted image, t2 weighted imaging, t2加权, t2加权像",
     "left, left side, left sided, izquierdo, lado izquierdo, 左, 左侧, 左边",
     "right, right side, right sided, derecho, lado derecho, 右, 右侧, 右边",
     "bilateral, bilaterally, both, both sides, left and right, left and right sides, ambos, ambas, "
@@ -96,6 +101,11 @@ SAME = (
     "心脏, 心",
     "normal, unremarkable, within normal limits",
 )
+# By what a JSON object names its answer, and what else it may hold without saying more.
+ANSWERS = {"answer", "final answer", "final_answer", "respuesta", "答案", "回答"}
+BESIDE = {"reason", "reasoning", "explanation", "rationale", "justification", "thought", "thoughts"}
+BESIDE |= {"confidence", "probability", "score", "explicacion", "razon", "justificacion"}
+BESIDE |= {"confianza", "解释", "理由", "原因", "置信度"}
 SYNONYMS = {
     phrase.translate(UNACCENTED): line.split(", ")[0]
     for line in SAME
@@ -120,14 +130,16 @@ class Words:
     before what only explains it, `because` where a sentence turns to that. `frames` may open an
     answer and `tails` close it without adding to it; `copula` parts what was asked from the
     answer, `article` and `place` stand before it. `states` is in a sentence that says that
-    something is so. `joins` is what may stand for the last comma of a list.
+    something is so. `joins` is what may stand for the last comma of a list. `denial` opens what is
+    not there; without more words it is a bare `none`.
 
     `fillers` and `negators` are words of a sentence: without both, its content is left, of
     which `plural` takes the endings. `sums` say no more than the number beside them, `single`
     words count one. `asks` are a question's words for what is not known. What meets `asking`
-    only asks, a question that meets `there` asks whether something is; what meets `of_it` says
-    more of that very thing. With one of `compares` an answer is no mere number: more than 4 are
-    not 4. `telling` words never go with an explanation.
+    only asks, a question that meets `there` asks whether something is, one that meets `sides`
+    for a side, of which `initials` are the letters; what meets `of_it` says more of that very
+    thing. With one of `compares` an answer is no mere number: up to 4 are not 4. `telling` words
+    never go with an explanation: sides, organs, doubts, and what takes an answer back.
     """
 
     language: Language
@@ -145,6 +157,8 @@ class Words:
     article: re.Pattern[str]
     place: re.Pattern[str]
     joins: re.Pattern[str]
+    denial: re.Pattern[str]
+    none: str
     fillers: Set[str]
     negators: Set[str]
     plural: re.Pattern[str]
@@ -156,6 +170,8 @@ class Words:
     of_it: re.Pattern[str]
     counts: re.Pattern[str]
     wheres: re.Pattern[str]
+    sides: re.Pattern[str]
+    initials: Mapping[str, str]
     compares: Set[str]
     telling: Set[str]
 
@@ -168,6 +184,8 @@ def _unaccented(value: Any) -> Any:
         return re.compile(value.pattern.translate(UNACCENTED), value.flags)
     if isinstance(value, str):
         return value.translate(UNACCENTED)
+    if isinstance(value, dict):
+        return value
     return frozenset(map(_unaccented, value))
 
 
@@ -176,11 +194,6 @@ _OF = r"(?:the |this |these |given |provided |above |medical )+"
 _XRAY = (
     r"(?:(?:chest|abdominal|abdomen|brain|head|pelvic|frontal|pa|ap|axial|coronal|sagittal) )*"
     r"(?:x[ -]?ray|radiograph|ct|mri|mr|ultrasound)(?: (?:image|scan|slice|film))?"
-)
-# What names a modality: to a question that does, it is no mere word for the image.
-MODALITY = re.compile(
-    r"x[ -]?rays?\b|radiogra|\bct\b|\bmri?\b|ultraso|tomogra|resonan|ecogra|\btc\b|\brm\b|胸片|"
-    r"核磁|磁共振|超声|x[光线]"
 )
 _IMAGEN = r"(?:imagen|imágenes|foto|fotografía|figura)"
 _RADIOGRAFIA = (
@@ -229,14 +242,17 @@ ENGLISH = Words(
     copula=re.compile(
         r"(?: is| are| was| were| appears? to be| can be seen)"
         r"(?: (?:taken|acquired|obtained|captured|made) (?:using|with|by))?:? |(?<=\w\w): "
+        r"|(?:^| )measures? "
     ),
     states=re.compile(
         r"\b(?:is|are|was|were|has|have|do|does|there|appears?|shows?|contains?|see|seen|visible|"
         r"present)\b"
     ),
-    article=re.compile(r"^(?:the|an?) (?=\w[\w-])"),
+    article=re.compile(r"^(?:the|an?) (?=\w[\w°-])"),
     place=re.compile(r"^(?:located |found |seen |situated )?(?:in|on|at|within) (?:the )?"),
     joins=re.compile(r" and | & "),
+    denial=re.compile(r"^no (?:evidence|signs?) of (?:an? |any )?(?=\w)"),
+    none="no ",
     fillers=_set(
         "the a an is are was were be been being do does did has have had can it its this that "
         "these those there here they i we you in of on at to with any some image images picture "
@@ -257,14 +273,16 @@ ENGLISH = Words(
     there=re.compile(r"^(?:is|are|was|were) there\b|\bpresent\b"),
     counts=re.compile(r"how many|number of"),
     of_it=re.compile(r"^(?:it|this|that|they|these|those|which|here)\b"),
-    wheres=re.compile(r"where\b|(?:which|what) side"),
+    wheres=re.compile(r"where\b"),
+    sides=re.compile(r"(?:which|what) side"),
+    initials={"l": "left", "r": "right"},
     compares=_set(
         "more less fewer least most over under above below about around approximately almost "
         "nearly up than greater larger smaller"
     ),
     telling=_set(
         "left right both bilateral unilateral upper lower middle superior inferior anterior "
-        "posterior medial lateral central peripheral apical basal top bottom center first second "
+        "posterior medial lateral central peripheral apical basal top bottom center "
         "proximal distal ipsilateral contralateral superficial deep internal external ventral "
         "dorsal inner outer lung lungs heart liver spleen kidney kidneys brain stomach bowel "
         "intestine colon rectum bladder esophagus trachea bronchus pancreas gallbladder bone "
@@ -312,13 +330,18 @@ SPANISH = Words(
         rf"(?: en (?:la|esta) {_IMAGEN})?$"
     ),
     copula=re.compile(
-        r"(?:^| )(?:es|son|está|están|fue|se (?:encuentra|ubica|localiza|observa|ve)):? "
+        r"(?:^| )(?:es|son|está|están|fue|se (?:encuentra|ubica|localiza|observa|ve)|mide):? "
         r"|(?<=\w\w): "
     ),
     states=re.compile(r"\b(?:es|son|est[áé]n?|hay|se|tienen?|muestran?|contienen?|existen?)\b"),
-    article=re.compile(r"^(?:el|la|los|las|una?) (?=\w\w)"),
+    article=re.compile(r"^(?:el|la|los|las|una?) (?=\w[\w°])"),
     place=re.compile(r"^(?:ubicad[oa] |localizad[oa] )?(?:en|a|dentro de) (?:el |la |los |las )?"),
     joins=re.compile(r" y | e "),
+    denial=re.compile(
+        r"^(?:no (?:hay|existen?|se (?:observan?|ven?|aprecian?|identifican?))|sin)"
+        r"(?: (?:evidencia|signos?) de)? (?=\w)"
+    ),
+    none="sin ",
     fillers=_set(
         "el la los las lo un una unos unas es son está están fue era hay ha han se de del en al a "
         "con que esto esta este estas estos eso imagen imágenes foto figura observa observan ve "
@@ -326,7 +349,7 @@ SPANISH = Words(
         "muestra muestran muestre visible visibles presente presentes presencia evidencia "
         "evidencias signo signos signos alguna algún algunos tiene tienen contiene contienen "
         "existe existen aparece aparecen según puede ver basado usó usa utilizó utiliza tomar "
-        "tomada tomó para paciente y"
+        "tomada tomó utilizada utilizado usada usado para paciente y"
     ),
     negators=_set("no sin ningún ninguna ausente ausencia nunca tampoco"),
     plural=re.compile(r"(?:(?<=[aeiou])s|(?<=[^aeiou])es?)$"),
@@ -340,7 +363,9 @@ SPANISH = Words(
         r"^(?:es|son|está|están|mide|tiene|parece|se (?:trata|ubica|localiza|encuentra)|est[aeo]s?"
         r"|eso)\b"
     ),
-    wheres=re.compile(r"dónde|qué lado"),
+    wheres=re.compile(r"dónde"),
+    sides=re.compile(r"qué lado"),
+    initials={"i": "izquierdo", "d": "derecho"},
     compares=_set(
         "más menos mínimo máximo hasta casi cerca unos unas sobre mayor mayores menor menores "
         "aproximadamente alrededor"
@@ -372,7 +397,8 @@ CHINESE = Words(
     image="图像",
     answer="答",
     label=_at_the_start_of_a_sentence(
-        r"(?:因此|所以)?[,:]?(?:小组的?|最终|正确)?(?:答案|回答)(?:应该)?(?:[是为] ?:?| ?:) ?"
+        r"(?:因此|所以)?[,:]?(?:小组的?|最终|正确)?"
+        r"(?:(?:答案|回答)(?:应该)?(?:[是为] ?:?| ?:)|答 ?:) ?"
     ),
     explanation=re.compile(r"(?:解释|原因|理由|说明) ?: ?"),
     because=re.compile(r"^(?:因为|由于)"),
@@ -388,6 +414,8 @@ CHINESE = Words(
     article=re.compile(r"^(?!)"),
     place=re.compile(r"^(?:位于|在)"),
     joins=re.compile(r"[和与及]"),
+    denial=re.compile(r"^(?:没有|未见|未发现|无)(?=\w)"),
+    none="无",
     fillers=_set(
         "图像中 图片中 影像中 图中 图像 图片 影像 图上 图里 个 这张 这幅 这个 这里 这 该 此 张 幅 "
         "是否 有没有 是不是 能不能 能否 可不可以 包不包含 包含 包括 含有 存在 显示 展示 可见 "
@@ -398,12 +426,16 @@ CHINESE = Words(
     plural=re.compile(r"(?!)"),
     sums=_set("数量 数目 总数 一共 总共 共 合计 颗 枚 处 只 块 片 条 根 名 例"),
     single=frozenset(),
-    asks=_set("什么 哪里 哪个 哪些 哪种 哪一个 哪一 哪 多少 几个 几 何处 何种 何 怎么"),
+    asks=_set(
+        "什么 哪里 哪个 哪些 哪种 哪一个 哪一 哪 多少 多大 多长 多宽 几个 几 何处 何种 何 怎么"
+    ),
     there=re.compile(r"(?!)"),
     asking=re.compile(r"\?|吗$|有没有|有无|是否|是不是|能不能|能否"),
     counts=re.compile(r"多少|几个|几"),
     of_it=re.compile(r"^(?:它|其|这|该|此|是|为|呈|位于|属于)"),
-    wheres=re.compile(r"哪里|何处|在哪|哪一?[侧边]"),
+    wheres=re.compile(r"哪里|何处|在哪"),
+    sides=re.compile(r"哪一?[侧边]"),
+    initials={"l": "左", "r": "右"},
     compares=_set("多 少 大 小 高 低 超 过 约 近 余 以 至"),
     telling=_set(
         "左 右 双 上 下 前 后 内 外 侧 两 肺 心 肝 脾 肾 脑 胃 肠 胆 胰 膀胱 食管 气管 骨 脊 颌 "

@@ -46,6 +46,33 @@ def test_a_choice_is_bound_in_every_spelling(choice, written):
     assert written <= set(spellings(choice)) and spellings(choice)[0] == choice
 
 
+@pytest.mark.parametrize(
+    "said", ["B", "b.", "(B)", "B. MRI", "MRI", "Option B: MRI", "选B", "Opción B"]
+)
+def test_choices_that_have_letters_are_named_by_them(vllm, gateway, said):
+    """And so is what the question gives letters to."""
+    choices = ["A. CT", "B. MRI", "C. X-ray"]
+    assert ask(gateway([vllm(said)]), choices=choices).json()["answer"] == "B. MRI"
+    question = "Which is it? A. CT B. MRI C. X-ray"
+    named = ask(gateway([vllm(said)]), question=question, choices=["CT", "MRI", "X-ray"])
+    assert named.json()["answer"] == "MRI"
+
+
+@pytest.mark.parametrize("said", ["B", "A. MRI", "D"])
+def test_a_letter_that_names_no_choice_is_none(vllm, gateway, said):
+    """Of choices without letters nobody knows which one a worker that broke the bond meant; nor of
+    a letter with another one's words."""
+    choices = ["CT", "MRI"] if said == "B" else ["A. CT", "B. MRI"]
+    worker, keeps = vllm(said), vllm(choices[0])
+    assert failures(ask(gateway([worker, keeps]), choices=choices)) == {"w0": "garbage"}
+
+
+@pytest.mark.parametrize("said", ["<|begin_of_box|>No<|end_of_box|>", "### Assistant: No"])
+def test_what_a_template_puts_around_an_answer_is_none_of_it(vllm, gateway, said):
+    verdict = ask(gateway([vllm(said), vllm("no")])).json()
+    assert verdict["answers"][0]["text"] == "No" and verdict["agreement"] == 1
+
+
 def test_a_long_choice_is_not_cut_off(vllm, gateway):
     """A token may be a single byte, a blank goes before it, and the last one only ends it."""
     worker = vllm("No")

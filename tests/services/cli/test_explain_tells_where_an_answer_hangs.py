@@ -58,6 +58,8 @@ def test_an_answer_that_lost_is_still_believed_a_little():
     assert belief(verdict, "Yes", "Is it?") == 0.7
     assert belief(verdict, "Left", "Is it?") == 0
     assert belief(VERDICT, "Yes", "Is it?") == 1  # a single voice
+    unclaimed = verdict.model_copy(update={"agreement": None})
+    assert belief(unclaimed, "Yes", "Is it?") == 0.7
 
 
 def test_several_images_are_not_explained(fake, consilium, scan):

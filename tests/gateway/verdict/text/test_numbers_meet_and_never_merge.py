@@ -32,7 +32,8 @@ WRITTEN: dict[Language, str] = {
         1.000
         1,00
         1200|1,200|one thousand two hundred
-        3000000|3,000,000
+        3000000|3,000,000|three million
+        2003000|two million three thousand
         2500|2,500
         2.500
         0.5|0.50|0.500
@@ -40,12 +41,22 @@ WRITTEN: dict[Language, str] = {
         3.5|3.50
         3,5
         35|thirty-five
-        3-5|3–5|3 - 5|three to five|3~5
+        3-5|3–5|3 - 5|three to five|3~5|between 3 and 5|from three to five
         3, 5
         3 or 5
         3 cm|3cm|3.0 cm|three centimeters|3 centimetres|3.00cm
         3 mm|3mm|three millimetres
         30 mm
+        3-5 cm|3cm-5cm|3 cm to 5 cm|between 3 and 5 cm|between three cm and five cm|from 3 to 5 cm
+        3 mm to 5 cm
+        3 and 5 cm
+        >3 cm|> 3 cm|more than 3 cm|greater than three centimeters|larger than 3cm
+        <3 cm|< 3 cm|less than 3 cm|smaller than 3 cm
+        ≥3 cm|at least 3 cm
+        ≤3 cm|at most 3 cm
+        ~3 cm|≈ 3 cm|about 3 cm|approximately 3 cm
+        not more than 3 cm
+        nearly 3 cm
         3.5 cm|3,5 cm|3.5cm
         12 cm|twelve cm
         3 x 4 cm|3x4cm|3 × 4 cm|3 cm x 4 cm|three by four cm
@@ -66,7 +77,13 @@ WRITTEN: dict[Language, str] = {
         T1
         T2
         T12
-        second
+        second|2nd|2nd.
+        third|3rd
+        twelfth rib|12th rib
+        twenty-first rib|21st rib
+        12 ribs
+        third degree
+        3 degrees
         twice
         half
         1/2
@@ -83,10 +100,10 @@ WRITTEN: dict[Language, str] = {
         2|dos|2.0|2,0
         6|seis
         10|diez|10,00
-        16|dieciséis|dieciseis
+        16|dieciséis|dieciseis|diez y seis
         10, 6
         12|doce|Doce.
-        21|veintiuno|veintiún|veintiuna|Veintiún.
+        21|veintiuno|veintiún|veintiuna|Veintiún.|veinte y uno
         22|veintidós|veintidos
         20|veinte
         31|treinta y uno|treinta y un|Treinta y una
@@ -102,7 +119,16 @@ WRITTEN: dict[Language, str] = {
         1,000
         2000|2.000|dos mil
         2300|2.300|dos mil trescientos
-        1000000|1.000.000
+        1000000|1.000.000|un millón|Un millon.
+        2003000|dos millones tres mil
+        primero|primera|1º|1.º|1ª|1ro|1°
+        segundo|2º|2.ª|2do
+        tercera costilla|3.ª costilla
+        tipo 1a
+        >3 cm|> 3 cm|más de 3 cm|mayor de tres centímetros
+        <3 cm|menos de 3 cm|menor que 3 cm
+        ≥3 cm|al menos 3 cm
+        ~3 cm|aproximadamente 3 cm
         3.5|3,5|3,50
         3, 5
         35|treinta y cinco
@@ -110,7 +136,9 @@ WRITTEN: dict[Language, str] = {
         3.5 cm|3,5 cm|3.5cm|3,5 centímetros
         3 cm|3cm|tres centímetros|3,0 cm
         20 %|20%|20 por ciento|veinte por ciento
-        3-4|3–4|3 a 4|tres a cuatro
+        3-4|3–4|3 a 4|tres a cuatro|de 3 a 4|entre tres y cuatro
+        3-4 cm|entre 3 y 4 cm|de 3 cm a 4 cm
+        3, 4
         grado 2|grado II|grado dos
         grado 3|grado III
         T1
@@ -145,7 +173,18 @@ WRITTEN: dict[Language, str] = {
         3 mm|3毫米
         13 cm|十三厘米
         30 cm|三十厘米
-        3-4 cm|3至4厘米|3到4厘米|3~4厘米
+        3-4 cm|3至4厘米|3到4厘米|3~4厘米|三到四厘米|3厘米到4厘米
+        3-4个|三到四个|三至四个|3到4个
+        9-12个|九到十二个
+        20%|２０％|百分之二十
+        0.5%|百分之零点五
+        5%|百分之五
+        第二|第2
+        第十二肋|第12肋
+        >3 cm|大于3厘米|超过三厘米
+        <3 cm|小于3厘米
+        ≥3 cm|至少3厘米
+        ~3 cm|约3厘米|大约3cm
         2级|二级|II级|Ⅱ级
         3级|三级
         二万

@@ -61,6 +61,7 @@ AROUND_ANSWER = re.compile(
 UNSEEN = {"Cc", "Cf"}  # controls, and marks of no width
 END_TOKENS = re.compile(r"(?:\s*(?:</s>|<eos>|<pad>|<end_of_\w+>|<[|｜][\w▁]+[|｜]>))+\s*$", re.I)
 
+DECLINED: tuple[ErrorKind, str] = ("empty", "It declined to answer.")
 UNREADABLE = AnswerError(kind="refused", detail="It cannot read the image.")
 
 
@@ -257,15 +258,16 @@ def as_answer(completion: Completion, case: Case) -> Completion:
     Raises:
         CallFailed: it is none of them, or declines to answer; that may be one of the choices.
     """
-    question = with_letters(case.choices or (), case.question)
-    said = meaning(completion.text, case.language, question)
-    meant = meanings(case.choices or (), case.language, question)
-    if said not in meant and declines(completion.text):
-        raise _failed("empty", "It declined to answer.")
     if case.choices is None:
+        if declines(completion.text):
+            raise _failed(*DECLINED)
         return completion
+    question = with_letters(case.choices, case.question)
+    said = meaning(completion.text, case.language, question)
+    meant = meanings(case.choices, case.language, question)
     if said not in meant:
-        raise _failed("garbage", "Its answer is not one of the choices.")
+        none = _failed("garbage", "Its answer is not one of the choices.")
+        raise _failed(*DECLINED) if declines(completion.text) else none
     own, confidence = meant[said][-1], completion.confidence
     others: dict[str, float] = {}
     open_ones = []

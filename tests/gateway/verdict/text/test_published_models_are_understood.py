@@ -234,5 +234,11 @@ def test_one_answer_is_one_in_any_form_and_two_are_two(language, question, rows)
 @pytest.mark.parametrize("language", get_args(Language))
 def test_every_table_has_every_language(language):
     """Whoever adds one is told where it is missing."""
-    tables = (claims.HEDGES, numbers.NUMERALS, questions.RULES, spelling.PARTS, words.WORDS)
+    tables = (
+        claims.HEDGES,
+        numbers.NUMERALS,
+        questions.RULES,
+        spelling.PARTS,
+        words.WORDS,
+    )
     assert all(language in table for table in (*tables, spelling.SHORT_FORMS))

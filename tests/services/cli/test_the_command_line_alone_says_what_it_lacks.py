@@ -21,6 +21,7 @@ HIDDEN = {
     "matplotlib", "mcp", "peft", "ray", "safetensors", "scipy", "sklearn", "timm", "torch",
     "torchvision", "transformers", "vllm",
 }  # fmt: skip
+ANEW = ("models", "services", "gateway.archive")  # that import some of these
 TRAIN, SERVE = "pip install 'consilium[train]'", "pip install 'consilium[cpu]'"
 
 COMMANDS = {
@@ -73,10 +74,8 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dead_url: str) -> Iter
     """As if only [cli] were installed; ours are imported anew, and again by whoever comes after."""
     before = {*sys.modules}
     for name in [*sys.modules]:
-        root = name.partition(".")[0]
-        if root in HIDDEN or (
-            root in ("models", "services") and not name.startswith("services.cli")
-        ):
+        is_anew = name.startswith(ANEW) and not name.startswith("services.cli")
+        if name.partition(".")[0] in HIDDEN or is_anew:
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [Nothing(), *sys.meta_path])
     found = importlib.util.find_spec  # what is not there it does not find, and says no more of it
@@ -92,7 +91,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dead_url: str) -> Iter
     monkeypatch.delenv("CONSILIUM_WEIGHTS", raising=False)
     yield
     for name in {*sys.modules} - before:
-        if name.partition(".")[0] in ("models", "services"):
+        if name.startswith(ANEW):
             del sys.modules[name]
 
 

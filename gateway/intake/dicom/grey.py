@@ -14,6 +14,7 @@ from gateway.intake.dicom.found_range import range_of
 from gateway.intake.dicom.tables import Floats, first_table, levels_of, read_lut
 from gateway.intake.dicom.values import groups, is_little_endian, number, stored_number
 
+MOST_STORED = 2.0**64  # no integer that is stored is greater
 Window = tuple[float, float]  # centre and width, in the values that the modality LUT gives
 
 
@@ -26,16 +27,30 @@ def greys(
     else the file's first, else the range that was found; None under a VOI LUT.
     """
     levels, counts, where = levels_of(stored)
-    values, background = _measured(levels, header, index)
+    values, background = measured(levels, header, index)
     shown, window = _as_shown(values, background, levels, counts, header, index, asked)
     return shown[where], window
 
 
-def measured(stored: NDArray[Any], header: Any, index: int) -> Floats:
-    """What the pixels of frame `index` mean (C.11.1), [rows, columns]; NaN is padding."""
-    values, background = _measured(stored, header, index)
-    values[background] = np.nan
-    return values
+def measured(stored: NDArray[Any], header: Any, index: int) -> tuple[Floats, NDArray[np.bool_]]:
+    """What stored values of frame `index` mean (C.11.1), and which of them are none: padding, and
+    what no number can say."""
+    values = _modality(stored.astype(np.float64), header, index)
+    return values, _padding(stored, header) | ~np.isfinite(values)
+
+
+def rising(stored: NDArray[Any], header: Any, index: int) -> tuple[float, ...] | None:
+    """By which line stored values of frame `index` mean the more, the greater they are, with
+    padding below all others: of any that say the same, the greatest means the greatest. None where
+    it is not so."""
+    if stored.dtype.kind not in "iu" or first_table(header, "ModalityLUTSequence"):
+        return None
+    slope, intercept = _line(header, index)
+    padding = _padding_range(header) or ()
+    is_line = slope > 0 and np.isfinite(slope * MOST_STORED + abs(intercept))
+    if not is_line or (padding and stored.min() < padding[0]):
+        return None
+    return slope, intercept, *padding
 
 
 def greys_of_measured(
@@ -46,12 +61,6 @@ def greys_of_measured(
     background = ~np.isfinite(levels)
     shown, window = _as_shown(levels, background, levels, counts, header, index, asked)
     return shown[where], window
-
-
-def _measured(levels: NDArray[Any], header: Any, index: int) -> tuple[Floats, NDArray[np.bool_]]:
-    """What each stored value means, and whether it is none."""
-    values = _modality(levels.astype(np.float64), header, index)
-    return values, _padding(levels, header) | ~np.isfinite(values)
 
 
 def _as_shown(
@@ -72,26 +81,41 @@ def _as_shown(
 
 
 def _modality(levels: Floats, header: Any, index: int) -> Floats:
-    """C.11.1, and C.7.6.16.2.9 for functional groups: stored values → what they mean."""
+    """C.11.1: stored values → what they mean, in their place."""
     if item := first_table(header, "ModalityLUTSequence"):
         little = is_little_endian(header)
         return read_lut(item.LUTDescriptor, item.LUTData, little, bool(levels.min() < 0))(levels)
-    for source in groups(header, index, "PixelValueTransformationSequence"):
-        slope, intercept = number(source, "RescaleSlope"), number(source, "RescaleIntercept")
-        if slope is not None or intercept is not None:
-            return levels * (slope or 1) + (intercept or 0)
+    slope, intercept = _line(header, index)
+    levels *= slope
+    levels += intercept
     return levels
 
 
+def _line(header: Any, index: int) -> tuple[float, float]:
+    """C.11.1.1.2, and C.7.6.16.2.9 for functional groups: slope and intercept."""
+    for source in groups(header, index, "PixelValueTransformationSequence"):
+        slope, intercept = number(source, "RescaleSlope"), number(source, "RescaleIntercept")
+        if slope is not None or intercept is not None:
+            return slope or 1.0, intercept or 0.0
+    return 1.0, 0.0
+
+
 def _padding(levels: NDArray[Any], header: Any) -> NDArray[np.bool_]:
-    """C.7.5.1.1.2, C.7.6.24: what only fills the rectangle."""
+    """What only fills the rectangle."""
+    if found := _padding_range(header):
+        return (levels >= found[0]) & (levels <= found[1])
+    return np.zeros(levels.shape, bool)
+
+
+def _padding_range(header: Any) -> tuple[float, float] | None:
+    """C.7.5.1.1.2, C.7.6.24: the least and the greatest stored value of padding."""
     for kind in ("Float", "DoubleFloat", ""):
         one = stored_number(header, f"{kind}PixelPaddingValue", is_float=bool(kind))
         other = stored_number(header, f"{kind}PixelPaddingRangeLimit", is_float=bool(kind))
         if one is not None:
             other = one if other is None else other
-            return (levels >= min(one, other)) & (levels <= max(one, other))
-    return np.zeros(levels.shape, bool)
+            return min(one, other), max(one, other)
+    return None
 
 
 def _voi(

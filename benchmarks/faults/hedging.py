@@ -79,10 +79,10 @@ def lowest_ratio(more: float) -> float:
         return (1 - tail.cdf(math.log(seconds))) / 2
 
     unhedged = math.exp(tail.inv_cdf(0.98))
-    for p99 in np.arange(2 * MEDIAN_S, unhedged, 0.001):
+    for p99 in map(float, np.arange(2 * MEDIAN_S, unhedged, 0.001)):
         asked = max(1 - 0.01 / late(p99), 0) * late(p99 - MEDIAN_S)
         if asked <= more:
-            return float(p99) / unhedged
+            return p99 / unhedged
     return 1.0
 
 

@@ -18,7 +18,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import islice
+from itertools import dropwhile, islice
 
 from gateway.contract import Language
 from gateway.verdict.text.modality import named_in
@@ -57,11 +57,16 @@ SIGN = rf"[{COMPARISONS}]|(?<=[a-z0-9])[*+-](?![\w*])"  # T2* is not T2
 WORD = re.compile(rf"\d+(?:[.,]\d+)*°?|[^\W\d_]+|{SIGN}")
 NOT = re.compile(r"n't\b|(?<=\bcan)(?=not\b)")
 DOUBLE_NO = re.compile(r"(\bno (?:\w+ ){1,3})ningun[oa]?\b")  # in Spanish no more than one
-HYPHENS = dict.fromkeys(map(ord, "\u2010\u2212"), "-")  # and a minus, unlike the others
-RANGE = re.compile(r"(?<=\d)–(?=\w)")
+# Hyphens and a minus unlike the others, too.
+VARIANTS = FOLDED | dict.fromkeys(map(ord, "\u2010\u2212"), "-") | {ord("’"): "'"}
+RANGE = re.compile(r"–(?<=\d–)(?=\w)")
 # 10² is not 102, and 1ª not 1a.
 RAISED = {ord(raised): f"^{number}" for number, raised in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}
 RAISED |= dict.fromkeys(map(ord, "ºª"), "°")
+# A search takes a tenth of what a translation takes, and most texts need none.
+HAS_RAISED, HAS_VARIANTS = (
+    re.compile(f"[{''.join(map(chr, table))}]") for table in (RAISED, VARIANTS)
+)
 BRACKETS = re.compile(r"([^(]+?) ?\(([^()]+)\)( [^()]+)?")
 
 # Callers choose what is read here: no pattern may take more than a few steps for each character, so
@@ -195,7 +200,8 @@ def telling(text: str, language: Language) -> tuple[frozenset[str], bool]:
     """The sides, organs, numbers and doubts that a text names, and whether it denies anything."""
     words = _words_of(text, language)
     plain = _plain(text)
-    return _told(plain, words), _content(plain, words)[1] > 0
+    tokens = _tokens(plain, words)
+    return _told(plain, tokens, words), _content_of(tokens, words)[1] > 0
 
 
 def _words_of(text: str, language: Language) -> Words:
@@ -206,10 +212,14 @@ def _words_of(text: str, language: Language) -> Words:
 
 
 def _plain(text: str) -> str:
-    plain = unicodedata.normalize("NFKC", text.translate(RAISED)).casefold()
-    plain = plain.replace("’", "'").translate(HYPHENS)
-    plain = RANGE.sub("-", plain)
-    return plain.translate(FOLDED)
+    if text.isascii():  # then none of what follows is in it
+        return text.lower()
+    if HAS_RAISED.search(text):
+        text = text.translate(RAISED)
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    if HAS_VARIANTS.search(plain):
+        plain = plain.translate(VARIANTS)
+    return RANGE.sub("-", plain)
 
 
 def _spelled(plain: str, words: Words) -> str:
@@ -235,10 +245,11 @@ def _asked(question: str, language: Language) -> Asked:
     plain = _plain(question[: options[0].start()] if options else question)
     plain = " ".join(plain.split())
     kind = kind_of(plain, "zh" if words.language == "zh" else language)
-    told = _told(plain, words)
+    tokens = _tokens(plain, words)
+    told = _told(plain, tokens, words)
     named = kind == "which_of" and told.issuperset(words.initials.values())
     sides = named or bool(words.sides.search(plain))
-    content, negations = _content(plain, words)
+    content, negations = _content_of(tokens, words)
     # "¿Es normal el corazón?" – "El corazón es normal."
     turned = words.language == "es" and kind == "yes_no"
     return Asked(
@@ -248,7 +259,7 @@ def _asked(question: str, language: Language) -> Asked:
         one_modality=kind not in COMPARING and not named_in(plain),
         told=told,
         yes_or_no=kind == "yes_no" and not negations,
-        before=frozenset({(), *([] if negations else _asked_again(plain, words))}),
+        before=frozenset({(), *([] if negations else _asked_again(plain, tokens, content, words))}),
         options={
             option[1].lower(): meaning(question[option.end() : end].strip(" \n\r\t,;("), language)
             for option, end in zip(options, ends, strict=bool(options))
@@ -256,17 +267,17 @@ def _asked(question: str, language: Language) -> Asked:
         counts=bool(words.counts.search(plain)),
         where=kind == "plane" or sides or bool(words.wheres.search(plain)),
         sides=sides,
-        behind=_asked_behind(plain, words),
+        behind=None if negations else _asked_behind(plain, tokens, content, words),
         there=bool(words.there.search(plain)),
     )
 
 
-def _asked_behind(question: str, words: Words) -> Meaning | None:
+def _asked_behind(
+    question: str, tokens: Sequence[str], content: Meaning, words: Words
+) -> Meaning | None:
     """How an answer may repeat a question after it has said what was asked: "is affected", of
     "Which side is affected?"."""
-    tokens = _tokens(question, words)
-    content, negations = _content(question, words)
-    if negations or len(tokens) < 2 or words.language == "zh":
+    if len(tokens) < 2 or words.language == "zh":
         return None
     names = tokens[0] in words.asks and tokens[1] not in words.fillers | words.asks
     if not names or kind_of(question, words.language) == "which_of":  # one of those in it
@@ -274,19 +285,20 @@ def _asked_behind(question: str, words: Words) -> Meaning | None:
     return tuple(token for token in content if token not in words.asks)[1:]
 
 
-def _asked_again(question: str, words: Words) -> list[Meaning]:
+def _asked_again(
+    question: str, tokens: Sequence[str], content: Meaning, words: Words
+) -> list[Meaning]:
     """How an answer may repeat a question before it says what was asked: "the largest organ is",
     of "What is the largest organ?"; "the lung is", of "What color is the lung?"."""
     if words.language == "zh":
         # There the question is the answer with a word for what is not known.
-        unknown = next((t for t in _tokens(question, words) if t in words.asks), None)
+        unknown = next((token for token in tokens if token in words.asks), None)
         return [_content(question.partition(unknown)[0], words)[0]] if unknown else []
-    tokens = _tokens(question, words)
-    while tokens and tokens[0] in words.fillers - words.asks:
-        tokens.pop(0)
+    opening = words.fillers - words.asks
+    tokens = list(dropwhile(opening.__contains__, tokens))
     if not tokens or tokens[0] not in words.asks:
         return []
-    content = tuple(token for token in _content(question, words)[0] if token not in words.asks)
+    content = tuple(token for token in content if token not in words.asks)
     if tokens[1:] and tokens[1] not in words.fillers | words.asks:  # what color, which organ
         return [content, content[1:], content[1:] + content[:1]]
     return [content]
@@ -359,7 +371,7 @@ def _yes_or_no(said: str, asked: Asked, words: Words) -> str | None:
         if asked.there and said in THERE:
             return "yes"
     topic, _, after = said.partition(": ")
-    if HEAD.match(after) and asked.yes_or_no and asked.is_again(*_content(topic, words)):
+    if after and HEAD.match(after) and asked.yes_or_no and asked.is_again(*_content(topic, words)):
         said = after  # "Effusion: no"
     head = HEAD.match(said)
     first, *others = SENTENCE.split(said[head.end() :] if head else said)
@@ -424,11 +436,11 @@ def _contradicts(sentence: str, answer: str, words: Words) -> bool:
 
 def _tells_no_more(sentence: str, asked: Asked, words: Words) -> bool:
     """One of two sides that were asked about is more than both."""
-    return _told(sentence, words) in (frozenset(), asked.told)
+    return _told(sentence, _tokens(sentence, words), words) in (frozenset(), asked.told)
 
 
-def _told(sentence: str, words: Words) -> frozenset[str]:
-    tokens = [NUMBERS.get(token, token) for token in _tokens(sentence, words)]
+def _told(sentence: str, tokens: Sequence[str], words: Words) -> frozenset[str]:
+    tokens = [NUMBERS.get(token, token) for token in tokens]
     numbers = [token for token in tokens if token[0].isdecimal() or token in COMPARISONS]
     if words.language == "zh":
         return frozenset([*numbers, *(word for word in words.telling if word in sentence)])
@@ -524,7 +536,11 @@ def _item(text: str, words: Words) -> str:
 
 def _content(text: str, words: Words) -> tuple[Meaning, int]:
     """The words that make one sentence another than the next, and how often it is negated."""
-    tokens = [token for token in _tokens(text, words) if token not in words.fillers]
+    return _content_of(_tokens(text, words), words)
+
+
+def _content_of(tokens: Sequence[str], words: Words) -> tuple[Meaning, int]:
+    tokens = [token for token in tokens if token not in words.fillers]
     negations = sum(token in words.negators for token in tokens)
     content = (NUMBERS.get(token, token) for token in tokens if token not in words.negators)
     return tuple(_singular(token, words) for token in content), negations
@@ -535,7 +551,9 @@ def _tokens(text: str, words: Words) -> list[str]:
     if words.language == "zh":
         return _chinese().findall(text)
     text = DOUBLE_NO.sub(r"\1", text) if "ningun" in text else text
-    return WORD.findall(NOT.sub(" not" if "n't" in text else " ", text))
+    if "n't" in text or "cannot" in text:
+        text = NOT.sub(" not" if "n't" in text else " ", text)
+    return WORD.findall(text)
 
 
 @lru_cache(maxsize=1)

@@ -31,6 +31,7 @@ MEASURE = rf" ?({'|'.join(UNITS)})(?![a-z])"
 UNIT = re.compile(rf"(?<=\d){MEASURE}")
 ROMAN = {"i": 1, "ii": 2, "iii": 3, "iv": 4, "v": 5, "vi": 6, "vii": 7, "viii": 8, "ix": 9, "x": 10}
 ROMANS = f"({'|'.join(sorted(ROMAN, key=len, reverse=True))})"
+DIGIT = re.compile(r"\d")
 DECIMAL = re.compile(r"(?<![\w.,])(\d+)\.(\d+)(?!\d|[.,]\d)")
 GROUPED_BY_COMMAS = re.compile(r"(?<![\w.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
 GROUPED_BY_DOTS = re.compile(r"(?<![\w.,])[1-9]\d{0,2}(?:\.\d{3})+(?![\d.])")
@@ -49,7 +50,8 @@ class Numerals:
     in digits whose thousands are parted, `decimal` what ends in a decimal comma, `ranges` are a
     lower end with its unit and an upper one with its own. `graded` is a Roman number with what
     tells that it is one. `ordinal` is a place in a row, in digits or in words, of which `places`
-    has the last. `signs` are comparisons, each with the sign that says so.
+    has the last. `signs` are comparisons, each with the sign that says so. Without a digit, and
+    without one of the words that are `known`, there is none of these.
     """
 
     spoken: re.Pattern[str]
@@ -63,14 +65,17 @@ class Numerals:
     ordinal: re.Pattern[str]
     places: dict[str, int]
     signs: tuple[tuple[re.Pattern[str], str], ...]
+    known: frozenset[str]
 
 
 def in_digits(text: str, language: Language) -> str:
     """A text in lower case and without accents, with its numbers and units spelled one way."""
     numerals = NUMERALS[language]
+    if not DIGIT.search(text) and numerals.known.isdisjoint(numerals.word.findall(text)):
+        return text
     text = numerals.ordinal.sub(lambda found: _place(found[0], numerals), text)
     text = numerals.spoken.sub(lambda found: _value(found[0], numerals), text)
-    if not any(map(str.isdecimal, text)) and not numerals.graded.search(text):
+    if not DIGIT.search(text) and not numerals.graded.search(text):
         return text
     text = numerals.grouped.sub(lambda found: re.sub(r"\D", "", found[0]), text)
     text = numerals.decimal.sub(r"\1.", text)
@@ -160,6 +165,8 @@ def _english() -> Numerals:
     below_1000 = rf"(?:(?:a|{below_100}) hundred(?: (?:and )?{below_100})?|{below_100})"
     below_million = rf"(?:(?:a|{below_1000}) thousand(?: (?:and )?{below_1000})?|{below_1000})"
     number = rf"(?:(?:a|{below_1000}) million(?: (?:and )?{below_million})?|{below_million}|zero)"
+    scales = {"hundred": 100, "thousand": 1000, "million": 1_000_000}
+    grades = ["grade", "stage", "type", "class", "phase", "nerve"]
     firsts = _values("first second third fourth fifth sixth seventh eighth ninth")
     firsts_alone = firsts | _values(
         "tenth eleventh twelfth thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth "
@@ -170,12 +177,12 @@ def _english() -> Numerals:
         spoken=re.compile(rf"\b{number}\b(?! (?:hundred|thousand|million)\b)"),
         word=re.compile(r"[a-z]+"),
         values=ones | teens | tens,
-        scales={"hundred": 100, "thousand": 1000, "million": 1_000_000},
+        scales=scales,
         grouped=GROUPED_BY_COMMAS,
         # Three digits behind a comma may be a thousand's; with no unit behind them, two a list.
         decimal=re.compile(rf"(\d),(?=\d{{1,2}}{MEASURE})"),
         ranges=_ranges((r"\bbetween ", " and "), (r"(?:\bfrom )?", "-| - | ?~ ?| to ")),
-        graded=re.compile(rf"\b((?:grade|stage|type|class|phase|nerve) ){ROMANS}(?=[a-d]?\b)"),
+        graded=re.compile(rf"\b((?:{'|'.join(grades)}) ){ROMANS}(?=[a-d]?\b)"),
         ordinal=re.compile(
             rf"\b(?:(?:{_any(tens)}[- ])?{_any(firsts)}|{_any(firsts_alone)}|\d+(?:st|nd|rd|th))\b"
         ),
@@ -187,6 +194,7 @@ def _english() -> Numerals:
             most=r"\bat most\b",
             about=r"\b(?:about|approximately|around|roughly)\b",
         ),
+        known=frozenset([*ones, *teens, *tens, *scales, *firsts_alone, *grades, "zero"]),
     )
 
 
@@ -212,6 +220,8 @@ def _spanish() -> Numerals:
     below_1000 = rf"(?:{_any(hundreds)}(?: {below_100})?|{below_100})"
     below_million = rf"(?:(?:{below_1000} )?mil(?: {below_1000})?|{below_1000})"
     number = rf"(?:{below_million} mill(?:on|ones)(?: {below_million})?|{below_million}|cero)"
+    scales = {"mil": 1000, "millon": 1_000_000, "millones": 1_000_000}
+    grades = ["grado", "estadio", "tipo", "clase", "fase"]
     firsts = _values(
         "primero/primera/primer segundo/segunda tercero/tercera/tercer cuarto/cuarta quinto/quinta "
         "sexto/sexta séptimo/séptima octavo/octava noveno/novena décimo/décima "
@@ -225,12 +235,12 @@ def _spanish() -> Numerals:
         ),
         word=re.compile(r"[a-z]+"),
         values=ones | teens | tens | hundreds,
-        scales={"mil": 1000, "millon": 1_000_000, "millones": 1_000_000},
+        scales=scales,
         grouped=GROUPED_BY_DOTS,
         # As above; but two digits are no list where a comma is what parts decimals.
         decimal=re.compile(r"(?<![\w.,])(\d+),(?:(?<=\b0,)|(?!\d{3}(?!\d)))(?=\d+(?![\d,]|\.\d))"),
         ranges=_ranges((r"\bentre ", " y "), (r"(?:\bde |\bdesde )?", "-| - | ?~ ?| a | hasta ")),
-        graded=re.compile(rf"\b((?:grado|estadio|tipo|clase|fase) ){ROMANS}(?=[a-d]?\b)"),
+        graded=re.compile(rf"\b((?:{'|'.join(grades)}) ){ROMANS}(?=[a-d]?\b)"),
         ordinal=re.compile(
             rf"\b(?:{_any(firsts)}\b|\d+(?:\.?°|(?:er|ro|ra|do|da|to|ta|vo|va|no|na)\b))"
         ),
@@ -242,6 +252,9 @@ def _spanish() -> Numerals:
             most=r"\b(?:como maximo|como mucho)\b",
             about=r"\b(?:aproximadamente|alrededor de|cerca de|unos|unas)\b",
         ),
+        # An article is one before a million alone.
+        known=frozenset([*ones, *teens, *tens, *hundreds, *scales, *firsts, *grades, "cero"])
+        - {"un", "una"},
     )
 
 
@@ -261,9 +274,10 @@ def _chinese() -> Numerals:
         rf"(?:{one}(?=(?:{ends})?(?:{counted}))|(?:(?<=第)|(?<=百分之))[零一二三四五六七八九十])"
     )
     letters = "零一二两三四五六七八九十百千万亿点几"
+    known = "零一二两三四五六七八九十百千ivx"
     return Numerals(
         spoken=re.compile(rf"(?<![{letters}])(?:{decimals}|{compound}|{single})(?![{letters}])"),
-        word=re.compile(r"."),
+        word=re.compile(f"[{known}]"),
         values=_values("一 二/两 三 四 五 六 七 八 九"),
         scales={"十": 10, "百": 100, "千": 1000},
         grouped=GROUPED_BY_COMMAS,
@@ -279,6 +293,7 @@ def _chinese() -> Numerals:
             most="至多|最多",
             about="大约|约为?",
         ),
+        known=frozenset(known),
     )
 
 

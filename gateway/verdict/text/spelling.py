@@ -53,11 +53,13 @@ READ = {
 
 
 def _typed(language: Language) -> re.Pattern[str]:
+    """Each begins with a letter, and not with what stands before it: so it is soon found."""
     parts, short = (
-        "|".join(pair.partition("/")[0] for pair in table[language].split()) or r"(?!)"
+        [pair.partition("/")[0] for pair in table[language].split()]
         for table in (PARTS, SHORT_FORMS)
     )
-    return re.compile(rf"(?:{parts})|\b(?:{short})\b\.?")
+    whole = [rf"{form}(?<!\w{form})\b\.?" for form in short]
+    return re.compile("|".join([*parts, *whole]) or r"(?!)")
 
 
 # What lies between two vertebrae; of T1/T2 nobody knows whether it is such, or two weightings.
@@ -69,9 +71,8 @@ TYPED = {language: _typed(language) for language in PARTS}
 
 def spelled_one_way(text: str, language: Language) -> str:
     """A text in lower case and folded; characters are FOLDED before, one for one."""
-    return LEVEL.sub(
-        _level, TYPED[language].sub(lambda found: READ[language][found[0].rstrip(".")], text)
-    )
+    text = TYPED[language].sub(lambda found: READ[language][found[0].rstrip(".")], text)
+    return LEVEL.sub(_level, text) if "/" in text or "-" in text else text
 
 
 def _level(found: re.Match[str]) -> str:

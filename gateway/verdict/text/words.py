@@ -190,12 +190,14 @@ def _unaccented(value: Any) -> Any:
 
 
 _IMAGE = r"(?:image|picture|photo|photograph|figure|scan)s?"
+_IN_IMAGE = rf"(?:in|on) (?:the|this|these) (?:given |provided |medical )*{_IMAGE}"
 _OF = r"(?:the |this |these |given |provided |above |medical )+"
 _XRAY = (
     r"(?:(?:chest|abdominal|abdomen|brain|head|pelvic|frontal|pa|ap|axial|coronal|sagittal) )*"
     r"(?:x[ -]?ray|radiograph|ct|mri|mr|ultrasound)(?: (?:image|scan|slice|film))?"
 )
 _IMAGEN = r"(?:imagen|imágenes|foto|fotografía|figura)"
+_EN_IMAGEN = rf"en (?:la|esta) {_IMAGEN}"
 _RADIOGRAFIA = (
     r"(?:radiografía|placa|tomografía|tc|resonancia(?: magnética)?|rm|ecografía)"
     r"(?: (?:de tórax|torácica|de abdomen|abdominal|de cráneo|cerebral))?"
@@ -236,8 +238,8 @@ ENGLISH = Words(
         r"|there(?:'s| is| are) |(?:i|we|you) (?:can )?see |(?:the |this )?patient has )?"
     ),
     tails=re.compile(
-        r"(?: (?:is|are)(?: clearly)? (?:seen|visible|shown|present|depicted|displayed|observed))?"
-        rf"(?: (?:in|on) (?:the|this|these) (?:given |provided |medical )*{_IMAGE})?$"
+        r" (?:(?:is|are)(?: clearly)? (?:seen|visible|shown|present|depicted|displayed|observed)"
+        rf"(?: {_IN_IMAGE})?|{_IN_IMAGE})$"
     ),
     copula=re.compile(
         r"(?: is| are| was| were| appears? to be| can be seen)"
@@ -326,8 +328,8 @@ SPANISH = Words(
         r"|(?:se (?:observan?|ven?|aprecian?)|hay|(?:el|la) paciente tiene) )?"
     ),
     tails=re.compile(
-        r"(?:(?<!\bno) (?:es visible|se observa|se ve|se aprecia))?"
-        rf"(?: en (?:la|esta) {_IMAGEN})?$"
+        r" (?:(?<!\bno )(?:es visible|se observa|se ve|se aprecia)"
+        rf"(?: {_EN_IMAGEN})?|{_EN_IMAGEN})$"
     ),
     copula=re.compile(
         r"(?:^| )(?:es|son|está|están|fue|se (?:encuentra|ubica|localiza|observa|ve)|mide):? "

@@ -1,5 +1,6 @@
 """One number, however it is written, is one; two numbers are always two."""
 
+import re
 import time
 
 import pytest
@@ -261,6 +262,27 @@ def test_who_counts_says_a_number_in_any_form(language, question, said, count):
 def test_what_is_no_mere_number_is_not_taken_for_one(language, question, said):
     first, *others = meaning(said, language, question)
     assert others or not first.isdecimal()
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [
+        ("en", "zero nine ten nineteen ninety"),
+        ("en", "a hundred, a thousand, a million"),
+        ("en", "first tenth twentieth"),
+        ("en", "stage ii, nerve x"),
+        ("es", "cero uno diez noventa doscientas"),
+        ("es", "mil, un millon"),
+        ("es", "primer decima"),
+        ("es", "estadio ii, tipo x"),
+        ("zh", "第一、十二、两百、一千"),
+        ("zh", "ii级、x型"),
+    ],
+)
+def test_a_number_without_a_digit_is_not_passed_over(language, said):
+    """Each one of them: alone in its text, too."""
+    for each in re.split("[,、] ?", said) if "," in said or "、" in said else said.split():
+        assert re.search(r"\d", in_digits(each, language)), each
 
 
 @pytest.mark.parametrize("language", NUMERALS)

@@ -173,12 +173,13 @@ def _check(*named: str) -> None:
 
 
 async def _body(response: aiohttp.ClientResponse, max_mb: float) -> bytes:
-    body = bytearray()
+    chunks, size = list[bytes](), 0
     async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > max_mb * 1_000_000:
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > max_mb * 1_000_000:
             raise TooLarge(f"What the archive gives is over {max_mb:g} MB. Name another series.")
-    return bytes(body)
+    return b"".join(chunks)
 
 
 def _only_part(kind: str, body: bytes) -> bytes:

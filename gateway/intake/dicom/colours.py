@@ -18,10 +18,10 @@ YBR = {
 FROM_YBR = ((0, -0.344136, 1.772), (1.402, -0.714136, 0))  # of blue and red chroma, in R, G and B
 
 
-def rgb(stored: NDArray[Any], header: Any) -> NDArray[np.uint8]:
-    """C.7.6.3.1.2: three samples a pixel, [rows, columns, 3], of whichever space it names."""
+def rgb(stored: NDArray[Any], space: str, header: Any) -> NDArray[np.uint8]:
+    """C.7.6.3.1.2: three samples a pixel, [rows, columns, 3], of the space that is named."""
     colours = _to_8_bits(stored, int(header.BitsStored))
-    scales = YBR.get(header.PhotometricInterpretation)
+    scales = YBR.get(space)
     if scales is None:
         return colours
     black, luma, chroma = scales

@@ -88,6 +88,7 @@ def _header(file: "_Pieces", syntax: str, how: dict[str, Any]) -> Any:
     file.seek(0)
     file.are_pixels_plain = syntax in UNCOMPRESSED
     header = pydicom.dcmread(cast(BinaryIO, file), force=True, **how)
+    header.buffer = None  # what it was read from, which would stay in memory beside it
     if not syntax:  # the first element tells
         implicit, little = header.original_encoding
         plain = ExplicitVRLittleEndian if little else ExplicitVRBigEndian

@@ -5,6 +5,7 @@ of the header in any message. One frame is shown: the one that was asked for, el
 header calls representative, else the first.
 """
 
+import io
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,10 @@ from PIL import Image
 
 from gateway.contract import WINDOWS, AskedWindow, ImageShown, Modality
 from gateway.intake.dicom.colours import palette, rgb
-from gateway.intake.dicom.file import told_by_tag
+from gateway.intake.dicom.file import read, told_by_tag
 from gateway.intake.dicom.grey import greys
 from gateway.intake.dicom.objects import modality_of
-from gateway.intake.dicom.stored import GREY, decode, opened
+from gateway.intake.dicom.stored import GREY, decode, make_fit
 from gateway.intake.dicom.values import groups, number
 from gateway.intake.raster import check_pixels
 from gateway.refusals import InvalidCase
@@ -39,7 +40,18 @@ class Shown:
 
 
 def show(data: bytes, place: str, frame: int | None, window: AskedWindow | None) -> Shown:
-    """One frame (from 1; None: the representative one) as a viewer shows it.
+    """`show_read` of a file.
+
+    Raises the same, and ValueError for what is no DICOM.
+    """
+    with told_by_tag(place):
+        header = read(io.BytesIO(data), place)
+    return show_read(header, place, frame, window)
+
+
+def show_read(header: Any, place: str, frame: int | None, window: AskedWindow | None) -> Shown:
+    """One frame (from 1; None: the representative one) of a file that was read, as a viewer shows
+    it.
 
     `place` is "Image 2 of 3", for errors. A window is a preset's name or (centre, width).
 
@@ -49,7 +61,7 @@ def show(data: bytes, place: str, frame: int | None, window: AskedWindow | None)
         ValueError and whatever else numpy and the codecs raise for a damaged file
     """
     with told_by_tag(place):
-        header = opened(data, place)
+        make_fit(header, place)
         number_of_frames = int(header.NumberOfFrames)
         index = frame_of_file(header, frame, place) - 1
         photometric = header.PhotometricInterpretation
@@ -57,7 +69,7 @@ def show(data: bytes, place: str, frame: int | None, window: AskedWindow | None)
             raise InvalidCase(
                 f"{place} has colours, and no grey scale to window. Leave window out."
             )
-        stored = decode(header, index, place)
+        stored, space = decode(header, index, place)
         shown_in = None
         if photometric in GREY:
             asked = window_of(window, header, place)
@@ -65,7 +77,7 @@ def show(data: bytes, place: str, frame: int | None, window: AskedWindow | None)
         elif photometric == "PALETTE COLOR":
             pixels = palette(stored, header)
         else:
-            pixels = rgb(stored, header)
+            pixels = rgb(stored, space, header)
         return Shown(
             square(Image.fromarray(pixels), header, index, place),
             modality_of(header),

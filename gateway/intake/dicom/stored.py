@@ -1,6 +1,5 @@
 """A header and its pixels → the values of one frame as they are stored: PS3.3 C.7.6.3, PS3.5 8."""
 
-import io
 import math
 from typing import Any
 
@@ -18,7 +17,6 @@ from gateway.intake.dicom.codecs import (
     plugin_for,
     precision,
 )
-from gateway.intake.dicom.file import read
 from gateway.intake.dicom.objects import PIXELS, check_is_image
 from gateway.intake.dicom.values import is_little_endian, number, tag_and_name
 from gateway.intake.raster import check_bytes, check_pixels
@@ -29,14 +27,12 @@ SHARED_BY_TWO = {"YBR_FULL_422", "YBR_PARTIAL_422"}  # pixels: their colours, C.
 COLOURS = {"RGB", "YBR_FULL", "YBR_ICT", "YBR_RCT"} | SHARED_BY_TWO
 
 
-def opened(data: bytes, place: str) -> Any:
-    """A header, with its pixels, that is fit to be decoded."""
-    header = read(io.BytesIO(data), place)
+def make_fit(header: Any, place: str) -> None:
+    """To be decoded: a header with its pixels, as it was read; once more does no harm."""
     check_is_image(header, place)
     _complete(header, place)
     if header.file_meta.TransferSyntaxUID in COMPRESSED:
         drop_wrong_offsets(header)
-    return header
 
 
 def _complete(header: Any, place: str) -> None:
@@ -76,9 +72,17 @@ def _number_of(header: Any, keyword: str, place: str) -> None:
     setattr(header, keyword, value)
 
 
-def decode(header: Any, index: int, place: str) -> NDArray[Any]:
-    """PS3.5 8: the frame as it is stored, [rows, columns], or [rows, columns, 3] in the colours
-    that (0028,0004) Photometric Interpretation then names, each pixel with its own."""
+def decode(header: Any, index: int, place: str) -> tuple[NDArray[Any], str]:
+    """PS3.5 8: a frame as it is stored, [rows, columns], or [rows, columns, 3], each pixel with its
+    own colours; and what those then are, as (0028,0004) Photometric Interpretation names it."""
+    stated = header.PhotometricInterpretation
+    try:
+        return _decoded(header, index, place)
+    finally:
+        header.PhotometricInterpretation = stated  # another frame is to be decoded by it
+
+
+def _decoded(header: Any, index: int, place: str) -> tuple[NDArray[Any], str]:
     syntax, stated = header.file_meta.TransferSyntaxUID, header.PhotometricInterpretation
     try:
         if syntax in UNCOMPRESSED:
@@ -90,23 +94,23 @@ def decode(header: Any, index: int, place: str) -> NDArray[Any]:
             "Rows, (0028,0011) Columns and (0028,0002) Samples per Pixel say. Export it again."
         ) from error
     if header.BitsAllocated == 1 and syntax in UNCOMPRESSED:
-        return _bits(header, index)
+        return _bits(header, index), stated
     if header.PhotometricInterpretation in SHARED_BY_TWO:
         header.PhotometricInterpretation = "YBR_FULL_422"  # of the two pydicom knows this one
     pixels: NDArray[Any]
     pixels, told = get_decoder(syntax).as_array(
         header, index=index, raw=True, decoding_plugin=plugin, correct_unused_bits=False
     )
-    header.PhotometricInterpretation = told["photometric_interpretation"]
+    space = str(told["photometric_interpretation"])
     if stated == "YBR_PARTIAL_422" and syntax in UNCOMPRESSED:  # in a JPEG it was never meant
-        header.PhotometricInterpretation = stated
+        space = stated
     if syntax in JPEG_2000:
         bits, without_loss = precision(frame_of(header, index))
         if bits <= header.BitsStored:  # they are what was compressed
-            return pixels
+            return pixels, space
         if not without_loss:  # values may overshoot their bits by a little
-            return pixels >> (_high_bit(pixels, header) + 1 - int(header.BitsStored))
-    return _used_bits(pixels, header)
+            return pixels >> (_high_bit(pixels, header) + 1 - int(header.BitsStored)), space
+    return _used_bits(pixels, header), space
 
 
 def _bits(header: Any, index: int) -> NDArray[np.uint8]:

@@ -27,6 +27,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ParametricMapStorage
 
 from gateway.case import CaseImage
 from gateway.intake.counted import counted
+from gateway.intake.dicom.file import read
 from gateway.intake.off_loop import off_loop
 from gateway.intake.pixels import codec_errors_told
 from gateway.intake.series.signatures import GZIP
@@ -83,7 +84,7 @@ class Volume:
     def memory(self, files: Sequence[int]) -> int:
         return self._to_unpack
 
-    async def file(self, at: int) -> bytes:
+    async def file(self, at: int) -> Any:
         if self._to_unpack:
             await self._unpack()
         return await off_loop(partial(self._dicom, at))
@@ -132,7 +133,7 @@ class Volume:
             except (HeaderDataError, WrapStructError, BadZipFile) as error:
                 raise ValueError("a file that says of itself what cannot be") from error
 
-    def _dicom(self, at: int) -> bytes:
+    def _dicom(self, at: int) -> Any:
         made = self._header(at)
         made.file_meta = FileMetaDataset()
         made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -147,7 +148,7 @@ class Volume:
             made.VOILUTFunction = "LINEAR_EXACT"
         file = io.BytesIO()
         pydicom.dcmwrite(file, made, enforce_file_format=True)
-        return file.getvalue()
+        return read(file, f"Slice {at + 1}")
 
     def _header(self, at: int) -> Dataset:
         """Where a slice lies (PS3.3 C.7.6.2)."""

@@ -1,8 +1,8 @@
 """A series → the pictures that the workers get of it.
 
 Headers first, then one file at a time, and only those that are shown: what was sent is in memory as
-it came, and beside it one file that is taken apart, the next one, one slice, and the slab that is
-made of them. What those files take is kept within what all series together may (`room.py`).
+it came, and beside it one file that was read, the next one, one slice, and the slab that is made of
+them. What those files take is kept within what all series together may (`room.py`).
 """
 
 import asyncio
@@ -16,8 +16,9 @@ from typing import Any
 from gateway.case import CaseImage
 from gateway.contract import AskedWindow, SeriesShown
 from gateway.intake.dicom.file import told_by_tag
+from gateway.intake.dicom.picture import show_read
 from gateway.intake.off_loop import off_loop
-from gateway.intake.pixels import codec_errors_told, only_pixels
+from gateway.intake.pixels import codec_errors_told, of_picture
 from gateway.intake.series.order import Projection, Series, Slice, arranged, chosen
 from gateway.intake.series.room import ROOM
 from gateway.intake.series.slab import Slab
@@ -27,7 +28,7 @@ from gateway.tables import Limits
 
 EVEN = "even"
 TRY_AGAIN_S = 5
-Files = AsyncGenerator[tuple[Slice, bytes, str], None]
+Files = AsyncGenerator[tuple[Slice, Any, str], None]
 
 
 async def pictures_of(
@@ -79,11 +80,11 @@ async def _picture(
     """Of the next files, which are those of the slices at these positions."""
     slab = Slab(projection) if projection else None
     for _ in positions:
-        each, data, place = await anext(files)
+        each, header, place = await anext(files)
         if slab:
-            await off_loop(partial(slab.add, data, place, each.frame))
+            await off_loop(partial(slab.add, header, place, each.frame))
         else:
-            picture = await off_loop(partial(only_pixels, data, place, each.frame, window))
+            picture = await off_loop(partial(_shown, header, place, each.frame, window))
     if slab:
         picture = await off_loop(partial(slab.picture, "The series", window))
     told = SeriesShown(
@@ -97,6 +98,12 @@ async def _picture(
     return replace(picture, shown=picture.shown.model_copy(update={"series": told}))
 
 
+def _shown(header: Any, place: str, frame: int, window: AskedWindow | None) -> CaseImage:
+    with codec_errors_told(place):
+        shown = show_read(header, place, frame, window)
+    return of_picture(shown.picture, shown.modality, shown.told)
+
+
 async def _files(source: Source, slices: Sequence[Slice]) -> Files:
     """Each slice with the file that it is in, and what that is called; while it is worked on, the
     next file is on its way."""
@@ -104,10 +111,10 @@ async def _files(source: Source, slices: Sequence[Slice]) -> Files:
     coming = asyncio.ensure_future(source.file(runs[0][0]))
     try:
         for (at, run), after in zip(runs, [*runs[1:], None], strict=True):
-            data = await coming
+            header = await coming
             if after:
                 coming = asyncio.ensure_future(source.file(after[0]))
             for each in run:
-                yield each, data, f"File {at + 1}"
+                yield each, header, f"File {at + 1}"
     finally:
         coming.cancel()

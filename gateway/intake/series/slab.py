@@ -13,7 +13,7 @@ from gateway.intake.dicom.file import told_by_tag
 from gateway.intake.dicom.grey import greys_of_measured
 from gateway.intake.dicom.objects import PIXELS, modality_of
 from gateway.intake.dicom.picture import frame_of_file, square, window_of
-from gateway.intake.dicom.stored import GREY, decode, opened
+from gateway.intake.dicom.stored import GREY, decode, make_fit
 from gateway.intake.dicom.values import groups, number
 from gateway.intake.pixels import codec_errors_told, of_picture
 from gateway.intake.series.order import Projection
@@ -29,15 +29,16 @@ class Slab:
     def __init__(self, projection: Projection):
         self._projection = projection
         self._rays = RAYS[projection]()
-        self._file = b""
+        self._header: Any = None
         self._spacing: tuple[float, float] | None = None
 
-    def add(self, data: bytes, place: str, frame: int) -> None:
-        """Raises a `Refused` that says what to send instead."""
+    def add(self, header: Any, place: str, frame: int) -> None:
+        """A frame (from 1) of a file that was read; raises a `Refused` that says what to send
+        instead."""
         with codec_errors_told(place), told_by_tag(place):
-            if data is not self._file:  # or else another frame of it
-                self._file, self._header = data, opened(data, place)
-            header = self._header
+            if header is not self._header:  # or else another frame of it
+                make_fit(header, place)
+                self._header = header
             if header.PhotometricInterpretation not in GREY:
                 raise InvalidCase(
                     f"{place} has colours, of which there is no {self._projection}. Send even."
@@ -53,7 +54,8 @@ class Slab:
                     f"{place} has pixels of another size (in mm) than the slices before, and there "
                     f"is no {self._projection} of such. Send even."
                 )
-            self._rays.add(decode(header, self._index, place), header, self._index)
+            stored, _ = decode(header, self._index, place)
+            self._rays.add(stored, header, self._index)
 
     def picture(self, place: str, window: AskedWindow | None) -> CaseImage:
         """What the workers get, as the last slice's header says to show it; raises as `add`."""

@@ -38,7 +38,7 @@ TAG_NUMBERS = {f"{tag_for_keyword(keyword):08X}": keyword for keyword in TAGS}
 OTHERS = "The archive gave other instances than were asked for."
 MOST_LISTED = 20
 HEADER_BYTES = 10_000  # of a slice; `TAGS` hold a tenth of it
-AT_A_TIME = 3  # one that is taken apart, its pixels, and the next one
+AT_A_TIME = 3  # one that is shown, the next one as it came, and that taken apart
 ITEM_BYTES = 100  # of an item of a sequence, beside its values: in memory it takes far more
 
 
@@ -51,8 +51,8 @@ class Source(Protocol):
     def memory(self, files: Sequence[int]) -> int:
         """Bytes that these take when their turn comes, beside what was sent."""
 
-    async def file(self, at: int) -> bytes:
-        """The whole of it."""
+    async def file(self, at: int) -> Any:
+        """The whole of it: its header with its pixels, as it was read."""
 
     def reference(self, files: Sequence[int]) -> dict[str, Any]:
         """Where in the archive these are, in the words of `SeriesShown`."""
@@ -127,7 +127,7 @@ class SentFiles:
     def memory(self, files: Sequence[int]) -> int:
         return AT_A_TIME * max(self._files[at].size for at in files)
 
-    async def file(self, at: int) -> bytes:
+    async def file(self, at: int) -> Any:
         return await off_loop(partial(self._whole, at))
 
     def reference(self, files: Sequence[int]) -> dict[str, Any]:
@@ -143,9 +143,10 @@ class SentFiles:
             file.seek(0)
             return _header(file, place)
 
-    def _whole(self, at: int) -> bytes:
-        with self._opened(at) as (file, _):
-            return file.read()
+    def _whole(self, at: int) -> Any:
+        with self._opened(at) as (file, place), told_by_tag(place):
+            # At once: a zip unpacks all that lies before whatever is looked at again.
+            return read(io.BytesIO(file.read()), place)
 
     @contextmanager
     def _opened(self, at: int) -> Iterator[tuple[IO[bytes], str]]:
@@ -191,18 +192,19 @@ class Archived:
     def memory(self, files: Sequence[int]) -> int:
         return AT_A_TIME * max(self._sizes[at] for at in files)
 
-    async def file(self, at: int) -> bytes:
+    async def file(self, at: int) -> Any:
         asked = self._asked.study, self._series, self._instances[at]
         data = await self._archive.instance(*asked)
         place = f"File {at + 1} of {len(self._instances)}"
 
-        def given() -> tuple[str, str, str]:
-            with codec_errors_told(place):
-                return _uids(_header(io.BytesIO(data), place))
+        def given() -> Any:
+            with codec_errors_told(place), told_by_tag(place):
+                return read(io.BytesIO(data), place)
 
-        if await off_loop(given) != asked:
+        header = await off_loop(given)
+        if _uids(header) != asked:
             raise ArchiveFailed(OTHERS)
-        return data
+        return header
 
     def reference(self, files: Sequence[int]) -> dict[str, Any]:
         instances = dict.fromkeys(self._instances[at] for at in files)

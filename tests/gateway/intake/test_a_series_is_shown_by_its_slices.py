@@ -1,8 +1,10 @@
 """A series is sorted by where its slices lie, reduced to what the panel takes, and told."""
 
+import asyncio
 import base64
 import io
 import random
+import tracemalloc
 import zipfile
 
 import httpx
@@ -13,7 +15,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from gateway.intake.series.order import arranged, chosen
+from gateway.intake.series.sources import sent
 from gateway.refusals import Refused
+from gateway.tables import Limits
 from tests.conftest import picture
 from tests.dicoms import AXIAL, dicom_of, item, stack
 
@@ -424,3 +428,20 @@ def test_a_form_holds_as_many_files_as_a_series_may_have_slices(vllm, gateway):
     url = gateway([vllm("yes")], limits="max_slices = 1200")
     response = of_form(url, [b""] * 1_100, slices="even", window=["lung"] * 1_100)
     assert "File 1 of 1100 is no DICOM" in response.json()["detail"]
+
+
+def test_a_file_out_of_a_zip_is_in_memory_once_when_it_was_read():
+    frames = np.random.default_rng(0).integers(0, 9, (40, 256, 256)).astype("<i2")
+    source = sent([zip_of([("a", dicom_of(frames, NumberOfFrames=40))])], Limits())
+
+    async def read():
+        await source.headers()
+        tracemalloc.start()
+        header = await source.file(0)
+        now, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return header, now
+
+    header, now = asyncio.run(read())
+    assert frames.nbytes < now < 1.2 * frames.nbytes
+    assert header.NumberOfFrames == 40

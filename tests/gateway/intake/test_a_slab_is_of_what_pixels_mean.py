@@ -1,12 +1,14 @@
 """Rays of a slab are what each frame's pixels mean, however they are stored."""
 
+import io
 import random
 
 import numpy as np
 import pytest
 
+from gateway.intake.dicom.file import read
 from gateway.intake.dicom.grey import measured
-from gateway.intake.dicom.stored import decode, opened
+from gateway.intake.dicom.stored import decode, make_fit
 from gateway.intake.series.rays import Average, Greatest
 from tests.dicoms import HERE, dicom_of, lut
 
@@ -35,8 +37,9 @@ def frame_of(kind: str, seed: int):
     pixels = rng.integers(-100, 100, (8, 8)).astype(dtype)
     if kind == "of floats":
         pixels[rng.random((8, 8)) < 0.3] = np.nan
-    header = opened(dicom_of(pixels, **KINDS.get(kind, {})), HERE)
-    return decode(header, 0, HERE), header
+    header = read(io.BytesIO(dicom_of(pixels, **KINDS.get(kind, {}))), HERE)
+    make_fit(header, HERE)
+    return decode(header, 0, HERE)[0], header
 
 
 @pytest.mark.parametrize("seed", range(60))

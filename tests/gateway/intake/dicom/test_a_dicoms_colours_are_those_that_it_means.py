@@ -1,11 +1,14 @@
 """Palettes, YBR and RGB of any depth become the colours that they stand for."""
 
+import io
 import tracemalloc
 from typing import Any
 
 import numpy as np
 import pytest
 
+from gateway.intake.dicom.file import read
+from gateway.intake.dicom.picture import show_read
 from gateway.intake.pixels import shown as picture_of
 from gateway.refusals import TooLarge, UnreadableImage
 from tests.dicoms import HERE, dicom_of, shown
@@ -158,3 +161,17 @@ def test_luma_and_chroma_become_the_colours_that_they_stand_for(space, kind):
     else:
         data = dicom_of(pixels, **tags)
     assert np.abs(shown(data)[2, ::2].astype(int) - RGB).max() <= 3
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+@pytest.mark.parametrize("space", ["YBR_FULL_422", "YBR_PARTIAL_422"])
+def test_each_frame_of_a_file_that_is_read_once_has_its_own_colours(space, is_shared):
+    """Two pixels with one chroma, or each with its own although it says otherwise."""
+    samples = 2 if is_shared else 3
+    pixels = DICE.integers(0, 256, (3, 8, 8 * samples)).astype("u1")
+    tags = {"PhotometricInterpretation": space, "PlanarConfiguration": 0, "NumberOfFrames": 3}
+    data = dicom_of(pixels, Rows=8, Columns=8, SamplesPerPixel=3, **tags)
+    header = read(io.BytesIO(data), HERE)
+    for frame in (1, 2, 3, 1):
+        together = np.asarray(show_read(header, HERE, frame, None).picture)
+        assert (together == shown(data, frame)).all()

@@ -1,4 +1,4 @@
-"""A TIFF's samples as it holds them, where Pillow knows no such kind: wide or signed integers,
+"""A TIFF's samples as it holds them, where Pillow knows no such kind: wide, odd or signed integers,
 floats, grey with alpha; and any BigTIFF in big-endian.
 
 A page is taken apart into files of 8 bits that any decoder reads, and put together again. Sources:
@@ -22,6 +22,7 @@ STRIPS, ORIENTATION, SAMPLES, ROWS_PER_STRIP, STRIP_BYTES = 273, 274, 277, 278, 
 PLANAR, PREDICTOR, TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES = 284, 317, 322, 323, 324, 325
 EXTRA, FORMAT = 338, 339
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3
+PLAIN_GREYS = {1, 2, 4, 8}  # bits that Pillow knows
 PREMULTIPLIED, ALPHA = 1, 2
 BIG = b"MM\0+"
 MAX_ENTRIES = 4096  # of a directory; real ones have dozens
@@ -99,7 +100,8 @@ def page(data: bytes) -> "Page | None":
             raise ValueError("tiles far larger than the page")
     bits, form = set(tags.get(BITS, (1,))), set(tags.get(FORMAT, (UNSIGNED,)))
     count, photometric = int(tags.get(SAMPLES, 1)), tags.get(PHOTOMETRIC)
-    plain = max(bits) <= 8 and form == {UNSIGNED} and (count == 1 or photometric == 2)
+    narrow = bits <= PLAIN_GREYS if count == 1 else max(bits) <= 8 and photometric == 2
+    plain = narrow and form == {UNSIGNED}
     if plain or photometric not in (0, 1, 2) or tags.get(COMPRESSION, 1) not in PACKS_BYTES:
         return None
     if len(bits) > 1 or len(form) > 1 or count < (3 if photometric == 2 else 1):
@@ -210,6 +212,12 @@ class Page:
                 native = values.dtype.newbyteorder("=")
                 values = values.cumsum(axis=2, dtype=native).view(f"{kind}{size}")
             return values
+        if self._bits == 24 and self._format != FLOAT and predictor == 1:
+            # With a byte of nothing below them they are numbers of 32 bits.
+            samples = rows[..., : 3 * across * count].reshape(*rows.shape[:2], -1, 3)
+            below = (1, 0) if self._order == "<" else (0, 1)
+            four = np.pad(samples, ((0, 0), (0, 0), (0, 0), below))
+            return (four.view(f"{self._order}{kind}4") >> 8).reshape(shape)
         if self._format != UNSIGNED or self._bits > 16 or predictor != 1:
             raise ValueError("samples of a rare kind")
         # Eight samples fill as many bytes as one has bits, and each lies within three of them.

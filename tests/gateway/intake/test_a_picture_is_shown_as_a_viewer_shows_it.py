@@ -97,6 +97,28 @@ def test_every_kind_of_number_in_a_tiff_is_read_and_white_is_zero_where_it_says_
     assert (seen(tiff(values, photometric=0)) == 255 - expected).all()
 
 
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("kind", ["u4", "i4"])
+def test_a_tiff_of_24_bits_shows_what_one_of_32_shows(kind, order, samples):
+    values = (WIDE[..., :samples] * 999 - (2_000_000 if kind == "i4" else 0)).astype(order + kind)
+    four = values.view("u1").reshape(*values.shape, 4)
+    three = four[..., :3] if order == "<" else four[..., 1:]
+    photometric = 1 if samples == 1 else 2
+    found = tiff(values, photometric, bits=24, data=three.tobytes())
+    assert (seen(found) == seen(tiff(values, photometric))).all()
+
+
+@pytest.mark.parametrize("bits", [3, 5, 6, 7])
+def test_a_tiff_of_a_few_bits_shows_what_one_of_8_shows(bits):
+    """Rows begin with a byte (TIFF 6.0 section 2)."""
+    values = (WIDE[..., :1] % 2**bits).astype("u2")
+    each = np.unpackbits(values.astype("u1"), axis=2)[..., 8 - bits :]
+    rows = np.packbits(each.reshape(len(values), -1), axis=1)
+    found = seen(tiff(values, bits=bits, data=rows.tobytes()))
+    assert (found == seen(tiff(values))).all()
+
+
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bigtiff_shows_what_a_tiff_shows(kind, order):

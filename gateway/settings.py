@@ -50,7 +50,7 @@ FIRST_WORKER_PORT = 8101
 # Part of the panel's hash: whoever changes how answers are weighed, changes this line.
 POLICY = (
     "a linear pool of calibrated beliefs by family, else a vote; what means the same to the "
-    "question counts together, numbers in words, ranges, comparisons, places in a row, units and "
+    "question counts together, numbers in words, ranges, comparisons, ordinals, units and "
     "counts of none included; who does not know has no vote; newcomers begin halfway; no modality "
     "but the known one, said or nearly said"
 )

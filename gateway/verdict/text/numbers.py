@@ -241,8 +241,10 @@ def _spanish() -> Numerals:
         decimal=re.compile(r"(?<![\w.,])(\d+),(?:(?<=\b0,)|(?!\d{3}(?!\d)))(?=\d+(?![\d,]|\.\d))"),
         ranges=_ranges((r"\bentre ", " y "), (r"(?:\bde |\bdesde )?", "-| - | ?~ ?| a | hasta ")),
         graded=re.compile(rf"\b((?:{'|'.join(grades)}) ){ROMANS}(?=[a-d]?\b)"),
+        # "En primer lugar" is no place of anything.
         ordinal=re.compile(
-            rf"\b(?:{_any(firsts)}\b|\d+(?:\.?°|(?:er|ro|ra|do|da|to|ta|vo|va|no|na)\b))"
+            rf"\b(?:{_any(firsts)}\b(?! lugar\b)"
+            r"|\d+(?:\.?°|(?:er|ro|ra|do|da|to|ta|vo|va|no|na)\b))"
         ),
         places=firsts,
         signs=_signs(

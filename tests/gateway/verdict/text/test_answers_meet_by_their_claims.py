@@ -256,3 +256,9 @@ def test_whatever_a_worker_may_say_is_parted_in_a_moment(language):
         for begins in ("", "consider ", "differential: "):
             claims(f"{begins}{nasty * 2_000}"[:1_999] + "x", language)
     assert time.process_time() - began < 3
+
+
+def test_in_the_first_place_names_no_place_in_a_row():
+    """A claim beside it would be left whole for a number that it lacks."""
+    said = "En primer lugar, se debe considerar el eccema."
+    assert ("eccema",) in [claim.meaning for claim in claims(said, "es", "¿Qué es?")]

@@ -1,85 +1,135 @@
 """What `--dry-run` says of a step's memory, beside torch's own count of it:
-python -m benchmarks.training.recipe_memory RECIPE [--stage NAME]
+python -m benchmarks.training.recipe_memory RECIPE [--stage NAME] [--shard] [--gpus 1 4 8]
 
-The training loop's own objective and optimiser take one step on fake tensors, which have shapes and
-no numbers, so a recipe of 7 B needs no GPU and hardly any memory; torch's MemTracker follows what
-is alive. Prints a row for each stage. For recipes on the packaged models, or those of
-`models.training.planning.published`, whose tower keeps still; minutes for 7 B.
+The training loop's own objective and optimiser take their second step, when moments are there, on
+fake tensors, which have shapes and no numbers, so a recipe of 7 B needs no GPU and hardly any
+memory; torch's trackers follow what is alive on one of so many GPUs that talk to nobody. Prints a
+row for each stage and kind of machine. For recipes on the packaged models, or those of
+`models.training.planning.published`, in bfloat16, whose tower keeps still; minutes for 7 B.
 """
 
 import argparse
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import distributed, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker, _FSDPModMemStats
 from torch.distributed._tools.mem_tracker import MemTracker
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from models.parts.packing import IGNORED, IMAGE, Batch, Row, collate
 from models.parts.vlm import Vlm, assemble
 from models.recipe import Recipe, load_recipe
 from models.recipe.stage import PartsStage
-from models.training.learning import tuning
+from models.training.learning import sharding, tuning
 from models.training.learning.losses import Objective
-from models.training.planning.dry_run import ANSWER_TOKENS, TEXT_TOKENS, language_of, lineage, plan
+from models.training.planning.dry_run import (
+    ANSWER_TOKENS,
+    TEXT_TOKENS,
+    language_of,
+    lineage,
+    plan,
+    rows_at_once,
+)
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     arguments.add_argument("recipe")
     arguments.add_argument("--stage")
+    arguments.add_argument("--shard", action="store_true", help="As if each stage said so.")
+    arguments.add_argument("--gpus", type=int, nargs="+", default=[1], help="How many.")
     options = arguments.parse_args()
-    for row in rows_of(load_recipe(options.recipe), options.stage):
-        print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+    recipe = load_recipe(options.recipe)
+    if options.shard:
+        stages = tuple(stage.model_copy(update={"shard": True}) for stage in recipe.stage)
+        recipe = recipe.model_copy(update={"stage": stages})
+    for gpus in options.gpus:
+        for row in rows_of(recipe, options.stage, gpus):
+            print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
 
 
-def rows_of(recipe: Recipe, name: str | None) -> Iterator[dict[str, Any]]:
-    for stage, planned in zip(recipe.stage, plan(recipe), strict=True):
+def rows_of(recipe: Recipe, name: str | None, gpus: int) -> Iterator[dict[str, Any]]:
+    for stage, planned in zip(recipe.stage, plan(recipe, gpus=gpus), strict=True):
         if name in (None, stage.name):
-            tracked = peak(recipe, stage)
+            tracked = peak(recipe, stage, gpus)
             yield {
                 "recipe": recipe.name,
                 "stage": stage.name,
-                "planned_gb": round(planned.memory / 1e9, 2),
+                "gpus": gpus,
+                "planned_gb": round(planned.computing / 1e9, 2),
                 "tracked_gb": round(tracked / 1e9, 2),
-                "apart": f"{planned.memory / tracked - 1:+.1%}",
+                "apart": f"{planned.computing / tracked - 1:+.1%}",
             }
 
 
-def peak(recipe: Recipe, stage: PartsStage) -> int:
-    """The most bytes that are alive at once in one part of a step and the optimiser's update."""
+def peak(recipe: Recipe, stage: PartsStage, gpus: int) -> int:
+    """The most bytes that are alive at once on the first of `gpus` in two parts of a step and the
+    optimiser's update."""
     build, tokenizer = language_of(recipe, None)
     with torch.device("meta"):
         model = assemble(recipe, build(), tokenizer, load_weights=False)
         for each in lineage(recipe, stage):
             tuning.prepare(model, each)
         objective = Objective(model, stage).train()
-    batch = batch_of(model, recipe, stage)
+    batch = batch_of(model, recipe, stage, gpus)
     torch.__future__.set_overwrite_module_params_on_conversion(True)
-    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+    with talking_to_nobody(gpus) as mesh, FakeTensorMode(allow_non_fake_inputs=True) as fake:
         objective.to_empty(device="cpu")
         tensors = {name: value for name, value in vars(batch).items() if name != "rows"}
         faked: dict[str, Any] = {name: fake.from_tensor(value) for name, value in tensors.items()}
         placed = replace(batch, **faked)
         images = len(batch.rows) * recipe.max_images
         seen = torch.empty(images, model.tower.patches, model.tower.dim, dtype=torch.bfloat16)
-        trains = [weight for weight in objective.parameters() if weight.requires_grad]
-        optimiser = tuning.optimiser([{"params": trains}], stage)
-        tracker = MemTracker()
-        tracker.track_external(objective, optimiser, seen)
-        _leave_frozen_alone(tracker, objective)
-        with tracker:
+        trains = [([weight for weight in objective.parameters() if weight.requires_grad], 1.0)]
+        parted = stage.shard and gpus > 1
+        if parted:
+            trains = sharding.shard(objective, trains, mesh)
+        ((weights, _),) = trains
+        optimiser = tuning.optimiser([{"params": weights}], stage)
+
+        def learn() -> None:
             losses = objective(placed, seen)
             (losses.answer + losses.reconstruction + losses.imbalance).backward()
+
+        def update() -> None:
             optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+
+        learn()
+        update()
+        if stage.rows_per_step > gpus * len(batch.rows):  # what comes before is kept
+            learn()
+        tracker = FSDPMemTracker(objective, optimiser) if parted else MemTracker()
+        tracker.track_external(objective, optimiser, seen)
+        if parted:
+            _leave_tower_alone(tracker, model.tower)
+        else:
+            _leave_frozen_alone(tracker, objective)
+        with tracker:
+            learn()
+            update()
         (snapshot,) = tracker.get_tracker_snapshot("peak").values()
     return int(snapshot["Total"])
 
 
-def batch_of(model: Vlm, recipe: Recipe, stage: PartsStage) -> Batch:
+@contextmanager
+def talking_to_nobody(gpus: int) -> Iterator[DeviceMesh]:
+    """A process that is the first of `gpus`, of which the others are not there."""
+    distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=gpus)
+    try:
+        yield init_device_mesh("cpu", (gpus,))
+    finally:
+        distributed.destroy_process_group()
+
+
+def batch_of(model: Vlm, recipe: Recipe, stage: PartsStage, gpus: int) -> Batch:
     """One part of a step, as `--dry-run` takes it to be."""
     images = model.image_tokens(recipe.max_images)
     places = torch.arange(images + TEXT_TOKENS)
@@ -91,7 +141,7 @@ def batch_of(model: Vlm, recipe: Recipe, stage: PartsStage) -> Batch:
         labels=torch.where(places < len(places) - ANSWER_TOKENS, IGNORED, 0),
         questions=(),
     )
-    return collate([row] * -(-stage.rows_per_step // stage.accumulate), 0)
+    return collate([row] * rows_at_once(stage, gpus), 0)
 
 
 def _leave_frozen_alone(tracker: MemTracker, module: nn.Module) -> None:
@@ -103,6 +153,13 @@ def _leave_frozen_alone(tracker: MemTracker, module: nn.Module) -> None:
     for weight in module.parameters():
         if not weight.requires_grad:
             tracker._param_to_grad_hook_handles[weight] = (Nothing(), Nothing())
+
+
+def _leave_tower_alone(tracker: MemTracker, tower: Any) -> None:
+    """It asks after each unit once a step is over, and the tower's features are there already."""
+    tower.unshard()
+    tower.reshard()
+    tracker.memory_tracking[tower] = _FSDPModMemStats("tower")  # type: ignore[assignment]
 
 
 if __name__ == "__main__":

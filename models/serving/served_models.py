@@ -21,6 +21,8 @@ ASK = (
     "print(); print(json.dumps([version, sorted(ModelRegistry.get_supported_archs())]))"
 )
 
+PATIENCE_S = 600.0  # where many others start, too
+
 
 def require_served(recipe: WholeRecipe) -> None:
     """Where no vLLM is installed, nothing is asked.
@@ -43,10 +45,14 @@ def require_served(recipe: WholeRecipe) -> None:
 @cache
 def known() -> tuple[str, frozenset[str]]:
     """vLLM's version and the architectures that it has; a quarter of a minute. Both empty where it
-    is not installed, or does not start."""
+    is not installed, or does not start, or says nothing for long."""
     if find_spec("vllm") is None:
         return "", frozenset()
-    asked = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True)
+    command = [sys.executable, "-c", ASK]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        return "", frozenset()
     if asked.returncode:
         return "", frozenset()
     version, served = json.loads(asked.stdout.splitlines()[-1])

@@ -12,13 +12,14 @@ import time
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader, Dataset
 
@@ -101,8 +102,16 @@ class StageRun(ABC):
         stage = self.stage
         self.objective, trains = self.adapted(self.start.folder if self.start else parent)
         parted = stage.shard and self.accelerator.num_processes > 1
+        if stage.shard and not parted:
+            self.log.say(
+                f"{stage.name}: shard: one process keeps all of the weights; accelerate launch "
+                "starts one for each GPU"
+            )
         if parted:
-            trains = sharding.shard(self.objective, trains)
+            device, processes = self.accelerator.device, self.accelerator.num_processes
+            trains = sharding.shard(
+                self.objective, trains, init_device_mesh(device.type, (processes,))
+            )
         groups = [{"params": weights, "lr": rate} for weights, rate in trains]
         self.optimiser = tuning.optimiser(groups, stage)
         trained = [weight for group in self.optimiser.param_groups for weight in group["params"]]
@@ -262,16 +271,13 @@ class StageRun(ABC):
         self.update()
         self.schedule.step()
 
-    @contextmanager
-    def without_sync(self) -> Iterator[None]:
-        """Within it gradients add up on each process alone."""
-        if not isinstance(self.shared, FSDPModule):
-            with self.accelerator.no_sync(self.shared):
-                yield
-            return
-        self.shared.set_requires_gradient_sync(False)
-        yield
-        self.shared.set_requires_gradient_sync(True)
+    def without_sync(self) -> AbstractContextManager[None]:
+        """Within it gradients add up on each process alone; those of weights that are shared out
+        are shared out at once, or each process would keep all of them."""
+        if isinstance(self.shared, FSDPModule):
+            return nullcontext()
+        without: AbstractContextManager[None] = self.accelerator.no_sync(self.shared)
+        return without
 
     def update(self) -> None:
         norm = sharding.whole(nn.utils.clip_grad_norm_(self.objective.parameters(), 1.0))

@@ -13,11 +13,11 @@ from accelerate import PartialState
 
 from models.recipe import Recipe, WholeRecipe
 from models.recipe.programme import Programme
-from models.recipe.stage import PartsStage, Stage
 from models.training.inputs.examples import NEAR_DUPLICATES, check_data
 from models.training.inputs.vocabulary import keep_vocabulary
 from models.training.loop import StageRun, TrainingError
 from models.training.parts import PartsRun
+from models.training.planning.fits import smaller
 from models.training.record import checkpoints
 from models.training.record.tracker import Name, Tracker, tracking
 from models.training.whole import WholeRun
@@ -61,41 +61,12 @@ def _stages(recipe: Programme, data: Path, run: Path, tracker: Tracker | None) -
             try:
                 state = kind(recipe, stage, run, data, parent).run(tracker)
             except torch.OutOfMemoryError as error:
+                change = smaller(recipe, stage, PartialState().num_processes)
                 raise TrainingError(
                     f"stage {stage.name} does not fit into the accelerator's memory "
-                    f"({str(error).partition('. GPU')[0]}). Set {smaller(recipe, stage)}, delete "
+                    f"({str(error).partition('. GPU')[0]}). Set {change.says}, delete "
                     f"{run / stage.name} and train again; --dry-run says what each choice takes."
                 ) from error
             gc.collect()  # its model lies in reference cycles, and the next one wants the memory
         done[stage.name] = state.folder
     return done[recipe.stage[-1].name]
-
-
-def smaller(recipe: Programme, stage: Stage) -> str:
-    """What to set for a stage that takes too much memory; what costs least comes first."""
-    of_parts = stage if isinstance(stage, PartsStage) else None
-    if stage.accumulate < stage.rows_per_step:
-        parts = min(2 * stage.accumulate, stage.rows_per_step)
-        return f"accumulate = {parts} instead of {stage.accumulate} (the same step, in more parts)"
-    if of_parts and of_parts.grpo:
-        if of_parts.grpo.group > 2:
-            return f"grpo.group = {max(2, of_parts.grpo.group // 2)}"
-    elif not stage.checkpoint_activations and not (of_parts and of_parts.language == "prefix"):
-        return "checkpoint_activations = true (a third slower)"
-    if not of_parts:
-        return _smaller_whole(recipe)
-    if of_parts.language == "full" and stage.optimiser == "adamw":
-        return 'optimiser = "adamw_8bit" (6 bytes less for each weight that trains)'
-    if of_parts.questions_per_row > 1:
-        return f"questions_per_row = {of_parts.questions_per_row // 2}"
-    return 'language = "lora" and four_bit = true, or a smaller base model'
-
-
-def _smaller_whole(recipe: Programme) -> str:
-    assert isinstance(recipe, WholeRecipe)
-    if not recipe.worker.four_bit:
-        return "worker.four_bit = true (a quarter of the memory of its linear layers' weights)"
-    size = recipe.worker.processor.get("size")
-    if isinstance(size, dict) and isinstance(most := size.get("longest_edge"), int):
-        return f"longest_edge = {most // 2} in worker.processor.size (half of an image's tokens)"
-    return "in worker.processor a smaller size of images, or take a smaller model"

@@ -24,6 +24,10 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would train and take, and stop.")
     ] = False,
+    gpus: Annotated[
+        str | None,
+        typer.Option(help="With --dry-run: does it fit so many GPUs of so many GB, such as 8x80?"),
+    ] = None,
     smoke: Annotated[
         bool,
         typer.Option("--smoke", help="All stages on twenty images, and export: does it run?"),
@@ -37,19 +41,22 @@ def train(
     from models.recipe import WholeRecipe, load_programme, recipe_file
     from models.serving.export import ExportError, export
     from models.serving.served_models import require_served
-    from models.training.planning.dry_run import plan
+    from models.training.planning.fits import told
     from models.training.record.tracker import usual
     from models.training.stages import train as run
+    from services.running.beforehand.plan import PlanError, read_gpus
 
-    with training_failures():
+    if gpus and not dry_run:
+        raise typer.BadParameter("goes with --dry-run, and plans for GPUs", param_hint="--gpus")
+    with training_failures(PlanError):
         read = load_programme(recipe)
         if fold is not None:
             read = read.of_fold(fold)
         if smoke:
             read = read.in_a_minute()
         if dry_run:
-            for stage in plan(read, data):
-                console.print(str(stage))
+            for line in told(read, data, read_gpus(gpus) if gpus else ()):
+                console.print(line)
             return
         if data is None:
             raise typer.BadParameter("needs --data, or CONSILIUM_DATA", param_hint="train")

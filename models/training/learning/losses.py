@@ -103,10 +103,11 @@ class Objective(nn.Module):
 
 def cast(model: Vlm, features: Tensor) -> torch.autocast:
     """Within it connector and language model compute in bfloat16; not, on a CPU, a made one, which
-    is so small that to cast costs more than it saves."""
+    is so small that to cast costs more than it saves. No weight is used twice, so none is kept in
+    bfloat16 after its layer: of a model that is trained whole that would be half of it again."""
     device = features.device.type
     small = says_in_one_token(model.tokenizer) and device == "cpu"
-    return torch.autocast(device, torch.bfloat16, enabled=not small)
+    return torch.autocast(device, torch.bfloat16, enabled=not small, cache_enabled=False)
 
 
 def in_batches(tower: nn.Module, pixels: Tensor) -> Tensor:

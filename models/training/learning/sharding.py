@@ -6,32 +6,40 @@ FSDP; torch's `fully_shard`).
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map
 
+from models.parts.vision import Tower
+
 Trained = tuple[list[nn.Parameter], float]  # weights, and their learning rate
 
 
-def shard(objective: nn.Module, trains: Sequence[Trained]) -> list[Trained]:
-    """Shares out the weights of `objective` among all processes, in place: layer by layer, as its
-    publisher says what one is, and what is left as one. Returns `trains` as they are from then on.
-    """
-    name_of = {weight: name for name, weight in objective.named_parameters()}
+def units(objective: nn.Module) -> list[nn.Module]:
+    """What of `objective` is put together at a time: its towers, and each layer as its publisher
+    says what one is. What is left is one more, which stays together from a step's first layer to
+    its last."""
     layers = {
         kind
         for module in objective.modules()
         for kind in getattr(module, "_no_split_modules", None) or ()
     }
-    device = next(objective.parameters()).device
-    mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
-    for module in list(objective.modules()):
-        if type(module).__name__ in layers:
-            fully_shard(module, mesh=mesh)
-    fully_shard(objective, mesh=mesh)
+    return [
+        module
+        for module in objective.modules()
+        if isinstance(module, Tower) or type(module).__name__ in layers
+    ]
+
+
+def shard(objective: nn.Module, trains: Sequence[Trained], mesh: DeviceMesh) -> list[Trained]:
+    """Shares out the weights of `objective` among the processes of `mesh`, in place. Returns
+    `trains` as they are from then on.
+    """
+    name_of = {weight: name for name, weight in objective.named_parameters()}
+    for module in [*units(objective), objective]:
+        fully_shard(module, mesh=mesh)
     now = dict(objective.named_parameters())
     return [([now[name_of[weight]] for weight in part], rate) for part, rate in trains]
 

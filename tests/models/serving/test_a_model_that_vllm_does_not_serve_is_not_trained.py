@@ -62,3 +62,11 @@ def test_vllm_itself_says_what_it_serves() -> None:
 
     assert version[0].isdigit()
     assert {"LlavaForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration"} <= names
+
+
+def test_a_vllm_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("vllm")
+    monkeypatch.setattr(served_models, "ASK", "import signal; signal.pause()")
+    monkeypatch.setattr(served_models, "PATIENCE_S", 0.1)
+
+    assert served_models.known.__wrapped__() == ("", frozenset())

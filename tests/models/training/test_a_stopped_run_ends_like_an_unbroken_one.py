@@ -23,8 +23,9 @@ from models.training.learning.losses import Losses
 from models.training.learning.tuning import Proof, TuningError
 from models.training.loop import TrainingError
 from models.training.parts import PartsRun
+from models.training.planning.fits import smaller
 from models.training.record.checkpoints import Checkpoint, CheckpointError, claim, newest, save
-from models.training.stages import smaller, train
+from models.training.stages import train
 from tests.tiny import write_toml
 
 
@@ -291,7 +292,7 @@ def test_what_costs_least_is_lowered_first(
 ) -> None:
     recipe = tiny_recipe(**stage)
 
-    assert smaller(recipe, recipe.stage[0]).startswith(mend)
+    assert smaller(recipe, recipe.stage[0]).says.startswith(mend)
 
 
 def test_processes_that_read_unequal_data_are_told_before_a_step(

@@ -38,6 +38,7 @@ FOLLOWS = {
     "mamba": [C | L | T],
     "clip-mistral": [C, C | L],
     "clip-mistral-4bit": [C, C | L],
+    "clip-mistral-full": [C, C | L],
     "clip-qwen": [C, C | L],
     "clip-qwen-4bit": [C, C | L],
     "siglip-mistral": [C, C | L],

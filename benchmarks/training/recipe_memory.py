@@ -159,7 +159,7 @@ def _leave_tower_alone(tracker: MemTracker, tower: Any) -> None:
     """It asks after each unit once a step is over, and the tower's features are there already."""
     tower.unshard()
     tower.reshard()
-    tracker.memory_tracking[tower] = _FSDPModMemStats("tower")  # type: ignore[assignment]
+    tracker.memory_tracking[tower] = _FSDPModMemStats("tower")
 
 
 if __name__ == "__main__":

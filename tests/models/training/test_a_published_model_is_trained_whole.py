@@ -22,7 +22,8 @@ from models.serving.export import ExportError, export, load_served, served_folde
 from models.training.inputs.examples import examples_of
 from models.training.learning.tuning import TuningError
 from models.training.planning.dry_run import plan
-from models.training.stages import smaller, train
+from models.training.planning.fits import smaller
+from models.training.stages import train
 from models.training.whole import adapt
 from tests import tiny_vlm
 from tests.tiny import write_toml
@@ -185,7 +186,7 @@ def test_what_costs_least_is_lowered_first(
     content["worker"] |= worker
     asked = WholeRecipe.model_validate(content)
 
-    assert smaller(asked, asked.stage[0]).startswith(mend)
+    assert smaller(asked, asked.stage[0]).says.startswith(mend)
 
 
 def test_a_model_that_cannot_be_taken_whole_is_told(

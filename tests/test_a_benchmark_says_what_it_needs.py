@@ -5,10 +5,6 @@ import sys
 
 import pytest
 
-from tests.ports import free_port
-
-NOWHERE = f"127.0.0.1:{free_port()}"
-
 
 @pytest.mark.parametrize(
     ("command", "environ", "says"),
@@ -18,27 +14,30 @@ NOWHERE = f"127.0.0.1:{free_port()}"
         ("accuracy.burned_in --data /nowhere", {}, "/nowhere/slake/imgs holds 0 images"),
         (
             "accuracy.entailment --data /nowhere",
-            {"CONSILIUM_SUMMARISER_URL": f"http://{NOWHERE}"},
-            f"Nothing answers at http://{NOWHERE}: start the summariser of panel.gpu.toml",
+            {"CONSILIUM_SUMMARISER_URL": "http://NOWHERE"},
+            "Nothing answers at http://NOWHERE: start the summariser of panel.gpu.toml",
         ),
-        (f"accuracy.free_text --data . --consensus http://{NOWHERE}", {}, "start a model server"),
-        (f"cost.archive http://{NOWHERE}", {}, "CONSILIUM_ARCHIVE_AUTHORIZATION is not set: it"),
+        ("accuracy.free_text --data . --consensus http://NOWHERE", {}, "start a model server"),
+        ("cost.archive http://NOWHERE", {}, "CONSILIUM_ARCHIVE_AUTHORIZATION is not set: it"),
         (
-            f"cost.archive http://{NOWHERE}",
+            "cost.archive http://NOWHERE",
             {"CONSILIUM_ARCHIVE_AUTHORIZATION": "Basic YTpi"},
             "start an archive there",
         ),
-        (f"cost.processes --store redis://:secret@{NOWHERE}", {}, f"No Redis answers at {NOWHERE}"),
+        ("cost.processes --store redis://:secret@NOWHERE", {}, "No Redis answers at NOWHERE"),
         ("cost.gateway --litellm /nowhere", {}, "/nowhere does not run: pip install"),
-        (f"cost.wall_time --gateway http://{NOWHERE}", {}, "start the panel, make serve"),
+        ("cost.wall_time --gateway http://NOWHERE", {}, "start the panel, make serve"),
         ("cost.workers nobody", {}, "vLLM serves no seat nobody here"),
     ],
 )
-def test_what_a_measurement_needs_is_one_sentence(command, environ, says, monkeypatch):
+def test_what_a_measurement_needs_is_one_sentence(command, environ, says, monkeypatch, dead_url):
+    """NOWHERE is an address where nothing listens."""
+    nowhere = dead_url.removeprefix("http://")
+    command, says = (text.replace("NOWHERE", nowhere) for text in (command, says))
     monkeypatch.delenv("CONSILIUM_DATA", raising=False)
     monkeypatch.delenv("CONSILIUM_ARCHIVE_AUTHORIZATION", raising=False)
     for name, value in environ.items():
-        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name, value.replace("NOWHERE", nowhere))
     name, *arguments = command.split()
     ran = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{name}", *arguments], capture_output=True, text=True

@@ -7,18 +7,20 @@ Of a worker that chooses: the likelihood of its first token is that of its whole
 
 import argparse
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from models.data.example import DataError
 from models.metrics import calibration_error
 from models.metrics.exact_match import matches
 from models.metrics.score import Score, mean
 from models.metrics.token_overlap import words_of
-from models.parts.packing import collate
+from models.parts.packing import Row, collate
+from models.parts.vlm import Vlm
 from models.parts.words import says_in_one_token
 from models.recipe import of_parts
 from models.training.inputs.vocabulary import keep_vocabulary
@@ -59,10 +61,7 @@ def spoken(run: PartsRun) -> Spoken:
     sure, right, words, images = [], [], [], []
     for start in range(0, len(run.validation), 8):
         rows = run.validation[start : start + 8]
-        batch, seen = collate(rows, 0).to(device), run.seen(rows, training=False).to(device).float()
-        with cast(model, seen):
-            logits, _, _ = answer_logits(model, batch, seen)
-        likeliest = logits[0::2].float().softmax(-1).max(-1)  # every other token is an end
+        likeliest = chances(model, rows, run.seen(rows, training=False).to(device)).max(-1)
         questions = [question for row in rows for question in row.questions]
         said = [model.tokenizer.decode([token]) for token in likeliest.indices.tolist()]
         sure += likeliest.values.tolist()
@@ -73,6 +72,17 @@ def spoken(run: PartsRun) -> Spoken:
         mean(right, images), mean(sure, images),
         calibration_error.score(sure, right, images), mean(words, images),
     )  # fmt: skip
+
+
+@torch.no_grad()
+def chances(model: Vlm, rows: Sequence[Row], features: Tensor) -> Tensor:
+    """[questions, vocabulary]: how likely each answer is to a worker that chooses, to the rows'
+    questions in order. `features` is [images, patches, vision_dim].
+    """
+    seen = features.float()
+    with cast(model, seen):
+        logits, _, _ = answer_logits(model, collate(rows, 0).to(seen.device), seen)
+    return logits[0::2].float().softmax(-1)  # every other token is an end
 
 
 def runs_of(folders: list[Path], data: Path) -> Iterator[tuple[str, PartsRun]]:

@@ -59,6 +59,10 @@ HOUSE = {
     "chooser-efficientnet",
     "reward",
     "screening",
+    "specialist-slake",
+    "specialist-rad",
+    "specialist-med",
+    "monolith",
 }
 
 

@@ -1,6 +1,6 @@
 """Manifold against monolith: a panel of specialists, or one worker that was taught everything?
 
-    python -m benchmarks.accuracy.manifold prepare --seeds 3
+    python -m benchmarks.accuracy.manifold prepare
     for recipe in runs/manifold/recipes/*.toml; do
         consilium train "$recipe" --runs runs/manifold/trained
     done
@@ -10,11 +10,12 @@
 Three workers that choose are each taught one set; the fourth, of as many trained parameters as the
 three together and for as many operations, all three sets (`models/recipes/specialist-*.toml`,
 `models/recipes/monolith.toml`). `prepare` writes the sets as files and the recipes for each seed,
-`answer` stores what every worker says to the questions of validation and test, as `consilium
+`answer` stores what every worker says to the questions of validation and test as `consilium
 evaluate` would (in one process, by the forward that training validates with), and `tell` prints
-what the panel, calibrated on validation and never told which set a question is of, and the
-monolith, calibrated likewise, make of the test. `cost` counts parameters, operations of the
-training and a processor's time for an answer.
+what panel and monolith, both calibrated on validation and never told which set a question is of,
+make of the test. The panel comes twice: as it is, and beside something that tells, as a seated
+memory does, whose manner a question is in. `cost` counts parameters, operations of the training and
+a processor's time for an answer.
 """
 
 import argparse
@@ -318,7 +319,7 @@ class Voice:
 
 
 def tell(data: Path, folder: Path, seeds: int) -> None:
-    heard = {}
+    heard: dict[str, list[list[Heard]]] = {}
     opinions: dict[str, list[list[Opinion]]] = {"vote": [], **{panel: [] for panel in PANELS}}
     for panel in PANELS:
         heard[panel] = []
@@ -462,7 +463,7 @@ def operations(recipe: Recipe, model: Vlm, data: Path) -> float:
             seen = torch.randn(len(batch.rows), model.tower.patches, model.tower.dim)
             objective(batch, seen).answer.backward()
     shown = min(stage.steps or steps, steps) / steps * len(rows) * stage.epochs
-    return counted.get_total_flops() / COUNTED * shown
+    return float(counted.get_total_flops()) / COUNTED * shown
 
 
 def main() -> None:
@@ -473,7 +474,7 @@ def main() -> None:
     told.add_argument("what", choices=list(doing))
     told.add_argument("--data", type=Path, default=os.environ.get("CONSILIUM_DATA"))
     told.add_argument("--out", type=Path, default=Path("runs/manifold"))
-    told.add_argument("--seeds", type=int, default=2)
+    told.add_argument("--seeds", type=int, default=3)
     asked = told.parse_args()
     if asked.data is None:
         told.error("needs --data, or CONSILIUM_DATA")

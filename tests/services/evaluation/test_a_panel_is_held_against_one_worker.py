@@ -3,6 +3,7 @@ told."""
 
 from itertools import product
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -41,11 +42,10 @@ def examples(tmp_path: Path) -> dict[str, dict[str, list[Example]]]:
 def _example(folder: Path, part: str, name: str, number: int) -> Example:
     image = folder / f"{name}-{part}-{number // 2}.png"
     if not image.exists():
-        noise = np.random.default_rng(abs(hash(image.name))).integers(0, 256, (16, 16), np.uint8)
-        Image.fromarray(noise).save(image)
-    return Example(
-        f"{part}-{number}", (image,), f"What is {number}?", f"{name} {number}", "en", False
-    )
+        dice = np.random.default_rng(crc32(image.name.encode()))
+        Image.fromarray(dice.integers(0, 256, (16, 16), np.uint8)).save(image)
+    question, answer = f"What is {number} of {name}?", f"{name} {number}"
+    return Example(f"{part}-{number}", (image,), question, answer, "en", closed=False)
 
 
 def test_no_image_of_another_sets_later_part_is_learned_from(examples) -> None:

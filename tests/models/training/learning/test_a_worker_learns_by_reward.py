@@ -29,8 +29,9 @@ from models.training.learning.grpo import (
 from models.training.loop import TrainingError
 from models.training.parts import PartsRun
 from models.training.planning.dry_run import plan
+from models.training.planning.fits import smaller
 from models.training.record.checkpoints import CheckpointError, claim
-from models.training.stages import smaller, train
+from models.training.stages import train
 
 RecipeMaker = Callable[..., Recipe]
 BY_REWARD = {
@@ -243,7 +244,7 @@ def test_a_reward_on_free_text_is_refused_before_anything_is_trained(
 def test_smaller_groups_take_less_memory(recipe: Recipe, group: int, mend: str) -> None:
     changes = {"grpo": Grpo(group=group), "rows_per_step": 1}
 
-    assert smaller(recipe, recipe.stage[1].model_copy(update=changes)) == mend
+    assert smaller(recipe, recipe.stage[1].model_copy(update=changes)).says == mend
 
 
 def test_a_dry_run_counts_what_reward_holds_a_worker_near_to(tiny_recipe: RecipeMaker) -> None:

@@ -79,9 +79,9 @@ def peak(recipe: Recipe, stage: PartsStage, gpus: int) -> int:
             tuning.prepare(model, each)
         objective = Objective(model, stage).train()
     batch = batch_of(model, recipe, stage, gpus)
-    torch.__future__.set_overwrite_module_params_on_conversion(True)
     with talking_to_nobody(gpus) as mesh, FakeTensorMode(allow_non_fake_inputs=True) as fake:
-        objective.to_empty(device="cpu")
+        with _anew():
+            objective.to_empty(device="cpu")
         tensors = {name: value for name, value in vars(batch).items() if name != "rows"}
         faked: dict[str, Any] = {name: fake.from_tensor(value) for name, value in tensors.items()}
         placed = replace(batch, **faked)
@@ -127,6 +127,17 @@ def talking_to_nobody(gpus: int) -> Iterator[DeviceMesh]:
         yield init_device_mesh("cpu", (gpus,))
     finally:
         distributed.destroy_process_group()
+
+
+@contextmanager
+def _anew() -> Iterator[None]:
+    """Within it a module that is moved gets new weights: one of no numbers cannot take fake ones."""
+    before = torch.__future__.get_overwrite_module_params_on_conversion()
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    try:
+        yield
+    finally:
+        torch.__future__.set_overwrite_module_params_on_conversion(before)
 
 
 def batch_of(model: Vlm, recipe: Recipe, stage: PartsStage, gpus: int) -> Batch:

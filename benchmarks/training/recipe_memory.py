@@ -131,7 +131,7 @@ def talking_to_nobody(gpus: int) -> Iterator[DeviceMesh]:
 
 @contextmanager
 def _anew() -> Iterator[None]:
-    """Within it a module that is moved gets new weights: one of no numbers cannot take fake ones."""
+    """Within it a module that is moved gets new weights: those of no numbers take no fake ones."""
     before = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     try:

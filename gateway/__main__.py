@@ -71,11 +71,18 @@ def _check_several(workers: int, settings: Settings) -> None:
 
 
 def _listener(host: str, port: int) -> socket.socket:
+    """Bound, and not listening yet: who comes before the gateway is ready is turned away, and its
+    signals would still end it."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        bound.bind((host, port))
     except OSError as error:
         sys.exit(f"{host}:{port}: {error.strerror}; choose another --port")
+    return bound
 
 
 def is_loopback(host: str) -> bool:

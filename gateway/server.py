@@ -54,7 +54,7 @@ class Server(uvicorn.Server):
         self._app, self._drain_s, self._stop_at = app, drain_s, math.inf
 
     def run(self, sockets: Sequence[socket.socket] | None = None) -> None:
-        """On sockets that listen already, of which each is asked several times a turn of the loop:
+        """On sockets that are bound, of which each is asked several times a turn of the loop:
         uvloop takes in one caller a turn, and when the gateway is behind a turn is long. Those who
         are not taken in wait for minutes, where admission would have told them to come again."""
         again = [one.dup() for one in sockets or () for _ in range(TAKEN_IN_AT_ONCE - 1)]

@@ -53,6 +53,7 @@ def main() -> None:
     with _listener(options.host, options.port) as listener:
         if options.workers > 1:
             watch_log.start()
+            listener.listen(2048)  # whichever process is there first
             sys.exit(Processes(options.workers, settings, serve, listener).run())
         Server(app, settings.load.drain_s).run([listener])
 

@@ -57,7 +57,7 @@ class Server(uvicorn.Server):
         """On sockets that are bound, of which each is asked several times a turn of the loop:
         uvloop takes in one caller a turn, and when the gateway is behind a turn is long. Those who
         are not taken in wait for minutes, where admission would have told them to come again."""
-        # One of several processes takes one in, so that the others have theirs.
+        # Where several processes did so, a case was left unanswered now and then; why is not known.
         more = 0 if self._parent else TAKEN_IN_AT_ONCE - 1
         again = [one.dup() for one in sockets or () for _ in range(more)]
         super().run([*(sockets or ()), *again])

@@ -2,7 +2,9 @@
 real proxy are restarted in turn under load, and no request fails."""
 
 import base64
+import errno
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from gateway.__main__ import _listener
 from tests.conftest import GatewayProcess, picture, until
 from tests.mock_vllm import MockVllm
 from tests.ports import free_port
@@ -97,6 +100,13 @@ def test_an_open_case_is_answered_by_the_panel_it_was_brought_to(vllm, gateway_p
         assert httpx.post(f"{gateway.url}/panel/reload").status_code == 200
         assert asked(gateway.url).json()["answer"] == "no"
         assert case.result().json()["answer"] == "yes"
+
+
+def test_nobody_is_listened_to_before_it_is_ready():
+    """A SIGHUP would end it still."""
+    port = free_port()
+    with _listener("127.0.0.1", port), socket.socket() as early:
+        assert early.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
 
 
 @alone

@@ -2,30 +2,22 @@
 
 import socket
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from gateway.settings import Settings, load_settings
+from gateway.settings import Settings
 from services.running.deploying import room
 from services.running.deploying.room import ClusterError, Node, check_address, check_room
 from services.running.engine import EngineError
 
 
 @pytest.fixture
-def panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Settings]:
+def panel(
+    seated: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Settings]:
     """Seats w0, w1, … that say this, as the CUDA build serves them."""
     monkeypatch.setattr(room, "is_cpu_build", lambda: False)
-
-    def read(*seats: str) -> Settings:
-        text = "[panel]\nquorum = 1\n"
-        for number, own in enumerate(seats):
-            text += f'[[worker]]\nname = "w{number}"\nfamily = "f"\nmodel = "an/id"\n'
-            text += f'prompt = "{{question}}"\n{own}\n'
-        (tmp_path / "panel.toml").write_text(text, "utf-8")
-        return load_settings(tmp_path / "panel.toml", environ={})
-
-    return read
+    return seated
 
 
 @pytest.mark.parametrize(

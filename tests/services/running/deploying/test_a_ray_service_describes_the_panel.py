@@ -23,21 +23,6 @@ def documents() -> list[dict[str, Any]]:
     return manifests(load_settings(ROOT / "panel.toml", {}), "registry.example/ward", on_ray=True)
 
 
-@pytest.fixture
-def seated(tmp_path: Path) -> Callable[..., Settings]:
-    """Seats w0, w1, … that say this."""
-
-    def read(*seats: str) -> Settings:
-        text = "[panel]\nquorum = 1\n"
-        for number, own in enumerate(seats):
-            text += f'[[worker]]\nname = "w{number}"\nfamily = "f"\nmodel = "an/id"\n'
-            text += f'prompt = "{{question}}"\n{own}\n'
-        (tmp_path / "panel.toml").write_text(text, "utf-8")
-        return load_settings(tmp_path / "panel.toml", environ={})
-
-    return read
-
-
 def of_ray(documents: list[dict[str, Any]]) -> dict[str, Any]:
     (found,) = (each["spec"] for each in documents if each["kind"] == "RayService")
     return dict(found)

@@ -27,7 +27,7 @@ from gateway.door.inside import Inside
 from gateway.door.keys import Key, Keys
 from gateway.door.manners import Manners
 from gateway.intake import request as intake
-from gateway.intake.body import json_of
+from gateway.intake.body.whole import json_of
 from gateway.out import documentation, openai_api, page, stream
 from gateway.processes import Siblings
 from gateway.refusals import Problem, Refused

@@ -41,10 +41,12 @@ with (
     from starlette.requests import Request
 
     from gateway.door import keys
-    from gateway.intake import body, raster, request
+    from gateway.intake import request
+    from gateway.intake.body import whole as body
     from gateway.intake.pixels import is_dicom, only_pixels
+    from gateway.intake.raster import decoding
+    from gateway.intake.raster.wholeness import PNG_SIGNATURE
     from gateway.intake.series import pictures as of_series  # noqa: F401
-    from gateway.intake.wholeness import PNG_SIGNATURE
     from gateway.out import openai_api
     from gateway.refusals import Refused
     from gateway.settings import SettingsError, load_settings
@@ -73,7 +75,7 @@ languages = ["en"]
 prompt.en = "{question} {answers}"
 """
 
-raster.MAX_PIXELS, raster.MAX_BYTES = 1_000_000, 4_000_000
+decoding.MAX_PIXELS, decoding.MAX_BYTES = 1_000_000, 4_000_000
 file = Path(f"/proc/self/fd/{os.memfd_create('file')}")  # in memory: nothing is left behind
 file.write_text(PANEL)
 settings = load_settings(file, environ={})
@@ -196,7 +198,7 @@ def pictures() -> list[bytes]:
     plain += [picture(mode, "TIFF") for mode in ("1", "L", "P", "RGB", "I;16", "F", "LAB", "CMYK")]
     plain += [picture(mode, "JPEG") for mode in ("L", "RGB", "CMYK")]
     exif = Image.Exif()
-    exif[raster.ORIENTATION] = 6
+    exif[decoding.ORIENTATION] = 6
     turned = picture("RGB", "JPEG", exif=exif.tobytes(), comment=b"x", progressive=True)
     packings = ("tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits")
     packed = [picture("RGB", "TIFF", compression=packing) for packing in packings]
@@ -289,7 +291,7 @@ class Fuzzer:
 def name_of(reader: Callable[[bytes], None], data: bytes) -> str:
     if reader is not image:
         return reader.__name__
-    return "DICOM" if is_dicom(data) else raster.kind_of(data) or "no image"
+    return "DICOM" if is_dicom(data) else decoding.kind_of(data) or "no image"
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
 """One image file → what the workers get of it.
 
 That is an 8-bit JPEG or PNG (grey or colour) without anything else: no DICOM header, no EXIF, no
-text. Such a file is passed on undecoded (`stripping.py`), every other one is decoded (`raster.py`,
-a DICOM in `dicom/`) and becomes a PNG. Text burned into the pixels stays. An image's identity is
-the SHA-256 of what the workers get.
+text. Such a file is passed on undecoded (`raster/stripping.py`), every other one is decoded (in
+`raster/`, a DICOM in `dicom/`) and becomes a PNG. Text burned into the pixels stays. An image's
+identity is the SHA-256 of what the workers get.
 """
 
 import hashlib
@@ -19,10 +19,10 @@ from PIL import Image
 
 from gateway.case import CaseImage
 from gateway.contract import AskedWindow, ImageShown, Modality
-from gateway.intake import raster, tiff, wholeness
 from gateway.intake.counted import MAX_PARTS, counted
-from gateway.intake.raster import check_pixels
-from gateway.intake.stripping import strip_jpeg, strip_png
+from gateway.intake.raster import decoding, tiff, wholeness
+from gateway.intake.raster.decoding import check_pixels
+from gateway.intake.raster.stripping import strip_jpeg, strip_png
 from gateway.refusals import InvalidCase, UnreadableImage
 from gateway.refusals import Refused as Refused  # for those who read images and know no case
 
@@ -74,7 +74,7 @@ def undecoded(data: bytes, place: str) -> CaseImage | None:
 def stripped(data: bytes, place: str, most: int = MAX_PARTS) -> CaseImage | None:
     """The same of a file of `most` parts, in a millisecond for a megabyte or a thousand of them:
     that its pixels are all there is still for `check_whole` to say."""
-    kind = raster.kind_of(data)
+    kind = decoding.kind_of(data)
     strip = {"PNG": strip_png, "JPEG": strip_jpeg}.get(kind or "")
     with codec_errors_told(place):
         found = strip(data, most) if strip else None
@@ -94,7 +94,7 @@ def check_whole(image: CaseImage, place: str) -> None:
     which takes ten times as long as to strip it."""
     if is_known_whole(image):
         return
-    is_png = raster.kind_of(image.data) == "PNG"
+    is_png = decoding.kind_of(image.data) == "PNG"
     with codec_errors_told(place):
         (wholeness.png_rows if is_png else wholeness.check_jpeg)(image.data)
     _whole.append(image.identity)
@@ -136,13 +136,13 @@ def _decoded(
             raise InvalidCase(f"{place} is no DICOM, and has no window. Leave window out.")
         if frame is not None:
             raise InvalidCase(f"{place} is no DICOM, and has no frames. Leave frame out.")
-        picture = raster.picture(data, place)
+        picture = decoding.picture(data, place)
         return picture, None, ImageShown(of=_pages(data), converted=True)
 
 
 def _pages(data: bytes) -> int:
     """How many pictures a file holds, as far as it tells: it is the first that was asked about."""
-    kind = raster.kind_of(data)
+    kind = decoding.kind_of(data)
     if kind == "TIFF":
         return tiff.pages(data)
     if kind == "JPEG":

@@ -25,9 +25,10 @@ from gateway.contract import (
     Preview,
     ReadersWord,
 )
-from gateway.intake.body import JSON, MEGABYTE, json_of, kind_of, whole_of
-from gateway.intake.form import Form, form_of
-from gateway.intake.json_text import MAX_MARKS, json_object
+from gateway.intake.body.form import Form, form_of
+from gateway.intake.body.json_text import MAX_MARKS, json_object
+from gateway.intake.body.whole import JSON, MEGABYTE, json_of, kind_of, whole_of
+from gateway.intake.body.wrong_fields import refuse_fields
 from gateway.intake.language import asked_in
 from gateway.intake.off_loop import off_loop
 from gateway.intake.pixels import (
@@ -38,7 +39,6 @@ from gateway.intake.pixels import (
     stripped,
 )
 from gateway.intake.series.signatures import is_whole_series
-from gateway.intake.wrong_fields import refuse_fields
 from gateway.refusals import (
     InvalidCase,
     Refused,

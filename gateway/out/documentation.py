@@ -12,7 +12,7 @@ from fastapi.responses import FileResponse, HTMLResponse
 from pydantic.json_schema import models_json_schema
 
 from gateway.contract import AskedImage, CaseFields, CaseRequest, ReadersWord
-from gateway.intake.form import LISTS, SHOWN_FIELDS, SINGLE_FIELDS
+from gateway.intake.body.form import LISTS, SHOWN_FIELDS, SINGLE_FIELDS
 from gateway.out.openai_api import ChatRequest
 from gateway.refusals import Forbidden, Problem, Refused, UnknownModel, UnknownVerdict
 

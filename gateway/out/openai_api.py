@@ -23,7 +23,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from gateway.case import Case
 from gateway.contract import Answer, CaseRequest, Language, Options, Provisional, Tokens, Verdict
-from gateway.intake.wrong_fields import refuse_fields
+from gateway.intake.body.wrong_fields import refuse_fields
 from gateway.out import answer_form
 from gateway.out.stream import Event
 from gateway.refusals import InvalidCase, Problem, UnknownModel

@@ -25,7 +25,7 @@ from consilium.tiff import as_tiff
 from consilium.verdict import ImageShown
 from consilium.wire import bearer
 from gateway.contract import Options
-from gateway.intake.raster import picture as shown
+from gateway.intake.raster.decoding import picture as shown
 from tests.conftest import picture
 from tests.dicoms import dicom_of
 from tests.fake_gateway import problem

@@ -30,7 +30,7 @@ from pydicom.uid import (
 )
 from pydicom.uid import JPEG2000 as JPEG2000Lossy
 
-from gateway.intake import wholeness
+from gateway.intake.raster import wholeness
 
 OURS = "imagecodecs"
 JPEG = {JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1}

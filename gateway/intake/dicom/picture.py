@@ -18,7 +18,7 @@ from gateway.intake.dicom.grey import greys
 from gateway.intake.dicom.objects import modality_of
 from gateway.intake.dicom.stored import GREY, decode, make_fit
 from gateway.intake.dicom.values import groups, number
-from gateway.intake.raster import check_pixels
+from gateway.intake.raster.decoding import check_pixels
 from gateway.refusals import InvalidCase
 
 SPACINGS = (

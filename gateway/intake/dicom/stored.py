@@ -19,7 +19,7 @@ from gateway.intake.dicom.codecs import (
 )
 from gateway.intake.dicom.objects import PIXELS, check_is_image
 from gateway.intake.dicom.values import is_little_endian, number, tag_and_name
-from gateway.intake.raster import check_bytes, check_pixels
+from gateway.intake.raster.decoding import check_bytes, check_pixels
 from gateway.refusals import UnreadableImage
 
 GREY = {"MONOCHROME1", "MONOCHROME2"}

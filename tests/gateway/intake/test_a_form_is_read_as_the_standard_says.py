@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from gateway.intake.form import Form, form_of
+from gateway.intake.body.form import Form, form_of
 from gateway.refusals import InvalidCase, MalformedRequest, Refused, TooLarge, UnsupportedMedia
 
 KIND = "multipart/form-data; boundary=b"

@@ -8,7 +8,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from gateway.intake import request, wholeness
+from gateway.intake import request
+from gateway.intake.raster import wholeness
 from tests.conftest import picture
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, TiffImagePlugin
 
-from gateway.intake import tiff as reader
 from gateway.intake.pixels import only_pixels, shown
+from gateway.intake.raster import tiff as reader
 from gateway.refusals import TooLarge, UnreadableImage
 from tests.conftest import picture
 

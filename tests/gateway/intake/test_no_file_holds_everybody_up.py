@@ -17,9 +17,9 @@ import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless
 
-from gateway.intake import tiff
 from gateway.intake.counted import MAX_PARTS, counted
 from gateway.intake.pixels import only_pixels
+from gateway.intake.raster import tiff
 from gateway.intake.series.sources import sent
 from gateway.refusals import Refused, TooLarge, UnreadableImage
 from gateway.tables import Limits

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from gateway.contract import CaseRequest, Options, ReadersWord
 from gateway.intake import request as intake
+from gateway.intake.body.wrong_fields import refuse_fields
 from gateway.intake.request import Draft
-from gateway.intake.wrong_fields import refuse_fields
 from gateway.refusals import InvalidCase
 from gateway.tables import Limits
 from tests.conftest import picture

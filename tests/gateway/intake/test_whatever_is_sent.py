@@ -22,7 +22,7 @@ from schemathesis.specs.openapi.checks import (
 
 from gateway.app import create_app
 from gateway.contract import Verdict
-from gateway.intake.json_text import json_object
+from gateway.intake.body.json_text import json_object
 from gateway.refusals import MalformedRequest, Problem
 from gateway.settings import Settings, load_settings
 from tests.conftest import picture, serving

@@ -17,9 +17,9 @@ import pytest
 from PIL import Image, PngImagePlugin
 from pydicom.data import get_testdata_file
 
-from gateway.intake import wholeness
 from gateway.intake.pixels import only_pixels, undecoded
-from gateway.intake.stripping import strip_jpeg, strip_png
+from gateway.intake.raster import wholeness
+from gateway.intake.raster.stripping import strip_jpeg, strip_png
 from gateway.refusals import Refused, TooLarge
 from tests.conftest import picture
 

@@ -3,9 +3,9 @@
 from typing import Any, NamedTuple
 
 from gateway.contract import CaseRequest
-from gateway.intake.json_text import json_object
-from gateway.intake.multipart import Part, parts_of
-from gateway.intake.wrong_fields import shown_name, unknown
+from gateway.intake.body.json_text import json_object
+from gateway.intake.body.multipart import Part, parts_of
+from gateway.intake.body.wrong_fields import shown_name, unknown
 from gateway.refusals import InvalidCase, TooLarge
 
 OBJECTS = {"options", "dicomweb"}  # in a form, as JSON

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageOps
 
-from gateway.intake import samples, tiff, wholeness
 from gateway.intake.counted import counted
+from gateway.intake.raster import samples, tiff, wholeness
 from gateway.refusals import TooLarge, UnreadableImage, UnsupportedMedia
 
 # Far above any radiograph (a mammogram has 28 million), far below what would exhaust memory.

@@ -10,9 +10,9 @@ import struct
 
 from PIL import Image
 
-from gateway.intake import wholeness
 from gateway.intake.counted import MAX_PARTS
-from gateway.intake.wholeness import PNG_SIGNATURE
+from gateway.intake.raster import wholeness
+from gateway.intake.raster.wholeness import PNG_SIGNATURE
 
 # What a PNG may hold besides pixels without its pixels meaning something else for it.
 SKIPPED_CHUNKS = {b"tEXt", b"zTXt", b"iTXt", b"tIME", b"pHYs", b"gAMA", b"cHRM", b"sRGB", b"iCCP"}

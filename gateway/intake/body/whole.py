@@ -5,7 +5,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from gateway.intake.json_text import json_object
+from gateway.intake.body.json_text import json_object
 from gateway.intake.off_loop import off_loop
 from gateway.refusals import MalformedRequest, TooLarge, TooSlow, UnsupportedMedia
 from gateway.settings import Settings

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gateway.intake import wholeness
+from gateway.intake.raster import wholeness
 
 PALETTE, GREY_ALPHA, RGBA = 3, 4, 6  # of PNG's colour types
 EXIF, ORIENTATION = 0xE1, 0x0112  # a mark of JPEG, and a tag in what it holds

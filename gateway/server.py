@@ -57,9 +57,11 @@ class Server(uvicorn.Server):
         """On sockets that are bound, of which each is asked several times a turn of the loop:
         uvloop takes in one caller a turn, and when the gateway is behind a turn is long. Those who
         are not taken in wait for minutes, where admission would have told them to come again."""
-        # Where several processes did so, a case was left unanswered now and then; why is not known.
-        more = 0 if self._parent else TAKEN_IN_AT_ONCE - 1
-        again = [one.dup() for one in sockets or () for _ in range(more)]
+        # One that blocks is copied as one that does, and whether it does is of all who share it: a
+        # process that started would let the others wait for a caller whom somebody else took.
+        for one in sockets or ():
+            one.setblocking(False)
+        again = [one.dup() for one in sockets or () for _ in range(TAKEN_IN_AT_ONCE - 1)]
         super().run([*(sockets or ()), *again])
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -1,7 +1,9 @@
 """`python -m gateway --workers N`: limits, flights, breakers, metrics and a new panel are of all
 processes together, and one that is killed costs its open cases alone."""
 
+import os
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -10,9 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import psutil
 import pytest
+import uvicorn
+from fastapi import FastAPI
 
 from gateway.asking import breaker
 from gateway.door.inside import Inside
+from gateway.server import Server
 from tests.conftest import until
 from tests.gateway.asking.test_the_panel_survives_its_workers import CASE
 from tests.processes import still_running
@@ -80,6 +85,21 @@ def test_two_processes_are_one_gateway(vllm, gateway_process, redis_server, pane
     gateway.process.send_signal(signal.SIGTERM)
     assert gateway.process.wait(timeout=20) == 0
     assert still_running(processes) == []
+
+
+def test_who_starts_does_not_let_those_who_listen_wait(monkeypatch):
+    """Whether a socket blocks is of all processes that share it: one that looks for a caller whom
+    another took would wait for the next, and all whom it had taken in would wait with it."""
+    given: list[socket.socket] = []
+    monkeypatch.setattr(uvicorn.Server, "run", lambda _, sockets: given.extend(sockets))
+    with socket.create_server(("127.0.0.1", 0)) as theirs:
+        theirs.setblocking(False)
+        with socket.socket(fileno=os.dup(theirs.fileno())) as ours:  # as a process gets it
+            Server(FastAPI(), drain_s=0).run([ours])
+            assert len(given) > 1 and {each.getsockname() for each in given} == {ours.getsockname()}
+            assert not os.get_blocking(theirs.fileno())
+        for each in given:
+            each.close()
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """BERTScore (Zhang et al. 2020), as MEDIQA-M3G reports it: the best F1 among the references.
 
-Its model comes from a hub, so it runs only where one can be reached (or holds a copy in its cache)
-and the package `bert-score` is installed. Spanish is scored with the English model there, and here.
-By another model, in a folder, texts can be compared with each other, not with the task's figures.
+The task's script asks the package for `lang="en"`, in Spanish too, and for a "ch" that it does not
+know: those are RoBERTa and the multilingual BERT, and not what it would take for Chinese ("zh").
+They come from a hub, so this runs only where one can be reached (or holds a copy in its cache) and
+the package `bert-score` is installed. By another model, in a folder, texts can be compared with
+each other, not with the task's figures.
 """
 
 import json
@@ -12,9 +14,9 @@ from pathlib import Path
 from models.metrics.score import Score, mean
 
 MODELS = {
-    "en": "microsoft/deberta-xlarge-mnli",
-    "es": "microsoft/deberta-xlarge-mnli",
-    "zh": "bert-base-chinese",
+    "en": "roberta-large",
+    "es": "roberta-large",
+    "zh": "bert-base-multilingual-cased",
 }
 
 

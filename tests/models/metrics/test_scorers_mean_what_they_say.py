@@ -1,10 +1,14 @@
 """Every scorer against cases worked out by hand, the published ones with their quirks."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU
 
 from models.metrics import (
+    bert_score,
     bleu,
     calibration_error,
     closed_accuracy,
@@ -210,6 +214,33 @@ def test_delta_bleu_refuses_answers_to_other_encounters():
         delta_bleu.score({"ENC1": "x"}, {"ENC1": [Reference("x")], "ENC2": []}, language="en")
     with pytest.raises(ValueError, match="ENC1 has no reference"):
         delta_bleu.score({"ENC1": "x"}, {"ENC1": []}, language="en")
+
+
+@pytest.mark.parametrize(
+    ("language", "model"),
+    [("en", "roberta-large"), ("es", "roberta-large"), ("zh", "bert-base-multilingual-cased")],
+)
+def test_bert_score_is_of_the_models_that_the_tasks_script_takes(monkeypatch, language, model):
+    """Of the best reference, at the layer that the package holds best."""
+    asked = []
+
+    class Scorer:
+        def __init__(self, **options):
+            asked.append(options)
+
+        def score(self, answers, references):
+            asked.append((answers, references))
+            return [0.1], [0.2], [0.3]
+
+    monkeypatch.setitem(sys.modules, "models.cpu_torch", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "bert_score", SimpleNamespace(BERTScorer=Scorer))
+
+    found = bert_score.score(["tinea"], [("tinea", "eczema")], ["image"], language)
+
+    assert found.value == 0.3
+    assert asked == [
+        {"model_type": model, "num_layers": None}, (["tinea"], [["tinea", "eczema"]])
+    ]  # fmt: skip
 
 
 def test_calibration_error_by_hand():

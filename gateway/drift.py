@@ -58,10 +58,10 @@ class Drift:
             ranks["agreement"].append(place / len(known.agreements))
         if len(seen) == WINDOW:
             for what, each in self._ranks.pop(verdict.language).items():
+                agreed = known.agreed_images if what == "agreement" else None
                 if each:  # a lone voice has no agreement
-                    self._tell(
-                        verdict.language, what, excess(each) / bound(len(each), known.images)
-                    )
+                    most = bound(len(each), agreed or known.images)
+                    self._tell(verdict.language, what, excess(each) / most)
             del self._seen[verdict.language]
 
     def _tell(self, language: Language, what: Looked, ratio: float) -> None:

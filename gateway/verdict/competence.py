@@ -105,10 +105,12 @@ class Likenesses(_Frozen):
 
 class Calibrated(_Frozen):
     """Of how many images the cases were, and the agreement of their verdicts: the least, the
-    greatest, and steps of as many cases each between."""
+    greatest, and steps of as many cases each between. `agreed_images` are those of the agreements,
+    where these are of other cases than the likenesses; left out, of the same."""
 
     images: int = Field(ge=1)
     agreements: tuple[float, ...] = Field(min_length=2)
+    agreed_images: int | None = Field(default=None, ge=1, exclude_if=lambda images: images is None)
 
 
 class Competence(_Frozen):

@@ -56,6 +56,16 @@ def test_more_of_the_odd_ones_than_there_were_is_drift(gauge, caplog, what):
     assert caplog.text.count("calibrate_anew") == 1
 
 
+def test_agreements_of_a_few_cases_of_ones_own_leave_the_images_drift_in_sight(gauge):
+    """As after `calibrate --onto`: the likenesses are still those of the many."""
+    known = {"en": KNOWN["en"].model_copy(update={"agreed_images": 10})}
+    chance, drift = random.Random(0), Drift(gauge, known)
+    for n in range(WINDOW):
+        drift.saw(verdict(chance.random() ** 2, chance.random() ** 2, chance.random() ** 2), n)
+    found = ratios(gauge)
+    assert found["image"] > 1 and found["question"] > 1 > found["agreement"] > 0
+
+
 def test_one_image_counts_once_and_what_nobody_tells_not_at_all(gauge):
     """Nor what a part of the panel answered."""
     drift = Drift(gauge, KNOWN)

@@ -2,8 +2,9 @@
 what they say.
 
 One number is learned of each worker, and one of the verdicts, by language: a shift of its log-odds.
-What is told of verdicts by shares that moved with it, sets of answers and agreement, is told of
-these cases from then on; all else that a competence file holds stays.
+Sets of answers are told of these cases from then on in the kinds of question that have FEWEST of
+them, and so is agreement; all else that a competence file holds stays. Ten questions of one kind
+say nothing of another's.
 
 A normal prior of SPREAD draws a shift to 0, so a handful of cases moves little and hundreds move
 all. What is written is the posterior's mode, and told with the interval of the normal curve that
@@ -12,6 +13,7 @@ Algorithms, ch. 27).
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,17 +144,44 @@ def _move_verdicts(
         else line
         for name, line in known.verdict.items()
     }
-    weighed = list(zip(judges, opinions, [case.example for case in cases], strict=True))
-    others = {n: each for n, each in known.right_shares.items() if n.split("/")[0] != language}
-    right_shares = conformal([share_of_the_right(*each) for each in weighed])
+    shares = [
+        share_of_the_right(judge, opinion, case.example)
+        for judge, opinion, case in zip(judges, opinions, cases, strict=True)
+    ]
     update: dict[str, object] = {
         "verdict": verdict,
-        "right_shares": others | {language: right_shares},
+        "right_shares": _with_kinds(known.right_shares, cases, shares, language),
     }
-    agreements = [(example, o.agreement) for _, o, example in weighed if o.agreement is not None]
+    agreements = [
+        (case.example, opinion.agreement)
+        for case, opinion in zip(cases, opinions, strict=True)
+        if opinion.agreement is not None
+    ]
     if agreements:
-        update["calibrated"] = known.calibrated | {language: calibrated(agreements)}
+        now = calibrated(agreements)
+        if then := known.calibrated.get(language):  # which likenesses are still held to
+            now = now.model_copy(update={"images": then.images, "agreed_images": now.images})
+        update["calibrated"] = known.calibrated | {language: now}
     return known.model_copy(update=update), shift
+
+
+def _with_kinds(
+    known: dict[str, tuple[float, ...]],
+    cases: Sequence[Heard],
+    shares: Sequence[float],
+    language: Language,
+) -> dict[str, tuple[float, ...]]:
+    """`known`, with what these cases say of the kinds of question that have FEWEST of them, in
+    whatever manner they are asked."""
+    of_kind: dict[str, list[float]] = defaultdict(list)
+    for case, share in zip(cases, shares, strict=True):
+        of_kind[case.cell.kind].append(share)
+    own = {kind: conformal(each) for kind, each in of_kind.items() if len(each) >= FEWEST}
+    ways = {language} | {n for n in known if n.startswith(f"{language}/@") and n.count("/") == 1}
+    told = {f"{way}/{kind}": each for way in ways for kind, each in own.items()}
+    # A modality's would be found before its kind's.
+    finer = tuple(f"{name}/" for name in told)
+    return {n: each for n, each in known.items() if not n.startswith(finer)} | told
 
 
 def _newcomer(seat: WorkerSettings, chances: Sequence[float]) -> Worker:

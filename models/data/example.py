@@ -21,7 +21,7 @@ class DataError(Exception):
     """A dataset folder that is not what it should be; names the file and the mend."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Example:
     id: str  # unique within its dataset
     images: tuple[Path, ...]
@@ -36,6 +36,8 @@ class Example:
     organ: str | None = None  # what the image shows of the body, where the dataset says so
     choices: tuple[str, ...] = ()  # the only answers allowed, where the dataset says so
     patient: str | None = None  # who is shown, where the dataset says so
+    context: str | None = None  # what a panel is told beside the question, and no training reads
+    views: tuple[str, ...] = ()  # likewise: what each image is, in their order
 
     @property
     def group(self) -> Hashable:

@@ -21,6 +21,7 @@ NEEDED = ("id", "images", "question", "answer")
 COLUMNS = (
     *NEEDED,
     *("language", "modality", "choices", "kind", "closed", "alternatives", "patient"),
+    *("context", "views"),
 )
 SPLITS = ("all",)
 CLOSED = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -47,22 +48,45 @@ def load(path: Path, split: str, language: str) -> list[Example]:
 
 def read(path: Path) -> list[Example]:
     """Those in every language; raises as `load`."""
-    found: dict[str, str] = {}  # where each id stands
+    rows, images = READERS[path.suffix.lower()], _Images(path.parent)
+    ids = set[str]()
     examples = []
-    for where, cells in READERS[path.suffix.lower()](path):
-        example = _example(where, cells, path.parent)
-        if example.id in found:
-            raise DataError(
-                f"{where}: {found[example.id]} has the id {example.id!r} too: give each its own."
-            )
-        found[example.id] = where
+    for where, cells in rows(path):
+        example = _example(where, cells, images)
+        if example.id in ids:
+            # Looked for again: a sentence kept for every row would be most of a long set.
+            told = ((at, _example(at, each, images).id) for at, each in rows(path))
+            first = next(at for at, id in told if id == example.id)
+            raise DataError(f"{where}: {first} has the id {example.id!r} too: give each its own.")
+        ids.add(example.id)
         examples.append(example)
     if not examples:
         raise DataError(f"{path} holds no questions: give it a row for each.")
     return examples
 
 
-def _example(where: str, cells: dict[str, Any], folder: Path) -> Example:
+class _Images:
+    """The images of a set whose file is in `folder`. Each is looked for once, and is one path
+    however many questions are about it."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._found: dict[tuple[str, ...], tuple[Path, ...]] = {}
+
+    def of(self, cell: Any, where: str) -> tuple[Path, ...]:
+        names = _several(cell, f"{where}: its images")
+        if not names:
+            raise DataError(f"{where}: its images is empty: fill it in, or take the row out.")
+        if names not in self._found:
+            images = tuple(self._folder / name for name in names)
+            for image in images:
+                if not os.path.isfile(image) and not images_may_be_missing():
+                    raise DataError(f"{where}: {image} is missing: put it there, or mend its path.")
+            self._found[names] = images
+        return self._found[names]
+
+
+def _example(where: str, cells: dict[str, Any], images: _Images) -> Example:
     for column in NEEDED:
         if column not in cells:
             raise DataError(f"{where} has no {column!r}: add it, or take the row out.")
@@ -81,9 +105,10 @@ def _example(where: str, cells: dict[str, Any], folder: Path) -> Example:
         raise DataError(f"{where}: its answer is none of its choices: add it to them.")
     if len(choices) == 1:
         raise DataError(f"{where} has one choice: give several, with ; between them, or none.")
+    shown = images.of(cells["images"], where)
     return Example(
         id=text("id") or "",
-        images=_images(cells["images"], where, folder),
+        images=shown,
         question=question,
         answer=answer,
         language=language,
@@ -93,25 +118,34 @@ def _example(where: str, cells: dict[str, Any], folder: Path) -> Example:
         alternatives=_several(cells.get("alternatives"), f"{where}: its alternatives"),
         choices=choices,
         patient=text("patient"),
+        context=text("context"),
+        views=_views(cells.get("views"), where, len(shown)),
     )
 
 
-def _images(cell: Any, where: str, folder: Path) -> tuple[Path, ...]:
-    images = tuple(folder / name for name in _several(cell, f"{where}: its images"))
-    if not images:
-        raise DataError(f"{where}: its images is empty: fill it in, or take the row out.")
-    for image in images:
-        if not os.path.isfile(image) and not images_may_be_missing():
-            raise DataError(f"{where}: {image} is missing: put it there, or mend its path.")
-    return images
+def _views(cell: Any, where: str, images: int) -> tuple[str, ...]:
+    """One for each image, in their order; a blank one tells nothing."""
+    views = _parts(cell, f"{where}: its views")
+    if not any(views):
+        return ()
+    if len(views) != images:
+        raise DataError(
+            f"{where} has {len(views)} views of {images} images: give one for each, a blank one "
+            "where nothing is known."
+        )
+    return views
 
 
 def _several(cell: Any, where: str) -> tuple[str, ...]:
+    return tuple(part for part in _parts(cell, where) if part)
+
+
+def _parts(cell: Any, where: str) -> tuple[str, ...]:
     if isinstance(cell, list):
         parts = [text_of(each, where) or "" for each in cell]
     else:
         parts = (text_of(cell, where) or "").split(";")
-    return tuple(part.strip() for part in parts if part.strip())
+    return tuple(part.strip() for part in parts)
 
 
 def _closed(cell: Any, where: str, otherwise: bool) -> bool:
@@ -154,7 +188,8 @@ def _read_csv(path: Path) -> Iterator[Row]:
 
 def _read_lines(path: Path) -> Iterator[Row]:
     # Not splitlines: other marks that end a line may stand within an answer.
-    for number, line in enumerate(_text(path).split("\n"), start=1):
+    for number, ended in enumerate(io.StringIO(_text(path), newline="\n"), start=1):
+        line = ended.removesuffix("\n")
         if not line.strip():
             continue
         where = f"{path}, line {number}"

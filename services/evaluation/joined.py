@@ -46,8 +46,9 @@ def join(folders: Sequence[Path], settings: Settings, data: Path, out: Path) -> 
 
 
 def _asked(run: stored_run.Run) -> stored_run.Run:
-    """Without whom."""
-    return replace(run, workers=None, panel="", models={}, summarise="never", rounds=1)
+    """Without whom; `load` has seen to it that the images are those of now."""
+    run = replace(run, workers=None, panel="", models={}, images=None)
+    return replace(run, summarise="never", rounds=1)
 
 
 def _together(outcomes: Sequence[Outcome], settings: Settings) -> Outcome:

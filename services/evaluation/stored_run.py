@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from gateway.contract import Answer, Language, Summarise, Verdict
 from gateway.refusals import Problem
 from models.data import datasets
-from models.data.example import Example
+from models.data.example import Example, images_may_be_missing
 from models.files import (
     NO_RECORD,
     Lines,
@@ -49,6 +49,7 @@ class Run:
     rounds: int = 1
     rotate_images: bool = False
     questions: str | None = None  # a hash of what a set of one's own asks: its file may change
+    images: str | None = None  # and of what it shows
 
     @property
     def name(self) -> str:
@@ -88,10 +89,25 @@ class Outcome:
 def hash_of(examples: Sequence[Example]) -> str:
     """Of what is asked; the answers that are right may be mended without asking again."""
     asked = [
-        (each.id, [image.name for image in each.images], each.question, each.choices)
+        (
+            *(each.id, [image.name for image in each.images], each.question, each.choices),
+            # A set that has none keeps the hash that it had before there were any.
+            *((each.context, each.views) if each.context or each.views else ()),
+        )
         for each in examples
     ]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+
+
+def hash_of_images(examples: Sequence[Example], folder: Path) -> str:
+    """Of where each question's images lie, from the set's folder, and how large their files are: a
+    picture in another folder, or another one under its name, is another."""
+    sizes = {image: image.stat().st_size for each in examples for image in each.images}
+    shown = [
+        (each.id, [(os.path.relpath(image, folder), sizes[image]) for image in each.images])
+        for each in examples
+    ]
+    return hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16]
 
 
 @contextmanager
@@ -133,7 +149,8 @@ def claim(folder: Path, run: Run) -> None:
         write_whole(path, json.dumps(asdict(run), indent=1))
         return
     try:
-        earlier = dict(json.loads(path.read_text("utf-8")))
+        # A run of before has no word on its images.
+        earlier = {"images": run.images} | dict(json.loads(path.read_text("utf-8")))
     except NO_RECORD as error:
         raise EvaluationError(
             f"{path} is empty or broken, so that nobody knows what was asked of whom; delete "
@@ -273,8 +290,8 @@ def load(folder: Path, data: Path) -> tuple[Run, list[tuple[Example, Outcome]]]:
     """A run and what came of each of its cases, the questions read from `data` again.
 
     Raises:
-        EvaluationError: no run is there, or one of before this version, or of other questions than
-            its file asks now.
+        EvaluationError: no run is there, or one of before this version, or of other questions or
+            images than its file has now; images are not looked at where they may be missing.
         models.data's DataError
     """
     run = read_run(folder)
@@ -283,6 +300,12 @@ def load(folder: Path, data: Path) -> tuple[Run, list[tuple[Example, Outcome]]]:
         raise EvaluationError(
             f"{run.dataset} asks other questions now than {folder} holds answers to; ask them: "
             "consilium evaluate with a new --out."
+        )
+    looked_at = run.images and not images_may_be_missing()
+    if looked_at and run.images != hash_of_images(examples, Path(run.dataset).parent):
+        raise EvaluationError(
+            f"{run.dataset} shows other images now than {folder} holds answers to; put those back, "
+            "or ask anew: consilium evaluate with a new --out."
         )
     outcomes = read_outcomes(folder)
     return run, [(each, outcomes[each.id]) for each in examples if each.id in outcomes]

@@ -37,6 +37,7 @@ from services.evaluation.stored_run import (
     alone_in,
     claim,
     hash_of,
+    hash_of_images,
 )
 
 PATIENCE_S = 300.0
@@ -103,7 +104,7 @@ def evaluate(
     # Before the limit: a limited run and its completion show a question the same other image.
     shown = examples if shuffle_images is None else _with_other_images(examples, shuffle_images)
     if rotate_images:
-        shown = [replace(each, images=each.images[1:] + each.images[:1]) for each in shown]
+        shown = [_rotated(each) for each in shown]
     examples, shown = examples[:limit], shown[:limit]
     report = _panel(gateway_url)
     models = _models(report, language, workers)
@@ -122,6 +123,7 @@ def evaluate(
         panel=report.panel,
         models=models,
         questions=hash_of(whole) if own else None,
+        images=hash_of_images(whole, Path(dataset).parent) if own else None,
     )
     with alone_in(out):
         claim(out, run)
@@ -202,7 +204,13 @@ def _with_other_images(examples: list[Example], seed: int) -> list[Example]:
     other = another_for_each((example.images for example in examples), seed)
     if len(other) < 2:
         raise EvaluationError("Shuffling needs at least two images.")
-    return [replace(example, images=other[example.images]) for example in examples]
+    return [replace(example, images=other[example.images], views=()) for example in examples]
+
+
+def _rotated(example: Example) -> Example:
+    """With its first image last, and what is said of it."""
+    images, views = example.images, example.views
+    return replace(example, images=images[1:] + images[:1], views=views[1:] + views[:1])
 
 
 def _with_blank_images(examples: list[Example], blank: Path) -> list[Example]:

@@ -209,12 +209,19 @@ async def _ask(
     fields = {
         "language": example.language,
         "choices": example.choices or None,
+        "context": example.context,
+        "views": example.views or None,
         "deadline_s": DEADLINE_S,
         "workers": asking.run.workers,
         "summarise": asking.run.summarise,
         "rounds": asking.run.rounds,
     }
-    body = case_json(example.images, example.question, fields)
+    try:
+        body = case_json(example.images, example.question, fields)
+    except OSError as error:
+        raise OSError(
+            f"{error.filename} cannot be read any more ({error.strerror}): put it back."
+        ) from error
     while True:
         await asyncio.sleep(patience.wait_s)
         async with pace.turn():

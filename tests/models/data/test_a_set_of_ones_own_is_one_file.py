@@ -95,6 +95,7 @@ GOOD = {"id": "1", "images": "a.png", "question": "Is it?", "answer": "Yes"}
         ({"closed": "maybe"}, r"line 2: its closed is 'maybe': write true or false"),
         ({"choices": "CT;MRI"}, r"line 2: its answer is none of its choices"),
         ({"choices": "yes"}, r"line 2 has one choice"),
+        ({"views": "frontal; "}, r"line 2 has 2 views of 1 images: give one for each"),
         ({"id": "\ud83d"}, r"line 2: its id holds half a character: mend that row"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 from PIL import Image
 
 from gateway.contract import Language
-from models.data.example import Example
+from models.data import own_file
+from models.data.example import Example, without_images
 from models.metrics import score as bootstrap
 from services.evaluation import heard, stored_run
 from services.evaluation.asking.evaluate import evaluate
@@ -71,6 +73,74 @@ def test_a_mended_answer_is_scored_anew_and_another_question_is_another_run(
         run(gateway)
     with pytest.raises(EvaluationError, match=r"own\.csv asks other questions now than out holds"):
         stored_run.load(Path("out"), Path("none"))
+
+
+def test_context_and_views_are_sent_with_the_question(own: Path, fake: Callable[..., Any]) -> None:
+    """As a reader's case is exported; what is shown in another order is told in that order. They
+    are part of what is asked."""
+    row = {"id": 1, "images": ["a.png", "b.png"], "question": "Is there a stone?", "answer": "no",
+           "context": "Pain for two days.", "views": ["frontal", ""]}  # fmt: skip
+    Image.new("L", (9, 8)).save(own.parent / "b.png")
+    file = own.parent / "read.jsonl"
+    file.write_text(json.dumps(row))
+    gateway = fake()
+
+    how: dict[str, Any] = {"dataset": str(file), "split": "all", "language": "en"}
+    for folder, more in (("straight", {}), ("rotated", {"rotate_images": True})):
+        evaluate(**how, out=Path(folder), data=Path("none"), gateway_url=gateway.url, **more)
+
+    sent = [(each["context"], each["views"]) for each in gateway.requests]
+    assert sent == [
+        ("Pain for two days.", ["frontal", ""]),
+        ("Pain for two days.", ["", "frontal"]),
+    ]
+    examples = own_file.read(file)
+    without = [replace(each, views=()) for each in examples]
+    assert stored_run.hash_of(examples) != stored_run.hash_of(without)
+
+
+def test_another_image_under_its_name_is_another_run(own: Path, fake: Callable[..., Any]) -> None:
+    """So is one of its name elsewhere; a run of before has no word on it, and goes on."""
+    gateway, image = fake(), own.parent / "a.png"
+    run(gateway)
+    path = own.parent / "out" / "run.json"
+    kept = path.read_text()
+    Image.linear_gradient("L").save(image)
+
+    with pytest.raises(EvaluationError, match="holds another run, with other images; take"):
+        run(gateway)
+    with pytest.raises(EvaluationError, match=r"own\.csv shows other images now than out holds"):
+        stored_run.load(Path("out"), Path("none"))
+    with without_images():
+        assert len(stored_run.load(Path("out"), Path("none"))[1]) == 2  # as a report reads it
+    path.write_text(json.dumps({**json.loads(kept), "images": None}))
+    assert len(stored_run.load(Path("out"), Path("none"))[1]) == 2
+
+    (own.parent / "b").mkdir()
+    image.rename(own.parent / "b" / "a.png")
+    own.write_text(own.read_text().replace("a.png", "b/a.png"))
+    path.write_text(kept)
+    with pytest.raises(EvaluationError, match="with other images"):
+        run(gateway)
+
+
+def test_an_image_that_goes_in_mid_run_is_named(own: Path, fake: Callable[..., Any]) -> None:
+    """What was gathered stays, and the same command goes on once it is back."""
+    gateway = fake()
+    image = own.parent / "a.png"
+    kept, tell = image.read_bytes(), gateway.verdict_of
+
+    def tell_and_take(request: dict[str, Any]) -> Any:
+        image.unlink(missing_ok=True)
+        return tell(request)
+
+    gateway.verdict_of = tell_and_take
+    wanted = r"a\.png cannot be read any more \(No such file.*\): put it back\. 1 questions have no"
+    with pytest.raises(EvaluationError, match=wanted):
+        run(gateway, concurrency=1)
+    image.write_bytes(kept)
+    gateway.verdict_of = tell
+    assert run(gateway)["failed"] == 0 and len(gateway.requests) == 2
 
 
 def test_questions_in_another_language_are_told_of(

@@ -1,4 +1,5 @@
 """Whether `consilium evaluate` gets through: python -m benchmarks.faults.evaluation [--cases N]
+    [--per-minute N]
 
 A gateway that takes 100 ms over every case and counts what it was asked; the real command asks it
 N cases, 64 at a time, and ten times as many. In the same run a bare client sends the same bodies,
@@ -7,12 +8,16 @@ got, from the first case that came to the last that went; how much memory the co
 most; and what came of a run that was killed at random moments: each of its cases has one verdict.
 What was under way when it was killed is asked again, nothing else is. Exit status 1 where a bar is
 missed.
+
+With --per-minute the command asks a real gateway over mock workers instead, with a key that may ask
+so often, and all that is told is how long it took and how many cases have a verdict.
 """
 
 import argparse
 import asyncio
 import contextlib
 import json
+import os
 import random
 import resource
 import subprocess
@@ -33,7 +38,11 @@ from aiohttp import web
 from PIL import Image
 
 from consilium.case import case_json
+from gateway.door import keys
+from gateway.settings import load_settings
+from tests.conftest import serving
 from tests.fake_gateway import PANEL, VERDICT
+from tests.mock_vllm import MockVllm
 
 CONCURRENCY, SECONDS = 64, 0.1
 ALLOWED = CONCURRENCY / SECONDS  # cases a second
@@ -47,9 +56,14 @@ def main() -> None:
     arguments.add_argument("--cases", type=int, default=5_000)
     arguments.add_argument("--kills", type=int, default=5)
     arguments.add_argument("--mock", action="store_true", help=argparse.SUPPRESS)
+    arguments.add_argument("--per-minute", type=int, metavar="N")
     options = arguments.parse_args()
     if options.mock:
         asyncio.run(serve())
+        return
+    if options.per_minute:
+        with tempfile.TemporaryDirectory() as folder:
+            of_a_key(Path(folder), options.cases, options.per_minute)
         return
     with tempfile.TemporaryDirectory() as folder, mock() as url:
         raise SystemExit(measure(Path(folder), url, options.cases, options.kills))
@@ -83,6 +97,27 @@ def measure(folder: Path, url: str, cases: int, kills: int) -> bool:
     return share < SHARE_BAR or memory_of_many > MEMORY_BAR_MB
 
 
+def of_a_key(folder: Path, cases: int, per_minute: int) -> None:
+    """Print how long it took one that may ask so often, and what came of it."""
+    key = keys.add(folder / "keys.json", "clinic", per_minute, False)
+    panel = "[panel]\nquorum = 2\n"
+    with contextlib.ExitStack() as servers:
+        for seat in range(2):
+            worker = MockVllm("Yes", delay_s=SECONDS).start()
+            servers.callback(worker.stop)
+            panel += f'[[worker]]\nname = "w{seat}"\nfamily = "f{seat}"\nmodel = "mock"\n'
+            panel += f'url = "{worker.url}"\nprompt = "{{question}}"\nlanguages = ["en"]\n'
+        (folder / "panel.toml").write_text(panel, "utf-8")
+        environ = {"CONSILIUM_KEYS": str(folder / "keys.json")}
+        url = servers.enter_context(serving(load_settings(folder / "panel.toml", environ)))
+        began = time.monotonic()
+        evaluate(url, write_set(folder, cases), folder / "out", CONSILIUM_KEY=key)
+        minutes = (time.monotonic() - began) / 60
+    scored = _lines(folder / "out" / "verdicts.jsonl")
+    print(f"a key of {per_minute} a minute: {scored} of {cases} cases in {minutes:.1f} minutes")
+    print(json.dumps({"cases": cases, "with_a_verdict": scored, "minutes": minutes}))
+
+
 def write_set(folder: Path, cases: int) -> Path:
     """A set of one's own, of so many questions about one image of 384 pixels a side, ten of each
     patient."""
@@ -103,18 +138,19 @@ def write_set(folder: Path, cases: int) -> Path:
     return file
 
 
-def start(url: str, file: Path, out: Path) -> subprocess.Popen[bytes]:
+def start(url: str, file: Path, out: Path, **environ: str) -> subprocess.Popen[bytes]:
     command = f"evaluate --dataset {file} --out {out} --gateway {url} --concurrency {CONCURRENCY}"
     return subprocess.Popen(
         [sys.executable, "-m", "services.cli", *command.split()],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        env=os.environ | environ,
     )
 
 
-def evaluate(url: str, file: Path, out: Path) -> float:
+def evaluate(url: str, file: Path, out: Path, **environ: str) -> float:
     """Runs the command to its end; the memory that it had at its most, in MB."""
-    process, most = start(url, file, out), 0
+    process, most = start(url, file, out, **environ), 0
     memory = psutil.Process(process.pid)
     while process.poll() is None:
         with contextlib.suppress(psutil.Error):

@@ -30,6 +30,9 @@ from tests.fake_gateway import Failure, FakeGateway
 from tests.mock_vllm import MockVllm
 from tests.ports import free_port
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+PATIENCE_MS = 20_000  # of a browser: all cores may be at work on other tests
+
 
 def pytest_collection_finish() -> None:
     """What is imported by now stays: no collection of garbage need look through it again."""
@@ -39,6 +42,20 @@ def pytest_collection_finish() -> None:
 
 def pytest_sessionfinish() -> None:
     gc.unfreeze()  # what ends with Python looks for its own
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real one."""
+    from playwright.sync_api import expect, sync_playwright  # half a second, for those who look
+
+    if CHROMIUM is None:
+        message = "chromium is not installed (Debian package chromium)"
+        pytest.fail(message) if os.environ.get("CI") == "1" else pytest.skip(message)
+    expect.set_options(timeout=PATIENCE_MS)
+    as_root = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=as_root)
 
 
 @pytest.fixture

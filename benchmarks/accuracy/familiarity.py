@@ -19,6 +19,7 @@ were changed may be among them.
 import argparse
 import csv
 import io
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +37,7 @@ from gateway.intake.pixels import only_pixels
 from gateway.refusals import Refused
 from gateway.settings import Settings, load_settings
 from services.evaluation import stored_run
-from services.evaluation.heard import heard_in
+from services.evaluation.heard import calibrated_on, heard_in
 from services.evaluation.learning import fit
 from services.evaluation.score import is_right
 
@@ -121,6 +122,12 @@ def tell(runs: list[Path], settings: Settings, data: Path) -> None:
     print(f"{'run':20} {'cases':>6}" + "".join(f"{head:>14}" for head in (*PARTS, *RATES)))
     for run in runs:
         stored, outcomes = stored_run.load(run, data)
+        if learned := calibrated_on([example for example, _ in outcomes], settings.competence):
+            print(
+                f"{run}: {learned} of its {len(outcomes)} cases show images that the competence "
+                "file was learned from, and say nothing of what it is worth: take others.",
+                file=sys.stderr,
+            )
         cases = [heard_in(stored.language, *each) for each in outcomes if each[1].was_answered]
         opinions = [fit.opinion_of(case, settings, settings.competence) for case in cases]
         familiar = [opinion.familiarity for opinion in opinions if opinion.familiarity]

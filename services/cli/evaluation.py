@@ -209,6 +209,7 @@ def report(
     runs: Annotated[list[Path], typer.Argument(help="Stored runs of consilium evaluate.")],
     out: Annotated[Path, typer.Option(help="A folder for the page and the files beside it.")],
     data: Data = HERE,
+    panel: Panel = PANEL_FILE,
 ) -> None:
     """Write what stored runs say of a panel: one page, and its figures as files."""
     from models.data.example import DataError
@@ -216,8 +217,11 @@ def report(
     from services.evaluation.stored_run import EvaluationError
 
     with failures(DataError, EvaluationError):
-        program(runs, data, out)
-        console.print(f"{out / 'report.html'}, and the same as .md, .json and .csv")
+        # A report needs no panel: one that was asked tells what it was calibrated on.
+        program(runs, data, out, settings_of(panel) if panel.exists() else None)
+        console.print(
+            f"{out / 'report.html'}, and the same as .md, .json and .csv; every case: cases.jsonl"
+        )
 
 
 @app.command()
@@ -225,6 +229,10 @@ def compare(
     before: Annotated[Path, typer.Argument(help="A stored run of consilium evaluate.")],
     after: Annotated[Path, typer.Argument(help="Another, over the same questions.")],
     data: Data = HERE,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A folder for a page of it, with the images of what flipped."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print it as JSON, with every question that flipped.")
     ] = False,
@@ -236,11 +244,13 @@ def compare(
     from services.evaluation.stored_run import EvaluationError
 
     with failures(DataError, EvaluationError):
-        found = program(before, after, data)
+        found = program(before, after, data, out)
         if as_json:
             print(json.dumps(found, ensure_ascii=False))
         else:
             show(found)
+            if out is not None:
+                console.print(f"{out / 'compare.html'}, and the same as .json")
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """Two stored runs over the same questions: what changed, by how much, and can that be told?"""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from models.data.example import Example, without_images
+from models.files import write_whole
 from models.metrics.score import Score, mean
 from services.evaluation import stored_run
 from services.evaluation.score import (
@@ -28,7 +30,7 @@ SURE, POWER = 1.96, 0.84
 Cases = dict[str, tuple[Example, Outcome]]
 
 
-def compare(before: Path, after: Path, data: Path) -> dict[str, Any]:
+def compare(before: Path, after: Path, data: Path, out: Path | None = None) -> dict[str, Any]:
     """What `after` has right that `before` has not, as a JSON object: by voice, for the panel by
     kind of question too, and question by question.
 
@@ -36,6 +38,9 @@ def compare(before: Path, after: Path, data: Path) -> dict[str, Any]:
     test takes questions for independent, which those about one image are not. `needed` is how many
     such questions would tell a change of this size in four of five tries; where few have
     flipped it is null.
+
+    In `out`, where one is given, compare.html tells it with the images of what flipped, and
+    compare.json is the object. Images may be missing.
 
     Raises:
         EvaluationError: a run that cannot be read, or two that have no question in common, or ask
@@ -53,7 +58,7 @@ def compare(before: Path, after: Path, data: Path) -> dict[str, Any]:
             "that both have."
         )
     panel = texts[PANEL]
-    return {
+    found = {
         "before": _named(before, runs[0]),
         "after": _named(after, runs[1]),
         "questions": len(examples),
@@ -67,6 +72,13 @@ def compare(before: Path, after: Path, data: Path) -> dict[str, Any]:
         ],
         "flips": [flip for each in examples if (flip := _flip(each, *panel))],
     }
+    if out is not None:
+        from services.evaluation.report.compared import compared_page  # it draws: consilium[train]
+
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(out / "compare.html", compared_page(found, examples, texts))
+        write_whole(out / "compare.json", json.dumps(found, indent=1, ensure_ascii=False))
+    return found
 
 
 def _named(folder: Path, run: Run) -> dict[str, str]:

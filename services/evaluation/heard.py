@@ -11,7 +11,7 @@ from gateway.case import Case
 from gateway.contract import Answer, Language, Likeness, Modality, Options
 from gateway.intake.pixels import only_pixels
 from gateway.settings import Settings
-from gateway.verdict.competence import Cell
+from gateway.verdict.competence import Cell, Competence
 from gateway.verdict.text.questions import kind_of
 from models.data.datasets import called
 from models.data.example import Example
@@ -75,10 +75,17 @@ def served(runs: Sequence[Path]) -> dict[str, str | None]:
     return {name: weights.pop() for name, weights in found.items() if len(weights) == 1}
 
 
-def shown_in(cases: Sequence[Heard]) -> list[set[str]]:
-    """What each case shows: the first digits of hashes of its images' pixels."""
-    found = pixel_hashes(image for case in cases for image in case.example.images)
-    return [{found[image][:HASH_DIGITS] for image in case.example.images} for case in cases]
+def shown_in(examples: Sequence[Example]) -> list[set[str]]:
+    """What each shows: the first digits of hashes of its images' pixels."""
+    found = pixel_hashes(image for example in examples for image in example.images)
+    return [{found[image][:HASH_DIGITS] for image in example.images} for example in examples]
+
+
+def calibrated_on(examples: Sequence[Example], competence: Competence | None) -> int:
+    """How many of them show an image that the competence was learned from: what it makes of those
+    is no score."""
+    known = set(competence.images) if competence else set()
+    return sum(not known.isdisjoint(each) for each in shown_in(examples)) if known else 0
 
 
 def heard_in(language: Language, example: Example, outcome: Outcome) -> Heard:

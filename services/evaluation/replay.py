@@ -22,15 +22,14 @@ from models.files import write_whole
 from models.metrics import calibration_error
 from models.metrics.score import Score, mean
 from services.evaluation import stored_run
-from services.evaluation.heard import Heard, heard_in, refuse_strangers, shown_in
+from services.evaluation.heard import Heard, calibrated_on, heard_in, refuse_strangers
 from services.evaluation.learning import fit
 from services.evaluation.rewording import reworded
-from services.evaluation.score import BOOTSTRAP_SEED, is_right
+from services.evaluation.score import BOOTSTRAP_SEED, SURE, is_right
 from services.evaluation.stored_run import EvaluationError, Outcome, Run, write_run
 
 COVERAGE = 0.8  # of the cases, the most confident ones
 SET_COVERAGE = 0.9  # of the sets of answers that are looked at
-SURE = 0.8  # a confidence at which a reader would go by the answer
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def replay(
     run, cases = _read(folders, data)
     heard = [case for case, _ in cases]
     refuse_strangers(heard, settings)
-    if learned := _learned_from(heard, settings):
+    if learned := calibrated_on([case.example for case in heard], settings.competence):
         if not cross_fit:
             raise EvaluationError(
                 f"{learned} of these {len(heard)} cases show images that the competence file was "
@@ -176,9 +175,7 @@ def _read(folders: Sequence[Path], data: Path) -> tuple[Run, list[Case]]:
     parts = [stored_run.load(folder, data) for folder in folders]
     first = parts[0][0]
     for folder, (run, _) in zip(folders, parts, strict=True):
-        if replace(run, fold=None, panel="", models={}) != replace(
-            first, fold=None, panel="", models={}
-        ):
+        if _asked(run) != _asked(first):
             raise EvaluationError(f"{folder} is no part of the same evaluation as {folders[0]}.")
     cases = [
         (heard_in(run.language, example, outcome), outcome)
@@ -191,10 +188,9 @@ def _read(folders: Sequence[Path], data: Path) -> tuple[Run, list[Case]]:
     return first, cases
 
 
-def _learned_from(cases: Sequence[Heard], settings: Settings) -> int:
-    """How many of the cases show an image that the panel's competence was learned from."""
-    known = set(settings.competence.images) if settings.competence else set()
-    return sum(not known.isdisjoint(each) for each in shown_in(cases)) if known else 0
+def _asked(run: Run) -> Run:
+    """Without which part of it, and of whom; `load` has seen to it that images are those of now."""
+    return replace(run, fold=None, panel="", models={}, images=None)
 
 
 def _opinions(cases: Sequence[Heard], settings: Settings) -> dict[str, list[Opinion]]:

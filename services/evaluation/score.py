@@ -26,6 +26,7 @@ from services.evaluation.stored_run import Outcome
 
 BOOTSTRAP_SEED = 0
 PANEL = "panel"
+SURE = 0.8  # a confidence at which a reader would go by the answer
 # These may be heard when they are asked again. A worker that said nothing, or nothing usable, was
 # heard: greedy decoding will say it again, and silence must not raise an accuracy.
 UNHEARD: set[ErrorKind] = {"timeout", "unreachable", "refused"}
@@ -70,12 +71,7 @@ def score(
     scores, with the calibration error of the panel's confidence and of each worker's raw one. Who
     was heard and gave no answer was wrong; a case in which someone was not heard is open.
     """
-    said = said_by(outcomes)
-    groups = {
-        "all": examples,
-        "closed": [example for example in examples if example.closed],
-        "open": [example for example in examples if not example.closed],
-    }
+    said, groups = said_by(outcomes), _by_form(examples)
     settled = 0
     sure: dict[str, Sure] = defaultdict(dict)
     backing: dict[str, str] = {}
@@ -98,7 +94,7 @@ def score(
             if any(example.id in texts for example in examples)
         },
         "scorers": {
-            who: _scorers_of(groups, texts, language)
+            who: scorers_of(examples, texts, language)
             | {"calibration error": calibration(examples, texts, sure[who])}
             for who, texts in said.items()
             if texts
@@ -219,9 +215,18 @@ def rate_of(group: list[Example], texts: Texts) -> dict[str, Any]:
     return counts | {"correct": sum(hits)} | rate
 
 
-def _scorers_of(groups: dict[str, list[Example]], texts: Texts, language: str) -> dict[str, Any]:
+def _by_form(examples: list[Example]) -> dict[str, list[Example]]:
+    return {
+        "all": examples,
+        "closed": [example for example in examples if example.closed],
+        "open": [example for example in examples if not example.closed],
+    }
+
+
+def scorers_of(examples: list[Example], texts: Texts, language: str) -> dict[str, Any]:
     """Every other score of one voice as JSON; null where there is nothing to score."""
     found: dict[str, Any] = {}
+    groups = _by_form(examples)
     for name, (group, scorer) in scorers(language).items():
         heard = [example for example in groups[group] if example.id in texts]
         said = [texts[example.id] or "" for example in heard]
@@ -232,7 +237,7 @@ def _scorers_of(groups: dict[str, list[Example]], texts: Texts, language: str) -
             found[name] = None
             continue
         found[name] = asdict(scored)
-    weighed = [example for example in groups["all"] if example.weights and example.id in texts]
+    weighed = [example for example in examples if example.weights and example.id in texts]
     if weighed:
         both = _weighed(weighed, texts)
         found["deltaBLEU"] = asdict(delta_bleu.score(*both, language=language))

@@ -93,7 +93,7 @@ def calibrate(runs: Sequence[Path], settings: Settings, data: Path) -> Competenc
                 language: calibrated(each) for language, each in sorted(agreements.items())
             },
             "familiarity": _familiarity(cases, competence.tells),
-            "images": tuple(sorted(set().union(*shown_in(cases)))),
+            "images": tuple(sorted(set().union(*shown_in([case.example for case in cases])))),
         }
     )
 

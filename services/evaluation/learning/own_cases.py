@@ -88,7 +88,8 @@ def calibrate_onto(
         known, of_verdicts = _move_verdicts(known, own, language, settings)
         shifts.append(of_verdicts)
     learned_from = f"{known.learned_from}; moved by {'; '.join(sources)}"
-    images = tuple(sorted(set(known.images).union(*shown_in(cases))))
+    shown = shown_in([case.example for case in cases])
+    images = tuple(sorted(set(known.images).union(*shown)))
     return known.model_copy(update={"learned_from": learned_from, "images": images}), shifts
 
 

@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from gateway.contract import Verdict
 from models.data.datasets import called, is_own
 from models.data.example import Example, without_images
 from models.metrics.score import mean
 from services.evaluation import score, stored_run
-from services.evaluation.score import BOOTSTRAP_SEED, PANEL, Texts, is_right
+from services.evaluation.score import BOOTSTRAP_SEED, PANEL, SURE, Texts, is_right
 from services.evaluation.slices import sliced
 from services.evaluation.stored_run import EvaluationError, Outcome, Run
 
 ORACLE = "any member"
+SUMMARISER = "summariser"
 PERCENTILES = (50, 90, 99)
 COVERAGES = (1.0, 0.9, 0.8, 0.5)  # of the answers, the surest
 
@@ -119,8 +121,10 @@ def measure(asked: Evaluated, sure: Sure) -> dict[str, Any]:
         "images": len({image for example in asked.examples for image in example.images}),
         "bootstrap_seed": BOOTSTRAP_SEED,
         "rates": _rates(asked, names),
+        "scorers": [row for name in names for row in _scorers(asked, name)],
         "over_best_member": [found for name in names if (found := _over_best(asked, name))],
         "by_agreement": _by_agreement(asked),
+        "familiarity": _familiarity(asked),
         "calibration_error": {
             who: score.calibration(
                 asked.examples,
@@ -181,6 +185,19 @@ def _rates(asked: Evaluated, names: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
+def _scorers(asked: Evaluated, name: str) -> list[dict[str, Any]]:
+    """A row for each voice and each scorer beside exact match that has something to score; of one
+    run, since a scorer reads one language."""
+    language = next(run.language for run in asked.runs if asked.name_of(run) == name)
+    examples = asked.of(name)
+    return [
+        {"of": name, "voice": who, "score": scorer, "images": _groups(examples, texts), **found}
+        for who, texts in asked.said.items()
+        for scorer, found in score.scorers_of(examples, texts, language).items()
+        if found
+    ]
+
+
 def _groups(examples: Sequence[Example], texts: Texts) -> int:
     """Images, or patients, that were scored: of one alone there is no interval."""
     return len({example.group for example in examples if example.id in texts})
@@ -230,9 +247,50 @@ def _by_agreement(asked: Evaluated) -> dict[str, dict[str, Any]]:
     }
 
 
+def _familiarity(asked: Evaluated) -> dict[str, dict[str, Any]]:
+    """What the verdicts are worth, by whether the case was like those that the panel was calibrated
+    on; empty where no verdict says that."""
+    groups: dict[str, list[Example]] = {"familiar": [], "unfamiliar": [], "not known": []}
+    for example in asked.examples:
+        if verdict := asked.outcomes[example.id].verdict:
+            groups[_how_familiar(verdict)].append(example)
+    if not groups["familiar"] and not groups["unfamiliar"]:
+        return {}
+    found = {}
+    for how, group in groups.items():
+        if not group:
+            continue
+        outcomes = [asked.outcomes[example.id] for example in group]
+        verdicts = [outcome.verdict for outcome in outcomes if outcome.verdict]
+        rights = [is_right(o.answer, e) for o, e in zip(outcomes, group, strict=True)]
+        sure = [verdict.confidence for verdict in verdicts]
+        grounding = [each.grounding for each in verdicts if each.grounding is not None]
+        found[how] = {
+            "questions": len(group),
+            "images": len({example.group for example in group}),
+            "right": asdict(mean(rights, [e.group for e in group], BOOTSTRAP_SEED)),
+            "with_a_confidence": sum(each is not None for each in sure),
+            "wrong_and_sure": sum(
+                not right and each is not None and each >= SURE
+                for each, right in zip(sure, rights, strict=True)
+            ),
+            "grounding": float(np.mean(grounding)) if grounding else None,
+            "grounding_known": len(grounding),
+        }
+    return found
+
+
+def _how_familiar(verdict: Verdict) -> str:
+    if verdict.familiarity and verdict.familiarity.unfamiliar:
+        return "unfamiliar"
+    return (
+        "not known" if not verdict.familiarity or verdict.familiarity.image is None else "familiar"
+    )
+
+
 def _seconds(asked: Evaluated) -> dict[str, dict[str, float]]:
-    """Percentiles of how long a verdict and each worker's answer took; what came from the cache
-    took none."""
+    """Percentiles of how long a verdict, each worker's answer and the summariser took; what came
+    from the cache took none."""
     took: dict[str, list[float]] = defaultdict(list)
     for outcome in asked.outcomes.values():
         if outcome.verdict and not outcome.verdict.cached:
@@ -240,6 +298,8 @@ def _seconds(asked: Evaluated) -> dict[str, dict[str, float]]:
             for answer in outcome.answers:
                 if answer.text is not None:
                     took[answer.worker].append(answer.seconds)
+            if outcome.verdict.summary.seconds:  # it was asked, whatever became of its reply
+                took[SUMMARISER].append(outcome.verdict.summary.seconds)
     return {
         who: {"answers": len(times)}
         | {f"p{p}": round(float(np.percentile(times, p)), 3) for p in PERCENTILES}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gateway.contract import Answer
+from gateway.contract import Answer, Familiarity
 from models.data.example import DataError, Example
 from models.data.pixels import open_rgb
 from services.evaluation.score import is_right, references_of
@@ -65,9 +65,15 @@ def notable(examples: Sequence[Example], outcomes: dict[str, Outcome]) -> dict[s
 
 def _sure(outcome: Outcome) -> float:
     verdict = outcome.verdict
-    if verdict is None or (verdict.familiarity and verdict.familiarity.unfamiliar):
+    if verdict is None or _unfamiliar(outcome):
         return 0.0  # however many agree, nothing is claimed
     return verdict.confidence if verdict.confidence is not None else verdict.agreement or 0.0
+
+
+def _unfamiliar(outcome: Outcome) -> Familiarity | None:
+    """What is said of a case that is unlike those calibrated on; None of another."""
+    told = outcome.verdict and outcome.verdict.familiarity
+    return told if told and told.unfamiliar else None
 
 
 def _told(example: Example, outcome: Outcome) -> Notable:
@@ -79,6 +85,7 @@ def _told(example: Example, outcome: Outcome) -> Notable:
         "question": example.question,
         "right": list(references_of(example)),
         "panel": outcome.answer,
+        "unfamiliar": odd.why if (odd := _unfamiliar(outcome)) else None,
         "confidence": verdict.confidence if verdict else None,
         "agreement": verdict.agreement if verdict else None,
         "votes": [
@@ -88,13 +95,13 @@ def _told(example: Example, outcome: Outcome) -> Notable:
                 "confidence": answer.confidence,
                 "right": is_right(answer.text, example),
             }
-            for answer in _last_words(outcome)
+            for answer in last_words(outcome)
         ],
     }
     return Notable(told, example.images)
 
 
-def _last_words(outcome: Outcome) -> Iterable[Answer]:
+def last_words(outcome: Outcome) -> Iterable[Answer]:
     """Each worker's last answer."""
     return {a.worker: a for a in outcome.answers if a.text is not None}.values()
 

@@ -1,4 +1,4 @@
-"""A report as a reader sees it: titled tables and pictures, filled into two templates.
+"""A report as a reader sees it: titled tables and pictures, filled into templates.
 
 The page asks no other host for anything, has no script, and is read in black and white too.
 """
@@ -13,9 +13,15 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 from markupsafe import Markup
 
 from services.evaluation import pictures
-from services.evaluation.report.figures import COVERAGES, ORACLE, PERCENTILES, Sure
+from services.evaluation.report.figures import (
+    COVERAGES,
+    ORACLE,
+    PERCENTILES,
+    SUMMARISER,
+    Sure,
+)
 from services.evaluation.report.notable import Notable
-from services.evaluation.score import PANEL
+from services.evaluation.score import PANEL, SURE
 
 SLICED = ("run", "dataset", "language", "modality", "organ", "kind of question")
 
@@ -33,6 +39,17 @@ def pages(
     measured: dict[str, Any], sure: Sure, cases: Mapping[str, Sequence[Notable]]
 ) -> tuple[str, str]:
     """The report as HTML and as Markdown, which has no pictures."""
+    shown = {
+        "names": list(dict.fromkeys(run["name"] for run in measured["runs"])),
+        "measured": measured,
+        "sections": _sections(measured, sure),
+        "cases": cases,
+    }
+    return filled("report.html", shown), filled("report.md", shown)
+
+
+def filled(template: str, shown: Mapping[str, Any]) -> str:
+    """A template of this folder with what it shows."""
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=select_autoescape(("html.jinja",)),
@@ -40,16 +57,7 @@ def pages(
         lstrip_blocks=True,
     )
     templates.filters |= {"line": _line, "percent": _percent}
-    shown = {
-        "names": list(dict.fromkeys(run["name"] for run in measured["runs"])),
-        "measured": measured,
-        "sections": _sections(measured, sure),
-        "cases": cases,
-    }
-    html, markdown = (
-        templates.get_template(f"report.{kind}.jinja").render(shown) for kind in ("html", "md")
-    )
-    return html, markdown
+    return templates.get_template(f"{template}.jinja").render(shown)
 
 
 def _sections(measured: dict[str, Any], sure: Sure) -> list[Section]:
@@ -59,11 +67,14 @@ def _sections(measured: dict[str, Any], sure: Sure) -> list[Section]:
         _right(measured, rates, voices),
         _over_best(measured["over_best_member"]),
         *(section for by in SLICED if (section := _by(by, rates, voices))),
+        *_scorers(measured["scorers"], voices),
     ]
     if agreement := measured["by_agreement"]:
         found.append(_agreement(agreement))
     if sure:
         found += [_reliability(sure), _coverage(measured["wrong_of_the_surest"], sure)]
+    if familiarity := measured["familiarity"]:
+        found.append(_familiarity(familiarity))
     if measured["disagreement"]:
         found.append(_disagreement(measured["disagreement"], voices))
     return [*found, _seconds(measured["seconds"]), _runs(measured["runs"])]
@@ -91,7 +102,7 @@ def _right(measured: dict[str, Any], rates: Rates, voices: Sequence[str]) -> Sec
                 voice,
                 str(rates["all", "all", voice]["scored"]),
                 *(_rate(rates.get((*group, voice))) for group in groups),
-                _score(measured["calibration_error"].get(voice)),
+                in_percent(measured["calibration_error"].get(voice)),
             ]
             for voice in voices
         ],
@@ -105,7 +116,7 @@ def _over_best(found: Sequence[dict[str, Any]]) -> Section:
         "Question by question, in points. The member is the best on these very questions, which "
         "favours it. An interval that holds 0 tells no difference.",
         ["", "best member", "questions", "panel less member"],
-        [[each["of"], each["best"], str(each["cases"]), _score(each, "+")] for each in found],
+        [[each["of"], each["best"], str(each["cases"]), in_percent(each, "+")] for each in found],
     )
 
 
@@ -133,12 +144,54 @@ def _row(rates: Rates, by: str, value: str) -> list[dict[str, Any]]:
     return [rate for (each, of, _), rate in rates.items() if (each, of) == (by, value)]
 
 
+def _scorers(found: Sequence[dict[str, Any]], voices: Sequence[str]) -> list[Section]:
+    """A table for each run: what its voices get by each of the field's other scorers."""
+    cells = {(each["of"], each["score"], each["voice"]): each for each in found}
+    names = list(dict.fromkeys(each["of"] for each in found))
+    heard = [voice for voice in voices if any(voice == who for _, _, who in cells)]
+    return [
+        Section(
+            "Other scores" + (f": {name}" if len(names) > 1 else ""),
+            "In percent. Closed accuracy is of closed questions; recall and F1, of words, are of "
+            "open ones; the others are of all.",
+            ["", *heard],
+            [
+                [scorer, *(in_percent(cells.get((name, scorer, voice))) for voice in heard)]
+                for scorer in dict.fromkeys(each["score"] for each in found if each["of"] == name)
+            ],
+        )
+        for name in names
+    ]
+
+
+def _familiarity(found: Mapping[str, dict[str, Any]]) -> Section:
+    return Section(
+        "Familiar or not",
+        "Whether a case was like those that the panel was calibrated on, as its verdict says. Of "
+        "an unfamiliar one it claims no confidence. Sure and wrong: at a confidence of "
+        f"{SURE:g} or more. Grounding: how far the answers depend on the image, on average, where "
+        "that was known.",
+        ["", "questions", "right", "with a confidence", "sure and wrong", "grounding"],
+        [
+            [
+                how,
+                str(each["questions"]),
+                in_percent(each["right"] | {"images": each["images"]}),
+                str(each["with_a_confidence"]),
+                str(each["wrong_and_sure"]),
+                "–" if each["grounding"] is None else format(each["grounding"], ".2f"),
+            ]
+            for how, each in found.items()
+        ],
+    )
+
+
 def _agreement(found: Mapping[str, dict[str, Any]]) -> Section:
     return Section(
         "What agreement is worth",
         "How often the panel is right, by how many of those who answered gave its answer.",
         ["gave the answer", "questions", "right"],
-        [[name, str(each["cases"]), _score(each)] for name, each in found.items()],
+        [[name, str(each["cases"]), in_percent(each)] for name, each in found.items()],
         _svg(lambda: pictures.by_agreement(found)),
     )
 
@@ -190,7 +243,8 @@ def _seconds(found: Mapping[str, dict[str, float]]) -> Section:
     columns = [f"p{percentile}" for percentile in PERCENTILES]
     return Section(
         "How long it took",
-        "Seconds, by percentile, as the gateway measured them; the panel's is a whole verdict's.",
+        "Seconds, by percentile, as the gateway measured them; the panel's is a whole verdict's, "
+        f"“{SUMMARISER}” what its wording took of that.",
         ["", "answers", *(f"{column[1:]} %" for column in columns)],
         [
             [who, str(each["answers"]), *(f"{each[column]:.2f}" for column in columns)]
@@ -217,18 +271,19 @@ def _runs(runs: Sequence[dict[str, Any]]) -> Section:
 
 
 def _rate(found: Mapping[str, Any] | None) -> str:
-    if found and found["images"] == 1:
-        return f"{100 * found['accuracy']:.1f} (one image)"
-    return _score({**found, "value": found["accuracy"]}) if found else ""
+    return in_percent({**found, "value": found["accuracy"]}) if found else ""
 
 
-def _score(found: Mapping[str, Any] | None, sign: str = "") -> str:
-    """80.6 (78.7–82.7), or where it may be negative +0.5 (−1.4 to +2.4)."""
+def in_percent(found: Mapping[str, Any] | None, sign: str = "") -> str:
+    """80.6 (78.7–82.7), or where it may be negative +0.5 (−1.4 to +2.4); of one image there is no
+    interval."""
     if not found:
         return ""
     value, low, high = (
         format(100 * found[key], f"{sign}.1f").replace("-", "−") for key in ("value", "low", "high")
     )
+    if found.get("images") == 1:
+        return f"{value} (one image)"
     return f"{value} ({low}{' to ' if sign else '–'}{high})"
 
 

@@ -1,20 +1,30 @@
-"""Stored evaluations → a page that stands alone, and the same in Markdown, JSON and CSV."""
+"""Stored evaluations → a page that stands alone, the same in Markdown, JSON and CSV, and every case
+as a row."""
 
 import csv
 import io
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gateway.settings import Settings
+from models.data.example import Example
 from models.files import write_whole
-from services.evaluation.report.figures import measure, read, sureness
-from services.evaluation.report.notable import notable
+from services.evaluation.heard import calibrated_on
+from services.evaluation.report.figures import Evaluated, measure, read, sureness
+from services.evaluation.report.notable import last_words, notable
 from services.evaluation.report.page import pages
+from services.evaluation.score import is_right
 
 
-def report(folders: Sequence[Path], data: Path, out: Path) -> None:
-    """Writes report.html, report.md, report.json and report.csv to `out`. Images may be missing.
+def report(
+    folders: Sequence[Path], data: Path, out: Path, settings: Settings | None = None
+) -> None:
+    """Writes report.html, report.md, report.json, report.csv and cases.jsonl to `out`. Images may
+    be missing. Where `settings` are of the panel that was asked, it is told how many of the
+    questions show what that was calibrated on.
 
     Raises what `figures.read` raises.
     """
@@ -22,30 +32,72 @@ def report(folders: Sequence[Path], data: Path, out: Path) -> None:
     sure, cases = sureness(asked), notable(asked.examples, asked.outcomes)
     measured = measure(asked, sure)
     measured["cases"] = {title: [case.told for case in each] for title, each in cases.items()}
+    measured["calibrated_on"] = _calibrated_on(asked, settings)
     out.mkdir(parents=True, exist_ok=True)
     html, markdown = pages(measured, sure, cases)
     write_whole(out / "report.html", html)
     write_whole(out / "report.md", markdown)
     write_whole(out / "report.json", json.dumps(measured, indent=1, ensure_ascii=False))
-    write_whole(out / "report.csv", _csv(measured["rates"]))
+    write_whole(out / "report.csv", _csv(measured["rates"], measured["scorers"]))
+    rows = (_row(asked, example, out) for example in asked.examples)
+    write_whole(
+        out / "cases.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    )
 
 
-def _csv(rates: Sequence[dict[str, Any]]) -> str:
+def _calibrated_on(asked: Evaluated, settings: Settings | None) -> int | None:
+    """Of the questions whose images are there; None where the panel is another."""
+    if settings is None or all(run.panel != settings.panel_hash for run in asked.runs):
+        return None
+    there = [each for each in asked.examples if all(image.is_file() for image in each.images)]
+    return calibrated_on(there, settings.competence)
+
+
+def _row(asked: Evaluated, example: Example, out: Path) -> dict[str, Any]:
+    """One case with what became of it, under the same names in every row. It is a row of a set of
+    one's own too (models.data.own_file), whose images are found from `out`."""
+    outcome = asked.outcomes[example.id]
+    verdict = outcome.verdict
+    return {
+        "id": example.id,
+        "images": [os.path.relpath(image, out) for image in example.images],
+        "question": example.question,
+        "answer": example.answer,
+        "alternatives": list(example.alternatives),
+        "choices": list(example.choices),
+        "language": example.language,
+        "modality": example.modality,
+        "kind": example.kind,
+        "closed": example.closed,
+        "patient": example.patient,
+        "context": example.context,
+        "views": list(example.views),
+        "panel": outcome.answer,
+        "right": is_right(outcome.answer, example),
+        "confidence": verdict and verdict.confidence,
+        "agreement": verdict and verdict.agreement,
+        "unfamiliar": verdict and verdict.familiarity and verdict.familiarity.unfamiliar,
+        "grounding": verdict and verdict.grounding,
+        "workers": [
+            {
+                "worker": answer.worker,
+                "answer": answer.text,
+                "confidence": answer.confidence,
+                "right": is_right(answer.text, example),
+            }
+            for answer in last_words(outcome)
+        ],
+    }
+
+
+def _csv(rates: Sequence[dict[str, Any]], scorers: Sequence[dict[str, Any]]) -> str:
     """With a mark of byte order, by which a spreadsheet knows UTF-8."""
     written = io.StringIO(newline="")
-    columns = (
-        "by",
-        "of",
-        "voice",
-        "images",
-        "accuracy",
-        "low",
-        "high",
-        "correct",
-        "scored",
-        "unscored",
-    )
-    table = csv.DictWriter(written, columns)
+    columns = ("by", "of", "voice", "score", "value", "low", "high", "images", "scored")
+    table = csv.DictWriter(written, (*columns, "correct", "unscored"), extrasaction="ignore")
     table.writeheader()
-    table.writerows(rates)
+    for each in rates:
+        table.writerow(each | {"score": "exact match", "value": each["accuracy"]})
+    for each in scorers:
+        table.writerow(each | {"by": "run", "scored": each["cases"]})
     return "\ufeff" + written.getvalue()

@@ -15,8 +15,7 @@ from playwright.sync_api import sync_playwright
 from pydicom.data import get_testdata_file
 
 from gateway.settings import load_settings, url_variable
-from tests.conftest import serving
-from tests.gateway.out.test_the_page_in_a_browser import CHROMIUM
+from tests.conftest import CHROMIUM, serving
 from tests.mock_vllm import MockVllm
 
 QUESTION = "What modality is used to take this image?"

@@ -6,8 +6,6 @@ One browser, one panel. Workers do as the question says, so each test asks its o
 import asyncio
 import io
 import json
-import os
-import shutil
 import socket
 import subprocess
 import threading
@@ -20,19 +18,17 @@ import numpy as np
 import pytest
 from aiohttp import web
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from gateway.door import keys
 from gateway.settings import load_settings
 from gateway.verdict.competence import Competence, Line, Skill, Worker, save_competence
-from tests.conftest import picture, serving
+from tests.conftest import PATIENCE_MS, picture, serving
 from tests.dicoms import dicom_of
 from tests.gateway.asking.test_what_a_worker_remembers_is_shown import CASE as REMEMBERED
 from tests.gateway.asking.test_what_a_worker_remembers_is_shown import reply
 from tests.mock_vllm import MockVllm
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-PATIENCE_MS = 20_000  # all cores may be at work on other tests
 READY = "#files-hint:not(:empty)"  # the limits are known
 
 
@@ -78,17 +74,6 @@ class Panel:
         path = folder / "panel.toml"
         path.write_text(text, "utf-8")
         return path
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        message = "chromium is not installed (Debian package chromium)"
-        pytest.fail(message) if os.environ.get("CI") == "1" else pytest.skip(message)
-    expect.set_options(timeout=PATIENCE_MS)
-    as_root = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=as_root)
 
 
 @pytest.fixture(scope="module")

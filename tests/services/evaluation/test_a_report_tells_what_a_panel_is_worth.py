@@ -10,12 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import json as arrow
 
-from gateway.contract import Familiarity
+from gateway.contract import Familiarity, Summary
+from gateway.verdict.competence import Competence
+from models.data import own_file
+from models.data.example import without_images
+from models.data.pixel_hashes import pixel_hashes
 from models.metrics import score as bootstrap
+from services.evaluation.heard import HASH_DIGITS
 from services.evaluation.replay import replay
 from services.evaluation.report.write import report
 from services.evaluation.stored_run import EvaluationError
+from tests.services.conftest import EACH
 from tests.services.evaluation.runs import Said, keep, verdict, write_run, write_set
 
 ROWS: list[dict[str, object]] = [
@@ -68,6 +75,11 @@ def test_its_figures_are_those_that_a_hand_counts(figures: Any) -> None:
     assert apart == {"a and b": 1 / 4, "a and c": 2 / 3, "b and c": 2 / 3}
     assert figures["seconds"]["b"] == {"answers": 4, "p50": 2, "p90": 2, "p99": 2}
     assert figures["wrong_of_the_surest"]["panel"]["100%"] == 0.5
+    others = {(each["score"], each["voice"]): each for each in figures["scorers"]}
+    closed, words = others["closed accuracy", "b"], others["token recall", "c"]
+    assert (closed["value"], closed["cases"], closed["of"]) == (0.5, 2, "own all en")
+    assert (words["value"], words["cases"]) == (0, 1) and closed["low"] <= 0.5 <= closed["high"]
+    assert figures["familiarity"] == {}  # this panel does not say
 
 
 def test_a_case_worth_looking_at_is_shown_once(figures: Any) -> None:
@@ -84,17 +96,42 @@ def test_where_nothing_is_claimed_the_panel_is_least_sure(tmp_path: Path) -> Non
     own = write_set(tmp_path, ROWS)
     run = write_run(tmp_path / "run", own, {"1": SAID["1"], "2": SAID["2"]})
     odd = verdict({"panel": "heart", "a": "lung", "b": "heart"}, sure=None).model_copy(
-        update={"agreement": 1, "familiarity": Familiarity(unfamiliar=True)}
+        update={
+            "agreement": 1,
+            "familiarity": Familiarity(image=0.01, unfamiliar=True, why="an <odd> image"),
+            "grounding": 0.25,
+            "summary": Summary(by="summariser", faithful=True, seconds=0.5),
+        }
     )
     keep(run, "3", odd)
+    known = verdict(SAID["4"]).model_copy(
+        update={"familiarity": Familiarity(image=0.5, unfamiliar=False)}
+    )
+    keep(run, "4", known)
     report([run], Path("none"), tmp_path / "out")
 
     found = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
-    assert found["wrong_of_the_surest"]["panel"]["100%"] == pytest.approx(2 / 3)
+    assert found["wrong_of_the_surest"]["panel"]["100%"] == 0.5
     assert found["wrong_of_the_surest"]["panel"]["50%"] == 0.5
-    assert found["calibration_error"]["panel"]["cases"] == 2
+    assert found["calibration_error"]["panel"]["cases"] == 3
     knew = found["cases"]["The panel is wrong and a member is right"]
     assert [case["id"] for case in knew] == ["own all en/2", "own all en/3"]
+    told = {
+        how: (each["questions"], each["right"]["value"], each["with_a_confidence"],
+              each["wrong_and_sure"], each["grounding"])
+        for how, each in found["familiarity"].items()
+    }  # fmt: skip
+    assert told == {
+        "familiar": (1, 1, 1, 0, None),
+        "unfamiliar": (1, 0, 0, 0, 0.25),
+        "not known": (2, 0.5, 2, 1, None),
+    }
+    assert found["seconds"]["summariser"] == {"answers": 1, "p50": 0.5, "p90": 0.5, "p99": 0.5}
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    # A reader sees it before the answer.
+    assert "<p>Unfamiliar: an &lt;odd&gt; image.</p>\n<p>Right: lung. The panel: heart" in page
+    markdown = (tmp_path / "out" / "report.md").read_text("utf-8")
+    assert "**Which?** Unfamiliar: an \\<odd\\> image. Right: lung." in markdown
 
 
 def test_the_page_asks_nobody_and_runs_nothing(folder: Path) -> None:
@@ -124,7 +161,33 @@ def test_tables_are_the_same_everywhere(folder: Path, figures: Any) -> None:
     assert "| panel | 4 | 50.0 (" in markdown and "\\<script\\>alert(1)\\</script\\>\\|" in markdown
     table = (folder / "out" / "report.csv").read_text("utf-8-sig")
     rows = list(csv.DictReader(io.StringIO(table, newline="")))
-    assert [float(row["accuracy"]) for row in rows] == [e["accuracy"] for e in figures["rates"]]
+    exact = [row for row in rows if row["score"] == "exact match"]
+    assert [float(row["value"]) for row in exact] == [e["accuracy"] for e in figures["rates"]]
+    others = [row for row in rows if row["score"] != "exact match"]
+    assert [float(row["value"]) for row in others] == [e["value"] for e in figures["scorers"]]
+    assert "## Other scores" in markdown and "| token F1 | 50.0 (" in markdown
+
+
+def test_every_case_is_a_row_for_others_tools_and_a_set_of_ones_own(folder: Path) -> None:
+    """Arrow, by which `datasets` and pandas read JSON lines, finds one type in every column."""
+    file = folder / "out" / "cases.jsonl"
+    table = arrow.read_json(file)
+    one, two, three, four = table.to_pylist()
+    assert two["workers"] == [
+        {"worker": "a", "answer": "yes", "confidence": 0.6, "right": False},
+        {"worker": "b", "answer": "<script>alert(1)</script>|", "confidence": 0.6, "right": False},
+        {"worker": "c", "answer": "No.", "confidence": 0.6, "right": True},
+    ]
+    assert [each["right"] for each in (one, two, three, four)] == [True, False, False, True]
+    assert (two["panel"], two["confidence"], two["agreement"]) == ("yes", 0.8, 0.5)
+    assert len(four["workers"]) == 2 and four["images"] == ["../gone.png"]
+    with without_images():
+        again = own_file.read(file)
+    assert [(each.id, each.question, each.answer, each.modality) for each in again] == [
+        (f"own all en/{row['id']}", row["question"], row["answer"], row.get("modality"))
+        for row in ROWS
+    ]
+    assert again[0].images[0].read_bytes() == (folder / "a.png").read_bytes()
 
 
 def test_two_files_of_one_name_are_two_sets(tmp_path: Path, monkeypatch) -> None:
@@ -146,15 +209,25 @@ def test_two_files_of_one_name_are_two_sets(tmp_path: Path, monkeypatch) -> None
 
 
 def test_what_a_replay_leaves_is_a_run(stored, settings, data, tmp_path, monkeypatch) -> None:
-    """Of the verdicts that the panel would give now, with the same answers."""
+    """Of the verdicts that the panel would give now, with the same answers. Of a panel that was
+    calibrated on some of its images the report says so, of how many questions."""
     monkeypatch.setattr(bootstrap, "RESAMPLES", 20)
     found = replay([stored], settings, data, tmp_path / "out")
-    report([tmp_path / "out" / "weighed"], data, tmp_path / "report")
+    image = data / "slake" / "imgs" / "xmlab0" / "source.jpg"
+    learned = Competence(
+        learned_from="", workers={}, correlation={}, verdict={},
+        images=(pixel_hashes([image])[image][:HASH_DIGITS],),
+    )  # fmt: skip
+    knowing = settings.model_copy(update={"competence": learned})
+    report([tmp_path / "out" / "weighed"], data, tmp_path / "report", knowing)
     told = json.loads((tmp_path / "report" / "report.json").read_text("utf-8"))
     rates = {e["voice"]: e["accuracy"] for e in told["rates"] if e["by"] == "all"}
     panel = found["policies"]["panel" if settings.competence else "vote"]
     assert rates["panel"] == panel["accuracy"]["value"]
-    assert told["runs"][0]["panel"] == settings.panel_hash
+    assert told["runs"][0]["panel"] == settings.panel_hash and told["calibrated_on"] == EACH
+    for page in ("report.html", "report.md"):
+        text = (tmp_path / "report" / page).read_text("utf-8")
+        assert f"{EACH} of these questions show images that the panel was calibrated on" in text
 
 
 def test_runs_that_make_no_report_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`consilium compare`: what changed on the same questions, and whether that can be told."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,27 @@ def test_what_cannot_be_compared_is_refused(own: Path, tmp_path: Path) -> None:
         compare(before, strange, Path("none"))
     with pytest.raises(EvaluationError, match="holds no evaluation of this version"):
         compare(before, tmp_path / "none", Path("none"))
+
+
+def test_it_is_told_on_a_page_that_stands_alone(own: Path, tmp_path: Path) -> None:
+    """Of many flips some each way, with their images and who said what; hostile words are words."""
+    rows = [{**row, "answer": "<b>yes</b>"} if row["id"] == 2 else row for row in ROWS]
+    own = write_set(tmp_path / "hostile", rows)
+    before = run(own, "before", set(range(3, 22)))
+    after = run(own, "after", {*range(4, 34)} - {5}, shuffle_images=0)
+    (own.parent / "x.png").unlink()
+
+    found = compare(before, after, Path("none"), tmp_path / "out")
+
+    assert json.loads((tmp_path / "out" / "compare.json").read_text("utf-8")) == found
+    page = (tmp_path / "out" / "compare.html").read_text("utf-8")
+    assert "own all en, images shuffled by seed 0" in page and str(tmp_path) not in page
+    assert "<h2>Right now, and wrong before</h2>\n<p>12 questions.</p>" in page
+    assert "<h2>Wrong now, and right before</h2>\n<p>2 questions.</p>" in page
+    assert page.count('src="data:image/jpeg;base64,') == 13 and page.count('class="gone"') == 1
+    assert '<th scope="row">panel</th><td>no ✗</td><td>Yes ✓ right</td>' in page
+    assert page.count("<h2>The panel by kind of question</h2>") == 1
+    assert "default-src 'none'" in page and "<script" not in page and "://" not in page
 
 
 def test_it_is_told_in_a_table(own: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,6 +35,11 @@ def test_a_run_of_another_sort_is_told_from_the_known_one(stored, settings, data
     learned = calibrate([stored], settings, data)
     tell([stored, odd], settings.model_copy(update={"competence": learned}), data)
 
-    known, told = (line.split() for line in capsys.readouterr().out.splitlines()[1:])
+    said = capsys.readouterr()
+    known, told = (line.split() for line in said.out.splitlines()[1:])
     assert known[2:6] == ["known"] * 3 + ["0.0%"] and float(known[6].rstrip("%")) > 0
     assert told[2:] == ["1.000", "0.500", "not", "told", "100.0%", "0.0%"]
+    # Both were asked about the images that it was learned from.
+    assert (
+        said.err.count("480 of its 480 cases show images that the competence file was learned") == 2
+    )

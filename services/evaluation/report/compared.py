@@ -53,7 +53,9 @@ def _sections(found: Mapping[str, Any]) -> list[Section]:
     by_voice = Section(
         "By voice",
         "Over the questions in which the voice was heard both times; accuracies in percent, the "
-        "change in points. An interval that holds 0 tells no change.",
+        "change in points. An interval that holds 0 tells no change."
+        + f" Of the {len(slices)} parts below one in twenty leaves 0 out by chance."
+        * bool(slices),
         HEAD,
         [_row(who, each) for who, each in found["voices"].items()],
     )
@@ -62,8 +64,7 @@ def _sections(found: Mapping[str, Any]) -> list[Section]:
         *(
             Section(
                 f"The panel by {by}",
-                f"Of {len(slices)} such parts in all one in twenty leaves 0 out of its interval by "
-                "chance.",
+                "",
                 HEAD,
                 [_row(each["of"], each) for each in slices if each["by"] == by],
             )
@@ -80,6 +81,6 @@ def _row(name: str, found: Mapping[str, Any]) -> list[str]:
         in_percent(found["change"] | {"images": found["images"]}, "+"),
         str(found["gained"]),
         str(found["lost"]),
-        f"{found['mcnemar_p']:.3f}",
+        f"{p:.3f}" if (p := found["mcnemar_p"]) >= 0.001 else "< 0.001",
         f"{found['needed']:,}" if found["needed"] else "–",
     ]

@@ -12,7 +12,12 @@ from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, FastAPI, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import (
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    StreamingResponse,
+)
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -324,6 +329,9 @@ def create_app(settings: Settings | None = None, siblings: Siblings | None = Non
 
     @app.exception_handler(HTTPException)
     async def wrong_address(request: Request, error: HTTPException) -> Response:
+        root = settings.http.root_path
+        if root and request.scope["path"] == root and request.method in ("GET", "HEAD"):
+            return RedirectResponse(f"{root}/")  # the page's own addresses begin behind the slash
         title, headers = HTTPStatus(error.status_code).phrase, error.headers or {}
         detail = f"{title}. See /docs."
         if error.status_code == 405:

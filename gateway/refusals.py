@@ -19,10 +19,30 @@ Refused                  the case ends here; the caller reads a Problem
 """
 
 from collections.abc import Mapping
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.contract import Answer
+
+# What a person who asks meets, and can mend: an interface has words of its own for each.
+Code = Literal[
+    "no_image",
+    "no_question",
+    "too_long",  # question and context
+    "other_language",  # than the question is in
+    "language_not_spoken",  # by anybody who may be asked
+    "images_not_taken",  # so many, by anybody who speaks the language
+    "one_image_at_a_time",  # and the question is about several
+    "choices_alike",
+    "not_learned",  # what the options ask for
+    "several_patients",
+    "burned_in_text",
+    "too_small_or_narrow",
+    "no_picture",  # a DICOM that holds none
+    "tiled",
+    "compression",
+]
 
 
 class Problem(BaseModel):
@@ -34,14 +54,22 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
+    code: Code | None = Field(
+        default=None, description="Why, where a person who asks often meets it; null: see `detail`."
+    )
     answers: tuple[Answer, ...] | None = None
 
     @classmethod
     def of(
-        cls, status: int, title: str, detail: str, answers: tuple[Answer, ...] | None = None
+        cls,
+        status: int,
+        title: str,
+        detail: str,
+        code: Code | None = None,
+        answers: tuple[Answer, ...] | None = None,
     ) -> "Problem":
         kind = "urn:consilium:" + title.lower().replace(" ", "-")
-        return cls(type=kind, title=title, status=status, detail=detail, answers=answers)
+        return cls(type=kind, title=title, status=status, detail=detail, code=code, answers=answers)
 
 
 class Refused(Exception):
@@ -52,13 +80,14 @@ class Refused(Exception):
     answers: tuple[Answer, ...] | None = None
     headers: Mapping[str, str] = {}
 
-    def __init__(self, detail: str, retry_after_s: int | None = None):
+    def __init__(self, detail: str, retry_after_s: int | None = None, code: Code | None = None):
         super().__init__(detail)
+        self.code = code
         if retry_after_s is not None:
             self.headers = {"retry-after": str(retry_after_s)}
 
     def problem(self) -> Problem:
-        return Problem.of(self.status, self.title, str(self), self.answers)
+        return Problem.of(self.status, self.title, str(self), self.code, self.answers)
 
 
 class MalformedRequest(Refused):

@@ -121,12 +121,14 @@ class Service:
         if case.options.max_risk is not None and not panel.judge(case).knows_risk:
             raise InvalidCase(
                 f"options.max_risk: how often this panel is wrong in {case.language} has not been "
-                "learned. Send null."
+                "learned. Send null.",
+                code="not_learned",
             )
         if case.options.coverage is not None and not panel.judge(case).knows_sets:
             raise InvalidCase(
                 f"options.coverage: sets of answers in {case.language} were not learned by this "
-                "panel. Send null."
+                "panel. Send null.",
+                code="not_learned",
             )
         key = key_of(case, panel.settings.panel_hash, panel.settings.secret_bytes)
         work = partial(self._stored_or_asked, case, key, panel, began)

@@ -268,4 +268,5 @@ class Problem(_Reply):
     title: str
     status: int
     detail: str
+    code: Optional[str] = None
     answers: Optional[tuple[Answer, ...]] = None

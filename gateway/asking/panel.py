@@ -246,7 +246,7 @@ class Panel:
         reasons = {w.name: reason for w in chosen if (reason := _why_not(w, case, settings))}
         able = [worker for worker in chosen if worker.name not in reasons]
         if not able:
-            raise InvalidCase(_nobody_can_take_it(case, chosen, settings))
+            raise _nobody_takes(case, chosen, settings)
         if case.options.workers is None:
             reasons |= _outranked(case, able, self.settings)
         asked = [worker for worker in chosen if worker.name not in reasons]
@@ -353,7 +353,7 @@ class Panel:
             raise UnreadableImage("No worker could read the image. Send it as an 8-bit PNG.")
         fits = [error.max_chars for error in failures.values() if error.max_chars is not None]
         if not answered and len(fits) == len(failures):
-            raise InvalidCase(_too_long(case, min(fits)))
+            raise _too_long(case, min(fits))
         needed = min(needed, answered + len(failures) - len(fits))
         if answered < needed:
             reasons = " ".join(f"{worker}: {error.detail}" for worker, error in failures.items())
@@ -407,17 +407,23 @@ def _outranked(case: Case, able: Sequence[WorkerSettings], settings: Settings) -
     }
 
 
-def _nobody_can_take_it(case: Case, chosen: list[WorkerSettings], settings: Settings) -> str:
-    if all(_why_not(worker, case, settings) == ONE_BY_ONE for worker in chosen):
-        return (
+def _nobody_takes(case: Case, chosen: list[WorkerSettings], settings: Settings) -> InvalidCase:
+    if any(_why_not(worker, case, settings) == ONE_BY_ONE for worker in chosen):
+        return InvalidCase(
             "question, choices: they are about several images together, or name one that was not "
-            "sent, and every worker sees one at a time. Ask about one image, or the same of each."
+            "sent, and who takes them sees one at a time. Ask about one image, or the same of "
+            "each.",
+            code="one_image_at_a_time",
         )
     serves = "; ".join(
         f"{worker.name}: {', '.join(worker.languages)}, up to {settings.takes(worker)} image(s)"
         for worker in chosen
     )
-    return f"No worker takes {len(case.images)} image(s) in {case.language}. Served: {serves}."
+    is_spoken = any(case.language in worker.languages for worker in chosen)
+    return InvalidCase(
+        f"No worker takes {len(case.images)} image(s) in {case.language}. Served: {serves}.",
+        code="images_not_taken" if is_spoken else "language_not_spoken",
+    )
 
 
 def _question(case: Case) -> str:
@@ -441,11 +447,14 @@ def _chars_that_fit(case: Case, tokens: int) -> int:
     return max(room, 0) * len(text) // len(text.encode())
 
 
-def _too_long(case: Case, fits: int) -> str:
+def _too_long(case: Case, fits: int) -> InvalidCase:
     chars = len(_question(case))
     if 0 < fits < chars:
-        return f"question, context: {chars} characters are too many for all; send at most {fits}."
-    return "images, choices: too many or too long for all workers; send less of them."
+        return InvalidCase(
+            f"question, context: {chars} characters are too many for all; send at most {fits}.",
+            code="too_long",
+        )
+    return InvalidCase("images, choices: too many or too long for all workers; send less of them.")
 
 
 def _request(

@@ -39,7 +39,8 @@ def heeded(image: CaseImage, place: str, how: BurnedIn) -> CaseImage:
         return image
     if how == "refuse":
         raise InvalidCase(
-            f"{place} has text burned into its pixels. Black it out, or send one without."
+            f"{place} has text burned into its pixels. Black it out, or send one without.",
+            code="burned_in_text",
         )
     if how == "warn":
         return replace(image, shown=image.shown.model_copy(update={"burned_in": "left"}))

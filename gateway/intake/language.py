@@ -54,6 +54,7 @@ def asked_in(question: str, named: Language | None) -> Language:
     if named and found and named != found and by_characters:
         raise InvalidCase(
             f"language: {named}, but the question is in {NAMES[found]}. Send {found}, or leave it "
-            "out."
+            "out.",
+            code="other_language",
         )
     return named or found or "en"

@@ -243,7 +243,8 @@ def _check_one_patient(dicoms: list[bytes]) -> None:
     if len(patients - {""}) > 1:
         raise InvalidCase(
             "The images are of several patients, by (0010,0020) Patient ID. Ask about each in a "
-            "case of its own."
+            "case of its own.",
+            code="several_patients",
         )
 
 
@@ -344,7 +345,7 @@ def _preview(form: Form, limits: Limits) -> Preview:
     if form.content or len(form.images) > 1:
         raise InvalidCase("A preview is of one image: send images, frame and window alone.")
     if not form.images:
-        raise InvalidCase(NO_IMAGE)
+        raise InvalidCase(NO_IMAGE, code="no_image")
     [sent] = _images_of(form, limits)
     place = _place(0, 1)
     image = only_pixels(sent.data, place, sent.frame, sent.window)
@@ -395,10 +396,12 @@ def _check_fields(fields: CaseFields, limits: Limits) -> Language:
     texts += [("options.workers", worker, limits.max_question_chars) for worker in workers]
     for name, text, max_chars in texts:
         if len(text) > max_chars:
-            raise InvalidCase(f"{name}: {len(text)} characters; send at most {max_chars}.")
+            raise InvalidCase(
+                f"{name}: {len(text)} characters; send at most {max_chars}.", code="too_long"
+            )
         _check_text(name, text)
     if not any(each.isprintable() and not each.isspace() for each in fields.question):
-        raise InvalidCase("question: it is blank; ask something.")
+        raise InvalidCase("question: it is blank; ask something.", code="no_question")
     language = asked_in(fields.question, fields.language)
     meant = meanings(fields.choices or (), language, fields.question)
     for means, same in meant.items():
@@ -406,7 +409,7 @@ def _check_fields(fields: CaseFields, limits: Limits) -> Language:
         if not means:
             raise InvalidCase(f"{at[0]}: it says nothing.")
         if len(same) > 1:
-            raise InvalidCase(f"{at[1]}: it says the same as {at[0]}.")
+            raise InvalidCase(f"{at[1]}: it says the same as {at[0]}.", code="choices_alike")
     return language
 
 
@@ -428,7 +431,7 @@ def _check_number(fields: CaseFields, images: int, is_series: bool, limits: Limi
         if images:
             raise InvalidCase("dicomweb: it stands in the place of images. Send one of them.")
     elif images == 0:
-        raise InvalidCase(NO_IMAGE)
+        raise InvalidCase(NO_IMAGE, code="no_image")
     elif images > limits.max_images and not is_series:
         raise TooLarge(
             f"{images} images; send at most {limits.max_images}. Of one series, send slices too."
@@ -460,12 +463,14 @@ def _check_shape(size: tuple[int, int], place: str, limits: Limits) -> None:
     if short < limits.min_image_side:
         raise InvalidCase(
             f"{place} is {size[0]} × {size[1]} pixels; send at least {limits.min_image_side} on "
-            "each side."
+            "each side.",
+            code="too_small_or_narrow",
         )
     if long > limits.max_image_aspect * short:
         raise InvalidCase(
             f"{place} is {size[0]} × {size[1]} pixels; send one whose sides differ at most "
-            f"{limits.max_image_aspect:g}-fold."
+            f"{limits.max_image_aspect:g}-fold.",
+            code="too_small_or_narrow",
         )
 
 

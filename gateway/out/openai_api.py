@@ -256,7 +256,9 @@ def _asked(messages: tuple[Message, ...]) -> tuple[str, list[str]]:
         if message.images:
             break
     if not asked[-1].text.strip():
-        raise InvalidCase("messages: the last one has no text; ask something about the image.")
+        raise InvalidCase(
+            "messages: the last one has no text; ask something about the image.", code="no_question"
+        )
     found = next((m.images for m in reversed(asked) if m.images), [])
     images = [url for url in found if url]
     if len(images) < len(found):
@@ -265,7 +267,9 @@ def _asked(messages: tuple[Message, ...]) -> tuple[str, list[str]]:
             "data:image/png;base64,…"
         )
     if not images:
-        raise InvalidCase("messages: no images; send one as an image_url part of a user message.")
+        raise InvalidCase(
+            "messages: no images; send one as an image_url part of a user message.", code="no_image"
+        )
     return asked[-1].text, images
 
 
@@ -331,7 +335,7 @@ async def chunks(
 def error(problem: Problem) -> dict[str, Any]:
     """A problem as OpenAI's clients read it."""
     kind = "invalid_request_error" if problem.status < 500 else "server_error"
-    code = problem.title.lower().replace(" ", "_")
+    code = problem.code or problem.title.lower().replace(" ", "_")
     told = {"message": problem.detail, "type": kind, "param": None, "code": code}
     return {"error": told, "consilium": problem.model_dump()}
 

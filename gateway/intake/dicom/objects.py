@@ -49,20 +49,23 @@ def check_is_image(header: Any, place: str) -> None:
     if not any(header.get(keyword) for keyword in PIXELS):
         raise UnreadableImage(
             f"{place} is a DICOM without pixels, or cut short before they end: (0008,0016) SOP "
-            f"Class UID is {name}. Send one that holds an image."
+            f"Class UID is {name}. Send one that holds an image.",
+            code="no_picture",
         )
     check_is_picture(header, place)
     if kind in TILED or _is_tiled(header):
         raise UnreadableImage(
             f"{place} is cut into tiles: (0008,0016) SOP Class UID is {name}. "
-            "Send the region that you ask about as one picture, best as PNG."
+            "Send the region that you ask about as one picture, best as PNG.",
+            code="tiled",
         )
     syntax = header.file_meta.TransferSyntaxUID
     if syntax not in COMPRESSED | UNCOMPRESSED:
         named = syntax.name if syntax.is_transfer_syntax else "not a standard one"
         raise UnreadableImage(
             f"{place}: (0002,0010) Transfer Syntax UID is {named}, which is not decoded here. "
-            "Send it uncompressed, or as PNG."
+            "Send it uncompressed, or as PNG.",
+            code="compression",
         )
 
 
@@ -72,13 +75,15 @@ def check_is_picture(header: Any, place: str) -> None:
     if kind.startswith(NO_PICTURES) and kind not in RT_IMAGES:
         raise UnreadableImage(
             f"{place} is no picture of a patient: (0008,0016) SOP Class UID is {name}. "
-            "Send the image that it was made from."
+            "Send the image that it was made from.",
+            code="no_picture",
         )
     modality = str(header.get("Modality") or "").strip().upper()
     if name == OF_ITS_OWN and modality in MADE_FROM_PICTURES:
         raise UnreadableImage(
             f"{place} is no picture of a patient: (0008,0060) Modality is {modality}. "
-            "Send the image that it was made from."
+            "Send the image that it was made from.",
+            code="no_picture",
         )
 
 

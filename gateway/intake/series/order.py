@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gateway.contract import KEY_SLICES, SLICES
 from gateway.intake.dicom.objects import check_is_picture
 from gateway.intake.dicom.values import groups, number, tag_and_name
-from gateway.refusals import InvalidCase, TooLarge
+from gateway.refusals import Code, InvalidCase, TooLarge
 
 # What tells several stacks of one series apart that lie at the same places, as echoes, phases and
 # weightings do; and the functional group that says it of a frame (PS3.3 C.7.6.16.2, C.8.13.5).
@@ -104,7 +104,8 @@ def arranged(headers: Sequence[Any], max_slices: int) -> Series:
     for tags, words in SHARED.items():
         of = range(len(headers)) if "PatientID" in tags else stack
         if len({tuple(str(headers[at].get(tag) or "") for tag in tags) for at in of}) > 1:
-            raise InvalidCase(f"The files of the series {words}.")
+            code: Code | None = "several_patients" if "PatientID" in tags else None
+            raise InvalidCase(f"The files of the series {words}.", code=code)
     frames = [max(1, int(number(header, "NumberOfFrames") or 1)) for header in headers]
     if sum(frames) > max_slices:
         raise TooLarge(f"The series has {sum(frames)} slices; send at most {max_slices}.")

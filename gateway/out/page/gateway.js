@@ -5,7 +5,8 @@ const KEY = "consilium-key"; // in this tab's own storage: gone with the tab
 const PROXYS = { 401: "unauthorized", 413: "too-large", 429: "too-many-requests" };
 
 /** There is no answer: `type` is that of the gateway's problem, or one of this page's own; beside it
- * `status`, `detail`, `afterS` (when it may be tried again), `answers` and `values` for its words. */
+ * `code` (why, more closely), `status`, `detail`, `afterS` (when it may be tried again), `answers`
+ * and `values` for its words. */
 export class Failure extends Error {
   constructor(type, more = {}) {
     super(type);

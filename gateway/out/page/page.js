@@ -16,6 +16,7 @@ const EXAMPLES = [
   ["zh", "这张图片的成像方式是什么？"],
   ["zh", "图中有哪些器官？"],
 ];
+const NUMBERS = ["max-risk", "deadline", "coverage"];
 const at = (id) => document.getElementById(id);
 
 const cases = []; // of this tab, the latest first
@@ -54,6 +55,22 @@ function drawProblem() {
   at("error").replaceChildren(...(problem ? [sentence(problem)] : []));
 }
 
+/** How the panel is to be asked; what is as it comes is not named. */
+function optionsWritten() {
+  const [risk, deadline, coverage] = NUMBERS.map((id) => at(id).valueAsNumber);
+  const workers = [...at("workers").querySelectorAll(":checked")].map((box) => box.value);
+  const chosen = ["wait", "style", "summarise"].filter((id) => at(id).selectedIndex);
+  return {
+    ...(workers.length && { workers }),
+    ...Object.fromEntries(chosen.map((id) => [id, at(id).value])),
+    ...(at("rounds").checked && { rounds: 2 }),
+    ...(Number.isFinite(deadline) && { deadline_s: deadline }),
+    ...(Number.isFinite(risk) && { max_risk: risk / 100 }),
+    ...(Number.isFinite(coverage) && { coverage: coverage / 100 }),
+    ...(at("grounding").checked && { grounding: true }),
+  };
+}
+
 /** The form as a case: what is sent, and what is heard of it. */
 function written() {
   const lines = at("choices").value.split("\n").map((line) => line.trim());
@@ -61,17 +78,14 @@ function written() {
   const said = at("views").value.trimEnd().split("\n").map((line) => line.trim());
   // A line that is not there tells nothing of its image; one too many is the gateway's to refuse.
   const views = [...said, ...Array(Math.max(pictures.chosen().length - said.length, 0)).fill("")];
-  const risk = at("max-risk").valueAsNumber;
-  const options = {
-    ...(Number.isFinite(risk) && { max_risk: risk / 100 }),
-    ...(at("wait").value !== "all" && { wait: at("wait").value }),
-    ...(at("grounding").checked && { grounding: true }),
-  };
+  const modality = at("modality").value;
+  const options = optionsWritten();
   const question = at("question").value.trim();
   const fields = {
     question,
     ...(at("language").value && { language: at("language").value }),
     ...(at("context").value.trim() && { context: at("context").value.trim() }),
+    ...(modality && { modality }),
     ...(views.some((view) => view) && { views }),
     ...(choices.length && { choices }),
     ...(Object.keys(options).length && { options }),
@@ -105,7 +119,8 @@ async function ask() {
   }
   if (!own.pictures.length) return missing("no-image", "files");
   if (!own.question) return missing("no-question", "question");
-  if (!at("max-risk").checkValidity()) return missing("no-risk", "max-risk");
+  const wrong = NUMBERS.find((id) => !at(id).checkValidity());
+  if (wrong) return missing("no-number", wrong);
   running = own;
   fail(null);
   drawButtons();
@@ -130,7 +145,7 @@ async function prepare(own) {
   const looked = [...pictures.chosen()];
   await meet();
   if (await pictures.refusedOne()) throw new gateway.Failure("refused-picture");
-  own.seats = panel.workers.map((worker) => worker.name);
+  own.seats = own.fields.options?.workers ?? panel.workers.map((worker) => worker.name);
   own.pictures.forEach((each, index) => (each.seen = looked[index].seen));
 }
 
@@ -153,8 +168,9 @@ async function hear(own) {
 }
 
 function missing(name, field) {
-  fail(new gateway.Failure(name));
-  at(field).closest("details")?.setAttribute("open", "");
+  const { min, max } = at(field);
+  fail(new gateway.Failure(name, { values: { min, max } }));
+  for (const each of document.querySelectorAll("details")) each.open ||= each.contains(at(field));
   at(field).focus();
 }
 
@@ -199,7 +215,8 @@ function drawHistory() {
   );
 }
 
-/** What is chosen from: languages that somebody on the panel speaks, and examples in them. */
+/** What is chosen from: languages that somebody on the panel speaks, and examples in them; who
+ * sits there. */
 function drawChoices() {
   const spoken = new Set(panel?.workers.flatMap((worker) => worker.languages) ?? []);
   const there = Object.keys(LANGUAGES).filter((name) => !panel || spoken.has(name));
@@ -216,6 +233,13 @@ function drawChoices() {
         at("question").focus();
       };
       return element("li", {}, element("button", { type: "button", lang, click: take }, text));
+    }),
+  );
+  if (!panel || at("workers").querySelector("input")) return; // what is ticked stays so
+  at("workers").append(
+    ...panel.workers.map(({ name }) => {
+      const box = element("input", { type: "checkbox", value: name });
+      return element("label", { class: "check" }, box, name);
     }),
   );
 }

@@ -52,16 +52,23 @@ function curl({ pictures, fields }) {
 const isAsIs = (pictures) =>
   pictures.every(({ frame, window }) => frame === null && window === null);
 
-// Numbers, texts, lists and objects are written in JSON as in Python.
-const literal = (value) => JSON.stringify(value);
+/** As Python writes it: but for true and false, a value as JSON does. */
+function literal(value) {
+  if (typeof value === "boolean") return value ? "True" : "False";
+  if (Array.isArray(value)) return `[${value.map(literal).join(", ")}]`;
+  if (typeof value !== "object") return JSON.stringify(value);
+  const pairs = Object.entries(value).map(([name, each]) => `${literal(name)}: ${literal(each)}`);
+  return `{${pairs.join(", ")}}`;
+}
 
-function python({ pictures, fields: { question, ...fields } }) {
+function python({ pictures, fields: { question, options: how, ...fields } }) {
   const images = pictures.map(({ file, frame, window }) => ({
     data: file.name,
     ...(frame !== null && { frame }),
     ...(window !== null && { window }),
   }));
-  const options = Object.entries(fields).map(([name, value]) => `    ${name}=${literal(value)},\n`);
+  const more = Object.entries({ ...fields, ...how });
+  const options = more.map(([name, value]) => `    ${name}=${literal(value)},\n`);
   return `from consilium import ask
 
 verdict = ask(

@@ -92,7 +92,7 @@ function opinion(verdict) {
     made.push(gauge("grounding", grounding));
     if (grounding < UNSEEN) made.push(element("p", { class: "unfamiliar" }, word("unseen")));
   }
-  made.push(...dissents(dissent));
+  made.push(...dissents(dissent), ...setOf(verdict.prediction_set));
   const facts = [word(`by_${summary.by}`)];
   if (verdict.cached) facts.push(word("cached"));
   images.forEach((each, index) => {
@@ -120,6 +120,20 @@ function dissents(dissent) {
   );
   return [
     element("p", { class: "label" }, word("dissent")),
+    element("ul", { class: "dissent" }, ...lines),
+  ];
+}
+
+/** The answers among which the right one is, where such a set was asked for. */
+function setOf(set) {
+  if (!set) return [];
+  const { coverage, answers, why } = set;
+  if (!answers) return [element("p", {}, `${word("no_set")} `, element("bdi", {}, why ?? ""))];
+  const lines = answers.map(({ text, share }) =>
+    element("li", {}, element("bdi", {}, text), ` (${percent(share)})`),
+  );
+  return [
+    element("p", { class: "label" }, word("set", { coverage: percent(coverage) })),
     element("ul", { class: "dissent" }, ...lines),
   ];
 }

@@ -13,6 +13,7 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 
 from tests.conftest import picture
+from tests.dicoms import RAMP, dicom_of
 
 SECRET = "Müller-Lüdenscheidt"  # stands for text that must not come back
 
@@ -110,6 +111,36 @@ JSON_PROBLEMS.append(
 def test_a_wrong_case(url, body, status, words):
     headers = {"content-type": "application/json"}
     check(httpx.post(f"{url}/vqa", content=json.dumps(body), headers=headers), status, *words)
+
+
+def test_what_people_often_meet_has_a_code(vllm, gateway):
+    """An interface has words of its own for it; OpenAI's clients find it where they look."""
+    alone, zh = 'languages = ["en"]\neach_image = true', 'languages = ["zh"]'
+    url = gateway([vllm(), vllm()], limits="max_context_chars = 100", seats=[alone, zh])
+    two = [b64(picture()), b64(picture(size=(40, 40)))]
+    met = {
+        "no_image": case(images=[]),
+        "no_question": case(question=" "),
+        "too_long": case(context="x" * 101),
+        "other_language": case(question="¿Hay derrame?", language="en"),
+        "language_not_spoken": case(language="es"),
+        "images_not_taken": case(images=two, language="zh"),
+        "one_image_at_a_time": case(images=two, question="Which of the two images is larger?"),
+        "choices_alike": case(choices=["yes", "Yes."]),
+        "not_learned": case(options={"coverage": 0.9}),
+        "several_patients": case(images=[b64(dicom_of(RAMP, PatientID=who)) for who in "AB"]),
+        "too_small_or_narrow": case(images=[b64(picture(size=(8, 8)))]),
+        "no_picture": case(images=[dicom("rtplan.dcm")]),
+        "compression": case(images=[b64(dicom_of(RAMP).replace(b"10008.1.2.1", b"10008.1.2.9"))]),
+    }
+    told = {
+        code: httpx.post(f"{url}/vqa", json=asked).json()["code"] for code, asked in met.items()
+    }
+    assert told == {code: code for code in met}
+    assert "code" not in httpx.post(f"{url}/vqa", json=case(colour="red")).json()
+    chat = {"model": "consilium", "messages": [{"role": "user", "content": "Is it?"}]}
+    error = httpx.post(f"{url}/v1/chat/completions", json=chat).json()["error"]
+    assert error["code"] == "no_image"
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ def test_text_is_refused_and_not_repeated(vllm, gateway, monkeypatch):
     refused = ask(gateway([vllm()], limits='burned_in = "refuse"'))
     assert refused.status_code == 422
     assert "Image 1 of 1 has text burned into its pixels" in refused.json()["detail"]
+    assert refused.json()["code"] == "burned_in_text"
     assert "GARCIA" not in refused.text
 
 

@@ -21,6 +21,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from gateway.door import keys
+from gateway.out.page import FOLDER
 from gateway.settings import load_settings
 from gateway.verdict.competence import Competence, Line, Skill, Worker, save_competence
 from tests.conftest import PATIENCE_MS, picture, serving
@@ -158,7 +159,11 @@ def replied(tab: Any, **reply: Any) -> None:
 
 
 def test_an_image_and_a_question_become_a_verdict(tab, url, file, panel):
-    """Everything comes from the gateway itself, and no file name goes to it."""
+    """Everything comes from the gateway itself, each file once, and no file name goes to it."""
+    loaded = sorted(each.url.removeprefix(url).partition("?")[0] for each in tab.asked)
+    others = ("index.html", "es.json", "zh.json")
+    files = [f"/page/{each.name}" for each in FOLDER.iterdir() if each.name not in others]
+    assert loaded == sorted(["/", "/panel", *files])
     tab.set_input_files("#files", file)
     tab.wait_for_selector("#pictures img")
     tab.click("#examples button:has-text('effusion')")
@@ -197,7 +202,7 @@ def test_several_images_are_shown_and_sent_in_their_order(tab, file, panel):
     assert tab.locator("#pictures li").count() == 4 and sent(tab, "preview") == 4
     # What is no image is told where it stands, and not asked about.
     ask(tab, "Which of the four?")
-    expect(tab.locator("#error")).to_contain_text("One of the images cannot be read")
+    expect(tab.locator("#error")).to_contain_text("One of the images cannot be taken")
     assert sent(tab, "vqa") == 0 and tab.input_value("#question") == "Which of the four?"
 
     for _ in range(3):
@@ -288,7 +293,8 @@ def test_a_reader_says_what_is_right_and_gives_the_case_away_or_not(tab, url, fi
     expect(tab.locator("#feedback-told")).to_contain_text("the case with it")
     expect(tab.locator("#feedback")).to_be_hidden()
 
-    tab.click("#more summary")
+    for folded in ("#more", "#how"):
+        tab.click(f"{folded} > summary")
     tab.check("#grounding")
     ask(tab, "Is it right?")
     expect(tab.locator("#asked")).to_have_text("Is it right?")
@@ -323,6 +329,9 @@ def test_a_verdict_may_say_that_the_case_is_unfamiliar(tab, file):
     for unfamiliar, says, workers, who in cases:
         familiarity = {"image": 0.1, "unfamiliar": unfamiliar, "why": why}
         told = verdict | {"familiarity": familiarity, "workers": workers}
+        told["prediction_set"] = {"coverage": 0.9, "answers": None, "why": why}
+        if workers:
+            told["prediction_set"]["answers"] = [{"text": "perhaps", "share": 0.4}]
         body = f"event: verdict\ndata: {json.dumps(told)}\n\n"
         replied(tab, content_type="text/event-stream", body=body)
         ask(tab, f"Is it {says}?")
@@ -331,6 +340,8 @@ def test_a_verdict_may_say_that_the_case_is_unfamiliar(tab, file):
         assert shown.index(says) < shown.index("Verdict")
         assert "Depends on the image 4%" in shown and "as without the image" in shown
         assert who in shown
+        assert ("in 90% of such cases\n\nperhaps (40%)" in shown) == bool(workers)
+        assert (f"No set of answers is claimed: {why}" in shown) != bool(workers)
         assert "Image 2: no, on its own" in tab.inner_text("body")
 
 
@@ -371,7 +382,7 @@ def test_a_key_is_wanted_once_and_kept_in_the_tab_alone(tab, file, panel, tmp_pa
     folder.mkdir()
     path = panel.write(folder, '[http]\nroot_path = "/ward"')
     with serving(load_settings(path, environ={"CONSILIUM_KEYS": str(held)})) as url:
-        tab.goto(f"{url}/ward/")
+        tab.goto(f"{url}/ward")  # a slash is put behind it
         expect(tab.locator("#error")).to_contain_text("wants a key")
         assert tab.evaluate("document.activeElement.id") == "key"
         tab.fill("#question", "Is it typed already?")
@@ -516,7 +527,7 @@ def test_it_speaks_the_readers_language(browser, url, file):
     tab.click("#more summary")
     tab.select_option("#language", "en")
     tab.click("#ask")
-    expect(tab.locator("#verdict")).to_contain_text("小组无法接受这样的问题")
+    expect(tab.locator("#verdict")).to_contain_text("问题所用的语言与为它选择的语言不同")
     expect(tab.locator("#verdict [lang=en]")).to_contain_text("but the question is in Spanish")
 
 
@@ -576,26 +587,42 @@ def test_the_tabulator_goes_as_one_reads(tab, file):
 
 
 def test_the_request_is_shown_for_programs_and_each_of_them_runs(tab, url, file, monkeypatch):
-    """A question that a shell, a form and Python would each take for something else."""
+    """A question that a shell, a form and Python would each take for something else, and every
+    way in which the panel can be asked."""
     question = """@Is it 'so'; "$HOME" `id` \\ ¿no?"""
     tab.click("#more summary")
     tab.fill("#choices", "yes\nno")
     tab.fill("#context", "<a 'case'")
     tab.fill("#views", "a 'view'")
+    tab.select_option("#modality", "xray")
+    tab.click("#how > summary")
+    for chosen in ("#workers [value=w0]", "#workers [value=w1]", "#rounds", "#grounding"):
+        tab.check(chosen)
+    tab.select_option("#wait", "enough")
+    tab.select_option("#style", "sentence")
+    tab.select_option("#summarise", "never")
+    tab.fill("#deadline", "20.5")
+    tab.fill("#coverage", "30")
     ask(tab, question, file)
+    expect(tab.locator("#error")).to_contain_text("a number from 50 to 99")
+    tab.fill("#coverage", "")
+    tab.click("#ask")
     decided(tab)
+    assert tab.locator("#cards > li").count() == 2
     tab.click("#requests summary")
     curl, python, openai = tab.locator("#snippets pre").all_inner_texts()
     monkeypatch.chdir(file.parent)
     monkeypatch.delenv("CONSILIUM_KEY", raising=False)
     done = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, timeout=20)
     verdict = json.loads(done.stdout)
-    assert verdict["answer"] == "yes" and verdict["cached"]  # it is the very same case
+    said = "The panel's answer is “yes”, said by 2 of 2."
+    assert verdict["answer"] == said and verdict["cached"]  # it is the very same case
+    assert [each["worker"] for each in verdict["answers"]] == ["w0", "w1"]
     for program in (python, openai):
         told = io.StringIO()
         with redirect_stdout(told):
             exec(program, {})
-        assert told.getvalue().startswith("yes")
+        assert told.getvalue().startswith(said)
 
 
 class Wire:

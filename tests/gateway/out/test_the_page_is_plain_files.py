@@ -10,10 +10,10 @@ from typing import get_args
 import httpx
 import pytest
 
-from gateway.contract import WINDOWS, ErrorKind, SummaryBy
+from gateway.contract import WINDOWS, ErrorKind, Modality, Style, Summarise, SummaryBy
 from gateway.door import keys
 from gateway.out.page import FOLDER
-from gateway.refusals import Refused, UnknownVerdict
+from gateway.refusals import Code, Refused, UnknownVerdict
 
 ROOT = Path(__file__).parents[3]
 SCRIPTS = "".join(file.read_text("utf-8") for file in FOLDER.glob("*.js"))
@@ -87,6 +87,7 @@ def test_every_word_that_is_used_is_there_and_every_one_there_is_used():
     kinds = [title.lower().replace(" ", "_") for title in (*titles, "Internal error")]
     own = re.findall(r'(?:Failure|missing)\("([\w-]+)"', SCRIPTS)
     made = {f"problem_{name.replace('-', '_')}" for name in (*kinds, *own)}
+    made |= {f"problem_{code}" for code in get_args(Code)}
     made |= {f"kind_{kind}" for kind in get_args(ErrorKind)}
     made |= {f"by_{by}" for by in get_args(SummaryBy)}
     made |= {f"window_{name}" for name in WINDOWS}
@@ -96,4 +97,7 @@ def test_every_word_that_is_used_is_there_and_every_one_there_is_used():
 
     assert made | quoted == WORDS["en"].keys()
     assert set(called) <= quoted
+    for name, choices in (("modality", Modality), ("style", Style), ("summarise", Summarise)):
+        offered = re.findall(rf'<option value="(\w+)" data-word="{name}_\1"', HTML)
+        assert offered == list(get_args(choices))
     assert re.findall(r"WINDOWS = \[(.*)\]", SCRIPTS) == [", ".join(f'"{w}"' for w in WINDOWS)]

@@ -202,8 +202,8 @@ def create_app(settings: Settings | None = None, siblings: Siblings | None = Non
         case = await intake.case_of(draft, settings, archive, key.tenant) if draft else None
         if case:
             await intake.check(case)
-        kept = service.readers.take(word, key.tenant, case, settings.secret_bytes)
-        metrics.words.labels(kept.word).inc()
+        kept, was_right = service.readers.take(word, key.tenant, case, settings.secret_bytes)
+        metrics.judged(kept.word, was_right)
         log.info(json.dumps({"event": "reader_said", "word": kept.word, "case": kept.verdict}))
         return kept
 

@@ -690,6 +690,10 @@ class Seat(_Frozen):
     replicas: tuple[Replica, ...] = Field(
         default=(), description="Its servers, where it has several; it is well while one is."
     )
+    words: int = Field(
+        default=0, description="Readers' words, of those kept, that tell whether it was right."
+    )
+    right: float | None = Field(default=None, description="In what part of those it was.")
 
 
 class ShadowSeat(_Frozen):

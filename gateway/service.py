@@ -33,13 +33,14 @@ from gateway.refusals import InvalidCase, Refused
 from gateway.settings import SUMMARISER, Settings, SettingsError
 from gateway.store.flights import Flights, Tell
 from gateway.store.memory import keep, key_of, open_store, recall
-from gateway.store.readers import Readers
+from gateway.store.readers import Readers, Score
 from gateway.verdict.competence import Calibrated
 from gateway.verdict.prediction_set import prediction_set
 from gateway.watch.metrics import Metrics
 from gateway.watch.tracing import span
 
 REPORT_S = 0.5
+NO_SCORE = Score()
 FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^/\s]+/)+")
 log = logging.getLogger("consilium.gateway")
 
@@ -198,6 +199,7 @@ class Service:
             self._found = asyncio.ensure_future(self._probe(panel))
             self._found_until = time.monotonic() + REPORT_S
         store_reachable, summariser = await asyncio.shield(self._found)
+        scores = self.readers.scores()
         return PanelReport(
             panel=settings.panel_hash,
             quorum=settings.panel.quorum,
@@ -209,11 +211,13 @@ class Service:
                     languages=worker.languages,
                     max_images=settings.takes(worker),
                     calibrated=settings.is_calibrated(worker.name),
+                    words=scores.get(worker.name, NO_SCORE).words,
+                    right=scores.get(worker.name, NO_SCORE).part_right,
                     **panel.servers[worker.name].report(),
                 )
                 for worker in settings.workers
             ),
-            shadows=self._compared(panel),
+            shadows=self._compared(panel, scores),
             summariser=None
             if settings.summariser is None
             else SummariserSeat(
@@ -230,25 +234,22 @@ class Service:
             archive_stores=settings.archive is not None and settings.archive.store,
         )
 
-    def _compared(self, panel: Panel) -> tuple[ShadowSeat, ...]:
+    def _compared(self, panel: Panel, scores: Mapping[str, Score]) -> tuple[ShadowSeat, ...]:
         """The shadows beside the panel."""
-        if not panel.settings.shadows:
-            return ()
-        scores = self.readers.scores()
         seats = []
         for shadow in panel.settings.shadows:
             agreed = self.shadows.agreed[shadow.name, True]
             cases = agreed + self.shadows.agreed[shadow.name, False]
-            words, right, panel_right = scores.get(shadow.name, (0, 0, 0))
+            score = scores.get(shadow.name, NO_SCORE)
             seats.append(
                 ShadowSeat(
                     name=shadow.name,
                     family=shadow.family,
                     cases=cases,
                     agrees=agreed / cases if cases else None,
-                    words=words,
-                    right=right / words if words else None,
-                    panel_right=panel_right / words if words else None,
+                    words=score.words,
+                    right=score.part_right,
+                    panel_right=score.panel_part_right,
                     **panel.servers[shadow.name].report(),
                 )
             )

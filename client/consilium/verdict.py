@@ -209,6 +209,8 @@ class Seat(_Reply):
     model: Optional[str]
     calibrated: Optional[bool] = None
     replicas: tuple[Replica, ...] = ()
+    words: int = 0
+    right: Optional[float] = None
 
 
 class ShadowSeat(_Reply):

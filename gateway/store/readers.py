@@ -63,6 +63,24 @@ class KeptCase:
     images: tuple[bytes, ...]  # PNG or JPEG, as the workers got them
 
 
+@dataclass(frozen=True)
+class Score:
+    """What readers' words tell of a worker: in how many cases it is known whether it was right, in
+    how many it was, and in how many of the same the verdict was."""
+
+    words: int = 0
+    right: int = 0
+    panel_right: int = 0
+
+    @property
+    def part_right(self) -> float | None:
+        return self.right / self.words if self.words else None
+
+    @property
+    def panel_part_right(self) -> float | None:
+        return self.panel_right / self.words if self.words else None
+
+
 class Readers:
     """Keeps what readers say in `folder`; None keeps nothing.
 
@@ -133,9 +151,8 @@ class Readers:
         except sqlite3.Error as error:
             log.error(json.dumps({"event": "verdict_not_noted", "why": str(error)}))
 
-    def scores(self) -> dict[str, tuple[int, int, int]]:
-        """Of each worker: in how many cases it is known whether it was right, in how many it was,
-        and in how many of the same the verdict was."""
+    def scores(self) -> dict[str, Score]:
+        """Of each worker that a kept word tells something of, by its name."""
         if self._folder is None:
             return {}
         query = (
@@ -143,13 +160,16 @@ class Readers:
             "JOIN verdicts USING (tenant, id) WHERE is_right IS NOT NULL GROUP BY worker"
         )
         try:
-            return {each: (known, own, its) for each, known, own, its in self._db.execute(query)}
+            return {each: Score(*counted) for each, *counted in self._db.execute(query)}
         except sqlite3.Error as error:
             log.error(json.dumps({"event": "words_not_read", "why": str(error)}))
             return {}
 
-    def take(self, word: ReadersWord, tenant: str, case: Case | None, secret: bytes) -> WordKept:
-        """What a reader of `tenant` says of a verdict; with the `case`, that is kept too.
+    def take(
+        self, word: ReadersWord, tenant: str, case: Case | None, secret: bytes
+    ) -> tuple[WordKept, dict[str, bool]]:
+        """What a reader of `tenant` says of a verdict; with the `case`, that is kept too. Gives
+        what was kept, and of the workers of whom it tells so, who was right.
 
         Raises UnknownVerdict where none of the tenant's waits for a word, whatever the reason,
         InvalidCase where the case is another one, and Busy where nothing can be written.
@@ -179,24 +199,24 @@ class Readers:
                 for place, image in enumerate(case.images if case else ()):
                     row = (*key, place, image.data)
                     self._db.execute("INSERT INTO images VALUES (?,?,?,?)", row)
-                self._judge(word, key, language, secret)
+                was_right = self._judge(word, key, language, secret)
         except sqlite3.Error as error:
             log.error(json.dumps({"event": "word_not_kept", "why": str(error)}))
             raise Busy("Your word could not be kept. Send it again soon.", TRY_AGAIN_S) from error
-        return WordKept(verdict=word.verdict, word=word.word, case=case is not None)
+        kept_word = WordKept(verdict=word.verdict, word=word.word, case=case is not None)
+        return kept_word, was_right
 
     def _judge(
         self, word: ReadersWord, key: tuple[str, str], language: Language, secret: bytes
-    ) -> None:
+    ) -> dict[str, bool]:
         """Who was right. Where the verdict was wrong, and what is right is not told, nobody knows
         of those who dissented."""
         if word.word == "right":
             update = "UPDATE said SET is_right = (cluster = 0) WHERE tenant=? AND id=?"
-            self._db.execute(update, key)
-            return
-        update = "UPDATE said SET is_right = 0 WHERE tenant=? AND id=? AND cluster = 0"
+        else:
+            update = "UPDATE said SET is_right = 0 WHERE tenant=? AND id=? AND cluster = 0"
         self._db.execute(update, key)
-        if word.answer:
+        if word.word == "wrong" and word.answer:
             update = (
                 "UPDATE said SET is_right = cluster IN "
                 "(SELECT cluster FROM said WHERE tenant=? AND id=? AND mark=?) "
@@ -205,6 +225,8 @@ class Readers:
             self._db.execute(
                 update, (*key, _mark(word.answer, language, word.verdict, secret), *key)
             )
+        query = "SELECT worker, is_right FROM said WHERE tenant=? AND id=? AND is_right IS NOT NULL"
+        return {worker: bool(right) for worker, right in self._db.execute(query, key)}
 
     def of(self, tenant: str) -> list[dict[str, Any]]:
         """The tenant's own words, the latest verdict first; raises UnknownVerdict where none are

@@ -121,6 +121,12 @@ class Metrics:
             ["word"],
             registry=registry,
         )
+        self.worker_words = Counter(
+            "consilium_readers_words_on_workers",
+            "Answers of workers that a reader's word told to be right, or wrong.",
+            ["worker", "right"],
+            registry=registry,
+        )
         self.shadow = Counter(
             "consilium_shadow_answers",
             "Answers of shadows, by whether they agree with the verdict.",
@@ -200,6 +206,12 @@ class Metrics:
             self.worker.labels(answer.worker).observe(answer.seconds)
         else:
             self.failures.labels(answer.worker, answer.error.kind).inc()
+
+    def judged(self, word: Word, was_right: Mapping[str, bool]) -> None:
+        """A reader has spoken, and told who was right."""
+        self.words.labels(word).inc()
+        for worker, right in was_right.items():
+            self.worker_words.labels(worker, "yes" if right else "no").inc()
 
     def decided(self, verdict: Verdict) -> None:
         """A caller gets this verdict."""

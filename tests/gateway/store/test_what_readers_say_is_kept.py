@@ -12,8 +12,17 @@ from typer.testing import CliRunner
 from gateway.door import keys
 from gateway.settings import load_settings
 from gateway.store.readers import FILE, Readers
+from gateway.verdict.competence import (
+    Competence,
+    Line,
+    Skill,
+    Worker,
+    load_competence,
+    save_competence,
+)
 from models.data.own_file import read as read_set
 from services.cli.__main__ import app
+from services.evaluation.learning.own_cases import FEWEST
 from tests.conftest import picture, serving
 
 SECRET_WORDS = "Zebedee Quux"
@@ -100,6 +109,42 @@ def test_a_case_that_is_given_away_becomes_a_set_of_ones_own(vllm, gateway, tmp_
     assert again.exit_code == 1 and "is there already" in again.stderr
     nobodys = [*command, str(tmp_path / "b"), "--tenant", "b"]
     assert CliRunner().invoke(app, nobodys).exit_code == 1
+
+
+def test_from_what_readers_give_away_the_panel_learns_whom_to_believe(vllm, gateway, tmp_path):
+    """By the commands alone: exported, evaluated, and learned from; meanwhile each seat tells in
+    what part of the words it was right."""
+    folder, file, known = tmp_path / "set", tmp_path / "panel.toml", tmp_path / "known.json"
+    url = gateway([vllm("yes"), vllm("no", confidence=0.5)], feedback='keep = "cases"')
+    with httpx.Client(base_url=url) as reader:
+        for number in range(FEWEST):
+            case = CASE | {"question": f"Is there a finding of kind {number}?"}
+            word = {"verdict": reader.post("/vqa", json=case).json()["id"], "case": case}
+            word |= (
+                {"word": "wrong", "answer": "No"} if number else {"word": "right", "answer": "Yes"}
+            )
+            assert reader.post("/feedback", json=word).json()["case"]
+    skills = {"": Skill(cases=9, accuracy=0.5, offset=0)}
+    seat = Worker(model="mock", prompt="Question: {question} Answer:", slope=1, skills=skills)
+    both, lines = {"w0": seat, "w1": seat}, {"en": Line()}
+    before = Competence(learned_from="a test", workers=both, correlation={}, verdict=lines)
+    save_competence(before, known)
+
+    learned, run = tmp_path / "learned.json", folder / "run"
+    for command in (
+        ["feedback", "export", "--panel", file, "--out", folder],
+        ["evaluate", "--dataset", folder / "cases.jsonl", "--gateway", url, "--out", run],
+        ["calibrate", run, "--onto", known, "--panel", file, "--out", learned],
+    ):
+        done = CliRunner().invoke(app, [str(each) for each in command])
+        assert done.exit_code == 0, done.output
+
+    skill = {name: each.skills["en"] for name, each in load_competence(learned).workers.items()}
+    assert skill["w0"].accuracy < 0.5 < skill["w1"].accuracy
+    seats = httpx.get(f"{url}/panel").json()["workers"]
+    assert [(each["words"], each["right"]) for each in seats] == [(FEWEST, 0.1), (FEWEST, 0.9)]
+    told = 'words_on_workers_total{right="yes",worker="w1"} 9.0'
+    assert told in httpx.get(f"{url}/metrics").text
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import base64
 import contextlib
+import gzip
 import io
 import json
 import os
@@ -34,8 +35,9 @@ import numpy as np
 # too late. It says so of each module.
 with (
     contextlib.redirect_stderr(io.StringIO()),
-    atheris.instrument_imports(include=["gateway", "PIL", "pydicom"]),
+    atheris.instrument_imports(include=["gateway", "PIL", "pydicom", "nibabel.nifti1"]),
 ):
+    import nibabel
     import pydicom.data
     from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401
     from starlette.requests import Request
@@ -46,6 +48,7 @@ with (
     from gateway.intake.pixels import is_dicom, only_pixels
     from gateway.intake.raster import decoding
     from gateway.intake.raster.wholeness import PNG_SIGNATURE
+    from gateway.intake.series import nifti  # noqa: F401
     from gateway.intake.series import pictures as of_series  # noqa: F401
     from gateway.out import openai_api
     from gateway.refusals import Refused
@@ -98,6 +101,10 @@ def case(data: bytes) -> None:
     loop.run(read())
 
 
+def preview(data: bytes) -> None:
+    loop.run(request.preview_of(posted(data), settings))
+
+
 def chat(data: bytes) -> None:
     async def read() -> None:
         _, fields = openai_api.read(await body.json_of(posted(data), settings), settings)
@@ -122,7 +129,15 @@ def panel_file(data: bytes) -> None:
 
 
 # An input's first byte says whose it is.
-READERS: list[Callable[[bytes], None]] = [image, case, chat, word, keys_file, panel_file]
+READERS: list[Callable[[bytes], None]] = [
+    image,
+    case,
+    preview,
+    chat,
+    word,
+    keys_file,
+    panel_file,
+]
 
 
 def posted(data: bytes) -> Request:
@@ -140,10 +155,8 @@ def seeds() -> list[bytes]:
     dicoms = {path.name: path.read_bytes() for path in sorted(files)}
     dicoms = {name: data for name, data in dicoms.items() if len(data) < MAX_BYTES}
     slices = [dicoms["MR_small.dcm"], dicoms["MR_small_bigendian.dcm"]]
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for number, data in enumerate(slices):
-            archive.writestr(f"{number}.dcm", data)
+    volume = nibabel.Nifti1Image(np.arange(20 * 18 * 4, dtype="<i2").reshape(20, 18, 4), np.eye(4))
+    niftis = [volume.to_bytes(), gzip.compress(volume.to_bytes(), mtime=0)]
     png = picture("RGB", "PNG")
     uri = "data:image/png;base64," + base64.b64encode(png).decode()
     asked = {
@@ -174,8 +187,10 @@ def seeds() -> list[bytes]:
             form([png], question="Is it?", language="zh"),
             form([dicoms["CT_small.dcm"]], question="Is it?", frame="1", window="40,400"),
             form(slices, question="Is it?", slices="max"),
-            form([packed.getvalue()], question="Is it?", slices="1", options='{"rounds": 1}'),
+            form([zipped(slices)], question="Is it?", slices="1", options='{"rounds": 1}'),
+            *(form([data], question="Is it?") for data in (*niftis, zipped(niftis[:1]))),
         ],
+        preview: [form([png]), form([dicoms["CT_small.dcm"]], frame="1", window="40,400")],
         chat: [sent(chatted)],
         word: [sent(said)],
         keys_file: [json.dumps({"keys": [key]}).encode()],
@@ -204,6 +219,14 @@ def pictures() -> list[bytes]:
     packed = [picture("RGB", "TIFF", compression=packing) for packing in packings]
     webps = [picture("RGBA", "WEBP"), picture("RGB", "WEBP", lossless=True)]
     return [*plain, turned, *packed, *webps]
+
+
+def zipped(files: list[bytes]) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, data in enumerate(files):
+            archive.writestr(str(number), data)
+    return packed.getvalue()
 
 
 def sent(content: object) -> bytes:

@@ -128,4 +128,5 @@ async def _wait_s(
     if await (limiter.hit if count else limiter.test)(limit, key):
         return 0
     stats = await limiter.get_window_stats(limit, key)
-    return max(1, math.ceil(stats.reset_time - time.time()))
+    # By the wall clock, which may be set in between: no wait is longer than what is counted over.
+    return min(max(1, math.ceil(stats.reset_time - time.time())), limit.get_expiry())

@@ -6,6 +6,7 @@ Who is over one is told so at once, and nobody else waits for it.
 import asyncio
 import base64
 import contextlib
+import itertools
 import json
 import socket
 import time
@@ -18,7 +19,7 @@ import pytest
 from starlette.requests import Request
 
 from gateway.door import keys
-from gateway.door.admission import Admission
+from gateway.door.admission import Admission, Rates
 from gateway.door.inside import Inside
 from gateway.refusals import Busy
 from gateway.server import Server
@@ -54,6 +55,26 @@ def test_a_key_may_ask_so_often_in_a_minute(vllm, gateway, tmp_path, a_quiet_min
     assert 1 <= int(refused.headers["retry-after"]) <= 60
     assert refused.json()["title"] == "Too many requests"
     assert asked(often).status_code == 200
+
+
+@pytest.mark.parametrize("by_s", [-3600, 3600])
+def test_a_clock_that_is_set_lets_nobody_wait_for_longer(monkeypatch, by_s):
+    """Whichever two looks at it are before and after; who has waited is let in."""
+
+    async def told(looks_before: int) -> int:
+        now, looks = 1_000_000.5, itertools.count(-100)
+        moved = lambda: now + (by_s if next(looks) >= looks_before else 0)  # noqa: E731
+        monkeypatch.setattr(time, "time", moved)
+        rates = Rates("memory://")
+        assert await rates.wait_s("key", 1, count=True) == 0
+        looks = itertools.count()
+        wait_s = await rates.wait_s("key", 1, count=True)
+        now += wait_s
+        assert not wait_s or await rates.wait_s("key", 1, count=True) == 0
+        return wait_s
+
+    waits_s = [asyncio.run(told(looks_before)) for looks_before in range(12)]
+    assert max(waits_s) <= 60 and waits_s[-1] > 0
 
 
 def test_gateways_count_together_through_redis_and_alone_without(

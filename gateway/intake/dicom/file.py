@@ -63,15 +63,35 @@ def told_by_tag(place: str) -> Iterator[None]:
         ) from error
 
 
-def read(file: BinaryIO, place: str, **how: Any) -> Any:
+class InMemory:
+    """A file of bytes that are in memory already: what is read is a view of them, no copy."""
+
+    def __init__(self, data: bytes | memoryview):
+        self._data, self._at = memoryview(data), 0
+
+    def read(self, size: int = -1) -> memoryview:
+        found = self._data[self._at : None if size < 0 else self._at + size]
+        self._at += len(found)
+        return found
+
+    def seek(self, at: int, whence: int = io.SEEK_SET) -> int:
+        self._at = min(max(0, (0, self._at, len(self._data))[whence] + at), len(self._data))
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+
+def read(file: BinaryIO | InMemory, place: str, **how: Any) -> Any:
     """PS3.10 7.1: the header, with the transfer syntax that its (0002,0010) names and no other;
-    `how` is for pydicom.dcmread. The file is read from its beginning, and can seek."""
+    `how` is for pydicom.dcmread. The file is read from its beginning, and can seek. Of one that is
+    in memory the plain pixels stay where they are."""
     with _in_pieces(file, place) as pieces:
         syntax = _syntax_of(cast(BinaryIO, pieces))
         if syntax != DeflatedExplicitVRLittleEndian:
             return _header(pieces, syntax, how)
         # pydicom would inflate it to any size.
-        inflated = io.BytesIO(_inflated(cast(BinaryIO, pieces), place))
+        inflated = InMemory(_inflated(cast(BinaryIO, pieces), place))
     with _in_pieces(inflated, place) as pieces:
         return _header(pieces, "", how)
 
@@ -110,7 +130,7 @@ def _inflated(file: BinaryIO, place: str) -> bytes:
 
 
 @contextmanager
-def _in_pieces(file: BinaryIO, place: str) -> Iterator["_Pieces"]:
+def _in_pieces(file: BinaryIO | InMemory, place: str) -> Iterator["_Pieces"]:
     """A file, of which no more pieces are read than any header has: of a million empty items, which
     a zip packs into nothing, each would become an object."""
     pieces = _Pieces(file)
@@ -125,21 +145,22 @@ def _in_pieces(file: BinaryIO, place: str) -> Iterator["_Pieces"]:
 
 
 class _Pieces:
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: BinaryIO | InMemory):
         self._file, self.left = file, MAX_PIECES
         self.are_pixels_plain, self._in_pixels = False, False
 
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
+    def read(self, size: int = -1) -> bytes | memoryview:
+        found: bytes | memoryview = self._file.read(size)
         if size == ELEMENT:
-            self._in_pixels = data[:4] in PIXEL_TAGS and data[4:6] != b"SQ"
+            self._in_pixels = bytes(found[:4]) in PIXEL_TAGS and found[4:6] != b"SQ"
         self.left -= 1
         if not (self._in_pixels and self.are_pixels_plain):
+            found = bytes(found)
             # The items of a sequence of known length come at once, and are taken apart later.
-            self.left -= PIECES_OF_AN_ITEM * sum(map(data.count, ITEMS))
+            self.left -= PIECES_OF_AN_ITEM * sum(map(found.count, ITEMS))
         if self.left < 0:
             raise OSError("too many parts")
-        return data
+        return found if len(found) > ELEMENT else bytes(found)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)

@@ -5,7 +5,6 @@ of the header in any message. One frame is shown: the one that was asked for, el
 header calls representative, else the first.
 """
 
-import io
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ from PIL import Image
 
 from gateway.contract import WINDOWS, AskedWindow, ImageShown, Modality
 from gateway.intake.dicom.colours import palette, rgb
-from gateway.intake.dicom.file import read, told_by_tag
+from gateway.intake.dicom.file import InMemory, read, told_by_tag
 from gateway.intake.dicom.grey import greys
 from gateway.intake.dicom.objects import modality_of
 from gateway.intake.dicom.stored import GREY, decode, make_fit
@@ -45,7 +44,7 @@ def show(data: bytes, place: str, frame: int | None, window: AskedWindow | None)
     Raises the same, and ValueError for what is no DICOM.
     """
     with told_by_tag(place):
-        header = read(io.BytesIO(data), place)
+        header = read(InMemory(data), place)
     return show_read(header, place, frame, window)
 
 

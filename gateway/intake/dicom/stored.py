@@ -149,7 +149,7 @@ def _pad(header: Any, index: int) -> None:
     header.NumberOfFrames = whole = (there + max(2, pixel_bits // 8)) * 8 // frame_bits
     if index >= whole:
         raise WrongSize("the frame is not all there")
-    element.value += b"\0" * max(0, math.ceil(frame_bits * whole / 8) - there)
+    element.value = bytes(element.value) + b"\0" * (math.ceil(frame_bits * whole / 8) - there)
 
 
 def _used_bits(pixels: NDArray[Any], header: Any) -> NDArray[Any]:

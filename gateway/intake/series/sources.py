@@ -17,7 +17,7 @@ from pydicom.dataelem import RawDataElement
 from gateway.archive.dicomweb import NOT_THERE, Archive
 from gateway.case import CaseImage
 from gateway.contract import ArchivedImages
-from gateway.intake.dicom.file import ITEMS, read, told_by_tag
+from gateway.intake.dicom.file import ITEMS, InMemory, read, told_by_tag
 from gateway.intake.dicom.objects import MADE_FROM_PICTURES, MODALITIES
 from gateway.intake.dicom.values import number
 from gateway.intake.off_loop import off_loop
@@ -146,7 +146,7 @@ class SentFiles:
     def _whole(self, at: int) -> Any:
         with self._opened(at) as (file, place), told_by_tag(place):
             # At once: a zip unpacks all that lies before whatever is looked at again.
-            return read(io.BytesIO(file.read()), place)
+            return read(InMemory(file.read()), place)
 
     @contextmanager
     def _opened(self, at: int) -> Iterator[tuple[IO[bytes], str]]:
@@ -199,7 +199,7 @@ class Archived:
 
         def given() -> Any:
             with codec_errors_told(place), told_by_tag(place):
-                return read(io.BytesIO(data), place)
+                return read(InMemory(data), place)
 
         header = await off_loop(given)
         if _uids(header) != asked:

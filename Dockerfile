@@ -36,6 +36,13 @@ RUN pip install --no-compile --constraint constraints/gpu.txt ".${EXTRAS:+[$EXTR
 FROM base AS gateway
 COPY --from=gateway-environment /opt/venv /opt/venv
 ENV PYTHONPATH=/opt/consilium
+# A verdict that is stored as a page is drawn with it: letters of Spanish and Chinese.
+ARG EXTRAS=""
+RUN case ",$EXTRAS," in *,archive,*) \
+        apt-get update \
+        && apt-get install --yes --no-install-recommends fonts-wqy-zenhei \
+        && rm -rf /var/lib/apt/lists/* ;; \
+    esac
 COPY gateway /opt/consilium/gateway
 COPY panel.toml ./
 COPY models/zoo/competence*.json models/zoo/
@@ -62,9 +69,9 @@ ARG BUILD=gpu
 ARG EXTRAS=""
 # Only the CPU build needs it: the package index that carries torch's CPU wheel.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-# Triton compiles small kernels when a server starts.
+# Triton compiles small kernels when a server starts. By wget KubeRay asks whether a node is well.
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev wget \
     && rm -rf /var/lib/apt/lists/*
 # Dependencies before the code: a changed line of ours costs no second download of theirs.
 RUN if [ "$BUILD" = cpu ]; then \

@@ -49,7 +49,7 @@ def serve(
     from models.assets import cache_dir
     from services.running.stack import POLL_S, running, whole_panel
 
-    if ray:
+    if ray is not None:
         _serve_on_cluster(ray, panel, host, port)
         return
     if host != "127.0.0.1":

@@ -101,7 +101,7 @@ def manifests(
     gateway = containers.gateway(settings)
     if on_ray:  # which leads the gateway to its engines
         gateway = replace(gateway, environment=STORE)
-    _check(settings, gateway, local_seats(settings))
+    _check(settings, gateway, local_seats(settings), on_ray)
     panel = config_map("panel", {"panel.toml": settings.file})
     folder = settings.file.parent
     files = {f"learned-{n}.json": folder / each for n, each in enumerate(gateway.reads)}
@@ -137,7 +137,7 @@ def manifests(
     ]
 
 
-def _check(settings: Settings, gateway: Container, seats: dict[str, Seat]) -> None:
+def _check(settings: Settings, gateway: Container, seats: dict[str, Seat], on_ray: bool) -> None:
     for name in seats:
         if len(host := containers.engine(name).host) > DNS_LABEL_CHARACTERS:
             raise KubernetesError(
@@ -148,9 +148,14 @@ def _check(settings: Settings, gateway: Container, seats: dict[str, Seat]) -> No
         urls = seat.urls if isinstance(seat, WorkerSettings) else (seat.url,)
         own = [url for url in urls if _is_loopback(urlsplit(url).hostname or "")]
         if own and name not in seats:
+            mend = (
+                "leave it out: on Ray each seat has an engine of its own, and none an address."
+                if on_ray
+                else "write the address of the seat that serves it, such as "
+                f"{containers.engine('NAME').url}."
+            )
             raise KubernetesError(
-                f"panel file: {name}: url: {own[0]} would be the gateway's own pod; write the "
-                f"address of the seat that serves it, such as {containers.engine('NAME').url}."
+                f"panel file: {name}: url: {own[0]} would be the gateway's own pod; {mend}"
             )
     for name, seat in seats.items():
         folders = [str(each) for each in adapters(seat, name).values()]

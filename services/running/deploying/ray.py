@@ -15,11 +15,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import ray
 from aiohttp import web
 from fastapi import FastAPI
@@ -36,6 +34,7 @@ from gateway.server import KEEP_ALIVE_S
 from gateway.settings import Settings, SettingsError, load_settings, url_variable
 from models.assets import cache_dir
 from services.running.beforehand.check import check
+from services.running.deploying.relay import NO_REPLY, Call, Reply, forwarded, relay
 from services.running.deploying.room import (
     ClusterError,
     Node,
@@ -59,7 +58,6 @@ MOST_CALLS_OF_AN_ENGINE = 256
 START_S = 3600.0  # weights may have to be fetched first
 # A dead engine is told from a living one in so many seconds; whether it answers, the gateway sees.
 LOOK_S = 2.0
-MAX_CALL_BYTES = 200_000_000
 
 
 @contextmanager
@@ -187,18 +185,11 @@ class Engine:
         if process is None or process.poll() is not None:
             raise StackError(f"{self._engine.name} has ended; see {self._engine.log}")
 
-    async def ask(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
-        """Status and body of the engine's reply; 502 where there is none."""
+    async def ask(self, call: Call) -> Reply:
+        """As `forwarded`."""
         if self._http is None:  # only a running event loop can make one
             self._http = new_http_client()
-        headers = {"content-type": "application/json"} if body else {}
-        try:
-            async with self._http.request(
-                method, f"{self._url}/{path}", data=body, headers=headers
-            ) as reply:
-                return reply.status, await reply.read()
-        except aiohttp.ClientError:
-            return HTTPStatus.BAD_GATEWAY, b""
+        return await forwarded(self._http, self._url, call)
 
     async def __del__(self) -> None:
         if self._http:
@@ -213,10 +204,8 @@ class Gateway:
         self._panel, self._engine_of = panel, engine_of
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
-        relay = web.Application(client_max_size=MAX_CALL_BYTES)
-        relay.router.add_route("*", "/{seat}/{path:.*}", self._relay)
         # A caller who hangs up is not answered by an engine either.
-        self._relaying = web.AppRunner(relay, handler_cancellation=True, access_log=None)
+        self._relaying = web.AppRunner(relay(self._ask), handler_cancellation=True, access_log=None)
         await self._relaying.setup()
         await web.TCPSite(self._relaying, "127.0.0.1", 0).start()
         own = f"http://127.0.0.1:{self._relaying.addresses[0][1]}"
@@ -227,20 +216,19 @@ class Gateway:
     async def reach(self) -> None:
         """Until an engine of every seat has answered. A first call looks for its way, for longer
         than a gateway waits for who is well."""
-        calls = [engine.ask.remote("GET", "health", b"") for engine in self._engine_of.values()]
-        await asyncio.gather(*calls)
+        health = Call("GET", "health", {}, b"")
+        await asyncio.gather(*(engine.ask.remote(health) for engine in self._engine_of.values()))
 
-    async def _relay(self, request: web.Request) -> web.Response:
-        engine = self._engine_of[request.match_info["seat"]]
-        call = engine.ask.remote(request.method, request.match_info["path"], await request.read())
+    async def _ask(self, seat: str, call: Call) -> Reply:
+        asked = self._engine_of[seat].ask.remote(call)
         try:
-            status, body = await call
+            reply: Reply = await asked
         except asyncio.CancelledError:
-            call.cancel()
+            asked.cancel()
             raise
         except (RayError, RayServeException):  # its node died, or none is up
-            return web.Response(status=HTTPStatus.BAD_GATEWAY)
-        return web.Response(status=status, body=body, content_type="application/json")
+            return NO_REPLY
+        return reply
 
     async def __del__(self) -> None:
         await self._relaying.cleanup()

@@ -9,6 +9,8 @@ from gateway.settings import Settings
 from services.running.deploying import room
 from services.running.deploying.room import ClusterError, Node, check_address, check_room
 from services.running.engine import EngineError
+from tests.services.cli.conftest import Done
+from tests.services.cli.conftest import consilium as consilium
 
 
 @pytest.fixture
@@ -73,6 +75,17 @@ def test_what_is_no_address_of_a_cluster_is_told(address: str) -> None:
     """Ray itself would wait for a minute, or start a cluster of this machine alone."""
     with pytest.raises(ClusterError, match="neither auto nor the HOST:PORT"):
         check_address(address)
+
+
+def test_without_an_address_nothing_starts_here(
+    consilium: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variable that was not set is no wish for a panel of this machine."""
+    monkeypatch.setattr("services.running.stack.whole_panel", None)
+
+    done = consilium("serve", "--ray", "")
+
+    assert done.status == 1 and "ray" in done.err
 
 
 def test_where_nothing_listens_there_is_no_cluster(dead_url: str) -> None:

@@ -117,6 +117,18 @@ def test_every_pod_is_confined(documents: list[dict[str, Any]]) -> None:
         assert {"cpu", "memory"} <= container["resources"]["limits"].keys()
 
 
+def test_its_image_has_what_kuberay_asks_by() -> None:
+    """The probes that it puts into a pod call wget."""
+    engine = (ROOT / "Dockerfile").read_text("utf-8").partition(" AS engine\n")[2]
+    assert " wget " in engine
+
+
+def test_an_address_of_ones_own_has_no_place_there(seated: Callable[..., Settings]) -> None:
+    settings = seated('url = "http://127.0.0.1:8102"')
+    with pytest.raises(KubernetesError, match="gateway's own pod; leave it out"):
+        manifests(settings, on_ray=True)
+
+
 def test_only_the_gateway_is_reachable(documents: list[dict[str, Any]]) -> None:
     """By others than nodes: whoever reaches the dashboard may run anything, so the operator alone
     does; and Redis, which has no key, is the nodes' own."""

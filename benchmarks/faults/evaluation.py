@@ -17,6 +17,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import random
 import resource
@@ -99,6 +100,7 @@ def measure(folder: Path, url: str, cases: int, kills: int) -> bool:
 
 def of_a_key(folder: Path, cases: int, per_minute: int) -> None:
     """Print how long it took one that may ask so often, and what came of it."""
+    logging.disable(logging.INFO)  # a line for each case
     key = keys.add(folder / "keys.json", "clinic", per_minute, False)
     panel = "[panel]\nquorum = 2\n"
     with contextlib.ExitStack() as servers:

@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from services.cli.__main__ import app
 
 ROOT = Path(__file__).parents[3]
 PANEL = (ROOT / "panel.toml").read_text("utf-8")
@@ -93,3 +96,21 @@ def test_a_taken_port_is_named_before_anything_starts() -> None:
     assert done.returncode == 1
     assert f"Port {port}, which gateway needs, is taken" in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("consilium ev", ["evaluate"]),
+        ("consilium evaluate --da", ["--dataset", "--data"]),
+        ("consilium key ", ["add", "list", "revoke"]),
+    ],
+)
+def test_a_shell_completes_verbs_and_options(typed, offered):
+    """As the script that `--install-completion` leaves asks for it."""
+    asked = {"COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    asked["_CONSILIUM_COMPLETE"] = "complete_bash"
+
+    told = CliRunner().invoke(app, prog_name="consilium", env=asked)
+
+    assert told.output.split() == offered

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -183,6 +184,23 @@ def test_consilium_ask_shows_the_verdict(serving: Serving) -> None:
         assert worker.name in asked.stdout
     assert "Verdict:" in asked.stdout
     assert "not a medical device" in asked.stdout
+
+
+def test_a_person_asks_it_in_a_browser(serving: Serving, browser: Any) -> None:
+    """The page's whole way, once with models behind it: what they say stands in their cards."""
+    tab = browser.new_page(locale="en-US")
+    tab.set_default_timeout(120_000)
+    tab.goto(serving.url)
+    tab.set_input_files("#files", CT)
+    tab.wait_for_selector("#pictures img")
+    tab.fill("#question", QUESTION)
+    tab.click("#ask")
+    tab.wait_for_selector("#verdict.final")
+
+    said = tab.locator("#cards > .card .answer")
+    assert said.count() == len(SETTINGS.workers) and all(said.all_inner_texts())
+    assert tab.inner_text("#verdict .answer") and "Agreement" in tab.inner_text("#verdict")
+    assert "not a medical device" in tab.inner_text("#verdict")
 
 
 @pytest.fixture(scope="module")

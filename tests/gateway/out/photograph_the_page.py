@@ -40,6 +40,8 @@ def memory() -> MockVllm:
     remembers = [{"question": QUESTION.lower(), **each} for each in REMEMBERED]
     token = {"token": CTA, "logprob": -0.8}
     choice = {"message": message, "logprobs": {"content": [token]}, "remembers": remembers}
+    # The image is like none of its own, as the real one told of it.
+    choice["likeness"] = {"image": 0.0, "question": 1.0, "manner": "vqa_med_2019"}
     return MockVllm(raw=json.dumps({"choices": [choice]}).encode())
 
 

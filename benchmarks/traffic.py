@@ -137,22 +137,33 @@ Asked = Callable[[list[Line], int], Awaitable[None]]
 
 
 async def load(
-    requests: Sequence[Request], ask: Asked, callers: int, seconds: float
+    requests: Sequence[Request],
+    ask: Asked,
+    callers: int,
+    seconds: float,
+    per_s: float | None = None,
 ) -> list[float]:
-    """So many callers, each of whom asks again when it was answered; the seconds that each answer
-    took. `ask` is given a caller's own lines, one for each of `requests`, and a number."""
+    """So many callers, each of whom asks again when it was answered; or who ask `per_s` times a
+    second in all, in turns and by the clock: whoever still waits then is late, and that counts.
+    The seconds that each answer took. `ask` is given a caller's own lines, one for each of
+    `requests`, and a number."""
     taken: list[float] = []
-    until = time.perf_counter() + seconds
+    start = time.perf_counter()
+    until = start + seconds
 
-    async def caller() -> None:
+    async def caller(place: int) -> None:
+        began = start + (place / per_s if per_s else 0)
         async with lines(requests) as own:
-            while (began := time.perf_counter()) < until:
+            while began < until:
+                await asyncio.sleep(max(0, began - time.perf_counter()))
                 await ask(own, time.monotonic_ns() // 1000 % 10**12)
-                taken.append(time.perf_counter() - began)
+                now = time.perf_counter()
+                taken.append(now - began)
+                began = began + callers / per_s if per_s else now
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(callers):
-            group.create_task(caller())
+        for place in range(callers):
+            group.create_task(caller(place))
     return taken
 
 

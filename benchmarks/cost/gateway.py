@@ -12,7 +12,8 @@ In turns, several times, each is asked about the same JPEGs by so many callers:
   where the others get it once. PATH is its program in an environment of its own.
 
 The gateway has seen the four pictures before; benchmarks/cost/overhead.py has those that
-it has not. Prints a table; FILE gets it as JSON. Exit status 1 where a bar is missed.
+it has not. With 16 callers it is asked once more, seven tenths as often as it has just been able to
+answer, by the clock. Prints a table; FILE gets it as JSON. Exit status 1 where a bar is missed.
 """
 
 import argparse
@@ -48,6 +49,9 @@ BARE_PORT, LITELLM_PORT = serving.free_port(), serving.free_port()
 KEY = "sk-bench"
 PICTURES = 4
 P50_BAR_MS, P99_BAR_MS, CPU_BAR, LITELLM_BAR = 2.0, 6.0, 1.6, 10.0
+OWN = ("consilium", "form")  # the ways into the gateway
+# So many callers, at so much of what it could answer: by how much the p99 may be over the p50.
+BUSY_CALLERS, BUSY_SHARE, BUSY_BAR = 16, 0.7, 4.0
 # Without them it looks for what it cannot reach, or writes a line for each call.
 LITELLM = {
     "LITELLM_MODE": "PRODUCTION",
@@ -74,18 +78,18 @@ def main() -> None:
     if options.litellm:
         needs.program(options.litellm, "pip install 'litellm[proxy]' in an environment of its own")
     with workers() as urls, servers(urls, own, options.litellm) as processes:
+        times = options.runs, options.seconds
         rows = [
             figures
             for kilobytes in options.kb
             for callers in options.callers
-            for figures in uvloop.run(
-                in_turns(urls, processes, own, kilobytes, callers, options.runs, options.seconds)
-            )
+            for figures in uvloop.run(in_turns(urls, processes, own, kilobytes, callers, *times))
         ]
     print(f"| KB | callers | | {' | '.join(COLUMNS)} |\n|--:|--:|---|{'--:|' * len(COLUMNS)}")
     for row in rows:
         told = " | ".join("" if row[name] is None else f"{row[name]:.4g}" for name in COLUMNS)
-        print(f"| {row['kb']} | {row['callers']} | {row['name']} | {told} |")
+        name = row["name"] + (f", at {row['share']:g}" if row["share"] else "")
+        print(f"| {row['kb']} | {row['callers']} | {name} | {told} |")
     if options.out:
         options.out.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
     raise SystemExit(any([missed(rows, kilobytes) for kilobytes in options.kb]))
@@ -148,23 +152,32 @@ async def in_turns(
     names = ["direct", *sorted(processes)]
     asked = {name: requests(name, urls, pictures) for name in names}
     found: dict[str, list[Figures]] = {name: [] for name in names}
+    busy: dict[str, list[Figures]] = {name: [] for name in OWN if callers == BUSY_CALLERS}
     for run in range(runs + 1):
         for name in names:
             # The first warms everything up.
             took = seconds if run else min(seconds, 0.5)
             figures = await measured(asked[name], processes.get(name), core, callers, took)
             found[name] += [figures] * bool(run)
-    rows = []
-    for name, each in found.items():
-        taken = np.concatenate([run.pop("taken") for run in each])
-        middle = {
-            what: None if each[0][what] is None else float(np.median([run[what] for run in each]))
-            for what in each[0]
-        }
-        p50, p99 = (float(np.quantile(taken, share)) for share in (0.5, 0.99))
-        row = {"kb": kilobytes, "callers": callers, "name": name, "asked": len(taken)}
-        rows.append(row | {"p50_ms": 1000 * p50, "p99_ms": 1000 * p99} | middle)
-    return rows
+            if run and name in busy:
+                per_s = BUSY_SHARE * figures["verdicts_per_s"]
+                busy[name].append(
+                    await measured(asked[name], processes[name], core, callers, took, per_s)
+                )
+    of = {"kb": kilobytes, "callers": callers}
+    rows = [of | {"name": name, "share": None} | summed_up(found[name]) for name in names]
+    return rows + [of | {"name": n, "share": BUSY_SHARE} | summed_up(busy[n]) for n in busy]
+
+
+def summed_up(runs: list[Figures]) -> Figures:
+    """Quantiles of all answers, and of every other figure the median."""
+    taken = np.concatenate([run.pop("taken") for run in runs])
+    middle = {
+        what: None if runs[0][what] is None else float(np.median([run[what] for run in runs]))
+        for what in runs[0]
+    }
+    p50, p99 = (float(np.quantile(taken, share)) for share in (0.5, 0.99))
+    return {"asked": len(taken), "p50_ms": 1000 * p50, "p99_ms": 1000 * p99} | middle
 
 
 def requests(name: str, urls: list[str], pictures: list[bytes]) -> list[list[Request]]:
@@ -183,7 +196,12 @@ def requests(name: str, urls: list[str], pictures: list[bytes]) -> list[list[Req
 
 
 async def measured(
-    asked: list[list[Request]], process: int | None, core: int, callers: int, seconds: float
+    asked: list[list[Request]],
+    process: int | None,
+    core: int,
+    callers: int,
+    seconds: float,
+    per_s: float | None = None,
 ) -> Figures:
     async def ask(own: list[Line], number: int) -> None:
         sent = asked[number % len(asked)]
@@ -196,7 +214,7 @@ async def measured(
 
     server = psutil.Process(process) if process else None
     busy, spent = busy_s(core), spent_s(server)
-    taken = await load(asked[0], ask, callers, seconds)
+    taken = await load(asked[0], ask, callers, seconds, per_s)
     busy, spent = busy_s(core) - busy, spent_s(server) - spent
     return {
         "taken": taken,
@@ -220,23 +238,31 @@ def spent_s(server: psutil.Process | None) -> float:
 
 
 def missed(rows: list[Figures], kilobytes: int) -> bool:
-    """Print how the gateway stands with pictures of that size; whether a bar is missed."""
-    of = {(row["name"], row["callers"]): row for row in rows if row["kb"] == kilobytes}
-    few = min(callers for _, callers in of)
-    direct, bare, own = (of[name, few] for name in ("direct", "bare", "consilium"))
-    p50, p99 = (own[what] - direct[what] for what in ("p50_ms", "p99_ms"))
-    cpu = own["cpu_ms"] / bare["cpu_ms"]
-    print(
-        f"{kilobytes} KB: {p50:.2f} ms p50 (bar {P50_BAR_MS:g}) and {p99:.2f} p99 "
-        f"(bar {P99_BAR_MS:g}) over the direct fan-out; {cpu:.2f} × the processor time of the bare "
-        f"one (bar {CPU_BAR:g})"
-    )
-    is_missed = p50 > P50_BAR_MS or p99 > P99_BAR_MS or cpu > CPU_BAR
-    if ("litellm", few) in of:
-        more = of["litellm", few]["cpu_ms"] / own["cpu_ms"]
-        print(f"{more:.1f} × LiteLLM's verdicts a second of a core (bar {LITELLM_BAR:g})")
-        is_missed |= more < LITELLM_BAR
-    return bool(is_missed)
+    """Print how each way into the gateway stands with pictures of that size; whether a bar is
+    missed."""
+    of = {(r["name"], r["callers"], r["share"]): r for r in rows if r["kb"] == kilobytes}
+    few = min(callers for _, callers, _ in of)
+    direct, bare, litellm = (of.get((each, few, None)) for each in ("direct", "bare", "litellm"))
+    assert direct and bare
+    is_missed = False
+    for way in OWN:
+        own, busy = of[way, few, None], of.get((way, BUSY_CALLERS, BUSY_SHARE))
+        stands = [
+            ("ms over the direct fan-out, p50", own["p50_ms"] - direct["p50_ms"], P50_BAR_MS),
+            ("ms over it, p99", own["p99_ms"] - direct["p99_ms"], P99_BAR_MS),
+            ("× the bare one's processor time", own["cpu_ms"] / bare["cpu_ms"], CPU_BAR),
+        ]
+        if litellm:
+            more = own["cpu_ms"] / litellm["cpu_ms"]
+            stands.append(("of LiteLLM's processor time", more, 1 / LITELLM_BAR))
+        if busy:
+            late = busy["p99_ms"] / busy["p50_ms"]
+            stands.append((f"× the p50 is the p99 at {BUSY_SHARE:g} of the most", late, BUSY_BAR))
+        for what, found, bar in stands:
+            verdict = "**missed**" if found > bar else "held"
+            print(f"{kilobytes} KB, {way}: {found:.3g} {what} (bar {bar:g}): {verdict}")
+            is_missed |= found > bar
+    return is_missed
 
 
 if __name__ == "__main__":

@@ -151,16 +151,18 @@ class _Pieces:
 
     def read(self, size: int = -1) -> bytes | memoryview:
         found: bytes | memoryview = self._file.read(size)
-        if size == ELEMENT:
-            self._in_pixels = bytes(found[:4]) in PIXEL_TAGS and found[4:6] != b"SQ"
         self.left -= 1
-        if not (self._in_pixels and self.are_pixels_plain):
+        if len(found) <= ELEMENT:
+            found = bytes(found)
+        if size == ELEMENT:
+            self._in_pixels = found[:4] in PIXEL_TAGS and found[4:6] != b"SQ"
+        if len(found) >= ELEMENT and not (self._in_pixels and self.are_pixels_plain):
             found = bytes(found)
             # The items of a sequence of known length come at once, and are taken apart later.
-            self.left -= PIECES_OF_AN_ITEM * sum(map(found.count, ITEMS))
+            self.left -= PIECES_OF_AN_ITEM * (found.count(ITEMS[0]) + found.count(ITEMS[1]))
         if self.left < 0:
             raise OSError("too many parts")
-        return found if len(found) > ELEMENT else bytes(found)
+        return found
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)

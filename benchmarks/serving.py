@@ -29,12 +29,14 @@ def gateway(
     environ: Mapping[str, str] | None = None,
     cores: Collection[int] | None = None,
     program: Sequence[str] = ("-m", "gateway"),
+    tables: str = "",
 ) -> Iterator[int]:
-    """Listens at URL inside the block; gives its process id. `panel` is the table [panel]. Every
-    case may ask something new: nothing is asked over grey behind it, which the next would feel."""
+    """Listens at URL inside the block; gives its process id. `panel` is the table [panel], `tables`
+    others. Every case may ask something new: nothing is asked over grey behind it, which the next
+    would feel."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "panel.toml"
-        file.write_text(panel_file(workers, panel))
+        file.write_text(panel_file(workers, panel) + tables)
         command = [sys.executable, *program, f"--port={PORT}"]
         env = os.environ | {"CONSILIUM_PANEL": str(file)} | dict(environ or {})
         with server(command, f"{URL}/health/live", env, cores) as process:

@@ -25,7 +25,8 @@ from PIL import Image
 
 NUMBER = b"000000000000"  # stands in a question; each request has its own there
 QUESTION = f"Case {NUMBER.decode()}?"
-FAULTS = ("hangs", "dribbles", "rubbish", "breaks off")
+FAULTS = ("hangs", "dribbles", "rubbish", "breaks off", "is far")
+FAR_S, FAR_LOSES = 0.2, 10  # who is far is heard so much later, and of so many times once not
 BOUNDARY = "b0undary"
 MULTIPART = f"multipart/form-data; boundary={BOUNDARY}"
 JSON = "application/json"
@@ -197,6 +198,7 @@ class Ill(Worker):
     """One that may have a fault. It calls itself healthy all the while."""
 
     fault: str | None = None
+    from_afar = 0
 
     def answer(self, reply: bytes) -> None:
         if self.fault is None or reply is not REPLY:
@@ -209,6 +211,16 @@ class Ill(Worker):
         elif self.fault == "breaks off":
             super().answer(reply[: len(reply) // 2])
             self.transport.close()
+
+        elif self.fault == "is far":
+            asyncio.get_running_loop().call_later(FAR_S, self._come, reply)
+
+    def _come(self, reply: bytes) -> None:
+        Ill.from_afar += 1
+        if Ill.from_afar % FAR_LOSES:
+            super().answer(reply)
+        else:
+            self.transport.abort()  # type: ignore[attr-defined]
 
     def _dribble(self, reply: bytes) -> None:
         if reply and not self.transport.is_closing():

@@ -220,7 +220,7 @@ class Ill(Worker):
         if Ill.from_afar % FAR_LOSES:
             super().answer(reply)
         else:
-            self.transport.abort()  # type: ignore[attr-defined]
+            self.transport.abort()
 
     def _dribble(self, reply: bytes) -> None:
         if reply and not self.transport.is_closing():

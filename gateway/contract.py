@@ -658,6 +658,11 @@ class Provisional(_Frozen):
 MODEL = Field(description="What its server says it loaded; null where that is not known.")
 
 
+WARNING = Field(
+    default=None, description="Its servers list another model than the seat's: which they do."
+)
+
+
 class Replica(_Frozen):
     """One of the servers of a worker that has several, in panel.toml's order."""
 
@@ -683,6 +688,7 @@ class Seat(_Frozen):
         "it; seconds until it is asked that again. null: it does not rest.",
     )
     model: str | None = MODEL
+    warning: str | None = WARNING
     calibrated: bool | None = Field(
         default=None,
         description="false: a new seat, whose voice begins at a prior; null: all voices are equal.",
@@ -704,6 +710,7 @@ class ShadowSeat(_Frozen):
     reachable: bool
     resting_s: float | None = None
     model: str | None = MODEL
+    warning: str | None = WARNING
     replicas: tuple[Replica, ...] = ()
     cases: int = Field(description="It answered since the gateway started.")
     agrees: float | None = Field(description="In what part of those with the verdict.")

@@ -207,6 +207,7 @@ class Seat(_Reply):
     reachable: bool
     resting_s: Optional[float] = None
     model: Optional[str]
+    warning: Optional[str] = None
     calibrated: Optional[bool] = None
     replicas: tuple[Replica, ...] = ()
     words: int = 0

@@ -19,6 +19,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextvars import Context
 from functools import partial
+from pathlib import PurePath
 from typing import Any
 
 from gateway.asking.breaker import Breaker
@@ -53,6 +54,8 @@ class Replicas:
         resting: Collection[str] = (),
     ):
         self._name, self._http, self._metrics = worker.name, http, metrics
+        self._model = PurePath(worker.model).name
+        self._warning: str | None = None
         self._patience_s = patience_s
         self._servers = [
             _Server(
@@ -141,7 +144,9 @@ class Replicas:
     async def look(self) -> None:
         """Asks each how it is and what it has loaded; of one that does not say, its last word
         holds. Who serves another model than most, or the first where they are even, is left out;
-        one that lists the seat's name is believed before those that do not."""
+        one that lists the seat's name is believed before those that do not. Where the model that
+        they serve is not the seat's, by neither its name nor the seat's, that is told alone: a
+        server may go by any name."""
         found = await asyncio.gather(
             *(probe(self._http, server.url, self._name) for server in self._servers)
         )
@@ -161,6 +166,13 @@ class Replicas:
                 line = {"event": "replica_left_out", "worker": self._name, "replica": server.number}
                 log.warning(json.dumps(line | {"why": left_out}))
             server.left_out = left_out
+        warning = None
+        if right and not right.by_name and right.model != self._model:
+            warning = f"The seat's model is {self._model}, and {right.model} is served."
+        if warning and not self._warning:
+            line = {"event": "another_model", "worker": self._name, "why": warning}
+            log.warning(json.dumps(line))
+        self._warning = warning
         self._has_looked = True
 
     def report(self) -> dict[str, Any]:
@@ -171,6 +183,7 @@ class Replicas:
             "reachable": any(server.is_well for server in right),
             "resting_s": rests_s,
             "model": next((server.model for server in right if server.model), None),
+            "warning": self._warning,
             "replicas": tuple(
                 Replica(
                     reachable=server.is_well,

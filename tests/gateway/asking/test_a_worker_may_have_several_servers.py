@@ -241,6 +241,22 @@ async def test_who_does_not_tell_its_model_for_once_is_taken_at_its_last_word(
     assert set(seat.asked) == {"s0"}
 
 
+@pytest.mark.parametrize(
+    ("root", "adapters", "warns"),
+    [("/a/two", {}, True), ("/a/mock", {}, False), ("/a/two", {"w0": "/a/b"}, False)],
+    ids=["neither", "its model", "its name"],
+)
+def test_a_seat_whose_only_server_has_another_model_is_told(vllm, gateway, root, adapters, warns):
+    """It is asked all the same: what it lists may be the same weights by another name."""
+    worker = vllm("yes", root=root)
+    worker.adapters = adapters
+    url = gateway([worker])
+    assert ask(url).status_code == 200
+    [seat] = httpx.get(f"{url}/panel").json()["workers"]
+    assert (seat["warning"] == "The seat's model is mock, and two is served.") == warns
+    assert warns or seat["warning"] is None
+
+
 def test_a_server_of_another_model_is_not_asked_and_it_is_told_why(vllm, gateway):
     right, wrong = vllm("yes", root="/a/one"), vllm("no", root="/a/two")
     url = gateway([[right, wrong]])

@@ -1,12 +1,14 @@
 """What a panel is worth, and what is learned from its answers: evaluate, report, calibrate, …"""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gateway.contract import Language, Summarise
+from gateway.settings import SettingsError, load_settings
 from services.cli.shared import (
     GATEWAY_URL,
     PANEL_FILE,
@@ -217,8 +219,11 @@ def report(
     from services.evaluation.stored_run import EvaluationError
 
     with failures(DataError, EvaluationError):
-        # A report needs no panel: one that was asked tells what it was calibrated on.
-        program(runs, data, out, settings_of(panel) if panel.exists() else None)
+        try:
+            settings = load_settings(panel, os.environ)
+        except SettingsError:  # a report needs no panel, nor one whose competence is learned
+            settings = None
+        program(runs, data, out, settings)
         console.print(
             f"{out / 'report.html'}, and the same as .md, .json and .csv; every case: cases.jsonl"
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from pyarrow import json as arrow
+from typer.testing import CliRunner
 
 from gateway.contract import Familiarity, Summary
 from gateway.verdict.competence import Competence
@@ -18,6 +19,7 @@ from models.data import own_file
 from models.data.example import without_images
 from models.data.pixel_hashes import pixel_hashes
 from models.metrics import score as bootstrap
+from services.cli.__main__ import app
 from services.evaluation.heard import HASH_DIGITS
 from services.evaluation.replay import replay
 from services.evaluation.report.write import report
@@ -147,10 +149,16 @@ def test_the_page_asks_nobody_and_runs_nothing(folder: Path) -> None:
 
 
 def test_an_image_that_is_gone_is_a_grey_box(folder: Path, tmp_path: Path) -> None:
-    """Those of a stored run may lie elsewhere by now."""
+    """Those of a stored run may lie elsewhere by now; the command needs no panel that is whole."""
     own = write_set(tmp_path, ROWS)
-    wrong = {"4": SAID["4"] | {"panel": "Heart"}}
-    report([write_run(tmp_path / "run", own, wrong)], Path("none"), tmp_path / "out")
+    run = write_run(tmp_path / "run", own, {"4": SAID["4"] | {"panel": "Heart"}})
+    panel = tmp_path / "panel.toml"
+    panel.write_text('[panel]\ncompetence = "not learned yet.json"\n')
+    words = ["report", str(run), "--out", str(tmp_path / "out"), "--panel", str(panel)]
+
+    done = CliRunner().invoke(app, words)
+
+    assert done.exit_code == 0, done.output
     page = (tmp_path / "out" / "report.html").read_text("utf-8")
     assert '<div class="gone">missing</div>' in page and "<img" not in page
 

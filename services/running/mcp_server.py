@@ -9,7 +9,7 @@ from mcp.server.mcpserver.exceptions import ResourceError, ToolError
 from pydantic import BaseModel, Field
 
 from consilium import AsyncClient, GatewayError
-from consilium.verdict import Dissent, Verdict
+from consilium.verdict import Dissent, PredictionSet, Verdict
 from gateway.contract import AskedWindow, Language, Modality
 
 INSTRUCTIONS = (
@@ -53,6 +53,7 @@ class Opinion(BaseModel):
     )
     why_unfamiliar: str | None
     grounding: float | None = Field(description="How far the answer depends on the images.")
+    prediction_set: PredictionSet | None = Field(description="Where `coverage` asks for it.")
     workers: list[WorkerSaid]
 
 
@@ -74,11 +75,25 @@ def server(client: AsyncClient, reads_paths: bool) -> MCPServer:
         context: Annotated[str | None, Field(description="Clinical context.")] = None,
         modality: Annotated[Modality | None, Field(description="If it is known.")] = None,
         choices: Annotated[list[str] | None, Field(description="The only answers allowed.")] = None,
+        slices: Annotated[
+            str | None,
+            Field(
+                description="The images are the files of one series: even, 40-120, or 12,40,88. "
+                "null: each is a picture; of a zip or a NIfTI even."
+            ),
+        ] = None,
+        workers: Annotated[
+            list[str] | None, Field(description=f"Ask only these; {PANEL_URI} names all.")
+        ] = None,
         rounds: Annotated[
             Literal[1, 2], Field(description="2: who differ read each other and may revise.")
         ] = 1,
         max_risk: Annotated[
             float | None, Field(description="Abstain where the answer is likelier to be wrong.")
+        ] = None,
+        coverage: Annotated[
+            float | None,
+            Field(description="Also a set that holds the right answer in such a part of cases."),
         ] = None,
     ) -> Opinion:
         """Ask a panel of models a question about one or more medical images."""
@@ -91,8 +106,11 @@ def server(client: AsyncClient, reads_paths: bool) -> MCPServer:
                 modality=modality,
                 choices=choices,
                 views=[picture.view for picture in images],
+                slices=slices,
+                workers=workers,
                 rounds=rounds,
                 max_risk=max_risk,
+                coverage=coverage,
             )
         except GatewayError as error:
             raise ToolError(str(error)) from error
@@ -135,6 +153,7 @@ def _opinion(verdict: Verdict) -> Opinion:
         unfamiliar=known.unfamiliar if known else None,
         why_unfamiliar=known.why if known else None,
         grounding=verdict.grounding,
+        prediction_set=verdict.prediction_set,
         workers=[
             WorkerSaid(worker=each.worker, answer=each.text, confidence=each.confidence)
             for each in verdict.answers

@@ -85,7 +85,7 @@ function opinion(verdict) {
       ? element("p", {}, word(verdict.workers.length ? "one_voice" : "nobodys"))
       : gauge("agreement", verdict.agreement),
     verdict.confidence === null
-      ? element("p", {}, word("no_confidence"))
+      ? element("p", {}, word(familiarity?.unfamiliar ? "none_claimed" : "no_confidence"))
       : gauge("confidence", verdict.confidence),
   );
   if (typeof grounding === "number") {

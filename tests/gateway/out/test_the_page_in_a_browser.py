@@ -339,7 +339,7 @@ def test_a_verdict_may_say_that_the_case_is_unfamiliar(tab, file):
         shown = decided(tab)
         assert shown.index(says) < shown.index("Verdict")
         assert "Depends on the image 4%" in shown and "as without the image" in shown
-        assert who in shown
+        assert who in shown and ("no confidence is claimed" in shown) == unfamiliar
         assert ("in 90% of such cases\n\nperhaps (40%)" in shown) == bool(workers)
         assert (f"No set of answers is claimed: {why}" in shown) != bool(workers)
         assert "Image 2: no, on its own" in tab.inner_text("body")

@@ -22,12 +22,14 @@ DISSENT = {"text": "No", "workers": ("w1",), "weight": 0.4}
 async def test_the_tool_tells_how_far_to_trust_the_answer(fake):
     """Answer, agreement, confidence, dissent, and that the case is unfamiliar."""
     told = VERDICT.model_dump() | {"agreement": 0.6, "dissent": [DISSENT], "familiarity": ODD}
+    told["prediction_set"] = {"coverage": 0.9, "answers": None, "why": "nobody knows"}
     gateway = fake((200, {}, json.dumps(told).encode()))
     asked = {
         "question": "Is it?",
         "images": [{"base64": "aGk", "frame": 2, "window": "lung", "view": "axial"}],
     }
     asked |= {"choices": ["Yes", "No"], "rounds": 2, "language": "en", "context": "fever"}
+    asked |= {"workers": ["w0"], "coverage": 0.9, "slices": "even"}
 
     async with AsyncClient(gateway.url) as client, Client(server(client, False)) as agent:
         [tool] = (await agent.list_tools()).tools
@@ -43,7 +45,10 @@ async def test_the_tool_tells_how_far_to_trust_the_answer(fake):
     [sent] = gateway.requests
     assert sent["images"] == [{"data": "aGk", "frame": 2, "window": "lung"}]
     assert sent["views"] == ["axial"]
-    assert (sent["options"]["rounds"], sent["choices"]) == (2, ["Yes", "No"])
+    assert (sent["slices"], sent["choices"]) == ("even", ["Yes", "No"])
+    options = {name: value for name, value in sent["options"].items() if value is not None}
+    assert options == {"rounds": 2, "workers": ["w0"], "coverage": 0.9}
+    assert found["prediction_set"] == told["prediction_set"]
 
 
 async def test_a_panel_that_abstains_says_so(fake):

@@ -81,9 +81,11 @@ async def summarise(
 def _can_word(
     style: Style, opinion: Opinion, language: Language, summariser: SummariserSettings
 ) -> bool:
-    asked_so = style == "answer" or (style == "sentence" and language in summariser.sentence)
-    told_whole = style == "answer" or len(opinion.clusters) <= TOLD
-    return language in summariser.languages and asked_so and told_whole
+    if style == "answer" or language not in summariser.languages:
+        return language in summariser.languages
+    # Its words are counts of who claims what: of a claim that nobody makes they tell nothing.
+    countable = len(opinion.clusters) <= TOLD and all(each.workers for each in opinion.clusters)
+    return style == "sentence" and language in summariser.sentence and countable
 
 
 async def ask(
@@ -158,5 +160,6 @@ def after(opening: str, reply: str) -> str:
 def is_faithful(
     reply: Completion, opinion: Opinion, language: Language, question: str = ""
 ) -> bool:
-    """Whether the reply says no more and no less than the winning answers to the question."""
-    return meaning(reply.text, language, question) == opinion.winner.meaning
+    """Whether the reply says no more and no less than the winning answers to the question: what it
+    says to explain itself nobody on the panel said."""
+    return meaning(reply.text, language, question, whole=True) == opinion.winner.meaning

@@ -2,7 +2,7 @@
 
 What a worker says stands between quotation marks, in one line and without such marks of its own:
 no answer can pose as the panel's words about itself. Of many claims the heaviest are told and the
-rest are counted.
+rest are counted. One that nobody makes (the known modality, nearly said) is told as such.
 """
 
 from dataclasses import dataclass
@@ -16,48 +16,63 @@ SHORT = 160  # characters of one claim
 
 @dataclass(frozen=True)
 class Phrases:
-    """One language's: of the winner, of what else is claimed, and of what is counted alone."""
+    """One language's: of the winner, of what else is claimed, and of what is counted alone; the
+    second of two is of what nobody claims."""
 
     quotes: str
-    winner: str
+    winner: tuple[str, str]
     also: str
-    each: str
+    each: tuple[str, str]
     comma: str
     more: tuple[str, str]  # one, several
     end: str
-    row: str
+    row: tuple[str, str]
 
 
 PHRASES: dict[Language, Phrases] = {
     "en": Phrases(
         quotes="“”",
-        winner="The panel's answer is {claim}, said by {k} of {n}",
+        winner=(
+            "The panel's answer is {claim}, said by {k} of {n}",
+            "The panel's answer is {claim}, as the image is known to be; nearly said by some of "
+            "{n}",
+        ),
         also="; also said: ",
-        each="{claim} ({k})",
+        each=("{claim} ({k})", "{claim} (nearly)"),
         comma=", ",
         more=("1 more claim", "{m} more claims"),
         end=".",
-        row="{rank}. {claim} ({k} of {n}: {workers})",
+        row=("{rank}. {claim} ({k} of {n}: {workers})", "{rank}. {claim} (0 of {n}; nearly said)"),
     ),
     "es": Phrases(
         quotes="«»",
-        winner="La respuesta del panel es {claim}, dicha por {k} de {n}",
+        winner=(
+            "La respuesta del panel es {claim}, dicha por {k} de {n}",
+            "La respuesta del panel es {claim}, como se sabe de la imagen; casi dicha por algunos "
+            "de {n}",
+        ),
         also="; también se dijo: ",
-        each="{claim} ({k})",
+        each=("{claim} ({k})", "{claim} (casi)"),
         comma=", ",
         more=("1 afirmación más", "{m} afirmaciones más"),
         end=".",
-        row="{rank}. {claim} ({k} de {n}: {workers})",
+        row=("{rank}. {claim} ({k} de {n}: {workers})", "{rank}. {claim} (0 de {n}; casi dicha)"),
     ),
     "zh": Phrases(
         quotes="“”",
-        winner="小组的答案是{claim}，{n}个成员中有{k}个这样说",
+        winner=(
+            "小组的答案是{claim}，{n}个成员中有{k}个这样说",
+            "小组的答案是{claim}，已知图像如此；{n}个成员中有的几乎这样说",
+        ),
         also="；另有：",
-        each="{claim}（{k}个）",
+        each=("{claim}（{k}个）", "{claim}（几乎这样说）"),
         comma="、",
         more=("另外1种说法", "另外{m}种说法"),
         end="。",
-        row="{rank}. {claim}（{n}个中{k}个：{workers}）",
+        row=(
+            "{rank}. {claim}（{n}个中{k}个：{workers}）",
+            "{rank}. {claim}（{n}个中0个；几乎这样说）",
+        ),
     ),
 }
 
@@ -77,18 +92,20 @@ def styled(opinion: Opinion, style: Style, language: Language) -> str:
 def _sentence(opinion: Opinion, phrases: Phrases) -> str:
     winner, *others = opinion.clusters[:TOLD]
     count = {"n": len(opinion.voices)}
-    said = phrases.winner.format(claim=_quoted(winner, phrases), k=len(winner.workers), **count)
-    also = [
-        phrases.each.format(claim=_quoted(other, phrases), k=len(other.workers), **count)
-        for other in others
-    ]
+
+    def told(cluster: Cluster, said_or_not: tuple[str, str]) -> str:
+        k = len(cluster.workers)
+        return said_or_not[not k].format(claim=_quoted(cluster, phrases), k=k, **count)
+
+    said = told(winner, phrases.winner)
+    also = [told(other, phrases.each) for other in others]
     also += _more(opinion, phrases)
     return said + (phrases.also + phrases.comma.join(also) if also else "") + phrases.end
 
 
 def _differential(opinion: Opinion, phrases: Phrases) -> str:
     rows = [
-        phrases.row.format(
+        phrases.row[not cluster.workers].format(
             rank=rank,
             claim=_quoted(cluster, phrases),
             k=len(cluster.workers),

@@ -191,3 +191,44 @@ def test_a_style_is_told_without_a_summariser_and_not_by_one_that_abstains(vllm,
     assert verdict["answer"] == "The panel's answer is “mass”, said by 2 of 2."
     assert verdict["summary"]["by"] == "unanimous" and verdict["entropy"] == 0
     assert not summariser.requests
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [
+        ("en", "湿疹"),
+        ("en", "neumonía del lóbulo inferior izquierdo"),
+        ("es", "left lower lobe pneumonia"),
+        ("es", "湿疹"),
+        ("zh", "chronic eczema"),
+        ("zh", "neumonía izquierda"),
+    ],
+)
+def test_an_answer_in_another_language_than_was_asked_is_told_as_it_is(language, said):
+    """Whole, counted with its like, in the frame of the language that was asked in."""
+    opinion = opinion_of(said, f"{said}.", "tinea", language=language)
+    assert styled(opinion, "answer", language) == said
+    assert [(c.text, len(c.workers)) for c in opinion.clusters] == [(said, 2), ("tinea", 1)]
+    sentence = styled(opinion, "sentence", language)
+    assert sentence == styled(
+        opinion_of("x", "x", "tinea", language=language), "sentence", language
+    ).replace("x", said)
+    assert f"{said}" in styled(opinion, "differential", language).splitlines()[0]
+
+
+def test_forty_long_answers_reach_a_verdict_though_the_summariser_takes_no_more(vllm, gateway):
+    """One says nothing but marks, and has no vote; the summariser's refusal costs its words alone,
+    and a style that is counted by hand never asks it."""
+    texts = iter(["**", *(f"{seat} {'x' * 1_990}" for seat in range(39))])
+    panel = vllm(lambda _: next(texts))
+    refuses = vllm(status=400, raw=b'{"message": "This model\'s maximum context length is 2048"}')
+    url = gateway([panel] * 40, summariser=refuses.url, entails=True)
+    for style in ("answer", "sentence", "differential"):
+        verdict = ask(url, options={"style": style}).json()
+        assert verdict["summary"]["by"] == "vote" and verdict["summary"]["faithful"] is None
+        assert len(verdict["dissent"]) == 38 and " xx" in verdict["answer"]
+        errors = [each["error"]["kind"] for each in verdict["answers"] if each["error"]]
+        assert errors == ["empty"]
+        texts = iter(["**"])  # the others' answers are kept
+    [body] = refuses.requests
+    assert len(body["messages"][0]["content"]) > 70_000

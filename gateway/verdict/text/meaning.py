@@ -16,7 +16,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import dropwhile, islice
 
@@ -110,7 +110,7 @@ class Asked:
     `orders` are those in which a statement may have it; unless the question `states` something
     ("is there"), a statement needs no such word either. `before` are the contents that an answer
     may have before it comes to something new: none, or the question again; `behind` what it may
-    have after that.
+    have after that. Of an answer that is taken `whole`, nothing goes that claims anything itself.
     """
 
     content: Meaning = ()
@@ -126,6 +126,7 @@ class Asked:
     sides: bool = False
     behind: Meaning | None = None
     there: bool = False
+    whole: bool = False
 
     def is_again(self, content: Meaning, negations: int) -> bool:
         """Whether what has this content is the question again, as a statement."""
@@ -138,15 +139,24 @@ SHORT: dict[str, Meaning] = {phrase: (name,) for phrase, name in SYNONYMS.items(
 SHORT |= dict.fromkeys(YES, ("yes",)) | dict.fromkeys(NO, ("no",))
 
 
-def meaning(text: str, language: Language = "en", question: str = "") -> Meaning:
+def meaning(
+    text: str, language: Language = "en", question: str = "", whole: bool = False
+) -> Meaning:
     """What makes two answers to a question in `language` equal; () where nothing was said.
 
     "Right lung, left lung." and "left lung, right lung" are equal, so are "Magnetic resonance" and
     "MRI"; "yes" and "yes, left" are not. To "Is there an effusion?" "There is no effusion." is no.
+
+    What only explains an answer is no part of its meaning: "Yes, because fluid is seen" is a yes.
+    With `whole` it is one: only what claims nothing itself goes, and the question said again.
     """
     words = _words_of(text, language)
     asked = _asked(question, language) if question else NOTHING
+    if whole:
+        asked = replace(asked, one_modality=False, whole=True)
     said = _spelled(_bare(text, asked, words), words)
+    if not said.strip("*_#`…"):
+        return ()
     if said in NONE and asked.counts:
         return ("0",)
     if said in SHORT:
@@ -309,19 +319,18 @@ def _bare(text: str, asked: Asked, words: Words) -> str:
     plain = _plain(text)
     if MARKED.search(plain):
         plain = FACE.sub(r"\1", FENCE.sub("", plain))
-        if OBJECT.fullmatch(plain.strip()):
-            plain = _in_json(plain)
-        boxes = {" ".join("".join(found).split()) for found in BOX.findall(plain)} - {""}
-        plain = boxes.pop() if len(boxes) == 1 else plain
+        if not asked.whole:
+            plain = _in_a_box(plain)
         for mark, left in MARKS:
             plain = mark.sub(left, plain)
     plain = DASH.sub("", plain) if len(BULLET.findall(plain)) == 1 else BULLET.sub(",", plain)
     plain = "\n".join(filter(None, (" ".join(line.split()) for line in plain.splitlines())))
     labels = list(words.label.finditer(plain)) if words.answer in plain else ()
     # Whoever answers twice may have asked himself another question.
-    if len(labels) == 1 and not _says_something(plain[: labels[0].start()], words):
+    if len(labels) == 1 and not _says_something(plain[: labels[0].start()], asked, words):
         plain = plain[labels[0].end() :]
-    if ":" in plain and (explained := words.explanation.search(plain)) and explained.start():
+    explained = words.explanation.search(plain) if ":" in plain and not asked.whole else None
+    if explained and explained.start():
         plain = plain[: explained.start()]
     if quoted := QUOTED.fullmatch(plain.strip()):
         plain = next(filter(None, quoted.groups()))
@@ -329,6 +338,14 @@ def _bare(text: str, asked: Asked, words: Words) -> str:
     if asked.one_modality:
         plain = words.pictures.sub(words.image, plain)
     return words.source.sub("", plain).rstrip(".。! ")
+
+
+def _in_a_box(text: str) -> str:
+    """The answer that stands in an object or in a box, whatever is around it; else the whole."""
+    if OBJECT.fullmatch(text.strip()):
+        text = _in_json(text)
+    boxes = {" ".join("".join(found).split()) for found in BOX.findall(text)} - {""}
+    return boxes.pop() if len(boxes) == 1 else text
 
 
 def _in_json(text: str) -> str:
@@ -346,9 +363,11 @@ def _in_json(text: str) -> str:
     return str(answers[0]) if isinstance(answers[0], str | int) else text
 
 
-def _says_something(before: str, words: Words) -> bool:
+def _says_something(before: str, asked: Asked, words: Words) -> bool:
     """Whether what stands before an answer's label may itself be an answer, or the first items of
     one; whole sentences lead to it."""
+    if asked.whole:
+        return bool(before.strip())
     listed = before.rstrip().endswith(",") and bool(_content(before, words)[0])
     return listed or HEAD.match(before) is not None
 
@@ -401,6 +420,9 @@ def _echoes(sentence: str, answer: str, asked: Asked, words: Words) -> bool:
     content, negations = _content(sentence, words)
     # To "CT or MRI?" one of them is no echo.
     again = asked.yes_or_no or not content
+    if asked.whole:
+        again = again and content in ((), *asked.orders) and not words.asking.search(sentence)
+        return again and negations == (answer == "no")
     again = again and any(_is_within(content, order) for order in asked.orders)
     again = again and _tells_no_more(sentence, asked, words)
     return again and bool(negations) == (answer == "no")
@@ -411,8 +433,8 @@ def _explains(sentence: str, answer: str, asked: Asked, words: Words) -> bool:
     organ or a number that was not asked about."""
     if words.asking.search(sentence) or _contradicts(sentence, answer, words):
         return False
-    if _echoes(sentence, answer, asked, words):
-        return True
+    if asked.whole or _echoes(sentence, answer, asked, words):
+        return _echoes(sentence, answer, asked, words)
     content, negations = _content(sentence, words)
     if not asked.yes_or_no or _is_within(content, asked.content) or (negations and answer == "yes"):
         return False
@@ -480,6 +502,9 @@ def _news(said: str, asked: Asked, words: Words) -> str:
         tokens = _tokens(news, words)
         exact = words.compares.isdisjoint(tokens)
         exact = exact and not INEXACT.search(HYPHEN.sub(" ", news))
+        if asked.whole:  # "3 in the left" of two sides is more than 3
+            named = {each for each in _told(news, tokens, words) if not each[0].isdecimal()}
+            exact = exact and named in (set(), asked.told)
         if exact and not negations and len(counted) == 1 and counted[0].isdecimal():
             news = counted[0]
         elif news in NONE or (exact and negations == 1 and content and not counted):

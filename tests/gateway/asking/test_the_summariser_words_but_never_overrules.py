@@ -27,8 +27,12 @@ def ask(url: str, **changes: Any) -> dict[str, Any]:
 
 
 def opinion_of(*texts: str, language: Any = "en") -> Opinion:
+    return judged("", language, *texts)
+
+
+def judged(question: str, language: Any, *texts: str) -> Opinion:
     families = {f"w{seat}": "one" for seat in range(len(texts))}
-    return Judge(families, Cell(language, "other", None), None).weigh(
+    return Judge(families, Cell(language, "other", None), None, question).weigh(
         Answer(worker=f"w{seat}", text=text, confidence=0.5, seconds=0.1)
         for seat, text in enumerate(texts)
     )
@@ -122,6 +126,75 @@ def test_a_reply_that_says_what_the_winners_say_is_faithful(reply, language, tex
 )
 def test_a_reply_that_adds_drops_or_turns_anything_is_not(reply, language, texts):
     assert not is_faithful(Completion(reply, None), opinion_of(*texts, language=language), language)
+
+
+ASKED = {
+    "en": ("What modality is it?", "Is there an effusion?", "CT", "yes", "no"),
+    "es": ("¿Qué modalidad es?", "¿Hay un derrame?", "TC", "sí", "no"),
+    "zh": ("这是什么模态？", "图像中有积液吗？", "CT", "有", "没有"),
+}
+OWN = ["cancer", "metástasis", "转移", "left", "5", "MRI", "?", ". Explanation: sepsis"]
+OWN += [
+    ". Explicación: sepsis",
+    "。解释：脓毒症",
+    ", because of sepsis",
+    "，因为脓毒症",
+    " – sepsis",
+]
+OWN += [
+    " (sepsis)",
+    "\nsepsis",
+    ": sepsis",
+    "; sepsis",
+    ". Sepsis",
+    "，脓毒症",
+    '{"reason": "sepsis"}',
+]
+TURNS = ["no", "not", "不", ". No", "没有"]
+
+
+@pytest.mark.parametrize(
+    ("language", "said", "reply"),
+    [
+        ("en", 0, "The answer is CT."),
+        ("en", 0, "**Answer:** CT"),
+        ("en", 1, "Yes, there is an effusion."),
+        ("en", 1, "There is an effusion in the image"),
+        ("en", 1, "No. There is no effusion."),
+        ("es", 0, "La respuesta es TC."),
+        ("es", 1, "Sí, hay un derrame."),
+        ("es", 1, "No, no hay derrame."),
+        ("zh", 0, "答案是CT。"),
+        ("zh", 1, "有，图像中有积液。"),
+        ("zh", 1, "没有积液"),
+    ],
+)
+def test_nothing_of_its_own_leaves_with_an_answer(language, said, reply):
+    """A reply that says what won may leave; with any claim more, before it, in it or behind it, it
+    may not: neither as an explanation, nor as what leads to the answer."""
+    *asked, modality, yes, no = ASKED[language]
+    denies = reply.startswith(("No", "没有"))
+    won = (no if denies else yes) if said else modality
+    opinion = judged(asked[said], language, won, won, yes if denies else no)
+
+    def leaves(text: str) -> bool:
+        return is_faithful(Completion(text, None), opinion, language, asked[said])
+
+    assert leaves(reply)
+    middle = reply.find(" ") + 1 or len(reply) // 2
+    for own in OWN + (TURNS if not denies else []):  # who denies twice, denies
+        for text in (f"{reply} {own}", f"{own} {reply}", f"{reply[:middle]}{own} {reply[middle:]}"):
+            assert not leaves(text), text
+        assert not leaves(reply.rstrip(".。") + own)
+
+
+def test_a_reply_that_explains_itself_is_not_the_verdict(vllm, gateway):
+    """No worker said what it explains: the vote answers, and the verdict says so."""
+    summariser = vllm("Yes, because the patient has advanced malignancy with fever.")
+    url = gateway([vllm("yes"), vllm("no"), vllm("Yes.")], summariser=summariser.url)
+    verdict = ask(url, question="Is there an effusion?")
+    assert verdict["answer"] == "yes" and len(summariser.requests) == 1
+    assert (verdict["summary"]["by"], verdict["summary"]["faithful"]) == ("vote", False)
 
 
 def test_it_is_spared_when_the_panel_is_of_one_mind(vllm, gateway):

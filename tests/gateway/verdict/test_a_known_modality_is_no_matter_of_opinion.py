@@ -9,6 +9,7 @@ import pytest
 from benchmarks.accuracy import modality as benchmark
 from gateway.contract import Alternative, Answer, Language, Modality
 from gateway.verdict.competence import Cell
+from gateway.verdict.styles import styled
 from gateway.verdict.text.modality import names_another
 from gateway.verdict.weigh import Judge, Opinion
 
@@ -16,6 +17,24 @@ ASKED: dict[Language, str] = {
     "en": "What modality is used to take this image?",
     "es": "¿Qué modalidad se usó para obtener esta imagen?",
     "zh": "这张图片的成像方式是什么？",
+}
+
+
+# How a winner is told that nobody claims.
+UNSAID: dict[Language, tuple[str, str]] = {
+    "en": (
+        "The panel's answer is “Ultrasound”, as the image is known to be; nearly said by some of 3",
+        "1. “Ultrasound” (0 of 3; nearly said)",
+    ),
+    "es": (
+        "La respuesta del panel es «Ultrasound», como se sabe de la imagen; casi dicha por algunos "
+        "de 3",
+        "1. «Ultrasound» (0 de 3; casi dicha)",
+    ),
+    "zh": (
+        "小组的答案是“Ultrasound”，已知图像如此；3个成员中有的几乎这样说",
+        "1. “Ultrasound”（3个中0个；几乎这样说）",
+    ),
 }
 
 
@@ -122,6 +141,16 @@ def test_where_all_name_another_who_nearly_said_the_known_one_stands_for_it() ->
     assert [cluster.weight for cluster in found.clusters] == [1, 0, 0]
     assert sum(answer.weight or 0 for answer in found.answers) == pytest.approx(1)
     assert {each.text for each in found.dissent} == {"MRI", "xr - plain film"}
+    # Nobody is counted for it, in any style and language.
+    assert styled(found, "answer", "en") == "Ultrasound"
+    for language, (winner, row) in UNSAID.items():
+        sentence = styled(found, "sentence", language)
+        first, _, others = sentence.partition(
+            {"en": "; also", "es": "; también", "zh": "；另有"}[language]
+        )
+        assert first == winner and "MRI" in others
+        first, *rows = styled(found, "differential", language).splitlines()
+        assert first == row and len(rows) == 2 and "w0" in rows[0]
 
 
 def test_who_nearly_said_the_known_one_in_two_ways_stands_for_it_once() -> None:

@@ -532,7 +532,7 @@ def test_every_phrase_has_one_meaning_and_is_found():
         assert {meaning(word) for word in words} == {(said,)}
 
 
-@pytest.mark.parametrize("nothing", ["", " . ", ",", "。", "，、", "\n"])
+@pytest.mark.parametrize("nothing", ["", " . ", ",", "。", "，、", "\n", "**", "`…`"])
 def test_nothing_means_nothing(nothing):
     assert meaning(nothing) == ()
 

@@ -69,7 +69,9 @@ def test_a_model_consolidates_each_encounter(vllm):
     assert {body["temperature"] for body in model.requests} == {0}
 
 
-QUOTE = "The panel's answer is “{}”, said by 2 of 3; also said: “tinea” (1)."
+# What the reader is given: one doctor more, who denies and doubts.
+SEEN = (*SAID, "No scabies, vasculitis cannot be ruled out; lupus unlikely")
+QUOTE = "The panel's answer is “{}”, said by {} of 6; also said: “psoriasis” (1)."
 
 
 @pytest.mark.parametrize(
@@ -80,21 +82,50 @@ QUOTE = "The panel's answer is “{}”, said by 2 of 3; also said: “tinea” 
         ("answer", "tinea corporis", True),
         ("answer", "long standing eczema", True),
         ("answer", "psoriasis of long standing", True),  # the words of two doctors
-        ("sentence", QUOTE.format("eczema of long standing"), False),
-        ("sentence", QUOTE.format("eczema of long stan…"), False),
-        ("sentence", QUOTE.format("acute eczema"), True),
-        ("sentence", QUOTE.format("tinea").replace("also", "wrongly"), True),
-        ("sentence", QUOTE.format("tinea").replace("said by", "not said by"), True),
-        ("differential", "1. “tinea” (1 of 3: doctor-2)\n2. “psoriasis” (1 of 3: doctor-1)", False),
-        ("differential", "1. “tinea” (1 of 3: doctor-2) is right", True),
+        ("answer", "scabies", True),  # its denial is dropped
+        ("answer", "no scabies", False),
+        ("answer", "lupus", True),
+        ("answer", "vasculitis", False),
+        ("sentence", QUOTE.format("tinea", 4), False),
+        ("sentence", QUOTE.format("eczema of long standing", 1), False),
+        ("sentence", QUOTE.format("eczema of long stan…", 1), False),
+        ("sentence", QUOTE.format("acute eczema", 1), True),
+        ("sentence", QUOTE.format("tinea", 4).replace("also", "wrongly"), True),
+        ("sentence", QUOTE.format("tinea", 4).replace("said by", "not said by"), True),
+        ("sentence", QUOTE.format("tinea", 2), True),  # three say just that
+        ("sentence", QUOTE.format("tinea", 5), True),  # four have a word of it
+        ("sentence", QUOTE.format("tinea", 4).replace("(1)", "(0)"), True),
+        ("sentence", QUOTE.format("tinea", 4).replace("of 6", "of 5"), True),
+        ("sentence", QUOTE.format("tinea", 4).replace(" (1)", ""), True),
+        ("differential", "1. “tinea” (3 of 6: doctor-2, doctor-4, doctor-5)", False),
+        ("differential", "1. “tinea” (3 of 6: doctor-2, doctor-4)", True),
+        ("differential", "1. “tinea” (3 of 6: doctor-2, doctor-3, doctor-4)", True),
+        ("differential", "1. “psoriasis” (1 of 6: doctor-1)\n2. “tinea” (1 of 6: doctor-2)", True),
+        ("differential", "1. “psoriasis” (1 of 6: doctor-1) is right", True),
     ],
 )
 def test_the_reader_of_disputes_finds_what_nobody_said(style, text, fails):
-    assert bool(unsupported(text, SAID, "en", style)) is fails
+    assert bool(unsupported(text, SEEN, "en", style)) is fails
+
+
+@pytest.mark.parametrize(
+    ("language", "answer", "piece", "says_it"),
+    [
+        ("es", "No es tiña. Eccema crónico", "tiña", False),
+        ("es", "No es tiña. Eccema crónico", "eccema crónico", True),
+        ("es", "no se puede descartar psoriasis", "psoriasis", True),
+        ("es", "sarna descartada", "sarna", False),
+        ("zh", "不是湿疹，考虑体癣", "湿疹", False),
+        ("zh", "不是湿疹，考虑体癣", "体癣", True),
+        ("zh", "不能排除银屑病", "银屑病", True),
+    ],
+)
+def test_the_reader_knows_a_denial_in_each_language(language, answer, piece, says_it):
+    assert bool(unsupported(piece, [answer], language, "answer")) is not says_it
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_reader_passes_what_is_worded_by_hand(language):
-    opinion = opinion_of(SAID, CASE.question, language)
+    opinion = opinion_of(SEEN, CASE.question, language)
     for style in STYLES:
-        assert unsupported(styled(opinion, style, language), SAID, language, style) == []
+        assert unsupported(styled(opinion, style, language), SEEN, language, style) == []

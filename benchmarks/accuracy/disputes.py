@@ -5,9 +5,11 @@ MEDIQA-M3G's doctors are the panel, as in `free_text`; where they differ, the an
 each style as the gateway words it, by the summariser of the panel file, which must be running
 (CONSILIUM_SUMMARISER_URL), or by the vote. What comes out is read by rules that share nothing with
 the gateway's: what it puts in quotation marks (in the style `answer`, all of it) must stand in one
-doctor's answer, word for word and in one piece; what is around the marks must be words of the frame
-that a person has listed here. Printed are who worded how many, and every text that fails; with
---show so many others, to be read. The last line is JSON.
+doctor's answer, word for word and in one piece, where nothing beside it in the same clause denies
+it. As many must be told to say it as say just that, and no more than have a word of it; who is
+named must be one of these. What is around the marks must be words of the frame that a person has
+listed here. A doubt that was dropped it does not see. Printed are who worded how many, and every
+text that fails; with --show so many others, to be read. The last line is JSON.
 """
 
 import argparse
@@ -17,7 +19,7 @@ import random
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks import needs
@@ -41,6 +43,20 @@ FRAME: dict[Language, re.Pattern[str]] = {
     ),
     "zh": re.compile(r"[小组的答案是个成员中有这样说另外种法]|doctor"),
 }
+# What denies, before a piece or behind it; and what denies a denial, which comes first.
+OPEN = re.compile(
+    r"(?:cannot|can t|can not|could not|not) (?:be )?(?:ruled? out|excluded?)|no doubt|"
+    r"no se puede descartar|sin duda|不能排除|不排除|不除外|无疑"
+)
+BEFORE = re.compile(
+    r"\b(?:no|not|isn t|doesn t|don t|aren t|without|never|nor|denies|sin|ni|nunca|tampoco)\b|"
+    r"不是|不像|不考虑|不属于|没有|无|未|非"
+)
+BEHIND = re.compile(
+    r"\b(?:excluded|(?<!to be )ruled out|unlikely|descartad[oa]|poco probable)\b|"
+    r"已排除|可排除|可能性不大"
+)
+CLAUSE = re.compile(r"[.,;:!?()，。；：！？（）、\n]")
 
 
 def main() -> None:
@@ -112,16 +128,52 @@ async def worded(
 
 
 def unsupported(text: str, panel: Sequence[str], language: Language, style: Style) -> list[str]:
-    """What of a text no doctor said: pieces, and words of the frame that are not listed."""
-    said = [f" {' '.join(words(answer))} " for answer in panel]
+    """What of a text no doctor said: pieces, those that are counted wrongly, and words of the frame
+    that are not listed."""
     pieces = [text] if style == "answer" else QUOTED.findall(text)
-    found = [
-        piece for piece in pieces if not any(f" {' '.join(words(piece))} " in each for each in said)
-    ]
+    found = [piece for piece in pieces if not any(says(answer, piece) for answer in panel)]
     if style != "answer":
+        behind = QUOTED.split(text)[2::2]  # each piece's numbers, up to the next piece
+        for rank, (piece, told) in enumerate(zip(pieces, behind, strict=True)):
+            wrong = is_miscounted(piece, told, panel, of_all=rank == 0 or style == "differential")
+            found += [f"{piece}{told}"] if wrong else []
         around = (word for word in words(QUOTED.sub(" ", text)) if not word.isdecimal())
         found += [word for word in around if not FRAME[language].fullmatch(word)]
     return found
+
+
+def says(answer: str, piece: str) -> bool:
+    """Whether the piece stands there, and nothing in its clause denies it."""
+    wanted, clauses = words(piece), [words(clause) for clause in CLAUSE.split(answer)]
+    flat = [(word, clause) for clause, each in enumerate(clauses) for word in each]
+    for start in range(len(flat) - len(wanted) + 1):
+        end = start + len(wanted)
+        if [word for word, _ in flat[start:end]] != wanted:
+            continue
+        before = in_a_row(w for w, clause in flat[:start] if clause == flat[start][1])
+        behind = in_a_row(w for w, clause in flat[end:] if clause == flat[end - 1][1])
+        if not BEFORE.search(OPEN.sub(" ", before)) and not BEHIND.search(OPEN.sub(" ", behind)):
+            return True
+    return False
+
+
+def in_a_row(said: Iterable[str]) -> str:
+    """Chinese has no blanks between its words."""
+    return re.sub(r"(?<=[\u3400-\u9fff]) (?=[\u3400-\u9fff])", "", " ".join(said))
+
+
+def is_miscounted(piece: str, told: str, panel: Sequence[str], of_all: bool) -> bool:
+    """Whether what is told behind a piece, how many say it, of how many and who, cannot be true."""
+    wanted, said = words(piece), [words(answer) for answer in panel]
+    may = [doctor for doctor, each in enumerate(said, start=1) if set(wanted) & set(each)]
+    must = sum(each == wanted for each in said)
+    named = [int(number) for number in re.findall(r"doctor-(\d+)", told)]
+    counts = [int(number) for number in re.findall(r"(?<!doctor-)\b\d+|\d+(?=个)", told)]
+    if not counts or (of_all and (len(counts) < 2 or max(counts[:2]) != len(panel))):
+        return True
+    k = min(counts[:2]) if of_all else counts[0]
+    names = not named or (set(named) <= set(may) and len(named) == k)
+    return not (max(must, 1) <= k <= len(may) and names)
 
 
 def words(text: str) -> list[str]:

@@ -82,6 +82,15 @@ class TooLong(CallFailed):
         self.tokens = tokens
 
 
+class ServerFailed(CallFailed):
+    """It heard the request, and gave up with a 5xx."""
+
+    def __init__(self, status: int):
+        detail = f"It failed (HTTP {status})."
+        super().__init__(AnswerError(kind="unreachable", detail=detail))
+        self.status = status
+
+
 def _failed(kind: ErrorKind, detail: str) -> CallFailed:
     return CallFailed(AnswerError(kind=kind, detail=detail))
 
@@ -342,7 +351,7 @@ async def _send(http: Http, method: str, url: str, body: Sequence[bytes] = ()) -
             raise TooLong(tokens)
         raise _failed("refused", f"It refused the request (HTTP {status}).")
     if status >= 500:
-        raise _failed("unreachable", f"It failed (HTTP {status}).")
+        raise ServerFailed(status)
     if not 200 <= status < 300:
         raise _failed("garbage", f"It answered HTTP {status}.")
     return bytes(raw)

@@ -20,6 +20,7 @@ from gateway.asking.model_server import (
     CallFailed,
     Completion,
     Http,
+    ServerFailed,
     TooLong,
     answer_bounds,
     as_answer,
@@ -313,6 +314,10 @@ class Panel:
             error = failure.error.model_copy(update={"max_chars": fits})
         except CallFailed as failure:
             error = failure.error
+            if isinstance(failure, ServerFailed) and worker.one_token and case.choices:
+                # vLLM has no other word for choices of which no token of the model is the start.
+                detail = f"It knows none of the choices, or failed (HTTP {failure.status})."
+                error = AnswerError(kind="refused", detail=detail)
         else:
             return Answer(
                 worker=worker.name,

@@ -6,7 +6,8 @@ feature; then the patches of a voxel become one token, so that a stack costs a f
 images. Departs from LLaVA-3D: its places come from depth and camera, ours from the order of the
 images, as if neighbouring slices lay as far apart as neighbouring patches; the place is added
 behind the projection, not before it; and a single image is a stack of one, with places and voxels,
-where LLaVA-3D leaves it as LLaVA would read it.
+where LLaVA-3D leaves it as LLaVA would read it: so every weight learns from single images too, and
+those are nearly all that there is to learn from here.
 """
 
 import math

@@ -24,6 +24,18 @@ def test_choices_bind_the_workers(vllm, gateway):
     assert {"Pneumonia", " pneumonia", "No finding", " No Finding"} <= bound(keeps.requests[0])
 
 
+def test_who_has_no_token_for_any_choice_is_told_as_such(vllm, gateway):
+    """vLLM answers 500 to that; the panel goes on, and without choices a 500 is a failure alone."""
+    broken = vllm(status=500, raw=b"{}")
+    seats = ['languages = ["en"]', 'languages = ["en"]\none_token = true']
+    url = gateway([vllm("left"), broken], seats=seats)
+    verdict = ask(url, choices=["left", "right"]).json()
+    assert verdict["answer"] == "left" and verdict["answers"][1]["error"]["kind"] == "refused"
+    told = "It knows none of the choices, or failed (HTTP 500)."
+    assert verdict["answers"][1]["error"]["detail"] == told
+    assert failures(ask(url)) == {"w1": "unreachable"}
+
+
 @pytest.mark.parametrize("choices", [["yes", "no"], ["Yes", "No"], ["YES", "NO"], [" Yes", "nO"]])
 def test_every_spelling_asks_for_the_same(vllm, gateway, choices):
     """And what comes back is in the caller's own."""

@@ -34,15 +34,13 @@ from models.assets import AssetError
 from models.files import append_line
 from models.parts.language import load_language
 from models.parts.vlm import Vlm, assemble
-from models.recipe import RECIPES, Recipe, load_recipe
+from models.recipe import RECIPES, Recipe, load_programme, of_parts
 from models.recipe.stage import Source, Stage
 from models.training import parts
 from models.training.planning.dry_run import plan
 from models.training.planning.published import MODELS, Published
-from models.training.record.progress import Tally
 
 IMAGES, QUESTIONS, SIDE = 32, 16, 384
-NEEDS_NO_STEP = {"chooser", "memory"}  # what is made of the data, and what does not train
 
 
 def main() -> None:
@@ -51,13 +49,19 @@ def main() -> None:
     arguments.add_argument("--steps", type=int, default=6, help="The first one is not timed.")
     arguments.add_argument("--out", type=Path, help="JSON lines.")
     options = arguments.parse_args()
-    named = sorted(path.stem for path in RECIPES.glob("*.toml") if path.stem not in NEEDS_NO_STEP)
     with TemporaryDirectory() as scratch, patch.object(parts, "build_model", built):
-        for name in options.recipe or named:
-            for row in rows_of(load_recipe(name), Path(scratch), options.steps):
+        for name in options.recipe or timed():
+            for row in rows_of(of_parts(load_programme(name)), Path(scratch), options.steps):
                 print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
                 if options.out:
                     append_line(options.out, row)
+
+
+def timed() -> list[str]:
+    """The recipes whose steps can be timed without data: not those that do not train, nor whose
+    language model is made of the words of their data."""
+    read = (load_programme(path) for path in sorted(RECIPES.glob("*.toml")))
+    return [each.name for each in read if isinstance(each, Recipe) and each.language.model]
 
 
 def rows_of(recipe: Recipe, scratch: Path, steps: int) -> Iterator[dict[str, Any]]:
@@ -72,6 +76,9 @@ def rows_of(recipe: Recipe, scratch: Path, steps: int) -> Iterator[dict[str, Any
         recipe = recipe.model_copy(update={"language": language})
     for number, stage in enumerate(recipe.stage):
         row: dict[str, Any] = {"recipe": recipe.name, "stage": stage.name}
+        if recipe.language.model is None:
+            yield row | {"not run": "Its language model is made of the words of its data."}
+            continue
         try:
             row["planned_gb"] = gb(plan(published)[number].memory)
             row |= measured(recipe, stage, asked, scratch, steps)
@@ -98,7 +105,7 @@ def measured(
         torch.cuda.reset_peak_memory_stats()
     seconds, began = [], time.perf_counter()
     for step, seen in enumerate(run.shown_from(0)):
-        run.step(run.rows_of(step), seen, Tally())
+        run.step(run.rows_of(step), seen, run.tally())
         if on_gpu:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)

@@ -79,10 +79,7 @@ def export(
     recipe = recipe or load_programme(file)
     if isinstance(recipe, WholeRecipe):
         return _export_whole(file, checkpoint, out, recipe)
-    _refuse_unserved_connector(recipe)
-    _refuse_soft_prompts(recipe)
-    _refuse_bidirectional_images(recipe)
-    _refuse_unserved_language(recipe)
+    refuse_unserved(recipe)
     _check_checkpoint(recipe, checkpoint)
     out.mkdir(parents=True, exist_ok=True)
     before = served_name(out)
@@ -361,6 +358,19 @@ def _check_checkpoint(recipe: Recipe | WholeRecipe, checkpoint: Path) -> None:
             f"{checkpoint} was not trained by this recipe; {run / 'recipe.json'} says by which. "
             "Give that one."
         )
+
+
+def refuse_unserved(recipe: Recipe) -> None:
+    """Whether vLLM could serve what the recipe makes is known before it trains.
+
+    Raises:
+        ExportError: it could not.
+        AssetError: the language model's settings cannot be had.
+    """
+    _refuse_unserved_connector(recipe)
+    _refuse_soft_prompts(recipe)
+    _refuse_bidirectional_images(recipe)
+    _refuse_unserved_language(recipe)
 
 
 def _refuse_unserved_connector(recipe: Recipe) -> None:

@@ -1,12 +1,16 @@
 """How workers come to be: train, crossval, probe, report-training, ablate, export, remember."""
 
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from services.cli.shared import Data, OptionalData, console, training_failures
+
+if TYPE_CHECKING:
+    from models.serving.parity import Parity
 
 app = typer.Typer()
 
@@ -30,7 +34,7 @@ def train(
     ] = None,
     smoke: Annotated[
         bool,
-        typer.Option("--smoke", help="All stages on twenty images, and export: does it run?"),
+        typer.Option("--smoke", help="All stages on twenty images, export and vLLM: does it run?"),
     ] = False,
     tracker: Annotated[
         Literal["tensorboard", "wandb", "mlflow", "none"] | None,
@@ -38,8 +42,9 @@ def train(
     ] = None,
 ) -> None:
     """Run a recipe's stages that are not done yet."""
-    from models.recipe import WholeRecipe, load_programme, recipe_file
-    from models.serving.export import ExportError, export
+    from models.recipe import Recipe, WholeRecipe, load_programme, recipe_file
+    from models.serving.export import ExportError, export, refuse_unserved
+    from models.serving.parity import ParityError
     from models.serving.served_models import require_served
     from models.training.planning.fits import told
     from models.training.record.tracker import usual
@@ -48,7 +53,7 @@ def train(
 
     if gpus and not dry_run:
         raise typer.BadParameter("goes with --dry-run, and plans for GPUs", param_hint="--gpus")
-    with training_failures(PlanError):
+    with training_failures(PlanError, ParityError):
         read = load_programme(recipe)
         if fold is not None:
             read = read.of_fold(fold)
@@ -62,6 +67,11 @@ def train(
             raise typer.BadParameter("needs --data, or CONSILIUM_DATA", param_hint="train")
         if isinstance(read, WholeRecipe):
             require_served(read)
+        elif isinstance(read, Recipe):
+            try:
+                refuse_unserved(read)
+            except ExportError as error:
+                console.print(f"Note: it trains, and will have no seat. {error}")
         if smoke:
             shutil.rmtree(runs / read.name, ignore_errors=True)  # all of it, each time
         named = usual() if tracker is None else tracker
@@ -73,6 +83,12 @@ def train(
                 console.print(f"exported: {export(recipe_file(recipe), checkpoint, out, read)}")
             except ExportError as error:
                 console.print(f"not exported: {error}")
+                return
+            if find_spec("vllm") is None:
+                console.print("not served: vLLM is not installed here.")
+                return
+            asked = _verified(out, data).comparisons[0]
+            console.print(f"asked: {asked.example.question} – {asked.vllm.strip()}")
 
 
 @app.command()
@@ -188,7 +204,7 @@ def export(
 
     with training_failures(ExportError, ParityError):
         console.print(f"exported: {run(recipe, checkpoint, out)}")
-        if data and verify and not _verified(out, data):
+        if data and verify and not _verified(out, data).holds:
             raise SystemExit(1)
 
 
@@ -205,7 +221,7 @@ def remember(
         console.print(f"remembered: {run(recipe, data, out)}")
 
 
-def _verified(zoo: Path, data: Path) -> bool:
+def _verified(zoo: Path, data: Path) -> "Parity":
     from services.running import verify as program
 
     parity = program.verify(zoo, data)
@@ -218,4 +234,4 @@ def _verified(zoo: Path, data: Path) -> bool:
         f"parity {'holds' if parity.holds else 'does not hold'}: "
         f"{len(parity.differing)} of {len(parity.comparisons)} answers differ"
     )
-    return parity.holds
+    return parity

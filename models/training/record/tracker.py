@@ -4,6 +4,7 @@ One that was asked for and does not answer is refused before anything trains. On
 later is left alone: the run's own `log.jsonl` has all.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -19,6 +20,7 @@ from models.recipe.programme import Programme
 
 Name = Literal["tensorboard", "wandb", "mlflow"]
 PROJECT = "consilium"
+MLFLOW_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
 class TrackerError(Exception):
@@ -84,6 +86,9 @@ def _made(name: Name, recipe: Programme, run: Path) -> GeneralTracker:
         return TensorBoardTracker(name, run)
     if name == "wandb":
         return WandBTracker(PROJECT, name=recipe.name)
+    # Of itself it asks a server that is gone for minutes.
+    for key, value in MLFLOW_PATIENCE.items():
+        os.environ.setdefault(key, value)
     return MLflowTracker(PROJECT, run_name=recipe.name)
 
 

@@ -10,14 +10,16 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from models.parts.vision import Tower, TowerConfig
-from models.recipe import Recipe
+from models.recipe import Recipe, load_programme
 from models.serving.export import load_served, served_folder
+from models.serving.parity import Comparison, Parity
 from models.training import parts
 from models.training.inputs import features
 from models.training.inputs.features import cached_features
 from models.training.record.progress import read_log
 from models.training.stages import train
 from services.cli import workers
+from services.running.verify import questions
 from tests.tiny import write_toml
 
 RecipeMaker = Callable[..., Recipe]
@@ -36,11 +38,32 @@ def featured(monkeypatch: pytest.MonkeyPatch) -> list[set[Path]]:
     return calls
 
 
+@pytest.fixture(autouse=True)
+def verified(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """What vLLM is started on: tests/end_to_end starts it."""
+    found: list[Path] = []
+
+    def verify(zoo: Path, data: Path) -> Parity:
+        found.append(zoo)
+        (example, *_) = questions(load_programme(zoo / "recipe.toml"), data)
+        return Parity((Comparison(example, "red", " red", None),))
+
+    monkeypatch.setattr("services.running.verify.verify", verify)
+    return found
+
+
+@pytest.mark.parametrize("vllm", [True, False], ids=["vLLM", "no vLLM"])
 def test_every_stage_sees_a_few_images_once_and_the_last_is_exported(
-    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
+    tiny_recipe: RecipeMaker,
+    drawn_slake: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    verified: list[Path],
+    vllm: bool,
 ) -> None:
     """Under a name of its own, so that the real run is not taken for begun; what is exported can be
-    asked."""
+    asked, and vLLM is started on it and asked, where there is one."""
+    monkeypatch.setattr(workers, "find_spec", lambda name: vllm or None)
     recipe = tiny_recipe(more=[{"name": "more", "parent": "vqa"}], epochs=9)
     file = write_toml(recipe.model_dump(), tmp_path / "tiny.toml")
     command = ["train", str(file), "--smoke", "--data", str(drawn_slake), "--runs", str(tmp_path)]
@@ -49,6 +72,9 @@ def test_every_stage_sees_a_few_images_once_and_the_last_is_exported(
 
     run = tmp_path / "tiny-smoke"
     assert done.exit_code == 0, done.output
+    assert verified == ([run / "exported"] if vllm else [])
+    assert ("parity holds: 0 of 1 answers differ" in done.output) is vllm
+    assert ("asked: Which colour? – red" if vllm else "vLLM is not installed") in done.output
     for stage in ("vqa", "more"):
         lines = read_log(run / stage / "log.jsonl")
         assert [line["step"] for line in lines if line["part"] == "validation"] == [4]
@@ -66,7 +92,9 @@ def test_a_smoke_run_of_what_vllm_cannot_serve_says_why_it_ends_there(
     done = CliRunner().invoke(workers.app, command)
 
     assert done.exit_code == 0, done.output
-    assert "not exported: stage vqa trains the language model by 'prompt'" in done.output
+    early, late = done.output.split("trained: ")
+    assert "Note: it trains, and will have no seat. stage vqa trains" in early
+    assert "not exported: stage vqa trains the language model by 'prompt'" in late
 
 
 def test_the_tower_runs_on_what_the_steps_come_to_and_no_more(

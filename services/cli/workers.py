@@ -83,12 +83,8 @@ def train(
                 console.print(f"exported: {export(recipe_file(recipe), checkpoint, out, read)}")
             except ExportError as error:
                 console.print(f"not exported: {error}")
-                return
-            if find_spec("vllm") is None:
-                console.print("not served: vLLM is not installed here.")
-                return
-            asked = _verified(out, data).comparisons[0]
-            console.print(f"asked: {asked.example.question} – {asked.vllm.strip()}")
+            else:
+                _serve_and_ask(out, data)
 
 
 @app.command()
@@ -219,6 +215,14 @@ def remember(
 
     with training_failures():
         console.print(f"remembered: {run(recipe, data, out)}")
+
+
+def _serve_and_ask(zoo: Path, data: Path) -> None:
+    if find_spec("vllm") is None:
+        console.print("not served: vLLM is not installed here.")
+        return
+    asked = _verified(zoo, data).comparisons[0]
+    console.print(f"asked: {asked.example.question} – {asked.vllm.strip()}")
 
 
 def _verified(zoo: Path, data: Path) -> "Parity":

@@ -52,18 +52,16 @@ def verified(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return found
 
 
-@pytest.mark.parametrize("vllm", [True, False], ids=["vLLM", "no vLLM"])
 def test_every_stage_sees_a_few_images_once_and_the_last_is_exported(
     tiny_recipe: RecipeMaker,
     drawn_slake: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
     verified: list[Path],
-    vllm: bool,
 ) -> None:
     """Under a name of its own, so that the real run is not taken for begun; what is exported can be
     asked, and vLLM is started on it and asked, where there is one."""
-    monkeypatch.setattr(workers, "find_spec", lambda name: vllm or None)
     recipe = tiny_recipe(more=[{"name": "more", "parent": "vqa"}], epochs=9)
     file = write_toml(recipe.model_dump(), tmp_path / "tiny.toml")
     command = ["train", str(file), "--smoke", "--data", str(drawn_slake), "--runs", str(tmp_path)]
@@ -72,14 +70,17 @@ def test_every_stage_sees_a_few_images_once_and_the_last_is_exported(
 
     run = tmp_path / "tiny-smoke"
     assert done.exit_code == 0, done.output
-    assert verified == ([run / "exported"] if vllm else [])
-    assert ("parity holds: 0 of 1 answers differ" in done.output) is vllm
-    assert ("asked: Which colour? – red" if vllm else "vLLM is not installed") in done.output
+    assert verified == [run / "exported"]
+    assert "parity holds: 0 of 1 answers differ" in done.output
+    assert "asked: Which colour? – red" in done.output
     for stage in ("vqa", "more"):
         lines = read_log(run / stage / "log.jsonl")
         assert [line["step"] for line in lines if line["part"] == "validation"] == [4]
     served = load_served(served_folder(run / "exported"))
     assert served.answer([Image.new("RGB", (64, 64))], "Which colour? Answer:", max_tokens=2)
+    monkeypatch.setattr(workers, "find_spec", lambda _: None)
+    workers._serve_and_ask(run / "exported", drawn_slake)
+    assert "not served: vLLM is not installed here." in capsys.readouterr().out
 
 
 def test_a_smoke_run_of_what_vllm_cannot_serve_says_why_it_ends_there(

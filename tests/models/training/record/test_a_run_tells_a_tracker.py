@@ -1,6 +1,7 @@
 """What a run's log tells, TensorBoard, W&B or MLflow is told too; a run hangs on none of them."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,21 @@ def test_a_tracker_that_is_not_there_is_told_before_anything_trains(
 
     assert "\n" not in str(told.value)
     assert not (tmp_path / recipe.name / "vqa").exists()
+
+
+def test_mlflow_is_not_asked_for_minutes_where_it_is_gone(
+    tiny_recipe: RecipeMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless its user has said for how long."""
+    monkeypatch.setattr(tracker, "MLflowTracker", lambda *_, **__: None)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "")  # put back with the test
+    del os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "99")
+
+    tracker._made("mlflow", tiny_recipe(), tmp_path)
+
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "1"
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "99"
 
 
 def test_a_tracker_that_falls_silent_stops_no_run(

@@ -19,18 +19,21 @@ WHY: dict[Language, dict[str, str]] = {
         "image": "the image is unlike those that the panel was calibrated on",
         "question": "the question is put unlike those that the panel was calibrated on",
         "modality": "no {modality} among the cases that the panel was calibrated on",
+        "uncalibrated": "the panel was calibrated on no cases in this language",
         "untold": "no worker that was heard tells how like its cases this one is",
     },
     "es": {
         "image": "la imagen no se parece a aquellas con las que se calibró el panel",
         "question": "la pregunta no se parece a aquellas con las que se calibró el panel",
         "modality": "ningún caso de {modality} entre aquellos con los que se calibró el panel",
+        "uncalibrated": "el panel no se calibró con casos en este idioma",
         "untold": "ninguno de los modelos oídos dice cuánto se parece este caso a los suyos",
     },
     "zh": {
         "image": "该图像与校准小组所用的图像不相似",
         "question": "该问题与校准小组所用的问题不相似",
         "modality": "校准小组所用的病例中没有{modality}",
+        "uncalibrated": "校准小组所用的病例中没有这种语言的",
         "untold": "作答的模型都没有说明该病例与其病例有多相似",
     },
 }
@@ -70,7 +73,8 @@ def familiarity(told: Likeness | None, cell: Cell, competence: Competence) -> Fa
         reasons.append(WHY[cell.language]["modality"].format(modality=name))
     known = competence.familiarity.get(cell.language)
     if told is None or known is None:
-        untold = WHY[cell.language]["untold"]
+        silent = told is None or not competence.familiarity
+        untold = WHY[cell.language]["untold" if silent else "uncalibrated"]
         return Familiarity(unfamiliar=bool(reasons), why="; ".join(reasons) or untold)
     nearest = next(table for n in cell.names if (table := competence.familiarity.get(n)))
     for part in ("image", "question"):

@@ -36,7 +36,8 @@ EVEN = 1e-4  # added to a group's deviation, as others do
 
 def reward(answer: str, ended: bool, example: Example) -> float:
     """1 for the reference or one that is as right, and a little more for an answer that came to its
-    end and is in no more words than those."""
+    end and is in no more words than those. By the exact match that validation scores by, not by the
+    gateway's `meaning`: that reads an answer out of a sentence, which a worker should not learn."""
     right = (example.answer, *example.alternatives)
     longest = max(len(words_of(each)) for each in right)
     brief = ended and len(words_of(answer)) <= longest

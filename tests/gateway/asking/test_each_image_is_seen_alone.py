@@ -14,6 +14,7 @@ from gateway.contract import (
     AnswerError,
     ImageShown,
     Language,
+    Likeness,
     Options,
     SeriesShown,
 )
@@ -304,6 +305,17 @@ def said(text: str, confidence: float | None, *others: tuple[str, float, bool]) 
     keys = ("begins", "probability", "whole")
     told = tuple(Alternative(**dict(zip(keys, other, strict=True))) for other in others)
     return Answer(worker="w", text=text, confidence=confidence, alternatives=told, seconds=1)
+
+
+def test_a_case_is_as_familiar_as_its_least_familiar_image():
+    """What a memory tells of each image alone."""
+
+    def told(image: float) -> Answer:
+        likeness = Likeness(image=image, question=0.5, manner="slake")
+        return Answer(worker="w0", text="yes", confidence=0.5, seconds=0, likeness=likeness)
+
+    one = as_one([(1, told(0.9)), (2, told(0.2)), (3, told(0.7))])
+    assert one.likeness and one.likeness.image == 0.2
 
 
 def test_beliefs_are_averaged_and_what_only_begins_an_answer_is_none():

@@ -103,6 +103,8 @@ def test_where_nobody_tells_nothing_is_claimed_of_it():
         found = familiarity(told_, CELL, competence)
         assert (found.image, found.question, found.unfamiliar) == (None, None, False)
         assert found.why == WHY["en"]["untold"]
+    elsewhere = familiarity(told(), replace(CELL, language="zh"), learned())
+    assert elsewhere.image is None and elsewhere.why == WHY["zh"]["uncalibrated"]
 
 
 def answers(likeness: Likeness | None) -> list[Answer]:

@@ -222,6 +222,7 @@ class ShadowSeat(_Reply):
     reachable: bool
     resting_s: Optional[float] = None
     model: Optional[str]
+    warning: Optional[str] = None
     replicas: tuple[Replica, ...] = ()
     cases: int
     agrees: Optional[float]

@@ -162,6 +162,9 @@ def test_a_set_is_asked_from_the_cluster(cluster: Any, on_ray: str, folder: Path
     where = ["--dataset", folder / "own.jsonl", "--out", folder / "ray", "--gateway", on_ray]
     more = ["--ray", cluster.address, "--concurrency", "1"]
     evaluate = [sys.executable, "-m", "services.cli", "evaluate", *where, *more]
+    refused = subprocess.run(evaluate, stderr=subprocess.PIPE, text=True, timeout=PATIENCE_S)
+    assert refused.returncode == 1 and "is free" in refused.stderr  # the panel has all the room
+    cluster.add_node(num_cpus=2)
     subprocess.run(evaluate, stdout=subprocess.DEVNULL, timeout=PATIENCE_S, check=True)
     assert len(read_outcomes(folder / "ray")) == CASES
     assert all(outcome.answer for outcome in read_outcomes(folder / "ray").values())

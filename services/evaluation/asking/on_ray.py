@@ -48,7 +48,7 @@ def ask_all_from(
     a time. Images, and `out`, lie where every node sees them.
 
     Raises:
-        EvaluationError: as there; or no cluster answers.
+        EvaluationError: as there; or no cluster answers, or none of its CPUs is free.
     """
     left = open_ones(examples, outcomes)
     if not left:
@@ -67,6 +67,11 @@ def ask_all_from(
     ray.data.DataContext.get_current().enable_progress_bars = False  # ours is shown
     try:
         nodes = sum(node["Alive"] and node["Resources"].get("CPU", 0) >= 1 for node in ray.nodes())
+        if ray.available_resources().get("CPU", 0) < 1:  # Ray would wait for one, without a word
+            raise EvaluationError(
+                f"No CPU of the cluster at {address} is free: engines and gateways hold them all. "
+                "Add a node, or ask without --ray."
+            )
         with progress(examples, outcomes, lambda: asking.concurrency * nodes) as (keep, _):
             by_id = {example.id: example for example in left}
             job = _job(left, asking, nodes, out / OPEN)

@@ -55,7 +55,9 @@ class Problem(BaseModel):
     status: int
     detail: str
     code: Code | None = Field(
-        default=None, description="Why, where a person who asks often meets it; null: see `detail`."
+        default=None,
+        description="Why, where a person who asks often meets it; left out: see `detail`.",
+        exclude_if=lambda code: code is None,
     )
     answers: tuple[Answer, ...] | None = None
 

@@ -41,6 +41,7 @@ from PIL import Image
 from consilium.case import case_json
 from gateway.door import keys
 from gateway.settings import load_settings
+from services.evaluation.stored_run import read_outcomes
 from tests.conftest import serving
 from tests.fake_gateway import PANEL, VERDICT
 from tests.mock_vllm import MockVllm
@@ -115,9 +116,11 @@ def of_a_key(folder: Path, cases: int, per_minute: int) -> None:
         began = time.monotonic()
         evaluate(url, write_set(folder, cases), folder / "out", CONSILIUM_KEY=key)
         minutes = (time.monotonic() - began) / 60
-    scored = _lines(folder / "out" / "verdicts.jsonl")
+    told = read_outcomes(folder / "out").values()
+    scored = sum(outcome.verdict is not None for outcome in told)
     print(f"a key of {per_minute} a minute: {scored} of {cases} cases in {minutes:.1f} minutes")
     print(json.dumps({"cases": cases, "with_a_verdict": scored, "minutes": minutes}))
+    raise SystemExit(scored < cases)
 
 
 def write_set(folder: Path, cases: int) -> Path:

@@ -314,9 +314,10 @@ class Panel:
             error = failure.error.model_copy(update={"max_chars": fits})
         except CallFailed as failure:
             error = failure.error
-            if isinstance(failure, ServerFailed) and worker.one_token and case.choices:
+            fell = isinstance(failure, ServerFailed) and failure.status == 500
+            if fell and worker.one_token and case.choices:
                 # vLLM has no other word for choices of which no token of the model is the start.
-                detail = f"It knows none of the choices, or failed (HTTP {failure.status})."
+                detail = "It knows none of the choices, or failed (HTTP 500)."
                 error = AnswerError(kind="refused", detail=detail)
         else:
             return Answer(

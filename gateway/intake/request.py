@@ -397,7 +397,8 @@ def _check_fields(fields: CaseFields, limits: Limits) -> Language:
     for name, text, max_chars in texts:
         if len(text) > max_chars:
             raise InvalidCase(
-                f"{name}: {len(text)} characters; send at most {max_chars}.", code="too_long"
+                f"{name}: {len(text)} characters; send at most {max_chars}.",
+                code="too_long" if name in ("question", "context") else None,
             )
         _check_text(name, text)
     if not any(each.isprintable() and not each.isspace() for each in fields.question):

@@ -91,6 +91,8 @@ class Readers:
     def __init__(self, folder: Path | None, days: int):
         self._folder, self._days = folder, days
         self._today: date | None = None
+        self._scores: dict[str, Score] = {}
+        self._scored: tuple[int, int] | None = None  # the state of the file that they are of
         if folder is None:
             return
         try:
@@ -160,7 +162,15 @@ class Readers:
             "JOIN verdicts USING (tenant, id) WHERE is_right IS NOT NULL GROUP BY worker"
         )
         try:
-            return {each: Score(*counted) for each, *counted in self._db.execute(query)}
+            # Whether this connection, or another process's, has written: however many want to
+            # know, they are counted once.
+            (by_others,) = self._db.execute("PRAGMA data_version").fetchone()
+            state = (self._db.total_changes, by_others)
+            if state != self._scored:
+                found = self._db.execute(query)
+                self._scores = {each: Score(*counted) for each, *counted in found}
+                self._scored = state
+            return self._scores
         except sqlite3.Error as error:
             log.error(json.dumps({"event": "words_not_read", "why": str(error)}))
             return {}

@@ -221,8 +221,10 @@ def report(
     with failures(DataError, EvaluationError):
         try:
             settings = load_settings(panel, os.environ)
-        except SettingsError:  # a report needs no panel, nor one whose competence is learned
+        except SettingsError as error:  # a report needs no panel, nor one whose competence is there
             settings = None
+            if panel.exists():
+                typer.echo(f"Not looked at, what the panel was calibrated on: {error}", err=True)
         program(runs, data, out, settings)
         console.print(
             f"{out / 'report.html'}, and the same as .md, .json and .csv; every case: cases.jsonl"

@@ -25,7 +25,7 @@ from services.evaluation.stored_run import EvaluationError, Outcome, Run
 SHOWN = 12  # flips of each direction that are printed
 FEWEST = 10  # flips from which it is told how many questions a change needs
 # Of a normal distribution: 97.5 % lie below the first, and 80 % below the second.
-SURE, POWER = 1.96, 0.84
+OF_95, POWER = 1.96, 0.84
 
 Cases = dict[str, tuple[Example, Outcome]]
 
@@ -142,10 +142,10 @@ def mcnemar(gained: int, lost: int) -> float:
 
 def _needed(change: Score) -> int | None:
     """How many questions as alike as these; None where nothing has changed, or nothing varies."""
-    error = (change.high - change.low) / (2 * SURE)
+    error = (change.high - change.low) / (2 * OF_95)
     if not change.value or not error:
         return None
-    return math.ceil(change.cases * ((SURE + POWER) * error / change.value) ** 2)
+    return math.ceil(change.cases * ((OF_95 + POWER) * error / change.value) ** 2)
 
 
 def _flip(example: Example, before: Texts, after: Texts) -> dict[str, Any] | None:

@@ -235,10 +235,13 @@ function drawChoices() {
       return element("li", {}, element("button", { type: "button", lang, click: take }, text));
     }),
   );
-  if (!panel || at("workers").querySelector("input")) return; // what is ticked stays so
+  if (!panel) return;
+  const ticked = [...at("workers").querySelectorAll("input:checked")].map((box) => box.value);
+  at("workers").querySelectorAll("label").forEach((label) => label.remove());
   at("workers").append(
     ...panel.workers.map(({ name }) => {
       const box = element("input", { type: "checkbox", value: name });
+      box.checked = ticked.includes(name);
       return element("label", { class: "check" }, box, name);
     }),
   );

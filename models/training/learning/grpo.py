@@ -9,7 +9,7 @@ short enough to be met word for word.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +71,11 @@ class Sampled(Example):
 
     ids: tuple[int, ...] = ()
     ended: bool = True  # or cut off
+
+
+def as_sampled(question: Example, ids: tuple[int, ...], ended: bool) -> Sampled:
+    own = {each.name: getattr(question, each.name) for each in fields(question)}
+    return Sampled(**own, ids=ids, ended=ended)
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,7 @@ class Policy:
         group = self.settings.group
         groups = [answers[i : i + group] for i in range(0, len(answers), group)]
         said = [
-            [Sampled(**vars(question), ids=ids, ended=ended) for ids, ended in each]
+            [as_sampled(question, ids, ended) for ids, ended in each]
             for question, each in zip(questions, groups, strict=True)
         ]
         worth = self._judge(said, tally)

@@ -10,6 +10,7 @@ again by another: whatever of it had not come back.
 import asyncio
 import logging
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ OPEN = "open.parquet"
 # itself, loses this much. Rows that came back one by one would lose less; but a batch that is asked
 # again answers in another order, and Ray takes what a stream yields again for the same.
 TURNS = 4
+ROOM_S = 10.0
 EXAMPLE = TypeAdapter(Example)
 SCHEMA = pa.schema(
     {"id": pa.string(), "said": pa.string(), "refused": pa.bool_(), "failed": pa.string()}
@@ -67,11 +69,7 @@ def ask_all_from(
     ray.data.DataContext.get_current().enable_progress_bars = False  # ours is shown
     try:
         nodes = sum(node["Alive"] and node["Resources"].get("CPU", 0) >= 1 for node in ray.nodes())
-        if ray.available_resources().get("CPU", 0) < 1:  # Ray would wait for one, without a word
-            raise EvaluationError(
-                f"No CPU of the cluster at {address} is free: engines and gateways hold them all. "
-                "Add a node, or ask without --ray."
-            )
+        _wait_for_room(address)
         with progress(examples, outcomes, lambda: asking.concurrency * nodes) as (keep, _):
             by_id = {example.id: example for example in left}
             job = _job(left, asking, nodes, out / OPEN)
@@ -87,6 +85,18 @@ def ask_all_from(
         ) from error
     finally:
         ray.shutdown()
+
+
+def _wait_for_room(address: str) -> None:
+    """Ray itself would wait for ever, without a word; what it says of its room is seconds old."""
+    give_up_at = time.monotonic() + ROOM_S
+    while ray.available_resources().get("CPU", 0) < 1:
+        if time.monotonic() > give_up_at:
+            raise EvaluationError(
+                f"No CPU of the cluster at {address} is free: engines and gateways hold them all. "
+                "Add a node, or ask without --ray."
+            )
+        time.sleep(0.5)
 
 
 def _job(left: Sequence[Example], asking: Asking, nodes: int, path: Path) -> ray.data.Dataset:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.settings import Settings
-from models.data.example import Example
+from models.data.example import DataError, Example
 from models.files import write_whole
 from services.evaluation.heard import calibrated_on
 from services.evaluation.report.figures import Evaluated, measure, read, sureness
@@ -46,11 +46,17 @@ def report(
 
 
 def _calibrated_on(asked: Evaluated, settings: Settings | None) -> int | None:
-    """Of the questions whose images are there; None where the panel is another."""
-    if settings is None or all(run.panel != settings.panel_hash for run in asked.runs):
+    """Of the questions that this panel was asked, and whose images are there; None where it was
+    asked none, or one of them cannot be read."""
+    own = [run for run in asked.runs if settings and run.panel == settings.panel_hash]
+    if settings is None or not own:
         return None
-    there = [each for each in asked.examples if all(image.is_file() for image in each.images)]
-    return calibrated_on(there, settings.competence)
+    examples = [example for run in own for example in asked.of(asked.name_of(run))]
+    there = [each for each in examples if all(image.is_file() for image in each.images)]
+    try:
+        return calibrated_on(there, settings.competence)
+    except DataError:
+        return None
 
 
 def _row(asked: Evaluated, example: Example, out: Path) -> dict[str, Any]:

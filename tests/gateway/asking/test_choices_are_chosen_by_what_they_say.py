@@ -25,7 +25,8 @@ def test_choices_bind_the_workers(vllm, gateway):
 
 
 def test_who_has_no_token_for_any_choice_is_told_as_such(vllm, gateway):
-    """vLLM answers 500 to that; the panel goes on, and without choices a 500 is a failure alone."""
+    """vLLM answers 500 to that; the panel goes on, and without choices a 500 is a failure alone. So
+    is a 503, which a proxy says of a server that is down: another time it may answer."""
     broken = vllm(status=500, raw=b"{}")
     seats = ['languages = ["en"]', 'languages = ["en"]\none_token = true']
     url = gateway([vllm("left"), broken], seats=seats)
@@ -34,6 +35,8 @@ def test_who_has_no_token_for_any_choice_is_told_as_such(vllm, gateway):
     told = "It knows none of the choices, or failed (HTTP 500)."
     assert verdict["answers"][1]["error"]["detail"] == told
     assert failures(ask(url)) == {"w1": "unreachable"}
+    broken.status = 503
+    assert failures(ask(url, choices=["left", "right"])) == {"w1": "unreachable"}
 
 
 @pytest.mark.parametrize("choices", [["yes", "no"], ["Yes", "No"], ["YES", "NO"], [" Yes", "nO"]])

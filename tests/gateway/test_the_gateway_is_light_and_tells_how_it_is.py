@@ -1,8 +1,7 @@
-"""It starts in a second without torch, says who is up, publishes its schema, and logs no words."""
+"""It starts without what is heavy, says who is up, publishes its schema, and logs no words."""
 
 import base64
 import json
-import os
 import subprocess
 import sys
 import time
@@ -21,19 +20,14 @@ pytestmark = pytest.mark.alone
 CASE = {"question": "Is it healthy?", "images": [base64.b64encode(picture()).decode()]}
 
 
-def test_it_imports_within_a_second_and_without_torch():
-    """Processor seconds of a later start: the first one compiles what it imports."""
-    script = (
-        "import sys, time; import gateway.app; "
-        "print(time.process_time(), {'torch', 'transformers', 'redis'} & sys.modules.keys())"
-    )
-    compiling = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    _, *later = (
-        subprocess.check_output([sys.executable, "-c", script], env=compiling, text=True).split()
-        for _ in range(4)
-    )
-    assert min(float(seconds) for seconds, *_ in later) < 1
-    assert later[0][1:] == ["set()"]
+def test_it_imports_what_every_case_needs_and_no_more():
+    """A start lasts as long as what it imports: under a second, where a processor is a usual one.
+    What reads the odd file, or asks a Redis, is imported by the first that wants it."""
+    script = "import sys; import gateway.app; print(*(each.split('.')[0] for each in sys.modules))"
+    imported = subprocess.check_output([sys.executable, "-c", script], text=True).split()
+    assert "numpy" in imported  # they were looked at
+    odd = {"torch", "transformers", "redis", "pydicom", "nibabel", "imagecodecs", "scipy", "mcp"}
+    assert odd.isdisjoint(imported)
 
 
 def test_it_is_ready_only_when_a_quorum_is_up(vllm, gateway, dead_url):

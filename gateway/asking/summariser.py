@@ -81,8 +81,10 @@ async def summarise(
 def _can_word(
     style: Style, opinion: Opinion, language: Language, summariser: SummariserSettings
 ) -> bool:
-    if style == "answer" or language not in summariser.languages:
-        return language in summariser.languages
+    if language not in summariser.languages:
+        return False
+    if style == "answer":
+        return True
     # Its words are counts of who claims what: of a claim that nobody makes they tell nothing.
     countable = len(opinion.clusters) <= TOLD and all(each.workers for each in opinion.clusters)
     return style == "sentence" and language in summariser.sentence and countable

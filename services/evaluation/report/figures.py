@@ -281,11 +281,10 @@ def _familiarity(asked: Evaluated) -> dict[str, dict[str, Any]]:
 
 
 def _how_familiar(verdict: Verdict) -> str:
-    if verdict.familiarity and verdict.familiarity.unfamiliar:
+    told = verdict.familiarity
+    if told and told.unfamiliar:
         return "unfamiliar"
-    return (
-        "not known" if not verdict.familiarity or verdict.familiarity.image is None else "familiar"
-    )
+    return "familiar" if told and told.image is not None else "not known"
 
 
 def _seconds(asked: Evaluated) -> dict[str, dict[str, float]]:

@@ -53,7 +53,8 @@ MAX_ANSWER_TOKENS = 128  # some sentences: an answer that is cut short is none
 TOP_LOGPROBS = 10
 GRACE_S = 0.05  # for those who are about to answer when the others have decided
 ONE_BY_ONE = "It sees one image at a time, and the question is about several or about none of them."
-LOOK_S = 10.0  # for the gateway's own question, where cases are given longer
+DOUBTED_AFTER = 0.4  # of a case's time; and as much again for the gateway's own question
+LOOK_S = 10.0  # at most
 TRY_AGAIN_S = 2  # where nobody rests: a case takes about as long
 
 # What a worker is asked in order to know whether it answers.
@@ -346,8 +347,10 @@ class Panel:
         return True
 
     def _own_s(self, worker: WorkerSettings) -> float:
-        """The time for its own question: what cases get, whatever a caller gives his."""
-        return min(self.settings.panel.deadline_s, worker.deadline_s or math.inf, LOOK_S)
+        """The time until it is doubted, and that for its own question: of what cases get, whatever a
+        caller gives his, so much that who hangs rests before anybody waits for it twice."""
+        case_s = min(self.settings.panel.deadline_s, worker.deadline_s or math.inf)
+        return min(DOUBTED_AFTER * case_s, LOOK_S)
 
     def _check_quorum(self, case: Case, answers: Sequence[Answer], needed: int) -> None:
         """Who could not hold the case does not count for the quorum: it could not take it."""

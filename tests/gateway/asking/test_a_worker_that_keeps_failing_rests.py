@@ -106,6 +106,13 @@ def test_callers_who_leave_early_hide_no_hang(vllm, gateway, monkeypatch):
     until(lambda: rests(url) == [True, False])
 
 
+def test_nobody_waits_twice_for_who_hangs(vllm, gateway):
+    """It rests before the first who asked it has waited for his deadline."""
+    url = gateway([vllm(delay_s=30), vllm("yes"), vllm("yes")], panel=DEADLINE)
+    assert failures(ask(url, question="first?"))["w0"] == "timeout"
+    assert "rests" in ask(url, question="next?").json()["answers"][0]["error"]["detail"]
+
+
 ILL: dict[str, dict] = {
     "hangs": {"delay_s": 30},
     "fails": {"status": 500, "raw": b""},

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.pixels import get_decoder
+from pydicom.uid import ExplicitVRBigEndian
 
 from gateway.intake.dicom.codecs import (
     COMPRESSED,
@@ -95,6 +96,8 @@ def _decoded(header: Any, index: int, place: str) -> tuple[NDArray[Any], str]:
         ) from error
     if header.BitsAllocated == 1 and syntax in UNCOMPRESSED:
         return _bits(header, index), stated
+    if _is_plain(header, syntax):
+        return _used_bits(_where_they_lie(header, index), header), stated
     if header.PhotometricInterpretation in SHARED_BY_TWO:
         header.PhotometricInterpretation = "YBR_FULL_422"  # of the two pydicom knows this one
     pixels: NDArray[Any]
@@ -111,6 +114,21 @@ def _decoded(header: Any, index: int, place: str) -> tuple[NDArray[Any], str]:
         if not without_loss:  # values may overshoot their bits by a little
             return pixels >> (_high_bit(pixels, header) + 1 - int(header.BitsStored)), space
     return _used_bits(pixels, header), space
+
+
+def _is_plain(header: Any, syntax: str) -> bool:
+    """Whether a frame is one number after the other, as this machine has them in memory."""
+    is_little = syntax in UNCOMPRESSED and syntax != ExplicitVRBigEndian
+    is_short = header.BitsAllocated in (8, 16) and header.SamplesPerPixel == 1
+    return is_little and is_short and "PixelData" in header
+
+
+def _where_they_lie(header: Any, index: int) -> NDArray[Any]:
+    """A plain frame, not copied: of a slab each is looked at once."""
+    kind = np.dtype(f"<{'ui'[header.PixelRepresentation]}{header.BitsAllocated // 8}")
+    count = header.Rows * header.Columns
+    found = np.frombuffer(header["PixelData"].value, kind, count, index * count * kind.itemsize)
+    return found.reshape(header.Rows, header.Columns)
 
 
 def _bits(header: Any, index: int) -> NDArray[np.uint8]:

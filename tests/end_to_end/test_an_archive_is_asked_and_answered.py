@@ -195,6 +195,24 @@ def test_a_page_is_stored_for_viewers_that_show_no_report(consilium, verdict, st
 
 
 @pytest.mark.parametrize("kind", ["sr", "sc"])
+def test_what_is_stored_has_no_error_by_the_standards_modules(
+    consilium, verdict, stored, kind, tmp_path
+):
+    """Held to PS3.3 by a validator that shares no code with who wrote it."""
+    validator = needs_program("dciodvfy", "dicom3tools")
+    sent = consilium(
+        *("archive", "send", verdict, "--as", kind, "--question", "Is there a nodule?"),
+        *("--panel", tmp_path / "panel.toml"),
+    )
+    path = tmp_path / "stored.dcm"
+    path.write_bytes(stored(sent.out.strip()))
+    found = subprocess.run([validator, path], capture_output=True, text=True, timeout=60)
+    told = (found.stdout + found.stderr).splitlines()
+    assert {"sr": "ComprehensiveSR", "sc": "SCImage"}[kind] in told
+    assert [line for line in told if line.startswith("Error")] == []
+
+
+@pytest.mark.parametrize("kind", ["sr", "sc"])
 def test_a_case_may_have_its_verdict_stored(consilium, url, stored, kind, tmp_path):
     """By the gateway, as `archive send` does it; the verdict says where. It is there once."""
     asked = consilium(

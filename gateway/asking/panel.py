@@ -347,7 +347,7 @@ class Panel:
         return True
 
     def _own_s(self, worker: WorkerSettings) -> float:
-        """The time until it is doubted, and that for its own question: of what cases get, whatever a
+        """The time until it is doubted, and for its own question: of what cases get, whatever a
         caller gives his, so much that who hangs rests before anybody waits for it twice."""
         case_s = min(self.settings.panel.deadline_s, worker.deadline_s or math.inf)
         return min(DOUBTED_AFTER * case_s, LOOK_S)

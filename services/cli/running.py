@@ -47,7 +47,7 @@ def serve(
 ) -> None:
     """Start everything here and keep it up until Ctrl-C; a service that dies is restarted."""
     from models.assets import cache_dir
-    from services.running.stack import POLL_S, running, whole_panel
+    from services.running.stack import POLL_S, gateway_url, running, whole_panel
 
     if ray is not None:
         _serve_on_cluster(ray, panel, host, port)
@@ -60,7 +60,7 @@ def serve(
         _require_vllm(settings)
         launches = whole_panel(settings, panel, port, logs, console.print)
         with running(launches, logs, console.print) as stack:
-            console.print(f"ready at {launches[-1].url}/docs; Ctrl-C stops everything")
+            console.print(f"ready at {gateway_url(port)}/docs; Ctrl-C stops everything")
             while True:
                 stack.tend()
                 time.sleep(POLL_S)

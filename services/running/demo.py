@@ -12,7 +12,7 @@ from consilium.verdict import OfImage
 from gateway.settings import Settings
 from gateway.verdict.grounding import remark
 from models.assets import cache_dir
-from services.running.stack import running, whole_panel
+from services.running.stack import gateway_url, running, whole_panel
 
 DISCLAIMER = "Research software, not a medical device. Not for diagnosis."
 REMEMBERED = 3  # cases that a person is shown of those that an answer goes by
@@ -27,10 +27,9 @@ CASES = (
 
 def run(settings: Settings, panel_file: Path, gateway_port: int, console: Console) -> None:
     """Bring the panel up, ask it each of CASES, show what it said, take it down."""
-    logs = cache_dir() / "logs"
+    logs, url = cache_dir() / "logs", gateway_url(gateway_port)
     launches = whole_panel(settings, panel_file, gateway_port, logs, console.print)
     with running(launches, logs, console.print):
-        url = launches[-1].url
         for name, question in CASES:
             image = Path(str(get_testdata_file(name, download=False)))
             console.print(f"\nPOST {url}/vqa  {name}: {question}\n")

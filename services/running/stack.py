@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -33,6 +33,7 @@ from services.running.engine import (
     Launch,
     launch,
     local_urls,
+    missing,
     model_folder,
 )
 
@@ -66,45 +67,60 @@ class Service:
         return self.launch.name
 
 
+def gateway_url(port: int) -> str:
+    """Where the gateway of `whole_panel` listens."""
+    return f"http://127.0.0.1:{port}"
+
+
 def whole_panel(
     settings: Settings,
     panel_file: Path,
     gateway_port: int,
     logs: Path,
     report: Callable[[str], None],
-) -> tuple[Launch, ...]:
-    """What `serve` and `demo` start: every seat that is not placed elsewhere, and the gateway.
+) -> Iterator[Launch]:
+    """What `serve` and `demo` start: the gateway, and every seat that is not placed elsewhere.
 
-    The models are got ready on the way; `report` hears what is done, and that it goes on.
+    Each comes once its model is ready, those with the least to fetch first: while the weights of
+    one are on their way, others load theirs. `report` hears what is done, and that it goes on.
 
     Raises:
-        StackError: a port is taken.
-        EngineError, AssetError: a model that panel.toml names cannot be served.
+        StackError: a port is taken: at once.
+        EngineError, AssetError: a model that panel.toml names cannot be served: at once, or in
+            place of the next.
     """
     gateway = _gateway(panel_file, gateway_port)
     urls = local_urls(settings)
     # First of all, since a server would find out only minutes from now.
     for name, url in [*urls.items(), (gateway.name, gateway.url)]:
         check_port(name, url)
-    folders = _model_folders(settings, tuple(urls), logs / "models.log", report)
-    return (*(launch(settings, name, folder) for name, folder in folders.items()), gateway)
+    names = sorted(urls, key=lambda name: len(missing(settings, name)))
+
+    def launches() -> Iterator[Launch]:
+        yield gateway
+        for name, folder in _model_folders(settings, names, logs / "models.log", report):
+            yield launch(settings, name, folder)
+
+    return launches()
 
 
 @contextmanager
 def running(
-    launches: Sequence[Launch],
+    launches: Iterable[Launch],
     logs: Path,
     report: Callable[[str], None],
     deadline_s: float = 900.0,
 ) -> Iterator["Stack"]:
-    """Everything runs and is healthy inside the block, and nothing is left after it.
+    """Everything runs and is healthy inside the block, and nothing is left after it. Each starts as
+    soon as `launches` gives it.
 
     Raises:
-        StackError: a service died while starting, or `deadline_s` passed.
+        StackError: a service died while starting, or `deadline_s` passed since all had started.
+        Whatever `launches` raises.
     """
-    stack = Stack(launches, logs, report)
+    stack = Stack(logs, report)
     try:
-        stack.start(deadline_s)
+        stack.start(launches, deadline_s)
         yield stack
     finally:
         stack.stop()
@@ -113,13 +129,8 @@ def running(
 class Stack:
     """The services as `running` has them; `tend` keeps them so."""
 
-    def __init__(
-        self,
-        launches: Sequence[Launch],
-        logs: Path,
-        report: Callable[[str], None],
-    ):
-        self.services = [Service(launch, logs / f"{launch.name}.log") for launch in launches]
+    def __init__(self, logs: Path, report: Callable[[str], None]):
+        self.services = list[Service]()
         self.logs = logs
         self.report = report
         self.http = httpx.Client(timeout=2.0, trust_env=False)
@@ -129,15 +140,16 @@ class Stack:
             start_new_session=True,  # Ctrl-C in the terminal must not reach it
         )
 
-    def start(self, deadline_s: float) -> None:
+    def start(self, launches: Iterable[Launch], deadline_s: float) -> None:
         self.logs.mkdir(parents=True, exist_ok=True)
-        began = time.monotonic()
-        for service in self.services:
+        self.report(f"logs in {self.logs}")
+        for each in launches:
+            service = Service(each, self.logs / f"{each.name}.log")
             service.log.write_bytes(b"")
+            self.services.append(service)
             self._spawn(service)
-        names = ", ".join(service.name for service in self.services)
-        self.report(f"starting {names}; logs in {self.logs}")
-        self._wait(began, deadline_s)
+            self.report(f"{service.name}: starting")
+        self._wait(time.monotonic(), deadline_s)
 
     def tend(self) -> None:
         """One look at every service: restarts what died, sooner at first and then more rarely.
@@ -246,10 +258,10 @@ class Stack:
 
 
 def _model_folders(
-    settings: Settings, names: tuple[str, ...], log: Path, report: Callable[[str], None]
-) -> dict[str, Path]:
-    """Each seat's model, made ready in a process of its own: it needs half a gigabyte of torch for
-    some seconds, and its libraries talk a lot."""
+    settings: Settings, names: Sequence[str], log: Path, report: Callable[[str], None]
+) -> Iterator[tuple[str, Path]]:
+    """Each seat's model as it is ready, made so in a process of its own: it needs half a gigabyte
+    of torch for some seconds, and its libraries talk a lot."""
     log.parent.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -268,8 +280,10 @@ def _model_folders(
                     report(doing)
                 case Exception() as error:
                     raise error
-                case folders:
-                    return dict(folders)
+                case None:
+                    return
+                case ready:
+                    yield ready
     except EOFError as error:
         raise StackError(f"A model could not be made ready; see {log}") from error
     finally:
@@ -292,24 +306,24 @@ def _end_helper(helper: BaseProcess) -> None:
 
 
 def _send_model_folders(
-    settings: Settings, names: tuple[str, ...], log: Path, sender: Connection
+    settings: Settings, names: Sequence[str], log: Path, sender: Connection
 ) -> None:
-    """The helper: sends lines of progress, then the folders or what went wrong."""
+    """The helper: sends lines of progress, each name with its folder, and at last None, or what
+    went wrong."""
     os.setsid()  # whoever ends this group ends the pip that it started too
     signal.signal(signal.SIGTERM, _leave_once)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with log.open("wb") as output:
         os.dup2(output.fileno(), sys.stdout.fileno())
         os.dup2(output.fileno(), sys.stderr.fileno())
-    folders = {}
     try:
         for name in names:
             sender.send(f"{name}: getting the model")
-            folders[name] = model_folder(settings, name, report=sender.send)
+            sender.send((name, model_folder(settings, name, report=sender.send)))
     except (AssetError, EngineError) as error:
         sender.send(error)
     else:
-        sender.send(folders)
+        sender.send(None)
 
 
 def _leave_once(number: int, frame: FrameType | None) -> None:
@@ -328,10 +342,9 @@ def _end_with_parent() -> None:
 
 
 def _gateway(panel_file: Path, port: int) -> Launch:
-    url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "gateway", "--port", str(port)]
     environment = dict(os.environ) | SAFE_PATH | {"CONSILIUM_PANEL": str(panel_file.resolve())}
-    return Launch("gateway", tuple(command), environment, url, "/health/ready")
+    return Launch("gateway", tuple(command), environment, gateway_url(port), "/health/ready")
 
 
 def check_port(name: str, url: str) -> None:

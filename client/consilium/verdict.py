@@ -92,6 +92,7 @@ class Summary(_Reply):
     by: str
     faithful: Optional[bool]
     seconds: float
+    why: Optional[str] = None
     tokens: Optional[Tokens] = None
     reasoning: Optional[str] = None
 

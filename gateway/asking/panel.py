@@ -53,6 +53,9 @@ MAX_ANSWER_TOKENS = 128  # some sentences: an answer that is cut short is none
 TOP_LOGPROBS = 10
 GRACE_S = 0.05  # for those who are about to answer when the others have decided
 ONE_BY_ONE = "It sees one image at a time, and the question is about several or about none of them."
+NONE_OF_THEM = AnswerError(
+    kind="refused", detail="It knows none of the choices, or failed (HTTP 500)."
+)
 DOUBTED_AFTER = 0.4  # of a case's time; and as much again for the gateway's own question
 LOOK_S = 10.0  # at most
 TRY_AGAIN_S = 2  # where nobody rests: a case takes about as long
@@ -302,8 +305,15 @@ class Panel:
         give_up_at = asyncio.get_running_loop().time() + deadline_s
 
         async def ask(url: str) -> Completion:
-            async with asyncio.timeout_at(give_up_at):
-                said = await complete(self.http, url, *body, one_token=worker.one_token)
+            try:
+                async with asyncio.timeout_at(give_up_at):
+                    said = await complete(self.http, url, *body, one_token=worker.one_token)
+            except ServerFailed as failure:
+                if failure.status == 500 and worker.one_token and case.choices:
+                    # vLLM has no other word for choices of which no token of the model is the
+                    # start. So would any server of the seat say, and none of them is ill.
+                    raise CallFailed(NONE_OF_THEM) from failure
+                raise
             return as_answer(said, case)
 
         try:
@@ -315,11 +325,6 @@ class Panel:
             error = failure.error.model_copy(update={"max_chars": fits})
         except CallFailed as failure:
             error = failure.error
-            fell = isinstance(failure, ServerFailed) and failure.status == 500
-            if fell and worker.one_token and case.choices:
-                # vLLM has no other word for choices of which no token of the model is the start.
-                detail = "It knows none of the choices, or failed (HTTP 500)."
-                error = AnswerError(kind="refused", detail=detail)
         else:
             return Answer(
                 worker=worker.name,

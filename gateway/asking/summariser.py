@@ -3,7 +3,8 @@
 The summariser may word the answer; it may not overrule the vote, so it is told which answer won
 (a small model left to count the votes guesses). Its reply counts only if it means what the winning
 answers mean; its sentence, only if it tells all that is claimed and no more. Otherwise, and where
-it fails, is late, is cut short or does not speak the language, the vote itself answers and says so.
+it fails, is late, is cut short or does not speak the language, the vote itself answers and says so;
+and so where a worker answered in another script, which a small model repeats or translates by luck.
 A differential is a list, which no model words.
 
 One that thinks first (`thinking_tokens`) is given so many tokens more, and what it thought is never
@@ -12,6 +13,7 @@ its answer: where no end of its thinking is seen, the vote answers.
 
 import asyncio
 import json
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -23,10 +25,16 @@ from gateway.settings import SUMMARISER
 from gateway.tables import SummariserSettings
 from gateway.verdict.faithful import tells
 from gateway.verdict.styles import TOLD, styled
-from gateway.verdict.text.meaning import meaning
+from gateway.verdict.text.meaning import HAN, meaning
 from gateway.verdict.weigh import Opinion, in_case_order
 
 DEADLINE_S = 10.0
+LATIN_WORD = re.compile(r"[^\W\d_]{3,}[a-zà-ÿ]")  # one of four letters, no abbreviation
+OTHER_SCRIPT: dict[Language, str] = {
+    "en": "an answer is in another language than the question",
+    "es": "una respuesta está en otro idioma que la pregunta",
+    "zh": "有的回答与问题不是同一种语言",
+}
 MAX_TOKENS = 48
 MAX_SENTENCE_TOKENS = 256
 
@@ -51,11 +59,12 @@ async def summarise(
         "answer" if opinion.is_riskier_than(case.options.max_risk) else case.options.style
     )
     vote = styled(opinion, style, case.language)
+    why = OTHER_SCRIPT[case.language] if _in_another_script(case, opinion) else None
     if case.options.summarise == "auto" and opinion.unanimous:
-        return Wording(vote, Summary(by="unanimous", faithful=None, seconds=0))
+        return Wording(vote, Summary(by="unanimous", faithful=None, seconds=0, why=why))
     able = summariser is not None and _can_word(style, opinion, case.language, summariser)
-    if summariser is None or not able or case.options.summarise == "never":
-        return Wording(vote, Summary(by="vote", faithful=None, seconds=0))
+    if summariser is None or not able or why or case.options.summarise == "never":
+        return Wording(vote, Summary(by="vote", faithful=None, seconds=0, why=why))
     began = time.perf_counter()
     try:
         async with asyncio.timeout(DEADLINE_S):
@@ -76,6 +85,17 @@ async def summarise(
         by="summariser", faithful=True, seconds=seconds, tokens=reply.tokens, reasoning=thoughts
     )
     return Wording(reply.text, told)
+
+
+def _in_another_script(case: Case, opinion: Opinion) -> bool:
+    """Whether a worker answers in another script than the case's language, in words of its own:
+    not where the caller named the choices, and in Chinese not by "CT" or "T2"."""
+    texts = [answer.text or "" for answer in opinion.voices]
+    if case.choices is not None:
+        return False
+    if case.language != "zh":
+        return any(HAN.search(text) for text in texts)
+    return any(LATIN_WORD.search(text) and not HAN.search(text) for text in texts)
 
 
 def _can_word(

@@ -22,20 +22,22 @@ SURE = 0.5
 # Their answers are a few words each, which rules know.
 BY_RULES: frozenset[Kind] = frozenset({"yes_no", "which_of", "modality", "plane", "count"})
 
-# The stems by which drugs are named (WHO, International Nonproprietary Names), in three languages.
+# The stems by which drugs are named (WHO, International Nonproprietary Names), in three languages;
+# with the letters before them where other words end so: "vitrina", "girasol", "servir".
 STEMS = (
     r"cill?in[ae]?|c[iy]clin[ae]?|m[iy]cin[ae]?|floxacin[oa]?|azole?|asone|asona|olon[ae]|"
-    r"isone|isona|limus|statina?|olol|pril|sart[aá]n|mab|tinib|vir|parina?|ca[ií]n[ae]|"
-    r"profeno?|dipin[oe]|gliptina?|oxetin[ae]|azepam|adin[ae]|rizin[ae]|tretino[ií]na?|nafin[ae]|"
-    r"formina?|trexat[eo]|sulin[ae]?|asol|thrin|trina|mectin[ae]?|fulvin[ae]?|oquin[ae]|triol|"
-    r"pirin[ae]?|dapson[ae]|salicylic|salic[ií]lico"
+    r"isone|isona|limus|statina?|olol|pril|sart[aá]n|mab|tinib|(?:[aou]|[^v]i|as)vir|"
+    r"parina?|ca[ií]n[ae]|profeno?|dipin[oe]|gliptina?|oxetin[ae]|azepam|tadin[ae]|rizin[ae]|tretino[ií]na?|nafin[ae]|"
+    r"formina?|trexat[eo]|sulin[ae]?|tasol|(?:me|no|le)th?rina?|mectin[ae]?|fulvin[ae]?|oquin[ae]|"
+    r"(?:ci|po|es)triol|pirin[ae]?|dapson[ae]|salicylic|salic[ií]lico"
 )
 CHINESE_STEMS = (
-    "西林|环素|霉素|沙星|唑|米松|松龙|奈德|莫司|他汀|洛尔|普利|沙坦|单抗|替尼|韦|肝素|卡因|洛芬|"
-    "地平|列汀|西汀|西泮|他定|利嗪|维a酸|萘芬|双胍|蝶呤|胰岛素|可的松|他索|菌素|司匹林|水杨酸|菊酯|氯喹|三醇|氨苯砜"
+    "西林|环素|霉素|沙星|唑|米松|松龙|奈德|莫司|他汀|洛尔|普利|沙坦|单抗|替尼|韦(?![格尼伯氏])|肝素|"
+    "卡因|洛芬|地平(?![线面])|列汀|西汀|西泮|[雷帕]他定|利嗪|维a酸|萘芬|双胍|蝶呤|胰岛素|"
+    "可的松|他索|菌素|司匹林|水杨酸|菊酯|氯喹|三醇|氨苯砜"
 )
 DRUG = re.compile(
-    rf"\b(?:cef\w{{3,}}|\w{{2,}}(?:{STEMS}))\b|头孢\w?\w?|\w?\w?\w?(?:{CHINESE_STEMS})"
+    rf"\b(?:cef(?!á|al(?!exi|oti|osp|ori))\w{{3,}}|\w{{2,}}(?:{STEMS}))\b|头孢\w?\w?|\w?\w?\w?(?:{CHINESE_STEMS})"
 )
 
 

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from gateway.asking.model_server import spellings
+from gateway.asking.panel import OWN_CASE
 from tests.gateway.asking.test_the_panel_survives_its_workers import ask, failures
 from tests.gateway.verdict.test_second_thoughts_are_kept import reply, token
 
@@ -35,6 +36,9 @@ def test_who_has_no_token_for_any_choice_is_told_as_such(vllm, gateway):
     told = "It knows none of the choices, or failed (HTTP 500)."
     assert verdict["answers"][1]["error"]["detail"] == told
     assert failures(ask(url)) == {"w1": "unreachable"}
+    for number in range(4):
+        ask(url, question=f"{number}?", choices=["left", "right"])
+    assert OWN_CASE.question not in str(broken.requests)  # no doubt of a seat that only says so
     broken.status = 503
     assert failures(ask(url, choices=["left", "right"])) == {"w1": "unreachable"}
 

@@ -202,9 +202,41 @@ def test_it_is_spared_when_the_panel_is_of_one_mind(vllm, gateway):
     url = gateway([vllm("yes"), vllm("Yes")], summariser=summariser.url)
     verdict = ask(url)
     unanimous = {"by": "unanimous", "seconds": 0, "faithful": None, "tokens": None}
-    assert verdict["summary"] == unanimous | {"reasoning": None}
+    assert verdict["summary"] == unanimous | {"reasoning": None, "why": None}
     assert not summariser.requests
     assert ask(url, options={"summarise": "always"})["summary"]["by"] == "summariser"
+
+
+@pytest.mark.parametrize(
+    ("language", "said", "why"),
+    [
+        ("en", "湿疹", "an answer is in another language than the question"),
+        ("es", "湿疹", "una respuesta está en otro idioma que la pregunta"),
+        ("zh", "chronic eczema", "有的回答与问题不是同一种语言"),
+        ("es", "eczema", None),
+        ("zh", "CT", None),
+        ("zh", "T2加权像，FLAIR", None),
+    ],
+)
+def test_an_answer_in_another_script_is_told_and_the_vote_worded_by_hand(
+    vllm, gateway, language, said, why
+):
+    """Of two languages in one script nobody is sure; an abbreviation is of no language, and the
+    caller's own choices are in whichever he likes."""
+    other = "体癣" if language == "zh" else "tinea"
+    seats = ['languages = ["en", "es", "zh"]'] * 3
+    summariser = vllm(said)
+    url = gateway(
+        [vllm(said), vllm(other), vllm(said)],
+        seats=seats,
+        summariser=summariser.url,
+        languages=["en", "es", "zh"],
+    )
+    verdict = ask(url, language=language)
+    assert verdict["answer"] == said and verdict["summary"]["why"] == why
+    assert verdict["summary"]["by"] == ("vote" if why else "summariser")
+    chosen = ask(url, language=language, choices=[said, other])
+    assert chosen["summary"]["why"] is None and len(summariser.requests) == 1 + (not why)
 
 
 def test_it_words_a_divided_panels_answer(vllm, gateway):

@@ -56,23 +56,47 @@ class Greatest:
 
 
 class Average:
-    """What is padding in one frame may be seen in another."""
+    """What means the same in frame after frame is added up as it is stored. What is padding in one
+    frame may be seen in another."""
 
     def __init__(self) -> None:
         self._sum: Floats | None = None
+        self._run: Floats | None = None  # the sum of what is stored, while its line is the same
+        self._line = 1.0, 0.0
 
     def add(self, stored: NDArray[Any], header: Any, index: int) -> None:
-        values, is_none = measured(stored, header, index)
-        values[is_none] = 0
-        if self._sum is None:
-            self._sum, self._counts = values, (~is_none).astype(np.uint16)
+        seen: Any = True
+        if line := rising(stored, header, index):
+            slope, intercept, *padding = line
+            if padding:
+                seen = stored > padding[1]
         else:
-            self._sum += values
-            self._counts += ~is_none
+            slope, intercept = 1.0, 0.0
+            stored, is_none = measured(stored, header, index)
+            seen = ~is_none
+        if self._run is None or self._line != (slope, intercept):
+            self._end_run()
+            self._run, self._count = np.zeros(stored.shape), np.zeros(stored.shape, np.uint16)
+            self._line = slope, intercept
+        np.add(self._run, stored, out=self._run, where=seen)
+        self._count += seen
 
     def values(self) -> Floats:
+        self._end_run()
         assert self._sum is not None
-        return np.where(self._counts, self._sum / np.maximum(self._counts, 1), np.nan)
+        return np.where(self._seen, self._sum / np.maximum(self._seen, 1), np.nan)
+
+    def _end_run(self) -> None:
+        if self._run is None:
+            return
+        slope, intercept = self._line
+        values = slope * self._run + intercept * self._count
+        if self._sum is None:
+            self._sum, self._seen = values, self._count
+        else:
+            self._sum += values
+            self._seen += self._count
+        self._run = None
 
 
 RAYS: dict[Projection, type[Greatest] | type[Average]] = {"max": Greatest, "average": Average}

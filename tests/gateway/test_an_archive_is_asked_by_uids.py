@@ -91,7 +91,9 @@ class FakeArchive:
             return Response('[{"0020000E": {"vr": "UI", "Value": [{}]}}]')
         if path == f"{STUDY}/series":
             ours = [header.to_json_dict() for header in HEADERS[:1]]
-            more = ours if self.wrong == "two series" else []
+            more = ours * (self.wrong == "listed twice")
+            if self.wrong == "two series":
+                more = [ours[0] | {"0020000E": {"vr": "UI", "Value": ["1.2.9"]}}]
             return Response(json.dumps([*ours, *more, SR]))
         if path == f"{STUDY}/series/{SERIES}/metadata":
             found = [h.to_json_dict() for h in HEADERS]
@@ -166,6 +168,12 @@ def test_a_study_is_asked_by_its_uid_and_only_what_is_shown_is_fetched(ask, arch
     assert archive.asked == [(path, "Bearer own") for path in asked]
 
 
+def test_a_series_that_is_listed_twice_is_one(ask, archive):
+    """As Orthanc lists it that got it under two patients."""
+    archive.wrong = "listed twice"
+    assert ask()().status_code == 200
+
+
 def test_instances_are_slices_of_the_whole_that_they_make(ask):
     response = ask()(series=SERIES, instances=[UIDS[8], UIDS[2]], window="lung")
     series = [image["series"] for image in response.json()["images"]]
@@ -200,7 +208,7 @@ def test_a_file_that_is_shown_twice_is_fetched_once(ask, archive):
         ("no uid", {}, 502, "an instance by no UID"),
         ("twice", {"series": SERIES, "instances": [UIDS[8], UIDS[2]]}, 404, "holds no such study"),
         ("two files", {}, 502, "another number of files"),
-        ("two series", {}, 422, f"the study has 2; send one of {SERIES}"),
+        ("two series", {}, 422, f"the study has 2; send one of {SERIES}, 1.2.9."),
         ("", {"series": "1.2.9"}, 404, "holds no such study, series or instances"),
         ("", {"series": SERIES, "instances": ["1.2.9"]}, 404, "holds no such study"),
         ("", {"study": "1.2.0003"}, 404, "holds no such study"),  # as some devices write them

@@ -220,7 +220,7 @@ class Archived:
         # Captures, such as a verdict that went back, stand aside where there is what they show.
         for stands in (MODALITIES.__contains__, lambda name: name not in MADE_FROM_PICTURES):
             uids = [_uids(each)[1] for each in listed if stands(each.get("Modality"))]
-            if uids:
+            if uids := list(dict.fromkeys(uids)):  # of two patients an archive lists one twice
                 break
         if len(uids) == 1:
             return uids[0]

@@ -48,12 +48,12 @@ STAGE: dict[str, Any] = {
 }
 
 
-def save_llama(folder: Path, **shape: int) -> Path:
+def save_llama(folder: Path, shards: str = "1GB", **shape: int) -> Path:
     """A folder in Hugging Face layout: a two-layer Llama and a tokenizer of single bytes."""
     vocabulary = save_tokenizer(folder)
     torch.manual_seed(0)
     config = LlamaConfig(**SHAPE | shape, vocab_size=vocabulary)
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder, max_shard_size=shards)
     return folder
 
 

@@ -61,9 +61,11 @@ QUESTIONS = 4
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One exported worker for each connector, the first one made at the command line meanwhile."""
+    """One exported worker for each connector, the first one made at the command line meanwhile; on
+    a language model in three files, as those of a hub's size come."""
     folder = tmp_path_factory.mktemp("own")
-    language = tiny.save_llama(folder / "language", **WIDTH)
+    language = tiny.save_llama(folder / "language", shards="60KB", **WIDTH)
+    assert len(list(language.glob("*.safetensors"))) == 3
     data = tiny.draw_slake(folder / "data")
     runs, exported = folder / "runs", {name: folder / "workers" / name for name in NAMES}
     recipes = {}

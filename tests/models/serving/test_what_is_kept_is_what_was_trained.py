@@ -58,10 +58,8 @@ def test_a_sharded_base_model_is_exported_and_a_missing_shard_told(
     tmp_path: Path, drawn_slake: Path
 ) -> None:
     """As models of a hub's size come: in several files, each with its hash kept."""
-    base = tiny.save_llama(tmp_path / "base")
+    base = tiny.save_llama(tmp_path / "base", shards="20KB")
     whole = AutoModelForCausalLM.from_pretrained(base)
-    (base / "model.safetensors").unlink()
-    whole.save_pretrained(base, max_shard_size="20KB")
     names = sorted(path.name for path in base.glob("*.safetensors"))
     assert len(names) == 3
     file = tiny.write_toml(tiny.recipe(base, epochs=1, steps=1), tmp_path / "tiny.toml")

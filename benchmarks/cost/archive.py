@@ -4,9 +4,9 @@ python -m benchmarks.cost.archive DICOMWEB [--slices N] [--enhanced] [--show WHA
 N CT slices of 512 × 512, each a file or all of them frames of one, are stored (STOW-RS) in the
 archive at DICOMWEB, whose Authorization header is CONSILIUM_ARCHIVE_AUTHORIZATION, and made into
 pictures as the gateway does it. Prints the seconds that it takes to fetch the same and do nothing
-with it, one file after the other; those that the pictures took beyond that; the CPU seconds of the
-pictures with what fetching takes, which a busy machine does not stretch; and the peak of the memory
-of the process that makes them. Exit status 1 where a bar is missed.
+with it, one file after the other; those that the pictures took beyond that; the same two in CPU
+seconds, which a busy machine stretches less; and the peak of the memory of the process that makes
+the pictures. Exit status 1 where a bar is missed.
 """
 
 import argparse
@@ -55,30 +55,34 @@ def main() -> None:
         another.submit(store, options.dicomweb, authorization, *made).result()
     settings = ArchiveSettings(url=options.dicomweb, authorization=SecretStr(authorization))
 
-    async def show() -> tuple[float, float, float, int]:
+    async def show() -> tuple[float, float, float, float, int]:
         http = new_http_client()
         archive = Archive(http, settings, "public", Limits())
         began, cpu_began = time.perf_counter(), time.process_time()
         source = Archived(archive, ArchivedImages(study=study, series=series))
         made = await pictures_of(source, options.show, None, ROOM, Limits())
         whole_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.process_time()
         await archive.metadata(study, series)
         for picture in made:
             for instance in picture.shown.series.instances if picture.shown.series else ():
                 await archive.instance(study, series, instance)
         fetching_s = time.perf_counter() - began
+        fetching_cpu_s = time.process_time() - cpu_began
         await http.close()
-        return fetching_s, whole_s - fetching_s, cpu_s, len(made)
+        own_s, own_cpu_s = whole_s - fetching_s, cpu_s - fetching_cpu_s
+        return fetching_s, fetching_cpu_s, own_s, own_cpu_s, len(made)
 
-    fetching_s, own_s, cpu_s, pictures = asyncio.run(show())
+    fetching_s, fetching_cpu_s, own_s, own_cpu_s, pictures = asyncio.run(show())
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
     print(f"{options.slices} slices, {options.show}: {pictures} pictures")
     print(
-        f"archive {fetching_s:.2f} s, gateway {own_s:.2f} s (bar {OWN_BAR_S:g}; {cpu_s:.2f} s of "
-        f"CPU with what the fetching takes), peak memory {peak_mb:.0f} MB (bar {PEAK_BAR_MB})"
+        f"archive {fetching_s:.2f} s, of which {fetching_cpu_s:.2f} of CPU here; gateway "
+        f"{own_s:.2f} s (bar {OWN_BAR_S:g}), {own_cpu_s:.2f} of CPU; peak memory {peak_mb:.0f} MB "
+        f"(bar {PEAK_BAR_MB})"
     )
-    found = {"archive_s": fetching_s, "gateway_s": own_s, "cpu_s": cpu_s, "peak_mb": peak_mb}
+    found = {"archive_s": fetching_s, "archive_cpu_s": fetching_cpu_s}
+    found |= {"gateway_s": own_s, "gateway_cpu_s": own_cpu_s, "peak_mb": peak_mb}
     print(json.dumps(found))
     raise SystemExit(own_s > OWN_BAR_S or peak_mb > PEAK_BAR_MB)
 

@@ -1,11 +1,11 @@
 """How much text that is burned into pixels is found, and how often some is where none was put:
-python -m benchmarks.accuracy.burned_in [--data FOLDER] [--images N]
+python -m benchmarks.accuracy.burned_in [--data FOLDER] [--images N] [--chinese FONT]
 
 Some of SLAKE's images, drawn by lot, are read as they are, and once more with a name, a date of
 birth or a number written somewhere over them, white or grey, as high as the height says (of 1,000
 of the image's longer side). Found: a box covers at least half of what was written. A clean image in
-which text is found is told by its folder: SLAKE's X-rays have "PORTABLE" on them. Needs
-[burned-in].
+which text is found is told by its folder: SLAKE's X-rays have "PORTABLE" on them. With a font that
+has them (Debian: fonts-droid-fallback), what is written is Chinese instead. Needs [burned-in].
 """
 
 import argparse
@@ -30,15 +30,19 @@ TEXTS = (
     "ID 4711932",
     "LI WEI 1980-02-11",
 )
+CHINESE = ("王芳", "李伟", "欧阳建国", "姓名：张秀英", "患者 陈静 女 56岁", "住院号 4711932")
 HEIGHTS = (20, 25, 30, 40, 50)  # of a font, of 1,000 of the longer side
 GREYS = (255, 255, 200, 140)
 
 
-def written(image: Image.Image, height: int, lot: random.Random) -> tuple[Image.Image, Box]:
-    """A copy with a text on it, and where that is."""
-    image, longer = image.copy(), max(image.size)
-    draw, font = ImageDraw.Draw(image), ImageFont.load_default(height * longer / 1000)
-    text, grey = lot.choice(TEXTS), lot.choice(GREYS)
+def written(
+    image: Image.Image, height: int, lot: random.Random, chinese: str | None
+) -> tuple[Image.Image, Box]:
+    """A copy with a text on it, of that font if it is `chinese`, and where that is."""
+    image, size = image.copy(), height * max(image.size) / 1000
+    draw = ImageDraw.Draw(image)
+    font = ImageFont.truetype(chinese, size) if chinese else ImageFont.load_default(size)
+    text, grey = lot.choice(CHINESE if chinese else TEXTS), lot.choice(GREYS)
     _, _, width, tall = draw.textbbox((0, 0), text, font=font)
     left = lot.uniform(0, max(0, image.width - width))
     top = lot.uniform(0, max(0, image.height - tall))
@@ -56,6 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     needs.data_folder(parser)
     parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--chinese", metavar="FONT", help="the file of a font with such letters")
     arguments = parser.parse_args()
     paths = sorted(arguments.data.glob("slake/imgs/*/source.jpg"))
     if len(paths) < arguments.images:
@@ -67,7 +72,7 @@ def main() -> None:
         if text_in(image):
             alarms.append(path.parent.name)
         height = HEIGHTS[number % len(HEIGHTS)]
-        with_text, where = written(image, height, lot)
+        with_text, where = written(image, height, lot, arguments.chinese)
         put[height] += 1
         found[height] += any(covers(box, where) for box in text_in(with_text))
         print(f"{number + 1}: {found.total()} found, {len(alarms)} alarms", file=sys.stderr)

@@ -211,6 +211,14 @@ def report(
     runs: Annotated[list[Path], typer.Argument(help="Stored runs of consilium evaluate.")],
     out: Annotated[Path, typer.Option(help="A folder for the page and the files beside it.")],
     data: Data = HERE,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(help="Runs that asked a candidate, who is not on the panel, the same."),
+    ] = None,
+    gateway: Annotated[
+        str | None,
+        typer.Option(help="A running gateway: what readers say of its seats and candidates."),
+    ] = None,
     panel: Panel = PANEL_FILE,
 ) -> None:
     """Write what stored runs say of a panel: one page, and its figures as files."""
@@ -219,13 +227,18 @@ def report(
     from services.evaluation.stored_run import EvaluationError
 
     with failures(DataError, EvaluationError):
+        in_use = None
+        if gateway is not None:
+            from services.evaluation.asking.over_rest import panel_at
+
+            in_use = panel_at(gateway)
         try:
             settings = load_settings(panel, os.environ)
         except SettingsError as error:  # a report needs no panel, nor one whose competence is there
             settings = None
             if panel.exists():
                 typer.echo(f"Not looked at, what the panel was calibrated on: {error}", err=True)
-        program(runs, data, out, settings)
+        program(runs, data, out, settings, beside or (), in_use)
         console.print(
             f"{out / 'report.html'}, and the same as .md, .json and .csv; every case: cases.jsonl"
         )

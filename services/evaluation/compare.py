@@ -51,7 +51,7 @@ def compare(before: Path, after: Path, data: Path, out: Path | None = None) -> d
     examples = _common((before, after), cases)
     said = [said_by({id: outcome for id, (_, outcome) in each.items()}) for each in cases]
     texts = {who: (said[0][who], said[1][who]) for who in said[0] if who in said[1]}
-    voices = {who: found for who, pair in texts.items() if (found := _change(examples, *pair))}
+    voices = {who: found for who, pair in texts.items() if (found := change(examples, *pair))}
     if not voices:
         raise EvaluationError(
             f"Nobody was heard in both {before} and {after}: evaluate them again, with a worker "
@@ -68,7 +68,7 @@ def compare(before: Path, after: Path, data: Path, out: Path | None = None) -> d
             for by, parts in sliced(examples).items()
             if len(parts) > 1
             for value, part in parts.items()
-            if (found := _change(part, *panel))
+            if (found := change(part, *panel))
         ],
         "flips": [flip for each in examples if (flip := _flip(each, *panel))],
     }
@@ -111,8 +111,8 @@ def _common(folders: tuple[Path, Path], cases: Sequence[Cases]) -> list[Example]
     return [first[id][0] for id in both]
 
 
-def _change(examples: Sequence[Example], before: Texts, after: Texts) -> dict[str, Any] | None:
-    """Over those in which the voice was heard both times; None where there are none."""
+def change(examples: Sequence[Example], before: Texts, after: Texts) -> dict[str, Any] | None:
+    """Over those that both answered; None where there are none."""
     heard = [each for each in examples if each.id in before and each.id in after]
     if not heard:
         return None

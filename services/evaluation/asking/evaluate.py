@@ -13,11 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import httpx
-
 from consilium.client import GATEWAY_URL
-from consilium.errors import GatewayUnreachable
-from consilium.wire import bearer, read_reply
 from gateway.asking.grey import GREY
 from gateway.contract import Language, PanelReport, Summarise
 from models import exported
@@ -28,7 +24,7 @@ from models.files import write_whole
 from models.recipe import load_any_recipe
 from models.recipe.stage import Source
 from models.training.inputs.examples import examples_of, learned_by
-from services.evaluation.asking.over_rest import Asking, ask_all, has_failed
+from services.evaluation.asking.over_rest import Asking, ask_all, has_failed, panel_at
 from services.evaluation.score import BOOTSTRAP_SEED, score, show
 from services.evaluation.stored_run import (
     EvaluationError,
@@ -106,7 +102,7 @@ def evaluate(
     if rotate_images:
         shown = [_rotated(each) for each in shown]
     examples, shown = examples[:limit], shown[:limit]
-    report = _panel(gateway_url)
+    report = panel_at(gateway_url)
     models = _models(report, language, workers)
     _refuse_what_was_learned(models, examples, data, exports)
     run = Run(
@@ -217,21 +213,6 @@ def _with_blank_images(examples: list[Example], blank: Path) -> list[Example]:
     """Each image replaced by that by which a verdict's grounding is known, written to `blank`."""
     blank.write_bytes(GREY.data)
     return [replace(e, images=(blank,) * len(e.images)) for e in examples]
-
-
-def _panel(url: str) -> PanelReport:
-    headers = bearer()
-    try:
-        response = httpx.get(
-            f"{url.rstrip('/')}/panel", timeout=30, trust_env=False, headers=headers
-        )
-        return read_reply(response, PanelReport)
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise EvaluationError(
-            f"{url} is no address of a gateway: write http://, the host, and its port."
-        ) from error
-    except (httpx.HTTPError, GatewayUnreachable) as error:
-        raise EvaluationError(f"No gateway answers at {url}; start one: make serve.") from error
 
 
 def _models(

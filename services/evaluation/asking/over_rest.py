@@ -21,10 +21,10 @@ from rich.progress import (
 from rich.text import Text
 
 from consilium.case import case_json
-from consilium.errors import GatewayError, GatewayRefused
+from consilium.errors import GatewayError, GatewayRefused, GatewayUnreachable
 from consilium.patience import Patience
 from consilium.wire import JSON, bearer, no_verdict, read_reply
-from gateway.contract import Verdict
+from gateway.contract import PanelReport, Verdict
 from gateway.refusals import Problem
 from models.data.example import Example
 from services.evaluation.score import is_right, is_settled
@@ -113,6 +113,27 @@ class Tally(ProgressColumn):
             f"{task.speed or 0:.1f}/s, {share} right, {self._failed} failed, "
             f"{self._at_a_time()} at a time"
         )
+
+
+def panel_at(url: str) -> PanelReport:
+    """What the gateway tells of its panel.
+
+    Raises:
+        EvaluationError: none answers there.
+        GatewayRefused: it does not know this caller.
+    """
+    headers = bearer()
+    try:
+        response = httpx.get(
+            f"{url.rstrip('/')}/panel", timeout=30, trust_env=False, headers=headers
+        )
+        return read_reply(response, PanelReport)
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise EvaluationError(
+            f"{url} is no address of a gateway: write http://, the host, and its port."
+        ) from error
+    except (httpx.HTTPError, GatewayUnreachable) as error:
+        raise EvaluationError(f"No gateway answers at {url}; start one: make serve.") from error
 
 
 def ask_all(examples: Sequence[Example], asking: Asking, outcomes: Verdicts) -> None:

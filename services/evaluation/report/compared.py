@@ -5,7 +5,7 @@ from typing import Any
 
 from models.data.example import Example
 from services.evaluation.report.notable import Notable
-from services.evaluation.report.page import Section, filled, in_percent
+from services.evaluation.report.page import Section, filled, in_percent, probability
 from services.evaluation.score import BOOTSTRAP_SEED, Texts, is_right
 
 AT_MOST = 50  # flips of each direction: each is some kilobytes of images
@@ -81,6 +81,6 @@ def _row(name: str, found: Mapping[str, Any]) -> list[str]:
         in_percent(found["change"] | {"images": found["images"]}, "+"),
         str(found["gained"]),
         str(found["lost"]),
-        f"{p:.3f}" if (p := found["mcnemar_p"]) >= 0.001 else "< 0.001",
+        probability(found["mcnemar_p"]),
         f"{found['needed']:,}" if found["needed"] else "–",
     ]

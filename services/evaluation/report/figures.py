@@ -1,8 +1,8 @@
 """What a report tells of stored evaluations, in figures."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ import numpy as np
 from gateway.contract import Verdict
 from models.data.datasets import called, is_own
 from models.data.example import Example, without_images
+from models.metrics.exact_match import normalise
 from models.metrics.score import mean
 from services.evaluation import score, stored_run
+from services.evaluation.compare import change
 from services.evaluation.score import BOOTSTRAP_SEED, PANEL, SURE, Texts, is_right
 from services.evaluation.slices import sliced
 from services.evaluation.stored_run import EvaluationError, Outcome, Run
@@ -32,6 +34,13 @@ class Evaluated:
     examples: list[Example]
     outcomes: dict[str, Outcome]
     said: dict[str, Texts]  # by voice: the panel first
+    beside: dict[str, Texts] = field(default_factory=dict)  # by candidate, who was in no panel
+    runs_beside: list[Run] = field(default_factory=list)
+
+    @property
+    def heard(self) -> dict[str, Texts]:
+        """Whoever answered, in the panel or beside it."""
+        return self.said | self.beside
 
     @property
     def workers(self) -> dict[str, Texts]:
@@ -45,25 +54,19 @@ class Evaluated:
         return [example for example in self.examples if example.id.startswith(f"{name}/")]
 
 
-def read(folders: Sequence[Path], data: Path) -> Evaluated:
-    """Stored runs, whose images may be gone.
+def read(folders: Sequence[Path], data: Path, beside: Sequence[Path] = ()) -> Evaluated:
+    """Stored runs, whose images may be gone; those in `beside` asked candidates the same.
 
     Raises:
-        EvaluationError: no such run, one whose images were changed, nothing answered, or a question
-            in two of the runs.
+        EvaluationError: no such run, one whose images were changed, nothing answered, a question
+            in two of the runs, or a candidate who sits on the panel or was asked other questions.
         models.data's DataError
     """
-    sets = told_apart(stored_run.read_run(folder).dataset for folder in folders)
+    sets = told_apart(stored_run.read_run(folder).dataset for folder in (*folders, *beside))
     runs, examples, outcomes = [], [], dict[str, Outcome]()
     for folder in folders:
-        with without_images():
-            run, cases = stored_run.load(folder, data)
+        run, cases = _load(folder, data)
         name = run.named(sets[run.dataset])
-        if run.images_changed:
-            raise EvaluationError(
-                f"{folder}: its images were changed, so it says nothing of the panel: consilium "
-                "compare holds it against a run without that."
-            )
         runs.append(run)
         for example, outcome in cases:
             id = f"{name}/{example.id}"
@@ -79,7 +82,46 @@ def read(folders: Sequence[Path], data: Path) -> Evaluated:
     said = {who: texts for who, texts in score.said_by(outcomes).items() if texts}
     if PANEL not in said:
         raise EvaluationError(f"{folders[0]}: nobody has answered any of its questions yet.")
-    return Evaluated(runs, sets, examples, outcomes, said)
+    candidates, others = dict[str, Texts](), []
+    for folder in beside:
+        run, found = _candidates(folder, data, sets, outcomes)
+        others.append(run)
+        for who, texts in found.items():
+            if who in said:
+                raise EvaluationError(
+                    f"{folder}: {who} answered with the panel too, so it is no candidate beside "
+                    "it: consilium compare holds its two answers against each other."
+                )
+            candidates[who] = candidates.get(who, {}) | texts
+    return Evaluated(runs, sets, examples, outcomes, said, candidates, others)
+
+
+def _load(folder: Path, data: Path) -> tuple[Run, list[tuple[Example, Outcome]]]:
+    with without_images():
+        run, cases = stored_run.load(folder, data)
+    if run.images_changed:
+        raise EvaluationError(
+            f"{folder}: its images were changed, so it says nothing of the panel: consilium "
+            "compare holds it against a run without that."
+        )
+    return run, cases
+
+
+def _candidates(
+    folder: Path, data: Path, sets: Mapping[str, str], asked: Collection[str]
+) -> tuple[Run, dict[str, Texts]]:
+    """The run in `folder`, and what each of its workers said to what the panel was asked."""
+    run, cases = _load(folder, data)
+    name = run.named(sets[run.dataset])
+    outcomes = {f"{name}/{example.id}": outcome for example, outcome in cases}
+    both = {id: outcome for id, outcome in outcomes.items() if id in asked}
+    said = {w: texts for w, texts in score.said_by(both).items() if w != PANEL and texts}
+    if not said:
+        raise EvaluationError(
+            f"{folder} answers none of the questions that the panel was asked: ask the candidate "
+            "the same set, split and language."
+        )
+    return run, said
 
 
 def told_apart(datasets: Iterable[str]) -> dict[str, str]:
@@ -114,14 +156,16 @@ def measure(asked: Evaluated, sure: Sure) -> dict[str, Any]:
                 "summarise": run.summarise,
                 "rounds": run.rounds,
                 "models": run.models,
+                "beside": run in asked.runs_beside,
             }
-            for run in asked.runs
+            for run in (*asked.runs, *asked.runs_beside)
         ],
         "questions": len(asked.examples),
         "images": len({image for example in asked.examples for image in example.images}),
         "bootstrap_seed": BOOTSTRAP_SEED,
         "rates": _rates(asked, names),
         "scorers": [row for name in names for row in _scorers(asked, name)],
+        "candidates": [row for name in names for row in _candidates_beside(asked, name)],
         "over_best_member": [found for name in names if (found := _over_best(asked, name))],
         "by_agreement": _by_agreement(asked),
         "familiarity": _familiarity(asked),
@@ -133,7 +177,7 @@ def measure(asked: Evaluated, sure: Sure) -> dict[str, Any]:
             )
             for who, texts in asked.said.items()
         },
-        "disagreement": score.disagreement(asked.examples, asked.said),
+        "disagreement": score.disagreement(asked.examples, asked.heard),
         "seconds": _seconds(asked),
         "wrong_of_the_surest": {who: _wrong_of_the_surest(*each) for who, each in sure.items()},
     }
@@ -176,7 +220,7 @@ def _rates(asked: Evaluated, names: Sequence[str]) -> list[dict[str, Any]]:
         groups["dataset", called_here] = [each for name in of_it for each in asked.of(name)]
     for by, parts in sliced(asked.examples).items():
         groups |= {(by, value): part for value, part in parts.items()}
-    voices = asked.said | {ORACLE: score.rightest(asked.examples, asked.said)}
+    voices = asked.heard | {ORACLE: score.rightest(asked.examples, asked.said)}
     return [
         {"by": by, "of": value, "voice": who, "images": _groups(group, texts), **found}
         for (by, value), group in groups.items()
@@ -192,7 +236,7 @@ def _scorers(asked: Evaluated, name: str) -> list[dict[str, Any]]:
     examples = asked.of(name)
     return [
         {"of": name, "voice": who, "score": scorer, "images": _groups(examples, texts), **found}
-        for who, texts in asked.said.items()
+        for who, texts in asked.heard.items()
         for scorer, found in score.scorers_of(examples, texts, language).items()
         if found
     ]
@@ -226,6 +270,21 @@ def _over_best(asked: Evaluated, name: str) -> dict[str, Any] | None:
     ]
     found = mean(gains, [example.group for example in heard[best]], BOOTSTRAP_SEED)
     return {"of": name, "best": best} | asdict(found)
+
+
+def _candidates_beside(asked: Evaluated, name: str) -> list[dict[str, Any]]:
+    """Each candidate against the panel, and against each member: over the questions that both
+    answered, as `compare` has it, and in what part of them they say the same."""
+    examples = asked.of(name)
+    found = []
+    for candidate, said in asked.beside.items():
+        for who, texts in asked.said.items():
+            if pair := change(examples, texts, said):
+                both = [each.id for each in examples if each.id in texts and each.id in said]
+                alike = [normalise(texts[id] or "") == normalise(said[id] or "") for id in both]
+                pair |= {"same": sum(alike) / len(alike)}
+                found.append({"of": name, "candidate": candidate, "beside": who} | pair)
+    return found
 
 
 def _by_agreement(asked: Evaluated) -> dict[str, dict[str, Any]]:

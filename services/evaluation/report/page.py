@@ -3,7 +3,7 @@
 The page asks no other host for anything, has no script, and is read in black and white too.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ def pages(
 ) -> tuple[str, str]:
     """The report as HTML and as Markdown, which has no pictures."""
     shown = {
-        "names": list(dict.fromkeys(run["name"] for run in measured["runs"])),
+        "names": list(dict.fromkeys(r["name"] for r in measured["runs"] if not r["beside"])),
         "measured": measured,
         "sections": _sections(measured, sure),
         "cases": cases,
@@ -66,6 +66,7 @@ def _sections(measured: dict[str, Any], sure: Sure) -> list[Section]:
     found = [
         _right(measured, rates, voices),
         _over_best(measured["over_best_member"]),
+        *_candidates(measured["candidates"], measured["in_use"]),
         *(section for by in SLICED if (section := _by(by, rates, voices))),
         *_scorers(measured["scorers"], voices),
     ]
@@ -118,6 +119,67 @@ def _over_best(found: Sequence[dict[str, Any]]) -> Section:
         ["", "best member", "questions", "panel less member"],
         [[each["of"], each["best"], str(each["cases"]), in_percent(each, "+")] for each in found],
     )
+
+
+def _candidates(
+    found: Sequence[dict[str, Any]], in_use: Mapping[str, Any] | None
+) -> Iterator[Section]:
+    if found:
+        yield Section(
+            "Candidates beside the panel",
+            "Who counted for nothing, over the questions that both answered: right in percent, the "
+            "difference in points, how often one was right and the other not, McNemar's exact "
+            "probability of so uneven a split by chance, and in what part they said the same.",
+            [
+                "",
+                "beside",
+                "questions",
+                "it",
+                "candidate",
+                "candidate less it",
+                "only the candidate",
+                "only it",
+                "p",
+                "the same",
+            ],
+            [
+                [
+                    each["candidate"],
+                    f"{each['beside']}, {each['of']}",
+                    str(each["questions"]),
+                    *(f"{100 * each[when]:.1f}" for when in ("before", "after")),
+                    in_percent(each["change"] | {"images": each["images"]}, "+"),
+                    str(each["gained"]),
+                    str(each["lost"]),
+                    probability(each["mcnemar_p"]),
+                    f"{100 * each['same']:.1f}",
+                ]
+                for each in found
+            ],
+        )
+    if in_use:
+        yield Section(
+            "In use, and by readers’ words",
+            "As the gateway tells now: of each seat, and of candidates that are asked behind "
+            "verdicts. Words are readers' that tell whether it was right, in percent; the "
+            "panel's rate beside a candidate's is of the same words.",
+            ["", "words", "right", "the panel there", "cases", "agrees with the verdict"],
+            [
+                [
+                    each["name"],
+                    str(each["words"]),
+                    _part(each["right"]),
+                    _part(each.get("panel_right")),
+                    str(each["cases"]) if "cases" in each else "",
+                    _part(each.get("agrees")),
+                ]
+                for each in (*in_use["workers"], *in_use["shadows"])
+            ],
+        )
+
+
+def _part(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}"
 
 
 def _by(by: str, rates: Rates, voices: Sequence[str]) -> Section | None:
@@ -261,6 +323,7 @@ def _runs(runs: Sequence[dict[str, Any]]) -> Section:
         [
             [
                 run["name"]
+                + ", beside the panel" * run["beside"]
                 + ("" if run["fold"] is None else ", fold {} of {}".format(*run["fold"])),
                 run["panel"][:12],
                 ", ".join(f"{who} {weights or '–'}" for who, weights in run["models"].items()),
@@ -285,6 +348,10 @@ def in_percent(found: Mapping[str, Any] | None, sign: str = "") -> str:
     if found.get("images") == 1:
         return f"{value} (one image)"
     return f"{value} ({low}{' to ' if sign else '–'}{high})"
+
+
+def probability(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 def _percent(share: float | None) -> str:

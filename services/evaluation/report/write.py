@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gateway.contract import PanelReport
 from gateway.settings import Settings
 from models.data.example import DataError, Example
 from models.files import write_whole
@@ -18,21 +19,33 @@ from services.evaluation.report.notable import last_words, notable
 from services.evaluation.report.page import pages
 from services.evaluation.score import is_right
 
+OF_A_SEAT = {"name", "words", "right"}
+OF_A_SHADOW = {*OF_A_SEAT, "panel_right", "cases", "agrees"}
+
 
 def report(
-    folders: Sequence[Path], data: Path, out: Path, settings: Settings | None = None
+    folders: Sequence[Path],
+    data: Path,
+    out: Path,
+    settings: Settings | None = None,
+    beside: Sequence[Path] = (),
+    in_use: PanelReport | None = None,
 ) -> None:
     """Writes report.html, report.md, report.json, report.csv and cases.jsonl to `out`. Images may
     be missing. Where `settings` are of the panel that was asked, it is told how many of the
-    questions show what that was calibrated on.
+    questions show what that was calibrated on. `beside` are runs that asked candidates the same;
+    `in_use` is what a running gateway tells of its seats and candidates.
 
     Raises what `figures.read` raises.
     """
-    asked = read(folders, data)
+    asked = read(folders, data, beside)
     sure, cases = sureness(asked), notable(asked.examples, asked.outcomes)
     measured = measure(asked, sure)
     measured["cases"] = {title: [case.told for case in each] for title, each in cases.items()}
     measured["calibrated_on"] = _calibrated_on(asked, settings)
+    measured["in_use"] = in_use and in_use.model_dump(
+        include={"workers": {"__all__": OF_A_SEAT}, "shadows": {"__all__": OF_A_SHADOW}}
+    )
     out.mkdir(parents=True, exist_ok=True)
     html, markdown = pages(measured, sure, cases)
     write_whole(out / "report.html", html)

@@ -1,5 +1,6 @@
 """`consilium report`: the figures are those that a hand counts, and the page stands alone."""
 
+import base64
 import csv
 import io
 import json
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from pyarrow import json as arrow
 from typer.testing import CliRunner
@@ -24,6 +26,7 @@ from services.evaluation.heard import HASH_DIGITS
 from services.evaluation.replay import replay
 from services.evaluation.report.write import report
 from services.evaluation.stored_run import EvaluationError
+from tests.conftest import picture, until
 from tests.services.conftest import EACH
 from tests.services.evaluation.runs import Said, keep, verdict, write_run, write_set
 
@@ -198,6 +201,49 @@ def test_every_case_is_a_row_for_others_tools_and_a_set_of_ones_own(folder: Path
     assert again[0].images[0].read_bytes() == (folder / "a.png").read_bytes()
 
 
+def test_a_candidate_stands_beside_the_panel(
+    folder: Path, tmp_path: Path, vllm, gateway, monkeypatch
+) -> None:
+    """Paired with it and with each member, and no part of what any member knew; with what readers
+    said of it, as the gateway that it shadows tells."""
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 20)
+    own = folder / "own.jsonl"
+    said: dict[str, Said] = {id: {"panel": "no", "new": "no"} for id in "12"}
+    said["3"] = {"panel": "lung", "new": "lung"}
+    tried = write_run(tmp_path / "tried", own, said, models={"new": "weights-of-new"})
+    seats = ['languages = ["en"]', "shadow = true"]
+    url = gateway([vllm("yes"), vllm("no")], seats=seats, feedback="")
+    case = {"question": "Is it?", "images": [base64.b64encode(picture()).decode()]}
+    verdict = httpx.post(f"{url}/vqa", json=case).json()
+    word = {"verdict": verdict["id"], "word": "wrong", "answer": "no"}
+    until(lambda: httpx.get(f"{url}/panel").json()["shadows"][0]["cases"] == 1)
+    assert httpx.post(f"{url}/feedback", json=word).status_code == 200
+    options = ["--out", str(tmp_path / "out"), "--beside", str(tried), "--gateway", url]
+    done = CliRunner().invoke(app, ["report", str(folder / "run"), *options])
+    assert done.exit_code == 0, done.output
+
+    found = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
+    told = {each["beside"]: each for each in found["candidates"]}
+    assert [(who, t["gained"], t["lost"], t["questions"]) for who, t in told.items()] == [
+        ("panel", 2, 1, 3), ("a", 2, 1, 3), ("b", 2, 1, 3), ("c", 1, 0, 3)
+    ]  # fmt: skip
+    assert (told["panel"]["same"], told["c"]["same"]) == (0, 2 / 3)
+    rights = {e["voice"]: e["correct"] for e in found["rates"] if e["by"] == "all"}
+    assert (rights["new"], rights["any member"]) == (2, 3)
+    assert [(run["beside"], run["models"]) for run in found["runs"]][1:] == [
+        (True, {"new": "weights-of-new"})
+    ]
+    assert found["in_use"] == {
+        "workers": [{"name": "w0", "words": 1, "right": 0}],
+        "shadows": [
+            {"name": "w1", "cases": 1, "agrees": 0, "words": 1, "right": 1, "panel_right": 0}
+        ],
+    }
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    for title in ("Candidates beside the panel", "In use, and by readers’ words"):
+        assert f"<h2>{title}</h2>" in page
+
+
 def test_two_files_of_one_name_are_two_sets(tmp_path: Path, monkeypatch) -> None:
     """With questions and patients of the same numbers; they go by as much of their paths as tells
     them apart."""
@@ -249,6 +295,13 @@ def test_runs_that_make_no_report_are_refused(folder: Path, tmp_path: Path) -> N
         report([shuffled], Path("none"), out)
     with pytest.raises(EvaluationError, match="nobody has answered any of its questions yet"):
         report([write_run(tmp_path / "empty", own, {})], Path("none"), out)
+    strange = write_run(tmp_path / "strange", own, {"1": {"panel": "no", "b": "no"}})
+    with pytest.raises(EvaluationError, match="strange: b answered with the panel too"):
+        report([run], Path("none"), out, beside=[strange])
+    other = write_set(tmp_path / "other", ROWS[:3])
+    asked = write_run(tmp_path / "asked", other, {"1": {"panel": "no", "new": "no"}})
+    with pytest.raises(EvaluationError, match="asked answers none of the questions that the panel"):
+        report([run], Path("none"), out, beside=[asked])
     assert not out.exists()
 
 

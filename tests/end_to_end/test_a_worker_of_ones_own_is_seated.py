@@ -25,7 +25,7 @@ from models.recipe import load_recipe
 from models.serving.export import export, load_served, served_folder
 from models.serving.parity import MAX_GAP, compare
 from models.training.stages import train
-from services.running.stack import Stack, running, whole_panel
+from services.running.stack import Stack, gateway_url, running, whole_panel
 from tests import tiny
 
 pytestmark = pytest.mark.alone
@@ -57,6 +57,7 @@ STAGE: dict[str, Any] = {
 NAMES = [name for name in connectors.names() if not connectors.why_not_served(name)]
 PANELS = [NAMES[i : i + 4] for i in range(0, len(NAMES), 4)]  # each takes a start
 QUESTIONS = 4
+PORT = 8000
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +119,7 @@ def panel(
         for name in names
     ]
     path = tiny.write_toml({"panel": {"quorum": 1}, "worker": seats}, folder / "panel.toml")
-    launches = whole_panel(load_settings(path, os.environ), path, 8000, folder, print)
+    launches = whole_panel(load_settings(path, os.environ), path, PORT, folder, print)
     with running(launches, folder, print) as stack:
         yield names, stack
 
@@ -126,12 +127,10 @@ def panel(
 def test_every_worker_answers_through_the_gateway(
     panel: tuple[list[str], Stack], trained: dict[str, Path]
 ) -> None:
-    names, stack = panel
+    names, _ = panel
     image = trained[names[0]].parents[1] / "data" / "slake" / "imgs" / "xmlab1" / "source.jpg"
 
-    verdict = ask(
-        [image], "Which colour?", url=stack.services[-1].launch.url, options=Options(deadline_s=60)
-    )
+    verdict = ask([image], "Which colour?", url=gateway_url(PORT), options=Options(deadline_s=60))
 
     assert [answer.worker for answer in verdict.answers] == names
     assert verdict.answer == "green", verdict.answers

@@ -90,9 +90,9 @@ async def summarise(
 def _in_another_script(case: Case, opinion: Opinion) -> bool:
     """Whether a worker answers in another script than the case's language, in words of its own:
     not where the caller named the choices, and in Chinese not by "CT" or "T2"."""
-    texts = [answer.text or "" for answer in opinion.voices]
     if case.choices is not None:
         return False
+    texts = [answer.text or "" for answer in opinion.voices]
     if case.language != "zh":
         return any(HAN.search(text) for text in texts)
     return any(LATIN_WORD.search(text) and not HAN.search(text) for text in texts)

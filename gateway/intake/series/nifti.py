@@ -55,6 +55,8 @@ class Volume:
     """Its voxels stay where they are, in the file or in what is unpacked of it when the first slice
     is shown; a slice becomes a DICOM when its turn comes."""
 
+    ahead = 1
+
     def __init__(self, source: bytes | Open, limits: Limits, faults: tuple[str, ...] = ()):
         """The bytes of a file, or what opens one within another, of which `faults` are told.
 

@@ -1,16 +1,18 @@
 """A series → the pictures that the workers get of it.
 
-Headers first, then one file at a time, and only those that are shown: what was sent is in memory as
-it came, and beside it one file that was read, the next one, one slice, and the slab that is made of
-them. What those files take is kept within what all series together may (`room.py`).
+Headers first, then one file after the other, and only those that are shown: what was sent is in
+memory as it came, and beside it one file that was read, those on their way, one slice, and the
+slab that is made of them. What those files take is kept within what all series together may
+(`room.py`).
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 from gateway.case import CaseImage
@@ -106,15 +108,18 @@ def _shown(header: Any, place: str, frame: int, window: AskedWindow | None) -> C
 
 async def _files(source: Source, slices: Sequence[Slice]) -> Files:
     """Each slice with the file that it is in, and what that is called; while it is worked on, the
-    next file is on its way."""
+    next files are on their way."""
     runs = [(at, list(run)) for at, run in groupby(slices, lambda each: each.file)]
-    coming = asyncio.ensure_future(source.file(runs[0][0]))
+    comes = (asyncio.ensure_future(source.file(at)) for at, _ in runs)
+    coming = deque(islice(comes, 1))
     try:
-        for (at, run), after in zip(runs, [*runs[1:], None], strict=True):
-            header = await coming
-            if after:
-                coming = asyncio.ensure_future(source.file(after[0]))
+        for at, run in runs:
+            header = await coming[0]
+            coming.popleft()
+            coming += islice(comes, source.ahead - len(coming))
             for each in run:
                 yield each, header, f"File {at + 1}"
     finally:
-        coming.cancel()
+        for file in coming:
+            file.cancel()
+        await asyncio.gather(*coming, return_exceptions=True)

@@ -38,12 +38,12 @@ TAG_NUMBERS = {f"{tag_for_keyword(keyword):08X}": keyword for keyword in TAGS}
 OTHERS = "The archive gave other instances than were asked for."
 MOST_LISTED = 20
 HEADER_BYTES = 10_000  # of a slice; `TAGS` hold a tenth of it
-AT_A_TIME = 3  # one that is shown, the next one as it came, and that taken apart
 ITEM_BYTES = 100  # of an item of a sequence, beside its values: in memory it takes far more
 
 
 class Source(Protocol):
     faults: tuple[str, ...]
+    ahead: int  # how many files are on their way while one is shown
 
     async def headers(self) -> Sequence[Any]:
         """Of each file, as far as `TAGS` go; called before the others."""
@@ -106,6 +106,8 @@ def _volume(nifti: bytes | unzip.Open, limits: Limits, faults: tuple[str, ...] =
 class SentFiles:
     """DICOMs that came with the case, each by itself or all in a zip whose `faults` are told."""
 
+    ahead = 1
+
     def __init__(
         self, files: Sequence[unzip.Member], limits: Limits, faults: tuple[str, ...] = ()
     ) -> None:
@@ -125,7 +127,7 @@ class SentFiles:
         return found
 
     def memory(self, files: Sequence[int]) -> int:
-        return AT_A_TIME * max(self._files[at].size for at in files)
+        return _at_a_time(self.ahead) * max(self._files[at].size for at in files)
 
     async def file(self, at: int) -> Any:
         return await off_loop(partial(self._whole, at))
@@ -163,6 +165,7 @@ class Archived:
     """Files in the archive, of which only those are fetched that are shown."""
 
     faults: tuple[str, ...] = ()
+    ahead = 2  # one is fetched while the one before it is read
 
     def __init__(self, archive: Archive, asked: ArchivedImages, keeps_metadata: bool = False):
         self._archive, self._asked = archive, asked
@@ -190,7 +193,7 @@ class Archived:
         return headers
 
     def memory(self, files: Sequence[int]) -> int:
-        return AT_A_TIME * max(self._sizes[at] for at in files)
+        return _at_a_time(self.ahead) * max(self._sizes[at] for at in files)
 
     async def file(self, at: int) -> Any:
         asked = self._asked.study, self._series, self._instances[at]
@@ -228,6 +231,11 @@ class Archived:
             raise InvalidCase("dicomweb.study: it has no series with images.")
         named = ", ".join(uids[:MOST_LISTED])
         raise InvalidCase(f"dicomweb.series: the study has {len(uids)}; send one of {named}.")
+
+
+def _at_a_time(ahead: int) -> int:
+    """The one that is shown, and each that is on its way as it came and taken apart."""
+    return 1 + 2 * ahead
 
 
 def _header(file: Any, place: str) -> Any:

@@ -68,6 +68,7 @@ class FakeArchive:
 
     def fresh(self):
         self.asked, self.wrong = [], ""
+        self.next_but_one = asyncio.Event()
         self.stored, self.status, self.says = [], 200, ""
 
     async def answer(self, path: str, request: Request) -> Response:
@@ -112,6 +113,10 @@ class FakeArchive:
         if instance not in UIDS:
             return Response(status_code=404)
         at = UIDS.index(instance) - (self.wrong == "others")
+        if instance == UIDS[5]:
+            self.next_but_one.set()
+        if self.wrong == "waits for the next" and instance == UIDS[3]:
+            await self.next_but_one.wait()
         if self.wrong == "html":
             return HTMLResponse("<html>Sign in</html>")
         if self.wrong == "empty":
@@ -165,7 +170,13 @@ def test_a_study_is_asked_by_its_uid_and_only_what_is_shown_is_fetched(ask, arch
     root = f"{STUDY}/series"
     fetched = [f"{root}/{SERIES}/instances/{uid}" for uid in shown]
     asked = [root, f"{root}/{SERIES}/metadata", *fetched]
-    assert archive.asked == [(path, "Bearer own") for path in asked]
+    found = [*archive.asked[:2], *sorted(archive.asked[2:])]
+    assert found == [(path, "Bearer own") for path in [*asked[:2], *sorted(asked[2:])]]
+
+
+def test_the_next_two_are_on_their_way_while_one_is_shown(ask, archive):
+    archive.wrong = "waits for the next"
+    assert ask()().status_code == 200
 
 
 def test_a_series_that_is_listed_twice_is_one(ask, archive):

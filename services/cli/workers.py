@@ -162,6 +162,8 @@ def ablate(
     data: OptionalData = None,
 ) -> None:
     """Train design choices for the same few steps each, and compare them on validation."""
+    if data is None and not plan:
+        raise typer.BadParameter("needs --data, or CONSILIUM_DATA", param_hint="ablate")
     from models.recipe import load_recipe
     from models.study.ablation import Screening
     from models.study.variants import AblationError
@@ -170,10 +172,8 @@ def ablate(
     with training_failures(AblationError):
         budget = None if whole else steps
         screening = Screening(load_recipe(recipe), budget, seeds, out, only or ())
-        if plan:
+        if plan or data is None:
             return program.list_plan(screening, analyses or (), console.print)
-        if data is None:
-            raise typer.BadParameter("needs --data, or CONSILIUM_DATA", param_hint="ablate")
         if not show:
             screening.run(data, analyses or (), console.print)
         program.show(screening, analyses or (), data, console.print)

@@ -1,18 +1,17 @@
 """`consilium ablate`: the plan, the tables and pictures so far, and one line for what is wrong."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from models.recipe import load_recipe
 from models.study.ablation import Cell, Row, Screening
 from models.study.variants import BASELINE
+from services.cli.__main__ import app
 from services.evaluation.ablate import list_plan, show
 
-ROOT = Path(__file__).parents[3]
 RIGHT = {BASELINE: 40, "connector-linear": 60, "reconstruction-0": 20}
 
 
@@ -95,16 +94,9 @@ def test_what_is_done_is_shown_and_the_rest_is_open(screening: Screening, data: 
 def test_what_is_wrong_is_said_before_anything_runs(
     tmp_path: Path, arguments: tuple[str, ...], status: int, says: str
 ) -> None:
-    command = [sys.executable, "-m", "services.cli", "ablate", "--out", str(tmp_path / "out")]
+    command = ["ablate", "--out", str(tmp_path / "out"), *arguments]
 
-    done = subprocess.run(
-        [*command, *arguments],
-        cwd=ROOT,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = CliRunner().invoke(app, command, env={"CONSILIUM_DATA": None})
 
-    assert done.returncode == status and says in done.stderr
+    assert done.exit_code == status and says in done.stderr
     assert not (tmp_path / "out").exists()

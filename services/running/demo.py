@@ -63,9 +63,10 @@ def show(verdict: Verdict, put: Callable[[object], None]) -> None:
         put(f"Abstained; the best guess is: {verdict.best_guess}")
     else:
         put(f"Verdict: {verdict.answer}")
+    why = f" ({verdict.summary.why})" if verdict.summary.why else ""
     put(
         f"Agreement {_figure(verdict.agreement)}, confidence {_figure(verdict.confidence)}, "
-        f"worded by {verdict.summary.by}, {verdict.seconds:.2f} s"
+        f"worded by {verdict.summary.by}{why}, {verdict.seconds:.2f} s"
         f"{', from the cache' if verdict.cached else ''}"
     )
     if verdict.grounding is not None:

@@ -99,7 +99,8 @@ function opinion(verdict) {
     const what = whatIsShown(each);
     if (what) facts.push(`${word("image_shown", { at: index + 1 })} ${what}.`);
   });
-  made.push(element("p", { class: "hint" }, facts.join(" ")));
+  const why = summary.why ? [" ", element("bdi", {}, summary.why), "."] : [];
+  made.push(element("p", { class: "hint" }, facts.join(" "), ...why));
   if (learned_from) {
     made.push(element("p", { class: "hint" }, `${word("learned_from")} ${learned_from}.`));
   }

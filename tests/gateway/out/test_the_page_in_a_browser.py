@@ -314,13 +314,14 @@ def test_a_reader_says_what_is_right_and_gives_the_case_away_or_not(tab, url, fi
 
 
 def test_a_verdict_may_say_that_the_case_is_unfamiliar(tab, file):
-    """That stands before the answer; how far it depends on the image; and what each image gave."""
+    """That stands before the answer; how far it depends on the image; what each image gave; and why
+    no summariser was asked."""
     answer = {"worker": "w0", "text": "yes", "confidence": None, "seconds": 1, "remembers": []}
     answer |= {"by_image": [{"image": 2, "text": "no, on its own", "confidence": 0.6}]}
     verdict = {
         "status": "answered", "answer": "yes", "agreement": None, "confidence": None,
         "answers": [answer | {"error": None}], "dissent": [], "images": [], "seconds": 1,
-        "summary": {"by": "unanimous"}, "cached": True, "learned_from": None, "grounding": 0.04,
+        "summary": {"by": "unanimous", "why": "in another language"}, "cached": True, "learned_from": None, "grounding": 0.04,
     }  # fmt: skip
     why = "The image is like none learned."
     tab.set_input_files("#files", file)
@@ -338,6 +339,7 @@ def test_a_verdict_may_say_that_the_case_is_unfamiliar(tab, file):
         expect(tab.locator("#verdict")).to_contain_text(says + why)
         shown = decided(tab)
         assert shown.index(says) < shown.index("Verdict")
+        assert "in another language." in shown
         assert "Depends on the image 4%" in shown and "as without the image" in shown
         assert who in shown and ("no confidence is claimed" in shown) == unfamiliar
         assert ("in 90% of such cases\n\nperhaps (40%)" in shown) == bool(workers)

@@ -144,6 +144,14 @@ def test_a_person_is_shown_how_far_the_answer_depends_on_the_image(fake, consili
     assert "Grounding 0.02. The same answer as without the image.\n" in done.out
 
 
+def test_a_person_is_told_why_no_summariser_was_asked(fake, consilium, scan):
+    why = "an answer is in another language"
+    summary = VERDICT.summary.model_copy(update={"by": "vote", "why": why})
+    body = VERDICT.model_copy(update={"summary": summary}).model_dump_json().encode()
+    done = consilium("ask", scan, "-q", "Is it?", "--gateway", fake((200, {}, body)).url)
+    assert f"worded by vote ({why}), " in " ".join(done.out.split())
+
+
 @pytest.mark.parametrize(
     ("answers", "shown"),
     [

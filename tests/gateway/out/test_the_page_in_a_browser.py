@@ -321,7 +321,8 @@ def test_a_verdict_may_say_that_the_case_is_unfamiliar(tab, file):
     verdict = {
         "status": "answered", "answer": "yes", "agreement": None, "confidence": None,
         "answers": [answer | {"error": None}], "dissent": [], "images": [], "seconds": 1,
-        "summary": {"by": "unanimous", "why": "in another language"}, "cached": True, "learned_from": None, "grounding": 0.04,
+        "summary": {"by": "unanimous", "why": "in another language"}, "cached": True,
+        "learned_from": None, "grounding": 0.04,
     }  # fmt: skip
     why = "The image is like none learned."
     tab.set_input_files("#files", file)

@@ -30,6 +30,7 @@ from typer.testing import CliRunner
 
 import consilium
 from gateway.door import keys
+from gateway.settings import Settings, load_settings
 from models.metrics import score
 from services.cli.__main__ import app
 from services.evaluation.learning import fit
@@ -55,7 +56,7 @@ LEFT_OPEN = {
     "RUN": "runs/en",
 }
 LAUNCHERS = ("make ", "docker compose ", "accelerate ", "python -m ")
-GATEWAY = "http://127.0.0.1:8000"
+GATEWAY, CANDIDATE = "http://127.0.0.1:8000", "http://127.0.0.1:8001"
 
 
 @dataclass(frozen=True)
@@ -225,20 +226,25 @@ def test_the_test_that_a_row_names_is_there(place: str) -> None:
 
 @dataclass(frozen=True)
 class Desk:
-    """A folder with what a reader has at hand, and where a panel of mocks answers."""
+    """A folder with what a reader has at hand, where a panel of mocks answers, and where a worker
+    that is its candidate."""
 
     folder: Path
     url: str
+    candidate: str
     panel: Path  # the file of that panel
 
     def run(self, shown: Shown) -> None:
         """Runs it as it is shown, with this desk's names for what the page leaves open."""
-        command = filled_in(shown.command).replace(GATEWAY, self.url)
+        command = filled_in(shown.command)
+        for usual, here in ((GATEWAY, self.url), (CANDIDATE, self.candidate)):
+            command = command.replace(usual, here)
         if (made := self.folder / "keys.json").exists():
             command = command.replace("1a2b3c4d", keys.read(made)[0].id)
         environ = TAKEN_FOR_GRANTED | dict(shown.environment)
         if words_of(command)[0] == "consilium":
-            arguments = [*words_of(command)[1:], *self._whereabouts(words_of(command)[1])]
+            words = words_of(command)[1:]
+            arguments = words if "--gateway" in words else [*words, *self._whereabouts(words[0])]
             done = CliRunner().invoke(app, arguments, env=environ)
             assert done.exit_code == 0, f"{shown}\n{done.output}\n{done.exception!r}"
         else:
@@ -278,6 +284,7 @@ def desk(
     monkeypatch: pytest.MonkeyPatch,
     vllm: Callable[..., MockVllm],
     gateway: Callable[..., str],
+    serve: Callable[[Settings], str],
 ) -> Desk:
     def looks(modulus: int) -> Callable[[dict[str, Any]], str]:
         """A worker of its own mind, that sees every effusion."""
@@ -306,8 +313,14 @@ def desk(
     workers = [vllm(looks(modulus)) for modulus in (2, 3, 5)]
     seats = ['languages = ["en", "zh"]'] * len(workers)
     url = gateway(workers, seats=seats, summariser=vllm("Yes").url)
+    alone = tmp_path / "candidate.toml"
+    alone.write_text(
+        '[panel]\nquorum = 1\n[[worker]]\nname = "candidate"\nfamily = "mock"\nmodel = "mock"\n'
+        f'prompt = "{{question}}"\nlanguages = ["en"]\nurl = "{vllm(looks(7)).url}"\n'
+    )
+    candidate = serve(load_settings(alone, environ={}))
     monkeypatch.chdir(folder)
-    return Desk(folder, url, tmp_path / "panel.toml")
+    return Desk(folder, url, candidate, tmp_path / "panel.toml")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

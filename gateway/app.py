@@ -331,7 +331,8 @@ def create_app(settings: Settings | None = None, siblings: Siblings | None = Non
     async def wrong_address(request: Request, error: HTTPException) -> Response:
         root = settings.http.root_path
         if root and request.scope["path"] == root and request.method in ("GET", "HEAD"):
-            return RedirectResponse(f"{root}/")  # the page's own addresses begin behind the slash
+            # The page's own addresses begin behind the slash.
+            return RedirectResponse(str(request.url.replace(scheme="", netloc="", path=f"{root}/")))
         title, headers = HTTPStatus(error.status_code).phrase, error.headers or {}
         detail = f"{title}. See /docs."
         if error.status_code == 405:

@@ -165,6 +165,8 @@ def test_it_may_stand_under_a_path_of_a_proxys(vllm, gateway):
         assert httpx.get(f"{url}/openapi.json").json()["servers"] == [{"url": "/consilium"}]
         assert "error" in httpx.get(f"{url}/v1/models/gpt-4o").json()
         check_documentation(url)
+    slashless = httpx.get(f"{root}/consilium?from=ward")
+    assert slashless.headers["location"] == "/consilium/?from=ward"
 
 
 def test_the_documentation_takes_nothing_from_another_host(vllm, gateway):

@@ -108,6 +108,13 @@ def test_the_reader_of_disputes_finds_what_nobody_said(style, text, fails):
     assert bool(unsupported(text, SEEN, "en", style)) is fails
 
 
+def test_the_reader_of_disputes_takes_no_accent_for_another_word():
+    seen = ["Vitíligo", "¿Vitiligo?", "Tiña"]
+    told = "La respuesta del panel es “Vitíligo”, dicha por {} de 3; también se dijo “Tiña” (1)."
+    assert not unsupported(told.format(2), seen, "es", "sentence")
+    assert unsupported(told.format(1), seen, "es", "sentence")
+
+
 @pytest.mark.parametrize(
     ("language", "answer", "piece", "says_it"),
     [

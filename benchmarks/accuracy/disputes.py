@@ -39,7 +39,7 @@ ARTICLE = re.compile("an?|the|el|las?|los|una?")
 FRAME: dict[Language, re.Pattern[str]] = {
     "en": re.compile(r"panel|s|answer|is|said|by|of|also|more|claims?|doctor"),
     "es": re.compile(
-        r"respuesta|del|panel|es|dicha|por|de|también|se|dijo|afirmaci(ón|ones)|más|doctor"
+        r"respuesta|del|panel|es|dicha|por|de|tambien|se|dijo|afirmaci(on|ones)|mas|doctor"
     ),
     "zh": re.compile(r"[小组的答案是个成员中有这样说另外种法]|doctor"),
 }
@@ -177,9 +177,10 @@ def is_miscounted(piece: str, told: str, panel: Sequence[str], of_all: bool) -> 
 
 
 def words(text: str) -> list[str]:
-    """Without articles, and without what was cut at the end, of which a part may be left."""
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    found = WORD.findall(plain)
+    """Without articles and accents, and without what was cut at the end, of which a part may be
+    left."""
+    plain = unicodedata.normalize("NFKD", text).casefold()
+    found = WORD.findall("".join(each for each in plain if not unicodedata.combining(each)))
     cut = text.endswith("…")
     return [word for word in found[: len(found) - cut] if not ARTICLE.fullmatch(word)]
 

@@ -207,11 +207,13 @@ def adds_nothing(text: str, language: Language, question: str) -> bool:
 
 
 def telling(text: str, language: Language) -> tuple[frozenset[str], bool]:
-    """The sides, organs, numbers and doubts that a text names, and whether it denies anything."""
+    """The sides, organs, numbers and doubts that a text names, what it holds of words that are
+    half a denial ("营养不良"), and whether it denies anything."""
     words = _words_of(text, language)
     plain = _plain(text)
     tokens = _tokens(plain, words)
-    return _told(plain, tokens, words), _content_of(tokens, words)[1] > 0
+    told = _told(plain, tokens, words).union(words.whole & set(tokens))
+    return told, _content_of(tokens, words)[1] > 0
 
 
 def _words_of(text: str, language: Language) -> Words:
@@ -585,7 +587,7 @@ def _tokens(text: str, words: Words) -> list[str]:
 def _chinese() -> re.Pattern[str]:
     """Chinese has no spaces: what is no known word is taken character by character."""
     zh = WORDS["zh"]
-    known = zh.fillers | zh.negators | zh.asks | zh.sums
+    known = zh.fillers | zh.negators | zh.asks | zh.sums | zh.whole
     return re.compile(
         "|".join([*sorted(known, key=len, reverse=True), r"[a-z]+|\d+(?:\.\d+)?°?|\w", SIGN])
     )

@@ -135,7 +135,8 @@ class Words:
 
     `fillers` and `negators` are words of a sentence: without both, its content is left, of
     which `plural` takes the endings. `sums` say no more than the number beside them, `single`
-    words count one. `asks` are a question's words for what is not known. What meets `asking`
+    words count one. `whole` words hold a negation and deny nothing ("肺不张" is there or is not).
+    `asks` are a question's words for what is not known. What meets `asking`
     only asks, a question that meets `there` asks whether something is, one that meets `sides`
     for a side, of which `initials` are the letters; what meets `of_it` says more of that very
     thing. With one of `compares` an answer is no mere number: up to 4 are not 4. `telling` words
@@ -174,6 +175,7 @@ class Words:
     initials: Mapping[str, str]
     compares: Set[str]
     telling: Set[str]
+    whole: Set[str] = frozenset()
 
     def unaccented(self) -> "Words":
         return replace(self, **{name: _unaccented(value) for name, value in vars(self).items()})
@@ -439,6 +441,12 @@ CHINESE = Words(
     sides=re.compile(r"哪一?[侧边]"),
     initials={"l": "左", "r": "右"},
     compares=_set("多 少 大 小 高 低 超 过 约 近 余 以 至"),
+    # Of a word that also answers whether something is so ("不典型", "不均匀"), none.
+    whole=_set(
+        "不良 不张 不孕 不育 骨不连 关闭不全 闭合不全 功能不全 发育不全 不全性 不全流产 不完全性 "
+        "不稳定型 不明原因 不典型增生 非典型增生 非典型肺炎 非典型性 非小细胞 非霍奇金 非何杰金 "
+        "非特异 非酒精 非结核 无名动脉 无名静脉 无菌性 无脑 无精 未分化"
+    ),
     telling=_set(
         "左 右 双 上 下 前 后 内 外 侧 两 肺 心 肝 脾 肾 脑 胃 肠 胆 胰 膀胱 食管 气管 骨 脊 颌 "
         "喉 胸 腹 盆 头 颈 眼 叶 但 可能 或 也许 大概 不确定 不一定 疑 排除 错 误 更正 纠正 相反 "

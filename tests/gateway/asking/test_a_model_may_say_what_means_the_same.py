@@ -234,6 +234,8 @@ def test_what_counts_is_how_likely_a_yes_was_and_not_what_it_wrote(
         ("左肺炎", "右肺炎", "zh"),
         ("外用咪康唑", "外用酮康唑", "zh"),
         ("无皮疹", "皮疹", "zh"),
+        ("营养不良", "营养良好", "zh"),
+        ("非小细胞肺癌", "小细胞肺癌", "zh"),
         ("x" * (LONGEST + 1), "psoriasis", "en"),
     ],
 )

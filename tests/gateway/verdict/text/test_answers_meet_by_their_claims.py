@@ -32,6 +32,10 @@ def weigh(*texts: str, language: Language = "en", choices: bool = False) -> Opin
     )
 
 
+def test_half_a_denial_parts_no_doubt_from_what_is_doubted():
+    assert claimed("甲营养不良？", "zh") == claimed("甲营养不良", "zh")
+
+
 TWO: dict[Language, tuple[str, str, str]] = {
     "en": (
         "psoriasis",

@@ -221,11 +221,27 @@ LARGER = "Is the left lung larger than the right lung?"
         ("圖中有胸腔積液嗎？", "图中有胸腔积液。", "有"),
         ("心脏增大了吗？", "心脏增大。", "是"),
         ("诊断是什么？", "诊断：肺炎", "肺炎"),
+        ("是否有肺不张？", "是的，有肺不张。", "是"),
+        ("是否有肺不张？", "未见肺不张。", "否"),
+        ("有没有营养不良？", "没有营养不良", "没有"),
+        ("图中有非小细胞肺癌吗？", "图中有非小细胞肺癌。", "有"),
     ],
 )
 def test_a_sentence_of_the_questions_own_words_is_its_answer(question, said, answer):
     language: Language = "zh" if ord(question[-2]) > 0x3000 else "es" if "¿" in question else "en"
     assert meaning(said, language, question) == meaning(answer, language, question)
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        ("图中有小细胞肺癌吗？", "图中有非小细胞肺癌。"),
+        ("密度均匀吗？", "不良"),
+        ("图中有良性病变吗？", "图中有不良病变。"),
+    ],
+)
+def test_half_a_denial_is_no_denial(question, said):
+    assert meaning(said, "zh", question) not in {meaning(each, "zh", question) for each in "是否"}
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ folder. Where a cell holds several, `;` stands between them; JSON and Parquet ma
 """
 
 import csv
-import io
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -157,11 +156,8 @@ def _closed(cell: Any, where: str, otherwise: bool) -> bool:
 
 def _read_csv(path: Path) -> Iterator[Row]:
     """Commas, semicolons or tabs, whichever the first line that says something has most of."""
-    text = _text(path)
-    first = next((line for line in io.StringIO(text, newline="") if line.strip()), "")
-    reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True
-    )
+    first = next((line for line in _lines(path) if line.strip()), "")
+    reader = csv.reader(_lines(path), delimiter=max(",;\t", key=first.count), strict=True)
     columns: list[str] = []
     while True:
         where = f"{path}, line {reader.line_num + 1}"
@@ -187,8 +183,8 @@ def _read_csv(path: Path) -> Iterator[Row]:
 
 
 def _read_lines(path: Path) -> Iterator[Row]:
-    # Not splitlines: other marks that end a line may stand within an answer.
-    for number, ended in enumerate(io.StringIO(_text(path), newline="\n"), start=1):
+    # Other marks that end a line elsewhere may stand within an answer.
+    for number, ended in enumerate(_lines(path, ends="\n"), start=1):
         line = ended.removesuffix("\n")
         if not line.strip():
             continue
@@ -245,18 +241,21 @@ def _complete(columns: list[str], where: str) -> list[str]:
     return columns
 
 
-def _text(path: Path) -> str:
+def _lines(path: Path, ends: str = "") -> Iterator[str]:
+    """One by one, however long the file is, each with its end: "" is any that a file may have."""
     try:
-        text = read_text(path)
-    except NotUtf8 as error:
-        raise DataError(str(error)) from error
+        with path.open(encoding="utf-8-sig", newline=ends) as file:
+            for number, line in enumerate(file, start=1):
+                if "\0" in line:  # UTF-16 without a mark, or what a power cut has left
+                    raise DataError(f"{path}, line {number}, holds a NUL byte: save it as UTF-8.")
+                yield line
+    except UnicodeDecodeError:
+        try:
+            read_text(path)  # which says where
+        except NotUtf8 as error:
+            raise DataError(str(error)) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): is that its path?") from error
-    before, nul, _ = text.partition("\0")
-    if nul:  # UTF-16 without a mark, or what a power cut has left
-        line = before.count("\n") + 1
-        raise DataError(f"{path}, line {line}, holds a NUL byte: save it as UTF-8.")
-    return text
 
 
 READERS: dict[str, Callable[[Path], Iterator[Row]]] = {

@@ -23,6 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Match
+from starlette.types import Scope
 
 from gateway.asking.panel import Panel
 from gateway.case import Case
@@ -337,8 +338,14 @@ def create_app(settings: Settings | None = None, siblings: Siblings | None = Non
         detail = f"{title}. See /docs."
         if error.status_code == 405:
             # Starlette's header names those of the first route alone that fits.
-            allowed = _methods_at(app.router.routes, request)
+            allowed = _methods_at(app.router.routes, request.scope)
             headers, detail = {"allow": allowed}, f"{title}; send {allowed}. See /docs."
+        elif error.status_code == 404:
+            slashless = {**request.scope, "path": request.scope["path"].rstrip("/")}
+            if _methods_at(app.router.routes, slashless):
+                detail = f"{title}; leave the last / away. See /docs."
+            elif _is_openais(request):
+                detail = f"{title}; there are /v1/chat/completions and /v1/models. See /docs."
         problem = Problem.of(error.status_code, title, detail)
         return _as_response(problem, request, headers)
 
@@ -355,9 +362,9 @@ def create_app(settings: Settings | None = None, siblings: Siblings | None = Non
     return app
 
 
-def _methods_at(routes: Iterable[BaseRoute], request: Request) -> str:
-    """What may be sent to a request's address, as the header Allow has it."""
-    fits = [each for each in routes if each.matches(request.scope)[0] != Match.NONE]
+def _methods_at(routes: Iterable[BaseRoute], scope: Scope) -> str:
+    """What may be sent to a request's address, as the header Allow has it; "" where nothing."""
+    fits = [each for each in routes if each.matches(scope)[0] != Match.NONE]
     methods = {method for each in fits for method in getattr(each, "methods", None) or ()}
     return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 

@@ -1,5 +1,5 @@
-"""What docs/training.md tells: train, export, seat, ask. Every connector that is served goes it, but
-for those of the shipped panel, which test_a_real_panel_answers.py asks.
+"""What docs/training.md tells: train, export, seat, ask. Every connector that is served goes it; of
+those of the shipped panel test_a_real_panel_answers.py asks.
 """
 
 import base64

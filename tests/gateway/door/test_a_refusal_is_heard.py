@@ -169,6 +169,22 @@ def test_it_may_stand_under_a_path_of_a_proxys(vllm, gateway):
     assert slashless.headers["location"] == "/consilium/?from=ward"
 
 
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("/vqa/", "leave the last / away"),
+        ("/consilium/panel/", "leave the last / away"),
+        ("/v1/responses", "there are /v1/chat/completions and /v1/models"),
+        ("/vqas", "Not Found. See /docs."),
+        ("/vqas/", "Not Found. See /docs."),
+    ],
+)
+def test_an_address_that_is_nearly_right_says_what_is_there(vllm, gateway, path, says):
+    url = gateway([vllm()], http='root_path = "/consilium"')
+    found = httpx.post(f"{url}{path}", json={})
+    assert found.status_code == 404 and says in found.text
+
+
 def test_the_documentation_takes_nothing_from_another_host(vllm, gateway):
     """It is the same without a network."""
     check_documentation(gateway([vllm()]))

@@ -93,7 +93,6 @@ def test_without_a_reader_the_panel_file_is_refused(panel_file, monkeypatch):
 
 
 def test_the_real_reader_finds_a_name():
-    pytest.importorskip("rapidocr", reason="needs RapidOCR: pip install '.[burned-in]'")
     image = Image.open(io.BytesIO(IMAGE)).convert("RGB")
     assert burned_in.text_in(image) == []
     ImageDraw.Draw(image).text((40, 400), NAME, "white", ImageFont.load_default(32))

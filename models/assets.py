@@ -23,8 +23,10 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 SUMS = "SHA256SUMS"
@@ -376,14 +378,32 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
     # isort: split
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent,
-        gguf_file=gguf.name,
-        quantization_config=GgufConfig(dequantize=True),
-        dtype=torch.bfloat16,
-    )
+    with _read_once():
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent,
+            gguf_file=gguf.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.bfloat16,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _read_once() -> Iterator[None]:
+    """transformers reads a file anew for its settings, its weights and its tokenizer, and lists the
+    names that weights may have anew for each module: half of a conversion's time."""
+    import gguf
+
+    slow = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+    try:
+        for name, made in slow.items():
+            setattr(gguf, name, lru_cache(made))
+        yield
+    finally:
+        for name, made in slow.items():
+            setattr(gguf, name, made)
 
 
 def _snapshot(repository: str, report: Callable[[str], None], folder: Path | None = None) -> Path:

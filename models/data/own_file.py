@@ -7,6 +7,7 @@ folder. Where a cell holds several, `;` stands between them; JSON and Parquet ma
 import csv
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ COLUMNS = (
 )
 SPLITS = ("all",)
 CLOSED = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+LONGEST = 2**20  # a line, in characters
 YES_OR_NO = {"yes", "no", "sí", "si", "是", "不是", "否", "有", "没有"}
 
 Row = tuple[str, dict[str, Any]]  # where it stands, and its cells by column
@@ -109,7 +111,7 @@ def _example(where: str, cells: dict[str, Any], images: _Images) -> Example:
         id=text("id") or "",
         images=shown,
         question=question,
-        answer=answer,
+        answer=sys.intern(answer),  # few answer most questions
         language=language,
         closed=_closed(cells.get("closed"), where, bool(choices) or normalise(answer) in YES_OR_NO),
         modality=text("modality"),
@@ -245,7 +247,9 @@ def _lines(path: Path, ends: str = "") -> Iterator[str]:
     """One by one, however long the file is, each with its end: "" is any that a file may have."""
     try:
         with path.open(encoding="utf-8-sig", newline=ends) as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(iter(lambda: file.readline(LONGEST), ""), start=1):
+                if len(line) == LONGEST:  # not to be read to its end, which may be far
+                    raise DataError(f"{path}, line {number}, is endless: give a row its own line.")
                 if "\0" in line:  # UTF-16 without a mark, or what a power cut has left
                     raise DataError(f"{path}, line {number}, holds a NUL byte: save it as UTF-8.")
                 yield line

@@ -27,8 +27,8 @@ def score(
 ) -> Score:
     """BLEU-`order` of `answers`, one reference each."""
     pairs = zip(answers, references, strict=True)
-    counted = [_counts(answer, reference, language) for answer, reference in pairs]
-    rows = [[*matched[:order], *total[:order], *lengths] for matched, total, lengths in counted]
+    counted = (_counts(answer, reference, language) for answer, reference in pairs)
+    rows = ([*matched[:order], *total[:order], *lengths] for matched, total, lengths in counted)
     return clustered(rows, combine, clusters, seed)
 
 

@@ -24,11 +24,15 @@ def score(
     sure = np.asarray(confidences, dtype=np.float64)
     if not ((sure >= 0) & (sure <= 1)).all():
         raise ValueError("a confidence must lie between 0 and 1")
-    rows = np.zeros((len(sure), 3, BINS))
     bins = np.clip(np.ceil(sure * BINS).astype(int) - 1, 0, None)  # (0, 1/15], (1/15, 2/15], …
-    of = np.arange(len(sure))
-    rows[of, 0, bins], rows[of, 1, bins], rows[of, 2, bins] = 1, sure, np.asarray(hits, float)
-    return clustered(rows.reshape(len(sure), -1), _combine, clusters, seed)
+    rows = (_row(*each) for each in zip(bins, sure, hits, strict=True))
+    return clustered(rows, _combine, clusters, seed)
+
+
+def _row(bin: int, confidence: float, hit: bool) -> Sums:
+    row = np.zeros((3, BINS))
+    row[:, bin] = 1, confidence, hit
+    return row.ravel()
 
 
 def _combine(sums: Sums) -> float:

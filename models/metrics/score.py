@@ -6,14 +6,18 @@ so the bootstrap draws whole images.
 """
 
 import functools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 RESAMPLES = 2_000
-BLOCK = 100  # of them, whose draws are numbers at a time
+BLOCK = 100  # of them, or of rows, are numbers at a time
+# Of more images so many groups are drawn, made at random: the interval is as wide, to one part in a
+# hundred, and its draws are 20 MB however many images there are.
+MOST_DRAWN = 10_000
 
 Sums = NDArray[np.float64]
 
@@ -30,25 +34,40 @@ class Score:
 
 
 def score(
-    rows: ArrayLike, combine: Callable[[Sums], float], clusters: Sequence[Hashable], seed: int = 0
+    rows: Iterable[ArrayLike],
+    combine: Callable[[Sums], float],
+    clusters: Sequence[Hashable],
+    seed: int = 0,
 ) -> Score:
-    """`combine` of the summed rows, [cases, k] → [k]; `clusters` names each case's image.
+    """`combine` of the summed rows, each [k], → [k]; `clusters` names each case's image. Rows that
+    come one by one are never in memory at once.
 
     Raises:
         ValueError: nothing was scored, or there is not one cluster for each row.
     """
-    table = np.asarray(rows, dtype=np.float64)
-    if len(table) == 0 or len(table) != len(clusters):
-        raise ValueError(f"{len(table)} scored answers in {len(clusters)} clusters have no score")
     numbers = {image: number for number, image in enumerate(dict.fromkeys(clusters))}
-    sums = np.zeros((len(numbers), table.shape[1]))
-    np.add.at(sums, [numbers[image] for image in clusters], table)
+    if len(numbers) > MOST_DRAWN:
+        shuffled = np.random.default_rng(seed).permutation(len(numbers))
+        numbers = dict(zip(numbers, (shuffled % MOST_DRAWN).tolist(), strict=True))
+    images, cases = min(len(numbers), MOST_DRAWN), 0
+    sums = np.zeros((images, 0))
+    ahead = iter(rows)
+    while block := list(islice(ahead, BLOCK)):
+        table = np.array(block, dtype=np.float64)
+        if not cases:
+            sums = np.zeros((images, table.shape[1]))
+        of = [numbers[image] for image in clusters[cases : cases + BLOCK]]
+        if len(of) == len(table):
+            np.add.at(sums, of, table)
+        cases += len(table)
+    if not cases or cases != len(clusters):
+        raise ValueError(f"{cases} scored answers in {len(clusters)} clusters have no score")
     # The sums of a block of resamples are one product.
-    drawn = _times_drawn(len(numbers), RESAMPLES, seed)
+    drawn = _times_drawn(images, RESAMPLES, seed)
     blocks = (drawn[start : start + BLOCK] @ sums for start in range(0, RESAMPLES, BLOCK))
     resampled = [combine(total) for block in blocks for total in block]
     low, high = np.quantile(resampled, [0.025, 0.975])
-    return Score(float(combine(table.sum(axis=0))), len(table), float(low), float(high))
+    return Score(float(combine(sums.sum(axis=0))), cases, float(low), float(high))
 
 
 @functools.lru_cache(maxsize=2)  # one group of questions is scored for voice after voice
@@ -64,7 +83,7 @@ def _times_drawn(images: int, resamples: int, seed: int) -> NDArray[np.uint8]:
 
 def mean(values: Sequence[float], clusters: Sequence[Hashable], seed: int = 0) -> Score:
     """The mean of one value per case, as a score."""
-    return score([(value, 1.0) for value in values], _ratio, clusters, seed)
+    return score(((value, 1.0) for value in values), _ratio, clusters, seed)
 
 
 def _ratio(sums: Sums) -> float:

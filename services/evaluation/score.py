@@ -2,6 +2,7 @@
 worth, and who worded the verdicts.
 """
 
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import asdict
@@ -142,13 +143,18 @@ def said_by(outcomes: Mapping[str, Outcome]) -> dict[str, Texts]:
     said: dict[str, Texts] = {PANEL: {}}
     for case, outcome in outcomes.items():
         if outcome.answer is not None or is_settled(outcome):
-            said[PANEL][case] = outcome.answer
+            said[PANEL][case] = _once(outcome.answer)
         for answer in outcome.answers:
             texts = said.setdefault(answer.worker, {})
             if answer.error is None or answer.error.kind not in {*UNHEARD, "not_eligible"}:
                 # Who failed in a second round is taken at the first word.
-                texts[case] = answer.text or texts.get(case)
+                texts[case] = _once(answer.text) or texts.get(case)
     return said
+
+
+def _once(text: str | None) -> str | None:
+    """Few texts answer most questions: each is in memory once."""
+    return sys.intern(text) if text else text
 
 
 def backing_of(verdict: Verdict) -> str:

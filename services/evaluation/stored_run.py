@@ -1,9 +1,10 @@
 """An evaluation on disk: run.json says what it is, verdicts.jsonl what came of each case."""
 
+import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -88,26 +89,30 @@ class Outcome:
 
 def hash_of(examples: Sequence[Example]) -> str:
     """Of what is asked; the answers that are right may be mended without asking again."""
-    asked = [
+    return _hash_of(
         (
             *(each.id, [image.name for image in each.images], each.question, each.choices),
             # A set that has none keeps the hash that it had before there were any.
             *((each.context, each.views) if each.context or each.views else ()),
         )
         for each in examples
-    ]
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+    )
 
 
 def hash_of_images(examples: Sequence[Example], folder: Path) -> str:
     """Of where each question's images lie, from the set's folder, and how large their files are: a
     picture in another folder, or another one under its name, is another."""
-    sizes = {image: image.stat().st_size for each in examples for image in each.images}
-    shown = [
-        (each.id, [(os.path.relpath(image, folder), sizes[image]) for image in each.images])
-        for each in examples
-    ]
-    return hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16]
+    of_one = functools.cache(lambda image: (os.path.relpath(image, folder), image.stat().st_size))
+    return _hash_of((each.id, [of_one(image) for image in each.images]) for each in examples)
+
+
+def _hash_of(rows: Iterable[Any]) -> str:
+    """Of what `json.dumps` writes of a list of them, which need not be in memory at once."""
+    hash = hashlib.sha256(b"[")
+    for number, row in enumerate(rows):
+        hash.update((", " * bool(number) + json.dumps(row)).encode())
+    hash.update(b"]")
+    return hash.hexdigest()[:16]
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from models.training.inputs.examples import examples_of, learned_by
 from services.evaluation.asking.over_rest import Asking, ask_all, has_failed, panel_at
 from services.evaluation.score import BOOTSTRAP_SEED, score, show
 from services.evaluation.stored_run import (
+    VERDICTS,
     EvaluationError,
     Run,
     Verdicts,
@@ -137,7 +138,7 @@ def evaluate(
             summary["failed"] = sum(has_failed(outcomes.get(each.id)) for each in examples)
         if not summary["scores"]:
             raise EvaluationError(
-                f"0 of {len(examples)} cases scored; verdicts.jsonl holds the gateway's reasons."
+                f"0 of {len(examples)} cases scored; {out / VERDICTS} holds the gateway's reasons."
             )
         write_whole(out / "summary.json", json.dumps(summary, indent=1))
     print(f"{run.name}, exact match{run.images_changed}, panel {report.panel[:12]}")

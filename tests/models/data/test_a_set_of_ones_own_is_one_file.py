@@ -124,6 +124,7 @@ HEAD = "id,images,question,answer\n"
         ("own.csv", HEAD + '\n1,a.png,"Is it?,Yes\n', r"line 3 is no row .*: mend its quotes"),
         ("own.csv", (HEAD + "1,a.png,¿Qué?,Sí\n").encode("latin-1"), r"line 2, is not UTF-8"),
         ("own.csv", HEAD.encode("utf-16"), r"line 1, is not UTF-8 .*: save it as UTF-8"),
+        ("own.csv", HEAD.encode() + b"1" * 2**20, r"line 2, is endless: give a row its own line"),
         ("own.csv", HEAD.encode("utf-16-le"), r"line 1, holds a NUL byte: save it as UTF-8"),
         ("own.csv", HEAD + "1,a.png,这是什么？,CT\n", r"asks nothing in 'en', but in zh"),
         ("own.jsonl", "[1]", r"line 1 is no row \(no JSON object\): mend that line"),

@@ -1,6 +1,7 @@
 """Every scorer against cases worked out by hand, the published ones with their quirks."""
 
 import sys
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -48,11 +49,17 @@ def test_an_interval_draws_whole_images():
     assert 0 < apart.low < 0.5 < apart.high < 1
 
 
-def test_an_interval_is_that_of_the_binomial_where_every_image_has_one_question():
-    hits = [True] * 700 + [False] * 300
-    found = mean(hits, [str(n) for n in range(1000)])
-    half_width = 1.96 * (0.7 * 0.3 / 1000) ** 0.5
-    assert (found.low, found.high) == pytest.approx((0.7 - half_width, 0.7 + half_width), abs=3e-3)
+@pytest.mark.parametrize("images", [1_000, 30_000])
+def test_an_interval_is_that_of_the_binomial_where_every_image_has_one_question(images):
+    """And its draws take no more memory for more images than there are draws for."""
+    tracemalloc.start()
+    found = mean([n % 10 < 7 for n in range(images)], [str(n) for n in range(images)])
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    half_width = 1.96 * (0.7 * 0.3 / images) ** 0.5
+    told = 0.7 - half_width, 0.7 + half_width
+    assert (found.low, found.high) == pytest.approx(told, abs=half_width / 9)
+    assert most < 50e6  # were each image drawn: 60 MB, and more
 
 
 def test_a_score_of_nothing_is_an_error():

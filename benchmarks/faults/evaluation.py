@@ -1,5 +1,5 @@
 """Whether `consilium evaluate` gets through: python -m benchmarks.faults.evaluation [--cases N]
-    [--per-minute N]
+    [--per-minute N] [--workers]
 
 A gateway that takes 100 ms over every case and counts what it was asked; the real command asks it
 N cases, 64 at a time, and ten times as many. In the same run a bare client sends the same bodies,
@@ -10,7 +10,8 @@ What was under way when it was killed is asked again, nothing else is. Exit stat
 missed.
 
 With --per-minute the command asks a real gateway over mock workers instead, with a key that may ask
-so often, and all that is told is how long it took and how many cases have a verdict.
+so often, and all that is told is how long it took and how many cases have a verdict. With --workers
+it is killed beside a real gateway over mock workers, and told is what they were asked again.
 """
 
 import argparse
@@ -59,6 +60,7 @@ def main() -> None:
     arguments.add_argument("--kills", type=int, default=5)
     arguments.add_argument("--mock", action="store_true", help=argparse.SUPPRESS)
     arguments.add_argument("--per-minute", type=int, metavar="N")
+    arguments.add_argument("--workers", action="store_true")
     options = arguments.parse_args()
     if options.mock:
         asyncio.run(serve())
@@ -66,6 +68,10 @@ def main() -> None:
     if options.per_minute:
         with tempfile.TemporaryDirectory() as folder:
             of_a_key(Path(folder), options.cases, options.per_minute)
+        return
+    if options.workers:
+        with tempfile.TemporaryDirectory() as folder:
+            of_workers(Path(folder), options.cases, options.kills)
         return
     with tempfile.TemporaryDirectory() as folder, mock() as url:
         raise SystemExit(measure(Path(folder), url, options.cases, options.kills))
@@ -101,18 +107,8 @@ def measure(folder: Path, url: str, cases: int, kills: int) -> bool:
 
 def of_a_key(folder: Path, cases: int, per_minute: int) -> None:
     """Print how long it took one that may ask so often, and what came of it."""
-    logging.disable(logging.INFO)  # a line for each case
     key = keys.add(folder / "keys.json", "clinic", per_minute, False)
-    panel = "[panel]\nquorum = 2\n"
-    with contextlib.ExitStack() as servers:
-        for seat in range(2):
-            worker = MockVllm("Yes", delay_s=SECONDS).start()
-            servers.callback(worker.stop)
-            panel += f'[[worker]]\nname = "w{seat}"\nfamily = "f{seat}"\nmodel = "mock"\n'
-            panel += f'url = "{worker.url}"\nprompt = "{{question}}"\nlanguages = ["en"]\n'
-        (folder / "panel.toml").write_text(panel, "utf-8")
-        environ = {"CONSILIUM_KEYS": str(folder / "keys.json")}
-        url = servers.enter_context(serving(load_settings(folder / "panel.toml", environ)))
+    with real(folder, CONSILIUM_KEYS=str(folder / "keys.json")) as (url, _):
         began = time.monotonic()
         evaluate(url, write_set(folder, cases), folder / "out", CONSILIUM_KEY=key)
         minutes = (time.monotonic() - began) / 60
@@ -121,6 +117,41 @@ def of_a_key(folder: Path, cases: int, per_minute: int) -> None:
     print(f"a key of {per_minute} a minute: {scored} of {cases} cases in {minutes:.1f} minutes")
     print(json.dumps({"cases": cases, "with_a_verdict": scored, "minutes": minutes}))
     raise SystemExit(scored < cases)
+
+
+def of_workers(folder: Path, cases: int, kills: int) -> None:
+    """Print what kills cost workers behind a real gateway, which keeps what they said."""
+    with real(folder) as (url, workers):
+        interrupted(url, write_set(folder, cases), folder / "out", cases, kills)
+    calls = Counter(
+        (seat, json.dumps(request["messages"]))
+        for seat, worker in enumerate(workers)
+        for request in worker.requests
+        if "there?" in str(request["messages"])  # else it is the gateway's, whether it is well
+    )
+    again = calls.total() - len(calls)
+    broken_off = sum(worker.dropped for worker in workers)
+    kept = sum(out.verdict.cached for out in read_outcomes(folder / "out").values() if out.verdict)
+    print(f"killed {kills} times, {cases} cases, {len(workers)} workers behind a real gateway:")
+    print(f"{kept} verdicts were kept ones; {again} calls were made again")
+    print(f"{broken_off} were broken off by whoever was killed")
+    print(json.dumps({"kept": kept, "again": again, "broken_off": broken_off}))
+
+
+@contextmanager
+def real(folder: Path, **environ: str) -> Iterator[tuple[str, list[MockVllm]]]:
+    """A gateway over two mock workers; its address, and them."""
+    logging.disable(logging.INFO)  # a line for each case
+    panel, workers = "[panel]\nquorum = 2\n", [MockVllm("Yes", delay_s=SECONDS) for _ in range(2)]
+    with contextlib.ExitStack() as servers:
+        for seat, worker in enumerate(workers):
+            worker.start()
+            servers.callback(worker.stop)
+            panel += f'[[worker]]\nname = "w{seat}"\nfamily = "f{seat}"\nmodel = "mock"\n'
+            panel += f'url = "{worker.url}"\nprompt = "{{question}}"\nlanguages = ["en"]\n'
+        (folder / "panel.toml").write_text(panel, "utf-8")
+        settings = load_settings(folder / "panel.toml", environ)
+        yield servers.enter_context(serving(settings)), workers
 
 
 def write_set(folder: Path, cases: int) -> Path:
@@ -167,8 +198,18 @@ def evaluate(url: str, file: Path, out: Path, **environ: str) -> float:
 
 
 def killed(url: str, file: Path, out: Path, cases: int, kills: int) -> int:
+    """How many cases `interrupted` asked more than once: none but those that were under way may
+    be."""
+    interrupted(url, file, out, cases, kills)
+    found = told(url)
+    assert found["cases"] == cases, "a case was lost"
+    assert found["again"] <= kills * CONCURRENCY, "one was asked again that was not under way"
+    return int(found["again"])
+
+
+def interrupted(url: str, file: Path, out: Path, cases: int, kills: int) -> None:
     """Kills the command `kills` times, each time once some of what is left has come, and lets it
-    end; how many cases were asked more than once. None but those that were under way may be."""
+    end: every case has one verdict."""
     lines, chance = out / "verdicts.jsonl", random.Random(0)
     for number in range(kills):
         process = start(url, file, out)
@@ -179,11 +220,8 @@ def killed(url: str, file: Path, out: Path, cases: int, kills: int) -> int:
         process.wait()
     evaluate(url, file, out)
     ids = Counter(json.loads(line)["id"] for line in lines.read_bytes().splitlines())
-    found = told(url)
-    assert len(ids) == found["cases"] == cases, "a case was lost"
+    assert len(ids) == cases, "a case was lost"
     assert max(ids.values()) == 1, "a case has two verdicts"
-    assert found["again"] <= kills * CONCURRENCY, "one was asked again that was not under way"
-    return int(found["again"])
 
 
 def _lines(path: Path) -> int:

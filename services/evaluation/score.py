@@ -79,7 +79,9 @@ def score(
     worded: Counter[str] = Counter()
     asked = {example.id for example in examples}
     for id, outcome in outcomes.items():
-        settled += id in asked and is_settled(outcome)
+        if id not in asked:
+            continue  # of a run that was limited less
+        settled += is_settled(outcome)
         for who in said:
             sure[who][id] = sure_of(outcome, who)
         if verdict := outcome.verdict:

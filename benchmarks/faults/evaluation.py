@@ -142,7 +142,10 @@ def of_workers(folder: Path, cases: int, kills: int) -> None:
 def real(folder: Path, **environ: str) -> Iterator[tuple[str, list[MockVllm]]]:
     """A gateway over two mock workers; its address, and them."""
     logging.disable(logging.INFO)  # a line for each case
-    panel, workers = "[panel]\nquorum = 2\n", [MockVllm("Yes", delay_s=SECONDS) for _ in range(2)]
+    panel, workers = (
+        "[panel]\nquorum = 2\ngrounding = false\n",
+        [MockVllm("Yes", delay_s=SECONDS) for _ in range(2)],
+    )
     with contextlib.ExitStack() as servers:
         for seat, worker in enumerate(workers):
             worker.start()

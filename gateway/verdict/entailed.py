@@ -2,9 +2,9 @@
 meet by what it says.
 
 Two claims mean the same where each entails the other (Kuhn et al. 2023, arXiv 2302.09664). What a
-model says never joins claims of which one names a side, an organ, a number, a doubt or a drug that
-the other does not, or denies where the other does not. And a claim meets others only where it and
-each of them entail each other: the ends of a chain may be far apart.
+model says never joins claims of which one names a side, an organ, a number, its unit, a doubt or a
+drug that the other does not, or denies where the other does not. And a claim meets others only
+where it and each of them entail each other: the ends of a chain may be far apart.
 """
 
 import re
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from itertools import combinations
 
 from gateway.contract import Language
+from gateway.verdict.text.claims import TURNS
 from gateway.verdict.text.meaning import Meaning, telling
 from gateway.verdict.text.questions import Kind
 from gateway.verdict.weigh import Cluster, Opinion
@@ -38,6 +39,10 @@ CHINESE_STEMS = (
 )
 DRUG = re.compile(
     rf"\b(?:cef(?!á|al(?!exi|oti|osp|ori))\w{{3,}}|\w{{2,}}(?:{STEMS}))\b|头孢\w?\w?|\w?\w?\w?(?:{CHINESE_STEMS})"
+)
+UNIT = re.compile(
+    r"\d[\s-]?((?:[cm]m|[mkµμ]?g|mcg|ml|(?:minut|hour|day|week|month|year|hora|d[ií]a|semana|año)"
+    r"[a-z]*)(?![a-zµμ])|%|毫米|厘米|毫克|微克|克|毫升|小时|天|周|个月|年)"
 )
 
 
@@ -80,4 +85,6 @@ def joined(
 
 def _told(text: str, language: Language) -> tuple[frozenset[str], bool, frozenset[str]]:
     named, denies = telling(text, language)
-    return named, denies, frozenset(DRUG.findall(text.casefold()))
+    plain = text.casefold()
+    units = {unit.rstrip("s") for unit in UNIT.findall(plain)}
+    return named | units, denies or bool(TURNS.search(text)), frozenset(DRUG.findall(plain))

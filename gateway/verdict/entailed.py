@@ -44,6 +44,12 @@ UNIT = re.compile(
     r"\d[\s-]?((?:[cm]m|[mkµμ]?g|mcg|ml|(?:minut|hour|day|week|month|year|hora|d[ií]a|semana|año)"
     r"[a-z]*)(?![a-zµμ])|%|毫米|厘米|毫克|微克|克|毫升|小时|天|周|个月|年)"
 )
+# Words of which another is the opposite, and marks of a stage or a type: claims differ by them.
+OPPOSED = re.compile(
+    r"\b(?:non[ -]?(?=[a-z])|h[iy]p[eo]r?(?=[a-z]{3})|benign|malign|acute|chronic|agud|cr[oó]nic|"
+    r"(?:stage|grade|type|class|estadio|grado|tipo|clase) ?[a-z0-9]{1,4}\b|ven[ae]|vein|art[eé]r)|"
+    r"[+\-−]\d|(?<=[a-z])[+\-−](?![\w])|良性|恶性|急性|慢性|静脉|动脉|旁腺|[ⅰ-ⅻ]+[a-z]?"
+)
 
 
 def open_pairs(opinion: Opinion, kind: Kind, language: Language) -> list[tuple[Cluster, Cluster]]:
@@ -87,4 +93,9 @@ def _told(text: str, language: Language) -> tuple[frozenset[str], bool, frozense
     named, denies = telling(text, language)
     plain = text.casefold()
     units = {unit.rstrip("s") for unit in UNIT.findall(plain)}
-    return named | units, denies or bool(TURNS.search(text)), frozenset(DRUG.findall(plain))
+    opposed = frozenset(OPPOSED.findall(plain))
+    return (
+        named | units | opposed,
+        denies or bool(TURNS.search(text)),
+        frozenset(DRUG.findall(plain)),
+    )

@@ -1,8 +1,12 @@
 """benchmarks.accuracy.familiarity: sets of what a panel should not be sure of, and whether it
-tells them."""
+tells them. benchmarks.accuracy.trust: the two pictures of it."""
 
+import json
 import shutil
 
+from PIL import Image
+
+from benchmarks.accuracy import trust
 from benchmarks.accuracy.familiarity import QUESTIONS, draw, tell
 from models.data.own_file import read
 from services.evaluation.learning.fit import calibrate
@@ -43,3 +47,24 @@ def test_a_run_of_another_sort_is_told_from_the_known_one(stored, settings, data
     assert (
         said.err.count("480 of its 480 cases show images that the competence file was learned") == 2
     )
+
+
+def test_what_a_confidence_is_worth_is_drawn(stored, data, tmp_path, monkeypatch, capsys):
+    """Half of the cases of the second run have none."""
+    half = shutil.copytree(stored, stored.with_name("half"))
+    records = [json.loads(line) for line in (half / "verdicts.jsonl").read_text().splitlines()]
+    for number, record in enumerate(records):
+        record["verdict"]["confidence"] = 0.9 if number % 2 else None
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    (half / "verdicts.jsonl").write_text(lines)
+    runs, case = [str(stored), str(half)], records[0]["id"]
+    given = [*runs, "--case", case, "--ways", *runs, "--data", str(data), "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["trust", *given])
+
+    trust.main()
+
+    _, second = capsys.readouterr().out.splitlines()
+    assert second.startswith("slake: 480 cases, 240 with a confidence, of those ")
+    for name in ("risk", "four-ways"):
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert picture.width > 400

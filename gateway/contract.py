@@ -496,8 +496,8 @@ class Summary(_Frozen):
     seconds: float
     why: str | None = Field(
         default=None,
-        description="Where no summariser was asked since an answer is in another script than the "
-        "case's language, that, in this language; else null.",
+        description="Where an answer is in another script than the case's language, that, in this "
+        "language: no summariser words such a verdict. Else null.",
     )
     tokens: Tokens | None = Field(
         default=None, description="Whatever became of its reply; null: none, or it does not count."

@@ -93,14 +93,15 @@ function opinion(verdict) {
     if (grounding < UNSEEN) made.push(element("p", { class: "unfamiliar" }, word("unseen")));
   }
   made.push(...dissents(dissent), ...setOf(verdict.prediction_set));
-  const facts = [word(`by_${summary.by}`)];
+  const worded = [word(`by_${summary.by}`)];
+  if (summary.why) worded.push(" ", element("bdi", {}, summary.why), ".");
+  const facts = [];
   if (verdict.cached) facts.push(word("cached"));
   images.forEach((each, index) => {
     const what = whatIsShown(each);
     if (what) facts.push(`${word("image_shown", { at: index + 1 })} ${what}.`);
   });
-  const why = summary.why ? [" ", element("bdi", {}, summary.why), "."] : [];
-  made.push(element("p", { class: "hint" }, facts.join(" "), ...why));
+  made.push(element("p", { class: "hint" }, ...worded, facts.map((fact) => ` ${fact}`).join("")));
   if (learned_from) {
     made.push(element("p", { class: "hint" }, `${word("learned_from")} ${learned_from}.`));
   }

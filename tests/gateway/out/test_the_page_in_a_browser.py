@@ -340,7 +340,7 @@ def test_a_verdict_may_say_that_the_case_is_unfamiliar(tab, file):
         expect(tab.locator("#verdict")).to_contain_text(says + why)
         shown = decided(tab)
         assert shown.index(says) < shown.index("Verdict")
-        assert "in another language." in shown
+        assert "All said the same. in another language." in shown
         assert "Depends on the image 4%" in shown and "as without the image" in shown
         assert who in shown and ("no confidence is claimed" in shown) == unfamiliar
         assert ("in 90% of such cases\n\nperhaps (40%)" in shown) == bool(workers)

@@ -1,8 +1,11 @@
 """One step of each recipe's first stage, on however many processes: python -m tests.models.one_step
-DATA RUNS RECIPE… What the optimiser would see is saved as RUNS/NAME.safetensors: the gradient
-before it is clipped, a mixture's bias after it is balanced, and how many processes there were.
+DATA RUNS WHOLE RECIPE… What the optimiser would see is saved as RUNS/NAME.safetensors: the gradient
+before it is clipped, a mixture's bias after it is balanced, and how many processes there were. The
+recipe WHOLE is trained from beginning to end, and then its end again, as if it had been cut off
+while that was saved; what it was at first is in RUNS/unbroken.
 """
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from models.training.learning.sharding import whole
 from models.training.parts import PartsRun
 from models.training.record.checkpoints import claim
 from models.training.record.progress import Tally
+from models.training.stages import train
 
 
 def one_step(recipe: Recipe, data: Path, runs: Path) -> dict[str, Tensor]:
@@ -32,13 +36,24 @@ def one_step(recipe: Recipe, data: Path, runs: Path) -> dict[str, Tensor]:
     return {"gradient": torch.cat(gradients), "bias": torch.cat([*biases, torch.zeros(1)])}
 
 
+def train_twice(recipe: Recipe, data: Path, runs: Path) -> None:
+    last = train(recipe, data, runs)
+    torch.distributed.barrier()
+    if torch.distributed.get_rank() == 0:
+        shutil.copytree(last, runs / "unbroken")
+        (last / "state.json").unlink()
+    torch.distributed.barrier()
+    train(recipe, data, runs)
+
+
 def main() -> None:
-    data, runs, *recipes = map(Path, sys.argv[1:])
+    data, runs, whole_one, *recipes = map(Path, sys.argv[1:])
     for recipe in map(load_recipe, recipes):
         found = one_step(recipe, data, runs)
         found["processes"] = torch.tensor(torch.distributed.get_world_size())
         if torch.distributed.get_rank() == 0:
             save_file(found, runs / f"{recipe.name}.safetensors")
+    train_twice(load_recipe(whole_one), data, runs)
 
 
 if __name__ == "__main__":

@@ -66,12 +66,17 @@ def mixed(language: Path, step: str) -> Recipe:
 def on_two(
     tiny_language: Path, drawn_slake: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """All steps, taken by the same two processes: to start them takes far longer."""
+    """All steps, and a training, by the same two processes: to start them takes far longer."""
     runs = tmp_path_factory.mktemp("two")
-    recipes = [mixed(tiny_language, step) for step in STEPS]
+    recipes = [shared_out(tiny_language), *(mixed(tiny_language, step) for step in STEPS)]
     files = [write_toml(each.model_dump(), runs / f"{each.name}.toml") for each in recipes]
     launch("tests.models.one_step", drawn_slake, runs, *files)
     return runs
+
+
+def shared_out(language: Path) -> Recipe:
+    still = {"language": "full", "lora": None, "reconstruction": 0.0}
+    return Recipe.model_validate(tiny.recipe(language, "shared", shard=True, average=0.5, **still))
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -106,24 +111,15 @@ def test_two_processes_train_from_beginning_to_end(
 
 
 def test_weights_that_are_shared_out_learn_what_whole_ones_do(
-    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
+    tiny_language: Path, drawn_slake: Path, tmp_path: Path, on_two: Path
 ) -> None:
     """Kept whole, by any number of processes to be trained on; and a run that was stopped ends as
     an unbroken one. Each validates its share, of which there are an odd number."""
-    still = {"language": "full", "lora": None, "reconstruction": 0.0}
-    recipe = tiny_recipe(shard=True, average=0.5, **still)
-    file = write_toml(recipe.model_dump(), tmp_path / "recipe.toml")
-    alone = train(recipe, drawn_slake, tmp_path / "alone")
-    command = ("services.cli", "train", file, "--data", drawn_slake, "--runs", tmp_path / "two")
-
-    launch(*command)
-    together = tmp_path / "two" / alone.relative_to(tmp_path / "alone")
-    unbroken = weights(together)
-    (together / "state.json").unlink()  # as if it had been cut off while saving
-    launch(*command)
+    alone = train(shared_out(tiny_language), drawn_slake, tmp_path)
+    together = on_two / alone.relative_to(tmp_path)
 
     for name, began in weights(alone.parent / "step-4").items():
-        one, two = weights(alone)[name], unbroken[name]
+        one, two = weights(alone)[name], weights(on_two / "unbroken")[name]
         assert torch.equal(weights(together)[name], two)
         assert (two - one).norm() <= 0.1 * (one - began).norm() + 1e-6
     assert logged(together)[-1]["answer_loss"] == pytest.approx(

@@ -108,7 +108,7 @@ def test_what_it_learned_it_says_again_when_loaded(
     """It answers by the image; loaded it says the same, token by token; and so it does where each
     token is computed anew from all before it."""
     rates = {"language_lr": 3e-3, "connector_lr": 3e-3, "warmup_steps": 1, "rows_per_step": 4}
-    whole = {"language": "full", "lora": None, "epochs": 100, "reconstruction": 0.0}
+    whole = {"language": "full", "lora": None, "epochs": 60, "reconstruction": 0.0}
     recipe = recipe_with(tiny_recipe, name, **rates, **whole)
     checkpoint = train(recipe, drawn_slake, tmp_path)
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -450,9 +451,8 @@ def _environment(settings: Settings) -> dict[str, str]:
     if is_cpu_build():
         engines = len(local_urls(settings))
         threads = max(1, (os.cpu_count() or 1) // max(1, engines))
-        search_path = [str(HERE / "cpu_site"), os.environ.get("PYTHONPATH")]
         environment |= {
-            "PYTHONPATH": os.pathsep.join(path for path in search_path if path),
+            "PYTHONPATH": _joined(str(HERE / "cpu_site"), os.environ.get("PYTHONPATH")),
             # All engines answer at once: more threads than cores would only get in each other's
             # way, and idle ones must not spin.
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
@@ -462,8 +462,25 @@ def _environment(settings: Settings) -> dict[str, str]:
             "TORCH_COMPILE_DISABLE": "1",
             # vLLM honours the executor "uni" on CPU only so; its server keeps two processes.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            # The second is forked from the first (models/serving/vllm_plugin.py): half of a start
+            # would go by in importing everything again.
+            "VLLM_WORKER_MULTIPROC_METHOD": "fork",
+            # As vLLM preloads it into a process that it spawns: threads would else be counted by
+            # one library and kept by another.
+            "LD_PRELOAD": _joined(_torch_openmp(), os.environ.get("LD_PRELOAD")),
         }
         if folder := library_folder("libnuma.so.1"):
             others = os.environ.get("LD_LIBRARY_PATH")
-            environment["LD_LIBRARY_PATH"] = f"{folder}:{others}" if others else str(folder)
+            environment["LD_LIBRARY_PATH"] = _joined(str(folder), others)
     return environment
+
+
+def _joined(first: str, others: str | None) -> str:
+    return os.pathsep.join(filter(None, (first, others)))
+
+
+def _torch_openmp() -> str:
+    """The OpenMP library that the CPU build of torch brings; "" where it brings none."""
+    torch = find_spec("torch")
+    assert torch and torch.origin
+    return next(map(str, Path(torch.origin).parent.glob("lib/libgomp*.so*")), "")

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
+import torch
 from PIL import Image
 
 from consilium import ask
@@ -81,6 +83,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         recipes[name] = tiny.write_toml(content, folder / f"{name}.toml")
     first, *others = NAMES
 
+    # One thread each: two trainings that both start one for every core hold each other up.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+
     def at_the_command_line() -> str:
         consilium("train", recipes[first], "--data", data, "--runs", runs)
         kept = runs / first / "vqa" / "step-60"
@@ -92,12 +98,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         for name in others:
             export(recipes[name], train(load_recipe(recipes[name]), data, runs), exported[name])
         assert "parity holds: 0 of 8 answers differ" in said.result()
+    torch.set_num_threads(threads)
     return exported
 
 
 def consilium(*arguments: object) -> str:
     command = [sys.executable, "-m", "services.cli", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=one_thread, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
 
@@ -139,6 +147,17 @@ def test_every_worker_answers_through_the_gateway(
 
     assert [answer.worker for answer in verdict.answers] == names
     assert verdict.answer == "green", verdict.answers
+
+
+def test_an_engine_is_forked_from_its_server(panel: tuple[list[str], Stack]) -> None:
+    """Started anew it would import everything once more, and bring a process that tends to that."""
+    names, stack = panel
+    processes = {service.name: service.process for service in stack.services}
+    for name in names:
+        server = processes[name]
+        assert server
+        children = psutil.Process(server.pid).children(recursive=True)
+        assert len(children) == 1, (name, children)
 
 
 def test_vllm_says_what_transformers_says(

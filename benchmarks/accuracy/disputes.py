@@ -9,7 +9,8 @@ doctor's answer, word for word and in one piece, where nothing beside it in the 
 it. As many must be told to say it as say just that, and no more than have a word of it; who is
 named must be one of these. What is around the marks must be words of the frame that a person has
 listed here. A doubt that was dropped it does not see. Printed are who worded how many, and every
-text that fails; with --show so many others, to be read. The last line is JSON.
+text that fails; with --show so many others, to be read, each with what the doctors said. The last
+line is JSON.
 """
 
 import argparse
@@ -72,26 +73,27 @@ def main() -> None:
         needs.answering(seat.url, f"start the summariser of {given.panel}, consilium summariser")
     told = asyncio.run(read_all(data, seat, given.doctors))
     found: dict[str, dict[str, int]] = {}
-    for language, style, by, _, wrong in told:
+    for language, style, by, _, wrong, _ in told:
         counts = found.setdefault(f"{language} {style}", Counter())
         counts[by] += 1
         counts["unsupported"] += wrong
     for name, counts in found.items():
         print(f"{name:18}", "   ".join(f"{what} {count}" for what, count in counts.items()))
-    for language, style, by, text, wrong in told:
+    for language, style, by, text, wrong, panel in told:
         if wrong:
-            print(f"UNSUPPORTED {language} {style} by {by}: {text!r}")
-    for language, style, by, text, _ in random.Random(0).sample(told, given.show):
-        print(f"{language} {style} by {by}: {text!r}")
+            print(f"UNSUPPORTED {language} {style} by {by}: {text!r} of {panel}")
+    for language, style, by, text, _, panel in random.Random(0).sample(told, given.show):
+        print(f"{language} {style} by {by}: {text!r} of {panel}")
     print(json.dumps({"disputed": len(told) // len(STYLES), **found}))
 
 
-async def read_all(
-    data: Path, seat: SummariserSettings | None, doctors: int
-) -> list[tuple[Language, Style, str, str, bool]]:
-    """Of every disputed case in every style: who worded it, how, and whether it fails."""
+Told = tuple[Language, Style, str, str, bool, list[str]]
+
+
+async def read_all(data: Path, seat: SummariserSettings | None, doctors: int) -> list[Told]:
+    """Of every disputed case in every style: who worded it, how, whether it fails, and of what."""
     http, free = new_http_client(), asyncio.Semaphore(AT_A_TIME)
-    told: list[tuple[Language, Style, str, str, bool]] = []
+    told: list[Told] = []
 
     async def read(question: str, panel: list[str], language: Language) -> None:
         opinion = opinion_of(panel, question, language)
@@ -101,7 +103,7 @@ async def read_all(
             for style in STYLES:
                 by, text = await worded(question, opinion, language, style, seat, http)
                 wrong = bool(unsupported(text, panel, language, style))
-                told.append((language, style, by, text, wrong))
+                told.append((language, style, by, text, wrong, panel))
 
     try:
         for language in LANGUAGES:

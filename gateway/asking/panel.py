@@ -278,6 +278,7 @@ class Panel:
             asking.set_attribute("outcome", answer.error.kind if answer.error else "answered")
         self.metrics.heard(answer)
         if answer.error is None:
+            self.judge(case).read(answer)
             await keep(self.store, key, answer)
         return answer
 

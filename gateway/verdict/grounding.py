@@ -6,7 +6,6 @@ answering comes to be right without looking (Goyal et al. 2017, "Making the V in
 """
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import Protocol
 
 from gateway.contract import Answer, Language
@@ -82,14 +81,10 @@ def _distribution(
             fits = (each for each, is_whole, _ in elsewhere if is_whole)
             text = next((each for each in fits if _plain(each).startswith(begins)), "")
         if text:
-            meant = _meaning(text, language, question)
+            meant = meaning(text, language, question)
         found[meant] = found.get(meant, 0.0) + probability
     found[REST] = max(1 - sum(found.values()), 0.0)
     return found
-
-
-# The same words come again over grey, from other workers and with the question's next image.
-_meaning = lru_cache(maxsize=2_000)(meaning)
 
 
 def _plain(text: str) -> str:

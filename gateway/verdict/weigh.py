@@ -134,6 +134,11 @@ class Judge:
         """Whether sets of answers were learned in the case's language."""
         return bool(self.competence and self.competence.shares_of_the_right(self.cell))
 
+    def read(self, answer: Answer) -> None:
+        """Reads it beforehand, while others are still at theirs: many long ones, read when all are
+        there, would hold everybody up."""
+        self.grouped([answer])
+
     def weigh(self, answers: Iterable[Answer]) -> Opinion:
         """The opinion of those who answered; at least one of the answers must have a text.
 

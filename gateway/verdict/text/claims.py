@@ -9,6 +9,7 @@ different sides, organs or numbers, an adjective without its noun ("acute or chr
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from gateway.contract import Language
 from gateway.verdict.text.meaning import HAN, Meaning, adds_nothing, core, meaning, telling
@@ -151,6 +152,8 @@ HEDGES: dict[Language, Hedges] = {
 }
 
 
+# An answer is weighed anew as each of the others arrives, and a long one takes 20 ms to read.
+@lru_cache(maxsize=2_000)
 def claims(text: str, language: Language = "en", question: str = "") -> tuple[Claim, ...]:
     """What an answer to the question claims, its lead first; one claim, the whole, of most.
 

@@ -139,6 +139,8 @@ SHORT: dict[str, Meaning] = {phrase: (name,) for phrase, name in SYNONYMS.items(
 SHORT |= dict.fromkeys(YES, ("yes",)) | dict.fromkeys(NO, ("no",))
 
 
+# The same words come again: from other workers, over grey, and as the others arrive.
+@lru_cache(maxsize=2_000)
 def meaning(
     text: str, language: Language = "en", question: str = "", whole: bool = False
 ) -> Meaning:

@@ -4,6 +4,7 @@ import pytest
 
 from gateway.contract import Answer, AnswerError
 from gateway.verdict.competence import Cell
+from gateway.verdict.text.claims import claims
 from gateway.verdict.weigh import Judge, Opinion
 
 
@@ -52,3 +53,17 @@ def test_every_answer_is_in_exactly_one_cluster():
     clusters = weigh(answers).clusters
     assert sorted(w for c in clusters for w in c.workers) == [str(n) for n in range(6)]
     assert [cluster.text for cluster in clusters] == ["a", "b", "c"]
+
+
+def test_a_long_answer_is_read_once_however_often_it_is_weighed():
+    """Forty of 2,000 characters that come in one by one held the gateway up for twelve seconds."""
+    judge = Judge({str(seat): "one" for seat in range(40)}, Cell("en", "other", None), None)
+    answers = [said(str(seat), f"Eczema {seat}, tinea or not. " * 70) for seat in range(40)]
+    for answer in answers:
+        judge.read(answer)
+    read = claims.cache_info().misses
+
+    opinions = [judge.weigh(answers[: heard + 1]) for heard in range(40)]
+
+    assert claims.cache_info().misses == read
+    assert len(opinions[-1].clusters) == 40

@@ -8,9 +8,9 @@ the gateway's: what it puts in quotation marks (in the style `answer`, all of it
 doctor's answer, word for word and in one piece, where nothing beside it in the same clause denies
 it. As many must be told to say it as say just that, and no more than have a word of it; who is
 named must be one of these. What is around the marks must be words of the frame that a person has
-listed here. A doubt that was dropped it does not see. Printed are who worded how many, and every
-text that fails; with --show so many others, to be read, each with what the doctors said. The last
-line is JSON.
+listed here. Of doubts it sees one kind: asked only are the texts that tell without a question mark
+what doctors said with one, all who did. Printed are who worded how many, and every text that fails;
+with --show so many others, to be read, each with what the doctors said. The last line is JSON.
 """
 
 import argparse
@@ -73,10 +73,11 @@ def main() -> None:
         needs.answering(seat.url, f"start the summariser of {given.panel}, consilium summariser")
     told = asyncio.run(read_all(data, seat, given.doctors))
     found: dict[str, dict[str, int]] = {}
-    for language, style, by, _, wrong, _ in told:
+    for language, style, by, text, wrong, panel in told:
         counts = found.setdefault(f"{language} {style}", Counter())
         counts[by] += 1
         counts["unsupported"] += wrong
+        counts["asked only"] += any(is_asked_only(each, panel) for each in pieces_of(text, style))
     for name, counts in found.items():
         print(f"{name:18}", "   ".join(f"{what} {count}" for what, count in counts.items()))
     for language, style, by, text, wrong, panel in told:
@@ -132,7 +133,7 @@ async def worded(
 def unsupported(text: str, panel: Sequence[str], language: Language, style: Style) -> list[str]:
     """What of a text no doctor said: pieces, those that are counted wrongly, and words of the frame
     that are not listed."""
-    pieces = [text] if style == "answer" else QUOTED.findall(text)
+    pieces = pieces_of(text, style)
     found = [piece for piece in pieces if not any(says(answer, piece) for answer in panel)]
     if style != "answer":
         behind = QUOTED.split(text)[2::2]  # each piece's numbers, up to the next piece
@@ -142,6 +143,20 @@ def unsupported(text: str, panel: Sequence[str], language: Language, style: Styl
         around = (word for word in words(QUOTED.sub(" ", text)) if not word.isdecimal())
         found += [word for word in around if not FRAME[language].fullmatch(word)]
     return found
+
+
+def pieces_of(text: str, style: Style) -> list[str]:
+    """What it says that doctors said."""
+    return [text] if style == "answer" else QUOTED.findall(text)
+
+
+def is_asked_only(piece: str, panel: Sequence[str]) -> bool:
+    """Whether it stands there without a question mark, and in every answer that has it with one."""
+    if piece.rstrip(" .。…").endswith(("?", "？")):
+        return False
+    asked = re.compile(rf"¿\s*{re.escape(piece)}|{re.escape(piece)}\s*[?？]", re.IGNORECASE)
+    having = [answer for answer in panel if piece.casefold() in answer.casefold()]
+    return bool(having) and all(map(asked.search, having))
 
 
 def says(answer: str, piece: str) -> bool:

@@ -29,6 +29,7 @@ from gateway.verdict.text.meaning import HAN, meaning
 from gateway.verdict.weigh import Opinion, in_case_order
 
 DEADLINE_S = 10.0
+ASKED = ("?", "？")
 LATIN_WORD = re.compile(r"[^\W\d_]{3,}[a-zà-ÿ]")  # one of four letters, no abbreviation
 OTHER_SCRIPT: dict[Language, str] = {
     "en": "an answer is in another language than the question",
@@ -183,5 +184,12 @@ def is_faithful(
     reply: Completion, opinion: Opinion, language: Language, question: str = ""
 ) -> bool:
     """Whether the reply says no more and no less than the winning answers to the question: what it
-    says to explain itself nobody on the panel said."""
-    return meaning(reply.text, language, question, whole=True) == opinion.winner.meaning
+    says to explain itself nobody on the panel said. What they only ask it may not claim."""
+    told = {reply.text}
+    if opinion.winner.text.endswith(ASKED):
+        if not (asks := reply.text.rstrip(" .。")).endswith(ASKED):
+            return False
+        told.add(asks.strip("¿?？ "))
+    return any(
+        meaning(each, language, question, whole=True) == opinion.winner.meaning for each in told
+    )

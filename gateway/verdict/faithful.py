@@ -34,8 +34,8 @@ def tells(text: str, opinion: Opinion, language: Language) -> bool:
     claims = [_plain(cluster.text).rstrip(".。 ") for cluster in opinion.clusters]
     # The longest first: "psoriasis" stands in "psoriasis vulgaris" too.
     longest = "|".join(map(re.escape, sorted(claims, key=len, reverse=True)))
-    edge = "" if language == "zh" else r"\b"
-    gaps = re.split(rf"{edge}({longest}){edge}", _plain(text))
+    begins, ends = ("", "") if language == "zh" else (r"(?<!\w)", r"(?!\w)")
+    gaps = re.split(rf"{begins}({longest}){ends}", _plain(text))
     order = [claims.index(each) for each in gaps[1::2]]
     if sorted(order) != list(range(len(claims))) or order[0] != 0:
         return False

@@ -28,7 +28,7 @@ from gateway.case import Case
 from gateway.contract import Alternative, Answer, Dissent, Familiarity, Likeness, Modality
 from gateway.verdict.competence import EDGE, Cell, Competence
 from gateway.verdict.familiarity import familiarity
-from gateway.verdict.text.claims import claims
+from gateway.verdict.text.claims import Claim, claims
 from gateway.verdict.text.meaning import Meaning, meaning
 from gateway.verdict.text.modality import names, names_another
 
@@ -102,13 +102,18 @@ class Opinion:
 
 @dataclass(frozen=True)
 class Backing:
-    """An answer that makes a claim, or nearly made it: in which words, and which part of the answer
-    it is."""
+    """An answer that makes a claim, or nearly made it: in which words, which part of the answer it
+    is, and how it is told where nobody makes it without a question mark."""
 
     answer: Answer
     text: str
     part: float
     claimed: bool = True
+    asked: str | None = None
+
+    @property
+    def told(self) -> str:
+        return self.asked or self.text
 
 
 @dataclass(frozen=True)
@@ -162,6 +167,9 @@ class Judge:
             worker = backing.answer.worker
             return voices[worker] * own[worker] * backing.part
 
+        def worded(backing: Backing) -> tuple[bool, float]:
+            return backing.asked is None, stands_behind(backing)
+
         shares = {
             key: sum(voices[a.worker] * self._belief(a, own[a.worker], group) for a in said) / whole
             for key, group in groups.items()
@@ -193,7 +201,7 @@ class Judge:
                 Cluster(
                     # Who knows the manner of the question knows its words too. A tie goes to the
                     # earlier seat.
-                    text=max(groups[key], key=stands_behind).text,
+                    text=max(groups[key], key=worded).told,
                     meaning=key,
                     workers=tuple(b.answer.worker for b in groups[key] if b.claimed),
                     weight=shares[key] / given,
@@ -294,16 +302,17 @@ class Judge:
             text = answer.text or ""
             language = self.cell.language
             if self.choices:
-                said = [(text, meaning(text, language, self.question))]
+                said = [Claim(text, meaning(text, language, self.question))]
             else:
-                said = [(c.text, c.meaning) for c in claims(text, language, self.question)]
+                said = [*claims(text, language, self.question)]
             whole = sum(1 / rank for rank in range(1, len(said) + 1))
-            for rank, (words, meant) in enumerate(said, start=1):
-                group, part = groups.setdefault(self._under(meant), []), 1 / rank / whole
+            for rank, claim in enumerate(said, start=1):
+                group, part = groups.setdefault(self._under(claim.meaning), []), 1 / rank / whole
                 if group and group[-1].answer is answer:  # it claims in two ways what is the same
                     group[-1] = replace(group[-1], part=group[-1].part + part)
                 else:
-                    group.append(Backing(answer, words, part))
+                    asked = claim.told if claim.asked else None
+                    group.append(Backing(answer, claim.text, part, asked=asked))
         return groups
 
     def _under(self, meant: Meaning) -> Meaning:

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from consilium import Client, Verdict
-from gateway.verdict.text.meaning import meaning
+from gateway.verdict.text.claims import claims
+from gateway.verdict.text.meaning import Meaning
 from models.data.pixels import open_rgb
 from models.study.regions import Grid, blurred, without_each
 
@@ -61,14 +62,18 @@ def explain(
 
 def belief(verdict: Verdict, answer: str, question: str) -> float:
     """How far the panel of `verdict` believes `answer`, whether or not that won."""
-    mine = meaning(answer, verdict.language, question)
+
+    def meant(text: str) -> Meaning:
+        """With a question mark or without."""
+        return claims(text, verdict.language, question)[0].meaning
+
     won = verdict.answer or verdict.best_guess
     said = [(each.text, each.weight) for each in verdict.dissent]
     if won:
         # Null of a single voice, and of an answer that nobody claims: then what dissent leaves.
         left = 1.0 - sum(weight for _, weight in said)
         said.append((won, left if verdict.agreement is None else verdict.agreement))
-    return sum(weight for text, weight in said if meaning(text, verdict.language, question) == mine)
+    return sum(weight for text, weight in said if meant(text) == meant(answer))
 
 
 def overlaid(image: Path, without: Grid) -> Image.Image:

@@ -22,8 +22,18 @@ DOUBTED: frozenset[Kind] = frozenset({"yes_no", "which_of"})
 
 @dataclass(frozen=True)
 class Claim:
+    """`asked`: there was a question mark to it, which `text` lacks."""
+
     text: str
     meaning: Meaning
+    asked: bool = False
+
+    @property
+    def told(self) -> str:
+        """As it is to be told where nobody claims it but with a question mark."""
+        if not self.asked:
+            return self.text
+        return f"{self.text}{'？' if HAN.search(self.text) else '?'}"
 
 
 @dataclass(frozen=True)
@@ -165,16 +175,18 @@ def claims(text: str, language: Language = "en", question: str = "") -> tuple[Cl
         return whole
     kind = kind_of(question, language)
     lines = "\n".join(filter(None, (" ".join(line.split()) for line in text.splitlines())))
-    parts = _parts(MARKDOWN.sub("", core(lines, language, question)).strip(), hedges)
+    parted = _parts(MARKDOWN.sub("", core(lines, language, question)).strip(), hedges)
+    parts = [part for part, _ in parted]
     told = [telling(part, language) for part in parts]
     denied = any(denies for _, denies in told) or any(map(TURNS.search, parts))
     doubts = kind in DOUBTED and any(adds_nothing(part, language, question) for part in parts)
     if not parts or denied or doubts or kind == "count" or len({names for names, _ in told}) > 1:
         return whole
     found: dict[Meaning, Claim] = {}
-    for part in parts:
+    for part, asked in parted:
         meant = meaning(part, language, question)
-        found.setdefault(meant, Claim(part, meant))
+        if meant not in found or (found[meant].asked and not asked):
+            found[meant] = Claim(part, meant, asked)
     found.pop((), None)
     return tuple(found.values()) if 0 < len(found) <= MOST else whole
 
@@ -186,17 +198,19 @@ def _hedges_of(text: str, language: Language) -> Hedges:
     return HEDGES["en" if language == "zh" else language]
 
 
-def _parts(text: str, hedges: Hedges) -> list[str]:
-    """Each claim in its own words; none where one of them could not stand alone."""
-    found: list[str] = []
+def _parts(text: str, hedges: Hedges) -> list[tuple[str, bool]]:
+    """Each claim in its own words, and whether a question mark stands behind it; none where one of
+    them could not stand alone."""
+    found: list[tuple[str, bool]] = []
     pieces = _pieces(text, hedges)
     if len(pieces) > 1 and hedges.excludes.match(pieces[0][0]):
         return []
     for piece, listed in pieces:
         if hedges.asks.match(piece) and not hedges.before.match(piece):
-            found.append(piece)
+            found.append((piece, False))
             continue
         said = piece.rstrip(SURE)
+        asked = bool({*piece[len(said) :]} & {*"?？"})
         bare = _bare(said, hedges)
         items = [bare]
         if listed or bare != said or hedges.either.search(bare):
@@ -204,9 +218,10 @@ def _parts(text: str, hedges: Hedges) -> list[str]:
         if listed:
             items = [item for each in items for item in _joined(each, hedges)]
         items = [_bare(item.strip(AROUND), hedges) for item in items]
-        found += [item for item in items if any(map(str.isalnum, item))]
+        found += [(item, asked) for item in items if any(map(str.isalnum, item))]
     # "axial or coronal" are two; "acute or chronic eczema" has its noun but once.
-    cut = len(_lengths(found, hedges)) > 1 and any(map(hedges.partial.search, found))
+    texts = [text for text, _ in found]
+    cut = len(_lengths(texts, hedges)) > 1 and any(map(hedges.partial.search, texts))
     return [] if cut else found
 
 

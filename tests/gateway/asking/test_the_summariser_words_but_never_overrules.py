@@ -102,6 +102,8 @@ def test_the_order_belongs_to_the_case():
         ("The hepatitis A", "en", ["Hepatitis A", "hepatitis A", "no"]),
         ("答案是左肺。", "zh", ["左肺", "左肺", "没有"]),
         ("是", "zh", ["是", "是", "否"]),
+        ("Contact urticaria?", "en", ["Contact urticaria?", "scabies"]),
+        ("Contact urticaria", "en", ["Contact urticaria?", "contact urticaria", "scabies"]),
     ],
 )
 def test_a_reply_that_says_what_the_winners_say_is_faithful(reply, language, texts):
@@ -122,6 +124,8 @@ def test_a_reply_that_says_what_the_winners_say_is_faithful(reply, language, tex
         ("The answer is", "en", ["yes", "yes", "no"]),
         ("答案是", "zh", ["是", "是", "否"]),
         ("不是", "zh", ["是", "是", "否"]),
+        ("Contact urticaria.", "en", ["Contact urticaria?", "scabies"]),
+        ("肢端角化病。", "zh", ["肢端角化病？", "湿疹"]),
     ],
 )
 def test_a_reply_that_adds_drops_or_turns_anything_is_not(reply, language, texts):

@@ -67,3 +67,20 @@ def test_a_long_answer_is_read_once_however_often_it_is_weighed():
 
     assert claims.cache_info().misses == read
     assert len(opinions[-1].clusters) == 40
+
+
+@pytest.mark.parametrize(
+    ("texts", "told"),
+    [
+        (["Contact urticaria?", "Scabies"], ["Contact urticaria?", "Scabies"]),
+        (["eczema? tinea?", "tinea"], ["tinea", "eczema?"]),
+        (["Eczema?", "eczema", "Eczema?"], ["eczema"]),
+        (["eczema or tinea?"], ["eczema?", "tinea?"]),
+        (["Eczema? It is eczema."], ["It is eczema"]),
+        (["肢端角化病？", "湿疹"], ["肢端角化病？", "湿疹"]),
+    ],
+)
+def test_what_all_who_say_it_only_ask_is_told_with_its_question_mark(texts, told):
+    answers = [said(str(seat), text) for seat, text in enumerate(texts)]
+    clusters = weigh(answers).clusters
+    assert [cluster.text for cluster in clusters] == told

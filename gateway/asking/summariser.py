@@ -25,11 +25,11 @@ from gateway.settings import SUMMARISER
 from gateway.tables import SummariserSettings
 from gateway.verdict.faithful import tells
 from gateway.verdict.styles import TOLD, styled
+from gateway.verdict.text.claims import QUESTION_MARKS
 from gateway.verdict.text.meaning import HAN, meaning
 from gateway.verdict.weigh import Opinion, in_case_order
 
 DEADLINE_S = 10.0
-ASKED = ("?", "？")
 LATIN_WORD = re.compile(r"[^\W\d_]{3,}[a-zà-ÿ]")  # one of four letters, no abbreviation
 OTHER_SCRIPT: dict[Language, str] = {
     "en": "an answer is in another language than the question",
@@ -186,8 +186,8 @@ def is_faithful(
     """Whether the reply says no more and no less than the winning answers to the question: what it
     says to explain itself nobody on the panel said. What they only ask it may not claim."""
     told = {reply.text}
-    if opinion.winner.text.endswith(ASKED):
-        if not (asks := reply.text.rstrip(" .。")).endswith(ASKED):
+    if opinion.winner.text.endswith(QUESTION_MARKS):
+        if not (asks := reply.text.rstrip(" .。")).endswith(QUESTION_MARKS):
             return False
         told.add(asks.strip("¿?？ "))
     return any(

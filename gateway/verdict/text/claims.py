@@ -71,6 +71,7 @@ NUMBERED = re.compile(
 )
 COMMA = re.compile(r"(?<!\d)[,，]|[,，](?!\d)|、")
 MARKDOWN = re.compile(r"[*_`#]{2,}|^[-*•] ", re.M)
+QUESTION_MARKS = ("?", "？")
 SURE = "?？.。!！ "
 AROUND = " \n,.;:，。；：、!！¿"
 
@@ -210,7 +211,7 @@ def _parts(text: str, hedges: Hedges) -> list[tuple[str, bool]]:
             found.append((piece, False))
             continue
         said = piece.rstrip(SURE)
-        asked = bool({*piece[len(said) :]} & {*"?？"})
+        asked = any(mark in piece[len(said) :] for mark in QUESTION_MARKS)
         bare = _bare(said, hedges)
         items = [bare]
         if listed or bare != said or hedges.either.search(bare):

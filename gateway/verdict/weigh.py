@@ -308,11 +308,13 @@ class Judge:
             whole = sum(1 / rank for rank in range(1, len(said) + 1))
             for rank, claim in enumerate(said, start=1):
                 group, part = groups.setdefault(self._under(claim.meaning), []), 1 / rank / whole
+                asked = claim.told if claim.asked else None
+                backing = Backing(answer, claim.text, part, asked=asked)
                 if group and group[-1].answer is answer:  # it claims in two ways what is the same
-                    group[-1] = replace(group[-1], part=group[-1].part + part)
-                else:
-                    asked = claim.told if claim.asked else None
-                    group.append(Backing(answer, claim.text, part, asked=asked))
+                    earlier = group.pop()
+                    surer = backing if earlier.asked and not claim.asked else earlier
+                    backing = replace(surer, part=earlier.part + part)
+                group.append(backing)
         return groups
 
     def _under(self, meant: Meaning) -> Meaning:

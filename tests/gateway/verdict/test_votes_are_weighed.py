@@ -84,3 +84,15 @@ def test_what_all_who_say_it_only_ask_is_told_with_its_question_mark(texts, told
     answers = [said(str(seat), text) for seat, text in enumerate(texts)]
     clusters = weigh(answers).clusters
     assert [cluster.text for cluster in clusters] == told
+
+
+def test_who_claims_in_two_ways_what_a_model_holds_for_one_and_asks_it_once_does_not_ask():
+    wart, verruca = (claim.meaning for claim in claims("Wart? Verruca.", "en", ""))
+    judge = Judge({"a": "one"}, Cell("en", "other", None), None, same={verruca: wart})
+    for text, told in {
+        "Wart? Verruca.": "Verruca",
+        "Verruca. Wart?": "Verruca",
+        "Wart? Verruca?": "Wart?",
+    }.items():
+        [cluster] = judge.weigh([said("a", text)]).clusters
+        assert cluster.text == told

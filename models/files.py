@@ -62,6 +62,19 @@ def _saying_which(path: Path) -> Iterator[None]:
         raise OSError(f"{path} could not be written: {error.strerror}.") from error
 
 
+def make_folder(path: Path) -> None:
+    """`path`, and what lies above it, where they are missing.
+
+    Raises:
+        OSError: it cannot be made; says why.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = "a file stands there" if path.is_file() else error.strerror
+        raise OSError(f"The folder {path} cannot be made: {why}. Name another.") from error
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """A file that is at hand: see `written_whole`."""
     with written_whole(path) as scratch:

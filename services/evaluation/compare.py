@@ -2,13 +2,14 @@
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from models.data.example import Example, without_images
-from models.files import write_whole
+from models.files import make_folder, write_whole
 from models.metrics.score import Score, mean
 from services.evaluation import stored_run
 from services.evaluation.score import (
@@ -43,8 +44,8 @@ def compare(before: Path, after: Path, data: Path, out: Path | None = None) -> d
     compare.json is the object. Images may be missing.
 
     Raises:
-        EvaluationError: a run that cannot be read, or two that have no question in common, or ask
-            other things by the same ids, or have no voice in common.
+        EvaluationError: a run that cannot be read or has no verdict, or two that have no question
+            in common, or ask other things by the same ids, or have no voice in common.
         models.data's DataError
     """
     runs, cases = zip(*(_read(folder, data) for folder in (before, after)), strict=True)
@@ -62,6 +63,7 @@ def compare(before: Path, after: Path, data: Path, out: Path | None = None) -> d
         "before": _named(before, runs[0]),
         "after": _named(after, runs[1]),
         "questions": len(examples),
+        "other_images": _with_other_images(runs, cases, examples),
         "voices": voices,
         "slices": [
             {"by": by, "of": value} | found
@@ -75,7 +77,7 @@ def compare(before: Path, after: Path, data: Path, out: Path | None = None) -> d
     if out is not None:
         from services.evaluation.report.compared import compared_page  # it draws: consilium[train]
 
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         write_whole(out / "compare.html", compared_page(found, examples, texts))
         write_whole(out / "compare.json", json.dumps(found, indent=1, ensure_ascii=False))
     return found
@@ -95,6 +97,8 @@ def _common(folders: tuple[Path, Path], cases: Sequence[Cases]) -> list[Example]
     """What both have asked, in the first's order."""
     first, second = cases
     both = [id for id in first if id in second]
+    if empty := [folder for folder, each in zip(folders, cases, strict=True) if not each]:
+        raise EvaluationError(f"{empty[0]} holds no verdict yet: run its consilium evaluate again.")
     if not both:
         raise EvaluationError(
             f"{folders[0]} and {folders[1]} have no question in common: compare runs over one set."
@@ -109,6 +113,20 @@ def _common(folders: tuple[Path, Path], cases: Sequence[Cases]) -> list[Example]
             f"{len(other)} of {len(both)} ids, such as {other[0]}: compare runs over one set."
         )
     return [first[id][0] for id in both]
+
+
+def _with_other_images(
+    runs: Sequence[Run], cases: Sequence[Cases], examples: Sequence[Example]
+) -> int:
+    """How many of the questions show other files in the two runs, by where these lie in a set."""
+    first, second = (
+        {
+            id: [os.path.relpath(image, Path(run.dataset).parent) for image in example.images]
+            for id, (example, _) in each.items()
+        }
+        for run, each in zip(runs, cases, strict=True)
+    )
+    return sum(first[each.id] != second[each.id] for each in examples)
 
 
 def change(examples: Sequence[Example], before: Texts, after: Texts) -> dict[str, Any] | None:
@@ -170,6 +188,8 @@ def show(found: dict[str, Any]) -> None:
         each = found[when]
         print(f"{when}: {each['folder']}, {each['run']}, panel {each['panel'][:12]}")
     print(f"{found['questions']} questions in both, exact match")
+    if found["other_images"]:
+        print(f"{found['other_images']} of them show other images in the second")
     _show_table("", [(who, each) for who, each in found["voices"].items()])
     for by in dict.fromkeys(each["by"] for each in found["slices"]):
         print()

@@ -18,7 +18,7 @@ from gateway.settings import Settings
 from gateway.verdict.competence import Competence, Line, Skill, Worker
 from gateway.verdict.prediction_set import prediction_set
 from gateway.verdict.weigh import Opinion
-from models.files import write_whole
+from models.files import make_folder, write_whole
 from models.metrics import calibration_error
 from models.metrics.score import Score, mean
 from services.evaluation import stored_run
@@ -132,7 +132,7 @@ def replay(
     if out is not None:
         from services.evaluation import pictures
 
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         write_whole(out / "replay.json", json.dumps(summary, indent=1))
         sure = {name: each.confidences for name, each in policies.items()}
         pictures.draw(summary, sure, rights, out)

@@ -150,16 +150,16 @@ def claim(folder: Path, run: Run) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path, verdicts = folder / "run.json", folder / VERDICTS
     # Whose folder it is matters once there are verdicts.
-    if not path.exists() or not verdicts.exists() or not verdicts.stat().st_size:
+    if not verdicts.exists() or not verdicts.stat().st_size:
         write_whole(path, json.dumps(asdict(run), indent=1))
         return
     try:
         # A run of before has no word on its images.
         earlier = {"images": run.images} | dict(json.loads(path.read_text("utf-8")))
-    except NO_RECORD as error:
+    except (OSError, *NO_RECORD) as error:
         raise EvaluationError(
-            f"{path} is empty or broken, so that nobody knows what was asked of whom; delete "
-            f"{folder}, or give another --out."
+            f"{path} is missing, empty or broken, so that nobody knows what was asked of whom; "
+            f"delete {folder}, or give another --out."
         ) from error
     differing = [key for key, value in asdict(run).items() if earlier.get(key) != value]
     if differing:

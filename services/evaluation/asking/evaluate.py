@@ -212,7 +212,7 @@ def _rotated(example: Example) -> Example:
 
 def _with_blank_images(examples: list[Example], blank: Path) -> list[Example]:
     """Each image replaced by that by which a verdict's grounding is known, written to `blank`."""
-    blank.write_bytes(GREY.data)
+    write_whole(blank, GREY.data)
     return [replace(e, images=(blank,) * len(e.images)) for e in examples]
 
 

@@ -70,7 +70,8 @@ def ask_all_from(
     try:
         nodes = sum(node["Alive"] and node["Resources"].get("CPU", 0) >= 1 for node in ray.nodes())
         _wait_for_room(address)
-        with progress(examples, outcomes, lambda: asking.concurrency * nodes) as (keep, _):
+        at_a_time = asking.concurrency * nodes
+        with progress(examples, asking.run, outcomes, lambda: at_a_time) as (keep, _):
             by_id = {example.id: example for example in left}
             job = _job(left, asking, nodes, out / OPEN)
             for row in job.iter_rows():

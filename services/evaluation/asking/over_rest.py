@@ -144,7 +144,7 @@ def ask_all(examples: Sequence[Example], asking: Asking, outcomes: Verdicts) -> 
             `asking.patience_s`, an image cannot be read, or an outcome not be written.
     """
     pace = Pace(asking.concurrency)
-    with progress(examples, outcomes, lambda: pace.at_a_time) as (keep, tell):
+    with progress(examples, asking.run, outcomes, lambda: pace.at_a_time) as (keep, tell):
         patience = Patience(asking.patience_s, tell)
         asyncio.run(ask_each(open_ones(examples, outcomes), asking, patience, pace, keep))
 
@@ -156,12 +156,13 @@ def open_ones(examples: Sequence[Example], outcomes: Mapping[str, Outcome]) -> l
 
 @contextmanager
 def progress(
-    examples: Sequence[Example], outcomes: Verdicts, at_a_time: Callable[[], int]
+    examples: Sequence[Example], run: Run, outcomes: Verdicts, at_a_time: Callable[[], int]
 ) -> Iterator[tuple[Keep, Callable[[str], None]]]:
     """Shows how it goes; gives what writes an outcome down, and what tells of a wait.
 
     Raises:
-        EvaluationError: what broke off the block, and how many are left.
+        EvaluationError: what broke off the block, and how many are left; or the gateway has taken
+            another panel than the run's.
     """
     tally = Tally(examples, outcomes, at_a_time)
     columns = TextColumn("asking"), BarColumn(10), MofNCompleteColumn(), TimeRemainingColumn()
@@ -171,6 +172,11 @@ def progress(
     shown.advance(bar, 0)  # the first answers took time too: else so few look too fast
 
     def keep(example: Example, said: Verdict | Problem) -> None:
+        if isinstance(said, Verdict) and said.panel != run.panel:
+            raise EvaluationError(
+                "The gateway has another panel now than this run began with: put that panel file "
+                "back and run the same command again, or give a new --out."
+            )
         tally.add(example, outcomes.keep(example.id, said))
         shown.advance(bar)
 

@@ -12,7 +12,7 @@ from typing import Any
 from gateway.contract import PanelReport
 from gateway.settings import Settings
 from models.data.example import DataError, Example
-from models.files import write_whole
+from models.files import make_folder, write_whole
 from services.evaluation.heard import calibrated_on
 from services.evaluation.report.figures import Evaluated, measure, read, sureness
 from services.evaluation.report.notable import last_words, notable
@@ -46,7 +46,7 @@ def report(
     measured["in_use"] = in_use and in_use.model_dump(
         include={"workers": {"__all__": OF_A_SEAT}, "shadows": {"__all__": OF_A_SHADOW}}
     )
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     html, markdown = pages(measured, sure, cases)
     write_whole(out / "report.html", html)
     write_whole(out / "report.md", markdown)

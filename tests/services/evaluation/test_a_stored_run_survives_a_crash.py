@@ -87,16 +87,26 @@ def test_an_answer_may_hold_any_mark_that_ends_a_line(mark: str, tmp_path: Path)
     assert outcomes["a"].answer == said and outcomes["b"].verdict is None
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\0" * 300, b"\xff\xfe", b"7", b"[" * 100_000])
-def test_a_run_file_that_is_none_is_one_sentence(content: bytes, tmp_path: Path) -> None:
+def replace_run_file(folder: Path, content: bytes | None) -> None:
+    (folder / "run.json").unlink()
+    if content is not None:
+        (folder / "run.json").write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"{", b"\0" * 300, b"\xff\xfe", b"7", b"[" * 100_000]
+)
+def test_a_run_file_that_is_none_is_one_sentence(content: bytes | None, tmp_path: Path) -> None:
     """Unless nothing was asked yet: then it is written anew."""
     claim(tmp_path, RUN)
-    (tmp_path / "run.json").write_bytes(content)
+    replace_run_file(tmp_path, content)
     claim(tmp_path, RUN)
     assert stored_run.read_run(tmp_path) == RUN
     keep(tmp_path, "a", VERDICT)
-    (tmp_path / "run.json").write_bytes(content)
-    with pytest.raises(EvaluationError, match=r"run\.json is empty or broken, .* another --out\."):
+    replace_run_file(tmp_path, content)
+    with pytest.raises(
+        EvaluationError, match=r"run\.json is missing, empty or broken, .* another --out\."
+    ):
         claim(tmp_path, RUN)
     with pytest.raises(EvaluationError, match=r"or its run\.json is broken"):
         stored_run.read_run(tmp_path)

@@ -47,6 +47,7 @@ def test_a_change_has_its_interval_its_odds_and_its_flips(own: Path) -> None:
     error = (change["high"] - change["low"]) / 3.92
     assert panel["needed"] == pytest.approx(40 * (2.8 * error / 0.25) ** 2, abs=1)
     assert found["voices"]["a"]["change"] == {"value": 0, "cases": 40, "low": 0, "high": 0}
+    assert found["other_images"] == 0
     assert found["voices"]["a"]["mcnemar_p"] == 1 and found["voices"]["a"]["needed"] is None
     assert [(each["by"], each["of"], each["gained"]) for each in found["slices"]] == [
         ("kind of question", "even", 6), ("kind of question", "odd", 6)
@@ -79,6 +80,26 @@ def test_what_cannot_be_compared_is_refused(own: Path, tmp_path: Path) -> None:
         compare(before, strange, Path("none"))
     with pytest.raises(EvaluationError, match="holds no evaluation of this version"):
         compare(before, tmp_path / "none", Path("none"))
+    with pytest.raises(EvaluationError, match="empty holds no verdict yet: run its"):
+        compare(before, write_run(tmp_path / "empty", own, {}), Path("none"))
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"file cannot be made: a file stands there\. Name another"):
+        compare(before, before, Path("none"), tmp_path / "file")
+
+
+def test_questions_about_other_images_are_counted(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = run(own, "before", {2})
+    rows = [{**row, "images": "y.png"} if row["id"] in (2, 3) else row for row in ROWS]
+    cropped = run(write_set(tmp_path / "cropped", rows), "cropped", {2, 3})
+
+    show(found := compare(before, cropped, Path("none"), tmp_path / "out"))
+
+    assert found["other_images"] == 2
+    assert "2 of them show other images in the second" in capsys.readouterr().out
+    page = (tmp_path / "out" / "compare.html").read_text("utf-8")
+    assert "2 of them show other images in the second" in page
 
 
 def test_it_is_told_on_a_page_that_stands_alone(own: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from models.metrics import delta_bleu
 from models.metrics import score as bootstrap
 from models.metrics.delta_bleu import Reference
 from services.evaluation.asking.evaluate import evaluate
+from services.evaluation.asking.over_rest import panel_at
 from services.evaluation.score import score
 from services.evaluation.stored_run import EvaluationError, Outcome
 from tests import tiny
@@ -164,6 +165,21 @@ def test_a_stopped_run_goes_on_where_it_was(vllm, gateway, run, tmp_path):
     assert summary["scores"]["panel"]["all"]["scored"] == 12
     records = [json.loads(line) for line in lines.read_text("utf-8").splitlines()]
     assert len({record["id"] for record in records}) == len(records) == 12
+
+
+def test_a_gateway_that_has_another_panel_by_now_ends_the_run(vllm, gateway, run, tmp_path):
+    """What the first one said is kept, and what the second said is not taken for its."""
+    worker = vllm(knows(*REFERENCES))
+    url, other = gateway([worker]), gateway([worker, vllm(knows(*REFERENCES))])
+    run(url, limit=5)
+    told = panel_at(url)
+
+    with pytest.MonkeyPatch.context() as patch:  # it was another when the run began
+        patch.setattr("services.evaluation.asking.evaluate.panel_at", lambda _: told)
+        with pytest.raises(EvaluationError, match=r"has another panel now .* new --out\."):
+            run(other)
+
+    assert len((tmp_path / "out" / "verdicts.jsonl").read_text("utf-8").splitlines()) == 5
 
 
 def test_what_the_gateway_could_not_answer_is_unscored_and_asked_again(vllm, gateway, run):

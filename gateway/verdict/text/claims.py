@@ -59,9 +59,9 @@ class Hedges:
 
 # What turns all that follows, beside the negations that `meaning` knows.
 TURNS = re.compile(
-    r"\b(?:neither|nor|free of|lacks?|against|unlike|other than|exclud(?:es|ed|ing)|rule[ds] out|"
+    r"\b(?:neither|nor|free of|lacks?|against|unlike|than|exclud(?:es|ed|ing)|rule[ds] out|"
     r"den(?:y|ies|ied)|ni|libre de|carece|contra|exclu(?:ye|id[oa]s?)|descartad[oa]s?|excepto|"
-    r"poco probable|improbable)\b|缺乏|除了|可能性[小低]",
+    r"más que|antes que|poco probable|improbable)\b|缺乏|除了|而非|可能性(?:比?较|很)?[小低]",
     re.IGNORECASE,
 )
 # Callers choose what is read here, as in `meaning`: every pattern is linear, or nearly.
@@ -111,16 +111,21 @@ HEDGES: dict[Language, Hedges] = {
     "en": _hedges(
         label=r"(?:the )?(?:differentials?(?: diagnos[ie]s)?|ddx|possible diagnoses)"
         r"(?:\s*:| includes?\b| is\b| are\b)",
-        lead=r"\b(?:i|we|would|should|also|most|very|less|more|it|it's|this|is|to|need|there|please|"
-        r"and|or|but|then|the|findings|are|main|primary|leading)\s",
+        lead=r"\b(?:i|we|would|should|must|also|most|very|less|more|it|it's|this|is|to|need|there|"
+        r"please|and|or|but|then|the|findings|are|main|primary|leading|first|symptoms?|rash|"
+        r"lesions?|picture|images?|seems?|appears?|looks?|feels?)\s",
         before=r"\b(?:consider(?:ed|ing)?|(?:(?:possible|probable|likely|main|primary|leading) )?"
         r"diagnosis(?: is|(?=\s*:))|possibl[ye]|probabl[ye]|likely|maybe|either|alternatively|"
         r"presumed|perhaps|suspect(?:ed)?|(?:suspicious|concerning) (?:for|of)|"
-        r"suggest(?:s|ive of)?|(?:consistent|compatible) with|think it is|looks like|think of|"
+        r"suggest(?:s|ive of)?|(?:consistent|compatible) with|like|similar to|resembles?|"
+        r"lean towards?|(?:think|believe)(?: (?:it is|it's|this is|of))?|estimated|"
+        r"definitely|certainly|(?<=\bshould )be|(?<=\bmust )be|(?<=\bto )be|(?<=\bwould )say|"
+        r"(?:high )?possibility of(?=[^.;,]{1,40} is (?:\w+ )?high)|"
         r"favou?rs?|(?:may|might|could) (?:also )?be|(?:cannot|can't|can not|would not) "
         r"(?:rule out|exclude)|versus|vs)\b",
-        after=r"\b(?:(?:is|are|should|must|needs?|to|be|also|less|more|most|very)\s){0,4}"
-        r"(?:possible|probable|likely|suspected|in the differential|be (?:ruled out|considered)|"
+        after=r"\b(?:(?:is|are|should|must|could|needs?|to|be|also|less|more|most|very|highly)\s){0,4}"
+        r"(?:possible|probable|likely|suspected|considered|in the differential|be ruled out|"
+        r"(?<=\bis )high|(?<=\bvery )high|"
         r"(?:cannot|can't|can not) be (?:ruled out|excluded)|not (?:ruled out|excluded))",
         either=r"\s(?:or|vs\.?|versus|and/or|r/o)\s",
         joins=r"\b(?:and|or|but)\s",
@@ -134,12 +139,16 @@ HEDGES: dict[Language, Hedges] = {
         label=r"(?:el |los )?(?:(?:diagn[oó]sticos? )?diferencial(?:es)?|dd|"
         r"posibles diagn[oó]sticos)(?:\s*:| incluyen?\b| es\b| son\b)",
         lead=r"\b(?:se|debe|debería|debemos|hay que|también|más|menos|muy|lo|el|es|y|o|pero|"
-        r"aunque)\s",
+        r"aunque|un poco)\s",
         before=r"\b(?:diagn[oó]stico(?: más probable)?(?: es|(?=\s*:))|probable es|(?:ya )?sea|"
-        r"compatible con|sugestiv[oa] de|considera(?:r|rse)?|considere|pensar en|piensa en|"
+        r"compatible con|sugestiv[oa] de|considera(?:r|rse|ndo)?|considere|pensar en|piensa en|"
+        r"como|similar al?|(?<=\bdebe )ser|(?<=\bdebería )ser|creo que es|"
+        r"(?:la )?(?:alta )?p(?:osi|roba)bilidad de(?=[^.;,]{1,40} es (?:muy )?alta)|"
         r"posible(?:mente)?|probable(?:mente)?|quizás?|tal vez|sospech[ao](?: de)?|sugiere|"
-        r"no se puede descartar|parece(?: ser)?|(?:podría|puede) (?:ser|tratarse de)|versus|vs)\b",
+        r"no se puede descartar|parece(?: ser)?(?: más)?|"
+        r"(?:podría|puede) (?:ser|tratarse de)|versus|vs)\b",
         after=r"\b(?:(?:es|son|lo|muy|más|menos|también)\s){0,4}(?:posibles?|(?<!poco )probables?|"
+        r"(?<=\bes )alta|(?<=\bmuy )alta|"
         r"(?:a|por) descartar|no (?:se puede descartar|descartad[oa]s?))",
         either=r"\s(?:o|u|vs\.?|versus|y/o)\s",
         joins=r"\b(?:y|e|o|pero|aunque)\s",
@@ -149,11 +158,12 @@ HEDGES: dict[Language, Hedges] = {
     ),
     "zh": _hedges(
         label=r"(?:鉴别诊断|鑑別診斷)(?:包括|有|为|\s*[:：])",
-        lead=r"首先|先|应该|应|需要|需|还|也|要|请|再|建议|最|很|更|或者|或|并|但",
+        lead=r"首先|先|应该|应|需要|需|还|也|要|请|再|建议|最|很|更|或者|或|并|但|"
+        r"从图片?上?看(?:起来)?[,，]?|看起来|看上去|看着|看|感觉|觉得|我|有点",
         before=r"考虑为?|可能的诊断[是为]|诊断(?:[是为]|(?=\s*[:：]|可能|考虑))|可能是|可能为|可能|"
-        r"疑似|疑为|疑|怀疑为?|像是?|不能排除|不排除|不除外|大概是?|也许是?|倾向于?|其次是?|符合|提示|"
+        r"疑似|疑为|疑|怀疑为?|[好很]?[像象]是?|似乎是?|估计是?|认为是?|多为|必是|不能排除|不排除|不除外|大概是?|也许是?|倾向于?|其次是?|符合|提示|"
         r"(?<=应该)是|(?<=应)是|与(?=[^，。]{1,40}鉴别)",
-        after=r"可能性大|的可能|可能|待排除?|待查|不能排除|不排除|不除外|相?鉴别|吧",
+        after=r"可能性(?:比?较|很)?[大高]|的可能|可能|待排除?|待查|不能排除|不排除|不除外|相?鉴别|吧",
         either=r"或者是?|或是?|还是|\s?vs\.?\s?",
         joins=r"[和与及]",
         excludes=r"排除|除外",

@@ -214,7 +214,7 @@ _TU = r"(?:图像|图片|影像|图)"
 ENGLISH = Words(
     language="en",
     source=re.compile(
-        rf"^(?:based on|according to|from|in|on) {_OF}{_IMAGE}"
+        rf"^(?:based on|according to|judging (?:from|by)|from|in|on) {_OF}{_IMAGE}"
         r"(?: provided| shown| above)?,? (?:(?<=, )|(?=there |it |i |we |no ))"
     ),
     pictures=re.compile(

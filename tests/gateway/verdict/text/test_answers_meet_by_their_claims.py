@@ -155,6 +155,12 @@ def test_a_doubt_is_a_way_of_claiming(language, said, claim):
         ("en", "psoriasis is unlikely, consider tinea"),
         ("en", "neither psoriasis nor tinea; eczema"),
         ("en", "psoriasis rather than tinea"),
+        ("en", "It looks more like psoriasis than tinea"),
+        ("en", "unlike tinea"),
+        ("en", "The possibility of tinea is low"),
+        ("es", "La posibilidad de tiña es baja"),
+        ("es", "Se parece más a psoriasis que a tiña, más que nada"),
+        ("zh", "银屑病可能性较大，体癣可能性较小"),
         ("en", "left lung; right lung"),
         ("en", "grade 2; grade 3"),
         ("en", " or ".join(f"disease {letter}" for letter in "abcdefghi")),
@@ -266,3 +272,32 @@ def test_in_the_first_place_names_no_place_in_a_row():
     """A claim beside it would be left whole for a number that it lacks."""
     said = "En primer lugar, se debe considerar el eccema."
     assert ("eccema",) in [claim.meaning for claim in claims(said, "es", "¿Qué es?")]
+
+
+SURE_OR_NOT: dict[Language, tuple[str, str]] = {
+    "en": (
+        "eczema",
+        "Should be X|It must be X.|The symptoms seem more like X.|It's similar to X|I would say X|"
+        "The rash appears to be X|I lean towards X|I feel like it's X|X is highly likely|"
+        "The possibility of X is very high|First consider X|I believe it is X|Definitely X!|"
+        "The image looks like X|X could be considered|Judging from the image, it looks like X|"
+        "Estimated to be X",
+    ),
+    "es": (
+        "eccema",
+        "Debe ser X|Debería ser X|Se parece más X|Creo que es X|Considerando X|Similar al X|"
+        "La posibilidad de X es alta.|Un poco como X",
+    ),
+    "zh": (
+        "湿疹",
+        "象是X|看着像X|从图片上看像是X|感觉像X|好像是X|似乎是X|估计是X|我认为是X|必是X|多为X|"
+        "X可能性较大|X可能性很高",
+    ),
+}
+
+
+@pytest.mark.parametrize("language", SURE_OR_NOT)
+def test_how_sure_somebody_is_parts_nobody(language):
+    disease, said = SURE_OR_NOT[language]
+    for form in said.split("|"):
+        assert claimed(form.replace("X", disease), language) == [disease], form

@@ -34,7 +34,9 @@ def tells(text: str, opinion: Opinion, language: Language) -> bool:
     claims = [_plain(cluster.text).rstrip(".。 ") for cluster in opinion.clusters]
     # The longest first: "psoriasis" stands in "psoriasis vulgaris" too.
     longest = "|".join(map(re.escape, sorted(claims, key=len, reverse=True)))
-    begins, ends = ("", "") if language == "zh" else (r"(?<!\w)", r"(?!\w)")
+    # Nor in a longer word, or number: 3 is no part of 3.2 or 23.
+    apart = r"\d" if language == "zh" else r"\w"
+    begins, ends = rf"(?<!{apart})(?<!\d[.,])", rf"(?!{apart}|[.,]\d)"
     gaps = re.split(rf"{begins}({longest}){ends}", _plain(text))
     order = [claims.index(each) for each in gaps[1::2]]
     if sorted(order) != list(range(len(claims))) or order[0] != 0:

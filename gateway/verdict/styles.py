@@ -8,6 +8,7 @@ rest are counted. One that nobody makes (the known modality, nearly said) is tol
 from dataclasses import dataclass
 
 from gateway.contract import Language, Style
+from gateway.verdict.text.claims import QUESTION_MARKS
 from gateway.verdict.weigh import Cluster, Opinion
 
 TOLD = 8  # claims, the winner with them
@@ -126,5 +127,6 @@ def _quoted(cluster: Cluster, phrases: Phrases) -> str:
     plain = " ".join(cluster.text.split()).translate(dict.fromkeys(map(ord, '“”«»„"'), "'"))
     plain = plain.rstrip(".。 ") or plain
     if len(plain) > SHORT:
-        plain = f"{plain[: SHORT - 1].rstrip()}…"
+        asked = plain[-1] if plain[-1] in QUESTION_MARKS else ""
+        plain = f"{plain[: SHORT - 1].rstrip()}…{asked}"
     return f"{phrases.quotes[0]}{plain}{phrases.quotes[1]}"

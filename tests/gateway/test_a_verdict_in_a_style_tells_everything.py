@@ -129,6 +129,23 @@ def test_a_models_sentence_that_adds_drops_or_turns_anything_may_not(text):
     assert not tells(text, opinion_of(*THREE), "en")
 
 
+def test_a_claim_is_no_part_of_a_longer_number():
+    for language, texts, said in (
+        ("en", ["3", "3", "4"], "The panel's answer is 3.2; 1 says 4."),
+        ("en", ["3", "3", "4"], "The panel's answer is 2.3; 1 says 4."),
+        ("es", ["3", "3", "4"], "La respuesta del panel es 2,3; 1 dice 4."),
+        ("zh", ["3", "3", "4"], "小组的答案是23个；1个认为是4。"),
+        ("zh", ["T1", "T1", "T2"], "小组的答案是T12；1个认为是T2。"),
+    ):
+        assert not tells(said, opinion_of(*texts, language=language), language), said
+    assert tells("The panel's answer is 3 (2); 4 (1).", opinion_of("3", "3", "4"), "en")
+
+
+def test_a_long_claim_that_is_only_asked_keeps_its_mark():
+    text = styled(opinion_of(f"{'eczema ' * 40}?", "tinea"), "sentence", "en")
+    assert "…?” (1)" in text or "…?”, said" in text
+
+
 def test_of_a_thousand_disputes_no_sentence_leaves_that_is_not_whole():
     """Each told rightly, and then with one thing amiss."""
     lot = random.Random(0)

@@ -10,6 +10,7 @@ different sides, organs or numbers, an adjective without its noun ("acute or chr
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 from gateway.contract import Language
 from gateway.verdict.text.meaning import HAN, Meaning, adds_nothing, core, meaning, telling
@@ -41,8 +42,9 @@ class Hedges:
     """How one language offers more than one thing, or one without being sure. `label` opens a
     differential, in which `joins` stands before the last; `before` and `after` stand around a
     claim, `either` between two. What `excludes` may be ruled out or still to be, where it leads. A
-    `partial` word is none without the next part's noun; what meets `asks` is a question, and no
-    doubt.
+    `partial` word is none without the next part's noun, and any other than a `noun` may be such;
+    what stands behind an `of` may be the next part's too. What somebody `prefers` leads the others.
+    What meets `asks` is a question, and no doubt.
     """
 
     label: re.Pattern[str]
@@ -52,6 +54,9 @@ class Hedges:
     joins: re.Pattern[str]
     excludes: re.Pattern[str]
     partial: re.Pattern[str]
+    noun: re.Pattern[str]
+    of: re.Pattern[str]
+    prefers: re.Pattern[str]
     asks: re.Pattern[str]
     parts: re.Pattern[str]  # where a new claim may begin
     marks: re.Pattern[str]  # in every answer that may hold more than one, or a doubt
@@ -67,11 +72,14 @@ TURNS = re.compile(
 # Callers choose what is read here, as in `meaning`: every pattern is linear, or nearly.
 ENDS = r"[;；\n]+|(?<=[?？])[,，]|(?<=[.!?])(?<!\bvs\.)\s|(?<=[。！？])"
 NUMBERED = re.compile(
-    r"(?:^|(?<=[\s,;，；。\u3400-\u9fff]))(?:[(（]?([1-9])[.)）、．] ?|([①-⑨]))(?=[^\W\d])", re.M
+    r"(?:^|(?<=[\s,;?，；。？\u3400-\u9fff]))(?:[(（]?([1-9])[.)）、．] ?|([①-⑨]))(?=[^\W\d])", re.M
 )
 COMMA = re.compile(r"(?<!\d)[,，]|[,，](?!\d)|、")
 MARKDOWN = re.compile(r"[*_`#]{2,}|^[-*•] ", re.M)
 QUESTION_MARKS = ("?", "？")
+# "psoriasis (?)", "?psoriasis": the mark goes where it is looked for.
+IN_BRACKETS = re.compile(r" ?[(（]\s?([?？])\s?[)）]")
+BEFORE = re.compile(r"(?:^([?？]) ?|(?<=[\s,;，；(（])([?？]))(?=\w)([^\n?？,;，；。]{1,80})", re.M)
 SURE = "?？.。!！ "
 AROUND = " \n,.;:，。；：、!！¿"
 
@@ -80,26 +88,38 @@ def _hedges(
     label: str,
     lead: str,
     before: str,
+    opens: str,
     after: str,
     either: str,
     joins: str,
     excludes: str,
     partial: str,
+    noun: str,
+    of: str,
+    prefers: str,
     asks: str,
 ) -> Hedges:
+    """`opens` is as `before`, but only where nothing stands before it."""
     doubt = rf"(?:{lead})*+(?:{before}|{excludes})"
     doubted = rf"[^,，;；.。\n]{{1,40}}(?: ?(?:{after}))+\s*(?:$|[,，;；.。])"
     return Hedges(
         label=_compiled(rf"^(?:{label})\s*[:：]?"),
-        before=_compiled(rf"^[¿¡]?(?:{doubt}[\s:：,，]*+)+|^(?:{joins})"),
+        before=_compiled(
+            rf"^[¿¡]?(?:(?:{lead})*+(?:{before}|{excludes}|{opens})[\s:：,，]*+)+|^(?:{joins})"
+        ),
         after=_compiled(rf"(?: ?[-–—(（]? ?(?:{after})){{1,2}}[)）]?$"),
         either=_compiled(rf"[,，]?(?:{either})"),
         joins=_compiled(rf"\s?(?:{joins})"),
         excludes=_compiled(rf"^(?:{excludes})"),
         partial=_compiled(partial),
+        noun=_compiled(noun),
+        of=_compiled(of),
+        prefers=_compiled(rf"^(?:{lead}){{0,3}}?(?:{prefers})(?![)）])"),
         asks=_compiled(rf"^¿?(?:{asks})"),
         parts=_compiled(rf"{ENDS}|(?:[,，、]| ?[(（]) ?(?={doubt}|{label}|{doubted})"),
-        marks=_compiled(rf"{label}|{before}|{excludes}|{after}|{either}|[?？;；]|2[.)）、．]|②"),
+        marks=_compiled(
+            rf"{label}|{before}|{opens}|{excludes}|{after}|{either}|[?？;；]|2[.)）、．]|②"
+        ),
     )
 
 
@@ -113,16 +133,19 @@ HEDGES: dict[Language, Hedges] = {
         r"(?:\s*:| includes?\b| is\b| are\b)",
         lead=r"\b(?:i|we|would|should|must|also|most|very|less|more|it|it's|this|is|to|need|there|"
         r"please|and|or|but|then|the|findings|are|main|primary|leading|first|symptoms?|rash|"
-        r"lesions?|picture|images?|seems?|appears?|looks?|feels?)\s",
-        before=r"\b(?:consider(?:ed|ing)?|(?:(?:possible|probable|likely|main|primary|leading) )?"
-        r"diagnosis(?: is|(?=\s*:))|possibl[ye]|probabl[ye]|likely|maybe|either|alternatively|"
+        r"lesions?|patient|picture|images?|seems?|appears?|looks?|feels?)\s",
+        before=r"\b(?:consider(?:ed|ing)?|"
+        r"(?:(?:possible|probable|likely|main|primary|leading|final|working|clinical) )?"
+        r"diagnosis(?: is|(?=\s*:))|(?:dx|impression)(?=\s*:)|possibl[ye]|"
+        r"(?:probabl[ye]|likely)(?: (?:has|represents))?|maybe|either|alternatively|"
         r"presumed|perhaps|suspect(?:ed)?|(?:suspicious|concerning) (?:for|of)|"
-        r"suggest(?:s|ive of)?|(?:consistent|compatible) with|like|similar to|resembles?|"
-        r"lean towards?|(?:think|believe)(?: (?:it is|it's|this is|of))?|estimated|"
-        r"definitely|certainly|(?<=\bshould )be|(?<=\bmust )be|(?<=\bto )be|(?<=\bwould )say|"
-        r"(?:high )?possibility of(?=[^.;,]{1,40} is (?:\w+ )?high)|"
-        r"favou?rs?|(?:may|might|could) (?:also )?be|(?:cannot|can't|can not|would not) "
+        r"suggest(?:s|ive of)?|(?:consistent|compatible) with|looks like|think (?:it is|of)|"
+        r"favou?r(?:s|ed|ing)?|(?:may|might|could) (?:also )?be|(?:cannot|can't|can not|would not) "
         r"(?:rule out|exclude)|versus|vs)\b",
+        opens=r"\b(?:like|similar to|resembles?|lean towards?|estimated|definitely|certainly|"
+        r"(?:think|believe)(?: (?:it is|it's|this is))?|(?<=\bto )be|(?<=\bwould )say|"
+        r"(?:(?<=\bshould )|(?<=\bmust ))be(?! \w+(?:ed|en|out)\b)|"
+        r"(?:high )?possibility of(?=[^.;,]{1,40} is (?:\w+ )?high))\b",
         after=r"\b(?:(?:is|are|should|must|could|needs?|to|be|also|less|more|most|very|highly)\s){0,4}"
         r"(?:possible|probable|likely|suspected|considered|in the differential|be ruled out|"
         r"(?<=\bis )high|(?<=\bvery )high|"
@@ -132,6 +155,10 @@ HEDGES: dict[Language, Hedges] = {
         excludes=r"\b(?:rule out|r/o)\b",
         partial=r"^\S*(?:al|ic|ous|ive|ar|ary|ute|ed|oid|ile|mild|severe|small|large|benign|"
         r"malignant|early|late)$",
+        noun=r"(?:is|oma|ia|as|us|es|um|ion|or|er|ne|igo|ea|st|rt|ure|ess|oke|hage|sm|orm|ema)$|"
+        r"^(?:ct|mri?|pet)$",
+        of=r"\b(?:from|of|to|with|in|on|by|for)\b",
+        prefers=r"favou?r(?:s|ed|ing)?|more likely|most likely|likeliest",
         asks=r"(?:is|are|was|were|do|does|did|has|have|can|could|will|would|should|what|which|"
         r"where|how|who|why|when|any)\b",
     ),
@@ -142,11 +169,12 @@ HEDGES: dict[Language, Hedges] = {
         r"aunque|un poco)\s",
         before=r"\b(?:diagn[oó]stico(?: más probable)?(?: es|(?=\s*:))|probable es|(?:ya )?sea|"
         r"compatible con|sugestiv[oa] de|considera(?:r|rse|ndo)?|considere|pensar en|piensa en|"
-        r"como|similar al?|(?<=\bdebe )ser|(?<=\bdebería )ser|creo que es|"
-        r"(?:la )?(?:alta )?p(?:osi|roba)bilidad de(?=[^.;,]{1,40} es (?:muy )?alta)|"
         r"posible(?:mente)?|probable(?:mente)?|quizás?|tal vez|sospech[ao](?: de)?|sugiere|"
         r"no se puede descartar|parece(?: ser)?(?: más)?|"
         r"(?:podría|puede) (?:ser|tratarse de)|versus|vs)\b",
+        opens=r"\b(?:como|similar al?|creo que es|impresión(?=\s*:)|"
+        r"(?:(?<=\bdebe )|(?<=\bdebería ))ser(?! \w+[ai]d[oa]\b)|"
+        r"(?:la )?(?:alta )?p(?:osi|roba)bilidad de(?=[^.;,]{1,40} es (?:muy )?alta))\b",
         after=r"\b(?:(?:es|son|lo|muy|más|menos|también)\s){0,4}(?:posibles?|(?<!poco )probables?|"
         r"(?<=\bes )alta|(?<=\bmuy )alta|"
         r"(?:a|por) descartar|no (?:se puede descartar|descartad[oa]s?))",
@@ -154,6 +182,9 @@ HEDGES: dict[Language, Hedges] = {
         joins=r"\b(?:y|e|o|pero|aunque)\s",
         excludes=r"\bdescartar\b",
         partial=r"^\S*(?:al|ar|ic[oa]|os[oa]|iv[oa]|ad[oa]|ud[oa]|ari[oa]|leve|grave)$",
+        noun=r".",  # adjectives stand behind theirs
+        of=r"\b(?:de|del|por|a|al|con|en|para)\b",
+        prefers=r"más probable(?:mente)?|(?:me inclino|a favor) (?:por|de)",
         asks=r"(?:qué|cuál|cuáles|dónde|cuánt[oa]s?|cómo|quién|es|son|hay|tiene|existe|se)\b",
     ),
     "zh": _hedges(
@@ -161,13 +192,19 @@ HEDGES: dict[Language, Hedges] = {
         lead=r"首先|先|应该|应|需要|需|还|也|要|请|再|建议|最|很|更|或者|或|并|但|"
         r"从图片?上?看(?:起来)?[,，]?|看起来|看上去|看着|看|感觉|觉得|我|有点",
         before=r"考虑为?|可能的诊断[是为]|诊断(?:[是为]|(?=\s*[:：]|可能|考虑))|可能是|可能为|可能|"
-        r"疑似|疑为|疑|怀疑为?|[好很]?[像象]是?|似乎是?|估计是?|认为是?|多为|必是|不能排除|不排除|不除外|大概是?|也许是?|倾向于?|其次是?|符合|提示|"
+        r"疑似|疑为|疑(?!病症|难)|怀疑为?|像是?|不能排除|不排除|不除外|大概是?|也许是?|"
+        r"倾向于?|其次是?|符合|提示|"
         r"(?<=应该)是|(?<=应)是|与(?=[^，。]{1,40}鉴别)",
+        opens=r"[好很]?像是?|[好象]象|象是|似乎是?|估计是?|认为是?|多为|必是|"
+        r"(?:初步|临床)诊断(?=\s*[:：])",
         after=r"可能性(?:比?较|很)?[大高]|的可能|可能|待排除?|待查|不能排除|不排除|不除外|相?鉴别|吧",
         either=r"或者是?|或是?|还是|\s?vs\.?\s?",
         joins=r"[和与及]",
         excludes=r"排除|除外",
         partial=r"(?:性|[大小轻重急慢])$",
+        noun=r"[炎癣病疹癌瘤症疮疣痣斑疱肿核血疡石疥化损折胀麻敏染变甲影灶水气a-z]$",
+        of=r"$.",  # nothing stands behind
+        prefers=r"倾向于?|首先考虑|更可能|最可能|更像",
         asks=r".*(?:什么|哪|吗|呢|有没有|有无|是否|是不是|多少|几)",
     ),
 }
@@ -186,6 +223,7 @@ def claims(text: str, language: Language = "en", question: str = "") -> tuple[Cl
         return whole
     kind = kind_of(question, language)
     lines = "\n".join(filter(None, (" ".join(line.split()) for line in text.splitlines())))
+    lines = BEFORE.sub(r"; \3\1\2", IN_BRACKETS.sub(r"\1", lines)).removeprefix("; ")
     parted = _parts(MARKDOWN.sub("", core(lines, language, question)).strip(), hedges)
     parts = [part for part, _ in parted]
     told = [telling(part, language) for part in parts]
@@ -213,6 +251,7 @@ def _parts(text: str, hedges: Hedges) -> list[tuple[str, bool]]:
     """Each claim in its own words, and whether a question mark stands behind it; none where one of
     them could not stand alone."""
     found: list[tuple[str, bool]] = []
+    preferred: list[tuple[str, bool]] = []
     pieces = _pieces(text, hedges)
     if len(pieces) > 1 and hedges.excludes.match(pieces[0][0]):
         return []
@@ -225,15 +264,34 @@ def _parts(text: str, hedges: Hedges) -> list[tuple[str, bool]]:
         bare = _bare(said, hedges)
         items = [bare]
         if listed or bare != said or hedges.either.search(bare):
-            items = [item for each in hedges.either.split(bare) for item in COMMA.split(each)]
+            either = hedges.either.split(bare)
+            if any(_may_share(*pair, hedges) for pair in pairwise(either)):
+                return []
+            items = [item for each in either for item in COMMA.split(each)]
         if listed:
             items = [item for each in items for item in _joined(each, hedges)]
         items = [_bare(item.strip(AROUND), hedges) for item in items]
-        found += [(item, asked) for item in items if any(map(str.isalnum, item))]
+        claimed = [(item, asked) for item in items if any(map(str.isalnum, item))]
+        if hedges.prefers.match(piece):
+            preferred += claimed
+        else:
+            found += claimed
+    found = preferred + found
     # "axial or coronal" are two; "acute or chronic eczema" has its noun but once.
     texts = [text for text, _ in found]
     cut = len(_lengths(texts, hedges)) > 1 and any(map(hedges.partial.search, texts))
     return [] if cut else found
+
+
+def _may_share(one: str, other: str, hedges: Hedges) -> bool:
+    """Whether the shorter of two may lack a word that the longer has: "contact or atopic
+    dermatitis", "allergy to nickel or latex"."""
+    first, second = (
+        len(each) if hedges is HEDGES["zh"] else len(each.split()) for each in (one, other)
+    )
+    if first < second or one.endswith("-"):
+        return not hedges.noun.search(one.strip(AROUND))
+    return first > second and hedges.of.search(one) is not None
 
 
 def _joined(item: str, hedges: Hedges) -> list[str]:

@@ -231,6 +231,8 @@ def _plain(text: str) -> str:
     if HAS_RAISED.search(text):
         text = text.translate(RAISED)
     plain = unicodedata.normalize("NFKC", text).casefold()
+    if len(plain) > 3 * len(text):  # a single character may stand for a sentence
+        plain = text.casefold()
     if HAS_VARIANTS.search(plain):
         plain = plain.translate(VARIANTS)
     return RANGE.sub("-", plain)
@@ -428,7 +430,7 @@ def _echoes(sentence: str, answer: str, asked: Asked, words: Words) -> bool:
         again = again and content in ((), *asked.orders) and not words.asking.search(sentence)
         return again and negations == (answer == "no")
     again = again and any(_is_within(content, order) for order in asked.orders)
-    again = again and _tells_no_more(sentence, asked, words)
+    again = again and _tells_no_more(sentence, asked, words) and not words.asking.search(sentence)
     return again and bool(negations) == (answer == "no")
 
 
@@ -530,8 +532,8 @@ def _before(said: str, asked: Asked, words: Words) -> str:
 
 
 def _items(said: str, words: Words) -> Meaning:
-    """The parts of a list, each by the name of its meaning. Where one is negated, the order may
-    tell what is."""
+    """The parts of a list, each by the name of its meaning. Where one is negated, or says where or
+    how much another is, the order may tell which."""
     parts = COMMA.split(said)
     if len(parts) == 1 and not words.joins.search(said):
         return (_item(parts[0], words),) if said else ()
@@ -539,7 +541,27 @@ def _items(said: str, words: Words) -> Meaning:
     if not negated:
         parts = [item for part in parts for item in _joined(part, words)]
     items = [item for part in parts if (item := _item(part, words))]
-    return tuple(items if negated else sorted(items))
+    ordered = negated or (len(items) > 1 and ":" in said) or _qualifies(parts, words)
+    return tuple(items if ordered else sorted(items))
+
+
+def _qualifies(parts: Sequence[str], words: Words) -> bool:
+    """Whether some of three or more parts only name a side, an organ or a number, and others do
+    not: "left lung, effusion, right lung, clear"."""
+    if len(parts) < 3:
+        return False
+    return len({_kind_of_part(part.strip(), words) for part in parts}) > 1
+
+
+def _kind_of_part(part: str, words: Words) -> str:
+    if part[:1].isdecimal():
+        return "number"
+    if words.language == "zh":
+        for name in words.telling:
+            part = part.replace(name, "")
+        return "something" if part.strip("侧部脏") else "place"
+    tokens = set(_tokens(part, words)) - words.fillers
+    return "place" if tokens <= words.telling else "something"
 
 
 def _joined(part: str, words: Words) -> list[str]:

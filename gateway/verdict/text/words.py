@@ -297,7 +297,8 @@ ENGLISH = Words(
         "femur tibia fibula humerus radius ulna clavicle scapula sacrum carotid parotid peroneal "
         "perineal maybe possibly perhaps unclear uncertain cannot however but although though "
         "probably probable likely unlikely unsure sure might may could suspected suspicious "
-        "suspect equivocal indeterminate doubt doubtful exclude excluded ruled wrong opposite "
+        "suspect equivocal indeterminate inconclusive questionable ambiguous nondiagnostic "
+        "doubt doubtful exclude excluded ruled wrong opposite "
         "contrary mistaken mistake incorrect untrue sorry correction corrected actually apologies "
         "apologize error reverse instead rather wait apparently presumably otherwise retract "
         "negative positive true false correct"
@@ -384,7 +385,8 @@ SPANISH = Words(
         "íleon ilion yeyuno ciego apéndice uréter uretra cadera rodilla tobillo pie hombro codo "
         "muñeca mano fémur tibia peroné húmero radio cúbito clavícula escápula sacro próstata "
         "útero ovario mama tiroides quizás quizá acaso posiblemente posible probablemente "
-        "probable pero aunque duda dudoso dudosa incierto seguro segura sospecha descartar "
+        "probable pero aunque duda dudoso dudosa cuestionable ambiguo inconcluyente incierto "
+        "seguro segura sospecha descartar "
         "descarta descartado descartada error errado equivocado equivocada equivoqué incorrecto "
         "opuesto contrario corrección perdón rectifico disculpa vez falso negativo positivo "
         "cierto verdad correcto"
@@ -450,8 +452,8 @@ CHINESE = Words(
     ),
     telling=_set(
         "左 右 双 上 下 前 后 内 外 侧 两 肺 心 肝 脾 肾 脑 胃 肠 胆 胰 膀胱 食管 气管 骨 脊 颌 "
-        "喉 胸 腹 盆 头 颈 眼 叶 但 可能 或 也许 大概 不确定 不一定 疑 排除 错 误 更正 纠正 相反 "
-        "抱歉 不对 其实 应该"
+        "喉 胸 腹 盆 头 颈 眼 叶 但 可能 或 也许 大概 存疑 不明确 不确定 不一定 疑 排除 错 误 更正 "
+        "纠正 相反 抱歉 不对 其实 应该"
     ),
 )
 

@@ -161,6 +161,18 @@ def test_a_doubt_is_a_way_of_claiming(language, said, claim):
         ("es", "La posibilidad de tiña es baja"),
         ("es", "Se parece más a psoriasis que a tiña, más que nada"),
         ("zh", "银屑病可能性较大，体癣可能性较小"),
+        ("en", "contact or atopic dermatitis"),
+        ("en", "hyper- or hypothyroidism"),
+        ("en", "drug or viral exanthem"),
+        ("en", "metastasis from melanoma or sarcoma"),
+        ("en", "allergy to nickel or latex"),
+        ("en", "tinea, like psoriasis"),
+        ("en", "nevus, should be excised"),
+        ("es", "déficit de hierro o folato"),
+        ("es", "debe ser extirpado"),
+        ("zh", "接触或过敏性皮炎"),
+        ("zh", "疑病症"),
+        ("zh", "象皮肿"),
         ("en", "left lung; right lung"),
         ("en", "grade 2; grade 3"),
         ("en", " or ".join(f"disease {letter}" for letter in "abcdefghi")),
@@ -301,3 +313,36 @@ def test_how_sure_somebody_is_parts_nobody(language):
     disease, said = SURE_OR_NOT[language]
     for form in said.split("|"):
         assert claimed(form.replace("X", disease), language) == [disease], form
+
+
+@pytest.mark.parametrize(
+    ("language", "said", "claim"),
+    [
+        ("en", "Psoriasis or tinea, favor tinea", "tinea|psoriasis"),
+        ("en", "Less likely psoriasis, more likely tinea", "tinea|psoriasis"),
+        ("en", "Psoriasis; most likely tinea", "tinea|psoriasis"),
+        ("es", "Psoriasis o tiña, más probable tiña", "tiña|psoriasis"),
+        ("zh", "湿疹或银屑病，倾向银屑病", "银屑病|湿疹"),
+    ],
+)
+def test_what_somebody_prefers_leads(language, said, claim):
+    assert [each.text.lower() for each in claims(said, language, ASKED[language])] == claim.split(
+        "|"
+    )
+
+
+@pytest.mark.parametrize(
+    ("language", "said", "told"),
+    [
+        ("en", "? psoriasis", "psoriasis?"),
+        ("en", "?psoriasis", "psoriasis?"),
+        ("en", "psoriasis (?)", "psoriasis?"),
+        ("en", "eczema ?tinea", "eczema|tinea?"),
+        ("es", "psoriasis (?)", "psoriasis?"),
+        ("zh", "？湿疹", "湿疹？"),
+        ("zh", "湿疹（？）", "湿疹？"),
+        ("zh", "①湿疹？②银屑病？", "湿疹？|银屑病？"),
+    ],
+)
+def test_a_question_mark_is_kept_wherever_it_stands(language, said, told):
+    assert [claim.told for claim in claims(said, language, ASKED[language])] == told.split("|")

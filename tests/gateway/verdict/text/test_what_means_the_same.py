@@ -244,6 +244,27 @@ def test_half_a_denial_is_no_denial(question, said):
     assert meaning(said, "zh", question) not in {meaning(each, "zh", question) for each in "是否"}
 
 
+# Which side, organ or number is whose, only the order tells.
+SWAPPED = [
+    ("Right lung\n- effusion\nLeft lung\n- clear", "Left lung\n- effusion\nRight lung\n- clear"),
+    ("3 cm, left; 2 cm, right", "2 cm, left; 3 cm, right"),
+    ("aspirin, 75 mg; warfarin, 5 mg", "aspirin, 5 mg; warfarin, 75 mg"),
+    ("enlarged: liver, spleen; small: kidney", "enlarged: liver, kidney; small: spleen"),
+    ("左肺，3cm；右肺，2cm", "左肺，2cm；右肺，3cm"),
+    ("左肺，结节；右肺，积液", "右肺，结节；左肺，积液"),
+]
+
+
+def test_the_order_of_a_list_of_one_kind_tells_nothing():
+    for one, other in [
+        ("liver, left kidney, spleen", "spleen, liver, left kidney"),
+        ("cardiomegaly, effusion, edema", "edema, effusion, cardiomegaly"),
+        ("effusion, left lung", "left lung, effusion"),
+        ("肝脏、肾脏、脾", "脾、肝、肾脏"),
+    ]:
+        assert meaning(one) == meaning(other)
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -291,6 +312,7 @@ def test_half_a_denial_is_no_denial(question, said):
         ("grade (a) tumor, grade (b) tumor", "grade tumor, grade tumor"),
         ("Left lung, answer: right lung", "right lung"),
         ("No. The answer is yes", "yes"),
+        *SWAPPED,
     ],
 )
 def test_what_may_differ_in_meaning_stays_apart(one, other):
@@ -398,6 +420,8 @@ NASTY += [
     "(a) ",
     "、",
     " ",
+    "½ ",
+    "ﷺ",
     "no. ",
     "answer: ",
     "“",
@@ -460,6 +484,14 @@ FOR_EACH = {"en": EFFUSION, "es": "¿Hay derrame pleural?", "zh": "图中有胸�
         ("es", "Sí. Tal vez."),
         ("es", "Sí. Probablemente."),
         ("zh", "没有。错了。"),
+        ("en", "Yes (?)"),
+        ("en", "Yes, there is a pleural effusion?"),
+        ("en", "Yes. The findings are inconclusive."),
+        ("en", "No. That is questionable."),
+        ("es", "Sí, ¿hay derrame pleural?"),
+        ("es", "Sí. Es cuestionable."),
+        ("zh", "有，胸腔积液？"),
+        ("zh", "有。不明确。"),
     ],
 )
 def test_a_question_a_contradiction_and_a_doubt_are_no_votes(language, said):

@@ -143,7 +143,8 @@ class Replicas:
 
     async def look(self) -> None:
         """Asks each how it is and what it has loaded; of one that does not say, its last word
-        holds. Who serves another model than most, or the first where they are even, is left out;
+        holds. Who serves another model than most, or where they are even than the seat's, or than
+        the first's, is left out;
         one that lists the seat's name is believed before those that do not. Where the model that
         they serve is not the seat's, by neither its name nor the seat's, that is told alone: a
         server may go by any name."""
@@ -155,7 +156,8 @@ class Replicas:
             server.told = each if each.model is not None else server.told
         told = [server.told for server in self._servers if server.told]
         named = [each for each in told if each.by_name] or told
-        right = Counter(named).most_common(1)[0][0] if named else None
+        times = Counter(named)
+        right = max(times, key=lambda each: (times[each], each.model == self._model), default=None)
         for server in self._servers:
             left_out = None
             if right and server.told and server.told != right:

@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ from services.running.deploying.room import (
     Node,
     check_address,
     check_room,
+    is_free,
     needs,
 )
 from services.running.engine import (
@@ -58,6 +60,7 @@ MOST_CALLS_OF_AN_ENGINE = 256
 START_S = 3600.0  # weights may have to be fetched first
 # A dead engine is told from a living one in so many seconds; whether it answers, the gateway sees.
 LOOK_S = 2.0
+ROOM_S = 10.0  # until what somebody else has let go of is told as free
 
 
 @contextmanager
@@ -92,6 +95,7 @@ def running_on(
         # What a memory:// store keeps is one gateway's own: limits, and who asks the same just now.
         gateways = 1 if settings.panel.store == "memory://" else len(nodes)
         check_room(settings, [_as_node(node) for node in nodes], gateways)
+        _wait_for_others(settings, gateways)
         _check_nodes(nodes, panel, settings, host, port)
         names = ", ".join(local_seats(settings))
         report(f"placing {names} and {gateways} gateway(s) on {len(nodes)} node(s)")
@@ -259,6 +263,19 @@ def look(panel: Path, host: str, port: int) -> Seen:
     return Seen(settings.panel_hash, settings.keys is not None, tuple(wrong))
 
 
+def _wait_for_others(settings: Settings, gateways: int) -> None:
+    """Ray itself would wait for ever, without a word, for what others hold of its cluster; what it
+    says is free is seconds old."""
+    give_up_at = time.monotonic() + ROOM_S
+    while not is_free(settings, gateways, free := ray.available_resources()):
+        if time.monotonic() > give_up_at:
+            raise ClusterError(
+                f"Others hold too much of the cluster: {free.get('CPU', 0):g} CPU and "
+                f"{free.get('GPU', 0):g} GPU of it are free. End what runs there, or add a node."
+            )
+        time.sleep(0.5)
+
+
 def _check_nodes(
     nodes: Sequence[dict[str, Any]], panel: Path, settings: Settings, host: str, port: int
 ) -> None:
@@ -273,7 +290,14 @@ def _check_nodes(
         .remote(panel, host, port)
         for node in nodes
     ]
-    for node, seen in zip(nodes, ray.get(asked), strict=True):
+    for node, each in zip(nodes, asked, strict=True):
+        try:
+            seen: Seen = ray.get(each)
+        except RayError as error:
+            raise ClusterError(
+                f"Node {node['NodeManagerAddress']} cannot say what it has: install the same "
+                "consilium[ray] there as here, or see ray logs."
+            ) from error
         wrong = list(seen.wrong)
         if not wrong and seen.panel_hash != settings.panel_hash:
             wrong = [f"{panel} is another there than here; copy it"]

@@ -7,7 +7,7 @@ engine spreads over.
 
 import math
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.settings import Settings
@@ -95,24 +95,48 @@ def needs(settings: Settings, on_gpus: bool) -> dict[str, Need]:
     return found
 
 
+def wanted_of(settings: Settings, gateways: int) -> list[tuple[str, Need]]:
+    """Every seat's fewest engines, the largest first, and gateways; raises as `needs`."""
+    seats = local_seats(settings)
+    engines = [
+        (name, need)
+        for name, need in needs(settings, not is_cpu_build()).items()
+        for _ in range(seats[name].replicas[0])
+    ]
+    return [
+        *sorted(engines, key=lambda each: -each[1].of_gpus),
+        *[("the gateway", Need())] * gateways,
+    ]
+
+
 def check_room(settings: Settings, nodes: Sequence[Node], gateways: int) -> None:
-    """The least number of every seat's engines finds room, the largest first.
+    """All of the panel finds room. Of several gateways one stands on each node.
 
     Raises:
-        ClusterError: there is one that does not; and as `needs`.
+        ClusterError: something does not; and as `needs`.
     """
-    seats = local_seats(settings)
-    found = needs(settings, not is_cpu_build())
-    wanted = [(name, need, seats[name].replicas[0]) for name, need in found.items()]
-    wanted.append(("the gateway", Need(), gateways))
-    for who, need, times in sorted(wanted, key=lambda each: -each[1].of_gpus):
-        for _ in range(times):
-            if not any(node.takes(need) for node in nodes):
-                left = "; ".join(map(str, nodes)) or "there is no node"
+    if gateways > 1:
+        for node in nodes:
+            if not node.takes(Need()):
                 raise ClusterError(
-                    f"{who} takes {need} of one node, and no node has so much left beside the "
-                    f"others: {left}. Add one, or lower gpus or replicas in the panel file."
+                    f"A gateway takes 1 CPU of each node, and there is {node}. Give that node one, "
+                    "or leave it out."
                 )
+        gateways = 0
+    for who, need in wanted_of(settings, gateways):
+        if not any(node.takes(need) for node in nodes):
+            left = "; ".join(map(str, nodes)) or "there is no node"
+            raise ClusterError(
+                f"{who} takes {need} of one node, and no node has so much left beside the "
+                f"others: {left}. Add one, or lower gpus or replicas in the panel file."
+            )
+
+
+def is_free(settings: Settings, gateways: int, free: Mapping[str, float]) -> bool:
+    """Whether others leave so much of the whole cluster, by its CPU and its GPU."""
+    wanted = [need for _, need in wanted_of(settings, gateways)]
+    gpus = sum(need.of_gpus for need in wanted)
+    return free.get("CPU", 0) >= len(wanted) and free.get("GPU", 0) > gpus - 0.001
 
 
 def nodes_for(wanted: Sequence[Need], gpus: int) -> int:

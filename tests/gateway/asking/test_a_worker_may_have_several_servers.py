@@ -191,6 +191,7 @@ def _image(number: int) -> str:
 
 
 ONE, NAMED, TWO = Probed(True, "one"), Probed(True, "one", True), Probed(True, "two")
+SEATS = Probed(True, "mock")
 
 
 @pytest.mark.parametrize(
@@ -199,15 +200,26 @@ ONE, NAMED, TWO = Probed(True, "one"), Probed(True, "one", True), Probed(True, "
         ([ONE, ONE, TWO], [False, False, True]),
         ([TWO, ONE, ONE], [True, False, False]),
         ([ONE, TWO], [False, True]),
+        ([TWO, SEATS], [True, False]),
         ([TWO, NAMED], [True, False]),
         ([ONE, NAMED], [True, False]),
         ([Probed(False), TWO], [False, False]),
         ([Probed(True), Probed(False)], [False, False]),
     ],
-    ids=["last", "first", "even", "named", "same but not named", "down", "nothing told"],
+    ids=[
+        "last",
+        "first",
+        "even",
+        "even, one the seat's",
+        "named",
+        "same but not named",
+        "down",
+        "nothing told",
+    ],
 )
 async def test_most_servers_tell_which_model_is_the_seats(panel_file, monkeypatch, found, left_out):
-    """Or the first of them; and who has the seat's name before those who do not."""
+    """Where they are even the seat's own, else the first; and who has the seat's name before those
+    who do not."""
     told = iter(found)
 
     async def probe(http, url, name):

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.settings import Settings
 from services.running.deploying import room
-from services.running.deploying.room import ClusterError, Node, check_address, check_room
+from services.running.deploying.room import ClusterError, Node, check_address, check_room, is_free
 from services.running.engine import EngineError
 from tests.services.cli.conftest import Done
 from tests.services.cli.conftest import consilium as consilium
@@ -59,6 +59,29 @@ def test_what_does_not_fit_is_one_sentence(panel, seats, nodes, words) -> None:
     """Who it is, what is left, and how to mend it."""
     with pytest.raises(ClusterError, match=words):
         check_room(panel(*seats), [Node("n", cpus, [1.0] * gpus) for cpus, gpus in nodes], 1)
+
+
+def test_of_several_gateways_each_node_has_one(panel) -> None:
+    """However much room another one has."""
+    check_room(panel("gpus = 0.5"), [Node("a", 2, [1.0]), Node("b", 1)], 2)
+    with pytest.raises(
+        ClusterError, match=r"1 CPU of each node, and there is b 0\.5 CPU and no GPU"
+    ):
+        check_room(panel("gpus = 0.5"), [Node("a", 8, [1.0]), Node("b", 0.5)], 2)
+
+
+@pytest.mark.parametrize(
+    ("free", "enough"),
+    [
+        ({"CPU": 3.0, "GPU": 1.0}, True),
+        ({"CPU": 2.0, "GPU": 1.0}, False),
+        ({"CPU": 3.0, "GPU": 0.5}, False),
+        ({"CPU": 3.0}, False),
+    ],
+)
+def test_what_others_hold_is_counted(panel, free, enough) -> None:
+    """Two engines that share a GPU, and a gateway."""
+    assert is_free(panel("gpus = 0.5", "gpus = 0.5"), 1, free) is enough
 
 
 def test_what_spreads_over_no_number_of_gpus_is_told(panel) -> None:

@@ -18,7 +18,14 @@ from models.recipe.stage import Source
 from models.serving.export import ExportError, export
 from models.study import ablation
 from models.study.ablation import Cell, Row, Screening
-from models.study.variants import BASELINE, FULL, AblationError, Shown, variants_of
+from models.study.variants import (
+    BASELINE,
+    FULL,
+    AblationError,
+    Shown,
+    analyses_of,
+    variants_of,
+)
 from models.training.inputs.examples import examples_of
 from models.training.learning.losses import Objective, answer_logits
 from models.training.planning.dry_run import plan
@@ -174,6 +181,25 @@ def test_each_variant_differs_from_the_baseline_in_one_thing() -> None:
         elif owner == "stages":
             assert all(key.startswith("stage.") for key in keys)
         assert sum(stage.steps or 0 for stage in variant.stage) == 60
+
+
+def test_reward_is_held_against_as_many_steps_by_labels() -> None:
+    variants = variants_of(load_recipe("reward"), 40)
+
+    labels, reward = (flat(variants[name].model_dump()) for name in (BASELINE, "reward"))
+
+    differing = {key for key in labels.keys() | reward.keys() if labels.get(key) != reward.get(key)}
+    assert {key for key in differing if not key.startswith("stage.0.grpo")} == {
+        "name",
+        "stage.0.method",
+    }
+    assert (labels["stage.0.method"], reward["stage.0.method"]) == ("supervised", "grpo")
+    assert labels["stage.0.steps"] == reward["stage.0.steps"] == 40
+    compared = analyses_of(load_recipe("reward"), variants)["reward"]
+    assert [(choice.label, choice.variant, choice.against) for choice in compared] == [
+        ("labels", BASELINE, (BASELINE, "own")),
+        ("reward", "reward", (BASELINE, "own")),
+    ]
 
 
 def test_every_variant_of_the_shipped_recipe_can_be_built(

@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -13,6 +14,7 @@ from models.study import masked_decoding, tokens
 from models.study.masked_decoding import (
     MaskedTransformer,
     decode,
+    gumbel,
     imagined,
     losses,
     multivariate_mask,
@@ -76,6 +78,25 @@ def test_likenesses_are_what_their_papers_say() -> None:
     assert perplexity(torch.tensor([0, 1, 2, 3]), 8) == pytest.approx(4)
 
 
+def test_structural_likeness_is_its_formula_over_one_window() -> None:
+    """11 × 11 pixels are one window: the formula with every pixel's weight written out (Wang et al.
+    2004, equation 13), its constants for pixels that span 2."""
+    lot = np.random.default_rng(0)
+    one, other = lot.uniform(-1, 1, (2, 11, 11))
+    far = np.subtract.outer(np.arange(11), np.full(11, 5)) ** 2
+    weight = np.exp(-(far + far.T) / (2 * 1.5 * 1.5))
+    weight /= weight.sum()
+    a, b = (weight * one).sum(), (weight * other).sum()
+    aa, bb = (weight * (one - a) ** 2).sum(), (weight * (other - b) ** 2).sum()
+    ab = (weight * (one - a) * (other - b)).sum()
+    c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
+    expected = (2 * a * b + c1) * (2 * ab + c2) / ((a * a + b * b + c1) * (aa + bb + c2))
+
+    found = ssim(*(torch.from_numpy(each)[None, None] for each in (one, other)))
+
+    assert found.item() == pytest.approx(expected)
+
+
 def test_the_mask_shows_the_condition_where_there_is_one() -> None:
     said, condition = torch.tensor([[5, 6, 7, 8]]), torch.tensor([[1, 2, 3, 4]])
     padded = torch.tensor([[False, True, False, True]])
@@ -93,7 +114,61 @@ def test_the_three_parts_of_the_loss_add_up_to_the_whole() -> None:
 
     whole = functional.cross_entropy(logits.flatten(0, 1), truth.flatten())
     assert sum(parts).item() == pytest.approx(whole.item())
-    assert all(part > 0 for part in parts)
+
+
+def test_each_part_of_the_loss_is_of_the_tokens_that_it_names() -> None:
+    """By what was given for a token: its condition, the mask, or itself; equation 5 names them in
+    this order. As many are open as the cosine has at a moment drawn by lot: 2/π on the average."""
+    torch.manual_seed(0)
+    truth, padded = torch.randint(2, (2_000, 16)), torch.rand(2_000, 16) < 0.3
+    logits, condition, given = torch.randn(2_000, 16, 2), torch.full_like(truth, 5), []
+
+    def logits_of(tokens: Tensor) -> Tensor:
+        given.append(tokens)
+        return logits
+
+    parts = losses(logits_of, truth, condition, padded, MASK)
+
+    each = functional.cross_entropy(logits.transpose(1, 2), truth, reduction="none")
+    (seen,) = given
+    for part, shown in zip(parts, (seen == 5, seen == MASK, seen == truth), strict=True):
+        assert part.item() == pytest.approx((each * shown).sum().item() / truth.numel(), rel=1e-4)
+    opened = (seen != truth).float().mean().item()
+    # Rounded up to whole tokens, half a token of sixteen is added.
+    assert opened == pytest.approx(2 / math.pi + 0.5 / 16, abs=0.015)
+
+
+def test_the_noise_is_gumbels() -> None:
+    """Whoever has the largest sum of log-chance and noise is drawn as often as its chance says; the
+    mean is Euler's constant."""
+    torch.manual_seed(0)
+    chances = torch.tensor([0.6, 0.3, 0.1])
+    noise = gumbel(torch.zeros(40_000, 3))
+
+    drawn = torch.bincount((chances.log() + noise).argmax(-1)) / 40_000
+
+    assert drawn.tolist() == pytest.approx(chances.tolist(), abs=0.01)
+    assert noise.mean().item() == pytest.approx(0.5772, abs=0.02)
+
+
+def test_what_is_drawn_hears_the_noise() -> None:
+    """Of two tokens the less likely, where the noise is for it."""
+    likely = torch.tensor([[[0.9, 0.1]]]).log()
+
+    def noise(like: Tensor) -> Tensor:
+        return torch.tensor([[[0.0, 5.0]]]) if like.dim() == 3 else torch.zeros_like(like)
+
+    for louder, said in ((noise, 1), (torch.zeros_like, 0)):
+        decoded = decode(
+            lambda _: likely,
+            torch.zeros(1, 1).long(),
+            torch.ones(1, 1).bool(),
+            MASK,
+            1,
+            1.0,
+            louder,
+        )
+        assert decoded.tolist() == [[said]]
 
 
 @pytest.mark.parametrize(
@@ -103,6 +178,8 @@ def test_the_three_parts_of_the_loss_add_up_to_the_whole() -> None:
         ([0.0, 0.0, 0.0, 0.0], [1, MASK, MASK, 1]),
         # Noise, at half of the temperature: 0.4 0.6 0.8 1.2, so the last one is settled.
         ([-1.0, 0.0, 0.0, 1.0], [0, MASK, MASK, 1]),
+        # 0.825 at half of it, which is still the largest; whole it would be 0.75.
+        ([-0.15, 0.0, 0.0, 0.0], [1, MASK, MASK, 1]),
     ],
 )
 def test_decoding_goes_step_by_step_as_in_the_paper(shaken: list[float], second: list[int]) -> None:
@@ -123,7 +200,7 @@ def test_decoding_goes_step_by_step_as_in_the_paper(shaken: list[float], second:
 
     said = decode(logits_of, condition, padded, MASK, steps=2, temperature=1.0, noise=noise)
 
-    settled = 0 if shaken[0] == 0 else 3
+    settled = 3 if shaken[3] else 0
     expected = [0, 0, 0, 0]
     expected[settled] = 1
     second[3 - settled] = 0  # still open, and its condition is there

@@ -1,6 +1,7 @@
 """A language model made here: its words and answers are whole, and what is trained is served."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,20 +9,22 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from models.data.example import DataError
-from models.parts.packing import IGNORED, Batch, collate
+from models.parts.packing import IGNORED, Batch, Row, collate
 from models.parts.vlm import Vlm, build_model
 from models.parts.words import IMAGE, UNKNOWN, answer_ids, make_language, word_tokenizer
 from models.recipe import Recipe, load_recipe
 from models.recipe.parts import MadeLanguage
 from models.serving.export import export, load_served, served_folder
+from models.study import confidence
 from models.training.inputs.examples import examples_of
 from models.training.inputs.vocabulary import keep_vocabulary, vocabulary_of
 from models.training.learning.average import Average
 from models.training.learning.losses import Losses, Objective, answer_logits
+from models.training.parts import PartsRun
 from models.training.planning.dry_run import plan
 from models.training.record.checkpoints import claim
 from models.training.record.progress import all_right
@@ -120,6 +123,50 @@ def test_a_set_that_is_named_twice_makes_no_word_commoner(tmp_path: Path) -> Non
     known = vocabulary_of(recipe, data).get_vocab()
 
     assert "colour" in known and "odd" not in known
+
+
+def test_how_sure_it_is_is_told_beside_how_often_it_is_right(
+    recipe: Recipe, drawn_slake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of eight validation questions three are given their reference at 0.9, the others no word that
+    is an answer at 0.6. The calibration error is that of two bins."""
+    keep_vocabulary(recipe, drawn_slake, run := claim(tmp_path / "run", recipe))
+    stage_run = PartsRun(recipe, recipe.stage[0], run, drawn_slake, None)
+    given = iter([True] * 3 + [False] * 5)
+
+    def chances(model: Vlm, rows: Sequence[Row], _: Tensor) -> Tensor:
+        found = torch.zeros(sum(len(row.questions) for row in rows), len(model.tokenizer))
+        for place, question in enumerate(q for row in rows for q in row.questions):
+            (own,) = answer_ids(model.tokenizer, question.answer)
+            sure, token = (0.9, own) if next(given) else (0.6, model.tokenizer.unk_token_id)
+            found[place, token] = sure
+        return found
+
+    monkeypatch.setattr(confidence, "chances", chances)
+
+    told = confidence.spoken(stage_run)
+
+    assert told.right.value == 3 / 8 and told.right.cases == 8
+    assert told.sure.value == pytest.approx((3 * 0.9 + 5 * 0.6) / 8)
+    assert told.calibration_error.value == pytest.approx((3 * 0.1 + 5 * 0.6) / 8)
+    assert 0 <= told.right.low < 3 / 8 < told.right.high
+
+
+def test_chances_are_those_of_an_answers_first_token(
+    recipe: Recipe, drawn_slake: Path, tmp_path: Path
+) -> None:
+    keep_vocabulary(recipe, drawn_slake, run := claim(tmp_path / "run", recipe))
+    stage_run = PartsRun(recipe, recipe.stage[0], run, drawn_slake, None)
+    rows, model = stage_run.validation[:2], stage_run.model.eval()
+    seen = stage_run.seen(rows, training=False)
+
+    found = confidence.chances(model, rows, seen)
+
+    # The last question once more, in a row of its own.
+    alone = model.packed(rows[1].questions[-1:], recipe.prompt, max_questions=1)
+    assert found.shape == (sum(len(row.questions) for row in rows), len(model.tokenizer))
+    assert found.sum(-1).tolist() == pytest.approx([1.0] * len(found), abs=1e-4)
+    assert torch.allclose(confidence.chances(model, alone, seen[-1:])[0], found[-1], atol=1e-3)
 
 
 def test_a_stopped_run_ends_with_the_weights_and_average_of_an_unbroken_one(

@@ -166,6 +166,23 @@ def test_what_is_better_than_its_group_becomes_likelier(
     assert (drawn.weights * drawn.advantages * risen).sum() > 0
 
 
+def test_the_loss_is_what_is_gained_less_what_it_is_apart(stage_run: PartsRun) -> None:
+    """Equation 3 of DeepSeekMath, summed by hand: where nothing has been learned yet the ratio is
+    1, so each token gains its answer's advantage; apart it is by k3 of what the reference said."""
+    policy, rows = policy_of(stage_run), stage_run.rows[:2]
+    drawn = policy.draw(rows, stage_run.seen(rows, training=True), RewardTally())
+    given = torch.linspace(-2, 2, len(drawn.sampled))
+    drawn = replace(drawn, advantages=given, reference=drawn.sampled + 0.5)
+    apart = math.exp(0.5) - 1.5
+
+    with torch.no_grad():
+        found = policy.loss(drawn, RewardTally())
+
+    expected = -(drawn.weights * (given - policy.settings.kl * apart)).sum()
+    assert policy.settings.kl > 0
+    assert found.item() == pytest.approx(expected.item(), rel=1e-3)
+
+
 def test_a_stage_by_reward_resumes_like_an_unbroken_one(
     recipe: Recipe, drawn_slake: Path, tmp_path: Path
 ) -> None:

@@ -89,6 +89,7 @@ QUOTE = "The panel's answer is “{}”, said by {} of 6; also said: “psoriasi
         ("sentence", QUOTE.format("tinea", 4), False),
         ("sentence", QUOTE.format("eczema of long standing", 1), False),
         ("sentence", QUOTE.format("eczema of long stan…", 1), False),
+        ("sentence", QUOTE.format("eczema of long stan…?", 1), False),
         ("sentence", QUOTE.format("acute eczema", 1), True),
         ("sentence", QUOTE.format("tinea", 4).replace("also", "wrongly"), True),
         ("sentence", QUOTE.format("tinea", 4).replace("said by", "not said by"), True),

@@ -198,7 +198,7 @@ def words(text: str) -> list[str]:
     left."""
     plain = unicodedata.normalize("NFKD", text).casefold()
     found = WORD.findall("".join(each for each in plain if not unicodedata.combining(each)))
-    cut = text.endswith("…")
+    cut = text.rstrip("?？").endswith("…")
     return [word for word in found[: len(found) - cut] if not ARTICLE.fullmatch(word)]
 
 

@@ -44,7 +44,7 @@ class Hedges:
     claim, `either` between two. What `excludes` may be ruled out or still to be, where it leads. A
     `partial` word is none without the next part's noun, and any other than a `noun` may be such;
     what stands behind an `of` may be the next part's too. What somebody `prefers` leads the others.
-    What meets `asks` is a question, and no doubt.
+    What meets `asks` is a question, and no doubt. A `chance` that is high is named around a claim.
     """
 
     label: re.Pattern[str]
@@ -58,6 +58,7 @@ class Hedges:
     of: re.Pattern[str]
     prefers: re.Pattern[str]
     asks: re.Pattern[str]
+    chance: re.Pattern[str]
     parts: re.Pattern[str]  # where a new claim may begin
     marks: re.Pattern[str]  # in every answer that may hold more than one, or a doubt
 
@@ -98,6 +99,7 @@ def _hedges(
     of: str,
     prefers: str,
     asks: str,
+    chance: str,
 ) -> Hedges:
     """`opens` is as `before`, but only where nothing stands before it."""
     doubt = rf"(?:{lead})*+(?:{before}|{excludes})"
@@ -116,9 +118,10 @@ def _hedges(
         of=_compiled(of),
         prefers=_compiled(rf"^(?:{lead}){{0,3}}?(?:{prefers})(?![)）])"),
         asks=_compiled(rf"^¿?(?:{asks})"),
+        chance=_compiled(chance),
         parts=_compiled(rf"{ENDS}|(?:[,，、]| ?[(（]) ?(?={doubt}|{label}|{doubted})"),
         marks=_compiled(
-            rf"{label}|{before}|{opens}|{excludes}|{after}|{either}|[?？;；]|2[.)）、．]|②"
+            rf"{label}|{before}|{opens}|{chance}|{excludes}|{after}|{either}|[?？;；]|2[.)）、．]|②"
         ),
     )
 
@@ -134,21 +137,19 @@ HEDGES: dict[Language, Hedges] = {
         lead=r"\b(?:i|we|would|should|must|also|most|very|less|more|it|it's|this|is|to|need|there|"
         r"please|and|or|but|then|the|findings|are|main|primary|leading|first|symptoms?|rash|"
         r"lesions?|patient|picture|images?|seems?|appears?|looks?|feels?)\s",
-        before=r"\b(?:consider(?:ed|ing)?|"
+        before=r"\b(?:consider(?:ed|ing)?(?: as| (?:it|this) (?:as|to be))?|"
         r"(?:(?:possible|probable|likely|main|primary|leading|final|working|clinical) )?"
         r"diagnosis(?: is|(?=\s*:))|(?:dx|impression)(?=\s*:)|possibl[ye]|"
         r"(?:probabl[ye]|likely)(?: (?:has|represents))?|maybe|either|alternatively|"
         r"presumed|perhaps|suspect(?:ed)?|(?:suspicious|concerning) (?:for|of)|"
-        r"suggest(?:s|ive of)?|(?:consistent|compatible) with|looks like|think (?:it is|of)|"
-        r"favou?r(?:s|ed|ing)?|(?:may|might|could) (?:also )?be|(?:cannot|can't|can not|would not) "
-        r"(?:rule out|exclude)|versus|vs)\b",
+        r"suggest(?:s|ive of)?(?! to\b)|(?:consistent|compatible) with|looks like|"
+        r"think (?:it is|of)|favou?r(?:s|ed|ing)?|(?:may|might|could) (?:also )?be|versus|vs|"
+        r"(?:cannot|can't|can not|would not) (?:rule out|exclude))\b",
         opens=r"\b(?:like|similar to|resembles?|lean towards?|estimated|definitely|certainly|"
         r"(?:think|believe)(?: (?:it is|it's|this is))?|(?<=\bto )be|(?<=\bwould )say|"
-        r"(?:(?<=\bshould )|(?<=\bmust ))be(?! \w+(?:ed|en|out)\b)|"
-        r"(?:high )?possibility of(?=[^.;,]{1,40} is (?:\w+ )?high))\b",
+        r"(?:(?<=\bshould )|(?<=\bmust ))be(?! \w+(?:ed|en|out)\b))\b",
         after=r"\b(?:(?:is|are|should|must|could|needs?|to|be|also|less|more|most|very|highly)\s){0,4}"
         r"(?:possible|probable|likely|suspected|considered|in the differential|be ruled out|"
-        r"(?<=\bis )high|(?<=\bvery )high|"
         r"(?:cannot|can't|can not) be (?:ruled out|excluded)|not (?:ruled out|excluded))",
         either=r"\s(?:or|vs\.?|versus|and/or|r/o)\s",
         joins=r"\b(?:and|or|but)\s",
@@ -161,6 +162,8 @@ HEDGES: dict[Language, Hedges] = {
         prefers=r"favou?r(?:s|ed|ing)?|more likely|most likely|likeliest",
         asks=r"(?:is|are|was|were|do|does|did|has|have|can|could|will|would|should|what|which|"
         r"where|how|who|why|when|any)\b",
+        chance=r"\b(?:the )?(?:possibility|probability|likelihood) of ([^.;,\n]{1,60}?) is "
+        r"(?:\w+ )?high\b",
     ),
     "es": _hedges(
         label=r"(?:el |los )?(?:(?:diagn[oó]sticos? )?diferencial(?:es)?|dd|"
@@ -174,9 +177,8 @@ HEDGES: dict[Language, Hedges] = {
         r"(?:podría|puede) (?:ser|tratarse de)|versus|vs)\b",
         opens=r"\b(?:como|similar al?|creo que es|impresión(?=\s*:)|"
         r"(?:(?<=\bdebe )|(?<=\bdebería ))ser(?! \w+[ai]d[oa]\b)|"
-        r"(?:la )?(?:alta )?p(?:osi|roba)bilidad de(?=[^.;,]{1,40} es (?:muy )?alta))\b",
+        r"que (?:es|sea|se trat[ae] de))\b",
         after=r"\b(?:(?:es|son|lo|muy|más|menos|también)\s){0,4}(?:posibles?|(?<!poco )probables?|"
-        r"(?<=\bes )alta|(?<=\bmuy )alta|"
         r"(?:a|por) descartar|no (?:se puede descartar|descartad[oa]s?))",
         either=r"\s(?:o|u|vs\.?|versus|y/o)\s",
         joins=r"\b(?:y|e|o|pero|aunque)\s",
@@ -186,6 +188,7 @@ HEDGES: dict[Language, Hedges] = {
         of=r"\b(?:de|del|por|a|al|con|en|para)\b",
         prefers=r"más probable(?:mente)?|(?:me inclino|a favor) (?:por|de)",
         asks=r"(?:qué|cuál|cuáles|dónde|cuánt[oa]s?|cómo|quién|es|son|hay|tiene|existe|se)\b",
+        chance=r"\b(?:la )?(?:posi|proba)bilidad de ([^.;,\n]{1,60}?) es (?:\w+ )?alta\b",
     ),
     "zh": _hedges(
         label=r"(?:鉴别诊断|鑑別診斷)(?:包括|有|为|\s*[:：])",
@@ -197,15 +200,16 @@ HEDGES: dict[Language, Hedges] = {
         r"(?<=应该)是|(?<=应)是|与(?=[^，。]{1,40}鉴别)",
         opens=r"[好很]?像是?|[好象]象|象是|似乎是?|估计是?|认为是?|多为|必是|"
         r"(?:初步|临床)诊断(?=\s*[:：])",
-        after=r"可能性(?:比?较|很)?[大高]|的可能|可能|待排除?|待查|不能排除|不排除|不除外|相?鉴别|吧",
+        after=r"的?可能性(?:比?较|很)?[大高]|的可能|可能|待排除?|待查|不能排除|不排除|不除外|相?鉴别|吧",
         either=r"或者是?|或是?|还是|\s?vs\.?\s?",
         joins=r"[和与及]",
         excludes=r"排除|除外",
         partial=r"(?:性|[大小轻重急慢])$",
         noun=r"[炎癣病疹癌瘤症疮疣痣斑疱肿核血疡石疥化损折胀麻敏染变甲影灶水气a-z]$",
-        of=r"$.",  # nothing stands behind
+        of=r"(?!)",  # nothing stands behind
         prefers=r"倾向于?|首先考虑|更可能|最可能|更像",
         asks=r".*(?:什么|哪|吗|呢|有没有|有无|是否|是不是|多少|几)",
+        chance=r"((?!))",  # it stands behind
     ),
 }
 
@@ -223,7 +227,8 @@ def claims(text: str, language: Language = "en", question: str = "") -> tuple[Cl
         return whole
     kind = kind_of(question, language)
     lines = "\n".join(filter(None, (" ".join(line.split()) for line in text.splitlines())))
-    lines = BEFORE.sub(r"; \3\1\2", IN_BRACKETS.sub(r"\1", lines)).removeprefix("; ")
+    lines = hedges.chance.sub(r"; \1; ", IN_BRACKETS.sub(r"\1", lines))
+    lines = BEFORE.sub(r"; \3\1\2", lines).strip("; ")
     parted = _parts(MARKDOWN.sub("", core(lines, language, question)).strip(), hedges)
     parts = [part for part, _ in parted]
     told = [telling(part, language) for part in parts]

@@ -161,6 +161,8 @@ def test_a_doubt_is_a_way_of_claiming(language, said, claim):
         ("es", "La posibilidad de tiña es baja"),
         ("es", "Se parece más a psoriasis que a tiña, más que nada"),
         ("zh", "银屑病可能性较大，体癣可能性较小"),
+        ("en", "the right diaphragm is high"),
+        ("en", "suggest to run a biopsy"),
         ("en", "contact or atopic dermatitis"),
         ("en", "hyper- or hypothyroidism"),
         ("en", "drug or viral exanthem"),
@@ -291,19 +293,20 @@ SURE_OR_NOT: dict[Language, tuple[str, str]] = {
         "eczema",
         "Should be X|It must be X.|The symptoms seem more like X.|It's similar to X|I would say X|"
         "The rash appears to be X|I lean towards X|I feel like it's X|X is highly likely|"
-        "The possibility of X is very high|First consider X|I believe it is X|Definitely X!|"
+        "The possibility of X is relatively high|First consider X|I believe it is X|Definitely X!|"
         "The image looks like X|X could be considered|Judging from the image, it looks like X|"
-        "Estimated to be X",
+        "Estimated to be X|Considered as X",
     ),
     "es": (
         "eccema",
         "Debe ser X|Debería ser X|Se parece más X|Creo que es X|Considerando X|Similar al X|"
-        "La posibilidad de X es alta.|Un poco como X",
+        "La posibilidad de X es alta.|Un poco como X|Lo más probable es que sea X|"
+        "Considerando que es X",
     ),
     "zh": (
         "湿疹",
         "象是X|看着像X|从图片上看像是X|感觉像X|好像是X|似乎是X|估计是X|我认为是X|必是X|多为X|"
-        "X可能性较大|X可能性很高",
+        "X可能性较大|X的可能性比较大|X可能性很高",
     ),
 }
 

@@ -1,5 +1,5 @@
 """Whether `consilium evaluate` gets through: python -m benchmarks.faults.evaluation [--cases N]
-    [--per-minute N] [--workers]
+    [--per-minute N] [--workers] [--ray]
 
 A gateway that takes 100 ms over every case and counts what it was asked; the real command asks it
 N cases, 64 at a time, and ten times as many. In the same run a bare client sends the same bodies,
@@ -11,7 +11,9 @@ missed.
 
 With --per-minute the command asks a real gateway over mock workers instead, with a key that may ask
 so often, and all that is told is how long it took and how many cases have a verdict. With --workers
-it is killed beside a real gateway over mock workers, and told is what they were asked again.
+it is killed beside a real gateway over mock workers, and told is what they were asked again. With
+--ray one node and two of a Ray cluster ask the mock, eight at a time each, which is little enough
+for the cores of one machine; told is how much faster two are.
 """
 
 import argparse
@@ -27,7 +29,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,7 @@ CONCURRENCY, SECONDS = 64, 0.1
 ALLOWED = CONCURRENCY / SECONDS  # cases a second
 SHARE_BAR, MEMORY_BAR_MB = 0.9, 300
 MORE = 10  # times as many cases, for its memory
+OF_A_NODE, FASTER_BAR = 8, 1.7  # at a time, of a node of a cluster; of two over one
 JSON = {"content-type": "application/json"}
 
 
@@ -61,6 +64,7 @@ def main() -> None:
     arguments.add_argument("--mock", action="store_true", help=argparse.SUPPRESS)
     arguments.add_argument("--per-minute", type=int, metavar="N")
     arguments.add_argument("--workers", action="store_true")
+    arguments.add_argument("--ray", action="store_true")
     options = arguments.parse_args()
     if options.mock:
         asyncio.run(serve())
@@ -74,6 +78,8 @@ def main() -> None:
             of_workers(Path(folder), options.cases, options.kills)
         return
     with tempfile.TemporaryDirectory() as folder, mock() as url:
+        if options.ray:
+            raise SystemExit(on_nodes(Path(folder), url, options.cases))
         raise SystemExit(measure(Path(folder), url, options.cases, options.kills))
 
 
@@ -103,6 +109,29 @@ def measure(folder: Path, url: str, cases: int, kills: int) -> bool:
     }
     print(json.dumps(figures))
     return share < SHARE_BAR or memory_of_many > MEMORY_BAR_MB
+
+
+def on_nodes(folder: Path, url: str, cases: int) -> bool:
+    """Print how fast one node and two of a cluster ask, in turns; whether the bar is missed."""
+    from ray.cluster_utils import Cluster
+
+    file, rates = write_set(folder, cases), dict[int, list[float]]()
+    for turn, nodes in enumerate((1, 2, 2, 1)):
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        try:
+            for _ in range(nodes):
+                cluster.add_node(num_cpus=1)
+            asking = "--ray", cluster.address, "--concurrency", str(OF_A_NODE)
+            evaluate(url, file, folder / f"turn-{turn}", asking)
+        finally:
+            cluster.shutdown()
+        rates.setdefault(nodes, []).append(told(url)["rate"])
+        allowed = nodes * OF_A_NODE / SECONDS
+        print(f"{nodes} node(s): {rates[nodes][-1]:.1f} cases a second of {allowed:.0f} allowed")
+    faster = sum(rates[2]) / sum(rates[1])
+    print(f"two nodes ask {faster:.2f} times as fast as one (bar {FASTER_BAR})")
+    print(json.dumps({"rates": rates, "faster": faster}))
+    return faster < FASTER_BAR
 
 
 def of_a_key(folder: Path, cases: int, per_minute: int) -> None:
@@ -177,19 +206,26 @@ def write_set(folder: Path, cases: int) -> Path:
     return file
 
 
-def start(url: str, file: Path, out: Path, **environ: str) -> subprocess.Popen[bytes]:
-    command = f"evaluate --dataset {file} --out {out} --gateway {url} --concurrency {CONCURRENCY}"
+ALONE = ("--concurrency", str(CONCURRENCY))
+
+
+def start(
+    url: str, file: Path, out: Path, asking: Sequence[str] = ALONE, **environ: str
+) -> subprocess.Popen[bytes]:
+    command = f"evaluate --dataset {file} --out {out} --gateway {url}"
     return subprocess.Popen(
-        [sys.executable, "-m", "services.cli", *command.split()],
+        [sys.executable, "-m", "services.cli", *command.split(), *asking],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=os.environ | environ,
     )
 
 
-def evaluate(url: str, file: Path, out: Path, **environ: str) -> float:
+def evaluate(
+    url: str, file: Path, out: Path, asking: Sequence[str] = ALONE, **environ: str
+) -> float:
     """Runs the command to its end; the memory that it had at its most, in MB."""
-    process, most = start(url, file, out, **environ), 0
+    process, most = start(url, file, out, asking, **environ), 0
     memory = psutil.Process(process.pid)
     while process.poll() is None:
         with contextlib.suppress(psutil.Error):

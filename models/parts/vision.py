@@ -2,7 +2,8 @@
 
 A tower is any convolutional network of timm, or a vision transformer (CLIP's and SigLIP's among
 them), whose last layer's patches are taken; of a convolutional one those of finer layers as well,
-where `strides` names them; or a vision Mamba (models.parts.mamba). Its weights come from
+where `strides` names them; a vision Mamba (models.parts.mamba); or an image's discrete tokens
+(models.parts.codes). Its weights come from
 `models.assets`, from a folder of one's own (models.training.masked) or, where a hub can be reached,
 from timm. It runs in float32, and the features that training caches and the ones that vLLM
 computes are then the same; only within a training step on an accelerator is it cast.
@@ -28,7 +29,7 @@ import timm
 from models import assets
 from models.data.example import DataError
 from models.data.pixels import size_of
-from models.parts import mamba  # noqa: F401  timm knows its networks from here on
+from models.parts import codes, mamba  # noqa: F401  timm knows their networks from here on
 
 UNUSED = ("head", "attn_pool")  # of a timm network, behind the features that are taken
 

@@ -2,6 +2,7 @@
 
 DIR/tokens.safetensors   its weights      DIR/tokens.json   its sizes, and what it was worth
 DIR/tokens.png           held-out images above what their tokens hold of them
+DIR/tower                encoder and codes, as a recipe's [tower] may name them
 
 python -m models.study.tokens --data DATA --out DIR
 """
@@ -10,7 +11,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -24,74 +25,13 @@ from torch.nn import functional
 from models.data import slake, vqa_med_2019
 from models.data.example import DataError
 from models.data.pixels import open_rgb
-from models.files import write_whole
+from models.files import make_folder, write_whole
+from models.parts.codes import Codebook, Residual, Sizes, encoder
 from models.tensors import save_whole
-
-COMMITMENT = 0.25  # β: how much the encoder is drawn to the codes
-DECAY = 0.99  # of the codes' moving averages
-DEAD = 0.02  # of a code's even share of the patches: one that has less starts anew
 
 
 class TokensError(Exception):
     """A folder of tokens that cannot be used; one sentence that says why and how to mend it."""
-
-
-class Codebook(nn.Module):
-    """`codes` vectors, each the moving average of what fell to it (van den Oord et al. 2017,
-    appendix A.1): no gradient moves them. One that hardly anything falls to is put where a patch
-    lies (Dhariwal et al. 2020, Jukebox, section 3).
-    """
-
-    vectors: Tensor
-    counts: Tensor
-    sums: Tensor
-
-    def __init__(self, codes: int, width: int):
-        super().__init__()
-        self.register_buffer("vectors", torch.randn(codes, width))
-        self.register_buffer("counts", torch.zeros(codes))
-        self.register_buffer("sums", torch.zeros(codes, width))
-
-    def nearest(self, found: Tensor) -> Tensor:
-        """[n, width] → [n], the number of the nearest code."""
-        distances = self.vectors.square().sum(1) - 2 * found @ self.vectors.T
-        return distances.argmin(1)
-
-    def forward(self, found: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[n, width] → the codes in their place, through which the gradient goes straight; their
-        numbers [n]; and the commitment loss."""
-        numbers = self.nearest(found.detach())
-        if self.training:
-            self.follow(found.detach(), numbers)
-        coded = self.vectors[numbers]
-        commitment = COMMITMENT * functional.mse_loss(found, coded)
-        return found + (coded - found).detach(), numbers, commitment
-
-    @torch.no_grad()
-    def follow(self, found: Tensor, numbers: Tensor) -> None:
-        """Moves each code to the mean of what falls to it, of late."""
-        fell = functional.one_hot(numbers, len(self.vectors)).to(found)
-        self.counts.lerp_(fell.sum(0), 1 - DECAY)
-        self.sums.lerp_(fell.T @ found, 1 - DECAY)
-        alive = self.counts > DEAD * self.counts.mean()
-        self.vectors[alive] = self.sums[alive] / self.counts[alive, None]
-        if dead := int((~alive).sum()):
-            anew = found[torch.randint(len(found), (dead,), device=found.device)]
-            even = self.counts.mean()
-            self.vectors[~alive], self.counts[~alive], self.sums[~alive] = anew, even, anew * even
-
-
-@dataclass(frozen=True)
-class Sizes:
-    side: int = 64  # pixels; images are squeezed to a square, as the towers see them
-    codes: int = 512
-    width: int = 32  # of a code
-    channels: int = 64
-
-    @property
-    def grid(self) -> int:
-        """Tokens on a side."""
-        return self.side // 8
 
 
 class Autoencoder(nn.Module):
@@ -100,12 +40,7 @@ class Autoencoder(nn.Module):
     def __init__(self, sizes: Sizes):
         super().__init__()
         self.sizes, c = sizes, sizes.channels
-        self.encoder = nn.Sequential(
-            nn.Conv2d(3, c // 4, 4, 2, 1), nn.SiLU(),
-            nn.Conv2d(c // 4, c // 2, 4, 2, 1), Residual(c // 2),
-            nn.Conv2d(c // 2, c, 4, 2, 1), Residual(c), Residual(c),
-            nn.Conv2d(c, sizes.width, 1),
-        )  # fmt: skip
+        self.encoder = encoder(sizes)
         self.codebook = Codebook(sizes.codes, sizes.width)
         self.decoder = nn.Sequential(
             nn.Conv2d(sizes.width, c, 3, 1, 1), Residual(c), Residual(c),
@@ -131,19 +66,6 @@ class Autoencoder(nn.Module):
         coded = self.codebook.vectors[tokens].permute(0, 3, 1, 2)
         decoded: Tensor = self.decoder(coded)
         return decoded.clamp(-1, 1)
-
-
-class Residual(nn.Module):
-    def __init__(self, channels: int):
-        super().__init__()
-        self.inner = nn.Sequential(
-            nn.GroupNorm(8, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, 1, 1),
-            nn.GroupNorm(8, channels), nn.SiLU(), nn.Conv2d(channels, channels, 1),
-        )  # fmt: skip
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = x + self.inner(x)
-        return y
 
 
 def psnr(one: Tensor, other: Tensor) -> Tensor:
@@ -239,9 +161,11 @@ def worth(model: Autoencoder, pixels: Tensor) -> dict[str, float]:
 
 
 def save(model: Autoencoder, figures: dict[str, float], out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out / "tower")
     weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     save_whole(weights, out / "tokens.safetensors")
+    seen = {name: value for name, value in weights.items() if not name.startswith("decoder.")}
+    save_whole(seen, out / "tower" / "model.safetensors")
     told = {"sizes": asdict(model.sizes), **figures}
     write_whole(out / "tokens.json", json.dumps(told, indent=1))
 

@@ -75,6 +75,9 @@ def variants_of(recipe: Recipe, steps: int | None) -> dict[str, Recipe]:
             name = f"reconstruction-{weight:g}".replace(".", "_")
             changed = stage.model_copy(update={"reconstruction": weight})
             found[name] = _changed(baseline, name, stage=(changed,))
+    if recipe.tower.name == "vq_codes":
+        continuous = recipe.tower.model_copy(update={"name": "vq_features"})
+        found["continuous"] = _changed(baseline, "continuous", tower=continuous)
     both = recipe.language.model_copy(update={"image_attention": "bidirectional"})
     found["image-bidirectional"] = _changed(baseline, "image-bidirectional", language=both)
     for first in range(len(recipe.stage) - 2, -1, -1):
@@ -141,6 +144,10 @@ def analyses_of(recipe: Recipe, variants: Collection[str]) -> dict[str, list[Cho
             {", ".join(p): "-".join(["stages", *p]) for p in programmes}
         ),
     }
+    if "continuous" in variants:
+        found["codes"] = held_against_baseline(
+            {"codes": BASELINE, "the same before they are codes": "continuous"}
+        )
     if "reward" in variants:
         found["reward"] = held_against_baseline({"labels": BASELINE, "reward": "reward"})
     found["images"] = [

@@ -1,5 +1,6 @@
 """What docs/training.md tells: train, export, seat, ask. Every connector that is served goes it; of
-those of the shipped panel test_a_real_panel_answers.py asks.
+those of the shipped panel test_a_real_panel_answers.py asks. Beside them goes a worker whose image
+is discrete tokens, and whose language model attends to latents.
 """
 
 import base64
@@ -25,9 +26,11 @@ from gateway.contract import Options
 from gateway.settings import load_settings
 from models import connectors
 from models.data import slake
+from models.parts.codes import Sizes
 from models.recipe import load_recipe
 from models.serving.export import export, load_served, served_folder
 from models.serving.parity import MAX_GAP, compare
+from models.study import tokens
 from models.training.stages import train
 from services.running.stack import Stack, gateway_url, running, whole_panel
 from tests import tiny
@@ -62,26 +65,33 @@ NAMES = [
     for name in connectors.names()
     if name not in SHIPPED and not connectors.why_not_served(name)
 ]
-PANELS = [NAMES[i : i + 5] for i in range(0, len(NAMES), 5)]  # each takes a start
+CODES = "codes"  # and DeepSeek-V2's kind of attention
+WORKERS = [*NAMES, CODES]
+PANELS = [WORKERS[i : i + 5] for i in range(0, len(WORKERS), 5)]  # each takes a start
 QUESTIONS = 4
 PORT = 8000
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One exported worker for each connector, the first one made at the command line meanwhile; on
-    a language model in three files, as those of a hub's size come."""
+    """The workers, exported; the first one made at the command line meanwhile. On a language model
+    in three files, as those of a hub's size come."""
     folder = tmp_path_factory.mktemp("own")
     language = tiny.save_llama(folder / "language", shards="60KB", **WIDTH)
     assert len(list(language.glob("*.safetensors"))) == 3
     data = tiny.draw_slake(folder / "data")
-    runs, exported = folder / "runs", {name: folder / "workers" / name for name in NAMES}
+    runs, exported = folder / "runs", {name: folder / "workers" / name for name in WORKERS}
     recipes = {}
     for name in NAMES:
         content = tiny.recipe(language, name, **STAGE)
         content["connector"] = {"name": name} | SETTINGS.get(name, {})
         recipes[name] = tiny.write_toml(content, folder / f"{name}.toml")
-    first, *others = NAMES
+    content = tiny.recipe(tiny.save_deepseek(folder / "latents"), CODES, **STAGE)
+    content["connector"] = {"name": "linear"}
+    tower = learn_codes(data, folder / "tokens")
+    content["tower"] = {"name": "vq_codes", "weights": str(tower), "image_size": 64}
+    recipes[CODES] = tiny.write_toml(content, folder / f"{CODES}.toml")
+    first, *others = WORKERS
 
     # One thread each: two trainings that both start one for every core hold each other up.
     threads = torch.get_num_threads()
@@ -93,13 +103,23 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         to = ("--out", exported[first], "--verify", "--data", data)
         return consilium("export", recipes[first], kept, *to)
 
-    with ThreadPoolExecutor(1) as meanwhile:
-        said = meanwhile.submit(at_the_command_line)
-        for name in others:
-            export(recipes[name], train(load_recipe(recipes[name]), data, runs), exported[name])
-        assert "parity holds: 0 of 8 answers differ" in said.result()
-    torch.set_num_threads(threads)
+    try:
+        with ThreadPoolExecutor(1) as meanwhile:
+            said = meanwhile.submit(at_the_command_line)
+            for name in others:
+                export(recipes[name], train(load_recipe(recipes[name]), data, runs), exported[name])
+            assert "parity holds: 0 of 8 answers differ" in said.result()
+    finally:
+        torch.set_num_threads(threads)
     return exported
+
+
+def learn_codes(data: Path, folder: Path) -> Path:
+    """The tower of what a few steps on the drawn images make."""
+    images = sorted((data / "slake" / "imgs").rglob("source.jpg"))
+    pixels = tokens.read(images, Sizes().side)
+    tokens.save(tokens.train(pixels, Sizes(), steps=150, seed=0, batch=8), {}, folder)
+    return folder / "tower"
 
 
 def consilium(*arguments: object) -> str:

@@ -202,6 +202,19 @@ def test_reward_is_held_against_as_many_steps_by_labels() -> None:
     ]
 
 
+def test_codes_are_held_against_what_they_were_made_of() -> None:
+    variants = variants_of(load_recipe("codes"), 60)
+
+    codes, continuous = (flat(variants[name].model_dump()) for name in (BASELINE, "continuous"))
+
+    differing = {key for key in codes if codes[key] != continuous[key]}
+    assert differing == {"name", "tower.name"} and continuous["tower.name"] == "vq_features"
+    assert [choice.variant for choice in analyses_of(load_recipe("codes"), variants)["codes"]] == [
+        BASELINE,
+        "continuous",
+    ]
+
+
 def test_every_variant_of_the_shipped_recipe_can_be_built(
     first_layers: Callable[[Recipe], Recipe],
 ) -> None:

@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
+from models.parts.codes import COMMITMENT, Codebook, Sizes
+from models.parts.vision import Tower, TowerConfig
 from models.study import masked_decoding, tokens
 from models.study.masked_decoding import (
     MaskedTransformer,
@@ -21,10 +24,7 @@ from models.study.masked_decoding import (
     rectangles,
 )
 from models.study.tokens import (
-    COMMITMENT,
     Autoencoder,
-    Codebook,
-    Sizes,
     TokensError,
     perplexity,
     psnr,
@@ -250,6 +250,35 @@ def test_tokens_are_read_as_they_were_written_or_refused(
     (tmp_path / "masked.safetensors").write_bytes(b"")
     with pytest.raises(TokensError, match="is broken, or of another codebook"):
         masked_decoding.load(tmp_path, autoencoder)
+
+
+def test_what_was_trained_is_a_tower_whose_patches_are_codes(tmp_path: Path) -> None:
+    """Each patch is exactly the vector of its token, so a connector gives a code one embedding;
+    the other tower has what was found before. A gradient goes straight through."""
+    torch.manual_seed(0)
+    autoencoder = Autoencoder(Sizes()).eval()
+    tokens.save(autoencoder, {}, tmp_path)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 80, 3), np.uint8))
+    coded, before = (
+        Tower(TowerConfig(name, str(tmp_path / "tower"), 64))
+        for name in ("vq_codes", "vq_features")
+    )
+    pixels = coded.preprocess(image)[None]
+
+    with torch.no_grad():
+        features, found = coded(pixels), before(pixels)
+
+    assert torch.equal(pixels[0], tokens.shown(image, 64))
+    numbers = autoencoder.tokens(pixels).flatten()
+    assert torch.equal(features[0], autoencoder.codebook.vectors[numbers])
+    assert torch.equal(autoencoder.codebook.nearest(found[0]), numbers)
+    assert not torch.equal(found, features)
+    gradients = []
+    for tower in (coded, before):
+        tower.net.zero_grad()
+        (tower(pixels) * torch.arange(32.0)).sum().backward()
+        gradients.append(tower.net.encoder[0].weight.grad)
+    assert torch.equal(*gradients)
 
 
 @pytest.mark.parametrize("broken", ["{", "[]", "{}", '{"sizes": {"colour": 3}}'])

@@ -36,6 +36,7 @@ FOLLOWS = {
     "flamingo": [C, C],
     "llava3d": [C | L, C, C | L],
     "mamba": [C | L | T],
+    "codes": [C | L],
     "clip-mistral": [C, C | L],
     "clip-mistral-4bit": [C, C | L],
     "clip-mistral-full": [C, C | L],

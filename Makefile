@@ -2,6 +2,7 @@
 # make serve   the same, and it stays up until Ctrl-C
 # make test    every test, with its own set-up
 # make test-ray  a panel on a Ray cluster of this machine; installs consilium[ray]
+# make test-inspect  inspect_ai asks a panel, from an environment of its own in build/inspect
 # make fuzz    hostile bytes for all that reads a caller's: SECONDS=60, or INPUTS=100000
 # make soak    a gateway under load for half an hour: MINUTES=30
 # make check   formatting, lint, types
@@ -30,7 +31,7 @@ TORCH_FROM = $(if $(CONSILIUM_TORCH_INDEX),echo --extra-index-url $(CONSILIUM_TO
 PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet --no-compile \
 	--constraint constraints/$(BUILD).txt
 
-.PHONY: demo serve test test-ray fuzz soak check clean environment
+.PHONY: demo serve test test-ray test-inspect fuzz soak check clean environment
 
 demo: environment
 	@.venv/bin/consilium demo
@@ -50,6 +51,12 @@ test: environment
 test-ray: environment
 	@$(PIP) --editable '.[ray]'
 	@.venv/bin/python -m pytest -rs tests/end_to_end/test_a_panel_on_a_ray_cluster.py
+
+test-inspect: environment
+	@.venv/bin/python -m venv build/inspect
+	@build/inspect/bin/pip --disable-pip-version-check install --quiet inspect-ai openai
+	@CONSILIUM_INSPECT=$$PWD/build/inspect/bin/inspect .venv/bin/python -m pytest -rs \
+		tests/services/evaluation/test_others_harnesses_ask_the_panel.py
 
 fuzz: environment
 	@.venv/bin/python -m benchmarks.faults.fuzz $(if $(INPUTS),--inputs $(INPUTS),--seconds $(or $(SECONDS),60))

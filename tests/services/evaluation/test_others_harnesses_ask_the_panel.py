@@ -1,5 +1,6 @@
 """inspect_ai asks the panel as it asks any of OpenAI's models. It is none of our requirements: the
-test runs where its program `inspect` is found, or CONSILIUM_INSPECT says which it is."""
+test runs where its program `inspect` is found, or CONSILIUM_INSPECT says which it is; `make
+test-inspect` installs it."""
 
 import os
 import re
@@ -18,7 +19,7 @@ from tests.conftest import picture
 INSPECT = os.environ.get("CONSILIUM_INSPECT") or shutil.which("inspect")
 
 
-@pytest.mark.skipif(not INSPECT, reason="inspect_ai is in no environment that is known here")
+@pytest.mark.skipif(not INSPECT, reason="needs inspect_ai; make test-inspect installs it")
 def test_inspect_ai_asks_the_panel(
     vllm: Callable[..., Any], gateway: Callable[..., str], tmp_path: Path
 ) -> None:

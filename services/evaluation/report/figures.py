@@ -231,13 +231,17 @@ def _rates(asked: Evaluated, names: Sequence[str]) -> list[dict[str, Any]]:
 
 def _scorers(asked: Evaluated, name: str) -> list[dict[str, Any]]:
     """A row for each voice and each scorer beside exact match that has something to score; of one
-    run, since a scorer reads one language."""
+    run, since a scorer reads one language, and of each part of it."""
     language = next(run.language for run in asked.runs if asked.name_of(run) == name)
-    examples = asked.of(name)
+    groups = {("run", name): asked.of(name)}
+    for by, parts in sliced(asked.of(name)).items():
+        groups |= {(by, value): part for value, part in parts.items() if len(parts) > 1}
     return [
-        {"of": name, "voice": who, "score": scorer, "images": _groups(examples, texts), **found}
+        {"run": name, "by": by, "of": value, "voice": who, "score": scorer}
+        | {"images": _groups(group, texts), **found}
+        for (by, value), group in groups.items()
         for who, texts in asked.heard.items()
-        for scorer, found in score.scorers_of(examples, texts, language).items()
+        for scorer, found in score.scorers_of(group, texts, language).items()
         if found
     ]
 

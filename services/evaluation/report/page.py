@@ -207,7 +207,9 @@ def _row(rates: Rates, by: str, value: str) -> list[dict[str, Any]]:
 
 
 def _scorers(found: Sequence[dict[str, Any]], voices: Sequence[str]) -> list[Section]:
-    """A table for each run: what its voices get by each of the field's other scorers."""
+    """A table for each run: what its voices get by each of the field's other scorers. Parts of a
+    run stand in the CSV."""
+    found = [each for each in found if each["by"] == "run"]
     cells = {(each["of"], each["score"], each["voice"]): each for each in found}
     names = list(dict.fromkeys(each["of"] for each in found))
     heard = [voice for voice in voices if any(voice == who for _, _, who in cells)]

@@ -112,11 +112,11 @@ def _row(asked: Evaluated, example: Example, out: Path) -> dict[str, Any]:
 def _csv(rates: Sequence[dict[str, Any]], scorers: Sequence[dict[str, Any]]) -> str:
     """With a mark of byte order, by which a spreadsheet knows UTF-8."""
     written = io.StringIO(newline="")
-    columns = ("by", "of", "voice", "score", "value", "low", "high", "images", "scored")
+    columns = ("run", "by", "of", "voice", "score", "value", "low", "high", "images", "scored")
     table = csv.DictWriter(written, (*columns, "correct", "unscored"), extrasaction="ignore")
     table.writeheader()
     for each in rates:
         table.writerow(each | {"score": "exact match", "value": each["accuracy"]})
     for each in scorers:
-        table.writerow(each | {"by": "run", "scored": each["cases"]})
+        table.writerow(each | {"scored": each["cases"]})
     return "\ufeff" + written.getvalue()

@@ -20,7 +20,7 @@ from models.data.example import DataError, Example
 from models.data.pixels import open_rgb
 from models.data.slake.captions import boxes, original_side
 from models.exported import ZOO
-from models.files import append_line
+from models.files import append_line, read_lines
 from models.metrics.score import mean
 from models.parts.packing import collate
 from models.parts.vlm import Vlm, build_model
@@ -126,12 +126,15 @@ def scored(
     model: Vlm, prompt: str, data: Path, ways: dict[str, Hide], few: int, out: Path
 ) -> dict[str, list[dict[str, float]]]:
     """Lines for each way, of the first questions whose reference the worker gives: those in
-    `out`/explained.jsonl, too.
+    `out`/explained.jsonl, too, whence a run that was stopped goes on.
 
     Raises:
         DataError: the questions cannot be read, or the worker gives none of their references.
     """
     found: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
+    lines = out / "explained.jsonl"
+    kept = read_lines(lines, dict).records if lines.exists() else []
+    known = {(each.pop("id"), each.pop("by")): each for each in kept}
     for example, named in asked_about(data, "validate"):
         image, ask = open_rgb(example.images[0]), belief(model, prompt, example)
         (sure,) = ask([image])
@@ -140,6 +143,9 @@ def scored(
         drawn = [box for each in boxes(example.images[0]) for box in each.values()]
         side = original_side(max(image.size), drawn)
         for name, hide in ways.items():
+            if line := known.get((example.id, name)):
+                found[name].append(line)
+                continue
             grid = sure - without_each(ask, hide, image, SIDE)
             line = {
                 # What is hidden here is blurred for both: each would else be its own judge.
@@ -149,7 +155,7 @@ def scored(
                 "by chance": sum(wide * high for _, _, wide, high in named) / side**2,
             }
             found[name].append(line)
-            append_line(out / "explained.jsonl", {"id": example.id, "by": name, **line})
+            append_line(lines, {"id": example.id, "by": name, **line})
         if len(found[name]) == few:
             break
     if not any(found.values()):
@@ -164,10 +170,10 @@ def tell(found: dict[str, list[dict[str, float]]]) -> None:
         {key: other[key] - one[key] for key in one}
         for one, other in zip(found["blurred"], found["imagined"], strict=True)
     ]
-    for name, lines in (found | {"imagined less blurred": apart}).items():
-        print(f"{name}, {len(lines)} questions")
-        for key in lines[0]:
-            score = mean([line[key] for line in lines], range(len(lines)))
+    for name, scores in (found | {"imagined less blurred": apart}).items():
+        print(f"{name}, {len(scores)} questions")
+        for key in scores[0]:
+            score = mean([each[key] for each in scores], range(len(scores)))
             print(f"  {key:10} {score.value:+.3f} ({score.low:+.3f} to {score.high:+.3f})")
 
 

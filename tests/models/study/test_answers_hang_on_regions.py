@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.data.example import DataError
+from models.data.example import DataError, Example
 from models.parts.vlm import Vlm
 from models.study import explained
 from models.study.regions import (
@@ -80,3 +80,33 @@ def test_a_worker_that_gives_no_reference_is_told(
 
     with pytest.raises(DataError, match="sure of none of the questions' references: take another"):
         explained.scored(cast(Vlm, None), "", tmp_path, {"blurred": blurred}, 1, tmp_path)
+
+
+def test_a_stopped_one_goes_on_with_the_same_lines(
+    image: Image.Image, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A line that is there is not worked out again, nor one that is torn taken for one."""
+    folder = tmp_path / "xmlab1"
+    folder.mkdir()
+    image.save(folder / "source.png")
+    (folder / "detection.json").write_text('[{"Lung": [20, 0, 20, 20]}]')
+    example = Example("1", (folder / "source.png",), "Is it the lung?", "Yes", "en", True)
+    monkeypatch.setattr(explained, "asked_about", lambda *_: [(example, [[20, 0, 20, 20]])])
+    monkeypatch.setattr(explained, "belief", lambda *_: whiteness)
+    hidden: list[int] = []
+
+    def hide(image: Image.Image, cells: Sequence[Hidden]) -> list[Image.Image]:
+        hidden.append(len(cells))
+        return blurred(image, cells)
+
+    def scored() -> dict[str, list[dict[str, float]]]:
+        return explained.scored(cast(Vlm, None), "", tmp_path, {"blurred": hide}, 1, tmp_path)
+
+    first, asked = scored(), len(hidden)
+    again, asked_again = scored(), len(hidden)
+    lines = tmp_path / "explained.jsonl"
+    lines.write_bytes(lines.read_bytes()[:-9])
+    anew = scored()
+
+    assert asked == asked_again > 0 and len(hidden) == 2 * asked
+    assert first == again == anew and first["blurred"][0]["points"] == 1

@@ -11,6 +11,7 @@ from models.study.ablation import Cell, Row, Screening
 from models.study.variants import BASELINE
 from services.cli.__main__ import app
 from services.evaluation.ablate import list_plan, show
+from tests import tiny
 
 RIGHT = {BASELINE: 40, "connector-linear": 60, "reconstruction-0": 20}
 
@@ -80,6 +81,30 @@ def test_what_is_done_is_shown_and_the_rest_is_open(screening: Screening, data: 
     for name in ("connectors", "reconstruction", "images"):
         with Image.open(screening.out / f"{name}.png") as picture:
             assert picture.width > 400
+
+
+def test_the_command_trains_compares_and_goes_on(tmp_path: Path) -> None:
+    """One variant beside the baseline, within a budget and then in full; what is done stays."""
+    data = tiny.draw_slake(tmp_path / "data")
+    content = tiny.recipe(tiny.save_llama(tmp_path / "language"), "ablated", epochs=1)
+    recipe = tiny.write_toml(content, tmp_path / "ablated.toml")
+    out = tmp_path / "out"
+
+    def ablated(*analyses: str) -> str:
+        where = ["--recipe", str(recipe), "--data", str(data), "--out", str(out)]
+        few = ["--only", "image-bidirectional", "--steps", "4", "--seeds", "1"]
+        done = CliRunner().invoke(app, ["ablate", *analyses, *few, *where])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    told = ablated("image-attention")
+    rows = (out / "table.jsonl").read_text()
+
+    assert "2 of 2 done" in told and "| bidirectional | 0 | " in told
+    assert (out / "table.md").exists() and (out / "image-attention.png").exists()
+    ablated("image-attention")
+    assert (out / "table.jsonl").read_text() == rows
+    assert "| image-bidirectional | 0 | " in ablated("full")
 
 
 @pytest.mark.parametrize(

@@ -39,11 +39,13 @@ demo: environment
 serve: environment
 	@.venv/bin/consilium serve
 
-# What waits and what computes share the cores; a file's tests stay together, for its fixtures. What
-# counts on its time, and the real panel, which takes every core, come last and alone. Two processes
-# that each start a thread for every core stand in each other's way: a fit took twenty times as long.
+# What waits and what computes share the cores, so there is one process more than cores; a file's
+# tests stay together, for its fixtures. What counts on its time, and the real panel, which takes
+# every core, come last and alone. Two processes that each start a thread for every core stand in each
+# other's way: a fit took twenty times as long.
 test: environment
-	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -rs --numprocesses=logical --maxprocesses=4 --dist=loadfile \
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -rs --dist=loadfile \
+		--numprocesses=$$(.venv/bin/python -c "import os; print(min(os.cpu_count() + 1, 4))") \
 		-m "not alone"; status=$$?; \
 	.venv/bin/python -m pytest -rs -m alone && exit $$status
 

@@ -33,11 +33,8 @@ def tells(text: str, opinion: Opinion, language: Language) -> bool:
     """Whether `text` says who won, everything else that is claimed, and how many claim each."""
     claims = [_plain(cluster.text).rstrip(".。 ") for cluster in opinion.clusters]
     # The longest first: "psoriasis" stands in "psoriasis vulgaris" too.
-    longest = "|".join(map(re.escape, sorted(claims, key=len, reverse=True)))
-    # Nor in a longer word, or number: 3 is no part of 3.2 or 23.
-    apart = r"\d" if language == "zh" else r"\w"
-    begins, ends = rf"(?<!{apart})(?<!\d[.,])", rf"(?!{apart}|[.,]\d)"
-    gaps = re.split(rf"{begins}({longest}){ends}", _plain(text))
+    longest = "|".join(_alone(each, language) for each in sorted(claims, key=len, reverse=True))
+    gaps = re.split(f"({longest})", _plain(text))
     order = [claims.index(each) for each in gaps[1::2]]
     if sorted(order) != list(range(len(claims))) or order[0] != 0:
         return False
@@ -49,6 +46,16 @@ def tells(text: str, opinion: Opinion, language: Language) -> bool:
             return False
         counted.append([token for token in tokens if token.isdecimal()])
     return _are_counted(counted, [len(opinion.clusters[each].workers) for each in order], opinion)
+
+
+def _alone(claim: str, language: Language) -> str:
+    """A pattern of it where it is no part of a longer word or number: 3 is not in 3.2 or 23."""
+    begins, ends = ("", "") if language == "zh" else (r"(?<!\w)", r"(?!\w)")
+    if claim[:1].isdecimal():
+        begins += r"(?<!\d)(?<!\d[.,])"
+    if claim[-1:].isdecimal():
+        ends += r"(?!\d|[.,]\d)"
+    return f"{begins}{re.escape(claim)}{ends}"
 
 
 def _are_counted(gaps: list[list[str]], makers: list[int], opinion: Opinion) -> bool:
@@ -67,4 +74,5 @@ def _are_counted(gaps: list[list[str]], makers: list[int], opinion: Opinion) -> 
 
 
 def _plain(text: str) -> str:
+    text = text.replace("，", ", ")  # 3，2个 is not 3.2
     return " ".join(unicodedata.normalize("NFKC", text).casefold().replace("’", "'").split())

@@ -139,6 +139,11 @@ def test_a_claim_is_no_part_of_a_longer_number():
     ):
         assert not tells(said, opinion_of(*texts, language=language), language), said
     assert tells("The panel's answer is 3 (2); 4 (1).", opinion_of("3", "3", "4"), "en")
+    for said in (
+        "小组的答案是肺炎，3个成员这样说，2个成员说肺癌。",
+        "3个成员认为是肺炎，2个成员认为是肺癌。",
+    ):
+        assert tells(said, opinion_of(*["肺炎"] * 3, *["肺癌"] * 2, language="zh"), "zh"), said
 
 
 def test_a_long_claim_that_is_only_asked_keeps_its_mark():

@@ -8,6 +8,7 @@ different sides, organs or numbers, an adjective without its noun ("acute or chr
 """
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -43,7 +44,7 @@ class Hedges:
     differential, in which `joins` stands before the last; `before` and `after` stand around a
     claim, `either` between two. What `excludes` may be ruled out or still to be, where it leads. A
     `partial` word is none without the next part's noun, and any other than a `noun` may be such;
-    what stands behind an `of` may be the next part's too. What somebody `prefers` leads the others.
+    what stands behind an `of` may be the next part's too. Of several what somebody `prefers` leads.
     What meets `asks` is a question, and no doubt. A `chance` that is high is named around a claim.
     """
 
@@ -79,7 +80,7 @@ COMMA = re.compile(r"(?<!\d)[,，]|[,，](?!\d)|、")
 MARKDOWN = re.compile(r"[*_`#]{2,}|^[-*•] ", re.M)
 QUESTION_MARKS = ("?", "？")
 # "psoriasis (?)", "?psoriasis": the mark goes where it is looked for.
-IN_BRACKETS = re.compile(r" ?[(（]\s?([?？])\s?[)）]")
+IN_BRACKETS = re.compile(r" ?[(（]\s?([?？])\s?[)）](?=\s*(?:$|[,;，；。.\n]))")
 BEFORE = re.compile(r"(?:^([?？]) ?|(?<=[\s,;，；(（])([?？]))(?=\w)([^\n?？,;，；。]{1,80})", re.M)
 SURE = "?？.。!！ "
 AROUND = " \n,.;:，。；：、!！¿"
@@ -137,17 +138,20 @@ HEDGES: dict[Language, Hedges] = {
         lead=r"\b(?:i|we|would|should|must|also|most|very|less|more|it|it's|this|is|to|need|there|"
         r"please|and|or|but|then|the|findings|are|main|primary|leading|first|symptoms?|rash|"
         r"lesions?|patient|picture|images?|seems?|appears?|looks?|feels?)\s",
-        before=r"\b(?:consider(?:ed|ing)?(?: as| (?:it|this) (?:as|to be))?|"
+        before=r"\b(?:consider(?:ed|ing)?(?: as| to be| (?:it|this) (?:as|to be))?|"
         r"(?:(?:possible|probable|likely|main|primary|leading|final|working|clinical) )?"
         r"diagnosis(?: is|(?=\s*:))|(?:dx|impression)(?=\s*:)|possibl[ye]|"
         r"(?:probabl[ye]|likely)(?: (?:has|represents))?|maybe|either|alternatively|"
         r"presumed|perhaps|suspect(?:ed)?|(?:suspicious|concerning) (?:for|of)|"
-        r"suggest(?:s|ive of)?(?! to\b)|(?:consistent|compatible) with|looks like|"
+        r"suggest(?:s|ive of)?(?! to\b)|(?:consistent|compatible) with|(?<=\blooks )like|"
         r"think (?:it is|of)|favou?r(?:s|ed|ing)?|(?:may|might|could) (?:also )?be|versus|vs|"
         r"(?:cannot|can't|can not|would not) (?:rule out|exclude))\b",
-        opens=r"\b(?:like|similar to|resembles?|lean towards?|estimated|definitely|certainly|"
-        r"(?:think|believe)(?: (?:it is|it's|this is))?|(?<=\bto )be|(?<=\bwould )say|"
-        r"(?:(?<=\bshould )|(?<=\bmust ))be(?! \w+(?:ed|en|out)\b))\b",
+        opens=r"\b(?:(?:(?<=\bseems )|(?<=\bseem )|(?<=\blook )|(?<=\bmore )|"
+        r"(?<=\bappears )|(?<=\bfeels )|(?<=\bfeel ))like|"
+        r"(?:(?<=\bseems to )|(?<=\bappears to )|(?<=\bappear to ))be|estimated to be(?! \d)|"
+        r"lean towards?|definitely|certainly|(?<=\bwould )say|"
+        r"(?:think|believe)(?: (?:it is|it's|this is))?|(?:(?<=\bshould )|(?<=\bmust ))be"
+        r"(?! (?:\w+(?:ed|en)|done|made|kept|sent|put|cut|out|careful)\b))\b",
         after=r"\b(?:(?:is|are|should|must|could|needs?|to|be|also|less|more|most|very|highly)\s){0,4}"
         r"(?:possible|probable|likely|suspected|considered|in the differential|be ruled out|"
         r"(?:cannot|can't|can not) be (?:ruled out|excluded)|not (?:ruled out|excluded))",
@@ -159,25 +163,25 @@ HEDGES: dict[Language, Hedges] = {
         noun=r"(?:is|oma|ia|as|us|es|um|ion|or|er|ne|igo|ea|st|rt|ure|ess|oke|hage|sm|orm|ema)$|"
         r"^(?:ct|mri?|pet)$",
         of=r"\b(?:from|of|to|with|in|on|by|for)\b",
-        prefers=r"favou?r(?:s|ed|ing)?|more likely|most likely|likeliest",
+        prefers=r"favou?r(?:s|ed|ing)?|more likely|most likely",
         asks=r"(?:is|are|was|were|do|does|did|has|have|can|could|will|would|should|what|which|"
         r"where|how|who|why|when|any)\b",
-        chance=r"\b(?:the )?(?:possibility|probability|likelihood) of ([^.;,\n]{1,60}?) is "
-        r"(?:\w+ )?high\b",
+        chance=r"(?:^|(?<=[.,;] ))(?:the )?(?:possibility|probability|likelihood) of "
+        r"([^.;,\n]{1,60}?) is (?:(?:very|relatively|quite|rather|fairly) )?high\b",
     ),
     "es": _hedges(
         label=r"(?:el |los )?(?:(?:diagn[oó]sticos? )?diferencial(?:es)?|dd|"
         r"posibles diagn[oó]sticos)(?:\s*:| incluyen?\b| es\b| son\b)",
         lead=r"\b(?:se|debe|debería|debemos|hay que|también|más|menos|muy|lo|el|es|y|o|pero|"
         r"aunque|un poco)\s",
-        before=r"\b(?:diagn[oó]stico(?: más probable)?(?: es|(?=\s*:))|probable es|(?:ya )?sea|"
-        r"compatible con|sugestiv[oa] de|considera(?:r|rse|ndo)?|considere|pensar en|piensa en|"
+        before=r"\b(?:diagn[oó]stico(?: más probable)?(?: es|(?=\s*:))|"
+        r"probable es(?: que (?:sea|se trate de))?|(?:ya )?sea|compatible con|sugestiv[oa] de|"
+        r"considera(?:r|rse|ndo)?(?: que (?:es|sea))?|considere|pensar en|piensa en|"
         r"posible(?:mente)?|probable(?:mente)?|quizás?|tal vez|sospech[ao](?: de)?|sugiere|"
         r"no se puede descartar|parece(?: ser)?(?: más)?|"
         r"(?:podría|puede) (?:ser|tratarse de)|versus|vs)\b",
-        opens=r"\b(?:como|similar al?|creo que es|impresión(?=\s*:)|"
-        r"(?:(?<=\bdebe )|(?<=\bdebería ))ser(?! \w+[ai]d[oa]\b)|"
-        r"que (?:es|sea|se trat[ae] de))\b",
+        opens=r"\b(?:(?<=\bpoco )como|creo que es|impresión(?=\s*:)|"
+        r"(?:(?<=\bdebe )|(?<=\bdebería ))ser(?! \w+[ai]d[oa]\b))\b",
         after=r"\b(?:(?:es|son|lo|muy|más|menos|también)\s){0,4}(?:posibles?|(?<!poco )probables?|"
         r"(?:a|por) descartar|no (?:se puede descartar|descartad[oa]s?))",
         either=r"\s(?:o|u|vs\.?|versus|y/o)\s",
@@ -188,7 +192,8 @@ HEDGES: dict[Language, Hedges] = {
         of=r"\b(?:de|del|por|a|al|con|en|para)\b",
         prefers=r"más probable(?:mente)?|(?:me inclino|a favor) (?:por|de)",
         asks=r"(?:qué|cuál|cuáles|dónde|cuánt[oa]s?|cómo|quién|es|son|hay|tiene|existe|se)\b",
-        chance=r"\b(?:la )?(?:posi|proba)bilidad de ([^.;,\n]{1,60}?) es (?:\w+ )?alta\b",
+        chance=r"(?:^|(?<=[.,;] ))(?:la )?(?:posi|proba)bilidad de ([^.;,\n]{1,60}?) es "
+        r"(?:(?:muy|bastante|relativamente) )?alta\b",
     ),
     "zh": _hedges(
         label=r"(?:鉴别诊断|鑑別診斷)(?:包括|有|为|\s*[:：])",
@@ -198,7 +203,7 @@ HEDGES: dict[Language, Hedges] = {
         r"疑似|疑为|疑(?!病症|难)|怀疑为?|像是?|不能排除|不排除|不除外|大概是?|也许是?|"
         r"倾向于?|其次是?|符合|提示|"
         r"(?<=应该)是|(?<=应)是|与(?=[^，。]{1,40}鉴别)",
-        opens=r"[好很]?像是?|[好象]象|象是|似乎是?|估计是?|认为是?|多为|必是|"
+        opens=r"[好很]?像是?|[好象]象|象是|似乎是?|估计是?(?!\d)|认为是?|多为|必是|"
         r"(?:初步|临床)诊断(?=\s*[:：])",
         after=r"的?可能性(?:比?较|很)?[大高]|的可能|可能|待排除?|待查|不能排除|不排除|不除外|相?鉴别|吧",
         either=r"或者是?|或是?|还是|\s?vs\.?\s?",
@@ -269,19 +274,19 @@ def _parts(text: str, hedges: Hedges) -> list[tuple[str, bool]]:
         bare = _bare(said, hedges)
         items = [bare]
         if listed or bare != said or hedges.either.search(bare):
-            either = hedges.either.split(bare)
-            if any(_may_share(*pair, hedges) for pair in pairwise(either)):
-                return []
-            items = [item for each in either for item in COMMA.split(each)]
+            either = [each for each in hedges.either.split(bare) if each.strip(AROUND)]
+            if not any(_may_share(*pair, hedges) for pair in pairwise(either)):
+                items = [item for each in either for item in COMMA.split(each)]
         if listed:
             items = [item for each in items for item in _joined(each, hedges)]
         items = [_bare(item.strip(AROUND), hedges) for item in items]
         claimed = [(item, asked) for item in items if any(map(str.isalnum, item))]
         if hedges.prefers.match(piece):
             preferred += claimed
-        else:
-            found += claimed
-    found = preferred + found
+        found += claimed
+    # "Psoriasis or tinea, favor tinea": of what is said of one thing alone nothing is preferred.
+    times = Counter(item.casefold() for item, _ in found)
+    found = [each for each in preferred if times[each[0].casefold()] > 1] + found
     # "axial or coronal" are two; "acute or chronic eczema" has its noun but once.
     texts = [text for text, _ in found]
     cut = len(_lengths(texts, hedges)) > 1 and any(map(hedges.partial.search, texts))
@@ -296,7 +301,7 @@ def _may_share(one: str, other: str, hedges: Hedges) -> bool:
     )
     if first < second or one.endswith("-"):
         return not hedges.noun.search(one.strip(AROUND))
-    return first > second and hedges.of.search(one) is not None
+    return first > second == 1 and hedges.of.search(one) is not None
 
 
 def _joined(item: str, hedges: Hedges) -> list[str]:

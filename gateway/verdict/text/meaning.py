@@ -46,6 +46,10 @@ YES_OR_NO = YES | NO
 HAN = re.compile(r"[\u3400-\u9fff]")
 # A comma between digits is a decimal one, or parts thousands.
 COMMA = re.compile(r"(?<!\d),|,(?!\d)|[、;\n]")
+LEVEL = re.compile(r"[;\n]")
+SIDES = {"left", "right", "bilateral", "izquierdo", "izquierda", "derecho", "derecha"} | set(
+    "左右双"
+)
 SENTENCE = re.compile(r"(?<=[.!?]) |(?<=[。!?])|\n")  # a Western full stop has a space behind it
 HEAD = re.compile(
     rf"({'|'.join(sorted(YES_OR_NO, key=len, reverse=True))})"
@@ -541,27 +545,27 @@ def _items(said: str, words: Words) -> Meaning:
     if not negated:
         parts = [item for part in parts for item in _joined(part, words)]
     items = [item for part in parts if (item := _item(part, words))]
-    ordered = negated or (len(items) > 1 and ":" in said) or _qualifies(parts, words)
+    ordered = negated or _has_two_levels(said) or _pairs(parts, words)
     return tuple(items if ordered else sorted(items))
 
 
-def _qualifies(parts: Sequence[str], words: Words) -> bool:
-    """Whether some of three or more parts only name a side, an organ or a number, and others do
-    not: "left lung, effusion, right lung, clear"."""
-    if len(parts) < 3:
+def _has_two_levels(said: str) -> bool:
+    """Whether it has two lists or more: "3 cm, left; 2 cm, right", "large: liver, spleen; small:
+    heart", or bullets under two headings."""
+    rows = [row for row in LEVEL.split(said) if row.strip(", ")]
+    bullets = sum(row.startswith(",") for row in rows)
+    lists = sum(bool(COMMA.search(row.strip(", "))) for row in rows)
+    return lists > 1 or said.count(":") > 1 or min(bullets, len(rows) - bullets) > 1
+
+
+def _pairs(parts: Sequence[str], words: Words) -> bool:
+    """Whether two parts or more name a number or a side, and as many neither that nor an organ, so
+    that the order may tell whose each is: "left lung, effusion, right lung, clear"."""
+    if len(parts) < 4:
         return False
-    return len({_kind_of_part(part.strip(), words) for part in parts}) > 1
-
-
-def _kind_of_part(part: str, words: Words) -> str:
-    if part[:1].isdecimal():
-        return "number"
-    if words.language == "zh":
-        for name in words.telling:
-            part = part.replace(name, "")
-        return "something" if part.strip("侧部脏") else "place"
-    tokens = set(_tokens(part, words)) - words.fillers
-    return "place" if tokens <= words.telling else "something"
+    told = [_told(part, _tokens(part, words), words) for part in parts]
+    placed = sum(any(each in SIDES or each[0].isdecimal() for each in named) for named in told)
+    return placed > 1 and sum(not named for named in told) > 1
 
 
 def _joined(part: str, words: Words) -> list[str]:

@@ -102,6 +102,13 @@ def test_what_names_two_things_claims_both_and_leads_with_the_first(language):
         ("zh", "最可能的诊断是湿疹。", "湿疹"),
         ("zh", "诊断：湿疹", "湿疹"),
         ("zh", "应该是湿疹", "湿疹"),
+        ("zh", "还是考虑湿疹", "湿疹"),
+        ("en", "Check for fungus, it looks like tinea", "check for fungus|tinea"),
+        (
+            "en",
+            "amyloidosis of the skin or follicular keratosis",
+            "amyloidosis of the skin|follicular keratosis",
+        ),
         ("en", "Differential: eczema, tinea, and scabies", "eczema|tinea|scabies"),
         ("en", "1. eczema 2. tinea 3. scabies", "eczema|tinea|scabies"),
         ("en", "1. **Eczema** - most likely\n2. **Tinea** - less likely", "eczema|tinea"),
@@ -162,6 +169,17 @@ def test_a_doubt_is_a_way_of_claiming(language, said, claim):
         ("es", "Se parece más a psoriasis que a tiña, más que nada"),
         ("zh", "银屑病可能性较大，体癣可能性较小"),
         ("en", "the right diaphragm is high"),
+        ("en", "the possibility of tinea is not high"),
+        ("en", "if the possibility of tinea is high, a biopsy is needed"),
+        ("en", "similar to the left"),
+        ("en", "like most melanomas, it is asymmetrical"),
+        ("en", "benign (?) nevus"),
+        ("en", "to be determined"),
+        ("en", "estimated 5 cm"),
+        ("en", "There is a mass. It has ring-like enhancement."),
+        ("es", "la probabilidad de tiña es poco alta"),
+        ("es", "similar al izquierdo"),
+        ("zh", "估计3cm"),
         ("en", "suggest to run a biopsy"),
         ("en", "contact or atopic dermatitis"),
         ("en", "hyper- or hypothyroidism"),
@@ -291,7 +309,7 @@ def test_in_the_first_place_names_no_place_in_a_row():
 SURE_OR_NOT: dict[Language, tuple[str, str]] = {
     "en": (
         "eczema",
-        "Should be X|It must be X.|The symptoms seem more like X.|It's similar to X|I would say X|"
+        "Should be X|It must be X.|The symptoms seem more like X.|I would say X|"
         "The rash appears to be X|I lean towards X|I feel like it's X|X is highly likely|"
         "The possibility of X is relatively high|First consider X|I believe it is X|Definitely X!|"
         "The image looks like X|X could be considered|Judging from the image, it looks like X|"
@@ -299,7 +317,7 @@ SURE_OR_NOT: dict[Language, tuple[str, str]] = {
     ),
     "es": (
         "eccema",
-        "Debe ser X|Debería ser X|Se parece más X|Creo que es X|Considerando X|Similar al X|"
+        "Debe ser X|Debería ser X|Se parece más X|Creo que es X|Considerando X|"
         "La posibilidad de X es alta.|Un poco como X|Lo más probable es que sea X|"
         "Considerando que es X",
     ),
@@ -322,9 +340,17 @@ def test_how_sure_somebody_is_parts_nobody(language):
     ("language", "said", "claim"),
     [
         ("en", "Psoriasis or tinea, favor tinea", "tinea|psoriasis"),
-        ("en", "Less likely psoriasis, more likely tinea", "tinea|psoriasis"),
-        ("en", "Psoriasis; most likely tinea", "tinea|psoriasis"),
+        (
+            "en",
+            "Psoriasis? The most likely complication is arthritis",
+            "psoriasis|complication is arthritis",
+        ),
         ("es", "Psoriasis o tiña, más probable tiña", "tiña|psoriasis"),
+        (
+            "en",
+            "Psoriasis? Apply ointment of zinc or vaseline.",
+            "psoriasis|apply ointment of zinc or vaseline",
+        ),
         ("zh", "湿疹或银屑病，倾向银屑病", "银屑病|湿疹"),
     ],
 )

@@ -252,6 +252,7 @@ SWAPPED = [
     ("enlarged: liver, spleen; small: kidney", "enlarged: liver, kidney; small: spleen"),
     ("左肺，3cm；右肺，2cm", "左肺，2cm；右肺，3cm"),
     ("左肺，结节；右肺，积液", "右肺，结节；左肺，积液"),
+    ("left lung, effusion, right lung, clear", "right lung, effusion, left lung, clear"),
 ]
 
 
@@ -261,6 +262,12 @@ def test_the_order_of_a_list_of_one_kind_tells_nothing():
         ("cardiomegaly, effusion, edema", "edema, effusion, cardiomegaly"),
         ("effusion, left lung", "left lung, effusion"),
         ("肝脏、肾脏、脾", "脾、肝、肾脏"),
+        ("Rectum, Small Bowel, Colon", "Colon, Small Bowel, Rectum"),
+        ("face, sinuses, and neck", "neck, face, and sinuses"),
+        ("Left lung, right lung, heart, spinal cord", "spinal cord, heart, right lung, left lung"),
+        ("- liver\n- heart", "- heart\n- liver"),
+        ("The organs are:\n- liver\n- heart", "The organs are:\n- heart\n- liver"),
+        ("肺、心脏、纵隔", "纵隔、肺、心脏"),
     ]:
         assert meaning(one) == meaning(other)
 

@@ -277,6 +277,8 @@ def _parts(text: str, hedges: Hedges) -> list[tuple[str, bool]]:
             either = [each for each in hedges.either.split(bare) if each.strip(AROUND)]
             if not any(_may_share(*pair, hedges) for pair in pairwise(either)):
                 items = [item for each in either for item in COMMA.split(each)]
+            elif len(pieces) == 1 and bare == said and not asked:
+                return []
         if listed:
             items = [item for each in items for item in _joined(each, hedges)]
         items = [_bare(item.strip(AROUND), hedges) for item in items]

@@ -31,6 +31,7 @@ pytest.importorskip("ray", reason="needs consilium[ray]; make test-ray installs 
 
 # One vLLM's own engine, and two of ours, which take seconds to start.
 SEATS = {"one": "zoo:memory", "two": "zoo:memory", "three": "zoo:chooser"}
+PROMPTS = {"zoo:memory": "{question}", "zoo:chooser": "{question} ="}
 CASES, UNDISTURBED, MANY = 70, 50, 200
 SEAT = """
 [[worker]]
@@ -38,7 +39,7 @@ name = "{name}"
 family = "{name}"
 model = "{model}"
 one_token = true
-prompt = "{{question}}"
+prompt = "{prompt}"
 """
 ASKED = ("Which plane is this image?", "Is this a CT?", "What organ is shown?")
 NAMED = "--served-model-name"
@@ -49,7 +50,9 @@ PATIENCE_S = 300.0  # of this test, with a machine that is busy
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With a panel file, and a set of questions."""
     folder = tmp_path_factory.mktemp("ray")
-    seats = "".join(SEAT.format(name=name, model=model) for name, model in SEATS.items())
+    seats = "".join(
+        SEAT.format(name=name, model=model, prompt=PROMPTS[model]) for name, model in SEATS.items()
+    )
     (folder / "panel.toml").write_text("[panel]\nquorum = 2\ngrounding = false\n" + seats)
     rows = [
         {"id": str(n), "images": f"{n}.png", "question": ASKED[n % len(ASKED)], "answer": "yes"}
@@ -150,20 +153,20 @@ def reachable(url: str) -> dict[str, bool]:
 
 def test_no_case_is_lost_with_a_node(cluster: Any, folder: Path) -> None:
     """Fifty verdicts are those that the same panel gives without Ray. Then a node that holds one
-    engine dies while cases are asked: each is answered, as without Ray; the seat is told to be
+    engine dies while cases are asked: each is answered, by two of three; the seat is told to be
     away, and is back by itself on a node that has come."""
     with served_by(folder) as plain:
-        alone = [asked(plain, number) for number in range(CASES)]
+        alone = [asked(plain, number) for number in range(UNDISTURBED)]
     with served_by(folder, "--ray", cluster.address) as on_ray:
         found = [asked(on_ray, number) for number in range(UNDISTURBED)]
-        assert [told(each) for each in found] == [told(each) for each in alone[:UNDISTURBED]]
+        assert [told(each) for each in found] == [told(each) for each in alone]
         found = lose_a_node(cluster, on_ray)
-        assert found == [each["answer"] for each in alone[UNDISTURBED:]]
+        assert len(found) == CASES - UNDISTURBED and all(each["answer"] for each in found)
         until(lambda: all(reachable(on_ray).values()))
 
 
-def lose_a_node(cluster: Any, on_ray: str) -> list[str]:
-    """What the rest of the cases are answered meanwhile."""
+def lose_a_node(cluster: Any, on_ray: str) -> list[dict[str, Any]]:
+    """The verdicts on the rest of the cases meanwhile."""
     victim = next(node for node in cluster.worker_nodes if len(engines_on(node)) == 1)
     (lost,) = engines_on(victim)
     cluster.add_node(num_cpus=1)
@@ -172,7 +175,7 @@ def lose_a_node(cluster: Any, on_ray: str) -> list[str]:
         until(lambda: sum(case.done() for case in cases) >= 3)
         cluster.remove_node(victim, allow_graceful=False)
         until(lambda: not reachable(on_ray)[lost])
-        return [case.result()["answer"] for case in cases]
+        return [case.result() for case in cases]
 
 
 def test_a_set_is_asked_from_the_cluster(cluster: Any, on_ray: str, folder: Path) -> None:

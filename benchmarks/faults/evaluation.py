@@ -54,6 +54,7 @@ ALLOWED = CONCURRENCY / SECONDS  # cases a second
 SHARE_BAR, MEMORY_BAR_MB = 0.9, 300
 MORE = 10  # times as many cases, for its memory
 OF_A_NODE, FASTER_BAR = 8, 1.7  # at a time, of a node of a cluster; of two over one
+ALONE = ("--concurrency", str(CONCURRENCY))
 JSON = {"content-type": "application/json"}
 
 
@@ -204,9 +205,6 @@ def write_set(folder: Path, cases: int) -> Path:
     file = folder / f"{cases}.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)), "utf-8")
     return file
-
-
-ALONE = ("--concurrency", str(CONCURRENCY))
 
 
 def start(

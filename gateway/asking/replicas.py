@@ -144,10 +144,9 @@ class Replicas:
     async def look(self) -> None:
         """Asks each how it is and what it has loaded; of one that does not say, its last word
         holds. Who serves another model than most, or where they are even than the seat's, or than
-        the first's, is left out;
-        one that lists the seat's name is believed before those that do not. Where the model that
-        they serve is not the seat's, by neither its name nor the seat's, that is told alone: a
-        server may go by any name."""
+        the first's, is left out; one that lists the seat's name is believed before those that do
+        not. Where the model that they serve is not the seat's, by neither its name nor the seat's,
+        that is told alone: a server may go by any name."""
         found = await asyncio.gather(
             *(probe(self._http, server.url, self._name) for server in self._servers)
         )

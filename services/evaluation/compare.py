@@ -96,9 +96,9 @@ def _read(folder: Path, data: Path) -> tuple[Run, Cases]:
 def _common(folders: tuple[Path, Path], cases: Sequence[Cases]) -> list[Example]:
     """What both have asked, in the first's order."""
     first, second = cases
-    both = [id for id in first if id in second]
     if empty := [folder for folder, each in zip(folders, cases, strict=True) if not each]:
         raise EvaluationError(f"{empty[0]} holds no verdict yet: run its consilium evaluate again.")
+    both = [id for id in first if id in second]
     if not both:
         raise EvaluationError(
             f"{folders[0]} and {folders[1]} have no question in common: compare runs over one set."
@@ -119,14 +119,12 @@ def _with_other_images(
     runs: Sequence[Run], cases: Sequence[Cases], examples: Sequence[Example]
 ) -> int:
     """How many of the questions show other files in the two runs, by where these lie in a set."""
-    first, second = (
-        {
-            id: [os.path.relpath(image, Path(run.dataset).parent) for image in example.images]
-            for id, (example, _) in each.items()
-        }
-        for run, each in zip(runs, cases, strict=True)
-    )
-    return sum(first[each.id] != second[each.id] for each in examples)
+
+    def shown(number: int, id: str) -> list[str]:
+        folder = Path(runs[number].dataset).parent
+        return [os.path.relpath(image, folder) for image in cases[number][id][0].images]
+
+    return sum(shown(0, each.id) != shown(1, each.id) for each in examples)
 
 
 def change(examples: Sequence[Example], before: Texts, after: Texts) -> dict[str, Any] | None:

@@ -10,7 +10,6 @@ again by another: whatever of it had not come back.
 import asyncio
 import logging
 import math
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,14 +28,13 @@ from gateway.refusals import Problem
 from models.data.example import Example
 from services.evaluation.asking.over_rest import Asking, Pace, ask_each, open_ones, progress
 from services.evaluation.stored_run import EvaluationError, Verdicts
-from services.running.deploying.room import ClusterError, check_address
+from services.running.deploying.room import ClusterError, check_address, comes_free
 
 OPEN = "open.parquet"
 # Of each call at a time: a batch is over with its slowest, and whoever dies, a node or the command
 # itself, loses this much. Rows that came back one by one would lose less; but a batch that is asked
 # again answers in another order, and Ray takes what a stream yields again for the same.
 TURNS = 4
-ROOM_S = 10.0
 EXAMPLE = TypeAdapter(Example)
 SCHEMA = pa.schema(
     {"id": pa.string(), "said": pa.string(), "refused": pa.bool_(), "failed": pa.string()}
@@ -69,7 +67,11 @@ def ask_all_from(
     ray.data.DataContext.get_current().enable_progress_bars = False  # ours is shown
     try:
         nodes = sum(node["Alive"] and node["Resources"].get("CPU", 0) >= 1 for node in ray.nodes())
-        _wait_for_room(address)
+        if not comes_free(lambda: ray.available_resources().get("CPU", 0) >= 1):
+            raise EvaluationError(
+                f"No CPU of the cluster at {address} is free: engines and gateways hold them all. "
+                "Add a node, or ask without --ray."
+            )
         at_a_time = asking.concurrency * nodes
         with progress(examples, asking.run, outcomes, lambda: at_a_time) as (keep, _):
             by_id = {example.id: example for example in left}
@@ -86,18 +88,6 @@ def ask_all_from(
         ) from error
     finally:
         ray.shutdown()
-
-
-def _wait_for_room(address: str) -> None:
-    """Ray itself would wait for ever, without a word; what it says of its room is seconds old."""
-    give_up_at = time.monotonic() + ROOM_S
-    while ray.available_resources().get("CPU", 0) < 1:
-        if time.monotonic() > give_up_at:
-            raise EvaluationError(
-                f"No CPU of the cluster at {address} is free: engines and gateways hold them all. "
-                "Add a node, or ask without --ray."
-            )
-        time.sleep(0.5)
 
 
 def _job(left: Sequence[Example], asking: Asking, nodes: int, path: Path) -> ray.data.Dataset:

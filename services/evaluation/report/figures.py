@@ -233,8 +233,9 @@ def _scorers(asked: Evaluated, name: str) -> list[dict[str, Any]]:
     """A row for each voice and each scorer beside exact match that has something to score; of one
     run, since a scorer reads one language, and of each part of it."""
     language = next(run.language for run in asked.runs if asked.name_of(run) == name)
-    groups = {("run", name): asked.of(name)}
-    for by, parts in sliced(asked.of(name)).items():
+    whole = asked.of(name)
+    groups = {("run", name): whole}
+    for by, parts in sliced(whole).items():
         groups |= {(by, value): part for value, part in parts.items() if len(parts) > 1}
     return [
         {"run": name, "by": by, "of": value, "voice": who, "score": scorer}

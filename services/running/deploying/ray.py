@@ -12,7 +12,6 @@ import logging
 import os
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -41,6 +40,7 @@ from services.running.deploying.room import (
     Node,
     check_address,
     check_room,
+    comes_free,
     is_free,
     needs,
 )
@@ -60,7 +60,6 @@ MOST_CALLS_OF_AN_ENGINE = 256
 START_S = 3600.0  # weights may have to be fetched first
 # A dead engine is told from a living one in so many seconds; whether it answers, the gateway sees.
 LOOK_S = 2.0
-ROOM_S = 10.0  # until what somebody else has let go of is told as free
 
 
 @contextmanager
@@ -95,7 +94,12 @@ def running_on(
         # What a memory:// store keeps is one gateway's own: limits, and who asks the same just now.
         gateways = 1 if settings.panel.store == "memory://" else len(nodes)
         check_room(settings, [_as_node(node) for node in nodes], gateways)
-        _wait_for_others(settings, gateways)
+        if not comes_free(lambda: is_free(settings, gateways, ray.available_resources())):
+            free = ray.available_resources()
+            raise ClusterError(
+                f"Others hold too much of the cluster: {free.get('CPU', 0):g} CPU and "
+                f"{free.get('GPU', 0):g} GPU of it are free. End what runs there, or add a node."
+            )
         _check_nodes(nodes, panel, settings, host, port)
         names = ", ".join(local_seats(settings))
         report(f"placing {names} and {gateways} gateway(s) on {len(nodes)} node(s)")
@@ -261,19 +265,6 @@ def look(panel: Path, host: str, port: int) -> Seen:
     except OSError as error:
         wrong.append(f"port {port}: {error.strerror}; choose another --port")
     return Seen(settings.panel_hash, settings.keys is not None, tuple(wrong))
-
-
-def _wait_for_others(settings: Settings, gateways: int) -> None:
-    """Ray itself would wait for ever, without a word, for what others hold of its cluster; what it
-    says is free is seconds old."""
-    give_up_at = time.monotonic() + ROOM_S
-    while not is_free(settings, gateways, free := ray.available_resources()):
-        if time.monotonic() > give_up_at:
-            raise ClusterError(
-                f"Others hold too much of the cluster: {free.get('CPU', 0):g} CPU and "
-                f"{free.get('GPU', 0):g} GPU of it are free. End what runs there, or add a node."
-            )
-        time.sleep(0.5)
 
 
 def _check_nodes(

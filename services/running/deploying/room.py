@@ -7,13 +7,15 @@ engine spreads over.
 
 import math
 import socket
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.settings import Settings
 from services.running.engine import gpus_of, is_cpu_build, local_seats
 
 ANSWERS_WITHIN_S = 5.0
+ROOM_S = 10.0  # until what somebody else has let go of is told as free
 
 
 class ClusterError(Exception):
@@ -95,7 +97,7 @@ def needs(settings: Settings, on_gpus: bool) -> dict[str, Need]:
     return found
 
 
-def wanted_of(settings: Settings, gateways: int) -> list[tuple[str, Need]]:
+def _wanted(settings: Settings, gateways: int) -> list[tuple[str, Need]]:
     """Every seat's fewest engines, the largest first, and gateways; raises as `needs`."""
     seats = local_seats(settings)
     engines = [
@@ -123,7 +125,7 @@ def check_room(settings: Settings, nodes: Sequence[Node], gateways: int) -> None
                     "or leave it out."
                 )
         gateways = 0
-    for who, need in wanted_of(settings, gateways):
+    for who, need in _wanted(settings, gateways):
         if not any(node.takes(need) for node in nodes):
             left = "; ".join(map(str, nodes)) or "there is no node"
             raise ClusterError(
@@ -134,9 +136,20 @@ def check_room(settings: Settings, nodes: Sequence[Node], gateways: int) -> None
 
 def is_free(settings: Settings, gateways: int, free: Mapping[str, float]) -> bool:
     """Whether others leave so much of the whole cluster, by its CPU and its GPU."""
-    wanted = [need for _, need in wanted_of(settings, gateways)]
+    wanted = [need for _, need in _wanted(settings, gateways)]
     gpus = sum(need.of_gpus for need in wanted)
     return free.get("CPU", 0) >= len(wanted) and free.get("GPU", 0) > gpus - 0.001
+
+
+def comes_free(enough: Callable[[], bool]) -> bool:
+    """Waits for it a while: what a cluster says of its room is seconds old. Ray itself would wait
+    for ever, without a word."""
+    give_up_at = time.monotonic() + ROOM_S
+    while not enough():
+        if time.monotonic() > give_up_at:
+            return False
+        time.sleep(0.5)
+    return True
 
 
 def nodes_for(wanted: Sequence[Need], gpus: int) -> int:

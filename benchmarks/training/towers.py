@@ -49,6 +49,7 @@ def main() -> None:
     arguments.add_argument("--steps", type=int, default=600, help="of hidden pixels")
     arguments.add_argument("--batch", type=int, default=64)
     arguments.add_argument("--epochs", type=int, default=12, help="of the worker")
+    arguments.add_argument("--worker-size", type=int, default=224, help="px of its images")
     arguments.add_argument("--few", type=int, help="images of each set: does it run?")
     options = arguments.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -148,7 +149,8 @@ def worker(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
 def recipe_of(name: str, seed: int, options: argparse.Namespace) -> Recipe:
     content = load_recipe("mamba").model_dump()
     content |= {"name": f"{name}-{seed}".replace("_", "-"), "seed": seed}
-    content["tower"] |= {"name": name, "weights": str(options.out / f"{name}-{seed}")}
+    weights, side = str(options.out / f"{name}-{seed}"), options.worker_size
+    content["tower"] |= {"name": name, "weights": weights, "image_size": side}
     (stage,) = content["stage"]
     stage["epochs"] = options.epochs
     for source in (*content["validation"], *stage["data"]):

@@ -192,14 +192,19 @@ def weight_files(folder: Path) -> list[Path]:
     """The files with a language model's weights: one, or the shards that its index names.
 
     Raises:
-        AssetError: there is none, or a shard is missing.
+        AssetError: there is none, a shard is missing, or the index cannot be read.
     """
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if whole.is_file() or not index.is_file():
         shards = [whole]
     else:
-        names = json.loads(index.read_text("utf-8"))["weight_map"].values()
-        shards = [folder / name for name in sorted(set(names))]
+        try:
+            names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise AssetError(
+                f"{index} is broken: it names no weights. Copy or fetch that model again."
+            ) from error
+        shards = [folder / name for name in sorted(names)]
     if missing := [path.name for path in shards if not path.is_file()]:
         raise AssetError(
             f"{folder} lacks {', '.join(missing)} ({len(missing)} of {len(shards)} files of "
@@ -409,7 +414,7 @@ def _read_once() -> Iterator[None]:
 def _snapshot(repository: str, report: Callable[[str], None], folder: Path | None = None) -> Path:
     """A hub's model, in huggingface_hub's own cache or in `folder`."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
 
     report(f"fetching {repository} from the model hub")
     try:
@@ -422,6 +427,11 @@ def _snapshot(repository: str, report: Callable[[str], None], folder: Path | Non
                 local_dir=folder,
             )
         )
+    except GatedRepoError as error:
+        raise AssetError(
+            f"{repository!r} is for those who have accepted its publisher's terms: do so on its "
+            "page at the model hub, and set HF_TOKEN to a token of yours."
+        ) from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise AssetError(
             f"{repository!r} could not be fetched from the model hub ({type(error).__name__}). "

@@ -7,16 +7,13 @@ two bits: slices of one scan, one film with two crops.
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from itertools import combinations, product
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from models.data.example import DataError, Example
-from models.data.pixel_hashes import pixel_hashes
-from models.data.pixels import open_rgb
+from models.data.image_hashes import difference_hashes, pixel_hashes
 
 NEAR = 2  # bits of 64
 
@@ -37,12 +34,13 @@ Pair = tuple[Path, Path, int]  # two images that look alike, and in how many bit
 
 def near_duplicates(images: Iterable[Path]) -> list[Pair]:
     """Every pair of `images` that looks alike, the most alike first."""
-    return _alike(combinations(_hashed(images), 2))
+    found = difference_hashes(images)
+    return [pair for pair in _alike(found, found) if pair[0] < pair[1]]
 
 
 def near_duplicates_between(train: Iterable[Example], test: Iterable[Example]) -> list[Pair]:
     """Every training image with a test image that looks like it, the most alike first."""
-    return _alike(product(_hashed(_images(train)), _hashed(_images(test))))
+    return _alike(difference_hashes(_images(train)), difference_hashes(_images(test)))
 
 
 def folds(examples: Sequence[Example], k: int, seed: int) -> list[list[Example]]:
@@ -93,23 +91,13 @@ def _images(examples: Iterable[Example]) -> list[Path]:
     return sorted({image for example in examples for image in example.images})
 
 
-Hashed = tuple[Path, int]
-
-
-def _hashed(images: Iterable[Path]) -> list[Hashed]:
-    return [(path, _difference_hash(path)) for path in sorted(set(images))]
-
-
-def _alike(pairs: Iterable[tuple[Hashed, Hashed]]) -> list[Pair]:
-    found = [
-        (one, other, distance)
-        for (one, hash_), (other, other_hash) in pairs
-        if (distance := (hash_ ^ other_hash).bit_count()) <= NEAR
-    ]
+def _alike(ones: Mapping[Path, int], others: Mapping[Path, int]) -> list[Pair]:
+    """Pairs of one of each whose difference hashes are near, the most alike first."""
+    paths = list(others)
+    hashes = np.array(list(others.values()), dtype=np.uint64)
+    found = []
+    for one, hash_ in ones.items():
+        distances = np.bitwise_count(hashes ^ np.uint64(hash_))
+        near = np.flatnonzero(distances <= NEAR)
+        found += [(one, paths[each], int(distances[each])) for each in near]
     return sorted(found, key=lambda pair: pair[2])
-
-
-def _difference_hash(path: Path) -> int:
-    small = open_rgb(path).convert("L").resize((9, 8), Image.Resampling.LANCZOS)
-    grey = np.asarray(small, dtype=np.int16)
-    return int.from_bytes(np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes(), "big")

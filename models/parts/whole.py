@@ -5,7 +5,8 @@ own template writes it and its processor lays it out; no token is added that the
 write, since vLLM's chat adds none.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeatur
 
 from models import assets
 from models.data.example import DataError, Example
-from models.parts.language import nf4
+from models.parts.language import all_weights, nf4
 from models.parts.packing import Row, pack
 from models.recipe import WholeRecipe
 from models.recipe.programme import RecipeError
@@ -158,16 +159,22 @@ def build_whole(
     """
     part = recipe.worker
     folder = assets.resolve(part.model, report=print)
-    assets.weight_files(folder)
     four_bit = part.four_bit and dtype != torch.float32
-    try:
+    with takeable(recipe):
         return load_whole(folder, dtype, device, four_bit, part.processor)
+
+
+@contextmanager
+def takeable(recipe: WholeRecipe) -> Iterator[None]:
+    """What transformers says of a model that is none for images and text becomes a RecipeError."""
+    try:
+        yield
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         reason = str(error).strip().split("\n")[0].rstrip(".")
         raise RecipeError(
-            f"recipe {recipe.name}: worker.model: {part.model} cannot be taken whole ({reason}). "
-            "It must be a model that transformers has for images and text, with a processor and a "
-            "chat template."
+            f"recipe {recipe.name}: worker.model: {recipe.worker.model} cannot be taken whole "
+            f"({reason}). It must be a model that transformers has for images and text, with a "
+            "processor and a chat template."
         ) from error
 
 
@@ -178,8 +185,13 @@ def load_whole(
     four_bit: bool = False,
     settings: Mapping[str, Any] | None = None,
 ) -> Whole:
-    """The model in `folder` and its processor, with `settings` in place of its own."""
-    net = AutoModelForImageTextToText.from_pretrained(
+    """The model in `folder` and its processor, with `settings` in place of its own.
+
+    Raises:
+        AssetError: files of weights that are missing or broken, or do not hold all of them.
+    """
+    net = all_weights(
+        AutoModelForImageTextToText,
         folder,
         dtype=dtype,
         device_map=None if device.type == "cpu" else {"": device},

@@ -12,6 +12,7 @@ import models.cpu_torch  # noqa: F401  before transformers, which imports torchv
 import transformers
 
 from models import assets
+from models.parts.whole import takeable
 from models.recipe import WholeRecipe
 from models.recipe.programme import RecipeError
 
@@ -28,11 +29,12 @@ def require_served(recipe: WholeRecipe) -> None:
     """Where no vLLM is installed, nothing is asked.
 
     Raises:
-        RecipeError: vLLM has no such model, and would not run transformers' own.
+        RecipeError: vLLM has no such model, and would not run transformers' own; or it is no model.
         AssetError: the model cannot be had.
     """
     folder = assets.resolve(recipe.worker.model, report=print)
-    named = json.loads((folder / "config.json").read_text("utf-8")).get("architectures") or []
+    with takeable(recipe):
+        named = json.loads((folder / "config.json").read_text("utf-8")).get("architectures") or []
     version, served = known()
     if version and not any(name in served or _runs_as_it_is(name) for name in named):
         raise RecipeError(

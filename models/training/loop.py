@@ -45,7 +45,7 @@ from models.training.record.checkpoints import Checkpoint
 from models.training.record.progress import Log, Tally
 from models.training.record.tracker import Tracker
 
-REPORT_EVERY = 20  # steps
+REPORT_EVERY = 20  # steps, or sooner in a run of fewer than a hundred
 LOADERS = 8  # processes that read and preprocess images while an accelerator computes
 
 
@@ -212,7 +212,7 @@ class StageRun(ABC):
             self.step(self.rows_of(step), shown, tally)
             if proof and tally.has_gradient:
                 proof.check(self.stage)
-            if (step + 1) % REPORT_EVERY == 0:
+            if (step + 1) % min(REPORT_EVERY, max(1, self.steps // 5)) == 0:
                 left = (time.monotonic() - began) / (step + 1 - first) * (self.steps - step - 1)
                 self.log.figures(step + 1, "train", tally.report(), f"{left / 60:.0f} min left")
                 tally = self.tally()

@@ -17,7 +17,7 @@ from models.training.inputs.examples import NEAR_DUPLICATES, check_data
 from models.training.inputs.vocabulary import keep_vocabulary
 from models.training.loop import StageRun, TrainingError
 from models.training.parts import PartsRun
-from models.training.planning.fits import smaller
+from models.training.planning.fits import lighter, smaller
 from models.training.record import checkpoints
 from models.training.record.tracker import Name, Tracker, tracking
 from models.training.whole import WholeRun
@@ -58,10 +58,17 @@ def _stages(recipe: Programme, data: Path, run: Path, tracker: Tracker | None) -
         state = checkpoints.newest(run / stage.name)
         if state is None or not state.finished:
             parent = done[stage.parent] if stage.parent else recipe.start_folder
+            began = False
             try:
-                state = kind(recipe, stage, run, data, parent).run(tracker)
-            except torch.OutOfMemoryError as error:
-                change = smaller(recipe, stage, PartialState().num_processes)
+                there = kind(recipe, stage, run, data, parent)
+                began = True
+                state = there.run(tracker)
+                del there
+            except RuntimeError as error:
+                if not _is_full(error):
+                    raise
+                gpus = PartialState().num_processes
+                change = smaller(recipe, stage, gpus) if began else lighter(recipe, stage)
                 raise TrainingError(
                     f"stage {stage.name} does not fit into the accelerator's memory "
                     f"({str(error).partition('. GPU')[0]}). Set {change.says}, delete "
@@ -70,3 +77,13 @@ def _stages(recipe: Programme, data: Path, run: Path, tracker: Tracker | None) -
             gc.collect()  # its model lies in reference cycles, and the next one wants the memory
         done[stage.name] = state.folder
     return done[recipe.stage[-1].name]
+
+
+def _is_full(error: RuntimeError) -> bool:
+    """Also where not torch itself ran out, but cuBLAS, or a library of four-bit weights."""
+    said = str(error).lower()
+    return (
+        isinstance(error, torch.OutOfMemoryError)
+        or "alloc_failed" in said
+        or ("out of memory" in said)
+    )

@@ -107,8 +107,13 @@ def adapt(model: Whole, stage: WholeStage, origin: Path | None) -> None:
 def _linear_layers(net: Any, stage: WholeStage) -> str:
     """Those that learn, as a pattern over their names. With some of the tower vLLM does not take an
     adapter beside the model; merged it serves them all."""
-    language = net.get_decoder()
-    (where,) = (name for name, module in net.named_modules() if module is language)
+    language = net.get_decoder() if hasattr(net, "get_decoder") else None
+    where = next((name for name, module in net.named_modules() if module is language), None)
+    if language is None or not where:
+        raise TuningError(
+            f"stage {stage.name}: transformers does not say which part of a {type(net).__name__} "
+            "writes, so no adapter is put into it: take another model."
+        )
     kinds = sorted({name.rpartition(".")[2] for name in _linear(net, language)})
     pattern = rf"{re.escape(where)}\..*\.({'|'.join(kinds)})"
     if stage.tower == "frozen":

@@ -1,5 +1,6 @@
 """How workers come to be: train, crossval, probe, report-training, ablate, export, remember."""
 
+import os
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -53,21 +54,23 @@ def train(
 
     if gpus and not dry_run:
         raise typer.BadParameter("goes with --dry-run, and plans for GPUs", param_hint="--gpus")
+    if smoke and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise typer.BadParameter("is one process: without accelerate launch", param_hint="--smoke")
     with training_failures(PlanError, ParityError):
         read = load_programme(recipe)
         if fold is not None:
             read = read.of_fold(fold)
         if smoke:
             read = read.in_a_minute()
+        if isinstance(read, WholeRecipe):
+            require_served(read)
         if dry_run:
             for line in told(read, data, read_gpus(gpus) if gpus else ()):
                 console.print(line)
             return
         if data is None:
             raise typer.BadParameter("needs --data, or CONSILIUM_DATA", param_hint="train")
-        if isinstance(read, WholeRecipe):
-            require_served(read)
-        elif isinstance(read, Recipe):
+        if isinstance(read, Recipe):
             try:
                 refuse_unserved(read)
             except ExportError as error:
@@ -221,8 +224,11 @@ def _serve_and_ask(zoo: Path, data: Path) -> None:
     if find_spec("vllm") is None:
         console.print("not served: vLLM is not installed here.")
         return
-    asked = _verified(zoo, data).comparisons[0]
+    parity = _verified(zoo, data)
+    asked = parity.comparisons[0]
     console.print(f"asked: {asked.example.question} – {asked.vllm.strip()}")
+    if not parity.holds:
+        raise SystemExit(1)
 
 
 def _verified(zoo: Path, data: Path) -> "Parity":

@@ -15,7 +15,7 @@ from gateway.verdict.competence import Cell, Competence
 from gateway.verdict.text.questions import kind_of
 from models.data.datasets import called
 from models.data.example import Example
-from models.data.pixel_hashes import pixel_hashes
+from models.data.image_hashes import pixel_hashes
 from services.evaluation import stored_run
 from services.evaluation.stored_run import EvaluationError, Outcome
 

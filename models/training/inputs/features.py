@@ -18,7 +18,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from models.assets import cache_dir
-from models.data.pixel_hashes import pixel_hashes
+from models.data.image_hashes import pixel_hashes
 from models.data.pixels import open_rgb
 from models.parts.vision import Tower
 from models.tensors import save_whole

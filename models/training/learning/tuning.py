@@ -95,10 +95,9 @@ def adapt(part: Any, config: PeftConfig, stage: Stage) -> PeftModel:
         try:
             return get_peft_model(part, config)
         except ValueError as error:
-            raise TuningError(
-                f"stage {stage.name}: {error} Of a language model with experts a lora has "
-                "dropout = 0."
-            ) from error
+            mend = " Of a language model with experts a lora has dropout = 0."
+            known = mend if "dropout" in str(error) else ""
+            raise TuningError(f"stage {stage.name}: {error}{known}") from error
     handed_on = part.peft_config["default"]
     for key in ("peft_type", "r", "lora_alpha", "lora_dropout", "num_virtual_tokens"):
         theirs, ours = getattr(handed_on, key, None), getattr(config, key, None)

@@ -29,8 +29,9 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 from models import assets
+from models.parts.language import readable
 from models.parts.vlm import Vlm, assemble
-from models.parts.whole import Whole
+from models.parts.whole import Whole, takeable
 from models.parts.words import make_language
 from models.recipe import Recipe, WholeRecipe, started
 from models.recipe.stage import PartsStage, Stage, WholeStage
@@ -125,9 +126,15 @@ def language_of(recipe: Recipe, data: Path | None) -> tuple[Callable[[], Any], A
         settings, tokenizer = known.config, known.tokenizer
     else:
         folder = assets.resolve(model, report=print)
-        settings = AutoConfig.from_pretrained(folder)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    return lambda: AutoModelForCausalLM.from_config(settings, dtype=torch.bfloat16), tokenizer
+        with readable(model):
+            settings = AutoConfig.from_pretrained(folder)
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+
+    def build() -> Any:
+        with readable(model):
+            return AutoModelForCausalLM.from_config(settings, dtype=torch.bfloat16)
+
+    return build, tokenizer
 
 
 def lineage(recipe: Recipe, stage: PartsStage) -> list[PartsStage]:
@@ -170,12 +177,13 @@ def _plan(model: Vlm, stage: PartsStage, language: Any, recipe: Recipe, gpus: in
 
 def _plan_whole(recipe: WholeRecipe, stage: WholeStage, gpus: int) -> StagePlan:
     folder = assets.resolve(recipe.worker.model, report=print)
-    processor = AutoProcessor.from_pretrained(folder, **recipe.worker.processor)
-    settings = AutoConfig.from_pretrained(folder)
-    with torch.device("meta"):
-        net = AutoModelForImageTextToText.from_config(settings, dtype=torch.bfloat16)
-        model = Whole(net, processor)
-        adapt(model, stage, None)
+    with takeable(recipe):
+        processor = AutoProcessor.from_pretrained(folder, **recipe.worker.processor)
+        settings = AutoConfig.from_pretrained(folder)
+        with torch.device("meta"):
+            net = AutoModelForImageTextToText.from_config(settings, dtype=torch.bfloat16)
+            model = Whole(net, processor)
+            adapt(model, stage, None)
     shown = [Image.new("RGB", (SIDE, SIDE))] * recipe.max_images
     tokens = model.laid_out([recipe.prompt], [shown])["input_ids"].shape[1] + ANSWER_TOKENS
     trains = _count(model, trained=True)

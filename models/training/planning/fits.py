@@ -70,20 +70,30 @@ def smaller(recipe: Programme, stage: Stage, gpus: int = 1) -> Change:
         return Change(says, {"checkpoint_activations": True})
     if gpus > 1 and not (stage.shard or recipe.four_bit or stage.optimiser == "adamw_8bit"):
         return Change("shard = true (each GPU keeps its share of the weights)", {"shard": True})
-    if not of_parts:
-        return Change(_smaller_whole(recipe), {})
+    if isinstance(recipe, WholeRecipe):
+        return Change(_smaller_whole(recipe), {}) if recipe.four_bit else lighter(recipe, stage)
+    assert of_parts
     if of_parts.language == "full" and stage.optimiser == "adamw" and not stage.shard:
         says = 'optimiser = "adamw_8bit" (6 bytes less for each weight that trains)'
         return Change(says, {"optimiser": "adamw_8bit"})
     if of_parts.questions_per_row > 1:
         return Change(f"questions_per_row = {of_parts.questions_per_row // 2}", {})
-    return Change('language = "lora" and four_bit = true, or a smaller base model', {})
+    return lighter(recipe, stage)
 
 
-def _smaller_whole(recipe: Programme) -> str:
-    assert isinstance(recipe, WholeRecipe)
-    if not recipe.worker.four_bit:
-        return "worker.four_bit = true (a quarter of the memory of its linear layers' weights)"
+def lighter(recipe: Programme, stage: Stage) -> Change:
+    """What to set where the weights alone take too much."""
+    if isinstance(recipe, WholeRecipe) and not recipe.four_bit:
+        says = "worker.four_bit = true (a quarter of the memory of its linear layers' weights)"
+        return Change(says, {})
+    trains_all = isinstance(stage, PartsStage) and stage.language == "full"
+    wanted = ['language = "lora"'] if trains_all else []
+    wanted += [] if recipe.four_bit else ["four_bit = true"]
+    says = f"{' and '.join(wanted)}, or a smaller base model" if wanted else "a smaller base model"
+    return Change(says, {})
+
+
+def _smaller_whole(recipe: WholeRecipe) -> str:
     size = recipe.worker.processor.get("size")
     if isinstance(size, dict) and isinstance(most := size.get("longest_edge"), int):
         return f"longest_edge = {most // 2} in worker.processor.size (half of an image's tokens)"

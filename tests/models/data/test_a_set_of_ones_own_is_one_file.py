@@ -149,7 +149,9 @@ def test_parquet_of_what_is_no_text_is_one_sentence(type_: pyarrow.DataType, her
     columns = GOOD | {"patient": pyarrow.scalar(1, type_)}
     parquet.write_table(pyarrow.table({n: [each] for n, each in columns.items()}), "own.parquet")
 
-    with pytest.raises(DataError, match=r"own\.parquet cannot be read as Parquet with texts"):
+    # pyarrow refuses nanoseconds, or where pandas is installed makes a type of its of them.
+    says = r"own\.parquet cannot be read as Parquet with texts|own\.parquet, row 1: .* of type Time"
+    with pytest.raises(DataError, match=says):
         datasets.load("own.parquet", Path(), "all", "en")
 
 

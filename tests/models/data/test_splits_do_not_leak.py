@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from models.data import pixel_hashes, slake, splits, vqa_rad
+from models.data import image_hashes, slake, splits, vqa_rad
 from models.data.example import DataError, Example
+from models.data.pixels import open_rgb, pixel_hash
 from models.recipe import Recipe, load_recipe
 from models.recipe.programme import RecipeError
 from models.training.crossval import crossval
@@ -42,18 +43,19 @@ def test_an_image_is_decoded_once_and_anew_where_its_file_is_another(
     """Whatever became of what was kept, which names no file."""
     monkeypatch.setenv("CONSILIUM_CACHE", str(tmp_path / "cache"))
     decoded: list[Path] = []
-    decode = pixel_hashes.pixel_hash
     monkeypatch.setattr(
-        pixel_hashes, "pixel_hash", lambda path: decoded.append(path) or decode(path)
+        image_hashes, "open_rgb", lambda path: decoded.append(path) or open_rgb(path)
     )
-    first = pixel_hashes.pixel_hashes([film, film])
-    assert pixel_hashes.pixel_hashes([film]) == first and decoded == [film]
-    kept = tmp_path / "cache" / "pixel_hashes.json"
+    first = image_hashes.pixel_hashes([film, film])
+    assert image_hashes.pixel_hashes([film]) == first and decoded == [film]
+    assert splits.near_duplicates([film]) == [] and decoded == [film]
+    kept = tmp_path / "cache" / "image_hashes.json"
     assert "film" not in kept.read_text()
     Image.new("L", (64, 64)).save(film)
-    assert pixel_hashes.pixel_hashes([film]) != first
-    kept.write_bytes(b'{"half')
-    assert pixel_hashes.pixel_hashes([film])[film] == decode(film)
+    assert image_hashes.pixel_hashes([film]) != first
+    for broken in (b'{"half', b'{"a": "of an older reader"}'):
+        kept.write_bytes(broken)
+        assert image_hashes.pixel_hashes([film])[film] == pixel_hash(open_rgb(film))
 
 
 def test_a_reencoded_copy_is_a_near_duplicate_and_a_turned_one_is_not(film: Path) -> None:

@@ -1,6 +1,7 @@
 """Export: only a finished run of just this recipe, with scores of just these weights."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from models.assets import AssetError
 from models.parts.vision import Tower, TowerConfig
 from models.parts.vlm import build_model
-from models.recipe import RECIPES, load_any_recipe, load_recipe
+from models.recipe import RECIPES, Recipe, load_any_recipe, load_recipe
 from models.serving.export import ExportError, export, load_served, served_folder
 from models.training.stages import train
 from tests import tiny
@@ -75,6 +76,41 @@ def test_a_sharded_base_model_is_exported_and_a_missing_shard_told(
     (base / names[1]).unlink()
     with pytest.raises(AssetError, match=rf"lacks {names[1]} \(1 of 3 files of weights\): copy or"):
         build_model(load_recipe(file))
+
+
+def without_a_shard(index: Path) -> None:
+    """Of a model of that few weights: transformers would draw the others."""
+    named = json.loads(index.read_text())["weight_map"]
+    kept = {name: file for name, file in named.items() if file == min(named.values())}
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"weight_map": kept}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (without_a_shard, r"lacks \d+ of its weights, model\.\S+ among them: copy or fetch"),
+        (lambda index: index.write_text('{"weight_'), "is broken: it names no weights"),
+        (lambda index: index.write_text("[]"), "is broken: it names no weights"),
+        (lambda index: cut(min(index.parent.glob("*.safetensors"))), "a file of weights is broken"),
+        (
+            lambda index: (index.parent / "config.json").write_text("{}"),
+            "cannot be taken as a lang",
+        ),
+    ],
+    ids=["no shard in the index", "half an index", "no index", "half a shard", "no settings"],
+)
+def test_a_base_model_that_is_not_whole_is_one_sentence(
+    tmp_path: Path, spoil: Callable[[Path], object], says: str
+) -> None:
+    base = tiny.save_llama(tmp_path / "base", shards="20KB")
+    spoil(base / "model.safetensors.index.json")
+
+    with pytest.raises(AssetError, match=says):
+        build_model(Recipe.model_validate(tiny.recipe(base)))
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
 
 
 def test_an_unfinished_or_foreign_checkpoint_is_refused(

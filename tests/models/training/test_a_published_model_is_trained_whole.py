@@ -12,6 +12,7 @@ from PIL import Image
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from models.assets import AssetError
 from models.data.example import DataError
 from models.data.pixels import open_rgb
 from models.parts.whole import build_whole, load_whole
@@ -199,6 +200,29 @@ def test_a_model_that_cannot_be_taken_whole_is_told(
     (tmp_path / "mute" / "chat_template.jinja").unlink()
     with pytest.raises(RecipeError, match="chat template"):
         build_whole(recipe(tmp_path / "mute"))
+
+
+def test_a_model_that_names_no_part_that_writes_is_told(published: Path) -> None:
+    asked = recipe(published)
+    model = build_whole(asked)
+    model.net = torch.nn.Linear(2, 2)
+
+    with pytest.raises(TuningError, match="which part of a Linear writes"):
+        adapt(model, asked.stage[0], None)
+
+
+def test_a_plan_of_what_is_no_model_is_one_sentence(tiny_language: Path) -> None:
+    with pytest.raises(RecipeError, match="cannot be taken whole"):
+        plan(recipe(tiny_language))
+
+
+def test_a_model_that_is_not_whole_is_one_sentence(published: Path, tmp_path: Path) -> None:
+    there = shutil.copytree(published, tmp_path / "there")
+    file = max(there.glob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-100])
+
+    with pytest.raises(AssetError, match="a file of weights is broken"):
+        build_whole(recipe(there))
 
 
 def test_the_recipe_that_the_documents_show_is_one() -> None:

@@ -83,6 +83,31 @@ def test_every_stage_sees_a_few_images_once_and_the_last_is_exported(
     assert "not served: vLLM is not installed here." in capsys.readouterr().out
 
 
+def test_a_smoke_run_whose_parity_does_not_hold_has_failed(
+    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def verify(zoo: Path, data: Path) -> Parity:
+        (example, *_) = questions(load_programme(zoo / "recipe.toml"), data)
+        return Parity((Comparison(example, "red", "green", 3.0),))
+
+    monkeypatch.setattr("services.running.verify.verify", verify)
+    file = write_toml(tiny_recipe().model_dump(), tmp_path / "tiny.toml")
+    command = ["train", str(file), "--smoke", "--data", str(drawn_slake), "--runs", str(tmp_path)]
+
+    done = CliRunner().invoke(workers.app, command)
+
+    assert done.exit_code == 1 and "parity does not hold: 1 of 1" in done.output
+
+
+def test_a_smoke_run_is_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would delete the others' run."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+
+    done = CliRunner().invoke(workers.app, ["train", "mobilenet", "--smoke"])
+
+    assert done.exit_code == 2 and "without accelerate launch" in done.output
+
+
 def test_a_smoke_run_of_what_vllm_cannot_serve_says_why_it_ends_there(
     tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
 ) -> None:

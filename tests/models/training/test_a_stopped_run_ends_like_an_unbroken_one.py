@@ -274,6 +274,40 @@ def test_a_full_memory_says_what_to_lower_and_by_how_much(
         train(tiny_recipe(), drawn_slake, tmp_path)
 
 
+@pytest.mark.parametrize("said", ["CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory"])
+def test_where_not_even_the_weights_fit_no_smaller_step_is_told(
+    said: str,
+    tiny_recipe: Callable[..., Recipe],
+    drawn_slake: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(PartsRun, "built", full)
+
+    with pytest.raises(
+        TrainingError, match=r"\). Set four_bit = true, or a smaller base model, del"
+    ):
+        train(tiny_recipe(), drawn_slake, tmp_path)
+
+
+def test_another_failure_is_not_taken_for_a_full_memory(
+    tiny_recipe: Callable[..., Recipe],
+    drawn_slake: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("shapes cannot be multiplied")
+
+    monkeypatch.setattr(PartsRun, "step", fail)
+
+    with pytest.raises(RuntimeError, match="shapes cannot"):
+        train(tiny_recipe(), drawn_slake, tmp_path)
+
+
 WHOLE = {"language": "full", "lora": None, "rows_per_step": 1, "checkpoint_activations": True}
 
 
@@ -285,6 +319,10 @@ WHOLE = {"language": "full", "lora": None, "rows_per_step": 1, "checkpoint_activ
         ({"rows_per_step": 1, "checkpoint_activations": True}, "questions_per_row = 8"),
         (WHOLE | {"optimiser": "adamw"}, 'optimiser = "adamw_8bit"'),
         (WHOLE | {"optimiser": "adamw_8bit"}, "questions_per_row = 8"),
+        (
+            WHOLE | {"optimiser": "adamw_8bit", "questions_per_row": 1},
+            'language = "lora" and four_bit = true, or a smaller base model',
+        ),
     ],
 )
 def test_what_costs_least_is_lowered_first(

@@ -70,6 +70,17 @@ class Shown:
         return f"{self.page}:{self.line}: {self.command}"
 
 
+def test_the_script_for_slurm_is_one_that_goes_on() -> None:
+    """No SLURM is here: that the shell takes it, and that its first line makes it a script."""
+    page = (ROOT / "docs" / "training.md").read_text("utf-8")
+    (script,) = (block[2] for block in FENCED.finditer(page) if "#SBATCH" in block[2])
+
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    assert script.startswith("#!/bin/bash\n#SBATCH ")
+    signal = re.search(r"--signal=B:(\w+)@", script)
+    assert signal and f'trap \'scontrol requeue "$SLURM_JOB_ID"\' {signal[1]}\n' in script
+
+
 def shown_in(page: Path) -> Iterator[Shown]:
     """The page's commands, in their order."""
     text = page.read_text("utf-8")

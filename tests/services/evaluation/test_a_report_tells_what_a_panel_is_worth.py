@@ -19,7 +19,7 @@ from gateway.contract import Familiarity, Summary
 from gateway.verdict.competence import Competence
 from models.data import own_file
 from models.data.example import without_images
-from models.data.pixel_hashes import pixel_hashes
+from models.data.image_hashes import pixel_hashes
 from models.metrics import score as bootstrap
 from services.cli.__main__ import app
 from services.evaluation.heard import HASH_DIGITS

@@ -315,7 +315,8 @@ async def serve() -> None:
 
     async def tell(request: web.Request) -> web.Response:
         calls, cases = asked.total(), len(asked)
-        rate = calls / (max(times) - min(times)) if times else 0
+        took = max(times, default=0) - min(times, default=0)
+        rate = calls / took if took else 0
         asked.clear()
         times.clear()
         return web.json_response({"cases": cases, "again": calls - cases, "rate": rate})

@@ -7,6 +7,7 @@ beyond BLEU-1 a set of short answers is scored by its few long ones.
 from collections.abc import Hashable, Sequence
 from functools import lru_cache
 
+import numpy as np
 from sacrebleu.metrics.bleu import BLEU
 
 from models.metrics.score import Score, Sums
@@ -32,8 +33,13 @@ def score(
     return clustered(rows, combine, clusters, seed)
 
 
-def combine(sums: Sums) -> float:
-    """Summed matches and totals for each n, then the lengths of answers and references → BLEU."""
+def combine(sums: Sums) -> Sums:
+    """Summed matches and totals for each n, then the lengths of answers and references, [rows, k] →
+    BLEU, [rows]."""
+    return np.array([_bleu(row) for row in sums])
+
+
+def _bleu(sums: Sums) -> float:
     order = len(sums) // 2 - 1
     matched, total = sums[:order].tolist(), sums[order : 2 * order].tolist()
     found = BLEU.compute_bleu(

@@ -35,6 +35,7 @@ def _row(bin: int, confidence: float, hit: bool) -> Sums:
     return row.ravel()
 
 
-def _combine(sums: Sums) -> float:
-    count, confidence, correct = sums.reshape(3, BINS)
-    return float(np.abs(confidence - correct).sum() / count.sum())
+def _combine(sums: Sums) -> Sums:
+    count, confidence, correct = sums.reshape(-1, 3, BINS).swapaxes(0, 1)
+    errors: Sums = np.abs(confidence - correct).sum(-1) / count.sum(-1)
+    return errors

@@ -69,8 +69,8 @@ def difference(
     lowered = _lowered(references)
     pairs = zip(_rows(answers, lowered, language), _rows(others, lowered, language), strict=True)
 
-    def lead(sums: Sums) -> float:
-        own, other = np.split(sums, 2)
+    def lead(sums: Sums) -> Sums:
+        own, other = np.split(sums, 2, axis=1)
         return bleu.combine(own) - bleu.combine(other)
 
     return clustered([[*own, *other] for own, other in pairs], lead, list(references), seed)
@@ -79,7 +79,8 @@ def difference(
 def of_one(answer: str, references: Sequence[Reference], language: str) -> float:
     """One answer's own score, 0 to 1, lower-cased."""
     [row] = _rows({"": answer}, _lowered({"": references}), language)
-    return bleu.combine(np.array(row))
+    (found,) = bleu.combine(np.array([row]))
+    return float(found)
 
 
 def official(

@@ -35,12 +35,13 @@ class Score:
 
 def score(
     rows: Iterable[ArrayLike],
-    combine: Callable[[Sums], float],
+    combine: Callable[[Sums], Sums],
     clusters: Sequence[Hashable],
     seed: int = 0,
 ) -> Score:
-    """`combine` of the summed rows, each [k], → [k]; `clusters` names each case's image. Rows that
-    come one by one are never in memory at once.
+    """Rows [k], one for each case, are summed; `combine` makes a score of each row of sums, [n, k]
+    → [n]. `clusters` names each case's image. Rows that come one by one are never in memory at
+    once.
 
     Raises:
         ValueError: nothing was scored, or there is not one cluster for each row.
@@ -65,9 +66,9 @@ def score(
     # The sums of a block of resamples are one product.
     drawn = _times_drawn(images, RESAMPLES, seed)
     blocks = (drawn[start : start + BLOCK] @ sums for start in range(0, RESAMPLES, BLOCK))
-    resampled = [combine(total) for block in blocks for total in block]
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    return Score(float(combine(sums.sum(axis=0))), cases, float(low), float(high))
+    low, high = np.quantile(np.concatenate([combine(block) for block in blocks]), [0.025, 0.975])
+    (value,) = combine(sums.sum(axis=0, keepdims=True))
+    return Score(float(value), cases, float(low), float(high))
 
 
 @functools.lru_cache(maxsize=2)  # one group of questions is scored for voice after voice
@@ -86,5 +87,6 @@ def mean(values: Sequence[float], clusters: Sequence[Hashable], seed: int = 0) -
     return score(((value, 1.0) for value in values), _ratio, clusters, seed)
 
 
-def _ratio(sums: Sums) -> float:
-    return float(sums[0] / sums[1])
+def _ratio(sums: Sums) -> Sums:
+    ratios: Sums = sums[:, 0] / sums[:, 1]
+    return ratios

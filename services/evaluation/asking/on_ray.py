@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import ray
 import ray.data
 from pydantic import TypeAdapter
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from consilium.errors import GatewayError
 from consilium.patience import Patience
@@ -31,10 +31,11 @@ from services.evaluation.stored_run import EvaluationError, Verdicts
 from services.running.deploying.room import ClusterError, check_address, comes_free
 
 OPEN = "open.parquet"
-# Of each call at a time: a batch is over with its slowest, and whoever dies, a node or the command
-# itself, loses this much. Rows that came back one by one would lose less; but a batch that is asked
-# again answers in another order, and Ray takes what a stream yields again for the same.
-TURNS = 4
+# Of each call at a time: a batch is over with its slowest, and the next takes a while to come; but
+# whoever dies, a node or the command itself, loses this much. Rows that came back one by one would
+# lose less; but a batch that is asked again answers in another order, and Ray takes what a stream
+# yields again for the same.
+TURNS = 16
 EXAMPLE = TypeAdapter(Example)
 SCHEMA = pa.schema(
     {"id": pa.string(), "said": pa.string(), "refused": pa.bool_(), "failed": pa.string()}
@@ -56,7 +57,7 @@ def ask_all_from(
     try:
         check_address(address)
         ray.init(address, log_to_driver=False, logging_level="warning")
-    except ClusterError as error:
+    except (ClusterError, RuntimeError) as error:  # the second: of another Ray, or Python
         raise EvaluationError(str(error)) from error
     except ConnectionError as error:  # one that auto found, and that has gone
         raise EvaluationError(
@@ -76,11 +77,21 @@ def ask_all_from(
         with progress(examples, asking.run, outcomes, lambda: at_a_time) as (keep, _):
             by_id = {example.id: example for example in left}
             job = _job(left, asking, nodes, out / OPEN)
-            for row in job.iter_rows():
-                if row["failed"]:
-                    raise GatewayError(row["failed"])
-                said = Problem if row["refused"] else Verdict
-                keep(by_id[row["id"]], said.model_validate_json(row["said"]))
+            # Not iter_rows: it holds a batch back until the next is there, too.
+            for batch in job.iter_batches(
+                batch_size=None, batch_format="pyarrow", prefetch_batches=0
+            ):
+                for row in batch.to_pylist():
+                    if row["failed"]:
+                        raise GatewayError(row["failed"])
+                    said = Problem if row["refused"] else Verdict
+                    keep(by_id[row["id"]], said.model_validate_json(row["said"]))
+    except RayTaskError as error:
+        last = str(error).strip().split("\n")[-1]
+        raise EvaluationError(
+            f"A node of the cluster at {address} cannot ask ({last}): each needs consilium of this "
+            "version, and the data set and --out at the same places as here."
+        ) from error
     except RayError as error:
         raise EvaluationError(
             f"The cluster at {address} gave up; its logs say why. Run the same command again to "

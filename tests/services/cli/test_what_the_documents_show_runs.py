@@ -78,7 +78,7 @@ def test_the_script_for_slurm_is_one_that_goes_on() -> None:
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
     assert script.startswith("#!/bin/bash\n#SBATCH ")
     signal = re.search(r"--signal=B:(\w+)@", script)
-    assert signal and f'trap \'scontrol requeue "$SLURM_JOB_ID"\' {signal[1]}\n' in script
+    assert signal and f"trap 'scontrol requeue \"$SLURM_JOB_ID\"' {signal[1]}\n" in script
 
 
 def shown_in(page: Path) -> Iterator[Shown]:

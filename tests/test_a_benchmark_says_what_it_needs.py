@@ -10,7 +10,7 @@ import pytest
     ("command", "environ", "says"),
     [
         ("accuracy.meaning", {}, "the following arguments are required: --data"),
-        ("accuracy.meaning --data /nowhere", {}, "is missing: point CONSILIUM_DATA"),
+        ("accuracy.meaning --data /nowhere", {}, "is missing: point --data or CONSILIUM_DATA"),
         ("accuracy.burned_in --data /nowhere", {}, "/nowhere/slake/imgs holds 0 images"),
         (
             "accuracy.entailment --data /nowhere",

@@ -142,7 +142,9 @@ def another_for_each(images: Iterable[Images], seed: int) -> dict[Images, Images
 
 
 def missing_file(path: Path) -> DataError:
-    return DataError(f"{path} is missing: point CONSILIUM_DATA at the folder that holds the sets.")
+    return DataError(
+        f"{path} is missing: point --data or CONSILIUM_DATA at the folder that holds the sets."
+    )
 
 
 def read_file(path: Path) -> str:

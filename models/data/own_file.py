@@ -82,7 +82,8 @@ class _Images:
             images = tuple(self._folder / name for name in names)
             for image in images:
                 if not os.path.isfile(image) and not images_may_be_missing():
-                    raise DataError(f"{where}: {image} is missing: put it there, or mend its path.")
+                    what = "no file" if image.exists() else "missing"
+                    raise DataError(f"{where}: {image} is {what}: put it there, or mend its path.")
             self._found[names] = images
         return self._found[names]
 

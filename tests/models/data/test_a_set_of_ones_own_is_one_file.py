@@ -86,6 +86,7 @@ GOOD = {"id": "1", "images": "a.png", "question": "Is it?", "answer": "Yes"}
     ("change", "says"),
     [
         ({"images": "gone.png"}, r"line 2: gone\.png is missing: put it there, or mend its path"),
+        ({"images": "."}, r"line 2: \. is no file: put it there, or mend its path"),
         ({"images": " ; "}, r"line 2: its images is empty"),
         ({"answer": " "}, r"line 2: its answer is empty: fill it in, or take the row out"),
         ({"answer": None}, r"line 2: its answer is empty"),

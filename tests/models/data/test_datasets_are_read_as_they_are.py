@@ -163,7 +163,9 @@ def test_path_vqa_is_read_from_plain_pickles_only(tmp_path: Path) -> None:
 
 
 def test_broken_lines_and_missing_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"trainset\.json is missing: point CONSILIUM_DATA"):
+    with pytest.raises(
+        DataError, match=r"trainset\.json is missing: point --data or CONSILIUM_DATA"
+    ):
         vqa_rad.load(tmp_path, "train", "en")
     (tmp_path / "trainset.json").write_text('{"qid": 1}')
     with pytest.raises(DataError, match=r"trainset\.json is no list of questions"):

@@ -52,7 +52,7 @@ def test_one_spelling_per_answer_the_commonest() -> None:
 
 
 def test_a_folder_that_is_not_slake_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"test.json is missing: point CONSILIUM_DATA"):
+    with pytest.raises(DataError, match=r"test.json is missing: point --data or CONSILIUM_DATA"):
         slake.load(tmp_path, "test", "en")
     (tmp_path / "test.json").write_text("{")
     with pytest.raises(DataError, match=r"test.json is not JSON \(line 1\)"):

@@ -1,9 +1,11 @@
 """A gateway that is away for a moment, or tells its caller to slow down, costs time; no answer."""
 
 import asyncio
+import json
 import re
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +146,29 @@ def test_without_a_key_it_is_the_gateway_that_says_so(vllm, gateway, run, tmp_pa
     url = gateway([vllm("Yes")], environ={"CONSILIUM_KEYS": str(tmp_path / "keys.json")})
     with pytest.raises(GatewayRefused, match="Send your key as the header Authorization"):
         run(url)
+
+
+def test_a_gateway_that_is_restarted_in_mid_run_is_waited_for(vllm, gateway_process, run, tmp_path):
+    """A real one, killed with cases open, and away for a while."""
+    worker = vllm("Yes", delay_s=0.1)
+    process = gateway_process([worker])
+    lines = tmp_path / "out" / "verdicts.jsonl"
+
+    def restart() -> None:
+        while not lines.exists() or lines.read_bytes().count(b"\n") < LIMIT // 4:
+            time.sleep(0.01)
+        process.stop()
+        time.sleep(0.5)
+        process.start()
+
+    with ThreadPoolExecutor(1) as other:
+        restarted = other.submit(restart)
+        summary = run(process.url, concurrency=2)
+        restarted.result(timeout=30)
+
+    assert summary["failed"] == 0
+    ids = [json.loads(line)["id"] for line in lines.read_text("utf-8").splitlines()]
+    assert len(ids) == len(set(ids)) == LIMIT
 
 
 class Clock:

@@ -17,6 +17,10 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as tokenizer_models
 from transformers import (
     CLIPImageProcessor,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3ImageProcessor,
+    Gemma3Processor,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
@@ -26,6 +30,10 @@ from transformers import (
     Qwen2_5_VLProcessor,
     Qwen2VLImageProcessor,
     Qwen2VLVideoProcessor,
+    Qwen3_5Config,
+    Qwen3_5ForConditionalGeneration,
+    Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
 )
 
 from tests import tiny
@@ -36,6 +44,13 @@ QWEN = (
     "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}"
     "{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+GEMMA = (
+    "<bos>{% for turn in messages %}<start_of_turn>"
+    "{{ 'model' if turn['role'] == 'assistant' else turn['role'] }}\n"
+    "{% for part in turn['content'] %}{% if part['type'] == 'image' %}<start_of_image>"
+    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}<end_of_turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
 LLAVA = (
     "{% for turn in messages %}{% if turn['role'] == 'user' %}USER: "
@@ -104,6 +119,71 @@ def save_llava(folder: Path) -> Path:
     return folder
 
 
+def save_qwen35(folder: Path) -> Path:
+    """Qwen3.5: three layers in four are a gated delta rule, with no attention that a mask could
+    tell who sees whom."""
+    names = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
+    pads = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}
+    tokenizer = _tokenizer(*names, *pads.values(), end="<|im_end|>", **pads)
+    rope = {"rope_type": "default", "mrope_section": [4, 6, 6], "mrope_interleaved": True}
+    delta = {f"linear_{each}_head_dim": 16 for each in ("key", "value")}
+    delta |= {f"linear_num_{each}_heads": 2 for each in ("key", "value")}
+    config = Qwen3_5Config(
+        text_config=TEXT
+        | delta
+        | {"layer_types": ["linear_attention", "full_attention"]}
+        | {"rope_parameters": rope | {"rope_theta": 1e6, "partial_rotary_factor": 1.0}}
+        | {"vocab_size": len(tokenizer), "bos_token_id": None, "eos_token_id": 2}
+        | {"pad_token_id": 0, "tie_word_embeddings": True},
+        vision_config={"depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 2}
+        | {"patch_size": 14, "out_hidden_size": 64, "num_position_embeddings": 16},
+        vision_start_token_id=3,
+        vision_end_token_id=4,
+        image_token_id=5,
+        video_token_id=6,
+        tie_word_embeddings=True,
+    )
+    processor = Qwen3VLProcessor(
+        Qwen2VLImageProcessor(patch_size=14, merge_size=2),
+        tokenizer,
+        Qwen3VLVideoProcessor(),
+        chat_template=QWEN,
+    )
+    return _save(Qwen3_5ForConditionalGeneration, config, processor, folder)
+
+
+def save_gemma(folder: Path) -> Path:
+    """Gemma 3: an image's tokens see each other, and layers of a window see no further back."""
+    tokenizer = _tokenizer(
+        *("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"),
+        *("<start_of_image>", "<image_soft_token>", "<end_of_image>"),
+        end="<end_of_turn>",
+        boi_token="<start_of_image>",
+        image_token="<image_soft_token>",
+        eoi_token="<end_of_image>",
+    )
+    config = Gemma3Config(
+        text_config=TEXT
+        | {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 64}
+        | {"vocab_size": len(tokenizer), "bos_token_id": 2, "eos_token_id": 4, "pad_token_id": 0},
+        vision_config={"image_size": SIDE, "patch_size": 14, "hidden_size": 64}
+        | {"intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+        | {"vision_use_head": False},
+        mm_tokens_per_image=4,
+        boi_token_index=5,
+        image_token_index=6,
+        eoi_token_index=7,
+        tie_word_embeddings=True,
+    )
+    processor = Gemma3Processor(
+        Gemma3ImageProcessor(size={"height": SIDE, "width": SIDE}),
+        tokenizer,
+        chat_template=GEMMA,
+        image_seq_length=4,
+    )
+    return _save(Gemma3ForConditionalGeneration, config, processor, folder)
+
+
 def _as_published(name: str) -> str:
     """As LLaVA-1.5's own files have it: transformers writes it otherwise by now."""
     name = name.removeprefix("model.")
@@ -132,7 +212,7 @@ def recipe(model: Path, **stage: Any) -> dict[str, Any]:
     }
 
 
-def _tokenizer(*special: str, end: str) -> PreTrainedTokenizerFast:
+def _tokenizer(*special: str, end: str, **named: str) -> PreTrainedTokenizerFast:
     vocabulary = {
         token: number
         for number, token in enumerate([*special, *sorted(pre_tokenizers.ByteLevel.alphabet())])
@@ -145,11 +225,18 @@ def _tokenizer(*special: str, end: str) -> PreTrainedTokenizerFast:
         eos_token=end,
         pad_token=special[0],
         additional_special_tokens=list(special),
+        **named,
     )
 
 
 def _save(kind: Any, config: Any, processor: Any, folder: Path, shards: str = "1GB") -> Path:
     torch.manual_seed(0)
-    kind(config).to(torch.bfloat16).save_pretrained(folder, max_shard_size=shards)
+    model = kind(config)
+    for weight in model.parameters():
+        if (
+            weight.ndim > 1 and not weight.any()
+        ):  # Gemma's projection starts so; no published one is
+            torch.nn.init.normal_(weight, std=0.02)
+    model.to(torch.bfloat16).save_pretrained(folder, max_shard_size=shards)
     processor.save_pretrained(folder)
     return folder

@@ -1,5 +1,5 @@
-"""Discrete image tokens: a vector-quantised autoencoder (van den Oord et al. 2017) on the sets, with
-VQ-GAN's two terms where they are asked for (models.study.adversary).
+"""Discrete image tokens: a vector-quantised autoencoder (van den Oord et al. 2017) on the sets;
+with VQ-GAN's two terms where they are asked for (models.study.adversary).
 
 DIR/tokens.safetensors   its weights      DIR/tokens.json   its sizes, and what it was worth
 DIR/tokens.png           held-out images above what their tokens hold of them

@@ -162,7 +162,7 @@ def train(
         loss = rebuilt + commitment
         if adversary and step >= steps // 2:
             deceit = adversary.deceit(decoded)
-            weight = adaptive_weight(rebuilt, deceit, model.decoder[-1].weight)
+            weight = adaptive_weight(rebuilt, deceit, model.decoder[-1].get_parameter("weight"))
             loss = loss + adversarial * weight * deceit
         loss.backward()
         optimiser.step()

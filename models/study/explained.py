@@ -1,12 +1,14 @@
 """What explanations of a worker's answers are worth: regions blurred, and regions imagined healthy,
-by deletion, insertion and SLAKE's boxes (models.study.regions).
+beside a map by lot, by deletion, insertion and SLAKE's boxes (models.study.regions).
 
-    OUT/explained.jsonl    a line for each question and way to hide
+    OUT/explained.jsonl    a line for each question and map
     python -m models.study.explained --data DATA --tokens DIR --out OUT
 """
 
 import argparse
-from collections.abc import Sequence
+import itertools
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,22 +28,22 @@ from models.parts.packing import collate
 from models.parts.vlm import Vlm, build_model
 from models.recipe import load_recipe
 from models.recipe.programme import RecipeError
-from models.study import masked_decoding, tokens
+from models.study.masked_decoding import imagining
 from models.study.regions import (
     Ask,
-    Hidden,
+    Grid,
     Hide,
     blurred,
     deletion,
     insertion,
-    pasted,
     points_into,
     without_each,
 )
-from models.study.tokens import TokensError, picture
-from models.study.tokens import shown as squeezed
+from models.study.tokens import TokensError
 from models.training.learning.losses import answer_logits, cast
 from models.training.learning.tuning import TuningError, load_trained
+
+Map = Callable[[Ask, Image.Image], Grid]  # the more, the more an answer hangs on a cell
 
 SIDE = 8  # cells of an image's side
 BATCH = 32
@@ -80,28 +82,15 @@ def belief(model: Vlm, prompt: str, example: Example) -> Ask:
     return ask
 
 
-def imagining(folder: Path, device: torch.device) -> Hide:
-    """Hides cells by imagining them anew, without a finding, by what
-    models.study.masked_decoding trained.
+def hiding(hide: Hide) -> Map:
+    """By how little is believed without each cell."""
+    return lambda ask, image: -without_each(ask, hide, image, SIDE)
 
-    Raises:
-        TokensError: it is not in `folder`.
-    """
-    autoencoder = tokens.load(folder).to(device)
-    model = masked_decoding.load(folder, autoencoder).to(device)
 
-    def hide(image: Image.Image, hidden: Sequence[Hidden]) -> list[Image.Image]:
-        torch.manual_seed(0)
-        cell = autoencoder.sizes.grid // len(hidden[0])
-        cells = torch.from_numpy(np.stack(hidden)).to(device)
-        fine = cells.repeat_interleave(cell, 1).repeat_interleave(cell, 2)
-        pixels = squeezed(image, autoencoder.sizes.side).to(device).expand(len(hidden), -1, -1, -1)
-        anew = masked_decoding.imagined(autoencoder, model, pixels, fine)
-        # Only what is hidden comes from the tokens; the rest keeps its sharpness.
-        wide = [picture(each).resize(image.size, Image.Resampling.BICUBIC) for each in anew]
-        return [pasted(*each) for each in zip(wide, [image] * len(wide), hidden, strict=True)]
-
-    return hide
+def by_lot(ask: Ask, image: Image.Image) -> Grid:
+    """Knows nothing, and so has the scores that a map must better; of an image always the same."""
+    lot = np.random.default_rng(zlib.crc32(image.tobytes()))
+    return lot.random((SIDE, SIDE))
 
 
 def asked_about(data: Path, split: str) -> list[tuple[Example, list[list[float]]]]:
@@ -123,15 +112,15 @@ def asked_about(data: Path, split: str) -> list[tuple[Example, list[list[float]]
 
 
 def scored(
-    model: Vlm, prompt: str, data: Path, ways: dict[str, Hide], few: int, out: Path
+    model: Vlm, prompt: str, data: Path, maps: dict[str, Map], few: int, out: Path
 ) -> dict[str, list[dict[str, float]]]:
-    """Lines for each way, of the first questions whose reference the worker gives: those in
+    """Lines for each map, of the first questions whose reference the worker gives: those in
     `out`/explained.jsonl, too, whence a run that was stopped goes on.
 
     Raises:
         DataError: the questions cannot be read, or the worker gives none of their references.
     """
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in maps}
     lines = out / "explained.jsonl"
     kept = read_lines(lines, dict).records if lines.exists() else []
     known = {(each.pop("id"), each.pop("by")): each for each in kept}
@@ -140,15 +129,15 @@ def scored(
         (sure,) = ask([image])
         if sure < 0.5:  # what it does not say needs no explanation
             continue
-        drawn = [box for each in boxes(example.images[0]) for box in each.values()]
-        side = original_side(max(image.size), drawn)
-        for name, hide in ways.items():
+        every = [box for each in boxes(example.images[0]) for box in each.values()]
+        side = original_side(max(image.size), every)
+        for name, drawn in maps.items():
             if line := known.get((example.id, name)):
                 found[name].append(line)
                 continue
-            grid = sure - without_each(ask, hide, image, SIDE)
+            grid = drawn(ask, image)
             line = {
-                # What is hidden here is blurred for both: each would else be its own judge.
+                # What is hidden here is blurred for all: each would else be its own judge.
                 "deletion": deletion(ask, blurred, image, grid),
                 "insertion": insertion(ask, blurred, image, grid),
                 "points": float(points_into(grid, named, side)),
@@ -164,13 +153,16 @@ def scored(
 
 
 def tell(found: dict[str, list[dict[str, float]]]) -> None:
-    """Means with 95 % intervals over images, of which each has one question; and what imagining
-    has over blurring, paired."""
-    apart = [
-        {key: other[key] - one[key] for key in one}
-        for one, other in zip(found["blurred"], found["imagined"], strict=True)
-    ]
-    for name, scores in (found | {"imagined less blurred": apart}).items():
+    """Means with 95 % intervals over images, of which each has one question; and what each map has
+    over those after it, paired."""
+    apart = {
+        f"{one} less {other}": [
+            {key: mine[key] - its[key] for key in mine}
+            for mine, its in zip(found[one], found[other], strict=True)
+        ]
+        for one, other in itertools.combinations(found, 2)
+    }
+    for name, scores in (found | apart).items():
         print(f"{name}, {len(scores)} questions")
         for key in scores[0]:
             score = mean([each[key] for each in scores], range(len(scores)))
@@ -188,10 +180,11 @@ def main() -> None:
     ask.add_argument("--few", type=int, default=60, help="At most so many questions.")
     told = ask.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    imagined = hiding(imagining(told.tokens, SIDE, device))
     model, prompt = worker(ZOO / told.worker, device)
-    ways: dict[str, Hide] = {"blurred": blurred, "imagined": imagining(told.tokens, device)}
+    maps: dict[str, Map] = {"imagined": imagined, "blurred": hiding(blurred), "by lot": by_lot}
     told.out.mkdir(parents=True, exist_ok=True)
-    tell(scored(model, prompt, told.data, ways, told.few, told.out))
+    tell(scored(model, prompt, told.data, maps, told.few, told.out))
 
 
 if __name__ == "__main__":

@@ -11,11 +11,13 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -26,7 +28,8 @@ from models.data.slake.captions import boxes
 from models.data.slake.facts import FINDINGS
 from models.files import write_whole
 from models.study import tokens
-from models.study.tokens import Autoencoder, TokensError, images_of, picture, read
+from models.study.regions import Hidden, Hide, pasted
+from models.study.tokens import Autoencoder, TokensError, images_of, picture, read, shown
 from models.tensors import save_whole
 
 HEALTHY, FINDING, UNKNOWN = range(3)
@@ -233,6 +236,36 @@ def load(folder: Path, autoencoder: Autoencoder) -> MaskedTransformer:
     return model.eval()
 
 
+def imagining(folder: Path, side: int, device: torch.device) -> Hide:
+    """Hides cells of a grid of `side` by imagining them anew, without a finding.
+
+    Raises:
+        TokensError: what this module trained is not in `folder`, or its tokens lie on a grid that
+            such cells do not divide.
+    """
+    autoencoder = tokens.load(folder).to(device)
+    model = load(folder, autoencoder).to(device)
+    grid = autoencoder.sizes.grid
+    if grid % side:
+        fits = ", ".join(str(each) for each in range(2, grid + 1) if grid % each == 0)
+        raise TokensError(
+            f"{folder} has {grid} tokens in a row, which {side} regions do not divide: take one of "
+            f"{fits}."
+        )
+
+    def hide(image: Image.Image, hidden: Sequence[Hidden]) -> list[Image.Image]:
+        torch.manual_seed(0)
+        cells = torch.from_numpy(np.stack(hidden)).to(device)
+        fine = cells.repeat_interleave(grid // side, 1).repeat_interleave(grid // side, 2)
+        pixels = shown(image, autoencoder.sizes.side).to(device).expand(len(hidden), -1, -1, -1)
+        anew = imagined(autoencoder, model, pixels, fine)
+        # Only what is hidden comes from the tokens; the rest keeps its sharpness.
+        wide = [picture(each).resize(image.size, Image.Resampling.BICUBIC) for each in anew]
+        return [pasted(*each) for each in zip(wide, [image] * len(wide), hidden, strict=True)]
+
+    return hide
+
+
 def main() -> None:
     ask = argparse.ArgumentParser(description="Train the transformer that imagines image tokens.")
     ask.add_argument("--data", type=Path, required=True)
@@ -259,12 +292,12 @@ def main() -> None:
     figures = {name: round(value.item(), 4) for name, value in parts._asdict().items()}
     figures |= {"steps": told.steps, "seed": told.seed, "seconds": round(time.monotonic() - began)}
     write_whole(told.tokens / "masked.json", json.dumps(figures, indent=1))
-    shown = held_out[:: max(1, len(held_out) // 8)][:8]
-    hidden = torch.zeros(len(shown), *[autoencoder.sizes.grid] * 2, dtype=torch.bool, device=device)
+    few = held_out[:: max(1, len(held_out) // 8)][:8]
+    hidden = torch.zeros(len(few), *[autoencoder.sizes.grid] * 2, dtype=torch.bool, device=device)
     quarter = autoencoder.sizes.grid // 4
     hidden[:, quarter:-quarter, quarter:-quarter] = True
-    grey = left_out(shown, hidden, autoencoder.sizes.side // autoencoder.sizes.grid)
-    rows = (shown, grey, imagined(autoencoder, model, shown, hidden))
+    grey = left_out(few, hidden, autoencoder.sizes.side // autoencoder.sizes.grid)
+    rows = (few, grey, imagined(autoencoder, model, few, hidden))
     lines = [torch.cat(list(row), dim=2) for row in rows]
     picture(torch.cat(lines, dim=1)).save(told.tokens / "masked.png")
     print(json.dumps(figures))

@@ -1,4 +1,5 @@
-"""Discrete image tokens: a vector-quantised autoencoder (van den Oord et al. 2017) on the sets.
+"""Discrete image tokens: a vector-quantised autoencoder (van den Oord et al. 2017) on the sets;
+with VQ-GAN's two terms where they are asked for (models.study.adversary).
 
 DIR/tokens.safetensors   its weights      DIR/tokens.json   its sizes, and what it was worth
 DIR/tokens.png           held-out images above what their tokens hold of them
@@ -22,11 +23,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.assets import AssetError
 from models.data import slake, vqa_med_2019
 from models.data.example import DataError
 from models.data.pixels import open_rgb
 from models.files import make_folder, write_whole
 from models.parts.codes import Codebook, Residual, Sizes, encoder
+from models.study.adversary import MOBILENET, Adversary, Eye, adaptive_weight
 from models.tensors import save_whole
 
 
@@ -127,9 +130,25 @@ def read(images: Sequence[Path], side: int) -> Tensor:
     return torch.stack([shown(open_rgb(image), side) for image in images])
 
 
-def train(pixels: Tensor, sizes: Sizes, steps: int, seed: int, batch: int = 32) -> Autoencoder:
-    """On `pixels` [n, 3, side, side], wherever they lie."""
+def train(
+    pixels: Tensor,
+    sizes: Sizes,
+    steps: int,
+    seed: int,
+    batch: int = 32,
+    perceptual: float = 0.0,
+    adversarial: float = 0.0,
+) -> Autoencoder:
+    """On `pixels` [n, 3, side, side], wherever they lie. The last two weigh what VQ-GAN adds
+    (models.study.adversary); its adversary comes in at half of the steps.
+
+    Raises:
+        AssetError: the weights for the perceptual term cannot be had.
+    """
     torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=()):  # with them and without the same lots are drawn
+        eye = Eye(*MOBILENET, sizes.side).to(pixels.device) if perceptual else None
+        adversary = Adversary(pixels.device) if adversarial else None
     model = Autoencoder(sizes).to(pixels.device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps, eta_min=2e-5)
@@ -137,13 +156,22 @@ def train(pixels: Tensor, sizes: Sizes, steps: int, seed: int, batch: int = 32) 
         chosen = pixels[torch.randint(len(pixels), (batch,), device=pixels.device)]
         decoded, _, commitment = model(chosen)
         # Alike in brightness and, by the absolute difference, in edges.
-        loss = functional.mse_loss(decoded, chosen) + functional.l1_loss(decoded, chosen)
-        (loss + commitment).backward()
+        rebuilt = functional.mse_loss(decoded, chosen) + functional.l1_loss(decoded, chosen)
+        if eye:
+            rebuilt = rebuilt + perceptual * eye(decoded, chosen).mean()
+        loss = rebuilt + commitment
+        if adversary and step >= steps // 2:
+            deceit = adversary.deceit(decoded)
+            weight = adaptive_weight(rebuilt, deceit, model.decoder[-1].get_parameter("weight"))
+            loss = loss + adversarial * weight * deceit
+        loss.backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         schedule.step()
+        if adversary and step >= steps // 2:
+            adversary.learn(chosen, decoded)
         if (step + 1) % 200 == 0:
-            print(f"step {step + 1}/{steps}  loss {loss.item():.4f}", flush=True)
+            print(f"step {step + 1}/{steps}  loss {rebuilt.item():.4f}", flush=True)
     return model.eval()
 
 
@@ -208,6 +236,8 @@ def main() -> None:
     ask.add_argument("--steps", type=int, default=1500)
     ask.add_argument("--seed", type=int, default=0)
     ask.add_argument("--few", type=int, help="So many images of each split, to see that it runs.")
+    ask.add_argument("--perceptual", type=float, default=0.0, help="VQ-GAN's first term's weight.")
+    ask.add_argument("--adversarial", type=float, default=0.0, help="That of its second.")
     told = ask.parse_args()
     sizes, device = Sizes(), "cuda" if torch.cuda.is_available() else "cpu"
     pixels, held_out = (
@@ -215,9 +245,10 @@ def main() -> None:
         for split in ("train", "validate")
     )
     began = time.monotonic()
-    model = train(pixels, sizes, told.steps, told.seed)
+    given = {"perceptual": told.perceptual, "adversarial": told.adversarial}
+    model = train(pixels, sizes, told.steps, told.seed, **given)
     figures = worth(model, held_out) | {"seconds": round(time.monotonic() - began)}
-    save(model, figures | {"steps": told.steps, "seed": told.seed}, told.out)
+    save(model, figures | {"steps": told.steps, "seed": told.seed} | given, told.out)
     side_by_side(model, held_out[:: max(1, len(held_out) // 8)][:8]).save(told.out / "tokens.png")
     print(json.dumps(figures))
 
@@ -225,5 +256,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except DataError as error:
+    except (AssetError, DataError) as error:
         raise SystemExit(str(error)) from None

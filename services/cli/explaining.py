@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gateway.contract import Language
 from services.cli.shared import GATEWAY_URL, Gateway, Key, Timeout, console, failures
+
+if TYPE_CHECKING:
+    from models.study.regions import Hide
 
 app = typer.Typer()
 
@@ -24,6 +27,13 @@ def explain(
     out: Annotated[
         Path | None, typer.Option(help="A picture: redder where the answer hangs on it more.")
     ] = None,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False,
+            help="What models.study.masked_decoding wrote: regions are imagined healthy, too.",
+        ),
+    ] = None,
     language: Annotated[
         Language | None, typer.Option(help="en, es or zh, if it is not the question's own.")
     ] = None,
@@ -32,12 +42,15 @@ def explain(
     timeout: Timeout = 120,
     gateway: Gateway = GATEWAY_URL,
 ) -> None:
-    """Ask a running gateway again and again, each time without one region of the image."""
+    """Ask a running gateway again and again, each time without one region of the image: blurred,
+    and with --tokens imagined as if nothing were found there."""
     from PIL import Image
+    from rich.columns import Columns
     from rich.table import Table
 
     from consilium import Client
     from models.data.example import DataError
+    from models.study.regions import Hide, blurred
     from services.running.explain import ExplainError, overlaid
     from services.running.explain import explain as find
 
@@ -50,16 +63,35 @@ def explain(
     if out and not out.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {out.parent}", param_hint="--out")
     fields = {"language": language, "options": {"summarise": "never"}}
+    ways: dict[str, Hide] = {"blurred": blurred}
+    if tokens:
+        ways["imagined"] = _imagining(tokens, side)
     with failures(DataError, ExplainError), Client(gateway, key, timeout_s=timeout) as client:
-        found = find(client, images[0], question, side, fields)
+        found = find(client, images[0], question, side, fields, list(ways.values()))
         if out:
             overlaid(images[0], found.without).save(out)
+    maps = dict(zip(ways, found.without, strict=True))
     if as_json:
+        lists = {name: each.round(4).tolist() for name, each in maps.items()}
         told = {"answer": found.answer, "agreement": found.agreement}
-        print(json.dumps(told | {"without": found.without.round(4).tolist()}))
+        print(json.dumps(told | {"without": lists.pop("blurred")} | lists))
         return
     console.print(f"{found.answer}, agreement {found.agreement:.2f}; less without each region:")
-    table = Table(show_header=False)
-    for row in found.without:
-        table.add_row(*(f"{less:+.2f}" for less in row))
-    console.print(table)
+    tables = []
+    for name, each in maps.items():
+        table = Table(show_header=False, title=name if tokens else None)
+        for row in each:
+            table.add_row(*(f"{less:+.2f}" for less in row))
+        tables.append(table)
+    console.print(Columns(tables))
+
+
+def _imagining(tokens: Path, side: int) -> "Hide":
+    """With torch, which no other explanation needs."""
+    import torch
+
+    from models.study.masked_decoding import imagining
+    from models.study.tokens import TokensError
+
+    with failures(TokensError):
+        return imagining(tokens, side, torch.device("cpu"))

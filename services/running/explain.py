@@ -14,7 +14,7 @@ from consilium import Client, Verdict
 from gateway.verdict.text.claims import claims
 from gateway.verdict.text.meaning import Meaning
 from models.data.pixels import open_rgb
-from models.study.regions import Grid, blurred, without_each
+from models.study.regions import Grid, Hide, without_each
 
 AT_ONCE = 4  # cases; a gateway has other callers
 
@@ -27,13 +27,19 @@ class ExplainError(Exception):
 class Explanation:
     answer: str
     agreement: float
-    without: Grid  # [side, side]: how much less the panel believes its answer without each cell
+    # By each way to hide, [side, side]: how much less the panel believes its answer without a cell.
+    without: tuple[Grid, ...]
 
 
 def explain(
-    client: Client, image: Path, question: str, side: int, fields: dict[str, Any]
+    client: Client,
+    image: Path,
+    question: str,
+    side: int,
+    fields: dict[str, Any],
+    ways: Sequence[Hide],
 ) -> Explanation:
-    """Asks once for the image, and once for each cell of a grid of `side`, blurred.
+    """Asks once for the image, and once for each cell of a grid of `side`, hidden in each way.
 
     Raises:
         ExplainError: the panel has no answer to the image as it is.
@@ -57,7 +63,8 @@ def explain(
             return [belief(verdict, answer, question) for verdict in pool.map(asked, pictures)]
 
     agreement = belief(whole, answer, question)
-    return Explanation(answer, agreement, agreement - without_each(ask, blurred, shown, side))
+    without = (agreement - without_each(ask, hide, shown, side) for hide in ways)
+    return Explanation(answer, agreement, tuple(without))
 
 
 def belief(verdict: Verdict, answer: str, question: str) -> float:
@@ -76,11 +83,17 @@ def belief(verdict: Verdict, answer: str, question: str) -> float:
     return sum(weight for text, weight in said if meant(text) == meant(answer))
 
 
-def overlaid(image: Path, without: Grid) -> Image.Image:
-    """The image in grey, redder the more the answer hangs on a region."""
+def overlaid(image: Path, without: Sequence[Grid]) -> Image.Image:
+    """The image in grey, redder the more the answer hangs on a region: once for each map, beside
+    each other, and as red where as much hangs on it."""
     grey = open_rgb(image).convert("L").convert("RGB")
-    share = np.clip(without / max(without.max(), 1e-9), 0, 1)
-    heat = Image.fromarray((160 * share).astype(np.uint8)).resize(
-        grey.size, Image.Resampling.BILINEAR
-    )
-    return Image.composite(Image.new("RGB", grey.size, "red"), grey, heat)
+    beside = Image.new("RGB", (grey.width * len(without), grey.height))
+    most = max(1e-9, *(each.max() for each in without))
+    for place, each in enumerate(without):
+        share = np.clip(each / most, 0, 1)
+        heat = Image.fromarray((160 * share).astype(np.uint8)).resize(
+            grey.size, Image.Resampling.BILINEAR
+        )
+        red = Image.composite(Image.new("RGB", grey.size, "red"), grey, heat)
+        beside.paste(red, (place * grey.width, 0))
+    return beside

@@ -6,9 +6,15 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from gateway.contract import Dissent
+from models.parts.codes import Sizes
+from models.study import tokens
+from models.study.masked_decoding import MaskedTransformer
+from models.study.tokens import Autoencoder
+from models.tensors import save_whole
 from services.running.explain import belief
 from tests.fake_gateway import VERDICT
 
@@ -21,6 +27,17 @@ def scan(tmp_path):
     path = tmp_path / "scan.png"
     drawn.save(path)
     return path
+
+
+@pytest.fixture
+def tiny_tokens(tmp_path):
+    """Four in a row, of which nothing was learned: what they imagine is grey."""
+    torch.manual_seed(0)
+    sizes = Sizes(side=32, codes=8, width=4, channels=32)
+    tokens.save(Autoencoder(sizes), {}, tmp_path / "tokens")
+    model = MaskedTransformer(sizes.codes, sizes.grid**2)
+    save_whole(model.state_dict(), tmp_path / "tokens" / "masked.safetensors")
+    return tmp_path / "tokens"
 
 
 def by_lower_left(request):
@@ -48,6 +65,53 @@ def test_the_region_that_carries_the_answer_stands_out(fake, consilium, scan, tm
     assert {each["options"]["summarise"] for each in gateway.requests} == {"never"}
     red, green, _ = np.asarray(Image.open(out).convert("RGB")).astype(int).transpose(2, 0, 1)
     assert (red - green)[32:, :32].mean() > 5 * (red - green)[:32, 32:].mean()
+
+
+def test_regions_are_imagined_beside_those_that_are_blurred(
+    fake, consilium, scan, tiny_tokens, tmp_path
+):
+    """Each asked once, by one answer to the image as it is; both maps in one picture."""
+    gateway, out = fake(), tmp_path / "out.png"
+    gateway.verdict_of = by_lower_left
+    command = ("explain", scan, "-q", "Is it?", "--side", "2", "--tokens", tiny_tokens,
+               "--gateway", gateway.url)  # fmt: skip
+
+    told = json.loads(consilium(*command, "--json", "--out", out).out)
+    shown = consilium(*command).out
+
+    assert len(gateway.requests) == 2 * (1 + 4 + 4)
+    for name in ("without", "imagined"):
+        (upper, (lower_left, lower_right)) = told[name]
+        assert lower_left > 0.2 and [*upper, lower_right] == [0, 0, 0]
+    assert told["imagined"] != told["without"]
+    red, green, _ = np.asarray(Image.open(out).convert("RGB")).astype(int).transpose(2, 0, 1)
+    assert red.shape == (64, 128)
+    for left in (0, 64):
+        assert (red - green)[32:, left : left + 32].mean() > 20 > (red - green)[:16].max()
+    assert "blurred" in shown and "imagined" in shown
+    assert f"{told['imagined'][1][0]:+.2f}" in shown and f"{told['without'][1][0]:+.2f}" in shown
+
+
+@pytest.mark.parametrize(
+    ("missing", "side", "says"),
+    [
+        ("tokens.json", 2, "holds no image tokens"),
+        ("masked.safetensors", 2, "nothing that imagines them"),
+        ("", 3, "4 tokens in a row, which 3 regions do not divide: take one of 2, 4."),
+    ],
+)
+def test_tokens_that_cannot_imagine_are_told_before_anything_is_asked(
+    fake, consilium, scan, tiny_tokens, missing, side, says
+):
+    gateway = fake()
+    if missing:
+        (tiny_tokens / missing).unlink()
+
+    done = consilium("explain", scan, "-q", "Is it?", "--side", side, "--tokens", tiny_tokens,
+                     "--gateway", gateway.url)  # fmt: skip
+
+    assert done.status == 1 and says in done.err and done.err.count("\n") == 1
+    assert not gateway.requests
 
 
 def test_an_answer_that_lost_is_still_believed_a_little():

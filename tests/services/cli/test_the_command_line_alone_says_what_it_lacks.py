@@ -38,6 +38,7 @@ COMMANDS = {
     "fetch --to folder --panel none.toml": "none.toml",
     "ask image --question ?": "No verdict from",
     "explain image --question ?": "image is empty",
+    "explain image --question ? --tokens folder": TRAIN,
     "mcp": "pip install 'consilium[mcp]'",
     "train mobilenet --dry-run": TRAIN,
     "crossval mobilenet": TRAIN,

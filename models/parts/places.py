@@ -127,8 +127,8 @@ def _by_headers(images: Sequence[Path], side: int) -> Tensor | None:
             f"{images[0]} and what is shown with it have several frames of reference: give slices "
             "of one scan, or take a connector that goes by their order."
         )
-    geometry = zip(*(each[:-1] for each in found), strict=True)
-    return by_dicom(*(torch.tensor(each, dtype=torch.float64) for each in geometry), side)
+    of = lambda name: torch.tensor([getattr(each, name) for each in found], dtype=torch.float64)  # noqa: E731
+    return by_dicom(of("position"), of("orientation"), of("spacing"), of("size"), side)
 
 
 def _lies(image: Path) -> _Lies | None:

@@ -6,7 +6,8 @@ One file each. A connector sees images and positions, never the question. It is 
 - `forward(features [b, patches, vision_dim], positions [patches, 2]) → [b, tokens, text_dim]`.
 
 One that says `stacks = True` takes all images of a case at once: `forward(features [b, images,
-patches, vision_dim], positions [images, patches, 3]) → [b, tokens, text_dim]`.
+patches, vision_dim], positions [images, patches, 3]) → [b, tokens, text_dim]`. Where it also says
+`by_geometry = True`, positions are those that a case's cameras or headers tell, if they do.
 
 Two kinds go further: they train and answer under transformers only, and their `WHY_NOT_SERVED` says
 what vLLM has no place for. What `forward` makes is then not yet, or never, a part of the prompt.

@@ -3,16 +3,21 @@ and are averaged within voxels (LLaVA-3D, Zhu et al. 2024, sections 3.1 and 3.2)
 
 A two-layer MLP turns a patch's place (row, column, slice) into what is added to its projected
 feature; then the patches of a voxel become one token, so that a stack costs a fraction of its
-images. Departs from LLaVA-3D: its places come from depth and camera, ours from the order of the
-images, as if neighbouring slices lay as far apart as neighbouring patches; the place is added
-behind the projection, not before it; and a single image is a stack of one, with places and voxels,
-where LLaVA-3D leaves it as LLaVA would read it: so every weight learns from single images too, and
-those are nearly all that there is to learn from here.
+images. With `places = "order"` those are of the order of the images, as if neighbouring slices lay
+as far apart as neighbouring patches; with "geometry" they are where a case's depth and cameras, or
+else its DICOM headers, say that they are (models.parts.places), and of their order where nothing
+says it. A server is told of neither, so what trains so is not exported.
+
+Departs from LLaVA-3D: voxels are of neighbours in row, column and order, wherever these lie, since
+a prompt must hold as many tokens as there will be before any place is known; the place is added
+behind the projection, not before it; and a single image is a stack of one, with voxels and the
+places of its grid, where LLaVA-3D leaves it as LLaVA would read it: so every weight learns from
+single images too, and those are nearly all that there is to learn from here.
 """
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import PositiveInt
@@ -26,6 +31,7 @@ class Config:
     depth: PositiveInt = 2  # of a voxel, in slices
     hidden: PositiveInt = 576  # of the MLP that reads a place
     gain: float = 0.1  # first scale of the output: about that of the text's own embeddings
+    places: Literal["order", "geometry"] = "order"
 
 
 class Connector(nn.Module):
@@ -33,6 +39,7 @@ class Connector(nn.Module):
 
     def __init__(self, config: Config, vision_dim: int, text_dim: int):
         super().__init__()
+        self.by_geometry = config.places == "geometry"
         self.voxel = (config.depth, config.edge, config.edge)
         self.project = nn.Sequential(nn.LayerNorm(vision_dim), nn.Linear(vision_dim, text_dim))
         self.place = nn.Sequential(

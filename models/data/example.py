@@ -38,6 +38,7 @@ class Example:
     patient: str | None = None  # who is shown, where the dataset says so
     context: str | None = None  # what a panel is told beside the question, and no training reads
     views: tuple[str, ...] = ()  # likewise: what each image is, in their order
+    cameras: tuple[Path, ...] = ()  # what took each image, in their order: models.parts.places
 
     @property
     def group(self) -> Hashable:

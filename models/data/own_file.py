@@ -21,7 +21,7 @@ NEEDED = ("id", "images", "question", "answer")
 COLUMNS = (
     *NEEDED,
     *("language", "modality", "choices", "kind", "closed", "alternatives", "patient"),
-    *("context", "views"),
+    *("context", "views", "cameras"),
 )
 SPLITS = ("all",)
 CLOSED = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -67,8 +67,8 @@ def read(path: Path) -> list[Example]:
 
 
 class _Images:
-    """The images of a set whose file is in `folder`. Each is looked for once, and is one path
-    however many questions are about it."""
+    """The images of a set whose file is in `folder`, and what took them. Each image is looked for
+    once, and is one path however many questions are about it."""
 
     def __init__(self, folder: Path):
         self._folder = folder
@@ -86,6 +86,15 @@ class _Images:
                     raise DataError(f"{where}: {image} is {what}: put it there, or mend its path.")
             self._found[names] = images
         return self._found[names]
+
+    def cameras(self, cell: Any, where: str, images: int) -> tuple[Path, ...]:
+        """One for each image, in their order, or none; whoever wants them opens them."""
+        names = _several(cell, f"{where}: its cameras")
+        if names and len(names) != images:
+            raise DataError(
+                f"{where} has {len(names)} cameras of {images} images: give one for each, or none."
+            )
+        return tuple(self._folder / name for name in names)
 
 
 def _example(where: str, cells: dict[str, Any], images: _Images) -> Example:
@@ -122,6 +131,7 @@ def _example(where: str, cells: dict[str, Any], images: _Images) -> Example:
         patient=text("patient"),
         context=text("context"),
         views=_views(cells.get("views"), where, len(shown)),
+        cameras=images.cameras(cells.get("cameras"), where, len(shown)),
     )
 
 

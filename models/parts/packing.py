@@ -30,6 +30,7 @@ class Row:
     segments: Tensor  # [length]; 0 is bos and images, k the k-th question
     labels: Tensor  # [length]; the token that follows, where it belongs to an answer, else IGNORED
     questions: tuple[Example, ...]
+    places: Tensor | None = None  # [images, patches, 3]; None: those of their order
 
     @property
     def prefix(self) -> Tensor:
@@ -88,9 +89,9 @@ def pack(
     """
     if not examples:
         raise DataError("There is nothing to train on: the data that the recipe names is empty.")
-    by_images: dict[tuple[Path, ...], list[Example]] = defaultdict(list)
+    by_images: dict[tuple[tuple[Path, ...], ...], list[Example]] = defaultdict(list)
     for example in examples:
-        by_images[example.images].append(example)
+        by_images[example.images, example.cameras].append(example)
     return [
         _row(
             images,
@@ -102,7 +103,7 @@ def pack(
             bos,
             image_tokens,
         )
-        for images, group in by_images.items()
+        for (images, _), group in by_images.items()
         for i in range(0, len(group), max_questions)
     ]
 

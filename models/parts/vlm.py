@@ -6,6 +6,7 @@ language model is any causal model of transformers. Its embedding layer turns te
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from models.data.example import Example
 from models.parts import words
 from models.parts.language import load_language
 from models.parts.packing import Row, pack
+from models.parts.places import places_of
 from models.parts.vision import Tower, TowerConfig, require_one_size
 from models.positions import grid_positions, stack_positions
 from models.recipe import Recipe
@@ -66,6 +68,7 @@ class Vlm(nn.Module):
         self.tokenizer, self.end = tokenizer, tokenizer.eos_token_id
         self.register_buffer("positions", grid_positions(tower.side), persistent=False)
         self.stacks: bool = getattr(connector, "stacks", False)
+        self.by_geometry: bool = getattr(connector, "by_geometry", False)
         self.fuses = hasattr(connector, "fuse")
         self.full: set[str] = set()
         self.bos: list[int] = [tokenizer.bos_token_id] if bos else []
@@ -82,15 +85,25 @@ class Vlm(nn.Module):
             return 0
         return self.connector.num_tokens(self.tower.patches, images)  # type: ignore[operator]
 
-    def image_embeddings(self, features: Tensor, counts: Sequence[int]) -> list[Embedded]:
+    def image_embeddings(
+        self,
+        features: Tensor,
+        counts: Sequence[int],
+        places: Sequence[Tensor | None] | None = None,
+    ) -> list[Embedded]:
         """Features [images, patches, vision_dim], of which `counts` belong to a case each; the
-        tokens come in the order of the images.
+        tokens come in the order of the images. `places` are each case's [images, patches, 3], those
+        of its images' order where there are none: for a connector that takes stacks.
         """
         if not self.stacks:
             return [Embedded(features, self.positions, self.connector(features, self.positions))]
         found = []
-        for stack in features.split(list(counts)):
-            positions = stack_positions(self.positions, len(stack))
+        places = places or [None] * len(counts)
+        for stack, own in zip(features.split(list(counts)), places, strict=True):
+            if own is None:
+                positions = stack_positions(self.positions, len(stack))
+            else:
+                positions = own.to(self.positions)
             tokens = self.connector(stack[None], positions)
             found.append(Embedded(stack.flatten(0, 1)[None], positions.flatten(0, 1), tokens))
         return found
@@ -155,7 +168,8 @@ class Vlm(nn.Module):
         example's answer is, where that is not its text.
 
         Raises:
-            DataError: no examples, or a stack of images that are not of one size.
+            DataError: no examples, a stack of images that are not of one size, or, for a connector
+                that takes their geometry, one whose geometry is broken.
         """
         if self.fuses:
             max_questions = 1
@@ -172,11 +186,24 @@ class Vlm(nn.Module):
         if self.stacks:
             for row in rows:
                 require_one_size(row.images)
+        if self.by_geometry:
+            side = self.tower.side
+            rows = [
+                replace(row, places=places_of(row.images, row.questions[0].cameras, side))
+                for row in rows
+            ]
         return rows
 
     @torch.no_grad()
-    def answer(self, images: Sequence[Image.Image], prompt: str, max_tokens: int = 32) -> list[int]:
+    def answer(
+        self,
+        images: Sequence[Image.Image],
+        prompt: str,
+        max_tokens: int = 32,
+        places: Tensor | None = None,
+    ) -> list[int]:
         """The greedy answer's token ids, the end-of-text token included if it came to that.
+        `places` are as in `image_embeddings`.
 
         Raises:
             DataError: a stack of images that are not of one size.
@@ -193,8 +220,9 @@ class Vlm(nn.Module):
         pixels = torch.stack([self.tower.preprocess(image) for image in images]).to(device)
         features = self.tower(pixels).to(next(self.connector.parameters()).dtype)
         asked, counts = torch.tensor(self.text_ids(prompt), device=device), [len(images)]
+        embedded = self.image_embeddings(features, counts, [places])
         parts = [
-            self.placed(self.image_embeddings(features, counts), counts, [asked]).to(dtype)[None],
+            self.placed(embedded, counts, [asked]).to(dtype)[None],
             self.text_embeddings(asked[None]),
         ]
         if self.bos:

@@ -368,6 +368,7 @@ def refuse_unserved(recipe: Recipe) -> None:
         AssetError: the language model's settings cannot be had.
     """
     _refuse_unserved_connector(recipe)
+    _refuse_geometry(recipe)
     _refuse_soft_prompts(recipe)
     _refuse_bidirectional_images(recipe)
     _refuse_unserved_language(recipe)
@@ -379,6 +380,16 @@ def _refuse_unserved_connector(recipe: Recipe) -> None:
         raise ExportError(
             f"connector {name!r}: {reason}, for which vLLM has no place: it trains and answers "
             "under transformers only. Take a connector that docs/connectors.md calls served."
+        )
+
+
+def _refuse_geometry(recipe: Recipe) -> None:
+    """A server is sent pictures alone: the gateway promises that no header goes further."""
+    if recipe.connector.get("places") == "geometry":
+        raise ExportError(
+            f"recipe {recipe.name}: connector.places: a server is told nothing of headers and "
+            "cameras, by which this worker learned where images lie: it trains and answers under "
+            'transformers only. Train with places = "order".'
         )
 
 

@@ -48,6 +48,10 @@ class PartsRun(StageRun):
 
     def adapted(self, origin: Path | None) -> tuple[nn.Module, list[Trained]]:
         stage, model = self.stage, self.model
+        if model.by_geometry:
+            stacks = [row for row in self.rows if len(row.images) > 1]
+            placed = sum(row.places is not None for row in stacks)
+            self.log.say(f"{stage.name}: {placed} of {len(stacks)} stacks say where they lie")
         if origin:
             tuning.load_trained(model, origin)
         tuning.prepare(model, stage)

@@ -86,7 +86,7 @@ def show_read(header: Any, place: str, frame: int | None, window: AskedWindow | 
 
 def frame_of_file(header: Any, asked: int | None, place: str) -> int:
     """C.7.6.6, and (0028,6010) of C.7.6.6.1.4: which one, counted from 1; raises InvalidCase."""
-    frames = int(header.NumberOfFrames)
+    frames = max(1, int(number(header, "NumberOfFrames") or 1))
     if asked is not None:
         if asked > frames:
             there = f"{frames} frames: send one from 1 to {frames}" if frames > 1 else "one frame"

@@ -55,6 +55,24 @@ def number(source: Any, keyword: str, position: int = 0) -> float | None:
     raise NoNumber(keyword)
 
 
+def of_frame(header: Any, frame: int, macro: str, keyword: str, length: int) -> list[float] | None:
+    """So many values of a tag that a frame (from 1) has for itself; None where they are not all
+    there. `macro` is as in `groups`.
+
+    Raises:
+        NoNumber: one of them is none.
+    """
+    sources = groups(header, frame - 1, macro)
+    if keyword == "ImagePositionPatient" and (number(header, "NumberOfFrames") or 1) > 1:
+        sources.pop()  # the file's own is that of one frame, which one is not said
+    for source in sources:
+        found = [number(source, keyword, position) for position in range(length)]
+        values = [value for value in found if value is not None]
+        if len(values) == length:
+            return values
+    return None
+
+
 def stored_number(header: Any, keyword: str, is_float: bool = False) -> float | None:
     """A tag's value as the pixels have it: it may be written as if they were of the other sign.
     None where no pixel can have it (PS3.5 8.1.1)."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gateway.contract import KEY_SLICES, SLICES
 from gateway.intake.dicom.objects import check_is_picture
-from gateway.intake.dicom.values import groups, number, tag_and_name
+from gateway.intake.dicom.values import groups, number, of_frame, tag_and_name
 from gateway.refusals import Code, InvalidCase, TooLarge
 
 # What tells several stacks of one series apart that lie at the same places, as echoes, phases and
@@ -118,10 +118,11 @@ def arranged(headers: Sequence[Any], max_slices: int) -> Series:
     # By number first: where places are the same, or are missing, that is what is left.
     slices.sort(key=lambda s: (number(headers[s.file], "InstanceNumber") or 0, s.file, s.frame))
     places = [
-        _vector(headers, s, "PlanePositionSequence", "ImagePositionPatient", 3) for s in slices
+        of_frame(headers[s.file], s.frame, "PlanePositionSequence", "ImagePositionPatient", 3)
+        for s in slices
     ]
     turns = [
-        _vector(headers, s, "PlaneOrientationSequence", "ImageOrientationPatient", 6)
+        of_frame(headers[s.file], s.frame, "PlaneOrientationSequence", "ImageOrientationPatient", 6)
         for s in slices
     ]
     missing = sum(place is None or turn is None for place, turn in zip(places, turns, strict=True))
@@ -181,21 +182,6 @@ def _check_within(last: int, length: int) -> None:
     if last > length:
         there = f"{length} slices; send numbers from 1 to {length}" if length > 1 else "one slice"
         raise InvalidCase(f"slices: the series has {there}.")
-
-
-def _vector(
-    headers: Sequence[Any], of: Slice, macro: str, keyword: str, length: int
-) -> list[float] | None:
-    header = headers[of.file]
-    sources = groups(header, of.frame - 1, macro)
-    if keyword == "ImagePositionPatient" and (number(header, "NumberOfFrames") or 1) > 1:
-        sources.pop()  # the file's own is that of one frame, which one is not said
-    for source in sources:
-        found = [number(source, keyword, position) for position in range(length)]
-        values = [value for value in found if value is not None]
-        if len(values) == length:
-            return values
-    return None
 
 
 def _spacing(headers: Sequence[Any]) -> float | None:

@@ -184,7 +184,8 @@ class Policy:
         model, end = self.model, self.model.end
         with cast(model, features):
             counts = [len(row.images) for row in rows]
-            image = model.placed(model.image_embeddings(features, counts), counts, [])
+            embedded = model.image_embeddings(features, counts, [row.places for row in rows])
+            image = model.placed(embedded, counts, [])
         sizes = [int((row.ids == IMAGE).sum()) for row in rows]
         images = [
             of_row

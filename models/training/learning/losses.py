@@ -132,7 +132,7 @@ def answer_logits(
     """
     counts = [len(row.images) for row in batch.rows]
     asked = [row.asked[0].to(batch.ids.device) for row in batch.rows] if model.fuses else []
-    embedded = model.image_embeddings(features, counts)
+    embedded = model.image_embeddings(features, counts, [row.places for row in batch.rows])
     image = model.placed(embedded, counts, asked)
     embeddings = model.text_embeddings(batch.ids)
     embeddings = embeddings.masked_scatter(batch.images[..., None], image.to(embeddings.dtype))

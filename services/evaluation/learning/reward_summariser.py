@@ -35,7 +35,7 @@ from services.evaluation.score import is_right
 
 GROUP = 8  # replies to a dispute
 MAX_TOKENS = 24  # of one: the gateway allows 48, and no answer of SLAKE's has more than 16
-EPOCHS, BATCH, LEARNING_RATE = 1, 8, 5e-4
+EPOCHS, BATCH, LEARNING_RATE = 1, 4, 5e-4
 UPDATES = 2  # of the weights, from the same replies: to sample them takes longest
 CLIP, KL = 0.2, 0.04  # as in a recipe
 
@@ -120,7 +120,7 @@ def draw(
     tally: RewardTally,
 ) -> Drawn:
     """A group of replies to each lesson's request, and what each is worth."""
-    asked, asked_there = _padded([ids for _, ids in lessons], "left")
+    asked, asked_there = padded([ids for _, ids in lessons], "left")
     replies = _sample(model, asked, asked_there, ends)
     texts = [tokenizer.decode(ids, skip_special_tokens=True).partition("\n")[0] for ids in replies]
     of = [lesson for lesson, _ in lessons for _ in range(GROUP)]
@@ -134,7 +134,7 @@ def draw(
     tally.right += worth.count(1.0)
     tally.groups += len(lessons)
     tally.told += int((rewards != rewards[:, :1]).any(-1).sum())
-    said = Said(asked, asked_there, *_padded(replies, "right"))
+    said = Said(asked, asked_there, *padded(replies, "right"))
     with model.disable_adapter():
         reference = log_probabilities(model, said)
     return Drawn(**vars(said), advantages=advantages(rewards).flatten(), reference=reference)
@@ -212,7 +212,7 @@ def ends_of(tokenizer: Any) -> list[int]:
     return [tokenizer.eos_token_id, *(at for at, text in enumerate(texts) if "\n" in text)]
 
 
-def _padded(rows: Sequence[Ids], side: str) -> tuple[Tensor, Tensor]:
+def padded(rows: Sequence[Ids], side: str) -> tuple[Tensor, Tensor]:
     """[rows, longest], and 0 where that is padding."""
     ids = [torch.tensor(row) for row in rows]
     there = [torch.ones_like(row) for row in ids]

@@ -11,6 +11,7 @@ import models.cpu_torch  # noqa: F401  before transformers, which imports torchv
 
 # isort: split
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from gateway.settings import Settings
@@ -81,7 +82,7 @@ WORTH = (0.9, -0.9, -0.4, 0.4)
 
 def said() -> Said:
     """Two requests of unlike length, two replies to each."""
-    return Said(*by_reward._padded(REQUESTS, "left"), *by_reward._padded(REPLIES, "right"))
+    return Said(*by_reward.padded(REQUESTS, "left"), *by_reward.padded(REPLIES, "right"))
 
 
 def alone(model: Any) -> list[torch.Tensor]:
@@ -128,7 +129,7 @@ def test_the_whole_gradient_is_that_of_the_formula_written_out(model: Any) -> No
 def test_replies_are_drawn_by_the_odds_of_a_request_that_stands_alone(model: Any) -> None:
     """A group shares what was read of its request; with the same dice it says what it would say
     had each read it anew. Each ends where the server ends it."""
-    asked, there = by_reward._padded(REQUESTS, "left")
+    asked, there = by_reward.padded(REQUESTS, "left")
     ends = [0, *range(30, 60)]
     rows = {"input_ids": asked.repeat_interleave(by_reward.GROUP, 0)}
     rows["attention_mask"] = there.repeat_interleave(by_reward.GROUP, 0)
@@ -193,26 +194,22 @@ def seated(stored, data, base, with_summariser, monkeypatch) -> Settings:
 
 
 def test_it_learns_from_the_disputed_and_says_so(seated, data, tmp_path, monkeypatch):
-    """By an alphabet, since a model of so few weights never says what won: a reply is worth what
-    part of it are capitals."""
-    monkeypatch.setattr(by_reward, "LEARNING_RATE", 3e-2)
-    monkeypatch.setattr(by_reward, "EPOCHS", 3)
+    """By an alphabet, since a model of so few weights never says what won. The same seed gives the
+    same adapter."""
     monkeypatch.setattr(by_reward, "reward", lambda said, *_: sum(map(str.isupper, said)) / 4)
     told: list[str] = []
-    out, other = tmp_path / "adapter", tmp_path / "other"
-    train_summariser([], seated, data, out, told.append, by_reward=True)
-
-    rewards = [float(line.split("reward ")[1].split()[0]) for line in told if "reward" in line]
-    assert len(rewards) == 3 and rewards[-1] > 1.5 * rewards[0]
-    card = (out / "README.md").read_text()
-    assert "by reward (GRPO), 3 epochs, 8 replies to each case" in card and "| seed | 0 |" in card
-
-    monkeypatch.setattr(by_reward, "EPOCHS", 1)
     adapters = []
     for seed in (0, 0, 1):
-        train_summariser([], seated, data, other, told.append, by_reward=True, seed=seed)
-        adapters.append((other / "adapter_model.safetensors").read_bytes())
+        out = tmp_path / str(len(adapters))
+        train_summariser([], seated, data, out, told.append, by_reward=True, seed=seed)
+        adapters.append((out / "adapter_model.safetensors").read_bytes())
     assert adapters[0] == adapters[1] != adapters[2]
+    weights = load_file(out / "adapter_model.safetensors")
+    assert all(weights[name].any() for name in weights if "lora_B" in name)
+    assert float(told[-1].split("groups_told ")[1].split()[0]) > 0.5
+    assert float(told[-1].split("divergence ")[1].split()[0]) > 0
+    card = (out / "README.md").read_text()
+    assert "by reward (GRPO), 1 epochs, 8 replies to each case" in card and "| seed | 1 |" in card
 
 
 def test_groups_that_never_differ_teach_nothing_and_are_a_figure(seated, data, tmp_path):

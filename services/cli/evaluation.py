@@ -155,6 +155,11 @@ def train_summariser(
     runs: Annotated[list[Path], typer.Argument(help="Stored runs of consilium evaluate.")],
     out: Annotated[Path, typer.Option(help="Where [summariser] model may point to.")],
     data: Data = HERE,
+    by_reward: Annotated[
+        bool,
+        typer.Option("--by-reward", help="It tries replies, and learns which would be taken."),
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Another gives another adapter.")] = 0,
     panel: Panel = PANEL_FILE,
 ) -> None:
     """Teach the summariser which answer was right, from questions no worker was trained on."""
@@ -163,7 +168,8 @@ def train_summariser(
     from services.evaluation.stored_run import EvaluationError
 
     with failures(DataError, EvaluationError):
-        run(runs, settings_of(panel, with_competence=False), data, out, console.print)
+        settings = settings_of(panel, with_competence=False)
+        run(runs, settings, data, out, console.print, by_reward, seed)
         console.print(f"trained: {out}")
 
 

@@ -1,8 +1,6 @@
 """train-summariser and replay --summariser, on stored answers of workers whose habits we know."""
 
 import json
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,30 +11,14 @@ import models.cpu_torch  # noqa: F401  before transformers, which imports torchv
 # isort: split
 from transformers import AutoModelForCausalLM
 
-from gateway.settings import Settings, load_settings
 from services.evaluation.learning import train_summariser as training
+from services.evaluation.learning.lessons import lessons_of
 from services.evaluation.learning.train_summariser import train_summariser
 from services.evaluation.replay import replay
 from services.evaluation.stored_run import EvaluationError, Run, claim
 from services.running.engine import model_folder
-from tests import tiny
 from tests.services.conftest import PLACE, YES_NO
-
-TEMPLATE = """{% for message in messages %}[{{ message['role'] }}]{{ message['content'] }}[end]\
-{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"""
-
-
-@pytest.fixture
-def with_summariser(panel_file: Callable[..., Path]) -> Callable[..., Settings]:
-    """The three workers' panel with a summariser at a place, and on a model."""
-
-    def seat(url: str, model: str = "mock") -> Settings:
-        path = panel_file(["http://127.0.0.1:1"] * 3, summariser=url)
-        text = path.read_text().replace('[summariser]\nmodel = "mock"', f"[summariser]\n{model=}")
-        path.write_text(text.replace("model='", 'model = "').replace("'\nurl", '"\nurl'))
-        return load_settings(path, environ={})
-
-    return seat
+from tests.services.evaluation.learning.conftest import TEMPLATE
 
 
 def knowing(request: dict[str, Any]) -> str:
@@ -75,13 +57,6 @@ def test_an_absent_summariser_is_told_how_to_start(
         replay([stored], with_summariser(dead_url), data, summariser=True)
     with pytest.raises(EvaluationError, match="seats no summariser"):
         replay([stored], settings, data, summariser=True)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tiny.save_llama(tmp_path_factory.mktemp("base"))
-    (folder / "chat_template.jinja").write_text(TEMPLATE)
-    return folder
 
 
 def test_it_learns_from_the_disputed_and_is_served_as_it_was_trained(
@@ -123,7 +98,7 @@ def test_it_learns_from_the_disputed_and_is_served_as_it_was_trained(
 
 def test_the_lesson_is_the_right_answer_or_else_the_winner(stored, data, with_summariser):
     settings = with_summariser("http://127.0.0.1:1")
-    lessons, sources = training._lessons([stored], settings, data)
+    lessons, sources = lessons_of([stored], settings, data)
     assert sources == [("slake", "validate", "en")]
     asked = [lesson.messages[0]["content"] for lesson in lessons]
     replies = {

@@ -85,7 +85,9 @@ async def summarise(
     told = Summary(
         by="summariser", faithful=True, seconds=seconds, tokens=reply.tokens, reasoning=thoughts
     )
-    return Wording(reply.text, told)
+    # Of choices it has said the one that won: in whose spelling, is the caller's matter.
+    chosen = case.choices is not None and style == "answer"
+    return Wording(opinion.winner.text if chosen else reply.text, told)
 
 
 def _in_another_script(case: Case, opinion: Opinion) -> bool:
@@ -124,6 +126,8 @@ async def ask(
     if summariser.thinking_tokens:
         body["max_tokens"] += summariser.thinking_tokens
         del body["stop"]  # thoughts have many lines
+        # A server that does not part them would hold the first thought to the choices.
+        body.pop("structured_outputs", None)
     reply = await complete(http, summariser.url, json.dumps(body).encode())
     if summariser.thinking_tokens and reply.thoughts is None:
         raise CallFailed(AnswerError(kind="cut_short", detail="Its thinking has no end."))

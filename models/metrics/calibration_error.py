@@ -2,7 +2,7 @@
 bins of equal width, each weighted by how many answers fall into it.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from models.metrics.score import Score, Sums
 from models.metrics.score import score as clustered
 
 BINS = 15
+
+
+Judged = tuple[Sequence[float], Sequence[bool]]  # confidences from 0 to 1, and which were right
 
 
 def score(
@@ -21,12 +24,33 @@ def score(
     Raises:
         ValueError: a confidence outside 0 to 1, or nothing to score.
     """
-    sure = np.asarray(confidences, dtype=np.float64)
+    return clustered(_rows((confidences, hits)), _combine, clusters, seed)
+
+
+def difference(
+    pairs: Sequence[tuple[Judged, Judged]], clusters: Sequence[Hashable], seed: int = 0
+) -> Score:
+    """By how much the first of a pair has a larger error than the second, on average of the pairs;
+    all of them answered the same cases, so one draw of the images is for all.
+
+    Raises:
+        ValueError: a confidence outside 0 to 1, or nothing to score.
+    """
+    every = [_rows(judged) for pair in pairs for judged in pair]
+
+    def combine(sums: Sums) -> float:
+        errors = [_combine(each) for each in np.split(sums, len(every))]
+        return float(np.mean(errors[0::2]) - np.mean(errors[1::2]))
+
+    return clustered(map(np.concatenate, zip(*every, strict=True)), combine, clusters, seed)
+
+
+def _rows(judged: Judged) -> Iterator[Sums]:
+    sure = np.asarray(judged[0], dtype=np.float64)
     if not ((sure >= 0) & (sure <= 1)).all():
         raise ValueError("a confidence must lie between 0 and 1")
     bins = np.clip(np.ceil(sure * BINS).astype(int) - 1, 0, None)  # (0, 1/15], (1/15, 2/15], …
-    rows = (_row(*each) for each in zip(bins, sure, hits, strict=True))
-    return clustered(rows, _combine, clusters, seed)
+    return (_row(*each) for each in zip(bins, sure, judged[1], strict=True))
 
 
 def _row(bin: int, confidence: float, hit: bool) -> Sums:

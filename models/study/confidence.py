@@ -1,16 +1,19 @@
 """How sure a run is of what it says, and how often it is right: accuracy, calibration, length.
 
-Of a worker that chooses: the likelihood of its first token is that of its whole answer.
+Of a worker that chooses: its first token is its answer, and the likelihood of that the whole one's.
 
-    python -m models.study.confidence RUN… --data DATA
+    python -m models.study.confidence RUN… --beside RUN… --data DATA
+
+A run beside another, in the order given, is scored question by question: what one of them is more.
 """
 
 import argparse
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,23 +35,50 @@ from models.training.record.checkpoints import CheckpointError
 
 @dataclass(frozen=True)
 class Spoken:
-    """Of validation questions; intervals draw whole images."""
+    """Of each validation question in order, [questions]: whether the answer is right, how sure it
+    was said, in how many words, and of which image."""
 
-    right: Score
-    sure: Score  # mean confidence
-    calibration_error: Score
-    words: Score
+    right: Sequence[bool]
+    sure: Sequence[float]
+    words: Sequence[int]
+    images: Sequence[Hashable]
 
-    def __str__(self) -> str:
-        named = {
-            "right": self.right,
-            "sure": self.sure,
-            "calibration error": self.calibration_error,
-            "words": self.words,
+    @property
+    def means(self) -> dict[str, np.ndarray]:
+        """What is scored question by question. Over all of them, how much surer it is than right
+        is its confidence less its accuracy."""
+        right, sure = np.array(self.right, float), np.array(self.sure)
+        surer = sure - right
+        return {
+            "right": right,
+            "sure": sure,
+            "surer than right": surer,
+            "words": np.array(self.words),
         }
-        return "  ".join(
-            f"{k} {v.value:.3f} ({v.low:.3f} to {v.high:.3f})" for k, v in named.items()
-        )
+
+
+def scores(said: Spoken) -> dict[str, Score]:
+    """With intervals that draw whole images."""
+    found = {name: mean(values.tolist(), said.images) for name, values in said.means.items()}
+    error = calibration_error.score(said.sure, said.right, said.images)
+    return found | {"calibration error": error}
+
+
+def differences(pairs: Sequence[tuple[Spoken, Spoken]]) -> dict[str, Score]:
+    """By how much the first of a pair is more than the second, over all pairs: the mean of each
+    question first, so the intervals are those of the questions and not of the seeds.
+
+    Raises ValueError where they were not asked the same questions.
+    """
+    images = pairs[0][0].images
+    if any(list(said.images) != list(images) for pair in pairs for said in pair):
+        raise ValueError("runs beside each other are asked the same questions")
+    found = {}
+    for name in pairs[0][0].means:
+        apart = np.mean([one.means[name] - other.means[name] for one, other in pairs], axis=0)
+        found[name] = mean(apart.tolist(), images)
+    judged = [((one.sure, one.right), (other.sure, other.right)) for one, other in pairs]
+    return found | {"calibration error": calibration_error.difference(judged, images)}
 
 
 @torch.no_grad()
@@ -68,10 +98,7 @@ def spoken(run: PartsRun) -> Spoken:
         right += [matches(*pair) for pair in zip(said, (q.answer for q in questions), strict=True)]
         words += [len(words_of(each)) for each in said]
         images += [question.images for question in questions]
-    return Spoken(
-        mean(right, images), mean(sure, images),
-        calibration_error.score(sure, right, images), mean(words, images),
-    )  # fmt: skip
+    return Spoken(right, sure, words, images)
 
 
 @torch.no_grad()
@@ -109,10 +136,29 @@ def runs_of(folders: list[Path], data: Path) -> Iterator[tuple[str, PartsRun]]:
 def main() -> None:
     ask = argparse.ArgumentParser(description="Score what runs say, and how sure they are of it.")
     ask.add_argument("runs", type=Path, nargs="+", help="Run folders of one recipe's kind.")
+    ask.add_argument("--beside", type=Path, nargs="+", default=[], help="One for each of them.")
     ask.add_argument("--data", type=Path, required=True)
     told = ask.parse_args()
-    for name, run in runs_of(told.runs, told.data):
-        print(f"{name}: {spoken(run)}", flush=True)
+    if told.beside and len(told.beside) != len(told.runs):
+        ask.error(f"{len(told.runs)} runs have {len(told.beside)} beside them: name one for each")
+    said = {}
+    for name, run in runs_of([*told.runs, *told.beside], told.data):
+        said[name] = spoken(run)
+        _show(name, scores(said[name]))
+    pairs = []
+    for run, other in zip(told.runs, told.beside, strict=bool(told.beside)):
+        pairs.append((said[run.name], said[other.name]))
+        _show(f"{run.name} less {other.name}", differences(pairs[-1:]), "+")
+    if len(pairs) > 1:
+        _show("all of these", differences(pairs), "+")
+
+
+def _show(name: str, found: dict[str, Score], sign: str = "") -> None:
+    told = (
+        f"{each} {score.value:{sign}.3f} ({score.low:{sign}.3f} to {score.high:{sign}.3f})"
+        for each, score in found.items()
+    )
+    print(f"{name}: {'  '.join(told)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
@@ -25,11 +26,14 @@ def reply(content: str | None, finish: str = "stop", **parted: str) -> bytes:
 def asked(vllm, gateway):
     """What becomes of a divided case whose summariser thinks and sends `raw`; and what it got."""
 
-    def ask(raw: bytes, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    def ask(
+        raw: bytes, choices: Sequence[str] | None = None, **options: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         workers = [vllm(text).url for text in ("left lung", "left lung", "right lung")]
         summariser = vllm(raw=raw)
         url = gateway(workers, summariser=summariser.url, thinking=64)
-        response = httpx.post(f"{url}/vqa", json=CASE | {"options": options}, timeout=30)
+        case = CASE | {"choices": choices, "options": options}
+        response = httpx.post(f"{url}/vqa", json=case, timeout=30)
         assert response.status_code == 200, response.text
         return response.json(), summariser.requests[0]
 
@@ -59,6 +63,15 @@ def test_else_nobody_is_told(asked):
     told, _ = asked(reply("Left lung.", reasoning=THOUGHT))
 
     assert told["summary"]["by"] == "summariser" and told["summary"]["reasoning"] is None
+
+
+def test_choices_bind_none_of_its_thoughts(asked):
+    """A grammar binds from the first token, so nothing could be thought; what it says in the end is
+    held to the panel's choice, in the caller's spelling."""
+    told, got = asked(reply(f"{THOUGHT}</think>Left lung."), ["LEFT LUNG", "right lung"])
+
+    assert (told["answer"], told["summary"]["by"]) == ("LEFT LUNG", "summariser")
+    assert "structured_outputs" not in got
 
 
 @pytest.mark.parametrize(

@@ -293,9 +293,10 @@ def test_a_language_that_it_does_not_speak_is_left_to_the_vote(vllm, gateway):
 def test_choices_bind_it_too(vllm, gateway):
     """In every spelling, also with the blank with which it goes on from its opening: without, the
     shipped one turned a third of the panel's yes and no."""
-    summariser = vllm("Yes")
+    summariser = vllm("yes")
     url = gateway([vllm("yes"), vllm("no"), vllm("yes")], summariser=summariser.url)
-    assert ask(url, choices=["Yes", "No"])["summary"]["by"] == "summariser"
+    verdict = ask(url, choices=["Yes", "No"])
+    assert (verdict["answer"], verdict["summary"]["by"]) == ("Yes", "summariser")
     bound = summariser.requests[0]["structured_outputs"]["choice"]
     assert {"Yes", " Yes", " yes", "No", " No"} <= set(bound)
     ask(url, choices=["Yes", "No", "左" * 60])

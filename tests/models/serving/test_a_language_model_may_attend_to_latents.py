@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM
 
 from models.parts.vlm import build_model
 from models.recipe import Recipe, load_recipe
@@ -15,7 +14,14 @@ from models.training.stages import train
 from tests import tiny
 
 # isort: split
-from transformers import DynamicCache
+from transformers import (
+    DeepseekV2Config,
+    DeepseekV2ForCausalLM,
+    DynamicCache,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
 
 
 def test_it_is_kept_in_its_publishers_names_and_says_the_same(
@@ -53,13 +59,32 @@ def test_a_lora_of_experts_that_drops_something_is_told(tmp_path: Path) -> None:
         prepare(build_model(recipe), recipe.stage[0])
 
 
-def test_a_token_takes_the_cache_of_one_latent(tmp_path: Path) -> None:
-    """512 numbers and 64 that turn with the place, in each layer, however many heads there are."""
-    language = AutoModelForCausalLM.from_pretrained(tiny.save_deepseek(tmp_path))
-    config, cache = language.config, DynamicCache()
+@pytest.mark.parametrize(
+    ("width", "heads", "ordinary"), [(64, 2, 256), (2_048, 16, 8_192)], ids=["tiny", "V2-Lite"]
+)
+def test_a_token_takes_the_cache_of_one_latent(width: int, heads: int, ordinary: int) -> None:
+    """512 numbers and 64 that turn with the place, in each layer, however many heads there are. A
+    Llama's two of each head are less of two heads of 32, and seven times as much of 16 of 128."""
+    shape = {
+        "hidden_size": width,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "num_hidden_layers": 2,
+        "intermediate_size": 128,
+        "vocab_size": 16,
+    }
+    latent = DeepseekV2Config(
+        **shape, q_lora_rank=None, first_k_dense_replace=2, n_routed_experts=4
+    )
 
+    assert _cached(DeepseekV2ForCausalLM(latent)) == 2 * (512 + 64) == 1_152
+    assert _cached(LlamaForCausalLM(LlamaConfig(**shape))) == 2 * 2 * width == ordinary
+
+
+def _cached(language: PreTrainedModel) -> float:
+    """What transformers' cache holds of ten tokens, in bytes a token and layer, in bfloat16."""
+    cache = DynamicCache()
     with torch.no_grad():
-        language(torch.arange(3, 13)[None], past_key_values=cache)
-
-    kept = sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers) / 10
-    assert kept == config.num_hidden_layers * (512 + 64)
+        language.to(torch.bfloat16)(torch.arange(3, 13)[None], past_key_values=cache)
+    kept = [part for layer in cache.layers for part in (layer.keys, layer.values)]
+    return sum(part.nbytes for part in kept) / 10 / len(cache.layers)

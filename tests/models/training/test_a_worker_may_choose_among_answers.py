@@ -144,12 +144,45 @@ def test_how_sure_it_is_is_told_beside_how_often_it_is_right(
 
     monkeypatch.setattr(confidence, "chances", chances)
 
-    told = confidence.spoken(stage_run)
+    told = confidence.scores(confidence.spoken(stage_run))
 
-    assert told.right.value == 3 / 8 and told.right.cases == 8
-    assert told.sure.value == pytest.approx((3 * 0.9 + 5 * 0.6) / 8)
-    assert told.calibration_error.value == pytest.approx((3 * 0.1 + 5 * 0.6) / 8)
-    assert 0 <= told.right.low < 3 / 8 < told.right.high
+    right = told["right"]
+    assert right.value == 3 / 8 and right.cases == 8
+    assert told["sure"].value == pytest.approx((3 * 0.9 + 5 * 0.6) / 8)
+    assert told["surer than right"].value == pytest.approx((5 * 0.6 - 3 * 0.1) / 8)
+    assert told["calibration error"].value == pytest.approx((3 * 0.1 + 5 * 0.6) / 8)
+    assert 0 <= right.low < 3 / 8 < right.high
+
+
+def test_two_runs_are_told_apart_question_by_question() -> None:
+    """Reward, surer by a tenth of each answer and as often right, is told to be surer than right
+    by that tenth, with no doubt of it, though either one's own figure has a wide interval."""
+    images, right = [n // 2 for n in range(40)], [n % 3 > 0 for n in range(40)]
+    labels = confidence.Spoken(right, [0.7] * 40, [1] * 40, images)
+    reward = confidence.Spoken(right, [0.8] * 40, [2] * 40, images)
+    other_seed = confidence.Spoken([True] * 40, [0.8] * 40, [2] * 40, images)
+
+    told = confidence.differences([(reward, labels)])
+    both = confidence.differences([(reward, labels), (other_seed, reward)])
+
+    surer, error = told["surer than right"], told["calibration error"]
+    assert (surer.value, surer.low, surer.high) == pytest.approx((0.1, 0.1, 0.1))
+    own = confidence.scores(reward)["surer than right"]
+    assert own.high - own.low > 0.1
+    share = sum(right) / 40
+    assert told["right"].value == 0 and told["words"].value == 1
+    assert error.value == pytest.approx((0.8 - share) - (0.7 - share))
+    # The mean of two pairs: the second is no surer, and right where the first was wrong.
+    assert both["right"].value == pytest.approx((1 - share) / 2)
+    assert both["surer than right"].value == pytest.approx((0.1 - (1 - share)) / 2)
+    assert both["calibration error"].value == pytest.approx((0.1 + 0.2 - (0.8 - share)) / 2)
+
+
+def test_runs_that_were_asked_other_questions_are_not_beside_each_other() -> None:
+    one, other = (confidence.Spoken([True], [0.7], [1], [image]) for image in "ab")
+
+    with pytest.raises(ValueError, match="asked the same questions"):
+        confidence.differences([(one, other)])
 
 
 def test_chances_are_those_of_an_answers_first_token(

@@ -38,9 +38,10 @@ def difference(
     """
     every = [_rows(judged) for pair in pairs for judged in pair]
 
-    def combine(sums: Sums) -> float:
-        errors = [_combine(each) for each in np.split(sums, len(every))]
-        return float(np.mean(errors[0::2]) - np.mean(errors[1::2]))
+    def combine(sums: Sums) -> Sums:
+        errors = [_combine(each) for each in np.split(sums, len(every), axis=1)]
+        apart: Sums = np.mean(errors[0::2], axis=0) - np.mean(errors[1::2], axis=0)
+        return apart
 
     return clustered(map(np.concatenate, zip(*every, strict=True)), combine, clusters, seed)
 

@@ -113,5 +113,5 @@ endif
 clean:
 	rm -rf .venv build consilium.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
-	rm -rf $(addprefix $(CACHE)/,base lib served features scenes logs vllm pixel_hashes.json .models.lock)
+	rm -rf $(addprefix $(CACHE)/,base lib served features scenes logs vllm image_hashes.json .models.lock)
 	[ ! -d $(CACHE) ] || rmdir --ignore-fail-on-non-empty $(CACHE)

@@ -1,9 +1,10 @@
 """Places against order: python -m benchmarks.training.places --out runs/places
 
 What only the distance between slices tells is asked of synthetic stacks: three pictures of smooth
-noise, as DICOM files whose positions are 1 to 12 mm apart, drawn by lot, and nothing in the pixels
-that says so; a third of the answers is right by chance. A small worker (MobileNetV2, spatial3d, a
-Llama from scratch) is trained on them with each setting of `places`, from the same seeds.
+noise of 64 mm, as DICOM files whose positions are up to 48 mm apart (`--mm`), drawn by lot, and
+nothing in the pixels that says so; a third of the answers is right by chance. A small worker
+(MobileNetV2, spatial3d, a Llama from scratch) is trained on them with each setting of `places`,
+from the same seeds.
 """
 
 import argparse
@@ -23,7 +24,8 @@ SIDE = 64  # pixels, of 1 mm
 SLICES = 3
 # Of learned and of held-out stacks, each with pictures of its own.
 SETS = {"learned": (384, 30), "held_out": (192, 15)}
-NAMED = (("thin", 1.0, 4.0), ("middling", 5.0, 8.0), ("thick", 9.0, 12.0))  # mm between slices
+# Between which twelfths of the widest distance slices lie apart.
+NAMED = (("thin", 1, 4), ("middling", 5, 8), ("thick", 9, 12))
 ARMS = ("order", "geometry")
 
 
@@ -72,7 +74,7 @@ def recipe_of(folder: Path, places: str, seed: int) -> Recipe:
     )
 
 
-def draw(folder: Path) -> None:
+def draw(folder: Path, widest_mm: float) -> None:
     """Writes both sets, as files and as one of the user's own."""
     dice = random.Random(0)
     for name, (stacks, pictures) in SETS.items():
@@ -80,7 +82,8 @@ def draw(folder: Path) -> None:
         rows = []
         for number in range(stacks):
             answer, least, most = NAMED[number % len(NAMED)]
-            step, scan = dice.uniform(least, most), f"1.2.{len(name)}.{number}"
+            step = dice.uniform(least, most) * widest_mm / 12
+            scan = f"1.2.{len(name)}.{number}"
             files = []
             for at, pixels in enumerate(dice.sample(shown, SLICES)):
                 files.append(f"{name}/{number}-{at}.dcm")
@@ -123,10 +126,11 @@ def _told(score: Score) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--mm", type=float, default=48)
     parser.add_argument("--seeds", type=int, default=2)
     asked = parser.parse_args()
     if not (asked.out / "data" / "held_out.jsonl").exists():
-        draw(asked.out / "data")
+        draw(asked.out / "data", asked.mm)
     right = {arm: [_right(asked.out, arm, seed) for seed in range(asked.seeds)] for arm in ARMS}
     ids = sorted(right["order"][0])
     averaged = {

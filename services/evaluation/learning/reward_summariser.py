@@ -34,7 +34,7 @@ from services.evaluation.learning.lessons import Ids, Lesson, alike, request_ids
 from services.evaluation.score import is_right
 
 GROUP = 8  # replies to a dispute
-MAX_TOKENS = 24  # of one: the gateway allows 48, and no answer of SLAKE's has more than 16
+SPARE = 4  # tokens that one may have more than what won: one that goes on is not taken
 EPOCHS, BATCH, LEARNING_RATE = 1, 4, 5e-4
 UPDATES = 2  # of the weights, from the same replies: to sample them takes longest
 CLIP, KL = 0.2, 0.04  # as in a recipe
@@ -43,8 +43,7 @@ CLIP, KL = 0.2, 0.04  # as in a recipe
 def reward(said: str, ended: bool, lesson: Lesson) -> float:
     """1 for a reply that the gateway would take and that is right word for word, 1/2 for one that
     it would take, 0 for any other: there the vote answers. So a reply that is right where another
-    answer won is worth nothing: it may word, and may not overrule. Nor is one that did not end,
-    which is never taken."""
+    answer won is worth nothing: it may word, and may not overrule. Nor is one that was cut off."""
     text = answer_in(said.strip()) if ended else None
     case, opinion = lesson.case, lesson.opinion
     if text is None or not is_faithful(
@@ -121,7 +120,9 @@ def draw(
 ) -> Drawn:
     """A group of replies to each lesson's request, and what each is worth."""
     asked, asked_there = padded([ids for _, ids in lessons], "left")
-    replies = _sample(model, asked, asked_there, ends)
+    won = tokenizer([lesson.opinion.winner.text for lesson, _ in lessons], add_special_tokens=False)
+    longest = max(map(len, won["input_ids"])) + SPARE
+    replies = _sample(model, asked, asked_there, ends, longest)
     texts = [tokenizer.decode(ids, skip_special_tokens=True).partition("\n")[0] for ids in replies]
     of = [lesson for lesson, _ in lessons for _ in range(GROUP)]
     worth = [
@@ -177,7 +178,9 @@ def log_probabilities(model: Any, said: Said) -> Tensor:
     return -cross_entropy(logits.transpose(1, 2), said.ids, reduction="none")
 
 
-def _sample(model: Any, asked: Tensor, there: Tensor, ends: Sequence[int]) -> list[Ids]:
+def _sample(
+    model: Any, asked: Tensor, there: Tensor, ends: Sequence[int], longest: int
+) -> list[Ids]:
     """A group of replies to each request, one behind the other, each up to what ended it."""
     cache = model(
         input_ids=asked[:, :-1],
@@ -195,7 +198,7 @@ def _sample(model: Any, asked: Tensor, there: Tensor, ends: Sequence[int]) -> li
         temperature=1.0,
         top_k=0,
         top_p=1.0,
-        max_new_tokens=MAX_TOKENS,
+        max_new_tokens=longest,
         eos_token_id=list(ends),
         pad_token_id=ends[0],
     )

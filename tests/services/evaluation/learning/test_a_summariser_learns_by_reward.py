@@ -135,9 +135,9 @@ def test_replies_are_drawn_by_the_odds_of_a_request_that_stands_alone(model: Any
     rows["attention_mask"] = there.repeat_interleave(by_reward.GROUP, 0)
 
     torch.manual_seed(1)
-    replies = by_reward._sample(model, asked, there, ends)
+    replies = by_reward._sample(model, asked, there, ends, longest=9)
     torch.manual_seed(1)
-    bounds = {"max_new_tokens": by_reward.MAX_TOKENS, "eos_token_id": ends, "pad_token_id": 0}
+    bounds = {"max_new_tokens": 9, "eos_token_id": ends, "pad_token_id": 0}
     anew = model.generate(**rows, do_sample=True, top_k=0, top_p=1.0, **bounds)
 
     anew = anew[:, asked.shape[1] :].tolist()
@@ -145,7 +145,7 @@ def test_replies_are_drawn_by_the_odds_of_a_request_that_stands_alone(model: Any
     for reply, whole in zip(replies, anew, strict=True):
         assert reply == whole[: len(reply)]
         assert [token in ends for token in reply[:-1]] == [False] * (len(reply) - 1)
-        assert reply[-1] in ends or len(reply) == by_reward.MAX_TOKENS
+        assert reply[-1] in ends or len(reply) == 9
 
 
 def test_a_new_line_ends_a_reply(tokenizer: Any) -> None:
@@ -189,7 +189,6 @@ def seated(stored, data, base, with_summariser, monkeypatch) -> Settings:
     settings = with_summariser("http://127.0.0.1:1", str(base))
     lessons, sources = lessons_of([stored], settings, data)
     monkeypatch.setattr(training, "lessons_of", lambda *_: (lessons[:40], sources))
-    monkeypatch.setattr(by_reward, "MAX_TOKENS", 4)
     return settings
 
 

@@ -17,6 +17,11 @@ import pytest
             {"CONSILIUM_SUMMARISER_URL": "http://NOWHERE"},
             "Nothing answers at http://NOWHERE: start the summariser of panel.gpu.toml",
         ),
+        (
+            "accuracy.thinking /nowhere --data /nowhere",
+            {"CONSILIUM_SUMMARISER_URL": "http://NOWHERE"},
+            "Nothing answers at http://NOWHERE: start the summariser of panel.toml",
+        ),
         ("accuracy.free_text --data . --consensus http://NOWHERE", {}, "start a model server"),
         ("cost.archive http://NOWHERE", {}, "CONSILIUM_ARCHIVE_AUTHORIZATION is not set: it"),
         (

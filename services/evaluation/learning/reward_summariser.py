@@ -34,7 +34,7 @@ from services.evaluation.learning.lessons import Ids, Lesson, alike, request_ids
 from services.evaluation.score import is_right
 
 GROUP = 8  # replies to a dispute
-SPARE = 4  # tokens that one may have more than what won: one that goes on is not taken
+SPARE = 4  # tokens that one may have more than what won: what goes on is hardly ever taken
 EPOCHS, BATCH, LEARNING_RATE = 1, 4, 5e-4
 UPDATES = 2  # of the weights, from the same replies: to sample them takes longest
 CLIP, KL = 0.2, 0.04  # as in a recipe
@@ -88,7 +88,7 @@ def train(
             schedule.step()
         told = "  ".join(f"{name} {value}" for name, value in tally.report().items())
         report(f"epoch {epoch} of {EPOCHS}: {told}")
-    return f"by reward (GRPO), {EPOCHS} epochs, {GROUP} replies to each case"
+    return f"by reward (GRPO), epochs: {EPOCHS}, replies to each case: {GROUP}"
 
 
 @dataclass(frozen=True)

@@ -208,7 +208,7 @@ def test_it_learns_from_the_disputed_and_says_so(seated, data, tmp_path, monkeyp
     assert float(told[-1].split("groups_told ")[1].split()[0]) > 0.5
     assert float(told[-1].split("divergence ")[1].split()[0]) > 0
     card = (out / "README.md").read_text()
-    assert "by reward (GRPO), 1 epochs, 8 replies to each case" in card and "| seed | 1 |" in card
+    assert "by reward (GRPO), epochs: 1, replies to each case: 8" in card and "| seed | 1 |" in card
 
 
 def test_groups_that_never_differ_teach_nothing_and_are_a_figure(seated, data, tmp_path):

@@ -1,13 +1,13 @@
 """How often a summariser that thinks first comes to an end, in time, at the panel's answer.
-python -m benchmarks.accuracy.thinking RUN [--panel FILE] [--cases 80] [--show 0]
+python -m benchmarks.accuracy.thinking RUN [--panel FILE] [--cases 80] [--at-once 1] [--show 0]
 
 Disputed cases of a stored run, drawn by chance, are put to the summariser of the panel file as the
-gateway puts them, one after the other; it must be running. Without the gateway's deadline, so that
-what is late is told from what comes to nothing. Printed are how many came to an end (of one that
-thinks: of its thinking), in how many an answer stands behind it, how many of these are faithful,
-and how many of those were there within the deadline, which the gateway would take; of the answers
-the median seconds and tokens, with the tokens a second of all together; with --show so many
-replies, to be read. 95 % intervals over cases. The last line is JSON.
+gateway puts them, so many at once; it must be running. Without the gateway's deadline, so that what
+is late is told from what comes to nothing. Printed are how many came to an end (of one that thinks:
+of its thinking), in how many an answer stands behind it, how many of these are faithful, and how
+many of those were there within the deadline, which the gateway would take; of the answers the
+median seconds and tokens, with the tokens a second of all together; with --show so many replies, to
+be read. 95 % intervals over cases. The last line is JSON.
 """
 
 import argparse
@@ -47,6 +47,7 @@ def main() -> None:
     needs.data_folder(arguments)
     arguments.add_argument("--panel", type=Path, default=Path("panel.toml"))
     arguments.add_argument("--cases", type=int, default=80)
+    arguments.add_argument("--at-once", type=int, default=1)
     arguments.add_argument("--show", type=int, default=0)
     given = arguments.parse_args()
     settings = load_settings(given.panel)
@@ -59,7 +60,7 @@ def main() -> None:
     except EvaluationError as error:
         raise SystemExit(str(error)) from None
     drawn = random.Random(0).sample(disputes, min(given.cases, len(disputes)))
-    tried = asyncio.run(all_of(drawn, seat))
+    tried = asyncio.run(all_of(drawn, seat, given.at_once))
     for (case, opinion), each in list(zip(drawn, tried, strict=True))[: given.show]:
         said = each.reply and (each.reply.thoughts, each.reply.text)
         print(f"{case.example.question!r}, {opinion.winner.text!r}: {each.seconds:.1f} s {said}")
@@ -73,9 +74,17 @@ def disputed(run: Path, data: Path, settings: Settings) -> list[tuple[Heard, Opi
     return [(case, opinion) for case, opinion in opinions if not opinion.unanimous]
 
 
-async def all_of(cases: list[tuple[Heard, Opinion]], seat: SummariserSettings) -> list[Tried]:
+async def all_of(
+    cases: list[tuple[Heard, Opinion]], seat: SummariserSettings, at_once: int
+) -> list[Tried]:
+    free = asyncio.Semaphore(at_once)
+
+    async def one(case: Heard, opinion: Opinion) -> Tried:
+        async with free:
+            return await tried_on(case, opinion, seat, http)
+
     async with new_http_client() as http:
-        return [await tried_on(case, opinion, seat, http) for case, opinion in cases]
+        return await asyncio.gather(*(one(case, opinion) for case, opinion in cases))
 
 
 async def tried_on(case: Heard, opinion: Opinion, seat: SummariserSettings, http: Http) -> Tried:

@@ -66,23 +66,30 @@ TEXT = {key: value for key, value in tiny.SHAPE.items() if not key.endswith("_id
     "num_key_value_heads": 1,
 }
 
+QWEN_TOKENS = (
+    *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),
+    *("<|image_pad|>", "<|video_pad|>"),
+)
+QWEN_IDS = {  # of these
+    "vision_start_token_id": 3,
+    "vision_end_token_id": 4,
+    "image_token_id": 5,
+    "video_token_id": 6,
+}
+QWEN_VISION = {"depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 2}
+
 
 def save_qwen(folder: Path) -> Path:
     """Qwen2.5-VL: an image takes as many tokens as it is large, and a turn's end ends an answer."""
-    names = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
-    tokenizer = _tokenizer(*names, "<|image_pad|>", "<|video_pad|>", end="<|im_end|>")
+    tokenizer = _qwen_tokenizer()
     rope = {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 1e6}
-    vision = {"depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 2}
     config = Qwen2_5_VLConfig(
         text_config=TEXT
         | {"vocab_size": len(tokenizer), "rope_parameters": rope, "bos_token_id": None}
         | {"eos_token_id": 2, "pad_token_id": 0},
-        vision_config=vision
+        vision_config=QWEN_VISION
         | {"out_hidden_size": 64, "fullatt_block_indexes": [1], "window_size": SIDE},
-        vision_start_token_id=3,
-        vision_end_token_id=4,
-        image_token_id=5,
-        video_token_id=6,
+        **QWEN_IDS,
         tie_word_embeddings=True,
     )
     processor = Qwen2_5_VLProcessor(
@@ -122,9 +129,7 @@ def save_llava(folder: Path) -> Path:
 def save_qwen35(folder: Path) -> Path:
     """Qwen3.5: three layers in four are a gated delta rule, with no attention that a mask could
     tell who sees whom."""
-    names = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
-    pads = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}
-    tokenizer = _tokenizer(*names, *pads.values(), end="<|im_end|>", **pads)
+    tokenizer = _qwen_tokenizer()
     rope = {"rope_type": "default", "mrope_section": [4, 6, 6], "mrope_interleaved": True}
     delta = {f"linear_{each}_head_dim": 16 for each in ("key", "value")}
     delta |= {f"linear_num_{each}_heads": 2 for each in ("key", "value")}
@@ -135,12 +140,9 @@ def save_qwen35(folder: Path) -> Path:
         | {"rope_parameters": rope | {"rope_theta": 1e6, "partial_rotary_factor": 1.0}}
         | {"vocab_size": len(tokenizer), "bos_token_id": None, "eos_token_id": 2}
         | {"pad_token_id": 0, "tie_word_embeddings": True},
-        vision_config={"depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 2}
+        vision_config=QWEN_VISION
         | {"patch_size": 14, "out_hidden_size": 64, "num_position_embeddings": 16},
-        vision_start_token_id=3,
-        vision_end_token_id=4,
-        image_token_id=5,
-        video_token_id=6,
+        **QWEN_IDS,
         tie_word_embeddings=True,
     )
     processor = Qwen3VLProcessor(
@@ -210,6 +212,11 @@ def recipe(model: Path, **stage: Any) -> dict[str, Any]:
             | stage
         ],
     }
+
+
+def _qwen_tokenizer() -> PreTrainedTokenizerFast:
+    pads = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}
+    return _tokenizer(*QWEN_TOKENS, end="<|im_end|>", **pads)
 
 
 def _tokenizer(*special: str, end: str, **named: str) -> PreTrainedTokenizerFast:

@@ -16,6 +16,7 @@ import json
 import random
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from gateway.settings import Settings, load_settings
 from gateway.tables import SummariserSettings
 from gateway.verdict.weigh import Opinion
 from models.metrics.score import mean
-from services.evaluation.heard import Heard, hear
+from services.evaluation.heard import Heard, hear, refuse_strangers
 from services.evaluation.learning.fit import opinion_of
 from services.evaluation.stored_run import EvaluationError
 
@@ -56,7 +57,7 @@ def main() -> None:
         arguments.error(f"{given.panel} seats no summariser; add [summariser]")
     needs.answering(seat.url, f"start the summariser of {given.panel}, consilium summariser")
     try:
-        disputes = disputed(given.run, given.data, settings)
+        disputes = disputed([given.run], given.data, settings)
     except EvaluationError as error:
         raise SystemExit(str(error)) from None
     drawn = random.Random(0).sample(disputes, min(given.cases, len(disputes)))
@@ -67,9 +68,15 @@ def main() -> None:
     print(json.dumps({"disputed": len(disputes), **measured(tried)}))
 
 
-def disputed(run: Path, data: Path, settings: Settings) -> list[tuple[Heard, Opinion]]:
-    """Raises EvaluationError, models.data's DataError."""
-    cases, _ = hear([run], data)
+def disputed(runs: Sequence[Path], data: Path, settings: Settings) -> list[tuple[Heard, Opinion]]:
+    """The cases of stored runs in which the panel of `settings` differs, by what it has learned.
+
+    Raises:
+        EvaluationError: a run that cannot be read, or of other workers.
+        models.data's DataError
+    """
+    cases, _ = hear(runs, data)
+    refuse_strangers(cases, settings)
     opinions = [(case, opinion_of(case, settings, settings.competence)) for case in cases]
     return [(case, opinion) for case, opinion in opinions if not opinion.unanimous]
 

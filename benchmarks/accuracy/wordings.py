@@ -31,14 +31,13 @@ from rich.progress import track
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from benchmarks import needs
+from benchmarks.accuracy.thinking import disputed
 from gateway.asking.summariser import MAX_TOKENS
 from gateway.settings import load_settings
 from models import assets
 from models.exported import adapter_base
 from models.metrics.score import mean
 from models.metrics.token_overlap import words_of
-from services.evaluation.heard import hear, refuse_strangers
-from services.evaluation.learning import fit
 from services.evaluation.learning.lessons import Lesson, lesson_of, request_ids
 from services.evaluation.learning.reward_summariser import ends_of, padded, reward
 from services.evaluation.score import is_right
@@ -120,13 +119,10 @@ def main() -> None:
     summariser = settings.summariser
     if summariser is None:
         raise SystemExit(f"{given.panel} seats no summariser.")
-    cases, _ = hear(given.runs, given.data)
-    refuse_strangers(cases, settings)
-    opinions = [fit.opinion_of(case, settings, settings.competence) for case in cases]
     lessons = [
         lesson_of(case, opinion, summariser)
-        for case, opinion in zip(cases, opinions, strict=True)
-        if not opinion.unanimous and case.cell.language in summariser.languages
+        for case, opinion in disputed(given.runs, given.data, settings)
+        if case.cell.language in summariser.languages
     ]
     images = [lesson.case.example.group for lesson in lessons]
     folder = assets.resolve(adapter_base(summariser.model), print)

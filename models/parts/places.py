@@ -127,8 +127,11 @@ def _by_headers(images: Sequence[Path], side: int) -> Tensor | None:
             f"{images[0]} and what is shown with it have several frames of reference: give slices "
             "of one scan, or take a connector that goes by their order."
         )
-    of = lambda name: torch.tensor([getattr(each, name) for each in found], dtype=torch.float64)  # noqa: E731
-    return by_dicom(of("position"), of("orientation"), of("spacing"), of("size"), side)
+    position, orientation, spacing, size = (
+        torch.tensor(values, dtype=torch.float64)
+        for values in list(zip(*found, strict=True))[:4]  # all but the frame of reference
+    )
+    return by_dicom(position, orientation, spacing, size, side)
 
 
 def _lies(image: Path) -> _Lies | None:

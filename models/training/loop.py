@@ -207,12 +207,13 @@ class StageRun(ABC):
         )
         self.log.forget_after(first)
         stop, tally, began = self.start, self.tally(), time.monotonic()
+        every = min(REPORT_EVERY, max(1, self.steps // 5))
         for step, shown in zip(range(first, self.steps), self.shown_from(first), strict=True):
             proof = tuning.Proof(self.model) if step == 0 else None
             self.step(self.rows_of(step), shown, tally)
             if proof and tally.has_gradient:
                 proof.check(self.stage)
-            if (step + 1) % min(REPORT_EVERY, max(1, self.steps // 5)) == 0:
+            if (step + 1) % every == 0:
                 left = (time.monotonic() - began) / (step + 1 - first) * (self.steps - step - 1)
                 self.log.figures(step + 1, "train", tally.report(), f"{left / 60:.0f} min left")
                 tally = self.tally()

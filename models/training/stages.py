@@ -58,22 +58,21 @@ def _stages(recipe: Programme, data: Path, run: Path, tracker: Tracker | None) -
         state = checkpoints.newest(run / stage.name)
         if state is None or not state.finished:
             parent = done[stage.parent] if stage.parent else recipe.start_folder
-            began = False
+            there = None
             try:
                 there = kind(recipe, stage, run, data, parent)
-                began = True
                 state = there.run(tracker)
-                del there
             except RuntimeError as error:
                 if not _is_full(error):
                     raise
                 gpus = PartialState().num_processes
-                change = smaller(recipe, stage, gpus) if began else lighter(recipe, stage)
+                change = smaller(recipe, stage, gpus) if there else lighter(recipe, stage)
                 raise TrainingError(
                     f"stage {stage.name} does not fit into the accelerator's memory "
                     f"({str(error).partition('. GPU')[0]}). Set {change.says}, delete "
                     f"{run / stage.name} and train again; --dry-run says what each choice takes."
                 ) from error
+            del there
             gc.collect()  # its model lies in reference cycles, and the next one wants the memory
         done[stage.name] = state.folder
     return done[recipe.stage[-1].name]
@@ -82,8 +81,5 @@ def _stages(recipe: Programme, data: Path, run: Path, tracker: Tracker | None) -
 def _is_full(error: RuntimeError) -> bool:
     """Also where not torch itself ran out, but cuBLAS, or a library of four-bit weights."""
     said = str(error).lower()
-    return (
-        isinstance(error, torch.OutOfMemoryError)
-        or "alloc_failed" in said
-        or ("out of memory" in said)
-    )
+    told = any(words in said for words in ("alloc_failed", "out of memory"))
+    return told or isinstance(error, torch.OutOfMemoryError)

@@ -87,17 +87,22 @@ def test_a_worker_that_gives_no_reference_is_told(
         explained.scored(cast(Vlm, None), "", tmp_path, {"by lot": explained.by_lot}, 1, tmp_path)
 
 
-def test_a_stopped_one_goes_on_with_the_same_lines(
-    image: Image.Image, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """A line that is there is not worked out again, nor one that is torn taken for one."""
-    folder = tmp_path / "xmlab1"
+def ask_about_the_lung(image: Image.Image, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One question, whose box is the upper right quarter, of a worker that believes in white."""
+    folder = data / "xmlab1"
     folder.mkdir()
     image.save(folder / "source.png")
     (folder / "detection.json").write_text('[{"Lung": [20, 0, 20, 20]}]')
     example = Example("1", (folder / "source.png",), "Is it the lung?", "Yes", "en", True)
     monkeypatch.setattr(explained, "asked_about", lambda *_: [(example, [[20, 0, 20, 20]])])
     monkeypatch.setattr(explained, "belief", lambda *_: whiteness)
+
+
+def test_a_stopped_one_goes_on_with_the_same_lines(
+    image: Image.Image, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A line that is there is not worked out again, nor one that is torn taken for one."""
+    ask_about_the_lung(image, tmp_path, monkeypatch)
     hidden: list[int] = []
 
     def hide(image: Image.Image, cells: Sequence[Hidden]) -> list[Image.Image]:
@@ -183,13 +188,7 @@ def test_a_study_goes_from_tokens_to_what_is_told(
 ) -> None:
     """Of a worker that looks at the upper right quarter: a map by hiding has its most important
     cell there, and both beat one by lot."""
-    folder = tmp_path / "xmlab1"
-    folder.mkdir()
-    image.save(folder / "source.png")
-    (folder / "detection.json").write_text('[{"Lung": [20, 0, 20, 20]}]')
-    example = Example("1", (folder / "source.png",), "Is it the lung?", "Yes", "en", True)
-    monkeypatch.setattr(explained, "asked_about", lambda *_: [(example, [[20, 0, 20, 20]])])
-    monkeypatch.setattr(explained, "belief", lambda *_: whiteness)
+    ask_about_the_lung(image, tmp_path, monkeypatch)
     monkeypatch.setattr(explained, "worker", lambda *_: (None, ""))
     asked = ["", "--data", str(tmp_path), "--tokens", str(trained), "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", asked)

@@ -259,52 +259,36 @@ def test_a_loss_that_is_not_finite_stops_the_run(
         train(tiny_recipe(), drawn_slake, tmp_path)
 
 
+FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has …")
+LIGHTER = r"\). Set four_bit = true, or a smaller base model, delete"
+
+
+@pytest.mark.parametrize(
+    ("doing", "fails", "becomes", "says"),
+    [
+        ("step", FULL, TrainingError, r"Tried to allocate 2 GiB\). Set accumulate = 2 instead"),
+        ("built", RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"), TrainingError, LIGHTER),
+        ("built", RuntimeError("CUDA error: out of memory"), TrainingError, LIGHTER),
+        ("step", RuntimeError("shapes cannot be multiplied"), RuntimeError, "^shapes cannot"),
+    ],
+    ids=["a step", "the weights, cuBLAS", "the weights", "no memory was full"],
+)
 def test_a_full_memory_says_what_to_lower_and_by_how_much(
-    tiny_recipe: Callable[..., Recipe],
-    drawn_slake: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def full(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has …")
-
-    monkeypatch.setattr(PartsRun, "step", full)
-
-    with pytest.raises(TrainingError, match=r"Tried to allocate 2 GiB\). Set accumulate = 2 inst"):
-        train(tiny_recipe(), drawn_slake, tmp_path)
-
-
-@pytest.mark.parametrize("said", ["CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory"])
-def test_where_not_even_the_weights_fit_no_smaller_step_is_told(
-    said: str,
-    tiny_recipe: Callable[..., Recipe],
-    drawn_slake: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def full(*_: object) -> None:
-        raise RuntimeError(said)
-
-    monkeypatch.setattr(PartsRun, "built", full)
-
-    with pytest.raises(
-        TrainingError, match=r"\). Set four_bit = true, or a smaller base model, del"
-    ):
-        train(tiny_recipe(), drawn_slake, tmp_path)
-
-
-def test_another_failure_is_not_taken_for_a_full_memory(
+    doing: str,
+    fails: Exception,
+    becomes: type[Exception],
+    says: str,
     tiny_recipe: Callable[..., Recipe],
     drawn_slake: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*_: object) -> None:
-        raise RuntimeError("shapes cannot be multiplied")
+        raise fails
 
-    monkeypatch.setattr(PartsRun, "step", fail)
+    monkeypatch.setattr(PartsRun, doing, fail)
 
-    with pytest.raises(RuntimeError, match="shapes cannot"):
+    with pytest.raises(becomes, match=says):
         train(tiny_recipe(), drawn_slake, tmp_path)
 
 

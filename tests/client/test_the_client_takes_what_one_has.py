@@ -4,6 +4,7 @@ pasted; one case, many, or as they come."""
 import asyncio
 import base64
 import io
+import json
 import math
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from consilium import (
     Verdict,
     ask,
 )
+from consilium.case import case_json
 from consilium.tiff import as_tiff
 from consilium.verdict import ImageShown
 from consilium.wire import bearer
@@ -77,6 +79,17 @@ def test_a_data_uri_is_no_path(url):
     uri = f"data:image/png;base64,{base64.b64encode(picture()).decode()}"
     assert ask(uri, "Is it?", url=url).answer == "yes"
     assert ask([{"data": uri}, picture()], "Is it?", url=url).answer == "yes"
+
+
+def test_what_looks_like_one_is_still_a_text_of_json():
+    body = case_json(['data:"\\\n\ud800', b"\xff" * 3], 'a "quoted" word', {"context": None})
+    images = ['data:"\\\n\ud800', "////"]
+    assert json.loads(body) == {
+        "context": None,
+        "options": {},
+        "question": 'a "quoted" word',
+        "images": images,
+    }
 
 
 def test_of_a_dicom_a_frame_and_a_window(url):

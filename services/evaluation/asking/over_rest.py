@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import aiohttp
 import httpx
@@ -282,6 +283,13 @@ async def _post(http: aiohttp.ClientSession, url: str, body: bytes) -> Verdict:
             content = await response.read()
     except (aiohttp.ClientError, OSError) as error:
         raise no_verdict(url, error) from error
-    headers, request = response.headers, httpx.Request("POST", url)
-    reply = httpx.Response(response.status, headers=headers, content=content, request=request)
-    return read_reply(reply, Verdict)
+    status, headers, request = response.status, response.headers, _request_to(url)
+    return read_reply(
+        httpx.Response(status, headers=headers, content=content, request=request), Verdict
+    )
+
+
+@cache
+def _request_to(url: str) -> httpx.Request:
+    """Once for all: to make one takes as long as to read a verdict."""
+    return httpx.Request("POST", url)

@@ -130,7 +130,9 @@ def test_a_full_disk_keeps_what_was_gathered(fake, run, monkeypatch):
         full.setattr(Verdicts, "keep", keep_where_there_is_room)
         run(gateway.url)
     gateway.requests.clear()
-    assert run(gateway.url)["failed"] == 0 and len(gateway.requests) == LIMIT - 7
+    assert run(gateway.url)["failed"] == 0
+    # What was under way when the run broke off may come late, and is then asked again.
+    assert len(set(map(json.dumps, gateway.requests))) == LIMIT - 7
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "http://127.0.0.1:port"])

@@ -1,19 +1,21 @@
 """Is a summariser that was trained a better one? Stored disputes, worded by each.
 
-    python -m benchmarks.accuracy.wordings RUN --arm labels=FOLDER,FOLDER --arm reward=FOLDER,FOLDER
+    python -m benchmarks.accuracy.wordings RUN \
+        --arm labels=FOLDER,FOLDER --arm reward=FOLDER,FOLDER --out DIR
 
 An arm is what one way to train made, an adapter for each seed; `prompted` is their base as the
 panel file seats it. Each is asked of every dispute that the panel of that file would put to it,
 greedily, under transformers in bfloat16, which is not the server's four bits; a reply is judged as
 the gateway does, where it is not taken the vote leaves. Printed are which part is taken, which part
 of what leaves is right, and the words of a reply; then how far each arm is from the prompted one
-and from the arm before it, case by case, with 95 % intervals over images, and seed by seed. The
-replies are kept beside the adapters' figures with --out.
+and from the arm before it, case by case, with 95 % intervals over images, and seed by seed.
+DIR/replies.json grows by an adapter at a time, and whose replies it holds is not asked again;
+DIR/wordings.png shows both parts.
 """
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ import torch
 import models.cpu_torch  # noqa: F401  before transformers, which imports torchvision
 
 # isort: split
+from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 from peft import PeftModel
 from rich.console import Console
@@ -36,10 +39,12 @@ from gateway.asking.summariser import MAX_TOKENS
 from gateway.settings import load_settings
 from models import assets
 from models.exported import adapter_base
+from models.files import write_whole
 from models.metrics.score import mean
 from models.metrics.token_overlap import words_of
 from services.evaluation.learning.lessons import Lesson, lesson_of, request_ids
 from services.evaluation.learning.reward_summariser import ends_of, padded, reward
+from services.evaluation.pictures import STYLE
 from services.evaluation.score import is_right
 from services.evaluation.stored_run import EvaluationError
 
@@ -89,6 +94,25 @@ def difference(one: Worded, other: Worded, images: Sequence[Any]) -> str:
     return "  ".join(told)
 
 
+def draw(worded: Mapping[str, Worded], images: Sequence[Any], path: Path) -> None:
+    """Which part is taken and which is right, by arm, with its interval; each seed's as a cross."""
+    with plt.rc_context(STYLE | {"figure.figsize": (7, 0.9 + 0.4 * len(worded))}):
+        figure, columns = plt.subplots(1, 2, sharey=True)
+        for axes, part in zip(columns, ("taken", "right"), strict=True):
+            for place, each in enumerate(worded.values()):
+                values = 100 * getattr(each, part)
+                score = mean(values.mean(0).tolist(), images)
+                axes.plot([score.low, score.high], [place, place], "-", color="tab:blue")
+                axes.plot(score.value, place, "o", color="tab:blue")
+                axes.plot(values.mean(1), [place] * len(values), "x", color="black")
+            axes.set_xlabel(f"{part}, % of {len(images)}")
+        columns[0].set_yticks(range(len(worded)), list(worded))
+        columns[0].set_ylim(len(worded) - 0.5, -0.5)
+        figure.tight_layout()
+        figure.savefig(path)
+        plt.close(figure)
+
+
 @torch.no_grad()
 def replies_of(model: Any, tokenizer: Any, lessons: Sequence[Lesson]) -> list[tuple[str, bool]]:
     ends = ends_of(tokenizer)
@@ -112,9 +136,10 @@ def main() -> None:
     arguments.add_argument("runs", nargs="+", type=Path)
     arguments.add_argument("--arm", action="append", default=[], metavar="NAME=FOLDER,FOLDER")
     arguments.add_argument("--panel", type=Path, default=Path("panel.toml"))
-    arguments.add_argument("--out", type=Path, help="a file for every reply, as JSON")
+    arguments.add_argument("--out", type=Path, required=True)
     needs.data_folder(arguments)
     given = arguments.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
     settings = load_settings(given.panel)
     summariser = settings.summariser
     if summariser is None:
@@ -127,19 +152,23 @@ def main() -> None:
     images = [lesson.case.example.group for lesson in lessons]
     folder = assets.resolve(adapter_base(summariser.model), print)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    arms: dict[str, list[str | None]] = {PROMPTED: [None]}
+    arms = {PROMPTED: [PROMPTED]}
     for each in given.arm:
         name, _, folders = each.partition("=")
         arms[name] = folders.split(",")
-    worded, kept = {}, {}
-    for name, adapters in arms.items():
-        replies = []
-        for adapter in adapters:
+    file = given.out / "replies.json"
+    replies = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    for adapter in (each for adapters in arms.values() for each in adapters):
+        if adapter not in replies:
             model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
-            if adapter:
+            if adapter != PROMPTED:
                 model = PeftModel.from_pretrained(model, adapter)
-            replies.append(replies_of(model, tokenizer, lessons))
-        worded[name], kept[name] = judged(replies, lessons), replies
+            replies[adapter] = replies_of(model, tokenizer, lessons)
+            write_whole(file, json.dumps(replies, indent=1))
+    worded = {
+        name: judged([replies[adapter] for adapter in adapters], lessons)
+        for name, adapters in arms.items()
+    }
     print(f"{len(lessons)} disputes about {len(set(images))} images")
     for name, each in worded.items():
         taken, right = (
@@ -154,8 +183,7 @@ def main() -> None:
     for at, name in enumerate(names[1:], start=1):
         for other in dict.fromkeys((PROMPTED, names[at - 1])):
             print(f"{name} less {other}: {difference(worded[name], worded[other], images)}")
-    if given.out:
-        given.out.write_text(json.dumps(kept, indent=1))
+    draw(worded, images, given.out / "wordings.png")
 
 
 if __name__ == "__main__":

@@ -16,9 +16,14 @@ from gateway.settings import SettingsError
 from models.assets import AssetError
 from models.data.example import DataError
 from models.metrics.bert_score import Unavailable
+from services.evaluation.stored_run import EvaluationError
 from services.running.engine import EngineError
 
 DATA = "CONSILIUM_DATA"
+WRONG = (
+    *(AssetError, DataError, EngineError, EvaluationError),
+    *(SettingsError, Unavailable, OSError),
+)
 
 
 def data_folder(arguments: argparse.ArgumentParser) -> None:
@@ -68,7 +73,7 @@ def told() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise SystemExit(f"{error.name} is not installed: pip install it here.") from None
-    except (AssetError, DataError, EngineError, SettingsError, Unavailable, OSError) as error:
+    except WRONG as error:
         raise SystemExit(str(error)) from None
     except (aiohttp.ClientError, httpx.HTTPError, CallFailed) as error:
         said = f"{type(error).__name__}: {error}".rstrip(": ")

@@ -32,6 +32,7 @@ import pytest
         ("cost.processes --store redis://:secret@NOWHERE", {}, "No Redis answers at NOWHERE"),
         ("cost.gateway --litellm /nowhere", {}, "/nowhere does not run: pip install"),
         ("cost.wall_time --gateway http://NOWHERE", {}, "start the panel, make serve"),
+        ("cost.weighing /nowhere --data /nowhere", {}, "/nowhere holds no evaluation of this"),
         ("cost.workers nobody", {}, "vLLM serves no seat nobody here"),
     ],
 )

@@ -29,7 +29,6 @@ from gateway.verdict.weigh import Opinion
 from models.metrics.score import mean
 from services.evaluation.heard import Heard, hear, refuse_strangers
 from services.evaluation.learning.fit import opinion_of
-from services.evaluation.stored_run import EvaluationError
 
 
 @dataclass(frozen=True)
@@ -56,10 +55,7 @@ def main() -> None:
     if seat is None:
         arguments.error(f"{given.panel} seats no summariser; add [summariser]")
     needs.answering(seat.url, f"start the summariser of {given.panel}, consilium summariser")
-    try:
-        disputes = disputed([given.run], given.data, settings)
-    except EvaluationError as error:
-        raise SystemExit(str(error)) from None
+    disputes = disputed([given.run], given.data, settings)
     drawn = random.Random(0).sample(disputes, min(given.cases, len(disputes)))
     tried = asyncio.run(all_of(drawn, seat, given.at_once))
     for (case, opinion), each in list(zip(drawn, tried, strict=True))[: given.show]:

@@ -46,7 +46,6 @@ from services.evaluation.learning.lessons import Lesson, lesson_of, request_ids
 from services.evaluation.learning.reward_summariser import ends_of, padded, reward
 from services.evaluation.pictures import STYLE
 from services.evaluation.score import is_right
-from services.evaluation.stored_run import EvaluationError
 
 BATCH = 16
 PROMPTED = "prompted"
@@ -187,8 +186,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        with needs.told():
-            main()
-    except EvaluationError as error:
-        raise SystemExit(str(error)) from None
+    with needs.told():
+        main()

@@ -1,0 +1,89 @@
+"""What it costs the gateway to know how far it can be trusted:
+python -m benchmarks.cost.weighing RUN
+
+A run's stored answers are weighed by equal voices, which is the floor; as the panel ships, with a
+confidence and familiarity; with grounding as well, which is what a verdict tells; and with a set of
+answers where one is asked for. In turns, each first as often as the others: who comes first reads
+the answers' words. Told are a case's milliseconds of a processor. Exit status 1 where the median of
+what a verdict tells is more than 1 ms above the floor.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import needs
+from gateway.contract import PredictionSet
+from gateway.settings import Settings, load_settings
+from gateway.verdict.grounding import grounding
+from gateway.verdict.prediction_set import prediction_set
+from gateway.verdict.weigh import Opinion
+from services.evaluation.heard import Heard, hear
+from services.evaluation.learning.fit import judge_of
+
+BAR_MS = 1.0
+COVERAGE = 0.9
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    arguments.add_argument("run", type=Path)
+    arguments.add_argument("--panel", type=Path, default=Path("panel.toml"))
+    needs.data_folder(arguments)
+    options = arguments.parse_args()
+    settings = load_settings(options.panel)
+    if not settings.competence or not settings.grey_answers:
+        raise SystemExit(f"{options.panel} names no competence with grey answers: consilium fetch.")
+    cases, _ = hear([options.run], options.data)
+    ways: dict[str, Callable[[Heard], object]] = {
+        "equal voices": lambda case: judge_of(case, settings, None).weigh(case.answers),
+        "as shipped": lambda case: weighed(case, settings),
+        "with grounding": lambda case: grounded(case, settings),
+        "and a set of answers": lambda case: (grounded(case, settings), held(case, settings)),
+    }
+    names, spent = list(ways), {name: list[float]() for name in ways}
+    for number, case in enumerate(cases):
+        for turn in range(len(names)):
+            name = names[(number + turn) % len(names)]
+            began = time.process_time()
+            ways[name](case)
+            spent[name].append(1000 * (time.process_time() - began))
+    told = {name: np.quantile(each, [0.5, 0.99]).tolist() for name, each in spent.items()}
+    print(f"{len(cases)} cases; a processor's ms for each, median and 99th percentile")
+    for name, (median, most) in told.items():
+        print(f"{name:21} {median:.3f}  {most:.3f}")
+    above = told["with grounding"][0] - told["equal voices"][0]
+    print(f"what a verdict tells, above equal voices: {above:.3f} (at most {BAR_MS:g})")
+    print(json.dumps(told | {"above": above}))
+    raise SystemExit(above > BAR_MS)
+
+
+def weighed(case: Heard, settings: Settings) -> Opinion:
+    return judge_of(case, settings, settings.competence).weigh(case.answers)
+
+
+def grounded(case: Heard, settings: Settings) -> float | None:
+    """Over the grey answers that ship."""
+    opinion, over_grey = weighed(case, settings), settings.grey_answers
+    assert over_grey is not None
+    language, question = case.cell.language, case.example.question
+    pairs = [
+        (answer, grey)
+        for answer in opinion.voices
+        if (grey := over_grey.of(answer.worker, language, question))
+    ]
+    return grounding(pairs, language, question)
+
+
+def held(case: Heard, settings: Settings) -> PredictionSet:
+    judge = judge_of(case, settings, settings.competence)
+    return prediction_set(COVERAGE, judge, judge.weigh(case.answers))
+
+
+if __name__ == "__main__":
+    with needs.told():
+        main()

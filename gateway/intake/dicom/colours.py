@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.intake.dicom.tables import levels_of, read_lut
-from gateway.intake.dicom.values import is_little_endian
+from gateway.intake.dicom.values import is_little_endian, stored_range
 
 # C.7.6.3.1.2. Of each space the luma that is black, and by how much luma and chroma are stretched:
 # those of video leave room at either end.
@@ -67,7 +67,7 @@ def palette(stored: NDArray[Any], header: Any) -> NDArray[np.uint8]:
         if data is None:
             segmented = header[f"Segmented{colour}PaletteColorLookupTableData"].value
             data = _unsegmented(segmented, descriptor, is_little_endian(header))
-        table = read_lut(descriptor, data, is_little_endian(header), bool(levels[0] < 0))
+        table = read_lut(descriptor, data, is_little_endian(header), stored_range(header))
         found = table(levels).astype(np.uint16)
         channels.append(_to_8_bits(found, table.bits)[where])
     return np.stack(channels, axis=-1)

@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 
 from gateway.intake.dicom.found_range import range_of
 from gateway.intake.dicom.tables import Floats, first_table, levels_of, read_lut
-from gateway.intake.dicom.values import groups, is_little_endian, number, stored_number
+from gateway.intake.dicom.values import (
+    groups,
+    is_little_endian,
+    number,
+    stored_number,
+    stored_range,
+)
 
 MOST_STORED = 2.0**64  # no integer that is stored is greater
 Window = tuple[float, float]  # centre and width, in the values that the modality LUT gives
@@ -83,8 +89,8 @@ def _as_shown(
 def _modality(levels: Floats, header: Any, index: int) -> Floats:
     """C.11.1: stored values → what they mean, in their place."""
     if item := first_table(header, "ModalityLUTSequence"):
-        little = is_little_endian(header)
-        return read_lut(item.LUTDescriptor, item.LUTData, little, bool(levels.min() < 0))(levels)
+        little, reach = is_little_endian(header), stored_range(header)
+        return read_lut(item.LUTDescriptor, item.LUTData, little, reach)(levels)
     slope, intercept = _line(header, index)
     levels *= slope
     levels += intercept
@@ -131,8 +137,8 @@ def _voi(
         return _windowed(values, asked, "LINEAR"), asked
     for source in groups(header, index, "FrameVOILUTSequence"):
         if item := first_table(source, "VOILUTSequence"):
-            little, signed = is_little_endian(header), bool(values.min() < 0)
-            table = read_lut(item.LUTDescriptor, item.LUTData, little, signed)
+            little, reach = is_little_endian(header), _measured_range(values, header, index)
+            table = read_lut(item.LUTDescriptor, item.LUTData, little, reach)
             return table.scaled(values), None
         if window := _window(source):
             function = str(source.get("VOILUTFunction") or "").strip().upper()
@@ -142,6 +148,12 @@ def _voi(
         return np.zeros_like(values), None
     window = ((low + high) / 2, high - low)
     return _windowed(values, window, "LINEAR_EXACT"), window
+
+
+def _measured_range(values: Floats, header: Any, index: int) -> tuple[float, float]:
+    """The least and the greatest that a pixel can mean: of floats, that it does here."""
+    ends = _modality(np.array(stored_range(header), np.float64), header, index)
+    return float(min(ends.min(), values.min())), float(max(ends.max(), values.max()))
 
 
 def _window(source: Any) -> Window | None:

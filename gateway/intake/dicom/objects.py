@@ -53,7 +53,7 @@ def check_is_image(header: Any, place: str) -> None:
             code="no_picture",
         )
     check_is_picture(header, place)
-    if kind in TILED or _is_tiled(header):
+    if (kind in TILED or _is_tiled(header)) and not _is_whole(header):
         raise UnreadableImage(
             f"{place} is cut into tiles: (0008,0016) SOP Class UID is {name}. "
             "Send the region that you ask about as one picture, best as PNG.",
@@ -102,6 +102,15 @@ def _is_tiled(header: Any) -> bool:
         return True
     return any(
         (number(header, f"TotalPixelMatrix{side}") or 0) > (number(header, side) or math.inf)
+        for side in ("Rows", "Columns")
+    )
+
+
+def _is_whole(header: Any) -> bool:
+    """C.8.12.4: a slide's thumbnail, label or overview is one tile as large as all of it."""
+    one = (number(header, "NumberOfFrames") or 1) == 1
+    return one and all(
+        number(header, f"TotalPixelMatrix{side}") == (number(header, side) or math.inf)
         for side in ("Rows", "Columns")
     )
 

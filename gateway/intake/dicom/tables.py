@@ -1,5 +1,6 @@
 """Tables of a header, by which a value becomes another: PS3.3 C.11.1.1, C.11.2.1.1, C.7.6.3.1.5."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,15 +29,19 @@ class Lut(NamedTuple):
         return scaled
 
 
-def read_lut(descriptor: Any, data: Any, little_endian: bool, signed: bool = False) -> Lut:
-    """A table as descriptor and data tell it; `signed`: it is looked up by values below 0 too.
+def read_lut(
+    descriptor: Any, data: Any, little_endian: bool, values: tuple[float, float] = (0, math.inf)
+) -> Lut:
+    """A table as descriptor and data tell it, for `values` from the least to the greatest that
+    there can be, whatever there is in this picture.
 
     Raises:
         ValueError: it has no entries.
     """
     count, first, bits = (int(value) for value in descriptor)
     count = count & 0xFFFF or 65_536
-    if signed and first > 32_767:
+    least, most = values
+    if first > 32_767 and least < 0 and (first > most or first - 65_536 >= least):
         first -= 65_536  # written, or read, as the unsigned of two possible representations
     if isinstance(data, bytes):
         words = np.frombuffer(data + b"\0" * (len(data) % 2), "<u2" if little_endian else ">u2")

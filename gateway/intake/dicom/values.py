@@ -79,11 +79,19 @@ def stored_number(header: Any, keyword: str, is_float: bool = False) -> float | 
     value = number(header, keyword)
     if value is None or is_float:
         return value
-    allocated, stored = int(header.BitsAllocated), int(header.BitsStored)
-    signed = bool(header.PixelRepresentation)
-    low, high = (-(2 ** (stored - 1)), 2 ** (stored - 1)) if signed else (0, 2**stored)
-    read = (value, value - 2**allocated if signed else value + 2**allocated)
-    return next((found for found in read if low <= found < high), None)
+    low, high = stored_range(header)
+    otherwise = 2 ** int(header.BitsAllocated) * (-1 if header.PixelRepresentation else 1)
+    return next((found for found in (value, value + otherwise) if low <= found <= high), None)
+
+
+def stored_range(header: Any) -> tuple[int, int]:
+    """The least and the greatest integer that a pixel can be stored as (PS3.5 8.1.1)."""
+    bits = int(header.BitsStored)
+    return (
+        (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        if header.PixelRepresentation
+        else (0, 2**bits - 1)
+    )
 
 
 def tag_and_name(keyword: str) -> str:

@@ -221,6 +221,18 @@ def test_a_voi_table_may_begin_below_zero():
     assert looks_like(shown(dicom_of(RAMP, RescaleIntercept=-1000, VOILUTSequence=[table])), hu)
 
 
+def test_a_tables_sign_does_not_hang_on_what_else_is_in_the_picture():
+    """One without air is shown as the same tissue is beside air: what there can be below 0 counts."""
+    table = lut([4096, 64512, 12], np.arange(4096, dtype="<u2").tobytes())
+    tags = {"RescaleIntercept": -1024, "VOILUTSequence": [table]}
+    bright = RAMP // 3 + 1100
+    beside_air = bright.copy()
+    beside_air[0] = 0
+    one, other = (shown(dicom_of(each, **tags)) for each in (bright, beside_air))
+    assert np.array_equal(one[1:], other[1:])
+    assert looks_like(one, bright[0] * (255 / 4095))
+
+
 # Functional groups.
 
 
@@ -582,6 +594,13 @@ def test_without_a_sop_class_the_modality_decides():
 @pytest.mark.parametrize("whole", [{}, {"TotalPixelMatrixRows": 64, "TotalPixelMatrixColumns": 64}])
 def test_radiotherapys_own_images_and_confocal_ones_are_pictures(kind, whole):
     data = dicom_of(RAMP, SOPClassUID=f"1.2.840.10008.5.1.4.1.1.{kind}", **whole)
+    assert looks_like(shown(data), FULL)
+
+
+@pytest.mark.parametrize("organised", [{}, {"DimensionOrganizationType": "TILED_FULL"}])
+def test_a_slides_thumbnail_is_one_picture(organised):
+    whole = {"TotalPixelMatrixRows": 64, "TotalPixelMatrixColumns": 64} | organised
+    data = dicom_of(RAMP, SOPClassUID="1.2.840.10008.5.1.4.1.1.77.1.6", **whole)
     assert looks_like(shown(data), FULL)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from bitsandbytes.functional import quantize_4bit
-from bitsandbytes.nn import Linear4bit
+from bitsandbytes.nn.modules import Linear4bit
 from torch import Tensor, distributed, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker, _FSDPModMemStats
@@ -187,8 +187,8 @@ def quantised(objective: nn.Module) -> list[Tensor]:
                 compress_statistics=NF4.bnb_4bit_use_double_quant,
                 quant_type=NF4.bnb_4bit_quant_type,
             )
-            layer.weight = nn.Parameter(packed, requires_grad=False)
-            layer.weight.quant_state = state
+            weight: Any = nn.Parameter(packed, requires_grad=False)
+            layer.weight, weight.quant_state = weight, state
             parts = [*vars(state).values(), *vars(state.state2).values()]
             constants += [each for each in parts if isinstance(each, Tensor)]
     return constants

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from bitsandbytes.nn import Linear4bit
+from bitsandbytes.nn.modules import Linear4bit
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from typer.testing import CliRunner

@@ -4,19 +4,25 @@ Steps of the recipe's first epoch, as the training loop composes them, go throug
 backward twice, in turns: packed, all questions about an image in one row; and plainly, one row per
 question. Beside them stands the floor: the packed rows forward alone. Prints questions per second
 and their ratio, and how far the two gradients of the first step are apart: in bfloat16, as it is
-trained, and in float32, where only the order of summing is left. Exit status 1 where packing is
-less than three times as fast, or the gradients in float32 are not the same.
+trained, and in float32, where only the order of summing is left. Then the loop's own steps of each
+stage: seconds a step, and for what share of them it waits for images or their features, which the
+step reads itself, as on a CPU, or processes ahead of it. Exit status 1 where packing is less than
+three times as fast, the gradients in float32 are not the same, or a step that reads for itself
+waits longer than it computes.
 """
 
 import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.data import DataLoader
 
 from benchmarks import needs
 from models.data.example import Example
@@ -28,10 +34,14 @@ from models.training.inputs.examples import examples_of
 from models.training.inputs.features import cached_features
 from models.training.learning import tuning
 from models.training.learning.losses import answer_logits
+from models.training.loop import Shown
+from models.training.parts import PartsRun
 
 BAR = 3.0
 APART = 1e-4  # of the gradient's norm, in float32
 PLAIN_ROWS = 16  # in memory at a time
+WAITING = 0.5  # of a step: above it the loader is the bound
+LOADERS = 2  # processes ahead of a step, where there are any
 
 
 def main() -> None:
@@ -69,8 +79,18 @@ def main() -> None:
         f"their gradients are apart by {apart['float32']:.1e} of their norm in float32 (at most "
         f"{APART:.0e}), by {apart['bfloat16']:.1e} in bfloat16"
     )
-    print(json.dumps(speed | {"ratio": ratio, "apart": apart}))
-    raise SystemExit(ratio < BAR or apart["float32"] > APART)
+    waiting = {}
+    for each in recipe.stage:
+        for loaders in (0, LOADERS):
+            seconds_a_step, waits = waited(recipe, each, options.data, options.steps, loaders)
+            waiting[f"{each.name}, {loaders} loaders"] = waits
+            print(
+                f"{each.name}, {loaders} processes ahead: {seconds_a_step:.2f} s a step, of which "
+                f"{waits:.1%} are waited"
+            )
+    print(json.dumps(speed | {"ratio": ratio, "apart": apart, "waiting": waiting}))
+    bound = any(waiting[f"{each.name}, 0 loaders"] > WAITING for each in recipe.stage)
+    raise SystemExit(ratio < BAR or apart["float32"] > APART or bound)
 
 
 class Trained:
@@ -108,6 +128,30 @@ class Trained:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             logits, labels, _ = answer_logits(self.model, batch, seen)
         return functional.cross_entropy(logits.float(), labels, reduction="sum")
+
+
+def waited(
+    recipe: Recipe, stage: PartsStage, data: Path, steps: int, loaders: int
+) -> tuple[float, float]:
+    """Seconds that one of the loop's own steps takes, and the share of them until it has what it is
+    shown; the first one, which warms everything up, left out."""
+    stage = stage.model_copy(update={"steps": steps + 1})
+    with TemporaryDirectory() as folder:
+        run = PartsRun(recipe, stage, Path(folder), data, None)
+        ahead = DataLoader(
+            Shown(run, range(steps + 1)),
+            batch_size=None,
+            num_workers=loaders,
+            generator=torch.Generator(),
+        )
+        shown, waits, works = iter(ahead), [], []
+        for step in range(steps + 1):
+            began = time.perf_counter()
+            seen = next(shown)
+            waits.append(time.perf_counter() - began)
+            works.append(timed(run.step, run.rows_of(step), seen, run.tally()))
+    waiting, working = sum(waits[1:]), sum(works[1:])
+    return (waiting + working) / steps, waiting / (waiting + working)
 
 
 def timed(work: Callable[..., Any], *arguments: Any) -> float:

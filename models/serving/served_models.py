@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 
@@ -13,15 +14,17 @@ import transformers
 
 from models import assets
 from models.parts.whole import takeable
-from models.recipe import WholeRecipe
+from models.recipe import Recipe, WholeRecipe
 from models.recipe.programme import RecipeError
 
 # In a process of its own: vLLM sets up more than training could bear.
 ASK = (
     "import json, models.cpu_torch; from vllm import ModelRegistry, __version__ as version; "
-    "print(); print(json.dumps([version, sorted(ModelRegistry.get_supported_archs())]))"
+    "print(); print(json.dumps([version, {name: getattr(model, 'class_name', name) "
+    "for name, model in ModelRegistry.models.items()}]))"
 )
 
+TRANSFORMERS = "Transformers"  # how its classes begin that run transformers' own layers
 PATIENCE_S = 600.0  # where many others start, too
 
 
@@ -32,33 +35,58 @@ def require_served(recipe: WholeRecipe) -> None:
         RecipeError: vLLM has no such model, and would not run transformers' own; or it is no model.
         AssetError: the model cannot be had.
     """
-    folder = assets.resolve(recipe.worker.model, report=print)
     with takeable(recipe):
-        named = json.loads((folder / "config.json").read_text("utf-8")).get("architectures") or []
-    version, served = known()
-    if version and not any(name in served or _runs_as_it_is(name) for name in named):
-        raise RecipeError(
-            f"recipe {recipe.name}: worker.model: {recipe.worker.model} is a "
-            f"{' or '.join(named) or 'model of no architecture'}, which vLLM {version} does not "
-            "serve: it could be trained and never seated. Take another model."
-        )
+        named = _architectures(recipe.worker.model)
+    version, has = known()
+    if version and not any(name in has or _runs_as_it_is(name) for name in named):
+        why = f"which vLLM {version} does not serve"
+        raise _unserved(recipe, f"worker.model: {recipe.worker.model}", named, why)
+
+
+def require_served_language(recipe: Recipe) -> None:
+    """As `require_served`, of a worker's language model: one that vLLM has layers of its own for,
+    since `models.serving.vllm_model` calls them. One that is packaged or made is.
+    """
+    model = recipe.language.model
+    if model is None or model.startswith("base:"):
+        return
+    named = _architectures(model)
+    version, has = known()
+    own = {name for name, runs in has.items() if not runs.startswith(TRANSFORMERS)}
+    if version and own.isdisjoint(named):
+        why = f"for which vLLM {version} has no layers of its own"
+        raise _unserved(recipe, f"language.model: {model}", named, why)
+
+
+def _architectures(model: str) -> list[str]:
+    settings = assets.resolve(model, report=print) / "config.json"
+    return json.loads(settings.read_text("utf-8")).get("architectures") or []
+
+
+def _unserved(
+    recipe: Recipe | WholeRecipe, model: str, named: Sequence[str], why: str
+) -> RecipeError:
+    return RecipeError(
+        f"recipe {recipe.name}: {model} is a {' or '.join(named) or 'model of no architecture'}, "
+        f"{why}: it could be trained and never seated. Take another model."
+    )
 
 
 @cache
-def known() -> tuple[str, frozenset[str]]:
-    """vLLM's version and the architectures that it has; a quarter of a minute. Both empty where it
-    is not installed, or does not start, or says nothing for long."""
+def known() -> tuple[str, Mapping[str, str]]:
+    """vLLM's version, and of each architecture that it has the class that runs it; a quarter of a
+    minute. Both empty where it is not installed, or does not start, or says nothing for long."""
     if find_spec("vllm") is None:
-        return "", frozenset()
+        return "", {}
     command = [sys.executable, "-c", ASK]
     try:
         asked = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
-        return "", frozenset()
+        return "", {}
     if asked.returncode:
-        return "", frozenset()
+        return "", {}
     version, served = json.loads(asked.stdout.splitlines()[-1])
-    return version, frozenset(served)
+    return version, served
 
 
 def _runs_as_it_is(name: str) -> bool:

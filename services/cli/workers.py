@@ -44,9 +44,10 @@ def train(
 ) -> None:
     """Run a recipe's stages that are not done yet."""
     from models.recipe import Recipe, WholeRecipe, load_programme, recipe_file
+    from models.recipe.programme import RecipeError
     from models.serving.export import ExportError, export, refuse_unserved
     from models.serving.parity import ParityError
-    from models.serving.served_models import require_served
+    from models.serving.served_models import require_served, require_served_language
     from models.training.planning.fits import told
     from models.training.record.tracker import usual
     from models.training.stages import train as run
@@ -73,7 +74,8 @@ def train(
         if isinstance(read, Recipe):
             try:
                 refuse_unserved(read)
-            except ExportError as error:
+                require_served_language(read)
+            except (ExportError, RecipeError) as error:
                 console.print(f"Note: it trains, and will have no seat. {error}")
         if smoke:
             shutil.rmtree(runs / read.name, ignore_errors=True)  # all of it, each time

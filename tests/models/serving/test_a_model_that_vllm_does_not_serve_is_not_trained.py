@@ -1,17 +1,21 @@
-"""A published model of an architecture that vLLM does not have is refused before it is trained."""
+"""A published model of an architecture that vLLM does not have is refused before it is trained, a
+language model told of."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from models.recipe import WholeRecipe
+from models.recipe import Recipe, WholeRecipe
 from models.recipe.programme import RecipeError
 from models.serving import served_models
 from services.cli.workers import app
 from tests import tiny_vlm
 from tests.tiny import write_toml
+
+RecipeMaker = Callable[..., Recipe]
 
 
 def model_of(folder: Path, *architectures: str) -> WholeRecipe:
@@ -19,8 +23,12 @@ def model_of(folder: Path, *architectures: str) -> WholeRecipe:
     return WholeRecipe.model_validate(tiny_vlm.recipe(folder))
 
 
-def served(monkeypatch: pytest.MonkeyPatch, *architectures: str, version: str = "9.9") -> None:
-    monkeypatch.setattr(served_models, "known", lambda: (version, frozenset(architectures)))
+def served(
+    monkeypatch: pytest.MonkeyPatch, *architectures: str, version: str = "9.9", **others: str
+) -> None:
+    """vLLM has layers of its own for these, and classes that run transformers' for others."""
+    has = {name: name for name in architectures} | others
+    monkeypatch.setattr(served_models, "known", lambda: (version, has))
 
 
 def test_it_is_refused_by_name_and_nothing_is_begun(
@@ -55,13 +63,62 @@ def test_another_is_not(
     served_models.require_served(model_of(tmp_path, architecture))
 
 
+@pytest.mark.parametrize(
+    "run",
+    [{}, {"LlamaForCausalLM": "TransformersForCausalLM"}],
+    ids=["it has none", "it runs transformers' own layers"],
+)
+def test_a_language_model_that_vllm_has_no_layers_for_is_told_before_it_is_trained(
+    tiny_recipe: RecipeMaker,
+    drawn_slake: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    run: dict[str, str],
+) -> None:
+    """It trains all the same, as whatever else has no seat."""
+    served(monkeypatch, "GemmaForCausalLM", **run)
+    file = write_toml(tiny_recipe(epochs=1).model_dump(), tmp_path / "recipe.toml")
+    command = ["train", str(file), "--data", str(drawn_slake), "--runs", str(tmp_path / "runs")]
+
+    ended = CliRunner().invoke(app, [*command, "--tracker", "none"])
+
+    said = " ".join(ended.output.split())
+    note, trained = "a LlamaForCausalLM, for which vLLM 9.9 has no layers", "trained: "
+    assert ended.exit_code == 0 and 0 < said.index(note) < said.index(trained)
+
+
+@pytest.mark.parametrize(
+    ("model", "architecture", "version"),
+    [
+        (None, "LlamaForCausalLM", "9.9"),
+        (None, "GemmaForCausalLM", ""),
+        ("base:smollm2-135m-instruct", "GemmaForCausalLM", "9.9"),
+    ],
+    ids=["vLLM has its layers", "no vLLM is here", "the shipped panel's"],
+)
+def test_of_another_language_model_nothing_is_told(
+    tiny_recipe: RecipeMaker,
+    monkeypatch: pytest.MonkeyPatch,
+    model: str | None,
+    architecture: str,
+    version: str,
+) -> None:
+    served(monkeypatch, architecture, version=version)
+
+    recipe = tiny_recipe(language_part={"model": model} if model else {})
+
+    served_models.require_served_language(recipe)
+
+
 def test_vllm_itself_says_what_it_serves() -> None:
     pytest.importorskip("vllm")
 
-    version, names = served_models.known()
+    version, has = served_models.known()
 
     assert version[0].isdigit()
-    assert {"LlavaForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration"} <= names
+    assert {"LlavaForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration"} <= set(has)
+    assert has["LlamaForCausalLM"] == "LlamaForCausalLM"
+    assert has["Olmo2ForCausalLM"].startswith(served_models.TRANSFORMERS)
 
 
 def test_a_vllm_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,4 +126,4 @@ def test_a_vllm_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(served_models, "ASK", "import signal; signal.pause()")
     monkeypatch.setattr(served_models, "PATIENCE_S", 0.1)
 
-    assert served_models.known.__wrapped__() == ("", frozenset())
+    assert served_models.known.__wrapped__() == ("", {})

@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+from bitsandbytes.nn.modules import Linear4bit
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from typer.testing import CliRunner
 
-from benchmarks.training.recipe_memory import peak, talking_to_nobody
+from benchmarks.training.recipe_memory import peak, quantised, talking_to_nobody
 from models.recipe import Recipe, load_recipe
 from models.training.learning.losses import cast
 from models.training.loop import StageRun
-from models.training.planning.dry_run import plan
+from models.training.planning.dry_run import NF4_BITS, plan
 from models.training.planning.fits import told
 from models.training.planning.published import MODELS
 from services.cli import workers
@@ -32,21 +33,32 @@ def four_layers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("four_layers")
-@pytest.mark.parametrize(
-    ("name", "gpus"),
-    [("clip-mistral", 1), ("clip-mistral", 4), ("clip-mistral-full", 1), ("clip-mistral-full", 8)],
-)
+@pytest.mark.parametrize("gpus", [1, 4, 8])
+@pytest.mark.parametrize("name", ["clip-mistral", "clip-mistral-4bit", "clip-mistral-full"])
 def test_a_plan_is_within_a_tenth_of_what_torch_counts(name: str, gpus: int) -> None:
-    """Of a LoRA and of all weights, alone and shared out: the share, what is put together while it
-    computes, gradients, moments and activations. Loading comes before a step."""
+    """Of a LoRA, a QLoRA and of all weights, alone and, but in four bits, shared out: the share,
+    what is put together while it computes, gradients, moments and activations. Loading comes
+    before a step."""
     recipe = load_recipe(name)
-    shared = tuple(stage.model_copy(update={"shard": True}) for stage in recipe.stage)
-    recipe = recipe.model_copy(update={"stage": shared})
+    shared = {"shard": not recipe.four_bit}
+    stages = tuple(stage.model_copy(update=shared) for stage in recipe.stage)
+    recipe = recipe.model_copy(update={"stage": stages})
 
     planned = plan(recipe, gpus=gpus)[-1]
 
     tracked = peak(recipe, recipe.stage[-1], gpus)
     assert planned.computing == pytest.approx(tracked, rel=0.1)
+
+
+def test_four_bits_are_planned_as_bitsandbytes_lays_them_out() -> None:
+    """With the constants of its blocks, which are in eight bits and have constants of their own."""
+    layer = Linear4bit(1024, 4096, bias=False)
+    constants = quantised(layer)
+
+    taken = sum(each.nbytes for each in (layer.weight, *constants))
+
+    assert layer.weight.nbytes == 1024 * 4096 // 2
+    assert 8 * taken / (1024 * 4096) == pytest.approx(NF4_BITS, abs=0.01)
 
 
 def test_what_is_shared_out_is_planned_for_each_gpu(tiny_recipe: RecipeMaker) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,30 @@ def test_a_tracker_that_is_not_there_is_told_before_anything_trains(
 
     assert "\n" not in str(told.value)
     assert not (tmp_path / recipe.name / "vqa").exists()
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [(None, "{0} is not installed: pip install {0}, or"), (object(), "{0} cannot be reached ")],
+    ids=["not installed", "accelerate cannot import it"],
+)
+def test_another_that_is_not_there_is_one_sentence(
+    tiny_recipe: RecipeMaker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: tracker.Name,
+    found: Any,
+    says: str,
+) -> None:
+    monkeypatch.setattr(tracker, "find_spec", lambda _: found)
+    monkeypatch.setitem(sys.modules, name, None)  # as if it were not, where it is
+
+    with pytest.raises(TrackerError) as told, tracker.tracking(name, tiny_recipe(), tmp_path):
+        pytest.fail("a run began")
+
+    assert str(told.value).startswith(says.format(name)) and "\n" not in str(told.value)
+    assert str(told.value).endswith("or take --tracker none.")
 
 
 def test_mlflow_is_not_asked_for_minutes_where_it_is_gone(

@@ -222,7 +222,7 @@ def test_a_voi_table_may_begin_below_zero():
 
 
 def test_a_tables_sign_does_not_hang_on_what_else_is_in_the_picture():
-    """One without air is shown as the same tissue is beside air: what there can be below 0 counts."""
+    """One without air is shown as the same tissue is beside air: below 0 there can be some."""
     table = lut([4096, 64512, 12], np.arange(4096, dtype="<u2").tobytes())
     tags = {"RescaleIntercept": -1024, "VOILUTSequence": [table]}
     bright = RAMP // 3 + 1100

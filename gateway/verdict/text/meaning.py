@@ -519,7 +519,11 @@ def _news(said: str, asked: Asked, words: Words) -> str:
             news = counted[0]
         elif news in NONE or (exact and negations == 1 and content and not counted):
             news = "0"
-        elif exact and not negations and content and not counted and tokens[0] in words.single:
+        elif (
+            exact
+            and not (negations or counted or words.sums & set(tokens))
+            and (content and tokens[0] in words.single)
+        ):
             news = "1"
     return news or said
 

@@ -10,14 +10,14 @@ from gateway.verdict.text.spelling import FOLDED
 # Whole words, in small letters, without accents or marks. An angiogram is of X-rays, where nothing
 # beside it says more.
 NAMES: dict[Modality, str] = {
-    "ct": r"cta?|cat scan|(computed|computeri[sz]ed) tomograph\w*|tac|tc|"
+    "ct": r"cta?|cat scan|(computed|computeri[sz]ed) tomograph\w*|tac|tc(?! ?99)|"
     r"tomografia(?! (por emision|de coherencia))|计算机断层",
     "mri": r"mra?|mri|magnetic resonance|rm|resonancia|flair|dwi|stir|t[12]w?|核磁|磁共振",
     "xray": r"x ?rays?|xr|plain film|radiograph\w*|radiografia|rayos x|mammogra\w+|mamografia|"
     r"barium|fluoroscop\w*|angiogram|venogram|x光|x射线|x线|胸片",
     "ultrasound": r"us|ultraso\w+|sonogra\w+|doppler|ecografia|超声",
     "nuclear": r"nm|nuclear medicine|pet|positron emission|spect|scintigra\w+|"
-    r"medicina nuclear|gammagrafia|核医学",
+    r"medicina nuclear|gammagrafia|technetium|tecnecio|tc ?99m?|bone scan|核医学",
 }
 _PATTERNS = {
     modality: re.compile(rf"(?<![a-z0-9])({names})(?![a-z0-9])")

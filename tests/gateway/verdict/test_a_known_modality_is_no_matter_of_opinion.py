@@ -182,3 +182,11 @@ def test_pydicoms_pictures_are_asked_for_theirs(vllm, gateway, monkeypatch, caps
     told = capsys.readouterr().out.splitlines()
     assert any(line.split()[:3] == ["MR_small.dcm", "mri", "MRI"] for line in told)
     assert told[-2:] == ["header: 5 of 9 right", "picture: 3 of 9 right"]
+
+
+@pytest.mark.parametrize("answer", ["Tc-99m bone scan", "Tc 99m MDP", "technetium", "bone scan"])
+def test_technetium_is_no_ct(answer):
+    """TC is one in Spanish."""
+    assert not names_another(answer, "nuclear")
+    assert names_another(answer, "ct")
+    assert names_another("TC de tórax", "nuclear")

@@ -646,3 +646,15 @@ def asked_in_the_sets(language: Language) -> list[tuple[str, str]]:
         if os.environ.get("CONSILIUM_REQUIRE_DATA") == "1":
             raise
         pytest.skip(str(error))
+
+
+@pytest.mark.parametrize(
+    ("language", "question", "said"),
+    [
+        ("en", "How many nodules are there?", "A number of nodules are seen."),
+        ("en", "How many cysts are there?", "There are a number of cysts."),
+        ("es", "¿Cuántos nódulos hay?", "un número de nódulos"),
+    ],
+)
+def test_a_number_of_them_is_not_one(language, question, said):
+    assert meaning(said, language, question) != meaning("1", language, question)

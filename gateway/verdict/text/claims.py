@@ -4,7 +4,9 @@
 tinea" and "1. Psoriasis 2. Tinea". Answers with a claim in common meet there. Only a mark of doubt
 or of choice, or a semicolon, parts an answer: a list ("liver, heart") says all of its items, and is
 one claim. So is whatever might lose a word by being parted: what denies anything, parts that name
-different sides, organs or numbers, an adjective without its noun ("acute or chronic eczema").
+different sides, organs or numbers, an adjective without its noun ("acute or chronic eczema"), a
+letter without what it counts ("hepatitis A or B"). What is less likely is claimed beside something
+that is likelier, never first and never alone.
 """
 
 import re
@@ -14,6 +16,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from gateway.contract import Language
+from gateway.verdict.text.declining import answered
 from gateway.verdict.text.meaning import HAN, Meaning, adds_nothing, core, meaning, telling
 from gateway.verdict.text.questions import Kind, kind_of
 
@@ -46,6 +49,7 @@ class Hedges:
     `partial` word is none without the next part's noun, and any other than a `noun` may be such;
     what stands behind an `of` may be the next part's too. Of several what somebody `prefers` leads.
     What meets `asks` is a question, and no doubt. A `chance` that is high is named around a claim.
+    A doubt with `less` is one beside another claim. What `hangs` at the end of one waits for more.
     """
 
     label: re.Pattern[str]
@@ -60,6 +64,9 @@ class Hedges:
     prefers: re.Pattern[str]
     asks: re.Pattern[str]
     chance: re.Pattern[str]
+    less: re.Pattern[str]
+    trails: re.Pattern[str]
+    hangs: re.Pattern[str]
     parts: re.Pattern[str]  # where a new claim may begin
     marks: re.Pattern[str]  # in every answer that may hold more than one, or a doubt
 
@@ -67,8 +74,10 @@ class Hedges:
 # What turns all that follows, beside the negations that `meaning` knows.
 TURNS = re.compile(
     r"\b(?:neither|nor|free of|lacks?|against|unlike|than|exclud(?:es|ed|ing)|rule[ds] out|"
-    r"den(?:y|ies|ied)|ni|libre de|carece|contra|exclu(?:ye|id[oa]s?)|descartad[oa]s?|excepto|"
-    r"más que|antes que|poco probable|improbable)\b|缺乏|除了|而非|可能性(?:比?较|很)?[小低]",
+    r"den(?:y|ies|ied)|doubt(?:s|ful)?|unlikely|improbable|hardly|barely|scarcely|ni|libre de|"
+    r"carece|contra|exclu(?:ye|id[oa]s?)|descartad[oa]s?|excepto|más que|antes que|"
+    r"poco (?:probable|posible)|apenas|dud(?:o|oso|osa))\b|缺乏|除了|而非|"
+    r"可能性[^,，;；。]{0,3}[小低]",
     re.IGNORECASE,
 )
 # Callers choose what is read here, as in `meaning`: every pattern is linear, or nearly.
@@ -82,6 +91,9 @@ QUESTION_MARKS = ("?", "？")
 # "psoriasis (?)", "?psoriasis": the mark goes where it is looked for.
 IN_BRACKETS = re.compile(r" ?[(（]\s?([?？])\s?[)）](?=\s*(?:$|[,;，；。.\n]))")
 BEFORE = re.compile(r"(?:^([?？]) ?|(?<=[\s,;，；(（])([?？]))(?=\w)([^\n?？,;，；。]{1,80})", re.M)
+# "hepatitis A;B", "Le Fort I;II", "grade A;B esophagitis": one side has more than its letter.
+_LETTER = r"(?:[a-z]\d*|\d+[a-z]?|[ivx]+[a-c]?)"
+LETTERS = re.compile(rf"(.+[\s-])?{_LETTER};{_LETTER}( [^;]+)?", re.IGNORECASE)
 SURE = "?？.。!！ "
 AROUND = " \n,.;:，。；：、!！¿"
 
@@ -101,6 +113,8 @@ def _hedges(
     prefers: str,
     asks: str,
     chance: str,
+    less: str,
+    hangs: str,
 ) -> Hedges:
     """`opens` is as `before`, but only where nothing stands before it."""
     doubt = rf"(?:{lead})*+(?:{before}|{excludes})"
@@ -120,6 +134,9 @@ def _hedges(
         prefers=_compiled(rf"^(?:{lead}){{0,3}}?(?:{prefers})(?![)）])"),
         asks=_compiled(rf"^¿?(?:{asks})"),
         chance=_compiled(chance),
+        less=_compiled(less),
+        trails=_compiled(rf"(?:[,，]?(?:{either})|\s(?:{joins}))$"),
+        hangs=_compiled(rf"\b(?:{hangs}|{of})$"),
         parts=_compiled(rf"{ENDS}|(?:[,，、]| ?[(（]) ?(?={doubt}|{label}|{doubted})"),
         marks=_compiled(
             rf"{label}|{before}|{opens}|{chance}|{excludes}|{after}|{either}|[?？;；]|2[.)）、．]|②"
@@ -152,14 +169,15 @@ HEDGES: dict[Language, Hedges] = {
         r"lean towards?|definitely|certainly|(?<=\bwould )say|"
         r"(?:think|believe)(?: (?:it is|it's|this is))?|(?:(?<=\bshould )|(?<=\bmust ))be"
         r"(?! (?:\w+(?:ed|en)|done|made|kept|sent|put|cut|out|careful)\b))\b",
-        after=r"\b(?:(?:is|are|should|must|could|needs?|to|be|also|less|more|most|very|highly)\s){0,4}"
-        r"(?:possible|probable|likely|suspected|considered|in the differential|be ruled out|"
+        after=r"\b(?:(?:is|are|should|must|could|would|seems?|remains?|needs?|to|be|also|still|less|"
+        r"more|most|very|quite|rather|fairly|highly|equally)\s){0,4}(?:possible|probable|likely|suspected|"
+        r"considered|in the differential|(?<!could )be ruled out|"
         r"(?:cannot|can't|can not) be (?:ruled out|excluded)|not (?:ruled out|excluded))",
         either=r"\s(?:or|vs\.?|versus|and/or|r/o)\s",
         joins=r"\b(?:and|or|but)\s",
         excludes=r"\b(?:rule out|r/o)\b",
-        partial=r"^\S*(?:al|ic|ous|ive|ar|ary|ute|ed|oid|ile|mild|severe|small|large|benign|"
-        r"malignant|early|late)$",
+        partial=r"^\S*(?:al|ic|ous|ive|ar|ary|ute|ed|oid|ile|mild|moderate|severe|small|large|"
+        r"benign|malignant|early|late|simple|complex|single|multiple|solid|diffuse|open)$",
         noun=r"(?:is|oma|ia|as|us|es|um|ion|or|er|ne|igo|ea|st|rt|ure|ess|oke|hage|sm|orm|ema)$|"
         r"^(?:ct|mri?|pet)$",
         of=r"\b(?:from|of|to|with|in|on|by|for)\b",
@@ -168,6 +186,9 @@ HEDGES: dict[Language, Hedges] = {
         r"where|how|who|why|when|any)\b",
         chance=r"(?:^|(?<=[.,;] ))(?:the )?(?:possibility|probability|likelihood) of "
         r"([^.;,\n]{1,60}?) is (?:(?:very|relatively|quite|rather|fairly) )?high\b",
+        less=r"\bless\b",
+        hangs=r"is|are|was|were|be|been|can|could|may|might|would|should|will|must|has|have|seems?|"
+        r"appears?|looks?|remains?|possibly|somewhat|hardly|barely|scarcely|remotely|least|the",
     ),
     "es": _hedges(
         label=r"(?:el |los )?(?:(?:diagn[oó]sticos? )?diferencial(?:es)?|dd|"
@@ -177,29 +198,33 @@ HEDGES: dict[Language, Hedges] = {
         before=r"\b(?:diagn[oó]stico(?: más probable)?(?: es|(?=\s*:))|"
         r"probable es(?: que (?:sea|se trate de))?|(?:ya )?sea|compatible con|sugestiv[oa] de|"
         r"considera(?:r|rse|ndo)?(?: que (?:es|sea))?|considere|pensar en|piensa en|"
-        r"posible(?:mente)?|probable(?:mente)?|quizás?|tal vez|sospech[ao](?: de)?|sugiere|"
+        r"posible(?:mente)?|probable(?:mente)?|quizás?|tal vez|"
+        r"sospech[ao](?! (?:muy )?(?:baja|escasa|mínima))(?: de)?|sugiere|"
         r"no se puede descartar|parece(?: ser)?(?: más)?|"
         r"(?:podría|puede) (?:ser|tratarse de)|versus|vs)\b",
         opens=r"\b(?:(?<=\bpoco )como|creo que es|impresión(?=\s*:)|"
         r"(?:(?<=\bdebe )|(?<=\bdebería ))ser(?! \w+[ai]d[oa]\b))\b",
-        after=r"\b(?:(?:es|son|lo|muy|más|menos|también)\s){0,4}(?:posibles?|(?<!poco )probables?|"
+        after=r"\b(?:(?:es|son|lo|muy|más|menos|también)\s){0,4}(?<!poco )(?:posibles?|probables?|"
         r"(?:a|por) descartar|no (?:se puede descartar|descartad[oa]s?))",
         either=r"\s(?:o|u|vs\.?|versus|y/o)\s",
         joins=r"\b(?:y|e|o|pero|aunque)\s",
         excludes=r"\bdescartar\b",
-        partial=r"^\S*(?:al|ar|ic[oa]|os[oa]|iv[oa]|ad[oa]|ud[oa]|ari[oa]|leve|grave)$",
+        partial=r"^\S*(?:al(?:es)?|ar(?:es)?|(?:ic|os|iv|ad|ud|ari|malign|benign|sever|pequeñ|"
+        r"difus)[oa]s?|leves?|graves?|grandes?|simples?|múltiples?)$",
         noun=r".",  # adjectives stand behind theirs
         of=r"\b(?:de|del|por|a|al|con|en|para)\b",
         prefers=r"más probable(?:mente)?|(?:me inclino|a favor) (?:por|de)",
         asks=r"(?:qué|cuál|cuáles|dónde|cuánt[oa]s?|cómo|quién|es|son|hay|tiene|existe|se)\b",
         chance=r"(?:^|(?<=[.,;] ))(?:la )?(?:posi|proba)bilidad de ([^.;,\n]{1,60}?) es "
         r"(?:(?:muy|bastante|relativamente) )?alta\b",
+        less=r"\bmenos\b",
+        hangs=r"es|son|está|están|sería|puede|parece|poco|apenas|el|la|los|las|un|una",
     ),
     "zh": _hedges(
         label=r"(?:鉴别诊断|鑑別診斷)(?:包括|有|为|\s*[:：])",
         lead=r"首先|先|应该|应|需要|需|还|也|要|请|再|建议|最|很|更|或者|或|并|但|"
         r"从图片?上?看(?:起来)?[,，]?|看起来|看上去|看着|看|感觉|觉得|我|有点",
-        before=r"考虑为?|可能的诊断[是为]|诊断(?:[是为]|(?=\s*[:：]|可能|考虑))|可能是|可能为|可能|"
+        before=r"考虑为?|可能的诊断[是为]|诊断(?:[是为]|(?=\s*[:：]|可能|考虑))|可能是|可能为|可能(?!性)|"
         r"疑似|疑为|疑(?!病症|难)|怀疑为?|像是?|不能排除|不排除|不除外|大概是?|也许是?|"
         r"倾向于?|其次是?|符合|提示|"
         r"(?<=应该)是|(?<=应)是|与(?=[^，。]{1,40}鉴别)",
@@ -209,12 +234,14 @@ HEDGES: dict[Language, Hedges] = {
         either=r"或者是?|或是?|还是|\s?vs\.?\s?",
         joins=r"[和与及]",
         excludes=r"排除|除外",
-        partial=r"(?:性|[大小轻重急慢])$",
+        partial=r"[性型期级度类大小轻重急慢]$",
         noun=r"[炎癣病疹癌瘤症疮疣痣斑疱肿核血疡石疥化损折胀麻敏染变甲影灶水气a-z]$",
         of=r"(?!)",  # nothing stands behind
         prefers=r"倾向于?|首先考虑|更可能|最可能|更像",
         asks=r".*(?:什么|哪|吗|呢|有没有|有无|是否|是不是|多少|几)",
         chance=r"((?!))",  # it stands behind
+        less=r"其次",
+        hangs=r"(?!)",
     ),
 }
 
@@ -226,6 +253,9 @@ def claims(text: str, language: Language = "en", question: str = "") -> tuple[Cl
 
     "Psoriasis, consider tinea" claims psoriasis and tinea, "possibly psoriasis" claims psoriasis.
     """
+    said, doubted = answered(text)
+    if said and not doubted:  # "As an AI, I cannot diagnose, but" claims nothing
+        text = said
     whole = (Claim(text, meaning(text, language, question)),)
     hedges = _hedges_of(text, language)
     if not hedges.marks.search(text):
@@ -262,6 +292,7 @@ def _parts(text: str, hedges: Hedges) -> list[tuple[str, bool]]:
     them could not stand alone."""
     found: list[tuple[str, bool]] = []
     preferred: list[tuple[str, bool]] = []
+    opened = ""  # the last of a piece, where a word of choice ends that
     pieces = _pieces(text, hedges)
     if len(pieces) > 1 and hedges.excludes.match(pieces[0][0]):
         return []
@@ -270,29 +301,56 @@ def _parts(text: str, hedges: Hedges) -> list[tuple[str, bool]]:
             found.append((piece, False))
             continue
         said = piece.rstrip(SURE)
+        chosen = hedges.either.search(f"{said} ")  # "effusion or, less likely, edema"
+        ends = hedges.trails.search(f"{said} ")
+        said = said[: ends.start()] if ends else said
         asked = any(mark in piece[len(said) :] for mark in QUESTION_MARKS)
         bare = _bare(said, hedges)
         items = [bare]
-        if listed or bare != said or hedges.either.search(bare):
+        if listed or bare != said or chosen:
             either = [each for each in hedges.either.split(bare) if each.strip(AROUND)]
             if not any(_may_share(*pair, hedges) for pair in pairwise(either)):
                 items = [item for each in either for item in COMMA.split(each)]
             elif len(pieces) == 1 and bare == said and not asked:
                 return []
+        if opened and _may_share(opened, items[0], hedges):
+            return []
+        opened = items[-1] if ends else ""
         if listed:
             items = [item for each in items for item in _joined(each, hedges)]
         items = [_bare(item.strip(AROUND), hedges) for item in items]
         claimed = [(item, asked) for item in items if any(map(str.isalnum, item))]
+        lesser = _less_likely(said, len(claimed), hedges)
+        if lesser is not None and len(found) + lesser < 2:
+            return []
         if hedges.prefers.match(piece):
             preferred += claimed
         found += claimed
     # "Psoriasis or tinea, favor tinea": of what is said of one thing alone nothing is preferred.
     times = Counter(item.casefold() for item, _ in found)
     found = [each for each in preferred if times[each[0].casefold()] > 1] + found
-    # "axial or coronal" are two; "acute or chronic eczema" has its noun but once.
     texts = [text for text, _ in found]
-    cut = len(_lengths(texts, hedges)) > 1 and any(map(hedges.partial.search, texts))
-    return [] if cut else found
+    return [] if _are_cut(texts, hedges) else found
+
+
+def _are_cut(texts: list[str], hedges: Hedges) -> bool:
+    """Whether one of them lacks what another has, or waits for more: "axial" and "coronal" are two,
+    "acute" and "chronic eczema" have their noun but once, "hepatitis A" and "B" their name."""
+    if len(_lengths(texts, hedges)) > 1 and any(map(hedges.partial.search, texts)):
+        return True
+    if any(map(hedges.hangs.search, texts)):
+        return True
+    letters = (LETTERS.fullmatch(f"{one};{other}") for one, other in pairwise(texts))
+    return any(each is not None and (each[1] or each[2]) for each in letters)
+
+
+def _less_likely(said: str, claimed: int, hedges: Hedges) -> int | None:
+    """Which of the claims of a piece is called less likely, 0 where it is the one before; None
+    where none is."""
+    before, after = hedges.before.match(said), hedges.after.search(said)
+    if before and hedges.less.search(before[0]):
+        return 1 if claimed and said[before.end() :][:1] not in (")", "）") else 0
+    return claimed if after and hedges.less.search(after[0]) else None
 
 
 def _may_share(one: str, other: str, hedges: Hedges) -> bool:

@@ -1,52 +1,160 @@
 """Whether a model says that it will not answer, or cannot: then it has no vote.
 
 What may be an answer is one: "I cannot see an effusion" denies it, "unclear" and "不清楚" may tell
-of an edge, "unknown" of a cause, "indeterminate" of a lesion. And who does not know, but says what
-it may be, has said so: "I'm not sure, but it may be edema".
+of an edge, "unknown" of a cause, "indeterminate" of a lesion. And who does not know, or must not
+diagnose, but says what it may be, has said so: "I'm not sure, but it may be edema". Who goes on
+with nothing but advice has not: "I cannot answer, but please consult a doctor".
 """
 
 import re
 
-_SORRY = r"(?:(?:i(?:'m| am) (?:very )?sorry|sorry|i apologi[sz]e|unfortunately)[,.;]?\s(?:but )?)?"
-_CANNOT = r"(?:cannot|can't|can not|(?:unable|not able) to)"
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.IGNORECASE)
+
+
+# What leads to a refusal or a doubt, and is none.
+EXCUSE = _compiled(
+    r"(?:(?:i(?:'m| am) (?:very |so )?sorry|sorry|(?:i )?apologi[sz]e|my apologies|unfortunately|"
+    r"lo siento|lo lamento|disculpa|perd[oó]n|lamentablemente)\b[,.;]?\s?(?:but |pero )?"
+    r"|(?:很?抱歉|对不起)[,，。]?但?)?"
+    r"(?:(?:as|i(?:'m| am)(?: just| only)?) an? (?:ai|artificial intelligence|(?:large )?language "
+    r"model)\b(?: (?!i\b)[\w-]+){0,6}?(?:[,.;]\s?|\s(?:and |so )?(?=i\b)|$)"
+    r"|como (?:una? )?(?:ia|inteligencia artificial|modelo de lenguaje)\b(?: (?!no\b)\w+){0,6}?"
+    r"(?:[,.;]\s?|\s(?=no\b)|$)"
+    r"|作为(?:一个|一名)?(?:ai|人工智能)[^，,。我无不]{0,10}[，,]?)?"
+)
+_CANNOT = r"(?:cannot|can't|can not|(?:unable|not able|not qualified|not allowed) to)"
 _I = r"i(?:'m| am)? "
 _ASSISTING = (
     r"help|assist|provide|offer|give|answer|comply|diagnose|interpret|analy[sz]e|view|process"
 )
+_THE_IMAGE = (
+    r"(?:the |this |any |your |that )?(?:medical )?"
+    r"(?:images?|pictures?|x-?rays?|scans?|radiographs?)"
+)
+_NOT_SEEN = r"(?:be able to )?(?:see|find|detect|observe|identify|exclude|think|believe)\b"
+# Whatever it is that one cannot do; what is not to be seen in an image is told.
+REFUSES = _compiled(
+    rf"{_I}{_CANNOT} (?:(?:{_ASSISTING})\b|(?:see|access|open) {_THE_IMAGE}\b)"
+    r"|no (?:puedo|me es posible|soy capaz de) (?:ayudar|ofrecer|dar|proporcionar|diagnosticar|"
+    r"interpretar|analizar|hacer un|emitir|ver (?:las? )?im[aá]gen)\w*"
+    r"|我?(?:无法|不能|没有办法)(?:[为给][你您])?(?:提供|给出|[做作]出|进行|诊断|帮助|协助)"
+)
+# Behind an excuse.
+REFUSES_EXCUSED = _compiled(
+    rf"(?:i|we) (?:{_CANNOT}|am (?:not|unable)|do not|don't|must decline|won't|will not)\b"
+    rf"(?! {_NOT_SEEN}(?! {_THE_IMAGE}\b))"
+    r"|i'm (?:not|unable)\b|it(?:'s| is| would be) (?:not (?:possible|appropriate)|inappropriate)\b"
+    r"|no (?:puedo|me es posible|soy|estoy|tengo)\b(?! (?:ver|observar|identificar) (?!las? im))"
+    r"|我?(?:无法|不能|没有办法|没有能力|不具备|不是)(?!看[到见]|发现|排除)"
+)
 _FINDING_OUT = r"(?:determined?|tell|say|know|answer(?:ed)?|decided?|assess(?:ed)?|judged?)"
 # What goes on after a comma may be an answer.
 _OF_THAT = (
-    r"(?: (?:it|this|to|what|which|whether|if|how|where|from|based|with|given|the)\b[^,;.]*)?"
+    r"(?: (?:it|this|to|what|which|whether|if|how|where|from|based|with|given|the|that|about|for|"
+    r"in|on|who|when|why|because|since|without|due)\b[^,;.]*)?"
 )
-# Whatever follows.
-OPENS = re.compile(
-    rf"{_SORRY}(?:as an ai\b|{_I}{_CANNOT} (?:{_ASSISTING})\b)"
-    r"|(?:lo siento|lo lamento|disculpa)[,.;]?\s(?:pero )?no (?:puedo|me es posible)\b"
-    r"|como (?:una )?(?:ia|inteligencia artificial|modelo de lenguaje)\b"
-    r"|(?:很?抱歉|对不起)[,，。]?(?:但)?我?(?:无法|不能|没有办法)|作为(?:一个|一名)?(?:ai|人工智能)",
-    re.IGNORECASE,
-)
-# Where it is all that is said.
-WHOLE = re.compile(
-    rf"{_SORRY}(?:"
-    rf"(?:i )?(?:don't|do not) know{_OF_THAT}|n/a|not applicable"
+_DE_ESO = r"(?: (?:con|a|por|en|si|la|el|qu[eé]|de|para|est[ae]|sin|debido)\b[^,;.]*)?"
+_MATTER = r"(?:information|details?|data|context|evidence)"
+_IMAGE = rf"(?:{_THE_IMAGE}|it|this|i|we)"
+_DATOS = r"(?:informaci[oó]n|datos|detalles?)"
+_BASTANTE = rf"(?:suficientes? {_DATOS}|{_DATOS} (?:suficientes?|necesari[oa]s?))"
+_IMAGEN_ZH = "(?:图像|图片|影像)"
+_DATOS_ZH = "(?:信息|资料|数据|依据|证据)"
+# Where it is all that a clause says, who says it does not know.
+UNKNOWING = _compiled(
+    rf"(?:i )?(?:don't|do not) know(?: the answer)?{_OF_THAT}|n/a|not applicable"
+    rf"|(?:i have )?no idea{_OF_THAT}"
     rf"|(?:i(?:'m| am) )?(?:not (?:sure|certain)|unsure){_OF_THAT}"
     rf"|(?:{_I})?{_CANNOT} {_FINDING_OUT}{_OF_THAT}"
-    rf"|(?:it |this |that |the answer )?(?:cannot|can't|can not) be {_FINDING_OUT}{_OF_THAT}"
-    rf"|(?:it is |it's )?(?:impossible|not possible) to {_FINDING_OUT}{_OF_THAT}"
-    rf"|(?:there is )?(?:insufficient|not enough) information{_OF_THAT}"
-    r"|(?:yo )?no (?:lo )?s[eé]|no estoy segur[oa]|no (?:se puede|es posible|puedo) "
-    r"(?:determinar|saber|decir|responder)(?:lo)?"
-    r"(?: (?:con|a partir|por|en|si|la|el|qu[eé])\b[^,;.]*)?"
-    r"|我?(?:不知道|不确定|不確定)"
-    r"|我?(?:无法|不能|無法)(?:从[^,，;；。]{1,12}中?)?(?:确定|判断|回答|得知|確定|判斷)"
-    r")",
-    re.IGNORECASE,
+    rf"|(?:(?:it|this|that|(?:the|this|that|your) (?:answer|question)) )?"
+    rf"(?:cannot|can't|can not) be {_FINDING_OUT}{_OF_THAT}"
+    rf"|(?:it is |it's )?(?:impossible|not possible|hard|difficult) to {_FINDING_OUT}{_OF_THAT}"
+    rf"|(?:(?:there is|there's) )?(?:insufficient|not enough) {_MATTER}{_OF_THAT}"
+    rf"|(?:there (?:is|are) not|there (?:is|are)n't|{_IMAGE} (?:do(?:es)?(?: not|n't) "
+    rf"(?:have|provide|contain|give|offer|show|include)|lacks?)) "
+    rf"(?:enough|sufficient) (?:\w+ )?{_MATTER}{_OF_THAT}"
+    rf"|{_IMAGE} (?:has|have|provides?|contains?|gives?|offers?) insufficient {_MATTER}{_OF_THAT}"
+    rf"|(?:the )?{_MATTER} (?:is|are) (?:insufficient|not (?:enough|sufficient)){_OF_THAT}"
+    r"|(?:yo )?no (?:lo )?s[eé]|no estoy segur[oa]|(?:no tengo|ni) idea|no aplica(?:ble)?"
+    r"|(?:(?:la|esta) pregunta )?(?:(?:yo )?no (?:se puede|es posible|puedo|sabría)|es imposible|"
+    rf"imposible) (?:de )?(?:determinar|saber|decir|responder)(?:l[oa])?{_DE_ESO}"
+    r"|(?:no (?:hay|tengo|existe)|(?:la imagen )?no (?:proporciona|contiene|tiene|ofrece|muestra)) "
+    rf"{_BASTANTE}{_DE_ESO}"
+    rf"|(?:la )?{_DATOS} (?:(?:es |son )?insuficientes?|no (?:es|son) suficientes?){_DE_ESO}"
+    r"|我?(?:不知道|不太?确定|不確定)(?:答案)?"
+    r"|我?(?:无法|不能|無法|难以|没法)(?:从[^,，;；。]{1,12}中?)?(?:确定|判断|回答|得知|確定|判斷)"
+    r"(?:(?:这个|该|此|这一|您的|你的)?(?:问题|答案))?"
+    rf"|(?:{_IMAGEN_ZH}(?:中|的)?)?(?:没有|未|缺乏)(?:提供)?足够的?{_DATOS_ZH}"
+    r"(?:来?[^,，;；。]{0,8}(?:回答|判断|确定)[^,，;；。]{0,8})?"
+    rf"|{_IMAGEN_ZH}?(?:的|中的?)?{_DATOS_ZH}(?:不足|不够)(?:以[^,，;；。]{{1,12}})?"
+)
+_BUT = (
+    r"(?:\b(?:but|however|nevertheless|nonetheless|that said|pero|sin embargo|no obstante)\b"
+    r"|但是?|不过|然而|可是)[,，:]?\s?"
+)
+# A clause ends with its mark, or before a word that takes it back.
+CLAUSE = _compiled(rf"[,.;，。；!]{{0,3}}\s?{_BUT}|[,.;!]\s|[，。；！]")
+# Behind a refusal an answer begins with such a word, or with what is seen.
+BEGINS = _compiled(
+    rf"[,.;，。；]?\s?{_BUT}"
+    rf"|(?<=[.;])\s(?={_THE_IMAGE} (?:shows?|demonstrates?|reveals?)|there (?:is|are)\b|i see\b|"
+    rf"la imagen muestra|se observa|hay\b)|[。；](?=(?:{_IMAGEN_ZH}|图中)(?:显示|可见)|可见)"
+)
+# No answer begins so: advice, an offer, that there is no image, why one does not know.
+ADVISES = _compiled(
+    r"[^,.;，。；]{0,80}(?:\b(?:please|consult\w*|recommend\w*|advis\w+|you (?:should|can|may|"
+    r"might|could|need|must|would|have)|professionals?|doctors?|physicians?|radiologists?|"
+    r"clinicians?|specialists?|experts?|attach\w*|upload\w*|information|guidance|advice|happy|glad|"
+    r"help|assist|no (?:image|picture)s?|i can (?:only )?(?:offer|provide|explain|describe|discuss|"
+    r"answer|try|share|give)|(?:further|additional|more) \w+ (?:is|are|would|may)|por favor|"
+    r"recomiend\w*|aconsej\w*|profesional(?:es)?|m[eé]dicos?|especialistas?|radi[oó]logos?|"
+    r"informaci[oó]n|ayudar\w*|usted)\b|请|您|建议|咨询|医生|专业|就医|帮助|信息)"
+    r"|(?:because|since|due to|given|without|whether|as|porque|ya que|debido a|sin|因为|由于)\b"
+    r"[^,.;]*$"
+)
+# Who is not sure has doubted what follows.
+DEFINITE = _compiled(
+    r"\b(?:definit\w+|certain\w*|sure|confiden\w+|conclusi\w+|exact\w*|precis\w+|segur\w+|"
+    r"concluyente|exact[oa])\b|明确|确切|准确|肯定|确[定诊]"
 )
 AROUND = " \n.!。！*_\"'“”()[]（）"
 
 
 def declines(text: str) -> bool:
     """Whether nothing is answered."""
+    return bool(text) and not answered(text)[0]
+
+
+def answered(text: str) -> tuple[str, bool]:
+    """What is said beside a refusal or that one does not know, "" where that is all, and whether it
+    is in doubt for what was said before it."""
     plain = " ".join(text.replace("’", "'").split()).strip(AROUND)
-    return OPENS.match(plain) is not None or WHOLE.fullmatch(plain) is not None
+    excuse = EXCUSE.match(plain)
+    rest = plain[excuse.end() :] if excuse else plain
+    excused, doubted = rest != plain, False
+    if not plain:
+        return text, False
+    while rest:
+        clause = CLAUSE.search(rest)
+        first, others = (rest[: clause.start()], rest[clause.end() :]) if clause else (rest, "")
+        if UNKNOWING.fullmatch(first.strip(AROUND)):
+            rest, doubted = others, True
+            continue
+        refuses = REFUSES.match(rest) or (REFUSES_EXCUSED.match(rest) if excused else None)
+        if refuses:
+            return _behind(rest, refuses.end())
+        if doubted and ADVISES.match(rest):
+            return "", True
+        break
+    return (rest if excused or doubted else text), doubted
+
+
+def _behind(text: str, start: int) -> tuple[str, bool]:
+    """What is answered behind a refusal that ends at `start`, and whether that puts it in doubt."""
+    for begins in BEGINS.finditer(text, start):
+        answer = text[begins.end() :]
+        if answer and not (ADVISES.match(answer) or REFUSES.match(answer)):
+            return answer, DEFINITE.search(text, 0, begins.start()) is not None
+    return "", False

@@ -150,6 +150,30 @@ def test_a_doubt_is_a_way_of_claiming(language, said, claim):
         ("en", "liver or spleen"),
         ("en", "acute or chronic eczema"),
         ("en", "no fracture or dislocation"),
+        ("en", "hepatitis A or B"),
+        ("en", "hepatitis A, less likely B"),
+        ("en", "Differential: hepatitis A, B"),
+        ("en", "influenza A or B virus"),
+        ("en", "grade A or B esophagitis"),
+        ("en", "vitamin B12 or D"),
+        ("en", "Salter-Harris II or III"),
+        ("en", "simple or complex cyst"),
+        ("en", "solitary or multiple nodules"),
+        ("en", "contact or, possibly, atopic dermatitis"),
+        ("en", "It is, most likely, psoriasis"),
+        ("en", "There is, possibly, a psoriasis"),
+        ("en", "Psoriasis is remotely possible"),
+        ("en", "Psoriasis might possibly be considered"),
+        ("en", "I doubt psoriasis; consider tinea"),
+        ("en", "Possible but unlikely psoriasis"),
+        ("en", "Psoriasis can be ruled out"),
+        ("en", "Psoriasis could be ruled out"),
+        ("es", "hepatitis A o B"),
+        ("es", "influenza A o, menos probable, B"),
+        ("es", "eccema benigno o maligno"),
+        ("es", "eccemas agudos o crónicos"),
+        ("zh", "甲型肝炎或乙型"),
+        ("zh", "肝炎A型或B型"),
         ("en", "psoriasis, not tinea"),
         ("en", "probably not psoriasis"),
         ("en", "psoriasis is not likely"),
@@ -220,6 +244,65 @@ def test_a_doubt_is_a_way_of_claiming(language, said, claim):
 def test_what_may_not_be_parted_is_one_claim_and_means_what_it_meant(language, said):
     [claim] = claims(said, language, ASKED[language])
     assert claim.text == said and claim.meaning == meaning(said, language, ASKED[language])
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [
+        ("en", "Psoriasis is less likely."),
+        ("en", "less likely psoriasis"),
+        ("en", "less consistent with psoriasis"),
+        ("en", "Less suspicious for psoriasis."),
+        ("en", "Less probable: psoriasis"),
+        ("en", "Psoriasis (less likely)"),
+        ("en", "Psoriasis, less likely"),
+        ("en", "Psoriasis would be less likely"),
+        ("en", "Psoriasis is possible but less likely"),
+        ("en", "psoriasis is least likely"),
+        ("en", "Psoriasis is hardly possible"),
+        ("en", "Psoriasis is less likely. Consider tinea."),
+        ("en", "psoriasis (less likely), tinea (most likely)"),
+        ("en", "1. Less likely: psoriasis 2. Tinea"),
+        ("es", "psoriasis es menos probable"),
+        ("es", "Menos probable psoriasis"),
+        ("es", "menos compatible con psoriasis"),
+        ("es", "Psoriasis (menos probable)"),
+        ("es", "psoriasis es poco posible"),
+        ("es", "sospecha baja de psoriasis"),
+        ("zh", "其次考虑银屑病"),
+        ("zh", "可能性稍小的是银屑病"),
+        ("zh", "银屑病可能性较低"),
+    ],
+)
+def test_what_is_less_likely_is_claimed_beside_something_likelier_alone(language, said):
+    """As the only claim, or as the first, it would be told as if nobody had doubted it."""
+    [claim] = claims(said, language, ASKED[language])
+    assert claim.text == said
+
+
+@pytest.mark.parametrize(
+    ("language", "said", "found"),
+    [
+        ("en", "psoriasis or, less likely, tinea", "psoriasis|tinea"),
+        ("en", "psoriasis and, possibly, tinea", "psoriasis|tinea"),
+        ("en", "psoriasis versus, less likely, tinea", "psoriasis|tinea"),
+        ("en", "psoriasis, scabies or, less likely, tinea", "psoriasis|scabies|tinea"),
+        ("en", "psoriasis or less likely tinea", "psoriasis|tinea"),
+        ("en", "psoriasis, tinea less likely", "psoriasis|tinea"),
+        ("en", "Psoriasis is quite likely", "psoriasis"),
+        ("en", "Psoriasis remains possible", "psoriasis"),
+        ("en", "hepatitis A or hepatitis B", "hepatitis a|hepatitis b"),
+        ("en", "hepatitis B or edema", "hepatitis b|edema"),
+        ("en", "A or B", "a|b"),
+        ("es", "psoriasis o, menos probable, tiña", "psoriasis|tiña"),
+        ("es", "psoriasis y, posiblemente, tiña", "psoriasis|tiña"),
+        ("zh", "甲肝或乙肝", "甲肝|乙肝"),
+    ],
+)
+def test_a_word_of_choice_before_a_doubt_is_no_part_of_a_claim(language, said, found):
+    assert [each.text.lower() for each in claims(said, language, ASKED[language])] == found.split(
+        "|"
+    )
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from itertools import dropwhile, islice
 
 from gateway.contract import Language
 from gateway.verdict.text.modality import named_in
-from gateway.verdict.text.numbers import COMPARISONS, NUMBERS, in_digits
+from gateway.verdict.text.numbers import COMPARISONS, NUMBERS, UNITS, in_digits
 from gateway.verdict.text.questions import kind_of
 from gateway.verdict.text.spelling import FOLDED, spelled_one_way
 from gateway.verdict.text.words import (
@@ -50,6 +50,7 @@ LEVEL = re.compile(r"[;\n]")
 SIDES = {"left", "right", "bilateral", "izquierdo", "izquierda", "derecho", "derecha"} | set(
     "左右双"
 )
+SIDE = {"side", "lado", "侧", "边"}
 SENTENCE = re.compile(r"(?<=[.!?]) |(?<=[。!?])|\n")  # a Western full stop has a space behind it
 HEAD = re.compile(
     rf"({'|'.join(sorted(YES_OR_NO, key=len, reverse=True))})"
@@ -58,7 +59,17 @@ HEAD = re.compile(
 )
 HYPHEN = re.compile(r"(?<=[^\W\d_])-(?=\w)|(?<=\w)-(?=[^\W\d_])")  # a minus or a range stays
 SIGN = rf"[{COMPARISONS}]|(?<=[a-z0-9])[*+-](?![\w*])"  # T2* is not T2
+NUMBER = r"\d+(?:[.,]\d+)*(?![\d°])"
+# So many, or so much; not which: "4th rib", "T2".
+COUNTED = re.compile(
+    rf"(?:[{COMPARISONS}] ?)?{NUMBER}(?:(?:-| x ){NUMBER})*"
+    rf"(?: ?(?:{'|'.join(sorted(set(UNITS.values())))})(?![a-z]))?"
+)
 WORD = re.compile(rf"\d+(?:[.,]\d+)*°?|[^\W\d_]+|{SIGN}")
+# "There used to be one" says of today what "formerly" does; "used to take the image" is no past.
+FORMERLY = re.compile(
+    r"\b(?:used to (?=(?:be|have|exist|appear|show|contain|include|lie|sit)\b)|had (?=been\b))"
+)
 NOT = re.compile(r"n't\b|(?<=\bcan)(?=not\b)")
 DOUBLE_NO = re.compile(r"(\bno (?:\w+ ){1,3})ningun[oa]?\b")  # in Spanish no more than one
 # Hyphens and a minus unlike the others, too.
@@ -114,7 +125,8 @@ class Asked:
     `orders` are those in which a statement may have it; unless the question `states` something
     ("is there"), a statement needs no such word either. `before` are the contents that an answer
     may have before it comes to something new: none, or the question again; `behind` what it may
-    have after that. Of an answer that is taken `whole`, nothing goes that claims anything itself.
+    have after that. An `ordered` one asks for several things or for an order: a list's order tells
+    something. Of an answer that is taken `whole`, nothing goes that claims anything itself.
     """
 
     content: Meaning = ()
@@ -130,6 +142,8 @@ class Asked:
     sides: bool = False
     behind: Meaning | None = None
     there: bool = False
+    found: bool = False
+    ordered: bool = False
     whole: bool = False
 
     def is_again(self, content: Meaning, negations: int) -> bool:
@@ -178,7 +192,7 @@ def meaning(
         return option
     if answer := _yes_or_no(said, asked, words):
         return (answer,)
-    return _items(_news(said, asked, words), words)
+    return _items(_news(said, asked, words), asked, words)
 
 
 @lru_cache(maxsize=64)
@@ -289,6 +303,8 @@ def _asked(question: str, language: Language) -> Asked:
         sides=sides,
         behind=None if negations else _asked_behind(plain, tokens, content, words),
         there=bool(words.there.search(plain)),
+        found=bool(words.found.search(plain)),
+        ordered=bool(words.joins.search(plain) or words.in_order.search(plain) or "、" in plain),
     )
 
 
@@ -451,8 +467,11 @@ def _explains(sentence: str, answer: str, asked: Asked, words: Words) -> bool:
     # "Yes. Ileum." and "Yes. It is in the ileum." say more of what was asked about.
     if words.of_it.match(sentence) or (len(content) < 5 and not words.states.search(sentence)):
         return False
-    if answer == "no" and not negations and set(content) & set(asked.content):
-        return False
+    # "No. A small amount is present." has it after all.
+    if answer == "no" and not negations:
+        has_it = asked.found and words.found.search(sentence)
+        if has_it or set(content) & set(asked.content):
+            return False
     return _tells_no_more(sentence, asked, words)
 
 
@@ -515,15 +534,15 @@ def _news(said: str, asked: Asked, words: Words) -> str:
         if asked.whole:  # "3 in the left" of two sides is more than 3
             named = {each for each in _told(news, tokens, words) if not each[0].isdecimal()}
             exact = exact and named in (set(), asked.told)
+        # "A number of nodules" may be any, and "no nodule in the left lung and a nodule in the
+        # right one" is no 0.
+        once = exact and content and not counted and words.sums.isdisjoint(content)
+        once = once and len(set(content)) == len(content) and len(COMMA.split(news)) == 1
         if exact and not negations and len(counted) == 1 and counted[0].isdecimal():
             news = counted[0]
-        elif news in NONE or (exact and negations == 1 and content and not counted):
+        elif news in NONE or (once and negations == 1):
             news = "0"
-        elif (
-            exact
-            and not (negations or counted or words.sums & set(tokens))
-            and (content and tokens[0] in words.single)
-        ):
+        elif once and not negations and tokens[0] in words.single:
             news = "1"
     return news or said
 
@@ -539,17 +558,18 @@ def _before(said: str, asked: Asked, words: Words) -> str:
     return said
 
 
-def _items(said: str, words: Words) -> Meaning:
+def _items(said: str, asked: Asked, words: Words) -> Meaning:
     """The parts of a list, each by the name of its meaning. Where one is negated, or says where or
-    how much another is, the order may tell which."""
+    how much another is, the order may tell which; and of what, where several things were asked."""
     parts = COMMA.split(said)
     if len(parts) == 1 and not words.joins.search(said):
         return (_item(parts[0], words),) if said else ()
     negated = _content(said, words)[1] > 0
     if not negated:
-        parts = [item for part in parts for item in _joined(part, words)]
+        parts = [item for part in parts for item in _joined(part, words) if item.strip()]
     items = [item for part in parts if (item := _item(part, words))]
-    ordered = negated or _has_two_levels(said) or _pairs(parts, words)
+    ordered = asked.ordered or negated or words.in_order.search(said) or _has_two_levels(said)
+    ordered = ordered or _pairs(parts, words) or _are_of_others(parts, words)
     return tuple(items if ordered else sorted(items))
 
 
@@ -563,13 +583,26 @@ def _has_two_levels(said: str) -> bool:
 
 
 def _pairs(parts: Sequence[str], words: Words) -> bool:
-    """Whether two parts or more name a number or a side, and as many neither that nor an organ, so
+    """Whether two parts or more name a number, a side or an organ, and as many none of these, so
     that the order may tell whose each is: "left lung, effusion, right lung, clear"."""
     if len(parts) < 4:
         return False
     told = [_told(part, _tokens(part, words), words) for part in parts]
-    placed = sum(any(each in SIDES or each[0].isdecimal() for each in named) for named in told)
-    return placed > 1 and sum(not named for named in told) > 1
+    return sum(map(bool, told)) > 1 and sum(not named for named in told) > 1
+
+
+def _are_of_others(parts: Sequence[str], words: Words) -> bool:
+    """Whether two parts or more are sides alone, or so many of the same, so that the order alone
+    tells what each is of: "2 and 1", "10 cm and 12 cm", "left, right"."""
+    counted, sides = [], 0
+    for part in parts:
+        content = set(_content(part, words)[0])
+        sides += bool(content & SIDES) and content <= SIDES | SIDE
+        if number := COUNTED.match(part.strip()):
+            rest = _content(part.strip()[number.end() :], words)[0]
+            counted.append(" ".join(word for word in rest if word not in words.sums))
+    some_alike = len(set(counted)) < len(counted)
+    return sides > 1 or some_alike or (len(counted) > 1 and "" in counted)
 
 
 def _joined(part: str, words: Words) -> list[str]:
@@ -612,6 +645,8 @@ def _tokens(text: str, words: Words) -> list[str]:
     text = DOUBLE_NO.sub(r"\1", text) if "ningun" in text else text
     if "n't" in text or "cannot" in text:
         text = NOT.sub(" not" if "n't" in text else " ", text)
+    if words.language == "en" and ("used to" in text or "had been" in text):
+        text = FORMERLY.sub("formerly ", text)
     return WORD.findall(text)
 
 

@@ -130,17 +130,18 @@ class Words:
     before what only explains it, `because` where a sentence turns to that. `frames` may open an
     answer and `tails` close it without adding to it; `copula` parts what was asked from the
     answer, `article` and `place` stand before it. `states` is in a sentence that says that
-    something is so. `joins` is what may stand for the last comma of a list. `denial` opens what is
-    not there; without more words it is a bare `none`.
+    something is so. `joins` is what may stand for the last comma of a list; with `in_order` its
+    order tells something. `denial` opens what is not there; without more words it is a bare `none`.
 
     `fillers` and `negators` are words of a sentence: without both, its content is left, of
     which `plural` takes the endings. `sums` say no more than the number beside them, `single`
     words count one. `whole` words hold a negation and deny nothing ("肺不张" is there or is not).
     `asks` are a question's words for what is not known. What meets `asking`
     only asks, a question that meets `there` asks whether something is, one that meets `sides`
-    for a side, of which `initials` are the letters; what meets `of_it` says more of that very
-    thing. With one of `compares` an answer is no mere number: up to 4 are not 4. `telling` words
-    never go with an explanation: sides, organs, doubts, and what takes an answer back.
+    for a side, of which `initials` are the letters; what meets `found` says or asks whether
+    something is in the picture, what meets `of_it` says more of that very thing. With one of
+    `compares` an answer is no mere number: up to 4 are not 4. `telling` words never go with an
+    explanation: sides, organs, doubts, and what takes an answer back.
     """
 
     language: Language
@@ -158,6 +159,7 @@ class Words:
     article: re.Pattern[str]
     place: re.Pattern[str]
     joins: re.Pattern[str]
+    in_order: re.Pattern[str]
     denial: re.Pattern[str]
     none: str
     fillers: Set[str]
@@ -168,6 +170,7 @@ class Words:
     asks: Set[str]
     asking: re.Pattern[str]
     there: re.Pattern[str]
+    found: re.Pattern[str]
     of_it: re.Pattern[str]
     counts: re.Pattern[str]
     wheres: re.Pattern[str]
@@ -255,6 +258,12 @@ ENGLISH = Words(
     article=re.compile(r"^(?:the|an?) (?=\w[\w°-])"),
     place=re.compile(r"^(?:located |found |seen |situated )?(?:in|on|at|within) (?:the )?"),
     joins=re.compile(r" and | & "),
+    in_order=re.compile(
+        r"\b(?:respective(?:ly)?|each|order(?:ed)?|rank(?:ed)?|sort(?:ed)?|first|then|"
+        r"(?:a|de)scending|by (?:\w+ )?size)\b|\bfrom\b.*\bto\b"
+        r"|(?:\b(?:left|right|top|bottom|superior|inferior|anterior|posterior|medial|lateral|"
+        r"proximal|distal)|\w+est) to "
+    ),
     denial=re.compile(r"^no (?:evidence|signs?) of (?:an? |any )?(?=\w)"),
     none="no ",
     fillers=_set(
@@ -275,13 +284,19 @@ ENGLISH = Words(
         r"\?|^(?:so |and )?(?:is|are|was|were|do|does|did|has|have|can|could|will|would|should)\b"
     ),
     there=re.compile(r"^(?:is|are|was|were) there\b|\bpresent\b"),
+    found=re.compile(
+        r"\b(?:there|present|visible|seen?|shown|noted|found|observed|"
+        r"identified|detected|demonstrated|depicted|evident|exists?|remains?|"
+        r"(?:shows?|contains?|reveals?|demonstrates?|depicts?|displays?|has|have)"
+        r"(?! (?:an? |the )?(?:normal|clear|healthy)))\b"
+    ),
     counts=re.compile(r"how many|number of"),
     of_it=re.compile(r"^(?:it|this|that|they|these|those|which|here)\b"),
     wheres=re.compile(r"where\b"),
     sides=re.compile(r"(?:which|what) side"),
     initials={"l": "left", "r": "right"},
     compares=_set(
-        "more less fewer least most over under above below about around approximately almost "
+        "some more less fewer least most over under above below about around approximately almost "
         "nearly up than greater larger smaller"
     ),
     telling=_set(
@@ -301,7 +316,7 @@ ENGLISH = Words(
         "doubt doubtful exclude excluded ruled wrong opposite "
         "contrary mistaken mistake incorrect untrue sorry correction corrected actually apologies "
         "apologize error reverse instead rather wait apparently presumably otherwise retract "
-        "negative positive true false correct"
+        "negative positive true false correct formerly previously resolved resolving disappeared"
     ),
 )
 
@@ -342,6 +357,10 @@ SPANISH = Words(
     article=re.compile(r"^(?:el|la|los|las|una?) (?=\w[\w°])"),
     place=re.compile(r"^(?:ubicad[oa] |localizad[oa] )?(?:en|a|dentro de) (?:el |la |los |las )?"),
     joins=re.compile(r" y | e "),
+    in_order=re.compile(
+        r"\b(?:respectiv(?:o|a|os|as|amente)|cada|orden(?:e|ad[oa]s?)?|ordénel[oa]s|primer[oa]?|"
+        r"luego|después|desde|(?:a|de)scendente|por tamaño)\b|\bdel? (?:\w+ ){1,3}al? "
+    ),
     denial=re.compile(
         r"^(?:no (?:hay|existen?|se (?:observan?|ven?|aprecian?|identifican?))|sin)"
         r"(?: (?:evidencia|signos?) de)? (?=\w)"
@@ -363,17 +382,23 @@ SPANISH = Words(
     asks=_set("qué cuál cuáles dónde cuántos cuántas cuánto cómo quién"),
     asking=re.compile(r"[?¿]"),
     there=re.compile(r"\b(?:hay|existen?|presencia|presentes?)\b"),
+    found=re.compile(
+        r"\b(?:hay|existen?|presencia|presentes?|visibles?|quedan?|persisten?"
+        r"|se (?:puede |pueden )?(?:observ|v[ei]|aprecia|identific|visualiz|detect|encuentra|nota)"
+        r"|(?:muestran?|contienen?|tienen?|revelan?|evidencian?)\b"
+        r"(?! (?:una? |el |la )?(?:\w+ )?normal))"
+    ),
     counts=re.compile(r"cuánt[oa]s"),
     of_it=re.compile(
-        r"^(?:es|son|está|están|mide|tiene|parece|se (?:trata|ubica|localiza|encuentra)|est[aeo]s?"
-        r"|eso)\b"
+        r"^(?:ya )?(?:es|son|está|están|estaba|era|fue|ha|han|había|mide|tiene|parece|est[aeo]s?"
+        r"|eso|se (?!(?:observ|v[ei]|aprecia|identific|visualiz|detect|evidenci|muestra)\w*)\w+)\b"
     ),
     wheres=re.compile(r"dónde"),
     sides=re.compile(r"qué lado"),
     initials={"i": "izquierdo", "d": "derecho"},
     compares=_set(
-        "más menos mínimo máximo hasta casi cerca unos unas sobre mayor mayores menor menores "
-        "aproximadamente alrededor"
+        "algunos algunas más menos mínimo máximo hasta casi cerca unos unas sobre mayor mayores "
+        "menor menores aproximadamente alrededor"
     ),
     telling=_set(
         "izquierdo izquierda derecho derecha ambos ambas bilateral unilateral superior inferior "
@@ -389,7 +414,8 @@ SPANISH = Words(
         "seguro segura sospecha descartar "
         "descarta descartado descartada error errado equivocado equivocada equivoqué incorrecto "
         "opuesto contrario corrección perdón rectifico disculpa vez falso negativo positivo "
-        "cierto verdad correcto"
+        "cierto verdad correcto antes previamente anteriormente resolvió resuelto resuelta "
+        "desapareció desaparecido"
     ),
 )
 
@@ -420,6 +446,9 @@ CHINESE = Words(
     article=re.compile(r"^(?!)"),
     place=re.compile(r"^(?:位于|在)"),
     joins=re.compile(r"[和与及]"),
+    in_order=re.compile(
+        r"分别|各(?!种|类)|每|依次|顺序|次序|排序|排列|首先|由.*[到至]|从.*(?:(?<![看见观得找])到|至)"
+    ),
     denial=re.compile(r"^(?:没有|未见|未发现|无)(?=\w)"),
     none="无",
     fillers=_set(
@@ -436,9 +465,10 @@ CHINESE = Words(
         "什么 哪里 哪个 哪些 哪种 哪一个 哪一 哪 多少 多大 多长 多宽 几个 几 何处 何种 何 怎么"
     ),
     there=re.compile(r"(?!)"),
+    found=re.compile(r"有|存在|可见|见到|看到|发现|出现|显示(?!.*(?:正常|清晰|清楚))"),
     asking=re.compile(r"\?|吗$|有没有|有无|是否|是不是|能不能|能否"),
     counts=re.compile(r"多少|几个|几"),
-    of_it=re.compile(r"^(?:它|其|这|该|此|是|为|呈|位于|属于)"),
+    of_it=re.compile(r"^(?:它|其|这|该|此|是|为|呈|位于|属于|[现曾]?[已曾]|以前|过去|原来)"),
     wheres=re.compile(r"哪里|何处|在哪"),
     sides=re.compile(r"哪一?[侧边]"),
     initials={"l": "左", "r": "右"},

@@ -116,6 +116,7 @@ def test_what_stands_around_an_answer_does_not_part_answers(one, other):
 
 
 EFFUSION = "Is there a pleural effusion?"
+NODULES = "How many nodules are in the left and right lung?"
 LARGER = "Is the left lung larger than the right lung?"
 
 
@@ -130,6 +131,14 @@ LARGER = "Is the left lung larger than the right lung?"
         (EFFUSION, "The image shows a pleural effusion.", "yes"),
         (EFFUSION, "Yes, there is a pleural effusion in the image.", "yes"),
         (EFFUSION, "No. The costophrenic angles are sharp.", "no"),
+        (EFFUSION, "No. The image shows a normal study.", "no"),
+        (EFFUSION, "No. No fluid is seen.", "no"),
+        (EFFUSION, "Yes. It was present.", "yes"),
+        (EFFUSION, "Yes. Fluid is seen.", "yes"),
+        ("¿Hay derrame pleural?", "Sí. Se observa borramiento del ángulo.", "sí"),
+        ("What modality is used?", "The modality used to take the image is CT.", "CT"),
+        ("How many nodules are there?", "There is a nodule.", "1"),
+        ("¿Cuántos nódulos hay?", "Hay un nódulo.", "1"),
         (EFFUSION, "Yes, because there is blunting of the angle.", "yes"),
         ("Is the heart enlarged?", "The heart is not enlarged.", "no"),
         ("Is the heart enlarged?", "The heart isn't enlarged.", "no"),
@@ -253,6 +262,35 @@ SWAPPED = [
     ("左肺，3cm；右肺，2cm", "左肺，2cm；右肺，3cm"),
     ("左肺，结节；右肺，积液", "右肺，结节；左肺，积液"),
     ("left lung, effusion, right lung, clear", "right lung, effusion, left lung, clear"),
+    ("liver, large, spleen, small", "liver, small, spleen, large"),
+    ("2 and 1", "1 and 2"),
+    ("10 mm and 1.2 cm", "1.2 cm and 10 mm"),
+    ("2 nodules and 1 nodule", "1 nodule and 2 nodules"),
+    ("left, right", "right, left"),
+    ("左侧、右侧", "右侧、左侧"),
+    ("2个和1个", "1个和2个"),
+    ("2 and 1, respectively", "1 and 2, respectively"),
+    ("liver and spleen, respectively", "spleen and liver, respectively"),
+]
+
+# A question for several things, or for an order, and two answers to it.
+IN_ORDER = [
+    ("How many nodules are in the left and right lung?", "2 and 1", "1 and 2"),
+    ("What are the sizes of the left and right kidneys?", "10 cm, 12 cm", "12 cm, 10 cm"),
+    ("Which lung is bigger and which is smaller?", "left, right", "right, left"),
+    ("Are the left and right kidneys normal?", "normal, abnormal", "abnormal, normal"),
+    ("What is the signal on T1 and T2?", "dark and bright", "bright and dark"),
+    ("What are the modalities of image 1 and image 2?", "CT and MRI", "MRI and CT"),
+    ("Which organs, from largest to smallest?", "liver, spleen", "spleen, liver"),
+    ("Which organs are there, left to right?", "liver, stomach", "stomach, liver"),
+    ("Rank the organs by size.", "liver, spleen, heart", "spleen, liver, heart"),
+    ("What is seen in each lung?", "effusion, mass", "mass, effusion"),
+    ("¿Cuánto miden los riñones izquierdo y derecho?", "10 cm y 12 cm", "12 cm y 10 cm"),
+    ("¿Qué órganos se ven, de mayor a menor?", "hígado, bazo", "bazo, hígado"),
+    ("¿Qué muestra cada pulmón?", "masa, derrame", "derrame, masa"),
+    ("左肺和右肺各有几个结节？", "2个和1个", "1个和2个"),
+    ("T1、T2上分别是什么信号？", "低信号和高信号", "高信号和低信号"),
+    ("器官由大到小依次是什么？", "肝脏、脾脏", "脾脏、肝脏"),
 ]
 
 
@@ -268,8 +306,25 @@ def test_the_order_of_a_list_of_one_kind_tells_nothing():
         ("- liver\n- heart", "- heart\n- liver"),
         ("The organs are:\n- liver\n- heart", "The organs are:\n- heart\n- liver"),
         ("肺、心脏、纵隔", "纵隔、肺、心脏"),
+        ("2 nodules, 1 mass", "1 mass, 2 nodules"),
+        ("4th rib, 5th rib", "5th rib, 4th rib"),
+        ("L4, L5", "L5, L4"),
     ]:
         assert meaning(one) == meaning(other)
+
+
+@pytest.mark.parametrize(
+    ("question", "one", "other"),
+    [
+        ("Which organs are shown?", "liver, spleen", "spleen and liver"),
+        ("And which organs belong to the digestive system?", "liver, colon", "colon, liver"),
+        ("¿Qué órganos del paciente se ven?", "hígado, bazo", "bazo y hígado"),
+        ("从图中可以看到哪些器官？", "肝脏、肾脏", "肾脏和肝脏"),
+    ],
+)
+def test_nor_to_a_question_for_one_kind(question, one, other):
+    language: Language = "es" if "¿" in question else "en"
+    assert meaning(one, language, question) == meaning(other, language, question)
 
 
 @pytest.mark.parametrize(
@@ -376,6 +431,34 @@ def test_what_may_differ_in_meaning_stays_apart(one, other):
         ("¿Cuántos nódulos hay?", "0", "No sé"),
         ("How many are there?", "0", "No"),
         ("图中有几个结节？", "0", "不清楚"),
+        *IN_ORDER,
+        ("How many are there?", "1", "A number of nodules are seen."),
+        (NODULES, "1", "There are a number of nodules."),
+        (NODULES, "1", "a total of nodules"),
+        (NODULES, "1", "a nodule in the left lung and a nodule in the right lung"),
+        (NODULES, "0", "no nodules in the left lung, nodules in the right lung"),
+        (NODULES, "0", "no nodules in the left lung and some in the right lung"),
+        ("¿Cuántos nódulos hay?", "1", "un número de nódulos"),
+        ("¿Cuántos nódulos hay?", "1", "Hay un total de nódulos."),
+        (EFFUSION, "yes", "There used to be a pleural effusion."),
+        (EFFUSION, "yes", "A pleural effusion used to be present."),
+        (EFFUSION, "yes", "There had been a pleural effusion."),
+        (EFFUSION, "yes", "Yes. There used to be a pleural effusion."),
+        (EFFUSION, "yes", "Yes. The effusion has resolved."),
+        ("Does the liver contain a mass?", "yes", "The liver used to contain a mass."),
+        ("¿Hay derrame pleural?", "sí", "Sí. Ya se resolvió."),
+        ("¿Hay derrame pleural?", "sí", "Sí. Ha desaparecido."),
+        ("¿Hay derrame pleural?", "sí", "Sí. El derrame ya se resolvió."),
+        ("图中有胸腔积液吗？", "有", "有。现已吸收消失。"),
+        (EFFUSION, "no", "No. A small amount is present."),
+        (EFFUSION, "no", "No. A trace is visible."),
+        (EFFUSION, "no", "No. There is a small amount."),
+        (EFFUSION, "no", "No. The image shows fluid."),
+        ("Does the image show a mass?", "no", "No. A small one is seen."),
+        ("¿Hay derrame pleural?", "no", "No. Hay líquido."),
+        ("¿Hay derrame pleural?", "no", "No. Se observa una pequeña cantidad."),
+        ("图中有胸腔积液吗？", "没有", "没有。可见少量。"),
+        ("图中有胸腔积液吗？", "没有", "没有。有少量液体。"),
     ],
 )
 def test_a_question_merges_nothing_that_differs(question, one, other):

@@ -141,6 +141,7 @@ class Asked:
     where: bool = False
     sides: bool = False
     behind: Meaning | None = None
+    front: Meaning = ()  # the content of what is asked, before the things that it is asked of
     there: bool = False
     found: bool = False
     ordered: bool = False
@@ -284,41 +285,65 @@ def _asked(question: str, language: Language) -> Asked:
     named = kind == "which_of" and told.issuperset(words.initials.values())
     sides = named or bool(words.sides.search(plain))
     content, negations = _content_of(tokens, words)
+    # "Which is bigger, the liver or the spleen?" asks what is bigger.
+    front = re.split("[,:]", plain)[0] if kind == "which_of" else plain
+    before = [] if negations else _asked_again(plain, tokens, content, words)
+    if kind == "which_of" and not negations:
+        before.append(_before_options(plain, words))
+    # "Where is it located?" – "It is in the lung."
+    before += [tuple(word for word in each if word not in words.placed) for each in before]
     # "¿Es normal el corazón?" – "El corazón es normal."
     turned = words.language == "es" and kind == "yes_no"
     return Asked(
         content=content,
         orders=(content, content[1:] + content[:1]) if turned else (content,),
-        states=bool(words.states.search(plain)),
+        states=bool(words.states.search(_without_whether(plain, words))),
         one_modality=kind not in COMPARING and not named_in(plain),
         told=told,
         yes_or_no=kind == "yes_no" and not negations,
-        before=frozenset({(), *([] if negations else _asked_again(plain, tokens, content, words))}),
+        before=frozenset({(), *before}),
         options={
             option[1].lower(): meaning(question[option.end() : end].strip(" \n\r\t,;("), language)
             for option, end in zip(options, ends, strict=bool(options))
         },
         counts=bool(words.counts.search(plain)),
-        where=kind == "plane" or sides or bool(words.wheres.search(plain)),
+        where=kind in ("plane", "place") or sides or bool(words.wheres.search(plain)),
         sides=sides,
-        behind=None if negations else _asked_behind(plain, tokens, content, words),
+        behind=None if negations else _asked_behind(front, tokens, words),
+        front=_content(front, words)[0],
         there=bool(words.there.search(plain)),
         found=bool(words.found.search(plain)),
         ordered=bool(words.joins.search(plain) or words.in_order.search(plain) or "、" in plain),
     )
 
 
-def _asked_behind(
-    question: str, tokens: Sequence[str], content: Meaning, words: Words
-) -> Meaning | None:
+def _without_whether(question: str, words: Words) -> str:
+    """ "肝脏是否增大?" asks of the liver, and its 是 states nothing; "是否CT?" is left."""
+    whether = words.whether.search(question)
+    if not whether or not _content(question[: whether.start()], words)[0]:
+        return question
+    return question[: whether.start()] + question[whether.end() :]
+
+
+def _before_options(question: str, words: Words) -> Meaning:
+    """What a question holds before the things that it names: the lesion, of "Is the lesion benign
+    or malignant?". These are as long as the last one, or sides."""
+    chunks = [chunk for chunk in words.either.split(question) if chunk.strip()]
+    first, last = (_content(chunk, words)[0] for chunk in (chunks[0], chunks[-1]))
+    first = tuple(word for word in first if word not in words.asks)
+    if len(chunks) < 2 or not first or not last:
+        return ()
+    sides = first[-1] in SIDES and last[0] in SIDES
+    return first[: max(0, len(first) - (1 if sides else len(last)))]
+
+
+def _asked_behind(question: str, tokens: Sequence[str], words: Words) -> Meaning | None:
     """How an answer may repeat a question after it has said what was asked: "is affected", of
-    "Which side is affected?"."""
-    if len(tokens) < 2 or words.language == "zh":
+    "Which side is affected?", "is the largest organ" of "What is the largest organ?"."""
+    if words.language == "zh" or not tokens or tokens[0] not in words.asks:
         return None
-    names = tokens[0] in words.asks and tokens[1] not in words.fillers | words.asks
-    if not names or kind_of(question, words.language) == "which_of":  # one of those in it
-        return None
-    return tuple(token for token in content if token not in words.asks)[1:]
+    copula = words.copula.search(question)
+    return _content(question[copula.end() :], words)[0] if copula else None
 
 
 def _asked_again(
@@ -552,7 +577,7 @@ def _before(said: str, asked: Asked, words: Words) -> str:
     for copula in islice(words.copula.finditer(said), COPULAS) if asked.behind is not None else ():
         thing = said[: copula.start()]
         content, negations = _content(thing, words)
-        new = content and not negations and not _is_within(content, asked.content)
+        new = content and not negations and not _is_within(content, asked.front)
         if new and _content(said[copula.end() :], words) == (asked.behind, 0):
             return thing
     return said
@@ -654,7 +679,7 @@ def _tokens(text: str, words: Words) -> list[str]:
 def _chinese() -> re.Pattern[str]:
     """Chinese has no spaces: what is no known word is taken character by character."""
     zh = WORDS["zh"]
-    known = zh.fillers | zh.negators | zh.asks | zh.sums | zh.whole
+    known = zh.fillers | zh.negators | zh.asks | zh.sums | zh.whole | zh.placed
     return re.compile(
         "|".join([*sorted(known, key=len, reverse=True), r"[a-z]+|\d+(?:\.\d+)?°?|\w", SIGN])
     )

@@ -136,11 +136,12 @@ class Words:
     `fillers` and `negators` are words of a sentence: without both, its content is left, of
     which `plural` takes the endings. `sums` say no more than the number beside them, `single`
     words count one. `whole` words hold a negation and deny nothing ("肺不张" is there or is not).
-    `asks` are a question's words for what is not known. What meets `asking`
-    only asks, a question that meets `there` asks whether something is, one that meets `sides`
-    for a side, of which `initials` are the letters; what meets `found` says or asks whether
-    something is in the picture, what meets `of_it` says more of that very thing. With one of
-    `compares` an answer is no mere number: up to 4 are not 4. `telling` words never go with an
+    `asks` are a question's words for what is not known, `placed` those with which it asks where
+    something lies, `either` parts the things that it names, `whether` is in no statement. What
+    meets `asking` only asks, a question that meets `there` asks whether something is, one that
+    meets `sides` for a side, of which `initials` are the letters; what meets `found` says or asks
+    whether something is in the picture, what meets `of_it` says more of that very thing. With one
+    of `compares` an answer is no mere number: up to 4 are not 4. `telling` words never go with an
     explanation: sides, organs, doubts, and what takes an answer back.
     """
 
@@ -159,6 +160,7 @@ class Words:
     article: re.Pattern[str]
     place: re.Pattern[str]
     joins: re.Pattern[str]
+    either: re.Pattern[str]
     in_order: re.Pattern[str]
     denial: re.Pattern[str]
     none: str
@@ -168,6 +170,8 @@ class Words:
     sums: Set[str]
     single: Set[str]
     asks: Set[str]
+    placed: Set[str]
+    whether: re.Pattern[str]
     asking: re.Pattern[str]
     there: re.Pattern[str]
     found: re.Pattern[str]
@@ -247,7 +251,7 @@ ENGLISH = Words(
         rf"(?: {_IN_IMAGE})?|{_IN_IMAGE})$"
     ),
     copula=re.compile(
-        r"(?: is| are| was| were| appears? to be| can be seen)"
+        r"(?: is| are| was| were| appears? to be| can be (?:seen|found)| lies?)"
         r"(?: (?:taken|acquired|obtained|captured|made) (?:using|with|by))?:? |(?<=\w\w): "
         r"|(?:^| )measures? "
     ),
@@ -256,8 +260,12 @@ ENGLISH = Words(
         r"present)\b"
     ),
     article=re.compile(r"^(?:the|an?) (?=\w[\w°-])"),
-    place=re.compile(r"^(?:located |found |seen |situated )?(?:in|on|at|within) (?:the )?"),
+    place=re.compile(
+        r"^(?:(?:located|found|seen|situated|present|visible|noted|observed|identified) )?"
+        r"(?:in|on|at|within) (?:the )?"
+    ),
     joins=re.compile(r" and | & "),
+    either=re.compile(r", or |, | or "),
     in_order=re.compile(
         r"\b(?:respective(?:ly)?|each|order(?:ed)?|rank(?:ed)?|sort(?:ed)?|first|then|"
         r"(?:a|de)scending|by (?:\w+ )?size)\b|\bfrom\b.*\bto\b"
@@ -280,6 +288,8 @@ ENGLISH = Words(
     sums=_set("number total"),
     single=_set("a an"),
     asks=_set("what which where how many who whose why when"),
+    placed=_set("located location situated position lie site"),
+    whether=re.compile(r"(?!)"),
     asking=re.compile(
         r"\?|^(?:so |and )?(?:is|are|was|were|do|does|did|has|have|can|could|will|would|should)\b"
     ),
@@ -357,6 +367,7 @@ SPANISH = Words(
     article=re.compile(r"^(?:el|la|los|las|una?) (?=\w[\w°])"),
     place=re.compile(r"^(?:ubicad[oa] |localizad[oa] )?(?:en|a|dentro de) (?:el |la |los |las )?"),
     joins=re.compile(r" y | e "),
+    either=re.compile(r", | [ou] "),
     in_order=re.compile(
         r"\b(?:respectiv(?:o|a|os|as|amente)|cada|orden(?:e|ad[oa]s?)?|ordénel[oa]s|primer[oa]?|"
         r"luego|después|desde|(?:a|de)scendente|por tamaño)\b|\bdel? (?:\w+ ){1,3}al? "
@@ -380,6 +391,11 @@ SPANISH = Words(
     sums=_set("número total"),
     single=_set("un una"),
     asks=_set("qué cuál cuáles dónde cuántos cuántas cuánto cómo quién"),
+    placed=_set(
+        "encuentra ubica localiza sitúa ubicado ubicada localizado localizada situado situada "
+        "ubicación localización posición"
+    ),
+    whether=re.compile(r"(?!)"),
     asking=re.compile(r"[?¿]"),
     there=re.compile(r"\b(?:hay|existen?|presencia|presentes?)\b"),
     found=re.compile(
@@ -446,6 +462,7 @@ CHINESE = Words(
     article=re.compile(r"^(?!)"),
     place=re.compile(r"^(?:位于|在)"),
     joins=re.compile(r"[和与及]"),
+    either=re.compile(r"[,、]? ?(?:还是|或者?)|[,、]"),
     in_order=re.compile(
         r"分别|各(?!种|类)|每|依次|顺序|次序|排序|排列|首先|由.*[到至]|从.*(?:(?<![看见观得找])到|至)"
     ),
@@ -455,7 +472,7 @@ CHINESE = Words(
         "图像中 图片中 影像中 图中 图像 图片 影像 图上 图里 个 这张 这幅 这个 这里 这 该 此 张 幅 "
         "是否 有没有 是不是 能不能 能否 可不可以 包不包含 包含 包括 含有 存在 显示 展示 可见 "
         "可以看到 可以 看到 看出 观察到 发现 出现 属于 任何 迹象 证据 患者 病人 根据 并 能 的 了 "
-        "吗 嘛 呢 么 是 有 在 为 中 里 于 呈"
+        "位于 吗 嘛 呢 么 是 有 在 为 中 里 于 呈"
     ),
     negators=_set("没有 不是 不包含 不包括 不存在 不可以 不能 未见 未发现 并非 没 未 不 无 非 否"),
     plural=re.compile(r"(?!)"),
@@ -464,6 +481,8 @@ CHINESE = Words(
     asks=_set(
         "什么 哪里 哪个 哪些 哪种 哪一个 哪一 哪 多少 多大 多长 多宽 几个 几 何处 何种 何 怎么"
     ),
+    placed=_set("位置 部位"),
+    whether=re.compile(r"是否|是不是"),
     there=re.compile(r"(?!)"),
     found=re.compile(r"有|存在|可见|见到|看到|发现|出现|显示(?!.*(?:正常|清晰|清楚))"),
     asking=re.compile(r"\?|吗$|有没有|有无|是否|是不是|能不能|能否"),

@@ -313,9 +313,9 @@ def _parts(text: str, hedges: Hedges) -> list[tuple[str, bool]]:
                 items = [item for each in either for item in COMMA.split(each)]
             elif len(pieces) == 1 and bare == said and not asked:
                 return []
-        if opened and _may_share(opened, items[0], hedges):
+        if opened and items and _may_share(opened, items[0], hedges):
             return []
-        opened = items[-1] if ends else ""
+        opened = items[-1] if ends and items else ""
         if listed:
             items = [item for each in items for item in _joined(each, hedges)]
         items = [_bare(item.strip(AROUND), hedges) for item in items]

@@ -329,9 +329,11 @@ def _before_options(question: str, words: Words) -> Meaning:
     """What a question holds before the things that it names: the lesion, of "Is the lesion benign
     or malignant?". These are as long as the last one, or sides."""
     chunks = [chunk for chunk in words.either.split(question) if chunk.strip()]
+    if len(chunks) < 2:
+        return ()
     first, last = (_content(chunk, words)[0] for chunk in (chunks[0], chunks[-1]))
     first = tuple(word for word in first if word not in words.asks)
-    if len(chunks) < 2 or not first or not last:
+    if not first or not last:
         return ()
     sides = first[-1] in SIDES and last[0] in SIDES
     return first[: max(0, len(first) - (1 if sides else len(last)))]

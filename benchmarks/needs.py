@@ -20,10 +20,8 @@ from services.evaluation.stored_run import EvaluationError
 from services.running.engine import EngineError
 
 DATA = "CONSILIUM_DATA"
-WRONG = (
-    *(AssetError, DataError, EngineError, EvaluationError),
-    *(SettingsError, Unavailable, OSError),
-)
+# What says in one sentence what is wrong.
+TOLD = (AssetError, DataError, EngineError, EvaluationError, SettingsError, Unavailable, OSError)
 
 
 def data_folder(arguments: argparse.ArgumentParser) -> None:
@@ -73,7 +71,7 @@ def told() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise SystemExit(f"{error.name} is not installed: pip install it here.") from None
-    except WRONG as error:
+    except TOLD as error:
         raise SystemExit(str(error)) from None
     except (aiohttp.ClientError, httpx.HTTPError, CallFailed) as error:
         said = f"{type(error).__name__}: {error}".rstrip(": ")

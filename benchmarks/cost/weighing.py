@@ -17,13 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import needs
-from gateway.contract import PredictionSet
 from gateway.settings import Settings, load_settings
 from gateway.verdict.grounding import grounding
 from gateway.verdict.prediction_set import prediction_set
-from gateway.verdict.weigh import Opinion
-from services.evaluation.heard import Heard, hear
-from services.evaluation.learning.fit import judge_of
+from services.evaluation.heard import Heard, hear, refuse_strangers
+from services.evaluation.learning.fit import judge_of, opinion_of
 
 BAR_MS = 1.0
 COVERAGE = 0.9
@@ -39,11 +37,12 @@ def main() -> None:
     if not settings.competence or not settings.grey_answers:
         raise SystemExit(f"{options.panel} names no competence with grey answers: consilium fetch.")
     cases, _ = hear([options.run], options.data)
+    refuse_strangers(cases, settings)
     ways: dict[str, Callable[[Heard], object]] = {
-        "equal voices": lambda case: judge_of(case, settings, None).weigh(case.answers),
-        "as shipped": lambda case: weighed(case, settings),
-        "with grounding": lambda case: grounded(case, settings),
-        "and a set of answers": lambda case: (grounded(case, settings), held(case, settings)),
+        "equal voices": lambda case: opinion_of(case, settings, None),
+        "as shipped": lambda case: opinion_of(case, settings, settings.competence),
+        "with grounding": lambda case: trusted(case, settings, None),
+        "and a set of answers": lambda case: trusted(case, settings, COVERAGE),
     }
     names, spent = list(ways), {name: list[float]() for name in ways}
     for number, case in enumerate(cases):
@@ -62,13 +61,10 @@ def main() -> None:
     raise SystemExit(above > BAR_MS)
 
 
-def weighed(case: Heard, settings: Settings) -> Opinion:
-    return judge_of(case, settings, settings.competence).weigh(case.answers)
-
-
-def grounded(case: Heard, settings: Settings) -> float | None:
-    """Over the grey answers that ship."""
-    opinion, over_grey = weighed(case, settings), settings.grey_answers
+def trusted(case: Heard, settings: Settings, coverage: float | None) -> None:
+    """All that a verdict tells of how far it can be trusted; over the grey answers that ship."""
+    judge = judge_of(case, settings, settings.competence)
+    opinion, over_grey = judge.weigh(case.answers), settings.grey_answers
     assert over_grey is not None
     language, question = case.cell.language, case.example.question
     pairs = [
@@ -76,12 +72,9 @@ def grounded(case: Heard, settings: Settings) -> float | None:
         for answer in opinion.voices
         if (grey := over_grey.of(answer.worker, language, question))
     ]
-    return grounding(pairs, language, question)
-
-
-def held(case: Heard, settings: Settings) -> PredictionSet:
-    judge = judge_of(case, settings, settings.competence)
-    return prediction_set(COVERAGE, judge, judge.weigh(case.answers))
+    grounding(pairs, language, question)
+    if coverage:
+        prediction_set(coverage, judge, opinion)
 
 
 if __name__ == "__main__":

@@ -268,7 +268,7 @@ ENGLISH = Words(
     either=re.compile(r", or |, | or "),
     in_order=re.compile(
         r"\b(?:respective(?:ly)?|each|order(?:ed)?|rank(?:ed)?|sort(?:ed)?|first|then|"
-        r"(?:a|de)scending|by (?:\w+ )?size)\b|\bfrom\b.*\bto\b"
+        r"(?:a|de)scending|by (?:\w+ )?size)\b|\bfrom\b.{1,80}\bto\b"
         r"|(?:\b(?:left|right|top|bottom|superior|inferior|anterior|posterior|medial|lateral|"
         r"proximal|distal)|\w+est) to "
     ),
@@ -464,7 +464,7 @@ CHINESE = Words(
     joins=re.compile(r"[和与及]"),
     either=re.compile(r"[,、]? ?(?:还是|或者?)|[,、]"),
     in_order=re.compile(
-        r"分别|各(?!种|类)|每|依次|顺序|次序|排序|排列|首先|由.*[到至]|从.*(?:(?<![看见观得找])到|至)"
+        r"分别|各(?!种|类)|每|依次|顺序|次序|排序|排列|首先|由.{1,30}[到至]|从.{1,30}(?:(?<![看见观得找])到|至)"
     ),
     denial=re.compile(r"^(?:没有|未见|未发现|无)(?=\w)"),
     none="无",
@@ -484,7 +484,7 @@ CHINESE = Words(
     placed=_set("位置 部位"),
     whether=re.compile(r"是否|是不是"),
     there=re.compile(r"(?!)"),
-    found=re.compile(r"有|存在|可见|见到|看到|发现|出现|显示(?!.*(?:正常|清晰|清楚))"),
+    found=re.compile(r"有|存在|可见|见到|看到|发现|出现|显示(?!.{0,30}(?:正常|清晰|清楚))"),
     asking=re.compile(r"\?|吗$|有没有|有无|是否|是不是|能不能|能否"),
     counts=re.compile(r"多少|几个|几"),
     of_it=re.compile(r"^(?:它|其|这|该|此|是|为|呈|位于|属于|[现曾]?[已曾]|以前|过去|原来)"),

@@ -23,6 +23,7 @@ from pathlib import Path
 from benchmarks import needs
 from gateway.contract import Language
 from gateway.verdict.text.claims import DOUBTED, claims
+from gateway.verdict.text.declining import declines
 from gateway.verdict.text.meaning import Meaning, meaning, telling
 from gateway.verdict.text.questions import KINDS, Kind, kind_of
 from models.data import datasets
@@ -157,7 +158,7 @@ READ = {
     ("mri", "核磁共振"),
     ("x ray", "x光"),
     # A number in letters.
-    ("1", "one"),
+    ("1", "one", "just one"),
     # Where it was counted.
     ("0", "none"),
     ("0", "没有", "无", "不存在"),
@@ -283,10 +284,10 @@ def claimed(language: Language, asked: list[Pair]) -> dict[str, tuple[int, int, 
 
 
 def _is_one_thing(answer: str, language: Language) -> bool:
-    """Neither a list, nor two sentences, a doubt or a choice of its own."""
+    """Neither a list, nor two sentences, a doubt or a choice of its own, nor "Not sure"."""
     meant = meaning(answer, language)
     one = len(meant) == 1 and meant == claims(answer, language)[0].meaning
-    return one and ". " not in answer
+    return one and ". " not in answer and not declines(answer)
 
 
 def phrased(form: str, language: Language, question: str, answer: str) -> str | None:

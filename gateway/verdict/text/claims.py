@@ -210,7 +210,7 @@ HEDGES: dict[Language, Hedges] = {
         joins=r"\b(?:y|e|o|pero|aunque)\s",
         excludes=r"\bdescartar\b",
         partial=r"^\S*(?:al(?:es)?|ar(?:es)?|(?:ic|os|iv|ad|ud|ari|malign|benign|sever|pequeñ|"
-        r"difus)[oa]s?|leves?|graves?|grandes?|simples?|múltiples?)$",
+        r"difus|complej|abiert|cerrad)[oa]s?|leves?|graves?|grandes?|simples?|múltiples?)$",
         noun=r".",  # adjectives stand behind theirs
         of=r"\b(?:de|del|por|a|al|con|en|para)\b",
         prefers=r"más probable(?:mente)?|(?:me inclino|a favor) (?:por|de)",
@@ -254,13 +254,15 @@ def claims(text: str, language: Language = "en", question: str = "") -> tuple[Cl
     "Psoriasis, consider tinea" claims psoriasis and tinea, "possibly psoriasis" claims psoriasis.
     """
     said, doubted = answered(text)
-    if said and not doubted:  # "As an AI, I cannot diagnose, but" claims nothing
+    kind = kind_of(question, language)
+    # "As an AI, I cannot diagnose, but" claims nothing, and neither does "I'm not sure, but" where
+    # a doubt is no answer.
+    if said and not (doubted and kind in {*DOUBTED, "count"}):
         text = said
     whole = (Claim(text, meaning(text, language, question)),)
     hedges = _hedges_of(text, language)
     if not hedges.marks.search(text):
         return whole
-    kind = kind_of(question, language)
     lines = "\n".join(filter(None, (" ".join(line.split()) for line in text.splitlines())))
     lines = hedges.chance.sub(r"; \1; ", IN_BRACKETS.sub(r"\1", lines))
     lines = BEFORE.sub(r"; \3\1\2", lines).strip("; ")
@@ -330,6 +332,10 @@ def _parts(text: str, hedges: Hedges) -> list[tuple[str, bool]]:
     times = Counter(item.casefold() for item, _ in found)
     found = [each for each in preferred if times[each[0].casefold()] > 1] + found
     texts = [text for text, _ in found]
+    # "Cyst, simple or complex" is of one thing.
+    partial = [hedges.partial.search(text) is not None for text in texts]
+    if len(texts) > 2 and partial == [False] + [True] * (len(texts) - 1):
+        return []
     return [] if _are_cut(texts, hedges) else found
 
 

@@ -52,8 +52,8 @@ REFUSES_EXCUSED = _compiled(
 _FINDING_OUT = r"(?:determined?|tell|say|know|answer(?:ed)?|decided?|assess(?:ed)?|judged?)"
 # What goes on after a comma may be an answer.
 _OF_THAT = (
-    r"(?: (?:it|this|to|what|which|whether|if|how|where|from|based|with|given|the|that|about|for|"
-    r"in|on|who|when|why|because|since|without|due)\b[^,;.]*)?"
+    r"(?: (?:exactly|it|this|to|what|which|whether|if|how|where|from|based|with|given|the|that|"
+    r"about|for|in|on|who|when|why|because|since|without|due)\b[^,;.]*)?"
 )
 _DE_ESO = r"(?: (?:con|a|por|en|si|la|el|qu[eé]|de|para|est[ae]|sin|debido)\b[^,;.]*)?"
 _MATTER = r"(?:information|details?|data|context|evidence)"

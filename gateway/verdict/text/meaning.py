@@ -18,7 +18,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import dropwhile, islice
+from itertools import dropwhile, islice, pairwise
 
 from gateway.contract import Language
 from gateway.verdict.text.modality import named_in
@@ -82,6 +82,7 @@ RAISED |= dict.fromkeys(map(ord, "ºª"), "°")
 HAS_RAISED, HAS_VARIANTS = (
     re.compile(f"[{''.join(map(chr, table))}]") for table in (RAISED, VARIANTS)
 )
+OF = re.compile(r"\b(?:of|del?)\b")
 BRACKETS = re.compile(r"([^(]+?) ?\(([^()]+)\)( [^()]+)?")
 
 # Callers choose what is read here: no pattern may take more than a few steps for each character, so
@@ -89,12 +90,14 @@ BRACKETS = re.compile(r"([^(]+?) ?\(([^()]+)\)( [^()]+)?")
 # Marks of a chat, by what is left of them.
 MARKS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"</?(?:b|i|em|strong|p|br)\s*/?>"), " "),
+    (re.compile(r"</?s>|<\|[a-z_]{1,20}\|>|<(?:pad|[be]os|(?:start|end)_of_turn)>"), " "),
     (re.compile(r"`+"), ""),
     (re.compile(r"(\*\*|__)(.+?)\1"), r"\2"),
     (re.compile(r"\*(?=\S)([^*\n]++)(?<=\S)\*(?!\w)"), r"\1"),
     (re.compile(r"^[^\S\n]*+(?:#+|>(?!\s*\d))\s+", re.M), ""),
 )
 MARKED = re.compile(r"[*_`<>#\\{]")
+ROLE = re.compile(r"^\s*(?:#+ )?(?:assistant|asistente|chatbot|gpt|助手) ?: ")
 FACE = re.compile(r"\\(?:text(?:bf|it|rm)?|math(?:bf|rm|it))\{([^{}]*)\}")
 BOX = re.compile(r"\\boxed\{([^{}]*)\}|<answer>((?:(?!</?answer>).)*+)</answer>", re.S)
 OBJECT = re.compile(r"\{[^{}\[\]]+\}", re.S)
@@ -142,6 +145,7 @@ class Asked:
     sides: bool = False
     behind: Meaning | None = None
     front: Meaning = ()  # the content of what is asked, before the things that it is asked of
+    predicate: Meaning = ()  # what is asked of the one thing that "it" is
     there: bool = False
     found: bool = False
     ordered: bool = False
@@ -290,6 +294,7 @@ def _asked(question: str, language: Language) -> Asked:
     before = [] if negations else _asked_again(plain, tokens, content, words)
     if kind == "which_of" and not negations:
         before.append(_before_options(plain, words))
+    of_two = _behind_options(plain, words) if kind == "which_of" else ()
     # "Where is it located?" – "It is in the lung."
     before += [tuple(word for word in each if word not in words.placed) for each in before]
     # "¿Es normal el corazón?" – "El corazón es normal."
@@ -309,8 +314,9 @@ def _asked(question: str, language: Language) -> Asked:
         counts=bool(words.counts.search(plain)),
         where=kind in ("plane", "place") or sides or bool(words.wheres.search(plain)),
         sides=sides,
-        behind=None if negations else _asked_behind(front, tokens, words),
-        front=_content(front, words)[0],
+        behind=None if negations else of_two or _asked_behind(front, tokens, words),
+        front=() if of_two else _content(front, words)[0],
+        predicate=_predicate(plain, words),
         there=bool(words.there.search(plain)),
         found=bool(words.found.search(plain)),
         ordered=bool(words.joins.search(plain) or words.in_order.search(plain) or "、" in plain),
@@ -339,6 +345,22 @@ def _before_options(question: str, words: Words) -> Meaning:
     return first[: max(0, len(first) - (1 if sides else len(last)))]
 
 
+def _behind_options(question: str, words: Words) -> Meaning:
+    """What a question holds behind the two things that it names: larger, of "Is the liver or the
+    spleen larger?"."""
+    chunks = [chunk for chunk in words.either.split(question) if chunk.strip()]
+    if len(chunks) != 2 or words.language == "zh":
+        return ()
+    first, last = (_content(chunk, words)[0] for chunk in chunks)
+    return last[len(first) :] if first and not set(first) & words.asks else ()
+
+
+def _predicate(question: str, words: Words) -> Meaning:
+    """What a question asks of one thing: enlarged, of "Is the heart enlarged?"."""
+    found = words.of_one.match(question)
+    return _content(next(filter(None, found.groups())), words)[0] if found else ()
+
+
 def _asked_behind(question: str, tokens: Sequence[str], words: Words) -> Meaning | None:
     """How an answer may repeat a question after it has said what was asked: "is affected", of
     "Which side is affected?", "is the largest organ" of "What is the largest organ?"."""
@@ -362,9 +384,12 @@ def _asked_again(
     if not tokens or tokens[0] not in words.asks:
         return []
     content = tuple(token for token in content if token not in words.asks)
+    again = [content]
     if tokens[1:] and tokens[1] not in words.fillers | words.asks:  # what color, which organ
-        return [content, content[1:], content[1:] + content[:1]]
-    return [content]
+        again += [content[1:], content[1:] + content[:1]]
+    elif found := OF.search(question):  # "What is the size of the nodule?" – "The nodule is 3 cm."
+        again.append(_content(question[found.end() :], words)[0])
+    return again
 
 
 def _bare(text: str, asked: Asked, words: Words) -> str:
@@ -376,6 +401,7 @@ def _bare(text: str, asked: Asked, words: Words) -> str:
             plain = _in_a_box(plain)
         for mark, left in MARKS:
             plain = mark.sub(left, plain)
+    plain = ROLE.sub("", plain)
     plain = DASH.sub("", plain) if len(BULLET.findall(plain)) == 1 else BULLET.sub(",", plain)
     plain = "\n".join(filter(None, (" ".join(line.split()) for line in plain.splitlines())))
     labels = list(words.label.finditer(plain)) if words.answer in plain else ()
@@ -438,9 +464,11 @@ def _yes_or_no(said: str, asked: Asked, words: Words) -> str | None:
     if asked.yes_or_no and said not in asked.content:
         if said in SO:
             return "yes"
-        if said in NOT_SO or (asked.there and said in NOT_THERE):
+        framed = words.frames.match(said)
+        told = said[framed.end() :] if framed else said  # "It is absent."
+        if said in NOT_SO or (asked.there and told in NOT_THERE):
             return "no"
-        if asked.there and said in THERE:
+        if asked.there and told in THERE:
             return "yes"
     topic, _, after = said.partition(": ")
     if after and HEAD.match(after) and asked.yes_or_no and asked.is_again(*_content(topic, words)):
@@ -451,8 +479,11 @@ def _yes_or_no(said: str, asked: Asked, words: Words) -> str | None:
         if words.asking.search(first):
             return None
         content, negations = _content(first, words)
-        again = asked.yes_or_no and content and content in asked.orders and negations < 2
-        if not again or not (negations or words.states.search(first) or not asked.states):
+        of_it = words.of_it.match(first.removeprefix("no "))  # "No es normal."
+        again = content in asked.orders or (of_it is not None and content == asked.predicate)
+        if not (asked.yes_or_no and content and again) or negations > 1:
+            return None
+        if not (negations or words.states.search(first) or not asked.states):
             return None
         answer = "no" if negations else "yes"
     else:
@@ -535,7 +566,7 @@ def _news(said: str, asked: Asked, words: Words) -> str:
     """What an answer says beyond "the image shows" and the question's own words."""
     begins = said.partition(" ")[0]
     short = said.count(" ") < 2 and begins.isascii() and begins.isalpha()
-    if short and begins not in words.fillers and not asked.counts:
+    if short and begins not in words.fillers and not (asked.counts or asked.sides):
         return said
     framed = words.frames.match(said)
     news = said[framed.end() :] if framed else said
@@ -550,6 +581,8 @@ def _news(said: str, asked: Asked, words: Words) -> str:
         news = _before(news, asked, words)
     if asked.where:
         news = words.place.sub("", news)
+    if asked.sides and not asked.whole:
+        news = _side(news, asked, words) or news
     if asked.counts:
         content, negations = _content(news, words)
         # Of "how many" an answer says nothing by "many".
@@ -583,6 +616,22 @@ def _before(said: str, asked: Asked, words: Words) -> str:
         if new and _content(said[copula.end() :], words) == (asked.behind, 0):
             return thing
     return said
+
+
+def _side(said: str, asked: Asked, words: Words) -> str:
+    """The one side that an answer names of those that a question has it choose from, with no more
+    than whose it is or the whole question again: "The left lung is larger.", of "Is the left or the
+    right lung larger?"; "" for any other."""
+    content, negations = _content(said, words)
+    named = [word for word in content if word in SIDES]
+    if len(named) != 1 or negations or named[0] not in asked.content:
+        return ""
+    rest = sorted(word for word in content if word not in SIDES)
+    choice = [word for word in asked.content if not words.either.fullmatch(f" {word} ")]
+    again = sorted(word for word in choice if word not in SIDES | words.asks)
+    beside = pairwise(choice[:: -1 if words.language == "es" else 1])
+    things = {other for one, other in beside if one in SIDES and other not in SIDES}
+    return named[0] if rest in ([], again) or (len(things) == 1 and set(rest) == things) else ""
 
 
 def _items(said: str, asked: Asked, words: Words) -> Meaning:

@@ -44,9 +44,12 @@ NOT_SO = {
     "no lo es",
     "no hay",
     "no lo hay",
+    "no lo esta",
     "并没有",
     "并不是",
     "未见",
+    "未见到",
+    "未看到",
     "未发现",
 }
 THERE = {"present", "positive", "presente", "positivo"}
@@ -140,9 +143,10 @@ class Words:
     something lies, `either` parts the things that it names, `whether` is in no statement. What
     meets `asking` only asks, a question that meets `there` asks whether something is, one that
     meets `sides` for a side, of which `initials` are the letters; what meets `found` says or asks
-    whether something is in the picture, what meets `of_it` says more of that very thing. With one
-    of `compares` an answer is no mere number: up to 4 are not 4. `telling` words never go with an
-    explanation: sides, organs, doubts, and what takes an answer back.
+    whether something is in the picture, what meets `of_it` says more of that very thing. A
+    question that meets `of_one` asks its group of one thing. With one of `compares` an answer is no
+    mere number: up to 4 are not 4. `telling` words never go with an explanation: sides, organs,
+    doubts, and what takes an answer back.
     """
 
     language: Language
@@ -176,6 +180,7 @@ class Words:
     there: re.Pattern[str]
     found: re.Pattern[str]
     of_it: re.Pattern[str]
+    of_one: re.Pattern[str]
     counts: re.Pattern[str]
     wheres: re.Pattern[str]
     sides: re.Pattern[str]
@@ -285,7 +290,7 @@ ENGLISH = Words(
     ),
     negators=_set("no not without absent absence none never"),
     plural=re.compile(r"(?:(?<=[^s])s|(?<=s)(?:es?|is)|(?<=x|z)es|(?<=[cs]h)es)$"),
-    sums=_set("number total"),
+    sums=_set("number total only just exactly precisely altogether"),
     single=_set("a an"),
     asks=_set("what which where how many who whose why when"),
     placed=_set("located location situated position lie site"),
@@ -302,6 +307,9 @@ ENGLISH = Words(
     ),
     counts=re.compile(r"how many|number of"),
     of_it=re.compile(r"^(?:it|this|that|they|these|those|which|here)\b"),
+    of_one=re.compile(
+        r"^(?:is|are|was|were|do|does) (?:the|this|that|these|those) (?:left |right )?[\w-]+ (.+)"
+    ),
     wheres=re.compile(r"where\b"),
     sides=re.compile(r"(?:which|what) side"),
     initials={"l": "left", "r": "right"},
@@ -388,7 +396,7 @@ SPANISH = Words(
     ),
     negators=_set("no sin ningún ninguna ausente ausencia nunca tampoco"),
     plural=re.compile(r"(?:(?<=[aeiou])s|(?<=[^aeiou])es?)$"),
-    sums=_set("número total"),
+    sums=_set("número total sólo solamente únicamente exactamente"),
     single=_set("un una"),
     asks=_set("qué cuál cuáles dónde cuántos cuántas cuánto cómo quién"),
     placed=_set(
@@ -408,6 +416,10 @@ SPANISH = Words(
     of_it=re.compile(
         r"^(?:ya )?(?:es|son|está|están|estaba|era|fue|ha|han|había|mide|tiene|parece|est[aeo]s?"
         r"|eso|se (?!(?:observ|v[ei]|aprecia|identific|visualiz|detect|evidenci|muestra)\w*)\w+)\b"
+    ),
+    of_one=re.compile(
+        r"^¿?(?:es|son|está|están) (?:(?:el|la|los|las) [\w-]+ (?:(?:izquierd|derech)[oa]s? )?(.+)"
+        r"|([\w-]+) (?:el|la|los|las) [\w-]+(?: (?:izquierd|derech)[oa]s?)?\?$)"
     ),
     wheres=re.compile(r"dónde"),
     sides=re.compile(r"qué lado"),
@@ -466,17 +478,19 @@ CHINESE = Words(
     in_order=re.compile(
         r"分别|各(?!种|类)|每|依次|顺序|次序|排序|排列|首先|由.{1,30}[到至]|从.{1,30}(?:(?<![看见观得找])到|至)"
     ),
-    denial=re.compile(r"^(?:没有|未见|未发现|无)(?=\w)"),
+    denial=re.compile(r"^(?:没有|未见到?|未发现|无)(?=\w)"),
     none="无",
     fillers=_set(
         "图像中 图片中 影像中 图中 图像 图片 影像 图上 图里 个 这张 这幅 这个 这里 这 该 此 张 幅 "
         "是否 有没有 是不是 能不能 能否 可不可以 包不包含 包含 包括 含有 存在 显示 展示 可见 "
-        "可以看到 可以 看到 看出 观察到 发现 出现 属于 任何 迹象 证据 患者 病人 根据 并 能 的 了 "
-        "位于 吗 嘛 呢 么 是 有 在 为 中 里 于 呈"
+        "可以看到 可以 看到 见到 看出 观察到 发现 出现 属于 任何 迹象 证据 患者 病人 根据 并 能 的 "
+        "了 位于 吗 嘛 呢 么 是 有 在 为 中 里 于 呈"
     ),
-    negators=_set("没有 不是 不包含 不包括 不存在 不可以 不能 未见 未发现 并非 没 未 不 无 非 否"),
+    negators=_set(
+        "没有 不是 不包含 不包括 不存在 不可以 不能 未见 未见到 未发现 并非 没 未 不 无 非 否"
+    ),
     plural=re.compile(r"(?!)"),
-    sums=_set("数量 数目 总数 一共 总共 共 合计 颗 枚 处 只 块 片 条 根 名 例"),
+    sums=_set("数量 数目 总数 一共 总共 共 合计 颗 枚 处 只 仅 块 片 条 根 名 例"),
     single=frozenset(),
     asks=_set(
         "什么 哪里 哪个 哪些 哪种 哪一个 哪一 哪 多少 多大 多长 多宽 几个 几 何处 何种 何 怎么"
@@ -488,6 +502,7 @@ CHINESE = Words(
     asking=re.compile(r"\?|吗$|有没有|有无|是否|是不是|能不能|能否"),
     counts=re.compile(r"多少|几个|几"),
     of_it=re.compile(r"^(?:它|其|这|该|此|是|为|呈|位于|属于|[现曾]?[已曾]|以前|过去|原来)"),
+    of_one=re.compile(r"(?!)"),
     wheres=re.compile(r"哪里|何处|在哪"),
     sides=re.compile(r"哪一?[侧边]"),
     initials={"l": "左", "r": "右"},

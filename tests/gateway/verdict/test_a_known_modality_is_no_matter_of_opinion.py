@@ -184,9 +184,27 @@ def test_pydicoms_pictures_are_asked_for_theirs(vllm, gateway, monkeypatch, caps
     assert told[-2:] == ["header: 5 of 9 right", "picture: 3 of 9 right"]
 
 
-@pytest.mark.parametrize("answer", ["Tc-99m bone scan", "Tc 99m MDP", "technetium", "bone scan"])
+@pytest.mark.parametrize(
+    "answer",
+    ["Tc-99m bone scan", "Tc 99m MDP", "technetium", "bone scan", "99m-Tc", "99mTc", "Tc MDP"],
+)
 def test_technetium_is_no_ct(answer):
     """TC is one in Spanish."""
     assert not names_another(answer, "nuclear")
     assert names_another(answer, "ct")
     assert names_another("TC de tórax", "nuclear")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["not MRI", "It is not an MRI", "CT, not MRI", "CT rather than MRI", "no es RM", "不是磁共振"],
+)
+def test_what_denies_a_modality_does_not_name_it(answer):
+    assert names_another(answer, "mri")
+    assert not names_another(answer, "ct")
+
+
+def test_who_denies_two_names_neither():
+    assert names_another("neither CT nor MRI", "ct") and names_another("not CT or MRI", "mri")
+    assert not names_another("neither CT nor MRI", "xray")
+    assert not names_another("No, CT", "ct") and not names_another("no contrast CT", "ct")

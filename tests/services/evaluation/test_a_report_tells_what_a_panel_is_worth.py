@@ -22,6 +22,7 @@ from models.data.example import without_images
 from models.data.image_hashes import pixel_hashes
 from models.metrics import score as bootstrap
 from services.cli.__main__ import app
+from services.evaluation import pictures
 from services.evaluation.heard import HASH_DIGITS
 from services.evaluation.replay import replay
 from services.evaluation.report.write import report
@@ -157,6 +158,21 @@ def test_the_page_asks_nobody_and_runs_nothing(folder: Path) -> None:
     assert "&lt;b&gt;it&lt;/b&gt;" not in page and "default-src 'none'" in page  # 1 was right
     assert page.count("<svg") == 4 and page.count('src="data:image/jpeg;base64,') == 2
     assert str(folder) not in page
+
+
+def test_it_is_read_in_black_and_white(folder: Path) -> None:
+    """The page's own colours are greys; where a plot has several lines, no two have one dash."""
+    page = (folder / "out" / "report.html").read_text("utf-8")
+    style = page[page.index("<style>") : page.index("</style>")]
+    colours = re.findall(r"#([0-9a-f]{3,6})\b", style)
+    assert len(colours) > 5 and all(len(set(colour)) == 1 for colour in colours)
+    looks = list(pictures.LOOKS)
+    assert len({str(look["linestyle"]) for look in looks}) == len(looks)
+    assert len({look["marker"] for look in looks}) == len(looks)
+    lines = re.findall(r"<path d=\"M[^\"]+\" clip-path[^>]+style=\"([^\"]+)\"", page)
+    assert (
+        len({re.sub(r"stroke: #[0-9a-f]+", "", line) for line in lines if "dasharray" in line}) > 2
+    )
 
 
 def test_an_image_that_is_gone_is_a_grey_box(folder: Path, tmp_path: Path) -> None:

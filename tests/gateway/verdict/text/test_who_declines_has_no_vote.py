@@ -94,6 +94,8 @@ def test_what_may_be_an_answer_is_one(text):
             "As an AI, I cannot diagnose. The image shows a liver.",
             "The image shows a liver",
         ),
+        ("en", "What is it?", "I'm not sure, but it may be edema.", "It may be edema"),
+        ("en", "Where is it?", "I don't know exactly, but in the left lung", "left lung"),
         ("es", "¿Hay derrame?", "No puedo diagnosticar, pero hay derrame.", "sí"),
         ("zh", "有气胸吗？", "抱歉，我无法诊断，但是有气胸。", "有气胸"),
     ],

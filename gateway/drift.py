@@ -11,18 +11,18 @@ more of the odd ones is drift: cases that are all alike harm nobody.
 import json
 import logging
 import math
-from bisect import bisect_right
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from itertools import product
 from typing import get_args
 
 from prometheus_client import Gauge
 
 from gateway.contract import Language, Verdict
-from gateway.verdict.competence import Calibrated
+from gateway.verdict.competence import Cell, Competence
+from gateway.verdict.familiarity import share
 from gateway.watch.metrics import Looked
 
-WINDOW = 200  # cases of a language; of those with the same images one, the others tell less
+WINDOW = 200  # cases of a manner; of those with the same images one, the others tell less
 FALSE_ALARMS = 0.01  # of windows, for all that is looked at together
 LOOKED: tuple[Looked, ...] = get_args(Looked)
 
@@ -30,14 +30,17 @@ log = logging.getLogger("consilium.gateway")
 
 
 class Drift:
-    """Of one panel: `known` has by language the cases that it was calibrated on. `gauge`, by
-    language and what was looked at, is the last window's excess as a part of the bound: above 1 it
-    is time to calibrate anew."""
+    """Of one panel, which `known` was learned of. `gauge`, by language and what was looked at, is
+    the last window's excess as a part of the bound: above 1 it is time to calibrate anew.
 
-    def __init__(self, gauge: Gauge, known: Mapping[Language, Calibrated]):
+    Cases of each manner are held to those of that manner, so that it is no drift where one of two
+    known ways of asking comes more often than it did in the calibration."""
+
+    def __init__(self, gauge: Gauge, known: Competence | None):
         self.known, self._gauge = known, gauge
-        self._ranks: dict[Language, dict[Looked, list[float]]] = {}
-        self._seen: dict[Language, set[Hashable]] = {}
+        self._ranks: dict[str, dict[Looked, list[float]]] = {}
+        self._seen: dict[str, set[Hashable]] = {}
+        self._last: dict[tuple[str, Looked], float] = {}  # each manner's last window
         for language, what in product(get_args(Language), LOOKED):
             gauge.labels(language, what).set(0)
 
@@ -45,29 +48,39 @@ class Drift:
         """One more case, newly brought to the whole panel."""
         if any(each.error and each.error.kind != "not_eligible" for each in verdict.answers):
             return  # others agree otherwise
-        known, familiar = self.known.get(verdict.language), verdict.familiarity
-        seen = self._seen.setdefault(verdict.language, set())
-        if known is None or familiar is None or familiar.image is None or images in seen:
+        known = self.known
+        told = known.told(verdict.answers) if known else None
+        if known is None or told is None:
             return
-        seen.add(images)
-        ranks = self._ranks.setdefault(verdict.language, {each: [] for each in LOOKED})
-        ranks["image"].append(familiar.image)
-        ranks["question"].append(familiar.question or 0.0)
+        ways = Cell(verdict.language, "other", None, told.manner).ways
+        held = (way for way in ways if way in known.calibrated and way in known.familiarity)
+        way = next(held, None)
+        if way is None or images in self._seen.setdefault(way, set()):
+            return
+        self._seen[way].add(images)
+        ranks = self._ranks.setdefault(way, {each: [] for each in LOOKED})
+        ranks["image"].append(share(known.familiarity[way].image, told.image))
+        ranks["question"].append(share(known.familiarity[way].question, told.question))
         if verdict.agreement is not None:
-            place = bisect_right(known.agreements, verdict.agreement)
-            ranks["agreement"].append(place / len(known.agreements))
-        if len(seen) == WINDOW:
-            for what, each in self._ranks.pop(verdict.language).items():
-                agreed = known.agreed_images if what == "agreement" else None
+            ranks["agreement"].append(share(known.calibrated[way].agreements, verdict.agreement))
+        if len(self._seen[way]) == WINDOW:
+            for what, each in self._ranks.pop(way).items():
+                agreed = known.calibrated[way].agreed_images if what == "agreement" else None
                 if each:  # a lone voice has no agreement
-                    most = bound(len(each), agreed or known.images)
-                    self._tell(verdict.language, what, excess(each) / most)
-            del self._seen[verdict.language]
+                    most = bound(len(each), agreed or known.calibrated[way].images)
+                    self._tell(verdict.language, way, what, excess(each) / most)
+            del self._seen[way]
 
-    def _tell(self, language: Language, what: Looked, ratio: float) -> None:
-        self._gauge.labels(language, what).set(ratio)
+    def _tell(self, language: Language, way: str, what: Looked, ratio: float) -> None:
+        self._last[way, what] = ratio
+        worst = max(
+            last
+            for (name, of), last in self._last.items()
+            if of == what and name.split("/")[0] == language
+        )
+        self._gauge.labels(language, what).set(worst)
         if ratio > 1:
-            told = {"event": "calibrate_anew", "language": language, "drift": what}
+            told = {"event": "calibrate_anew", "cases": way, "drift": what}
             log.warning(json.dumps(told | {"ratio": round(ratio, 2)}))
 
 

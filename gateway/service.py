@@ -19,7 +19,6 @@ from gateway.asking.panel import Panel
 from gateway.asking.shadow import Shadows
 from gateway.case import Case
 from gateway.contract import (
-    Language,
     PanelReport,
     Seat,
     ShadowSeat,
@@ -34,7 +33,6 @@ from gateway.settings import SUMMARISER, Settings, SettingsError
 from gateway.store.flights import Flights, Tell
 from gateway.store.memory import keep, key_of, open_store, recall
 from gateway.store.readers import Readers, Score
-from gateway.verdict.competence import Calibrated
 from gateway.verdict.prediction_set import prediction_set
 from gateway.watch.metrics import Metrics
 from gateway.watch.tracing import span
@@ -57,7 +55,7 @@ class Service:
         self.shadows = Shadows(metrics, self.readers)
         self.reload_error: str | None = None
         self._flights = Flights()
-        self._drift = Drift(metrics.drift, _calibrated(settings))
+        self._drift = Drift(metrics.drift, settings.competence)
 
     async def __aenter__(self) -> "Service":
         self.http = model_server.new_http_client()
@@ -84,8 +82,8 @@ class Service:
         servers = {worker.name: len(worker.urls) for worker in settings.seats}
         self.metrics.seated(settings.panel_hash, servers)
         self.panel = Panel(settings, self.http, self.store, self.metrics, resting)
-        if self._drift.known != _calibrated(settings):
-            self._drift = Drift(self.metrics.drift, _calibrated(settings))
+        if self._drift.known != settings.competence:
+            self._drift = Drift(self.metrics.drift, settings.competence)
         self._at_work = asyncio.Semaphore(max(settings.load.max_at_work // self._processes, 1))
         self._found: asyncio.Future[tuple[bool, Probed]] | None = None
         self._found_until = 0.0
@@ -314,10 +312,6 @@ async def _asked(case: Case, panel: Panel, began: float, tell: Tell) -> tuple[Ve
     failed = any(a.error and a.error.kind != "not_eligible" for a in verdict.answers)
     failed = failed or bool(entailment and entailment.failed)
     return verdict, not failed and not wording.fell_back
-
-
-def _calibrated(settings: Settings) -> Mapping[Language, Calibrated]:
-    return settings.competence.calibrated if settings.competence else {}
 
 
 def _without_folders(text: str, own: Path) -> str:

@@ -7,6 +7,7 @@ Log-odds throughout. A worker's confidence c becomes the probability that its an
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Annotated, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.case import Case
-from gateway.contract import Language, Modality
+from gateway.contract import Answer, Language, Likeness, Modality
 from gateway.verdict.text.questions import Kind, kind_of
 
 EDGE = 0.002  # a probability is kept so far from 0 and 1: nobody is that sure
@@ -120,7 +121,8 @@ class Competence(_Frozen):
     is not there has none. `right_shares` are the shares that the right answers had in a
     hundredth of the cases each, in order, 0 where nobody came near to naming it. `familiarity` has
     the same names, and `tells` whose likenesses it is of: no other worker is heeded in that.
-    `calibrated` is what the cases of a language were like, to which those that come are held.
+    `calibrated`, by language and manner, is what the cases were like, to which those that come are
+    held.
     `images` are the first digits of hashes of what the cases showed: nothing is scored on them.
 
     A worker that is not there is a newcomer. What it says of itself cannot be believed yet: it
@@ -133,7 +135,7 @@ class Competence(_Frozen):
     voices: dict[str, dict[str, Annotated[float, Field(gt=0)]]] = {}
     verdict: dict[str, Line]
     right_shares: dict[str, Annotated[tuple[float, ...], Field(min_length=2)]] = {}
-    calibrated: dict[Language, Calibrated] = {}
+    calibrated: dict[str, Calibrated] = {}
     familiarity: dict[str, Likenesses] = {}
     tells: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
@@ -143,6 +145,11 @@ class Competence(_Frozen):
         """Those of the cases that it was learned from, as far as they were known."""
         names = {name for worker in self.workers.values() for name in worker.skills}
         return frozenset(name.rpartition("/")[2] for name in names) & set(get_args(Modality))
+
+    def told(self, answers: Iterable[Answer]) -> Likeness | None:
+        """How familiar the case is to the worker whose likenesses this was learned of: another
+        one's are of other cases, and on another scale."""
+        return next((a.likeness for a in answers if a.likeness and a.worker in self.tells), None)
 
     def calibration(self, cell: Cell) -> Line | None:
         """Of the verdicts on such cases."""

@@ -18,21 +18,21 @@ WHY: dict[Language, dict[str, str]] = {
     "en": {
         "image": "the image is unlike those that the panel was calibrated on",
         "question": "the question is put unlike those that the panel was calibrated on",
-        "modality": "no {modality} among the cases that the panel was calibrated on",
+        "modality": "no {modality} is known among the cases that the panel was calibrated on",
         "uncalibrated": "the panel was calibrated on no cases in this language",
         "untold": "no worker that was heard tells how like its cases this one is",
     },
     "es": {
         "image": "la imagen no se parece a aquellas con las que se calibró el panel",
         "question": "la pregunta no se parece a aquellas con las que se calibró el panel",
-        "modality": "ningún caso de {modality} entre aquellos con los que se calibró el panel",
+        "modality": "no consta ningún caso de {modality} entre los que calibraron el panel",
         "uncalibrated": "el panel no se calibró con casos en este idioma",
         "untold": "ninguno de los modelos oídos dice cuánto se parece este caso a los suyos",
     },
     "zh": {
         "image": "该图像与校准小组所用的图像不相似",
         "question": "该问题与校准小组所用的问题不相似",
-        "modality": "校准小组所用的病例中没有{modality}",
+        "modality": "校准小组所用的病例中已知没有{modality}",
         "uncalibrated": "校准小组所用的病例中没有这种语言的",
         "untold": "作答的模型都没有说明该病例与其病例有多相似",
     },
@@ -78,16 +78,16 @@ def familiarity(told: Likeness | None, cell: Cell, competence: Competence) -> Fa
         return Familiarity(unfamiliar=bool(reasons), why="; ".join(reasons) or untold)
     nearest = next(table for n in cell.names if (table := competence.familiarity.get(n)))
     for part in ("image", "question"):
-        if _share(getattr(nearest, part), getattr(told, part)) < LEAST:
+        if share(getattr(nearest, part), getattr(told, part)) < LEAST:
             reasons.append(WHY[cell.language][part])
     return Familiarity(
-        image=_share(known.image, told.image),
-        question=_share(known.question, told.question),
+        image=share(known.image, told.image),
+        question=share(known.question, told.question),
         unfamiliar=bool(reasons),
         why="; ".join(reasons) or None,
     )
 
 
-def _share(steps: tuple[float, ...], value: float) -> float:
-    """The part of the cases that were no more alike than `value`; `steps` are their quantiles."""
+def share(steps: tuple[float, ...], value: float) -> float:
+    """The part of the cases that had no more than `value`; `steps` are their quantiles."""
     return bisect_right(steps, value) / len(steps)

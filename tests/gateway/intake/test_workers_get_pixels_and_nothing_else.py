@@ -179,6 +179,24 @@ def test_a_bomb_is_refused_undecoded_too():
         only_pixels(bytes(data), "Image 1 of 1")
 
 
+def test_a_bomb_of_every_other_kind_is_refused():
+    """A WebP and a DICOM of 64 million pixels, which are not there."""
+    webp = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(webp, "WEBP", lossless=True)
+    data = bytearray(webp.getvalue())
+    size = data.index(b"VP8L") + 9  # 14 bits each of width and height, less one
+    (bits,) = struct.unpack_from("<I", data, size)
+    struct.pack_into("<I", data, size, bits >> 28 << 28 | 7_999 << 14 | 7_999)
+    dicom = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
+    dicom.Rows = dicom.Columns = 8_000
+    dicom.BitsAllocated = dicom.BitsStored = 8
+    file = io.BytesIO()
+    dicom.save_as(file)
+    for bomb in (bytes(data), file.getvalue()):
+        with pytest.raises(TooLarge, match="50 million pixels"):
+            only_pixels(bomb, "Image 1 of 1")
+
+
 def test_no_dicom_header_passes():
     header = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
     header.PatientName = NAME

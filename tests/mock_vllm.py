@@ -19,7 +19,8 @@ class MockVllm:
     `raw` replaces the whole reply body, `status` its code; `delay_s` (or what it returns) passes
     before it is sent. With `only` these three are for questions that hold this word.
     `requests` holds what was asked, `headers` how, `dropped` counts callers that hung up while
-    waiting, `probed` those that asked for its health.
+    waiting, `probed` those that asked for its health. Where it `dribbles` a reply comes byte by
+    byte.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class MockVllm:
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.dropped = self.probed = 0
+        self.dribbles = False
         self.url = ""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -78,7 +80,7 @@ class MockVllm:
         ]
         return web.json_response({"object": "list", "data": listed})
 
-    async def _chat(self, request: web.Request) -> web.Response:
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.requests.append(body)
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
@@ -102,4 +104,14 @@ class MockVllm:
             "logprobs": logprobs,
             "finish_reason": self.finish_reason,
         }
-        return web.json_response({"object": "chat.completion", "choices": [choice]})
+        reply = web.json_response({"object": "chat.completion", "choices": [choice]})
+        return await self._dribbled(request, reply) if self.dribbles else reply
+
+    async def _dribbled(self, request: web.Request, reply: web.Response) -> web.StreamResponse:
+        assert isinstance(reply.body, bytes)
+        slow = web.StreamResponse(headers={"content-type": "application/json"})
+        await slow.prepare(request)
+        for byte in reply.body:
+            await slow.write(bytes([byte]))
+            await asyncio.sleep(0.2)
+        return slow

@@ -65,7 +65,7 @@ class Server(MockVllm):
         super().__init__(delay_s=lambda: late.lognormvariate(math.log(MEDIAN_S), SIGMA))
         self._turns = asyncio.Semaphore(AT_ONCE)
 
-    async def _chat(self, request: web.Request) -> web.Response:
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
         async with self._turns:
             self.requests.clear()
             return await super()._chat(request)

@@ -241,7 +241,7 @@ def missed(rows: list[Figures], kilobytes: int) -> bool:
     """Print how each way into the gateway stands with pictures of that size; whether a bar is
     missed."""
     of = {(r["name"], r["callers"], r["share"]): r for r in rows if r["kb"] == kilobytes}
-    few = min(callers for _, callers, _ in of)
+    few, many = (pick(callers for _, callers, _ in of) for pick in (min, max))
     direct, bare, litellm = (of.get((each, few, None)) for each in ("direct", "bare", "litellm"))
     assert direct and bare
     is_missed = False
@@ -255,6 +255,10 @@ def missed(rows: list[Figures], kilobytes: int) -> bool:
         if litellm:
             more = own["cpu_ms"] / litellm["cpu_ms"]
             stands.append(("of LiteLLM's processor time", more, 1 / LITELLM_BAR))
+            theirs, ours = (of[each, many, None]["verdicts_per_s"] for each in ("litellm", way))
+            stands.append(
+                (f"is LiteLLM's rate of ours, {many} callers", theirs / ours, 1 / LITELLM_BAR)
+            )
         if busy:
             late = busy["p99_ms"] / busy["p50_ms"]
             stands.append((f"× the p50 is the p99 at {BUSY_SHARE:g} of the most", late, BUSY_BAR))

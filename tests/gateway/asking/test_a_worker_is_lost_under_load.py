@@ -23,7 +23,11 @@ def hung(worker):
     worker.delay_s = 60
 
 
-@pytest.mark.parametrize("fault", [killed, hung])
+def dribbling(worker):
+    worker.dribbles = True
+
+
+@pytest.mark.parametrize("fault", [killed, hung, dribbling])
 def test_no_request_fails_at_a_quorum_of_two_of_three(vllm, gateway, monkeypatch, fault):
     """And soon it is not asked any more: it rests."""
     monkeypatch.setattr(breaker, "PATIENCE_S", 0)

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from redis import Redis
 
 from gateway.case import Case, CaseImage
 from gateway.contract import Options
@@ -98,6 +99,19 @@ def test_redis_may_come_and_go(vllm, gateway, redis_server):
     assert ask(url)["cached"] is False
     redis_server.start()
     assert [ask(url)["cached"] for _ in range(2)] == [False, True]
+
+
+def test_what_redis_forgets_or_cannot_take_is_asked_anew(vllm, gateway, redis_server):
+    """Emptied, and full."""
+    url = gateway([vllm()], panel=f'quorum = 1\nstore = "{redis_server.url}"')
+    with Redis(port=redis_server.port) as redis:
+        assert [ask(url)["cached"] for _ in range(2)] == [False, True]
+        redis.flushall()
+        assert [ask(url)["cached"] for _ in range(2)] == [False, True]
+        redis.config_set("maxmemory", 1)
+        assert [ask(url, question="Is it so?")["cached"] for _ in range(2)] == [False, False]
+        redis.config_set("maxmemory", 0)
+        assert [ask(url, question="Is it so?")["cached"] for _ in range(2)] == [False, True]
 
 
 def test_whether_redis_is_there_is_told(vllm, gateway, redis_server):

@@ -21,6 +21,7 @@ MAY_IMPORT = {
 # One function reads an image for training and for serving, and the gateway, which is installed
 # without models, has it.
 SHARED = {("models", "gateway", "intake")}
+MOST_FILES = 14  # of a room: a screenful of names
 HEAVY = {"torch", "torchvision", "transformers", "timm", "peft", "vllm", "bitsandbytes", "gguf"}
 LIGHT = ("client/", "gateway/", "models/data/", "models/metrics/")
 
@@ -131,6 +132,13 @@ def test_every_room_has_a_floor_and_every_floor_is_inhabited() -> None:
     }
 
     assert rooms == FLOOR_OF.keys()
+
+
+def test_a_room_is_a_screenful_of_names() -> None:
+    for package in FLOORS:
+        for folder in {file.parent for file in HOMES[package].rglob("*.py")}:
+            files = [file for file in folder.glob("*.py") if file.stem != "__init__"]
+            assert len(files) <= MOST_FILES, folder
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from fhir.resources.R4B.diagnosticreport import DiagnosticReport
 from pydantic import ValidationError
 from pydicom.dataset import Dataset
 
-from gateway.archive.words import RESEARCH, figures, first_id, lines
+from gateway.archive.words import CAUTION, RESEARCH, figures, first_id, lines
 from gateway.contract import Verdict
 from gateway.refusals import ArchiveFailed, InvalidCase
 
@@ -31,6 +31,7 @@ def report(verdict: Verdict, question: str, images: Sequence[Dataset]) -> Diagno
     InvalidCase where they, or the verdict, make no report."""
     header = images[0]
     said = [*lines(verdict, question), ("Instances", " ".join(i.SOPInstanceUID for i in images))]
+    cautions = [text for name, text in said if name == CAUTION]
     values: list[dict[str, Any]] = [*_figures(verdict), *map(_text, said)]
     observations = [
         {
@@ -67,7 +68,7 @@ def report(verdict: Verdict, question: str, images: Sequence[Dataset]) -> Diagno
         ],
         "issued": datetime.now(UTC),
         "result": [{"reference": f"#{each['id']}"} for each in observations],
-        "conclusion": f"{RESEARCH}. {dict(said)['Answer']}",
+        "conclusion": " ".join([f"{RESEARCH}.", *cautions, dict(said)["Answer"]]),
     }
     if header.PatientID:
         made["subject"] = _told("Patient", "MR", header.PatientID)

@@ -9,14 +9,20 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from gateway.contract import Answer, Verdict
+from gateway.verdict.remarks import of_familiarity, of_grounding
 
 RESEARCH = "Research use, not for diagnosis"
+CAUTION = "Caution"
 
 
 def lines(verdict: Verdict, question: str) -> Iterator[tuple[str, str]]:
-    """What each is, and what it says: every answer is there, and the dissent."""
+    """What each is, and what it says: every answer is there, and the dissent. What is to be known
+    of an answer stands before it."""
     yield "Disclaimer", RESEARCH
     yield "Question", question
+    for remark in (of_familiarity(verdict), of_grounding(verdict)):
+        if remark:
+            yield CAUTION, remark
     if verdict.status == "abstained":
         yield "Answer", f"abstained; the best guess is: {verdict.best_guess}"
     else:
@@ -40,7 +46,11 @@ def lines(verdict: Verdict, question: str) -> Iterator[tuple[str, str]]:
 def figures(verdict: Verdict) -> dict[str, float]:
     """What is said in numbers, in 0…1; one that the verdict has not says nothing, and is left
     out."""
-    found = {"Agreement": verdict.agreement, "Confidence": verdict.confidence}
+    found = {
+        "Agreement": verdict.agreement,
+        "Confidence": verdict.confidence,
+        "Grounding": verdict.grounding,
+    }
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -51,7 +61,9 @@ def first_id(verdict: Verdict) -> str:
 
 def uid_of(part: str, verdict: Verdict, question: str, images: Sequence[Dataset]) -> UID:
     """By PS3.5 B.2. The same for the same words about the same images, however often they are sent:
-    whoever hung up and asks again has them stored once."""
+    whoever hung up and asks again has them stored once. Grounding, which may come to be known only
+    when the case is asked again, makes no other object."""
+    verdict = verdict.model_copy(update={"grounding": None})
     shown = [str(image.SOPInstanceUID) for image in images]
     told = [part, shown, *lines(verdict, question), *figures(verdict).items()]
     return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(told)).int}")

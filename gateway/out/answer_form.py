@@ -8,6 +8,7 @@ from typing import Any
 
 from gateway.contract import Verdict
 from gateway.refusals import InvalidCase
+from gateway.verdict.remarks import is_unfamiliar
 
 FIGURES = ("agreement", "confidence", "grounding")  # null where they are not known
 MAY_BE = {"answer": {"string"}, "unfamiliar": {"boolean", "null"}} | {
@@ -40,9 +41,8 @@ class Form:
     choices: tuple[str, ...] | None
 
     def filled(self, verdict: Verdict) -> str:
-        known = verdict.familiarity
         values: dict[str, Any] = {name: getattr(verdict, name) for name in ("answer", *FIGURES)}
-        values["unfamiliar"] = known.unfamiliar if known else None
+        values["unfamiliar"] = is_unfamiliar(verdict)
         return json.dumps({name: values[name] for name in self.fields}, ensure_ascii=False)
 
 

@@ -28,14 +28,13 @@ from gateway.out import answer_form
 from gateway.out.stream import Event
 from gateway.refusals import InvalidCase, Problem, UnknownModel
 from gateway.settings import Settings
-from gateway.verdict.grounding import remark
+from gateway.verdict.remarks import of_familiarity, of_grounding
 
 MODEL = "consilium"
-ABSTAINED = "The panel abstains: it is too likely to be wrong."
-UNFAMILIAR: dict[Language, str] = {
-    "en": "Unfamiliar case: {why}.",
-    "es": "Caso desconocido: {why}.",
-    "zh": "不熟悉的病例：{why}。",
+ABSTAINED: dict[Language, str] = {
+    "en": "The panel abstains: it is too likely to be wrong.",
+    "es": "El panel se abstiene: es demasiado probable que se equivoque.",
+    "zh": "小组弃权：出错的可能性太大。",
 }
 
 MEANT_OTHERWISE = {"store", "reasoning"}  # what has one of our options' names in others' chats
@@ -355,15 +354,16 @@ def _language(model: str, settings: Settings) -> str | None:
 
 def _said(verdict: Verdict, chat: ChatRequest) -> dict[str, Any]:
     if verdict.answer is None:
-        return {"content": None, "refusal": ABSTAINED}
+        abstained = ABSTAINED[verdict.language]
+        return {"content": None, "refusal": _paragraphs(of_familiarity(verdict), abstained)}
     if chat.response_format:
         return {"content": chat.response_format.filled(verdict), "refusal": None}
-    said = [verdict.answer, remark(verdict)]
-    if verdict.familiarity and verdict.familiarity.unfamiliar:
-        # Before the answer: who reads no further than that has read it.
-        why = verdict.familiarity.why
-        said.insert(0, UNFAMILIAR[verdict.language].format(why=why))
-    return {"content": "\n\n".join(filter(None, said)), "refusal": None}
+    said = _paragraphs(of_familiarity(verdict), verdict.answer, of_grounding(verdict))
+    return {"content": said, "refusal": None}
+
+
+def _paragraphs(*said: str | None) -> str:
+    return "\n\n".join(filter(None, said))
 
 
 def _head(kind: str, case_id: str, chat: ChatRequest) -> dict[str, Any]:

@@ -6,31 +6,13 @@ answering comes to be right without looking (Goyal et al. 2017, "Making the V in
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 from gateway.contract import Answer, Language
 from gateway.verdict.text.meaning import Meaning, meaning
 
 LEAST = 0.02  # of an alternative that is told apart; the others count together
-HARDLY = 0.05  # grounding below which a person is told
-SAID_OF_IT: dict[Language, str] = {
-    "en": "The same answer as without the image.",
-    "es": "La misma respuesta que sin la imagen.",
-    "zh": "没有图像时也是同样的回答。",
-}
 Said = tuple[str, bool, float]  # a text, whether it is all of an answer, its probability
 REST: Meaning = ("", "")  # no answer means that, and none begins so
-
-
-class Told(Protocol):
-    """What is read of a verdict, the gateway's own or as its client has it."""
-
-    @property
-    def answer(self) -> str | None: ...
-    @property
-    def grounding(self) -> float | None: ...
-    @property
-    def language(self) -> Language: ...
 
 
 def grounding(
@@ -54,13 +36,6 @@ def shift(shown: Answer, grey: Answer, language: Language, question: str) -> flo
     one = _distribution(told, of_grey, language, question)
     other = _distribution(of_grey, told, language, question)
     return sum(abs(one.get(each, 0.0) - other.get(each, 0.0)) for each in {*one, *other}) / 2
-
-
-def remark(verdict: Told) -> str | None:
-    """What a person is told of an answer that hardly depends on the image."""
-    if verdict.answer is None or verdict.grounding is None or verdict.grounding >= HARDLY:
-        return None
-    return SAID_OF_IT[verdict.language]
 
 
 def _told(answer: Answer) -> list[Said]:

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from consilium import Client, GatewayRefused, Problem, Verdict
+from gateway.verdict.remarks import is_unfamiliar, of_familiarity
 from models.files import read_text
 from services.cli.shared import console
 
@@ -135,10 +136,12 @@ def _said(client: Client, case: Mapping[str, Any]) -> Verdict | Problem:
 def _cells(said: Verdict | Problem) -> tuple[str, str, str, str]:
     if isinstance(said, Problem):
         return f"{said.status}: {said.detail}", "–", "–", "–"
-    unfamiliar = said.familiarity and said.familiarity.unfamiliar
+    mark = ""
+    if of_familiarity(said):
+        mark = "unfamiliar: " if is_unfamiliar(said) else "not known whether familiar: "
     answer = said.answer or f"abstained; best guess {said.best_guess}"
     return (
-        f"{answer} (unfamiliar)" if unfamiliar else answer,
+        mark + answer,
         "–" if said.agreement is None else f"{said.agreement:.2f}",
         "–" if said.confidence is None else f"{said.confidence:.2f}",
         "; ".join(f"{other.text} ({', '.join(other.workers)})" for other in said.dissent),

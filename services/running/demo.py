@@ -10,7 +10,7 @@ from rich.table import Column, Table
 from consilium import Verdict, ask
 from consilium.verdict import OfImage
 from gateway.settings import Settings
-from gateway.verdict.grounding import remark
+from gateway.verdict.remarks import of_familiarity, of_grounding
 from models.assets import cache_dir
 from services.running.stack import gateway_url, running, whole_panel
 
@@ -38,6 +38,8 @@ def run(settings: Settings, panel_file: Path, gateway_port: int, console: Consol
 
 
 def show(verdict: Verdict, put: Callable[[object], None]) -> None:
+    if said := of_familiarity(verdict):
+        put(said)
     named = Column("worker", no_wrap=True)  # whole, where there is little room: answers wrap
     table = Table(named, "answer", "confidence (raw)", "weight", "seconds")
     for answer in verdict.answers:
@@ -57,8 +59,6 @@ def show(verdict: Verdict, put: Callable[[object], None]) -> None:
                 f"{answer.worker} remembers {case.id}, {case.likeness:.2f} alike: "
                 f"{case.question} {case.answer}"
             )
-    if verdict.familiarity and verdict.familiarity.unfamiliar:
-        put(f"Unfamiliar: {verdict.familiarity.why}")
     if verdict.status == "abstained":
         put(f"Abstained; the best guess is: {verdict.best_guess}")
     else:
@@ -70,7 +70,7 @@ def show(verdict: Verdict, put: Callable[[object], None]) -> None:
         f"{', from the cache' if verdict.cached else ''}"
     )
     if verdict.grounding is not None:
-        put(" ".join(filter(None, [f"Grounding {verdict.grounding:.2f}.", remark(verdict)])))
+        put(" ".join(filter(None, [f"Grounding {verdict.grounding:.2f}.", of_grounding(verdict)])))
     if found := verdict.prediction_set:
         put(
             f"No set of answers is claimed: {found.why}"

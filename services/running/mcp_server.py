@@ -11,10 +11,12 @@ from pydantic import BaseModel, Field
 from consilium import AsyncClient, GatewayError
 from consilium.verdict import Dissent, PredictionSet, Verdict
 from gateway.contract import AskedWindow, Language, Modality
+from gateway.verdict.remarks import is_unfamiliar
 
 INSTRUCTIONS = (
     "A panel of fine-tuned models answers a question about one or more medical images. Tell your "
-    "user the dissent and whether the case is unfamiliar beside the answer. Research software, not "
+    "user the dissent, and before the answer whether the case is unfamiliar, or that this is not "
+    "known. Research software, not "
     "a medical device: no answer is a diagnosis."
 )
 PANEL_URI = "consilium://panel"
@@ -49,9 +51,12 @@ class Opinion(BaseModel):
     dissent: list[Dissent] = Field(description="Every other answer, who gave it, and its weight.")
     unfamiliar: bool | None = Field(
         description="The case is of another sort than those the panel was calibrated on: no "
-        "confidence holds for it."
+        "confidence holds for it. null: nobody tells."
     )
-    why_unfamiliar: str | None
+    why_unfamiliar: str | None = Field(
+        description="What is unfamiliar, or why that is not known: a confidence was then learned "
+        "on cases that may be of another sort."
+    )
     grounding: float | None = Field(description="How far the answer depends on the images.")
     prediction_set: PredictionSet | None = Field(description="Where `coverage` asks for it.")
     workers: list[WorkerSaid]
@@ -142,7 +147,6 @@ def _given(picture: Picture, reads_paths: bool) -> dict[str, Any]:
 
 
 def _opinion(verdict: Verdict) -> Opinion:
-    known = verdict.familiarity
     return Opinion(
         status="abstained" if verdict.answer is None else "answered",
         answer=verdict.answer,
@@ -150,8 +154,8 @@ def _opinion(verdict: Verdict) -> Opinion:
         agreement=verdict.agreement,
         confidence=verdict.confidence,
         dissent=list(verdict.dissent),
-        unfamiliar=known.unfamiliar if known else None,
-        why_unfamiliar=known.why if known else None,
+        unfamiliar=is_unfamiliar(verdict),
+        why_unfamiliar=verdict.familiarity.why if verdict.familiarity else None,
         grounding=verdict.grounding,
         prediction_set=verdict.prediction_set,
         workers=[

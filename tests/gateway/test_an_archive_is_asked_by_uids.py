@@ -16,7 +16,7 @@ from fastapi.responses import HTMLResponse, StreamingResponse
 from gateway.archive import returning
 from gateway.archive.dicomweb import Archive
 from gateway.asking.model_server import new_http_client
-from gateway.contract import ImageShown, SeriesShown, Summary, Verdict
+from gateway.contract import Familiarity, ImageShown, SeriesShown, Summary, Verdict
 from gateway.refusals import ArchiveFailed
 from gateway.tables import ArchiveSettings, Limits
 from tests.conftest import listening, picture
@@ -360,31 +360,78 @@ def test_an_archive_that_never_ends_storing_costs_its_own_time_alone(ask, archiv
     assert verdict["stored"]["error"] == "Nothing was stored within 0.3 s."
 
 
-def test_what_came_to_lie_in_another_study_gets_no_report(archive):
-    """Between the verdict and its sending."""
-    archive.wrong = "moved"
-    shown = SeriesShown(first=1, last=1, of=9, study=STUDY, series=SERIES, instances=(UIDS[1],))
-    verdict = Verdict(
-        id="1",
-        answer="yes",
-        language="en",
-        agreement=1,
-        images=(ImageShown(series=shown),),
-        answers=(),
-        dissent=(),
-        summary=Summary(by="vote", faithful=None, seconds=0),
-        panel="p",
-        seconds=0,
-    )
+SHOWN = SeriesShown(first=1, last=1, of=9, study=STUDY, series=SERIES, instances=(UIDS[1],))
+VERDICT = Verdict(
+    id="0b0e4d1c-4b6b-4f0e-9b0a-2f6f5a0c1d2e",
+    answer="yes",
+    language="en",
+    agreement=1,
+    images=(ImageShown(series=SHOWN),),
+    answers=(),
+    dissent=(),
+    summary=Summary(by="vote", faithful=None, seconds=0),
+    panel="p",
+    seconds=0,
+)
+
+
+def sent(archive, verdict, kind):
+    """As `consilium archive send` does it."""
 
     async def send():
         settings = ArchiveSettings(url=archive.url, store=True)
         async with new_http_client() as http:
-            await returning.send(Archive(http, settings, "", Limits()), verdict, "q?", "sr")
+            await returning.send(Archive(http, settings, "", Limits()), verdict, "q?", kind)
 
+    asyncio.run(send())
+    return archive.stored[-1][1]
+
+
+def test_what_came_to_lie_in_another_study_gets_no_report(archive):
+    """Between the verdict and its sending."""
+    archive.wrong = "moved"
     with pytest.raises(ArchiveFailed, match="makes no report"):
-        asyncio.run(send())
+        sent(archive, VERDICT, "sr")
     assert archive.stored == []
+
+
+ODD = VERDICT.model_copy(
+    update={"familiarity": Familiarity(unfamiliar=True, why="it is odd"), "grounding": 0.02}
+)
+CAUTIONS = ["Unfamiliar case: it is odd.", "The same answer as without the image."]
+
+
+def test_how_far_an_answer_may_be_relied_on_stands_before_it(archive):
+    """In a report, on a page, and in what a FHIR report concludes."""
+    from gateway.archive import capture, diagnostic_report
+
+    made = sent(archive, ODD, "sr")
+    [measured], [words] = (
+        [each.ContentSequence for each in made.ContentSequence if meaning_of(each) == name]
+        for name in ("Imaging Measurements", "Qualitative Evaluations")
+    )
+    said = [(meaning_of(each), each.TextValue) for each in words]
+    at = said.index(("Answer", "yes"))
+    assert said[at - 2 : at] == [("Caution", caution) for caution in CAUTIONS]
+    [figure] = [each for each in measured[0].ContentSequence if meaning_of(each) == "Grounding"]
+    assert float(figure.MeasuredValueSequence[0].NumericValue) == 0.02
+
+    assert capture._drawn(ODD, "q?").shape[0] > capture._drawn(VERDICT, "q?").shape[0]
+    header = HEADERS[1].copy()
+    header.AccessionNumber = ""
+    report = diagnostic_report.report(ODD, "q?", [header])
+    assert report.conclusion == " ".join(["Research use, not for diagnosis.", *CAUTIONS, "yes"])
+
+
+def test_grounding_that_comes_to_be_known_makes_no_other_report(archive):
+    """It is often asked only behind the verdict; who asks again has one report there."""
+    known = [VERDICT.model_copy(update={"grounding": value}) for value in (None, 0.02, 0.7)]
+    assert len({sent(archive, verdict, "sr").SOPInstanceUID for verdict in known}) == 1
+    assert sent(archive, ODD, "sr").SOPInstanceUID != archive.stored[0][1].SOPInstanceUID
+
+
+def meaning_of(item):
+    return item.ConceptNameCodeSequence[0].CodeMeaning
 
 
 @pytest.mark.parametrize("question", ["¿Hay un nódulo?", "有结节吗？"])

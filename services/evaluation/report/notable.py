@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.contract import Answer, Familiarity
+from gateway.verdict.remarks import of_grounding
 from models.data.example import DataError, Example
 from models.data.pixels import open_rgb
 from services.evaluation.score import is_right, references_of
@@ -86,6 +87,8 @@ def _told(example: Example, outcome: Outcome) -> Notable:
         "right": list(references_of(example)),
         "panel": outcome.answer,
         "unfamiliar": odd.why if (odd := _unfamiliar(outcome)) else None,
+        "grounding": verdict.grounding if verdict else None,
+        "ungrounded": of_grounding(verdict) if verdict else None,
         "confidence": verdict.confidence if verdict else None,
         "agreement": verdict.agreement if verdict else None,
         "votes": [

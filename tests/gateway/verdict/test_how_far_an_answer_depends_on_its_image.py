@@ -3,7 +3,8 @@
 import pytest
 
 from gateway.contract import Alternative, Answer
-from gateway.verdict.grounding import grounding, remark, shift
+from gateway.verdict.grounding import grounding, shift
+from gateway.verdict.remarks import of_grounding
 from tests.fake_gateway import VERDICT
 
 WHERE = "Which lung is abnormal?"
@@ -62,4 +63,4 @@ def test_a_verdicts_is_the_mean_of_its_workers():
     ],
 )
 def test_a_person_is_told_of_an_answer_that_hardly_depends_on_it(changes, told):
-    assert remark(VERDICT.model_copy(update=changes)) == told
+    assert of_grounding(VERDICT.model_copy(update=changes)) == told

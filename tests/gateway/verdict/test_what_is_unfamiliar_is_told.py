@@ -1,11 +1,14 @@
 """A panel that is asked of what it was not calibrated on says so, and claims no confidence."""
 
+import base64
 import json
 from dataclasses import replace
+from typing import Any
 
+import httpx
 import pytest
 
-from gateway.contract import Answer, Likeness
+from gateway.contract import Answer, Familiarity, Likeness
 from gateway.settings import load_settings
 from gateway.verdict.competence import (
     Cell,
@@ -17,7 +20,10 @@ from gateway.verdict.competence import (
     save_competence,
 )
 from gateway.verdict.familiarity import LEAST, WHY, familiarity
+from gateway.verdict.remarks import is_unfamiliar, of_familiarity
 from gateway.verdict.weigh import Judge
+from tests.conftest import picture
+from tests.fake_gateway import VERDICT
 from tests.gateway.asking.test_the_panel_survives_its_workers import ask
 
 STEPS = tuple(n / 100 for n in range(101))
@@ -196,6 +202,64 @@ def test_a_caller_is_told_and_a_bound_on_risk_holds_the_answer_back(vllm, gatewa
         "unfamiliar": True,
         "why": WHY["en"]["image"],
     }
+
+
+ODD = {"unfamiliar": True, "why": "it is odd"}
+UNTOLD = "Whether this case is familiar is not known: {}."
+
+
+@pytest.mark.parametrize(
+    ("changes", "known", "told"),
+    [
+        ({}, True, "Unfamiliar case: it is odd."),
+        ({"language": "es"}, True, "Caso desconocido: it is odd."),
+        ({"language": "zh"}, True, "不熟悉的病例：it is odd。"),
+        ({"unfamiliar": False}, None, None),
+        ({"unfamiliar": False, "confidence": 0.9}, None, UNTOLD.format("it is odd")),
+        ({"unfamiliar": False, "confidence": 0.9, "why": None}, False, None),
+    ],
+)
+def test_a_person_is_told_in_a_sentence(changes, known, told):
+    """Also that nobody tells, where a confidence is claimed all the same."""
+    said = Familiarity.model_validate(
+        {name: changes.get(name, value) for name, value in ODD.items()}
+    )
+    verdict = VERDICT.model_copy(update=changes | {"familiarity": said})
+
+    assert (is_unfamiliar(verdict), of_familiarity(verdict)) == (known, told)
+    never = VERDICT.model_copy(update={"confidence": 0.9})  # a panel that was not calibrated
+    assert (is_unfamiliar(never), of_familiarity(never)) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("likeness", "says"),
+    [
+        (
+            {"image": 0.001, "question": 0.9, "manner": "slake"},
+            f"Unfamiliar case: {WHY['en']['image']}.",
+        ),
+        (None, UNTOLD.format(WHY["en"]["untold"])),
+    ],
+)
+def test_a_chat_begins_with_it(vllm, gateway, tmp_path, likeness, says):
+    """Before the answer, and where the panel abstains."""
+    save_competence(learned(), tmp_path / "competence.json")
+    panel = 'quorum = 1\ncompetence = "competence.json"'
+    workers = [vllm("yes"), vllm("yes"), vllm(raw=reply(likeness))]
+    url = gateway(workers, panel=panel)
+
+    def said(**options: object) -> dict[str, Any]:
+        uri = "data:image/png;base64," + base64.b64encode(picture()).decode()
+        content = [{"type": "image_url", "image_url": uri}, {"type": "text", "text": "Is it?"}]
+        chat = {"model": "consilium", "messages": [{"role": "user", "content": content}]}
+        sent = chat | {"consilium": {"options": options}}
+        response = httpx.post(f"{url}/v1/chat/completions", json=sent, timeout=30)
+        return response.json()["choices"][0]["message"]
+
+    assert said()["content"] == f"{says}\n\nyes"
+    abstained = said(max_risk=0)
+    assert abstained["content"] is None
+    assert abstained["refusal"].startswith(f"{says}\n\nThe panel abstains: ")
 
 
 def test_a_manner_is_called_as_its_set_is(vllm, gateway):

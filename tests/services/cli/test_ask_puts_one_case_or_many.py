@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.contract import OfImage, Remembered, Verdict
+from gateway.contract import Familiarity, OfImage, Remembered, Verdict
 from tests.conftest import picture
 from tests.fake_gateway import VERDICT, problem
 
@@ -142,6 +142,33 @@ def test_a_person_is_shown_how_far_the_answer_depends_on_the_image(fake, consili
     body = VERDICT.model_copy(update={"grounding": 0.018}).model_dump_json().encode()
     done = consilium("ask", scan, "-q", "Is it?", "--gateway", fake((200, {}, body)).url)
     assert "Grounding 0.02. The same answer as without the image.\n" in done.out
+
+
+@pytest.mark.parametrize(
+    ("unfamiliar", "said", "mark"),
+    [
+        (True, "Unfamiliar case: it is odd.", "unfamiliar: Yes"),
+        (False, "Whether this case is familiar is not known: it is odd.", "not known whether"),
+    ],
+)
+def test_a_person_is_told_whether_it_is_familiar_before_any_answer(
+    unfamiliar, said, mark, fake, consilium, scan
+):
+    """Of one case in a sentence, of many in a mark before each answer."""
+    known = Familiarity(unfamiliar=unfamiliar, why="it is odd")
+    verdict = VERDICT.model_copy(update={"familiarity": known, "confidence": 0.8})
+    odd = (200, {}, verdict.model_dump_json().encode())
+    gateway = fake(odd, odd)
+    folder = scan.parent / "scans"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        (folder / name).write_bytes(scan.read_bytes())
+
+    one = consilium("ask", scan, "-q", "Is it?", "--gateway", gateway.url).out
+    assert one.startswith(f"{said}\n") and "Yes" in one
+    table = consilium("ask", folder, "-q", "Is it?", "--table", "--gateway", gateway.url).out
+    first, second = [line for line in table.splitlines() if ".png" in line]
+    assert mark in first and "Yes" in second and ":" not in second
 
 
 def test_a_person_is_told_why_no_summariser_was_asked(fake, consilium, scan):

@@ -113,7 +113,7 @@ def test_where_nothing_is_claimed_the_panel_is_least_sure(tmp_path: Path) -> Non
         update={
             "agreement": 1,
             "familiarity": Familiarity(image=0.01, unfamiliar=True, why="an <odd> image"),
-            "grounding": 0.25,
+            "grounding": 0.02,
             "summary": Summary(by="summariser", faithful=True, seconds=0.5),
         }
     )
@@ -137,15 +137,18 @@ def test_where_nothing_is_claimed_the_panel_is_least_sure(tmp_path: Path) -> Non
     }  # fmt: skip
     assert told == {
         "familiar": (1, 1, 1, 0, None),
-        "unfamiliar": (1, 0, 0, 0, 0.25),
+        "unfamiliar": (1, 0, 0, 0, 0.02),
         "not known": (2, 0.5, 2, 1, None),
     }
     assert found["seconds"]["summariser"] == {"answers": 1, "p50": 0.5, "p90": 0.5, "p99": 0.5}
     page = (tmp_path / "out" / "report.html").read_text("utf-8")
     # A reader sees it before the answer.
-    assert "<p>Unfamiliar: an &lt;odd&gt; image.</p>\n<p>Right: lung. The panel: heart" in page
+    cautions = "<p>Unfamiliar: an &lt;odd&gt; image.</p>\n<p>Grounding 2%. The same answer as"
+    assert f"{cautions} without the image.</p>\n<p>Right: lung. The panel: heart" in page
+    assert page.count("Grounding 2%") == 1
     markdown = (tmp_path / "out" / "report.md").read_text("utf-8")
-    assert "**Which?** Unfamiliar: an \\<odd\\> image. Right: lung." in markdown
+    cautions = "Unfamiliar: an \\<odd\\> image. Grounding 2%. The same answer as without the image."
+    assert f"**Which?** {cautions} Right: lung." in markdown
 
 
 def test_the_page_asks_nobody_and_runs_nothing(folder: Path) -> None:

@@ -51,6 +51,19 @@ async def test_the_tool_tells_how_far_to_trust_the_answer(fake):
     assert found["prediction_set"] == told["prediction_set"]
 
 
+async def test_that_nobody_tells_whether_a_case_is_familiar_is_no_no(fake):
+    """Of what was asked without the worker that could."""
+    why = "nobody tells"
+    told = VERDICT.model_dump() | {"familiarity": {"unfamiliar": False, "why": why}}
+    gateway = fake((200, {}, json.dumps(told).encode()))
+    asked = {"question": "Is it?", "images": [{"base64": "aGk"}]}
+
+    async with AsyncClient(gateway.url) as client, Client(server(client, False)) as agent:
+        found = (await agent.call_tool("ask_panel", asked)).structured_content
+
+    assert (found["unfamiliar"], found["why_unfamiliar"]) == (None, why)
+
+
 async def test_a_panel_that_abstains_says_so(fake):
     body = VERDICT.model_dump() | {"status": "abstained", "answer": None, "best_guess": "Yes"}
     gateway = fake((200, {}, json.dumps(body).encode()))

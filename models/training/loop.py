@@ -242,15 +242,19 @@ class StageRun(ABC):
         rank = self.accelerator.process_index if rank is None else rank
         return in_parts(rows[rank :: self.accelerator.num_processes], self.stage.accumulate)
 
-    def shown_from(self, first: int) -> Iterable[list[Tensor]]:
+    def shown_from(self, first: int) -> DataLoader[list[Tensor]]:
         """For each step from `first` on, what each of its parts is shown: see `seen`. On an
         accelerator processes of their own are ahead of it with that.
         """
         on_gpu = self.accelerator.device.type != "cpu"
+        loaders = LOADERS if on_gpu and self.decodes else 0
         return DataLoader(
             Shown(self, range(first, self.steps)),
             batch_size=None,
-            num_workers=LOADERS if on_gpu and self.decodes else 0,
+            num_workers=loaders,
+            # They take over the run as it is: Python 3.14's own way, forkserver, would pickle it,
+            # model and optimiser included. They compute nothing on the accelerator.
+            multiprocessing_context="fork" if loaders else None,
             pin_memory=on_gpu,
             generator=torch.Generator(),  # else it would take one of the run's own lots
         )

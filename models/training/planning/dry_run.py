@@ -1,9 +1,9 @@
 """What a recipe would take: parameters, what trains, memory per stage, on each of so many GPUs.
 
 Everything is built on torch's meta device, which knows shapes and holds no numbers. Of the language
-model only its settings and tokenizer are read, once it is there: a packaged one is fetched whole,
-and of one in `models.training.planning.published` nothing. One that is made has the training data's
-vocabulary.
+model only its settings and tokenizer are read, and of a hub's nothing else is fetched; a packaged
+one is fetched whole, and of one in `models.training.planning.published` nothing. One that is made
+has the training data's vocabulary.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -125,7 +125,7 @@ def language_of(recipe: Recipe, data: Path | None) -> tuple[Callable[[], Any], A
     if known := published.MODELS.get(model):
         settings, tokenizer = known.config, known.tokenizer
     else:
-        folder = assets.resolve(model, report=print)
+        folder = assets.without_weights(model, report=print)
         with readable(model):
             settings = AutoConfig.from_pretrained(folder)
             tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -176,7 +176,7 @@ def _plan(model: Vlm, stage: PartsStage, language: Any, recipe: Recipe, gpus: in
 
 
 def _plan_whole(recipe: WholeRecipe, stage: WholeStage, gpus: int) -> StagePlan:
-    folder = assets.resolve(recipe.worker.model, report=print)
+    folder = assets.without_weights(recipe.worker.model, report=print)
     with takeable(recipe):
         processor = AutoProcessor.from_pretrained(folder, **recipe.worker.processor)
         settings = AutoConfig.from_pretrained(folder)

@@ -39,7 +39,7 @@ def _verdict(
     room = USABLE * min(gpus) * 1e9
     machine = f"{len(gpus)} x {min(gpus):g} GB, of which {gb(room)} may be used"
     if planned.memory <= room:
-        return f"fits {machine}"
+        return f"fits {machine}{planned.left_out}"
     steps = []
     while planned.memory > room:
         change = smaller(recipe, recipe.stage[number], len(gpus))

@@ -23,13 +23,18 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 SUMS = "SHA256SUMS"
+
+# What is taken of a hub's model.
+DESCRIBING, WEIGHTS = ("*.json", "*.model", "*.jinja", "*.txt"), "*.safetensors"
+# Mistral's are published twice; these are the ones in a layout of its own.
+LEFT_THERE = ("consolidated*", "params.json")
 
 
 class AssetError(Exception):
@@ -162,7 +167,14 @@ def at_hand(reference: str) -> Path | None:
     except ImportError:  # nothing that could have fetched it is installed
         return None
     try:
-        return Path(snapshot_download(reference, local_files_only=True))
+        return Path(
+            snapshot_download(
+                reference,
+                allow_patterns=[*DESCRIBING, WEIGHTS],
+                ignore_patterns=[*LEFT_THERE],
+                local_files_only=True,
+            )
+        )
     except LocalEntryNotFoundError:
         return None
 
@@ -186,6 +198,15 @@ def resolve(reference: str, report: Callable[[str], None] = lambda line: None) -
     if gathered := weights_dir():
         return _gathered_model(gathered, reference)
     return _snapshot(reference, report)
+
+
+def without_weights(reference: str, report: Callable[[str], None]) -> Path:
+    """As `resolve`, for whoever asks a model's folder for no weights: of a hub's that is not here
+    yet they are not fetched.
+    """
+    if is_hub_id(reference) and not weights_dir() and at_hand(reference) is None:
+        return _snapshot(reference, report, files=DESCRIBING)
+    return resolve(reference, report)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -411,19 +432,24 @@ def _read_once() -> Iterator[None]:
             setattr(gguf, name, made)
 
 
-def _snapshot(repository: str, report: Callable[[str], None], folder: Path | None = None) -> Path:
-    """A hub's model, in huggingface_hub's own cache or in `folder`."""
+def _snapshot(
+    repository: str,
+    report: Callable[[str], None],
+    folder: Path | None = None,
+    files: Sequence[str] = (*DESCRIBING, WEIGHTS),
+) -> Path:
+    """Those files of a hub's model, in huggingface_hub's own cache or in `folder`."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
 
-    report(f"fetching {repository} from the model hub")
+    left = "" if WEIGHTS in files else ", no weights yet"
+    report(f"fetching {repository} from the model hub{left}")
     try:
         return Path(
             snapshot_download(
                 repository,
-                allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"],
-                # Mistral's are published twice; these are the ones in a layout of its own.
-                ignore_patterns=["consolidated*", "params.json"],
+                allow_patterns=[*files],
+                ignore_patterns=[*LEFT_THERE],
                 local_dir=folder,
             )
         )

@@ -142,6 +142,7 @@ def waited(
             Shown(run, range(steps + 1)),
             batch_size=None,
             num_workers=loaders,
+            multiprocessing_context="fork" if loaders else None,  # as the loop has them
             generator=torch.Generator(),
         )
         shown, waits, works = iter(ahead), [], []

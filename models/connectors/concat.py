@@ -2,11 +2,11 @@
 layer (MUSK, Xiang et al. 2025; multi-scale features as in S2, Shi et al. 2024, section 3.1).
 
 One feature says both what is here and what it lies in. Kept of MUSK are its scales alone. Departs
-from it: MUSK is one transformer over image and text concatenated, with an expert of each, runs
-anew on the image at every scale, concatenates the scales' one global feature, and reads the answer
-off a classifier. Here image and text first meet in the language model, which reads them one after
-the other; the tower runs once, its grid is averaged over ever larger regions, and every patch stays
-a token of its own.
+from it: MUSK concatenates the features of image and text too, for one transformer with an expert of
+each, runs anew on the image at every scale, concatenates the scales' one global feature, and reads
+the answer off a classifier. Here no text is concatenated: a language model reads the image's tokens
+and then the question, as with every connector; the tower runs once, its grid is averaged over ever
+larger regions, and every patch stays a token of its own.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,10 @@
 """Two-layer MLP: every patch becomes one token (LLaVA-1.5, Liu et al. 2023, section 3.2).
 
-Keeps the whole grid, at the price of one token per patch.
+Keeps the whole grid, at the price of one token per patch. Departs from LLaVA-1.5, whose projector
+is two linear layers with a GELU between them, each as wide as the language model: features are
+normalised on the way in and tokens on the way out, where a learned gain brings them to the scale of
+the text's own embeddings, which are far smaller; and where a recipe says nothing the hidden layer
+is as wide as SmolLM2-135M, whatever the language model.
 """
 
 from dataclasses import dataclass

@@ -3,10 +3,11 @@ section 3.1; ClinicalBLIP). Unconditioned: it never sees the question.
 
 As in BLIP-2, learned queries enter through a LayerNorm (else they would all begin as good as
 alike), and attend to each other in every block and to the patches in every other. Departs from it:
-blocks normalise before they attend, keys carry their patch's place (features of a convolution do
-not), there is no pretrained BERT to start from, and no first stage of contrast, matching and
-captioning through a text side of its own: it learns as BLIP-2's second stage does, from what the
-language model says.
+blocks normalise before they attend, and keys carry their patch's place (features of a convolution
+do not). So it cannot start from BERT, whose blocks have another form; and BLIP-2's first stage
+(contrast, matching and captioning) wants a text side within the connector, which none of our
+recipes has: that was left. It learns as BLIP-2's second stage does, from what the language model
+says.
 """
 
 from dataclasses import dataclass

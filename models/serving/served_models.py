@@ -59,7 +59,7 @@ def require_served_language(recipe: Recipe) -> None:
 
 
 def _architectures(model: str) -> list[str]:
-    settings = assets.resolve(model, report=print) / "config.json"
+    settings = assets.without_weights(model, report=print) / "config.json"
     return json.loads(settings.read_text("utf-8")).get("architectures") or []
 
 

@@ -86,15 +86,22 @@ class StageRun(ABC):
 
     def require_one_view(self) -> None:
         """Raises TrainingError where processes, each of which reads the data for itself, differ in
-        what they read: each would learn and score other rows than it should."""
-        asked = [question for row in (*self.rows, *self.validation) for question in row.questions]
-        told = "\n".join(f"{each.id} {each.question} {each.answer}" for each in asked)
+        what they read: each would learn and score other rows than it should. Of an image its name
+        and size are compared: to read every one in each process and stage would take long."""
+        rows = (*self.rows, *self.validation)
+        asked = [question for row in rows for question in row.questions]
+        told = "\n".join(
+            [
+                *(f"{each.id} {each.question} {each.answer}" for each in asked),
+                *(f"{image.name} {image.stat().st_size}" for image in images_of(rows)),
+            ]
+        )
         counts, hashes = zip(*gather_object([(len(asked), zlib.crc32(told.encode()))]), strict=True)
         if len(set(hashes)) > 1:
             raise TrainingError(
                 f"stage {self.stage.name}: its processes read unequal data "
-                f"({' and '.join(map(str, counts))} questions, and not the same). Give every "
-                "machine the same data sets under --data."
+                f"({' and '.join(map(str, counts))} questions, and not the same, or of other "
+                "images). Give every machine the same data sets under --data."
             )
 
     def prepare(self, parent: Path | None) -> None:
@@ -242,15 +249,19 @@ class StageRun(ABC):
         rank = self.accelerator.process_index if rank is None else rank
         return in_parts(rows[rank :: self.accelerator.num_processes], self.stage.accumulate)
 
-    def shown_from(self, first: int) -> Iterable[list[Tensor]]:
+    def shown_from(self, first: int) -> DataLoader[list[Tensor]]:
         """For each step from `first` on, what each of its parts is shown: see `seen`. On an
         accelerator processes of their own are ahead of it with that.
         """
         on_gpu = self.accelerator.device.type != "cpu"
+        loaders = LOADERS if on_gpu and self.decodes else 0
         return DataLoader(
             Shown(self, range(first, self.steps)),
             batch_size=None,
-            num_workers=LOADERS if on_gpu and self.decodes else 0,
+            num_workers=loaders,
+            # They take over the run as it is: Python 3.14's own way, forkserver, would pickle it,
+            # model and optimiser included. They compute nothing on the accelerator.
+            multiprocessing_context="fork" if loaders else None,
             pin_memory=on_gpu,
             generator=torch.Generator(),  # else it would take one of the run's own lots
         )

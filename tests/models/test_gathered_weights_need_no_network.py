@@ -98,7 +98,7 @@ def test_the_sums_are_those_of_sha256sum(gathered: Path) -> None:
 def hub(tmp_path: Path) -> Iterator[str]:
     """A model hub as far as huggingface_hub asks it for a model of three files."""
     files = {
-        "config.json": b'{"model_type": "llama"}',
+        "config.json": b'{"model_type": "llama", "architectures": ["NobodysForCausalLM"]}',
         "model.safetensors": b"weights",
         "consolidated.safetensors": b"the same weights in another layout",
     }
@@ -146,13 +146,7 @@ def test_a_hubs_model_is_carried_whole_and_checked(
         "from pathlib import Path; from models.assets import gather, write_sums; "
         f"folder = Path({str(folder)!r}); gather('owner/model', folder, print); write_sums(folder)"
     )
-    environment = dict(os.environ) | {
-        "HF_ENDPOINT": hub,
-        "HF_HOME": str(tmp_path / "hf"),
-        "PYTHONPATH": str(ROOT),
-        "NO_PROXY": "127.0.0.1",
-    }
-    subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=60)
+    asking(hub, tmp_path / "hf", program)
     monkeypatch.setenv("CONSILIUM_WEIGHTS", str(folder))
 
     found = resolve("owner/model")
@@ -169,3 +163,41 @@ def test_a_hubs_model_is_carried_whole_and_checked(
     shutil.rmtree(found)
     with pytest.raises(AssetError, match="refused"):
         resolve("owner/model")
+
+
+def test_a_hubs_model_is_refused_and_planned_before_its_weights_are_fetched(
+    hub: str, tmp_path: Path
+) -> None:
+    """What was fetched for that does not pass for the model."""
+    program = (
+        "from models.assets import at_hand, resolve, without_weights; "
+        "from models.serving import served_models; "
+        "print(served_models._architectures('owner/model')); "
+        "without = without_weights('owner/model', lambda line: None); "
+        "print([path.name for path in without.iterdir()], at_hand('owner/model')); "
+        "print(resolve('owner/model') == at_hand('owner/model'))"
+    )
+
+    said = asking(hub, tmp_path / "hf", program).splitlines()
+
+    assert said == [
+        "fetching owner/model from the model hub, no weights yet",
+        "['NobodysForCausalLM']",
+        "['config.json'] None",
+        "True",
+    ]
+
+
+def asking(hub: str, home: Path, program: str) -> str:
+    """Runs it with a hub and a cache of its own; returns what it prints."""
+    environment = dict(os.environ) | {
+        "HF_ENDPOINT": hub,
+        "HF_HOME": str(home),
+        "PYTHONPATH": str(ROOT),
+        "NO_PROXY": "127.0.0.1",
+    }
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(
+        command, env=environment, check=True, timeout=120, stdout=subprocess.PIPE, text=True
+    )
+    return done.stdout

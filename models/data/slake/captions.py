@@ -1,6 +1,7 @@
 """SLAKE's images, captioned from what it says of them: modality, body part, and organs' boxes.
 
-Made for the medical alignment of a connector; the words are ours, the facts SLAKE's.
+Made for the medical alignment of a connector; the words are ours, the facts SLAKE's. A place is the
+box's in the picture, where SLAKE's questions about findings mean the patient's side.
 """
 
 from pathlib import Path

@@ -1,9 +1,9 @@
 """What a recipe would take: parameters, what trains, memory per stage, on each of so many GPUs.
 
 Everything is built on torch's meta device, which knows shapes and holds no numbers. Of the language
-model only its settings and tokenizer are read, once it is there: a packaged one is fetched whole,
-and of one in `models.training.planning.published` nothing. One that is made has the training data's
-vocabulary.
+model only its settings and tokenizer are read, and of a hub's nothing else is fetched; a packaged
+one is fetched whole, and of one in `models.training.planning.published` nothing. One that is made
+has the training data's vocabulary.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -60,6 +60,7 @@ class StagePlan:
     activations: int  # at least: see `_activations`
     gathered: int  # of weights that are shared out, what is whole while it computes
     loading: int  # those weights before they are shared out
+    tower_moves: bool
 
     @property
     def memory(self) -> int:
@@ -69,6 +70,11 @@ class StagePlan:
     @property
     def computing(self) -> int:
         return self.weights + self.gradients_and_optimiser + self.activations + self.gathered
+
+    @property
+    def left_out(self) -> str:
+        """How a line ends that says what a step takes, or that this fits."""
+        return ", without the tower's activations" if self.tower_moves else ""
 
     def __str__(self) -> str:
         parts = [f"{count:,} of the {name}" for name, count in self.trains.items()]
@@ -83,7 +89,7 @@ class StagePlan:
         return (
             f"{self.name}: {sum(self.trains.values()):,} parameters train "
             f"({', '.join(parts)}), {sum(self.frozen.values()):,} do not\n"
-            f"  at least {gb(self.memory)}: {', '.join(told)}"
+            f"  at least {gb(self.memory)}{self.left_out}: {', '.join(told)}"
         )
 
 
@@ -125,7 +131,7 @@ def language_of(recipe: Recipe, data: Path | None) -> tuple[Callable[[], Any], A
     if known := published.MODELS.get(model):
         settings, tokenizer = known.config, known.tokenizer
     else:
-        folder = assets.resolve(model, report=print)
+        folder = assets.without_weights(model, report=print)
         with readable(model):
             settings = AutoConfig.from_pretrained(folder)
             tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -176,7 +182,7 @@ def _plan(model: Vlm, stage: PartsStage, language: Any, recipe: Recipe, gpus: in
 
 
 def _plan_whole(recipe: WholeRecipe, stage: WholeStage, gpus: int) -> StagePlan:
-    folder = assets.resolve(recipe.worker.model, report=print)
+    folder = assets.without_weights(recipe.worker.model, report=print)
     with takeable(recipe):
         processor = AutoProcessor.from_pretrained(folder, **recipe.worker.processor)
         settings = AutoConfig.from_pretrained(folder)
@@ -204,7 +210,7 @@ def _plan_whole(recipe: WholeRecipe, stage: WholeStage, gpus: int) -> StagePlan:
 def _on_each(
     objective: nn.Module,
     language: Any,
-    stage: Stage,
+    stage: PartsStage | WholeStage,
     gpus: int,
     computes: Sequence[nn.Module],
     trains: dict[str, int],
@@ -226,6 +232,7 @@ def _on_each(
         activations=activations,
         gathered=_gathered(objective, language, computes, activations) if parted else 0,
         loading=weights if parted else 0,
+        tower_moves=stage.tower != "frozen",
     )
 
 
@@ -294,8 +301,8 @@ def rows_at_once(stage: Stage, gpus: int) -> int:
 def _activations(stage: Stage, language: Any, tokens: int, gpus: int) -> int:
     """What one part of a step keeps at least for the backward pass, in bytes: the language model's
     layers (34 bytes per token and width, 5 per head and pair of tokens: Korthikanti et al. 2022,
-    section 4.1) and its logits. With checkpoint_activations a layer keeps its input alone, and one
-    layer at a time is whole.
+    section 4.1) and its logits, but nothing of a tower that moves. With checkpoint_activations a
+    layer keeps its input alone, and one layer at a time is whole.
     """
     rows = rows_at_once(stage, gpus)
     width, heads = language.hidden_size, language.num_attention_heads

@@ -39,7 +39,7 @@ def _verdict(
     room = USABLE * min(gpus) * 1e9
     machine = f"{len(gpus)} x {min(gpus):g} GB, of which {gb(room)} may be used"
     if planned.memory <= room:
-        return f"fits {machine}"
+        return f"fits {machine}{planned.left_out}"
     steps = []
     while planned.memory > room:
         change = smaller(recipe, recipe.stage[number], len(gpus))
@@ -83,12 +83,15 @@ def smaller(recipe: Programme, stage: Stage, gpus: int = 1) -> Change:
 
 def lighter(recipe: Programme, stage: Stage) -> Change:
     """What to set where the weights alone take too much."""
+    four_bit = "four_bit = true"
+    if any(each.shard for each in recipe.stage):  # a recipe that has both is refused
+        four_bit += " and leave shard out"
     if isinstance(recipe, WholeRecipe) and not recipe.four_bit:
-        says = "worker.four_bit = true (a quarter of the memory of its linear layers' weights)"
+        says = f"worker.{four_bit} (a quarter of the memory of its linear layers' weights)"
         return Change(says, {})
     trains_all = isinstance(stage, PartsStage) and stage.language == "full"
     wanted = ['language = "lora"'] if trains_all else []
-    wanted += [] if recipe.four_bit else ["four_bit = true"]
+    wanted += [] if recipe.four_bit else [four_bit]
     says = f"{' and '.join(wanted)}, or a smaller base model" if wanted else "a smaller base model"
     return Change(says, {})
 

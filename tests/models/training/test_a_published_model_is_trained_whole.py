@@ -172,7 +172,12 @@ def test_a_key_of_parts_is_refused(key: str, value: Any) -> None:
     [
         ({}, {"accumulate": 2}, "accumulate = 4 instead of 2"),
         ({}, {"accumulate": 4}, "checkpoint_activations = true"),
-        ({}, {"accumulate": 4, "checkpoint_activations": True}, "worker.four_bit = true"),
+        ({}, {"accumulate": 4, "checkpoint_activations": True}, "worker.four_bit = true (a"),
+        (
+            {},
+            {"accumulate": 4, "checkpoint_activations": True, "shard": True},
+            "worker.four_bit = true and leave shard out",
+        ),
         (
             {"four_bit": True, "processor": SMALL},
             {"accumulate": 4, "checkpoint_activations": True},

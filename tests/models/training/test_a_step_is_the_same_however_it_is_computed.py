@@ -13,14 +13,14 @@ import torch
 from safetensors.torch import load_file
 
 from models.parts.vlm import build_model
-from models.recipe import Recipe
+from models.recipe import Recipe, WholeRecipe
 from models.training.inputs.examples import examples_of
 from models.training.learning import tuning
 from models.training.learning.losses import Objective, in_batches
 from models.training.planning.dry_run import plan
 from models.training.record.checkpoints import Checkpoint, newest
 from models.training.stages import train
-from tests import tiny
+from tests import tiny, tiny_vlm
 from tests.models.one_step import one_step
 from tests.models.training.learning.test_a_stage_trains_what_it_declares import STAGES
 from tests.tiny import write_toml
@@ -32,6 +32,10 @@ STEPS: dict[str, dict[str, Any]] = {
     "two rows and one": {"rows_per_step": 3},
     "shared out, one without a row": {"rows_per_step": 1, "shard": True},
     "shared out, two parts and one": {"rows_per_step": 3, "shard": True, "accumulate": 2},
+}
+WHOLE_STEPS: dict[str, dict[str, Any]] = {
+    "whole, two rows and one": {"rows_per_step": 3, "tower": "lora"},
+    "whole, shared out": {"rows_per_step": 3, "shard": True, "accumulate": 2},
 }
 
 
@@ -56,19 +60,37 @@ def test_a_steps_gradient_does_not_depend_on_how_it_is_computed(
 
 def mixed(language: Path, step: str) -> Recipe:
     """A mixture of experts that all rows of a step balance."""
-    name = step.replace(" ", "-").replace(",", "")
-    content = tiny.recipe(language, name, lora=NO_DROPOUT, **STEPS[step])
+    content = tiny.recipe(language, named(step), lora=NO_DROPOUT, **STEPS[step])
     content["connector"] = {"name": "moe", "experts": 4, "hidden": 8}
     return Recipe.model_validate(content)
 
 
+def published(model: Path, step: str) -> WholeRecipe:
+    content = tiny_vlm.recipe(model, **WHOLE_STEPS[step])
+    return WholeRecipe.model_validate(content | {"name": named(step)})
+
+
+def named(step: str) -> str:
+    return step.replace(" ", "-").replace(",", "")
+
+
+@pytest.fixture(scope="module")
+def tiny_published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_vlm.save_qwen(tmp_path_factory.mktemp("tiny_published"))
+
+
 @pytest.fixture(scope="module")
 def on_two(
-    tiny_language: Path, drawn_slake: Path, tmp_path_factory: pytest.TempPathFactory
+    tiny_language: Path,
+    tiny_published: Path,
+    drawn_slake: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """All steps, and a training, by the same two processes: to start them takes far longer."""
     runs = tmp_path_factory.mktemp("two")
-    recipes = [shared_out(tiny_language), *(mixed(tiny_language, step) for step in STEPS)]
+    recipes: list[Recipe | WholeRecipe] = [shared_out(tiny_language)]
+    recipes += [mixed(tiny_language, step) for step in STEPS]
+    recipes += [published(tiny_published, step) for step in WHOLE_STEPS]
     files = [write_toml(each.model_dump(), runs / f"{each.name}.toml") for each in recipes]
     launch("tests.models.one_step", drawn_slake, runs, *files)
     return runs
@@ -84,14 +106,33 @@ def test_two_processes_take_the_step_of_one(
     tiny_language: Path, drawn_slake: Path, tmp_path: Path, on_two: Path, step: str
 ) -> None:
     """The gradient of all rows, and a mixture balanced by all of them."""
-    recipe = mixed(tiny_language, step)
-    alone = one_step(recipe, drawn_slake, tmp_path)
+    alone = one_step(mixed(tiny_language, step), drawn_slake, tmp_path)
 
-    shared = load_file(on_two / f"{recipe.name}.safetensors")
+    shared = load_file(on_two / f"{named(step)}.safetensors")
+    assert_same(shared, alone)
+    assert torch.equal(shared["bias"], alone["bias"])
+
+
+@pytest.mark.parametrize("step", WHOLE_STEPS)
+def test_two_processes_take_the_step_of_one_that_takes_a_model_whole(
+    tiny_published: Path, drawn_slake: Path, tmp_path: Path, on_two: Path, step: str
+) -> None:
+    alone = one_step(published(tiny_published, step), drawn_slake, tmp_path)
+
+    assert_same(load_file(on_two / f"{named(step)}.safetensors"), alone)
+
+
+def assert_same(shared: dict[str, torch.Tensor], alone: dict[str, torch.Tensor]) -> None:
     assert shared["processes"] == 2
     difference = (shared["gradient"] - alone["gradient"]).norm()
     assert difference < 0.02 * alone["gradient"].norm()
-    assert torch.equal(shared["bias"], alone["bias"])
+
+
+def test_processes_that_read_other_images_are_told(on_two: Path) -> None:
+    """Under the same names, with the same questions."""
+    said = (on_two / "unequal.txt").read_text()
+
+    assert "its processes read unequal data (24 and 24 questions" in said
 
 
 def test_two_processes_train_from_beginning_to_end(

@@ -307,6 +307,10 @@ WHOLE = {"language": "full", "lora": None, "rows_per_step": 1, "checkpoint_activ
             WHOLE | {"optimiser": "adamw_8bit", "questions_per_row": 1},
             'language = "lora" and four_bit = true, or a smaller base model',
         ),
+        (
+            WHOLE | {"shard": True, "questions_per_row": 1},
+            'language = "lora" and four_bit = true and leave shard out, or a smaller base model',
+        ),
     ],
 )
 def test_what_costs_least_is_lowered_first(

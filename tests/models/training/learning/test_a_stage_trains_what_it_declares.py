@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from torch.utils.data import DataLoader
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from models.data.pixels import open_rgb
@@ -18,12 +18,12 @@ from models.parts.packing import collate
 from models.parts.vlm import build_model
 from models.recipe import Recipe
 from models.serving.export import ExportError, export, load_served, served_folder
+from models.training import loop
 from models.training.inputs.augment import augmented
 from models.training.inputs.examples import examples_of
 from models.training.learning import tuning
 from models.training.learning.losses import answer_logits
 from models.training.learning.tuning import TuningError
-from models.training.loop import Shown
 from models.training.parts import PartsRun
 from models.training.planning.dry_run import plan
 from models.training.record.checkpoints import claim, newest
@@ -261,17 +261,24 @@ def test_only_training_images_are_augmented(
 
 
 def test_what_a_step_shows_is_the_same_whoever_makes_it(
-    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
+    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a process that is ahead of it, or after a restart; and the run's own lots stay its own."""
+    """In a process that is ahead of it, as on an accelerator, or after a restart; and the run's own
+    lots stay its own."""
     recipe = tiny_recipe(**STAGES["tower full"], augment=True, epochs=2)
     run = PartsRun(recipe, recipe.stage[0], claim(tmp_path / "run", recipe), drawn_slake, None)
     lots = torch.get_rng_state()
 
     here = [shown for (shown,) in run.shown_from(0)]
     assert torch.equal(torch.get_rng_state(), lots)
-    later = DataLoader(Shown(run, range(1, run.steps)), batch_size=None, num_workers=1)
+    monkeypatch.setattr(loop, "LOADERS", 1)
+    elsewhere = SimpleNamespace(device=torch.device("cuda"), process_index=0, num_processes=1)
+    monkeypatch.setattr(run, "accelerator", elsewhere)
+    later = run.shown_from(1)
     ahead = [shown for (shown,) in later]
 
     assert [torch.equal(a, b) for a, b in zip(here[1:], ahead, strict=True)] == [True] * len(ahead)
     assert len({shown.numpy().tobytes() for shown in here}) == len(here) > 1
+    assert later.num_workers == 1
+    # Any other way would pickle the run, and a made language model's hooks cannot be.
+    assert later.multiprocessing_context.get_start_method() == "fork"

@@ -89,6 +89,17 @@ def test_a_stage_that_does_not_fit_says_what_to_set_and_what_is_left_then() -> N
     assert tiny.endswith("then questions_per_row = 8")
 
 
+@pytest.mark.parametrize("tower", ["frozen", "full"])
+def test_a_plan_says_that_a_tower_that_moves_is_left_out(
+    tiny_recipe: RecipeMaker, tower: str
+) -> None:
+    """Of what a step keeps for the backward pass."""
+    takes, fits = "\n".join(told(tiny_recipe(tower=tower), None, [24])).splitlines()[1:]
+
+    left_out = "without the tower's activations"
+    assert (left_out in takes, fits.endswith(left_out)) == (tower == "full",) * 2
+
+
 def test_gpus_are_planned_for_and_nothing_else(tiny_recipe: RecipeMaker, tmp_path: Path) -> None:
     file = str(write_toml(tiny_recipe().model_dump(), tmp_path / "tiny.toml"))
 

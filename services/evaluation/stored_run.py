@@ -156,9 +156,9 @@ def claim(folder: Path, run: Run) -> Run:
     if not _has_verdicts(folder):
         write_whole(path, json.dumps(asdict(run), indent=1))
         return run
+    told: dict[str, Any] = {"images": run.images}  # of which a run of before has no word
     try:
-        # A run of before has no word on its images.
-        earlier = Run(**({"images": run.images} | dict(json.loads(path.read_text("utf-8")))))
+        earlier = Run(**(told | json.loads(path.read_text("utf-8"))))
     except (OSError, *NO_RECORD) as error:
         raise EvaluationError(
             f"{path} is missing, empty or broken, so that nobody knows what was asked of whom; "

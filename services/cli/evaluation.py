@@ -38,7 +38,8 @@ def evaluate(
     data: Data = HERE,
     gateway: Gateway = GATEWAY_URL,
     concurrency: Annotated[
-        int, typer.Option(min=1, help="Questions asked at a time, at most.")
+        int,
+        typer.Option(min=1, help="Questions asked at a time, at most; with --ray by each node."),
     ] = 4,
     patience: Annotated[
         float,

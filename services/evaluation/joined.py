@@ -20,7 +20,8 @@ def join(folders: Sequence[Path], settings: Settings, data: Path, out: Path) -> 
     last of them. Its verdicts are votes of one voice each: `replay` weighs them.
 
     Raises:
-        EvaluationError: no such run, runs of other questions, or nobody seated has answered.
+        EvaluationError: no such run, runs of other questions, or nobody seated has answered; or
+            `out` is not to be replaced.
         models.data's DataError
     """
     parts = [stored_run.load(folder, data) for folder in folders]
@@ -41,13 +42,14 @@ def join(folders: Sequence[Path], settings: Settings, data: Path, out: Path) -> 
     models = {name: model for run in runs for name, model in run.models.items()}
     seated = {name: models[name] for name in _seats(settings) if name in models}
     votes = [fit.opinion_of(case, settings, None) for case, _ in cases]
-    keep_weighed(replace(runs[0], models=seated, workers=None), cases, votes, settings, out)
+    whole = replace(runs[0], models=seated, workers=None, begun=None)
+    keep_weighed(whole, cases, votes, settings, out)
     return len(cases)
 
 
 def _asked(run: stored_run.Run) -> stored_run.Run:
     """Without whom; `load` has seen to it that the images are those of now."""
-    run = replace(run, workers=None, panel="", models={}, images=None)
+    run = replace(run, workers=None, panel="", models={}, images=None, origin="a gateway")
     return replace(run, summarise="never", rounds=1)
 
 

@@ -1,13 +1,14 @@
 """What a replay or a report shows, as four pictures, and what an ablation does, as one."""
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
-import numpy as np
 from cycler import cycler
+
+from services.evaluation import confidence
 
 if TYPE_CHECKING:  # a replay does without torch
     from models.study.ablation import Compared
@@ -15,12 +16,22 @@ if TYPE_CHECKING:  # a replay does without torch
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-BINS = 8
-# Six voices, told apart without colour too.
+# A dozen voices, told apart without colour too: by dash and by mark.
 LOOKS = (
-    cycler(color=["tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown"])
-    + cycler(linestyle=["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1))])
-    + cycler(marker=["o", "s", "^", "D", "v", "x"])
+    cycler(
+        color=[
+            *("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown"),
+            *("black", "tab:pink", "tab:olive", "tab:cyan", "navy", "magenta"),
+        ]
+    )
+    + cycler(
+        linestyle=[
+            *("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1))),
+            *((0, (9, 2)), (0, (1, 4)), (0, (9, 2, 1, 2)), (0, (5, 5))),
+            *((0, (9, 2, 3, 2)), (0, (9, 1, 1, 1, 1, 1, 1, 1))),
+        ]
+    )
+    + cycler(marker=["o", "s", "^", "D", "v", "x", "*", "P", "<", "+", ">", "h"])
 )
 STYLE: Any = {
     "figure.figsize": (5.2, 3.6),
@@ -34,6 +45,7 @@ STYLE: Any = {
 }
 
 Found = Mapping[str, Mapping[str, Any]]  # by its name: a value, low and high
+Curves = Mapping[str, Sequence[Mapping[str, float]]]  # by voice: what `confidence` makes of it
 
 
 def draw(
@@ -45,17 +57,19 @@ def draw(
     """Write policies.png, agreement.png, reliability.png and coverage.png into `out`; the last two
     where a policy has confidences."""
     sure = {
-        name: np.array(told, dtype=float)
+        name: (told, rights[name])
         for name, told in confidences.items()
-        if any(confidence is not None for confidence in told)
+        if any(each is not None for each in told)
     }
     accuracy = {name: each["accuracy"] for name, each in summary["policies"].items()}
     with plt.rc_context(STYLE):
         _save(accuracies(accuracy), out / "policies.png")
         _save(by_agreement(summary["by_agreement"]), out / "agreement.png")
         if sure:
-            _save(reliability(sure, rights), out / "reliability.png")
-            _save(coverage(sure, rights), out / "coverage.png")
+            bins = {name: confidence.reliability(*each) for name, each in sure.items()}
+            curves = {name: confidence.coverage(*each) for name, each in sure.items()}
+            _save(reliability(bins), out / "reliability.png")
+            _save(coverage(curves), out / "coverage.png")
 
 
 def svg(picture: Callable[[], Any]) -> str:
@@ -125,43 +139,49 @@ def by_agreement(found: Found) -> Any:
     return figure
 
 
-def reliability(sure: Mapping[str, Any], rights: Mapping[str, Sequence[bool]]) -> Any:
+def reliability(found: Curves) -> Any:
     """Bins of as many cases each: what lies under a point is said by its place, not by its size."""
     figure, axes = plt.subplots()
     axes.axline((0, 0), (1, 1), color="grey", linestyle=":", marker="")
-    for name, each in sure.items():
-        known = ~np.isnan(each)
-        told, right = each[known], np.array(rights[name], dtype=float)[known]
-        order = np.argsort(told, kind="stable")
-        parts = np.array_split(order, min(BINS, len(order)))
+    for name, bins in found.items():
         axes.plot(
-            [told[part].mean() for part in parts],
-            [right[part].mean() for part in parts],
+            [each["confidence"] for each in bins],
+            [each["right"] for each in bins],
             label=name,
             linewidth=2 if name == "panel" else 1,
             markersize=5,
         )
     axes.set_xlabel("confidence")
     axes.set_ylabel("right")
-    axes.legend(fontsize="small")
+    _name(axes, found)
     return figure
 
 
-def coverage(sure: Mapping[str, Any], rights: Mapping[str, Sequence[bool]]) -> Any:
+def coverage(found: Curves) -> Any:
     """What share of the answers is wrong, when only the surest are given."""
     figure, axes = plt.subplots()
-    for name, told in sure.items():
-        right = np.array(rights[name], dtype=float)[np.argsort(-told, kind="stable")]
-        given = np.arange(1, len(right) + 1)
-        fewest = max(len(right) // 20, 1)
-        share = 100 * given / len(right)
-        risk = 100 * (1 - np.cumsum(right) / given)
-        width = 2 if name == "panel" else 1
-        axes.plot(share[fewest:], risk[fewest:], label=name, linewidth=width, marker="")
+    for place, (name, points) in enumerate(found.items()):
+        axes.plot(
+            [100 * each["answered"] for each in points],
+            [100 * each["wrong"] for each in points],
+            label=name,
+            linewidth=2 if name == "panel" else 1,
+            markersize=5,
+            # Few marks, each line's at other places: enough to follow it by.
+            markevery=(place / len(found) / 4, 0.25),
+        )
     axes.set_xlabel("answered, %")
     axes.set_ylabel("of those wrong, %")
-    axes.legend(fontsize="small")
+    _name(axes, found)
     return figure
+
+
+def _name(axes: Any, voices: Collection[str]) -> None:
+    """Says which line is whose: beside the lines where there are too many to stand among them."""
+    if len(voices) <= 7:
+        axes.legend(fontsize="small")
+    else:
+        axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1), handlelength=3.5)
 
 
 def _save(figure: Any, path: Path) -> None:

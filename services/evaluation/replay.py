@@ -75,7 +75,8 @@ def replay(
     Raises:
         EvaluationError: no such run, parts of different ones, nobody has answered anything, or
             somebody who is not seated; the competence file was learned from some of the images, and
-            `cross_fit` is not asked for; or no summariser is running.
+            `cross_fit` is not asked for; no summariser is running; or `out`/weighed is not to be
+            replaced.
         models.data's DataError
     """
     run, cases = _read(folders, data)
@@ -133,11 +134,11 @@ def replay(
         from services.evaluation import pictures
 
         make_folder(out)
+        whole = run if len(folders) == 1 else replace(run, fold=None)
+        keep_weighed(whole, cases, shipped, settings, out / "weighed")
         write_whole(out / "replay.json", json.dumps(summary, indent=1))
         sure = {name: each.confidences for name, each in policies.items()}
         pictures.draw(summary, sure, rights, out)
-        whole = run if len(folders) == 1 else replace(run, fold=None)
-        keep_weighed(whole, cases, shipped, settings, out / "weighed")
         print(f"pictures: {out}; verdicts, for consilium report: {out / 'weighed'}")
     print(f"95 % intervals clustered by image or patient, bootstrap seed {BOOTSTRAP_SEED}")
     return summary
@@ -190,7 +191,7 @@ def _read(folders: Sequence[Path], data: Path) -> tuple[Run, list[Case]]:
 
 def _asked(run: Run) -> Run:
     """Without which part of it, and of whom; `load` has seen to it that images are those of now."""
-    return replace(run, fold=None, panel="", models={}, images=None)
+    return replace(run, fold=None, panel="", models={}, images=None, origin="a gateway")
 
 
 def _opinions(cases: Sequence[Heard], settings: Settings) -> dict[str, list[Opinion]]:

@@ -6,9 +6,9 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -51,6 +51,9 @@ class Run:
     rotate_images: bool = False
     questions: str | None = None  # a hash of what a set of one's own asks: its file may change
     images: str | None = None  # and of what it shows
+    # Where its verdicts are from. Those that were made of stored answers can be made again.
+    origin: Literal["a gateway", "stored answers"] = "a gateway"
+    begun: str | None = field(default=None, compare=False)  # in UTC, where that is known
 
     @property
     def name(self) -> str:
@@ -141,43 +144,63 @@ def alone_in(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def claim(folder: Path, run: Run) -> None:
-    """Makes `folder` the one of `run`.
+def claim(folder: Path, run: Run) -> Run:
+    """Makes `folder` the one of `run`; returns the run that is there, which may have begun before.
 
     Raises:
         EvaluationError: it is another run's, or nobody knows whose.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path, verdicts = folder / "run.json", folder / VERDICTS
+    path = folder / "run.json"
     # Whose folder it is matters once there are verdicts.
-    if not verdicts.exists() or not verdicts.stat().st_size:
+    if not _has_verdicts(folder):
         write_whole(path, json.dumps(asdict(run), indent=1))
-        return
+        return run
+    told: dict[str, Any] = {"images": run.images}  # of which a run of before has no word
     try:
-        # A run of before has no word on its images.
-        earlier = {"images": run.images} | dict(json.loads(path.read_text("utf-8")))
+        earlier = Run(**(told | json.loads(path.read_text("utf-8"))))
     except (OSError, *NO_RECORD) as error:
         raise EvaluationError(
             f"{path} is missing, empty or broken, so that nobody knows what was asked of whom; "
             f"delete {folder}, or give another --out."
         ) from error
-    differing = [key for key, value in asdict(run).items() if earlier.get(key) != value]
+    differing = [
+        each.name
+        for each in fields(Run)
+        if each.compare and getattr(earlier, each.name) != getattr(run, each.name)
+    ]
     if differing:
         raise EvaluationError(
             f"{folder} holds another run, with other {' and '.join(differing)}; "
             "take a new folder for this one."
         )
+    return earlier
 
 
 def write_run(folder: Path, run: Run, verdicts: Mapping[str, Verdict]) -> None:
-    """A whole run at once, in the place of one that was there."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """A whole run at once, of stored answers, in the place of one that was made so before.
+
+    Raises:
+        EvaluationError: what a gateway answered is there, or nobody knows what; or somebody else is
+            writing there, or nobody can.
+    """
     lines = (
         json.dumps({"id": case, "verdict": verdict.model_dump()}, ensure_ascii=False) + "\n"
         for case, verdict in verdicts.items()
     )
-    write_whole(folder / "run.json", json.dumps(asdict(run), indent=1))
-    write_whole(folder / VERDICTS, "".join(lines))
+    run = replace(run, origin="stored answers")
+    with alone_in(folder):
+        if _has_verdicts(folder) and read_run(folder).origin != run.origin:
+            raise EvaluationError(
+                f"{folder} holds what a gateway answered, which would be lost; give another --out."
+            )
+        write_whole(folder / "run.json", json.dumps(asdict(run), indent=1))
+        write_whole(folder / VERDICTS, "".join(lines))
+
+
+def _has_verdicts(folder: Path) -> bool:
+    verdicts = folder / VERDICTS
+    return verdicts.exists() and verdicts.stat().st_size > 0
 
 
 class Verdicts(Mapping[str, Outcome]):

@@ -1,5 +1,6 @@
 """A panel of real servers on a real cluster, one of whose nodes dies: `make test-ray` runs it."""
 
+import asyncio
 import base64
 import importlib
 import io
@@ -16,13 +17,15 @@ from typing import Any
 
 import httpx
 import psutil
+import pyarrow as pa
 import pytest
 import yaml
 from PIL import Image
 
 from benchmarks.faults import evaluation
 from gateway.settings import load_settings
-from services.evaluation.stored_run import read_outcomes
+from services.evaluation.asking.over_rest import Asking
+from services.evaluation.stored_run import Run, read_outcomes
 from services.running.deploying.kubernetes import manifests
 from tests.ports import free_port
 from tests.services.evaluation.runs import write_set
@@ -232,6 +235,30 @@ def test_an_evaluation_loses_nothing_with_what_dies(
     ids = [json.loads(line)["id"] for line in lines.read_text("utf-8").splitlines()]
     assert sorted(ids) == sorted(str(n) for n in range(MANY))
     assert asked["cases"] == open_ones and asked["again"] <= most_again
+
+
+def test_who_was_told_to_wait_begins_the_next_batch_as_slowly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Batches are small; else each would begin with as many calls as the gateway had refused."""
+    from services.evaluation.asking import on_ray
+
+    at_a_time = list[int]()
+
+    async def ask_each(examples: Any, asking: Any, patience: Any, pace: Any, keep: Any) -> None:
+        async def call() -> None:
+            async with pace.turn():
+                await asyncio.sleep(0)
+
+        at_a_time.append(pace.at_a_time)
+        await asyncio.gather(*(call() for _ in range(20)))  # some wait for their turn
+        pace.slow_down(time.monotonic())
+
+    monkeypatch.setattr(on_ray, "ask_each", ask_each)
+    run = Run("slake", "test", "en", None, False, None, "never", "hash", {})
+    for _ in range(3):
+        on_ray._ask_batch(pa.table({"example": []}), Asking(run, "", 8, 60.0))
+    assert at_a_time == [8, 4, 2]
 
 
 def is_quiet(url: str) -> bool:

@@ -10,6 +10,7 @@ import shlex
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,9 +122,10 @@ def evaluate(
         models=models,
         questions=hash_of(whole) if own else None,
         images=hash_of_images(whole, Path(dataset).parent) if own else None,
+        begun=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     with alone_in(out):
-        claim(out, run)
+        run = claim(out, run)
         if blank_images:
             shown = _with_blank_images(shown, out / "blank.png")
         with Verdicts(out) as outcomes:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,8 @@ def ask_all_from(
                 f"No CPU of the cluster at {address} is free: engines and gateways hold them all. "
                 "Add a node, or ask without --ray."
             )
-        at_a_time = asking.concurrency * nodes
-        with progress(examples, asking.run, outcomes, lambda: at_a_time) as (keep, _):
+        most = asking.concurrency * nodes  # how many it is now only the nodes know
+        with progress(examples, asking.run, outcomes, lambda: most) as (keep, _):
             by_id = {example.id: example for example in left}
             job = _job(left, asking, nodes, out / OPEN)
             # Not iter_rows: it holds a batch back until the next is there, too.
@@ -128,9 +129,16 @@ def _ask_batch(batch: pa.Table, asking: Asking) -> pa.Table:
         rows.append({"id": example.id, "said": said.model_dump_json(), "refused": refused})
 
     examples = [EXAMPLE.validate_json(text) for text in batch["example"].to_pylist()]
+    runner, patience, pace = _kept(asking.patience_s, asking.concurrency)
     try:
-        patience, pace = Patience(asking.patience_s), Pace(asking.concurrency)
-        asyncio.run(ask_each(examples, asking, patience, pace, keep))
+        runner.run(ask_each(examples, asking, patience, pace, keep))
     except (GatewayError, OSError) as error:
         rows.append({"failed": str(error)})
     return pa.Table.from_pylist(rows, SCHEMA)
+
+
+@cache
+def _kept(patience_s: float, concurrency: int) -> tuple[asyncio.Runner, Patience, Pace]:
+    """One for all batches of this process, of which Ray gives it many: who was told to slow down
+    begins the next one as slowly. A pace belongs to one loop, so that is kept too."""
+    return asyncio.Runner(), Patience(patience_s), Pace(concurrency)

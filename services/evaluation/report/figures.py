@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from models.data.datasets import called, is_own
 from models.data.example import Example, without_images
 from models.metrics.exact_match import normalise
 from models.metrics.score import mean
-from services.evaluation import score, stored_run
+from services.evaluation import confidence, score, stored_run
 from services.evaluation.compare import change
 from services.evaluation.score import BOOTSTRAP_SEED, PANEL, SURE, Texts, is_right
 from services.evaluation.slices import sliced
@@ -139,18 +140,21 @@ def told_apart(datasets: Iterable[str]) -> dict[str, str]:
     return names
 
 
-Sure = Mapping[str, tuple[Sequence[float | None], Sequence[bool]]]
+Sure = Mapping[str, tuple[Sequence[float | None], Sequence[bool]]]  # as `confidence` takes it
 
 
-def measure(asked: Evaluated, sure: Sure) -> dict[str, Any]:
-    """All figures, as a JSON object; `sure` is what `sureness` found. Rates are shares of what was
-    heard, with 95 % intervals clustered by image, or by patient where the set names one."""
+def measure(asked: Evaluated) -> dict[str, Any]:
+    """All figures, as a JSON object. Rates are shares of what was heard, with 95 % intervals
+    clustered by image, or by patient where the set names one."""
+    sure = _sureness(asked)
     names = list(dict.fromkeys(asked.name_of(run) for run in asked.runs))
     return {
+        "consilium": metadata.version("consilium"),
         "runs": [
             {
                 "name": asked.name_of(run),
                 "dataset": asked.sets[run.dataset],
+                "begun": run.begun,
                 "panel": run.panel,
                 "fold": run.fold,
                 "summarise": run.summarise,
@@ -180,10 +184,12 @@ def measure(asked: Evaluated, sure: Sure) -> dict[str, Any]:
         "disagreement": score.disagreement(asked.examples, asked.heard),
         "seconds": _seconds(asked),
         "wrong_of_the_surest": {who: _wrong_of_the_surest(*each) for who, each in sure.items()},
+        "reliability": {who: confidence.reliability(*each) for who, each in sure.items()},
+        "coverage": {who: confidence.coverage(*each) for who, each in sure.items()},
     }
 
 
-def sureness(asked: Evaluated) -> Sure:
+def _sureness(asked: Evaluated) -> Sure:
     """By voice: how sure it was of each answer, None where it claimed nothing, and whether that was
     right. A voice that was never sure is not there; a panel that has learned no confidence has its
     agreement."""

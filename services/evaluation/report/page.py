@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from markupsafe import Markup
 
@@ -18,7 +17,6 @@ from services.evaluation.report.figures import (
     ORACLE,
     PERCENTILES,
     SUMMARISER,
-    Sure,
 )
 from services.evaluation.report.notable import Notable
 from services.evaluation.score import PANEL, SURE
@@ -35,14 +33,12 @@ class Section:
     picture: Markup | None = None  # an SVG element
 
 
-def pages(
-    measured: dict[str, Any], sure: Sure, cases: Mapping[str, Sequence[Notable]]
-) -> tuple[str, str]:
+def pages(measured: dict[str, Any], cases: Mapping[str, Sequence[Notable]]) -> tuple[str, str]:
     """The report as HTML and as Markdown, which has no pictures."""
     shown = {
         "names": list(dict.fromkeys(r["name"] for r in measured["runs"] if not r["beside"])),
         "measured": measured,
-        "sections": _sections(measured, sure),
+        "sections": _sections(measured),
         "cases": cases,
     }
     return filled("report.html", shown), filled("report.md", shown)
@@ -60,7 +56,7 @@ def filled(template: str, shown: Mapping[str, Any]) -> str:
     return templates.get_template(f"{template}.jinja").render(shown)
 
 
-def _sections(measured: dict[str, Any], sure: Sure) -> list[Section]:
+def _sections(measured: dict[str, Any]) -> list[Section]:
     rates = {(each["by"], each["of"], each["voice"]): each for each in measured["rates"]}
     voices = [voice for by, _, voice in rates if by == "all"]
     found = [
@@ -72,13 +68,14 @@ def _sections(measured: dict[str, Any], sure: Sure) -> list[Section]:
     ]
     if agreement := measured["by_agreement"]:
         found.append(_agreement(agreement))
-    if sure:
-        found += [_reliability(sure), _coverage(measured["wrong_of_the_surest"], sure)]
+    if measured["reliability"]:
+        found.append(_reliability(measured["reliability"]))
+        found.append(_coverage(measured["wrong_of_the_surest"], measured["coverage"]))
     if familiarity := measured["familiarity"]:
         found.append(_familiarity(familiarity))
     if measured["disagreement"]:
         found.append(_disagreement(measured["disagreement"], voices))
-    return [*found, _seconds(measured["seconds"]), _runs(measured["runs"])]
+    return [*found, _seconds(measured["seconds"]), _runs(measured)]
 
 
 Rates = dict[tuple[str, str, str], dict[str, Any]]
@@ -260,18 +257,30 @@ def _agreement(found: Mapping[str, dict[str, Any]]) -> Section:
     )
 
 
-def _reliability(sure: Sure) -> Section:
-    told, rights = _drawable(sure)
+def _reliability(found: pictures.Curves) -> Section:
+    most = max(len(bins) for bins in found.values())
     return Section(
         "Is it as often right as it says?",
         "On the dotted line it is. Each mark stands for as many answers of a voice; the workers' "
-        "confidences are their own, raw.",
-        picture=_svg(lambda: pictures.reliability(told, rights)),
+        "confidences are their own, raw. In the table: what part of each was right, in percent, "
+        "and how sure it was.",
+        ["", "least sure", *map(str, range(2, most)), "surest"][: most + 1],
+        [
+            [
+                who,
+                *(
+                    f"{100 * each['right']:.1f} (at {100 * each['confidence']:.1f})"
+                    for each in bins
+                ),
+                *[""] * (most - len(bins)),
+            ]
+            for who, bins in found.items()
+        ],
+        _svg(lambda: pictures.reliability(found)),
     )
 
 
-def _coverage(wrong: Mapping[str, Mapping[str, float]], sure: Sure) -> Section:
-    told, rights = _drawable(sure)
+def _coverage(wrong: Mapping[str, Mapping[str, float]], curves: pictures.Curves) -> Section:
     shares = [f"{share:.0%}" for share in COVERAGES]
     return Section(
         "What abstaining buys",
@@ -279,13 +288,8 @@ def _coverage(wrong: Mapping[str, Mapping[str, float]], sure: Sure) -> Section:
         "those for which no confidence was claimed come last.",
         ["answered", *shares],
         [[who, *(f"{100 * each[share]:.1f}" for share in shares)] for who, each in wrong.items()],
-        _svg(lambda: pictures.coverage(told, rights)),
+        _svg(lambda: pictures.coverage(curves)),
     )
-
-
-def _drawable(sure: Sure) -> tuple[dict[str, Any], dict[str, Sequence[bool]]]:
-    told = {who: np.array(each, dtype=float) for who, (each, _) in sure.items()}
-    return told, {who: rights for who, (_, rights) in sure.items()}
 
 
 def _disagreement(found: Mapping[str, dict[str, Any]], voices: Sequence[str]) -> Section:
@@ -317,20 +321,22 @@ def _seconds(found: Mapping[str, dict[str, float]]) -> Section:
     )
 
 
-def _runs(runs: Sequence[dict[str, Any]]) -> Section:
+def _runs(measured: dict[str, Any]) -> Section:
     return Section(
         "What was asked",
-        "Which panel, and the weights behind each worker.",
-        ["run", "panel", "weights"],
+        "Which panel, when its first question was asked, where that is known, and the weights "
+        f"behind each worker. Told by Consilium {measured['consilium']}.",
+        ["run", "begun", "panel", "weights"],
         [
             [
                 run["name"]
                 + ", beside the panel" * run["beside"]
                 + ("" if run["fold"] is None else ", fold {} of {}".format(*run["fold"])),
+                f"{run['begun'][:16].replace('T', ' ')} UTC" if run["begun"] else "–",
                 run["panel"][:12],
                 ", ".join(f"{who} {weights or '–'}" for who, weights in run["models"].items()),
             ]
-            for run in runs
+            for run in measured["runs"]
         ],
     )
 

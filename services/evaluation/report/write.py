@@ -14,7 +14,7 @@ from gateway.settings import Settings
 from models.data.example import DataError, Example
 from models.files import make_folder, write_whole
 from services.evaluation.heard import calibrated_on
-from services.evaluation.report.figures import Evaluated, measure, read, sureness
+from services.evaluation.report.figures import Evaluated, measure, read
 from services.evaluation.report.notable import last_words, notable
 from services.evaluation.report.page import pages
 from services.evaluation.score import is_right
@@ -39,15 +39,15 @@ def report(
     Raises what `figures.read` raises.
     """
     asked = read(folders, data, beside)
-    sure, cases = sureness(asked), notable(asked.examples, asked.outcomes)
-    measured = measure(asked, sure)
+    cases = notable(asked.examples, asked.outcomes)
+    measured = measure(asked)
     measured["cases"] = {title: [case.told for case in each] for title, each in cases.items()}
     measured["calibrated_on"] = _calibrated_on(asked, settings)
     measured["in_use"] = in_use and in_use.model_dump(
         include={"workers": {"__all__": OF_A_SEAT}, "shadows": {"__all__": OF_A_SHADOW}}
     )
     make_folder(out)
-    html, markdown = pages(measured, sure, cases)
+    html, markdown = pages(measured, cases)
     write_whole(out / "report.html", html)
     write_whole(out / "report.md", markdown)
     write_whole(out / "report.json", json.dumps(measured, indent=1, ensure_ascii=False))

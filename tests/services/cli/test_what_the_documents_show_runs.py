@@ -310,9 +310,10 @@ def desk(
     monkeypatch.setattr(score, "RESAMPLES", 200)
     monkeypatch.setattr(fit, "STRENGTHS", (0.1,))
     folder = tmp_path / "desk"
-    for made in ("deploy/secrets", "deploy/keys", "models/zoo", "data"):
+    for made in ("deploy/secrets", "deploy/keys", "models/zoo", "models/recipes", "data"):
         (folder / made).mkdir(parents=True)
-    for name in ("panel.toml", "panel.gpu.toml", "models/zoo/competence.json"):
+    kept = ("models/zoo/competence.json", "models/recipes/mobilenet.toml")
+    for name in ("panel.toml", "panel.gpu.toml", *kept):
         shutil.copy(ROOT / name, folder / name)
     for name in ("chest.dcm", "scan.dcm"):
         shutil.copy(str(get_testdata_file("CT_small.dcm", download=False)), folder / name)

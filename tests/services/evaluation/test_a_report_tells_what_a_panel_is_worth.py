@@ -7,11 +7,14 @@ import json
 import re
 import subprocess
 import sys
+import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from matplotlib import pyplot
 from pyarrow import json as arrow
 from typer.testing import CliRunner
 
@@ -81,6 +84,14 @@ def test_its_figures_are_those_that_a_hand_counts(figures: Any) -> None:
     assert apart == {"a and b": 1 / 4, "a and c": 2 / 3, "b and c": 2 / 3}
     assert figures["seconds"]["b"] == {"answers": 4, "p50": 2, "p90": 2, "p99": 2}
     assert figures["wrong_of_the_surest"]["panel"]["100%"] == 0.5
+    bins = figures["reliability"]["a"]  # of one answer each
+    assert [(each["cases"], each["confidence"], each["right"]) for each in bins] == [
+        (1, 0.6, 1), (1, 0.6, 0), (1, 0.6, 0), (1, 0.6, 1)
+    ]  # fmt: skip
+    assert figures["coverage"]["a"] == [
+        {"answered": 1 / 4, "wrong": 0}, {"answered": 1 / 2, "wrong": 1 / 2},
+        {"answered": 3 / 4, "wrong": pytest.approx(2 / 3)}, {"answered": 1, "wrong": 1 / 2},
+    ]  # fmt: skip
     others = {
         (each["score"], each["voice"]): each for each in figures["scorers"] if each["by"] == "run"
     }
@@ -164,14 +175,26 @@ def test_the_page_asks_nobody_and_runs_nothing(folder: Path) -> None:
 
 
 def test_it_is_read_in_black_and_white(folder: Path) -> None:
-    """The page's own colours are greys; where a plot has several lines, no two have one dash."""
+    """The page's own colours are greys; of a dozen lines in a plot no two have one dash, or one
+    mark, which both plots of several lines show."""
     page = (folder / "out" / "report.html").read_text("utf-8")
     style = page[page.index("<style>") : page.index("</style>")]
     colours = re.findall(r"#([0-9a-f]{3,6})\b", style)
     assert len(colours) > 5 and all(len(set(colour)) == 1 for colour in colours)
     looks = list(pictures.LOOKS)
-    assert len({str(look["linestyle"]) for look in looks}) == len(looks)
-    assert len({look["marker"] for look in looks}) == len(looks)
+    assert len(looks) >= 12
+    for told_by in ("color", "linestyle", "marker"):
+        assert len({str(look[told_by]) for look in looks}) == len(looks)
+    points = [{"answered": n / 9, "wrong": n / 9, "confidence": n / 9, "right": n / 9}
+              for n in range(10)]  # fmt: skip
+    voices = dict.fromkeys("abcdefghijkl", points)
+    with pyplot.rc_context(pictures.STYLE):
+        for picture in (pictures.reliability, pictures.coverage):
+            axes = picture(voices).axes[0]
+            named = [line for line in axes.lines if line.get_label() in voices]
+            assert len({line.get_marker() for line in named}) == 12
+            assert len(axes.get_legend().get_texts()) == 12
+            pyplot.close()
     lines = re.findall(r"<path d=\"M[^\"]+\" clip-path[^>]+style=\"([^\"]+)\"", page)
     assert (
         len({re.sub(r"stroke: #[0-9a-f]+", "", line) for line in lines if "dasharray" in line}) > 2
@@ -205,6 +228,7 @@ def test_tables_are_the_same_everywhere(folder: Path, figures: Any) -> None:
     assert [float(row["value"]) for row in others] == [e["value"] for e in figures["scorers"]]
     assert {row["run"] for row in others} == {"own all en"}
     assert "## Other scores" in markdown and "| token F1 | 50.0 (" in markdown
+    assert "| a | 100.0 (at 60.0) | 0.0 (at 60.0) | 0.0 (at 60.0) | 100.0 (at 60.0) |" in markdown
 
 
 def test_every_case_is_a_row_for_others_tools_and_a_set_of_ones_own(folder: Path) -> None:
@@ -310,6 +334,23 @@ def test_what_a_replay_leaves_is_a_run(stored, settings, data, tmp_path, monkeyp
     for page in ("report.html", "report.md"):
         text = (tmp_path / "report" / page).read_text("utf-8")
         assert f"{EACH} of these questions show images that the panel was calibrated on" in text
+
+
+def test_it_says_when_a_run_began_and_who_wrote_it_and_not_when(tmp_path, monkeypatch) -> None:
+    """The same runs make the same files, byte for byte, at another time."""
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 20)
+    own = write_set(tmp_path, ROWS)
+    run = write_run(tmp_path / "run", own, SAID, begun="2026-01-02T03:04:05+00:00")
+    written = []
+    for _ in range(2):
+        report([run], Path("none"), tmp_path / "out")
+        written.append({file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()})
+        time.sleep(1)
+    assert written[0] == written[1]
+    markdown = written[0]["report.md"].decode()
+    assert "| own all en | 2026-01-02 03:04 UTC | 0123456789ab |" in markdown
+    assert f"Told by Consilium {metadata.version('consilium')}." in markdown
+    assert json.loads(written[0]["report.json"])["runs"][0]["begun"] == "2026-01-02T03:04:05+00:00"
 
 
 def test_runs_that_make_no_report_are_refused(folder: Path, tmp_path: Path) -> None:

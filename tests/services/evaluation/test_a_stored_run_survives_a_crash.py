@@ -3,6 +3,7 @@ no more."""
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,30 @@ def test_replay_leaves_a_broken_line_where_it_is(stored, settings, data, capsys)
     replay([stored], settings, data)
     assert "1 of its lines are torn or garbled and left out" in capsys.readouterr().out
     assert path.read_bytes() == before
+
+
+def test_replay_replaces_its_own_verdicts_alone(stored, settings, data, tmp_path) -> None:
+    """Not what a gateway answered, nor what somebody else is writing."""
+    out = tmp_path / "out"
+    replay([stored], settings, data, out)
+    made = (out / "weighed" / "verdicts.jsonl").read_bytes()
+    replay([stored], settings, data, out)
+    with FileLock(out / "weighed" / ".lock"), pytest.raises(EvaluationError, match="is writing to"):
+        replay([stored], settings, data, out)
+    assert (out / "weighed" / "verdicts.jsonl").read_bytes() == made
+
+    gathered = (stored / "verdicts.jsonl").read_bytes()
+    stored.rename(tmp_path / "weighed")
+    with pytest.raises(EvaluationError, match=r"holds what a gateway answered, .* another --out"):
+        replay([tmp_path / "weighed"], settings, data, tmp_path)
+    assert (tmp_path / "weighed" / "verdicts.jsonl").read_bytes() == gathered
+
+
+def test_a_run_that_goes_on_began_when_it_first_did(tmp_path: Path) -> None:
+    begun = replace(RUN, begun="2026-01-02T03:04:05+00:00")
+    assert claim(tmp_path, begun) == begun
+    keep(tmp_path, "a", VERDICT)
+    assert claim(tmp_path, replace(RUN, begun="2026-02-03T04:05:06+00:00")).begun == begun.begun
 
 
 def test_only_one_writes_to_a_folder(tmp_path: Path) -> None:

@@ -2,14 +2,16 @@
 others gave before."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from typer.testing import CliRunner
 
 from services.cli.__main__ import app
 from services.evaluation import stored_run
-from services.evaluation.stored_run import Outcome, Run
+from services.evaluation.stored_run import EvaluationError, Outcome, Run, claim
 from tests.services.evaluation.runs import Said, write_run, write_set
 
 ROWS: list[dict[str, object]] = [
@@ -112,3 +114,30 @@ def test_a_run_that_nobody_seated_answered_is_refused(before: Path, own: Path) -
         app, ["join", str(before), "--out", str(own.parent.parent / "out"), "--panel", str(panel)]
     )
     assert done.exit_code == 1 and "No question was answered" in " ".join(done.output.split())
+
+
+def test_it_replaces_what_it_made_and_nothing_that_a_gateway_answered(
+    before: Path, alone: Path
+) -> None:
+    """Joined again after one more was asked, it is the whole again; what was gathered stays, and so
+    does what somebody else is writing. Nor is a made run gone on with by asking."""
+    panel = before.parent / "panel.toml"
+    _, first = joined(before, alone)
+    run, again = joined(before, alone)
+    assert first == again and run.origin == "stored answers"
+
+    def refused(out: Path) -> str:
+        gathered = {file: file.read_bytes() for file in out.iterdir() if file.name != ".lock"}
+        arguments = ["join", str(before), str(alone), "--out", str(out), "--panel", str(panel)]
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 1
+        assert {file: file.read_bytes() for file in gathered} == gathered
+        return " ".join(done.output.split())
+
+    for asked in (before, alone):
+        assert "holds what a gateway answered, which would be lost" in refused(asked)
+    out = before.parent / "out"
+    with FileLock(out / ".lock"):
+        assert f"is writing to {out}; wait for its end, or give another --out." in refused(out)
+    with pytest.raises(EvaluationError, match="with other origin; take a new folder"):
+        claim(out, replace(run, origin="a gateway"))

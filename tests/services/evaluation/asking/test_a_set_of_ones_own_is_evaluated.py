@@ -1,6 +1,8 @@
 """A file of one's own is asked, goes on where it was, and is read again later."""
 
 import json
+import re
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +15,14 @@ from gateway.contract import Language
 from models.data import own_file
 from models.data.example import Example, without_images
 from models.metrics import score as bootstrap
+from models.recipe import load_programme
+from models.training.inputs.examples import examples_of, learned_by
 from services.evaluation import heard, stored_run
 from services.evaluation.asking.evaluate import evaluate
 from services.evaluation.learning import fit
 from services.evaluation.stored_run import EvaluationError, Outcome
 
+ROOT = Path(__file__).parents[4]
 HEAD = "id;images;question;answer;choices;alternatives;patient\r\n"
 ROWS = [
     "1;a.png;Is there a stone?;No;;yes;P1\r\n",
@@ -35,8 +40,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(fake: Any, **more: Any) -> dict[str, Any]:
-    how: dict[str, Any] = {"dataset": "own.csv", "split": "all", "language": "en"}
-    return evaluate(**how, out=Path("out"), data=Path("none"), gateway_url=fake.url, **more)
+    how: dict[str, Any] = {"dataset": "own.csv", "split": "all", "language": "en"} | more
+    return evaluate(**how, out=Path("out"), data=Path("none"), gateway_url=fake.url)
 
 
 def test_every_row_is_asked_with_its_choices_and_scored_by_its_answers(
@@ -97,6 +102,31 @@ def test_context_and_views_are_sent_with_the_question(own: Path, fake: Callable[
     examples = own_file.read(file)
     without = [replace(each, views=()) for each in examples]
     assert stored_run.hash_of(examples) != stored_run.hash_of(without)
+
+
+def test_a_worker_learns_from_one_part_of_it_and_is_asked_another(
+    own: Path, fake: Callable[..., Any]
+) -> None:
+    """The fold that evaluate asks is the one that the documented recipe holds out."""
+    for number in range(10):
+        Image.linear_gradient("L").rotate(36 * number).save(own.parent / f"{number}.png")
+    rows = [f"{n}-{each},{n}.png,Is {each} there?,Yes" for n in range(10) for each in "ab"]
+    (own.parent / "cases.csv").write_text("id,images,question,answer\n" + "\n".join(rows))
+    page = (ROOT / "docs" / "evaluate.md").read_text("utf-8")
+    (line,) = re.findall(r"^sed (?:.*\\\n)?.*mine\.toml$", page, re.MULTILINE)
+    subprocess.run(line.replace("models/", f"{ROOT}/models/"), shell=True, check=True)
+    gateway = fake()
+
+    run(gateway, dataset="cases.csv", fold=(0, 5))
+
+    recipe = load_programme(Path("mine.toml"))
+    assert recipe.name == "mine"
+    held_out = examples_of(recipe.held_out, Path("none"), recipe.fold, held_out=True)
+    learned = learned_by(recipe, Path("none"))
+    _, cases = stored_run.load(Path("out"), Path("none"))
+    assert {each.id for each in held_out} == {f"cases/{each.id}" for each, _ in cases}
+    assert {e.images for e in learned}.isdisjoint(e.images for e in held_out)
+    assert len({each.id for each in (*learned, *held_out)}) == len(rows) > len(held_out) > 0
 
 
 def test_another_image_under_its_name_is_another_run(own: Path, fake: Callable[..., Any]) -> None:

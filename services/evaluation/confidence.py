@@ -1,0 +1,38 @@
+"""What a confidence is worth: how often is right what was said so sure, and how much is wrong where
+only the surest answers are given.
+
+Whoever is sure is given as how sure it was of each answer, None where it claimed nothing, and which
+of them were right.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+BINS = 8
+FEWEST = 5  # percent of the answers: of fewer the surest tell nothing
+
+
+def reliability(sure: Sequence[float | None], rights: Sequence[bool]) -> list[dict[str, float]]:
+    """The answers in bins of as many each, the least sure first: how many, how sure they were on
+    average, and what part of them was right. What was claimed of none is in none."""
+    told = np.array(sure, dtype=float)
+    order = np.argsort(told, kind="stable")[: np.count_nonzero(~np.isnan(told))]  # nan comes last
+    right = np.array(rights, dtype=float)
+    return [
+        {
+            "cases": len(part),
+            "confidence": float(told[part].mean()),
+            "right": float(right[part].mean()),
+        }
+        for part in np.array_split(order, min(BINS, len(order)))
+    ]
+
+
+def coverage(sure: Sequence[float | None], rights: Sequence[bool]) -> list[dict[str, float]]:
+    """By the share of answers that are given, the surest first: what part of them is wrong. A point
+    for each percent; those of which nothing was claimed come last."""
+    surest_first = np.argsort(-np.array(sure, dtype=float), kind="stable")
+    right = np.cumsum(np.array(rights)[surest_first])
+    given = sorted({-(-len(right) * percent // 100) for percent in range(FEWEST, 101)})
+    return [{"answered": n / len(right), "wrong": float(1 - right[n - 1] / n)} for n in given]

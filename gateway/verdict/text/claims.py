@@ -257,7 +257,7 @@ def claims(text: str, language: Language = "en", question: str = "") -> tuple[Cl
     kind = kind_of(question, language)
     # "As an AI, I cannot diagnose, but" claims nothing, and neither does "I'm not sure, but" where
     # a doubt is no answer.
-    if said and not (doubted and kind in {*DOUBTED, "count"}):
+    if said and not (doubted and _is_decided(said, kind, language, question)):
         text = said
     whole = (Claim(text, meaning(text, language, question)),)
     hedges = _hedges_of(text, language)
@@ -280,6 +280,12 @@ def claims(text: str, language: Language = "en", question: str = "") -> tuple[Cl
             found[meant] = Claim(part, meant, asked)
     found.pop((), None)
     return tuple(found.values()) if 0 < len(found) <= MOST else whole
+
+
+def _is_decided(said: str, kind: Kind, language: Language, question: str) -> bool:
+    """Whether what is said is one of few things to say, so that in doubt it is not said."""
+    decided = kind in {*DOUBTED, "count"}
+    return decided or meaning(said, language, question) in (("yes",), ("no",))
 
 
 def _hedges_of(text: str, language: Language) -> Hedges:
@@ -333,6 +339,8 @@ def _parts(text: str, hedges: Hedges) -> list[tuple[str, bool]]:
     found = [each for each in preferred if times[each[0].casefold()] > 1] + found
     texts = [text for text, _ in found]
     # "Cyst, simple or complex" is of one thing.
+    if any(text.count("(") != text.count(")") for text in texts):  # "cyst (simple or complex)"
+        return []
     partial = [hedges.partial.search(text) is not None for text in texts]
     if len(texts) > 2 and partial == [False] + [True] * (len(texts) - 1):
         return []

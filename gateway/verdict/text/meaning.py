@@ -18,7 +18,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import dropwhile, islice, pairwise
+from itertools import dropwhile, islice
 
 from gateway.contract import Language
 from gateway.verdict.text.modality import named_in
@@ -82,7 +82,14 @@ RAISED |= dict.fromkeys(map(ord, "ºª"), "°")
 HAS_RAISED, HAS_VARIANTS = (
     re.compile(f"[{''.join(map(chr, table))}]") for table in (RAISED, VARIANTS)
 )
-OF = re.compile(r"\b(?:of|del?)\b")
+# "What is the size of", and no "what is the cause of", or "the opposite side of".
+OF = re.compile(
+    r"(?:what (?:is|are) the|¿?cual(?:es)? (?:es|son) (?:el|la)) (?:size|color|shape|density|"
+    r"diameter|length|width|thickness|height|volume|texture|intensity|tamaño|forma|densidad|"
+    r"diametro|longitud|anchura|grosor|altura|volumen|textura|intensidad) (?:of|del?) "
+)
+# "Is there a missing tooth?": who says that it is absent may say yes.
+ABSENCE = re.compile(r"missing|absen|lack|agene|aplas|non-?visual|negativ|falta|ausen|缺")
 BRACKETS = re.compile(r"([^(]+?) ?\(([^()]+)\)( [^()]+)?")
 
 # Callers choose what is read here: no pattern may take more than a few steps for each character, so
@@ -90,14 +97,21 @@ BRACKETS = re.compile(r"([^(]+?) ?\(([^()]+)\)( [^()]+)?")
 # Marks of a chat, by what is left of them.
 MARKS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"</?(?:b|i|em|strong|p|br)\s*/?>"), " "),
-    (re.compile(r"</?s>|<\|[a-z_]{1,20}\|>|<(?:pad|[be]os|(?:start|end)_of_turn)>"), " "),
+    (re.compile(r"<\|im_start\|>\s?assistant\b|<start_of_turn>\s?model\b"), " "),
+    (
+        re.compile(
+            r"</?s>|<(?:pad|[be]os|(?:start|end)_of_turn)>|<\|(?:im_(?:start|end)|assistant|user|"
+            r"system|end|endoftext|(?:begin|end)_of_text|eot_id|(?:start|end)_header_id)\|>"
+        ),
+        " ",
+    ),
     (re.compile(r"`+"), ""),
     (re.compile(r"(\*\*|__)(.+?)\1"), r"\2"),
     (re.compile(r"\*(?=\S)([^*\n]++)(?<=\S)\*(?!\w)"), r"\1"),
     (re.compile(r"^[^\S\n]*+(?:#+|>(?!\s*\d))\s+", re.M), ""),
 )
 MARKED = re.compile(r"[*_`<>#\\{]")
-ROLE = re.compile(r"^\s*(?:#+ )?(?:assistant|asistente|chatbot|gpt|助手) ?: ")
+ROLE = re.compile(r"^\s*(?:#+ )?(?:assistant|asistente|chatbot|gpt|助手) ?:\s*")
 FACE = re.compile(r"\\(?:text(?:bf|it|rm)?|math(?:bf|rm|it))\{([^{}]*)\}")
 BOX = re.compile(r"\\boxed\{([^{}]*)\}|<answer>((?:(?!</?answer>).)*+)</answer>", re.S)
 OBJECT = re.compile(r"\{[^{}\[\]]+\}", re.S)
@@ -106,6 +120,8 @@ DASH = re.compile(r"^[^\S\n]*+(?:[*•]|-(?!\s+\d))\s+", re.M)  # "- 3" may be a
 QUOTED = re.compile(
     r"""["'“‘「](.+)["'”’」]|\(([^()]+)\)|\[([^\[\]]+)\]|【([^【】]+)】|\$\$?([^$]+)\$\$?"""
 )
+# Of ribs one, and not so many: "rib 4".
+NUMBERED = re.compile(r"(?:(?:only|just|the|solo|el|la) )*([^\W\d]+)(?<!s) (?:number |numero )?\d+")
 # A short answer that stands behind a label, or any as a list's one line.
 LABELLED = re.compile(r"(?:a|ans|response|reply|r|respuesta) ?: ?(.+)", re.S)
 LISTED = re.compile(r"1[.)] ([^\W\d](?:(?!\d[.)] ).)*+)", re.S)
@@ -145,7 +161,8 @@ class Asked:
     sides: bool = False
     behind: Meaning | None = None
     front: Meaning = ()  # the content of what is asked, before the things that it is asked of
-    predicate: Meaning = ()  # what is asked of the one thing that "it" is
+    echo: re.Pattern[str] | None = None  # what says all of the question again of "it"
+    chosen: re.Pattern[str] | None = None  # names one of the two sides that it asks to choose from
     there: bool = False
     found: bool = False
     ordered: bool = False
@@ -197,7 +214,12 @@ def meaning(
         return option
     if answer := _yes_or_no(said, asked, words):
         return (answer,)
-    return _items(_news(said, asked, words), asked, words)
+    news = _news(said, asked, words)
+    if asked.chosen and not asked.whole:
+        chosen = asked.chosen.fullmatch(said) or asked.chosen.fullmatch(news)
+        if chosen:
+            return SHORT[chosen[1]]
+    return _items(news, asked, words)
 
 
 @lru_cache(maxsize=64)
@@ -316,8 +338,9 @@ def _asked(question: str, language: Language) -> Asked:
         sides=sides,
         behind=None if negations else of_two or _asked_behind(front, tokens, words),
         front=() if of_two else _content(front, words)[0],
-        predicate=_predicate(plain, words),
-        there=bool(words.there.search(plain)),
+        echo=_filled(words.echoes, _spelled(plain, words)),
+        chosen=_filled(words.chooses, _spelled(plain, words)),
+        there=bool(words.there.search(plain)) and not ABSENCE.search(plain),
         found=bool(words.found.search(plain)),
         ordered=bool(words.joins.search(plain) or words.in_order.search(plain) or "、" in plain),
     )
@@ -346,19 +369,23 @@ def _before_options(question: str, words: Words) -> Meaning:
 
 
 def _behind_options(question: str, words: Words) -> Meaning:
-    """What a question holds behind the two things that it names: larger, of "Is the liver or the
+    """By what a question compares the two things that it names: larger, of "Is the liver or the
     spleen larger?"."""
     chunks = [chunk for chunk in words.either.split(question) if chunk.strip()]
     if len(chunks) != 2 or words.language == "zh":
         return ()
     first, last = (_content(chunk, words)[0] for chunk in chunks)
-    return last[len(first) :] if first and not set(first) & words.asks else ()
+    behind = last[len(first) :]
+    return behind if first and len(behind) == 1 and behind[0] in words.greater else ()
 
 
-def _predicate(question: str, words: Words) -> Meaning:
-    """What a question asks of one thing: enlarged, of "Is the heart enlarged?"."""
-    found = words.of_one.match(question)
-    return _content(next(filter(None, found.groups())), words)[0] if found else ()
+def _filled(forms: Sequence[tuple[re.Pattern[str], str]], question: str) -> re.Pattern[str] | None:
+    """What an answer to a question of one of these forms may look like, with its own words."""
+    for form, answer in forms:
+        if found := form.fullmatch(question):
+            words = {name: re.escape(word or "") for name, word in found.groupdict().items()}
+            return re.compile(answer.format(**words))
+    return None
 
 
 def _asked_behind(question: str, tokens: Sequence[str], words: Words) -> Meaning | None:
@@ -387,7 +414,7 @@ def _asked_again(
     again = [content]
     if tokens[1:] and tokens[1] not in words.fillers | words.asks:  # what color, which organ
         again += [content[1:], content[1:] + content[:1]]
-    elif found := OF.search(question):  # "What is the size of the nodule?" – "The nodule is 3 cm."
+    elif found := OF.match(question):  # "What is the size of the nodule?" – "The nodule is 3 cm."
         again.append(_content(question[found.end() :], words)[0])
     return again
 
@@ -479,13 +506,13 @@ def _yes_or_no(said: str, asked: Asked, words: Words) -> str | None:
         if words.asking.search(first):
             return None
         content, negations = _content(first, words)
-        of_it = words.of_it.match(first.removeprefix("no "))  # "No es normal."
-        again = content in asked.orders or (of_it is not None and content == asked.predicate)
-        if not (asked.yes_or_no and content and again) or negations > 1:
-            return None
-        if not (negations or words.states.search(first) or not asked.states):
-            return None
-        answer = "no" if negations else "yes"
+        if asked.yes_or_no and asked.echo and (echo := asked.echo.fullmatch(first)):
+            answer = "no" if any(echo.groups()) else "yes"  # "It is not enlarged."
+        else:
+            again = asked.yes_or_no and content and content in asked.orders and negations < 2
+            if not again or not (negations or words.states.search(first) or not asked.states):
+                return None
+            answer = "no" if negations else "yes"
     else:
         answer = "yes" if head[1] in YES else "no"
         if first and head[2] in (".", "!", "。", "\n"):
@@ -566,7 +593,7 @@ def _news(said: str, asked: Asked, words: Words) -> str:
     """What an answer says beyond "the image shows" and the question's own words."""
     begins = said.partition(" ")[0]
     short = said.count(" ") < 2 and begins.isascii() and begins.isalpha()
-    if short and begins not in words.fillers and not (asked.counts or asked.sides):
+    if short and begins not in words.fillers and not asked.counts:
         return said
     framed = words.frames.match(said)
     news = said[framed.end() :] if framed else said
@@ -581,16 +608,16 @@ def _news(said: str, asked: Asked, words: Words) -> str:
         news = _before(news, asked, words)
     if asked.where:
         news = words.place.sub("", news)
-    if asked.sides and not asked.whole:
-        news = _side(news, asked, words) or news
     if asked.counts:
         content, negations = _content(news, words)
         # Of "how many" an answer says nothing by "many".
         told = {*asked.content, *words.sums} - words.asks
         counted = [token for token in content if token not in told]
+        numbered = NUMBERED.fullmatch(news)
         tokens = _tokens(news, words)
         exact = words.compares.isdisjoint(tokens)
         exact = exact and not INEXACT.search(HYPHEN.sub(" ", news))
+        exact = exact and (numbered is None or numbered[1] in words.sums)
         if asked.whole:  # "3 in the left" of two sides is more than 3
             named = {each for each in _told(news, tokens, words) if not each[0].isdecimal()}
             exact = exact and named in (set(), asked.told)
@@ -609,29 +636,15 @@ def _news(said: str, asked: Asked, words: Words) -> str:
 
 def _before(said: str, asked: Asked, words: Words) -> str:
     """What an answer says before the question again: "the left side is affected"."""
-    for copula in islice(words.copula.finditer(said), COPULAS) if asked.behind is not None else ():
+    if asked.behind is None or "?" in said:
+        return said
+    for copula in islice(words.copula.finditer(said), COPULAS):
         thing = said[: copula.start()]
         content, negations = _content(thing, words)
         new = content and not negations and not _is_within(content, asked.front)
         if new and _content(said[copula.end() :], words) == (asked.behind, 0):
             return thing
     return said
-
-
-def _side(said: str, asked: Asked, words: Words) -> str:
-    """The one side that an answer names of those that a question has it choose from, with no more
-    than whose it is or the whole question again: "The left lung is larger.", of "Is the left or the
-    right lung larger?"; "" for any other."""
-    content, negations = _content(said, words)
-    named = [word for word in content if word in SIDES]
-    if len(named) != 1 or negations or named[0] not in asked.content:
-        return ""
-    rest = sorted(word for word in content if word not in SIDES)
-    choice = [word for word in asked.content if not words.either.fullmatch(f" {word} ")]
-    again = sorted(word for word in choice if word not in SIDES | words.asks)
-    beside = pairwise(choice[:: -1 if words.language == "es" else 1])
-    things = {other for one, other in beside if one in SIDES and other not in SIDES}
-    return named[0] if rest in ([], again) or (len(things) == 1 and set(rest) == things) else ""
 
 
 def _items(said: str, asked: Asked, words: Words) -> Meaning:

@@ -26,6 +26,7 @@ _PATTERNS = {
     for modality, names in NAMES.items()
 }
 _MARKS = re.compile(r"[^\w\s]")
+_ENDS = re.compile(r"[.,;:!?。，；：！？\n]")  # "It is not. MRI."
 _THE = r"(?:(?:an?|the|una?|la|el) )?"
 _ANY = rf"{_THE}(?:{'|'.join(NAMES.values())})(?![a-z0-9])"
 # "CT, not MRI": what an answer denies is not what it names. A bare "no" may be one to the question.
@@ -55,7 +56,8 @@ def named_in(text: str) -> set[Modality]:
 
 
 def _folded(text: str) -> str:
-    return " ".join(_MARKS.sub(" ", text.casefold().translate(FOLDED)).split())
+    parts = _ENDS.split(text.casefold().translate(FOLDED))
+    return " . ".join(" ".join(_MARKS.sub(" ", part).split()) for part in parts)
 
 
 def _named_in(folded: str) -> set[Modality]:

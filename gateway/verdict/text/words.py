@@ -124,6 +124,9 @@ def _at_the_start_of_a_sentence(pattern: str) -> re.Pattern[str]:
     return re.compile(rf"(?:^|(?<=[\n。,])|(?<=[.!?,] )){pattern}(?=.)")
 
 
+Forms = tuple[tuple[re.Pattern[str], str], ...]
+
+
 @dataclass(frozen=True)
 class Words:
     """What one language says around an answer. Patterns are met by lower-case text.
@@ -144,7 +147,9 @@ class Words:
     meets `asking` only asks, a question that meets `there` asks whether something is, one that
     meets `sides` for a side, of which `initials` are the letters; what meets `found` says or asks
     whether something is in the picture, what meets `of_it` says more of that very thing. A
-    question that meets `of_one` asks its group of one thing. With one of `compares` an answer is no
+    question that meets the first of a pair of `echoes`, or of `chooses`, is answered by the second,
+    which has its groups: with what denies it in a group, or the side. By `greater` words two things
+    are compared. With one of `compares` an answer is no
     mere number: up to 4 are not 4. `telling` words never go with an explanation: sides, organs,
     doubts, and what takes an answer back.
     """
@@ -180,7 +185,9 @@ class Words:
     there: re.Pattern[str]
     found: re.Pattern[str]
     of_it: re.Pattern[str]
-    of_one: re.Pattern[str]
+    echoes: Forms
+    chooses: Forms
+    greater: Set[str]
     counts: re.Pattern[str]
     wheres: re.Pattern[str]
     sides: re.Pattern[str]
@@ -200,6 +207,8 @@ def _unaccented(value: Any) -> Any:
         return value.translate(UNACCENTED)
     if isinstance(value, dict):
         return value
+    if isinstance(value, tuple):
+        return tuple(map(_unaccented, value))
     return frozenset(map(_unaccented, value))
 
 
@@ -222,6 +231,16 @@ _CT = (
     r"(?:图像|图片|影像|片|扫描)?"
 )
 _TU = r"(?:图像|图片|影像|图)"
+
+# What may be said of the question itself ("It is not clear"), a preposition, or a side.
+_PLAIN = (
+    r"(?!(?:un)?(?:clear|certain|sure|known|likely|usual)\b|(?:im)?possible\b|probable\b|evident\b|"
+    r"obvious\b|correct\b|true\b|false\b|right\b|left\b|in\b|on\b|of\b|a\b|an\b)"
+)
+_CLARO = (
+    r"(?!(?:in)?(?:seguro|cierto)|clar[oa]|(?:im)?posible|(?:im)?probable|evidente|obvi[oa]|correct[oa]|"
+    r"verdad|fals[oa]|izquierd|derech|en\b|el\b|la\b|una?\b)"
+)
 
 ENGLISH = Words(
     language="en",
@@ -307,9 +326,33 @@ ENGLISH = Words(
     ),
     counts=re.compile(r"how many|number of"),
     of_it=re.compile(r"^(?:it|this|that|they|these|those|which|here)\b"),
-    of_one=re.compile(
-        r"^(?:is|are|was|were|do|does) (?:the|this|that|these|those) (?:left |right )?[\w-]+ (.+)"
+    echoes=(
+        (
+            re.compile(rf"(?:is|was) the (?:left |right )?[a-z-]+ (?P<what>{_PLAIN}[a-z-]+)\?"),
+            r"it(?:'s| is| was)( not)? {what}|it (?:is|was)(n't) {what}",
+        ),
+        (
+            re.compile(rf"(?:are|were) the (?:left |right )?[a-z-]+ (?P<what>{_PLAIN}[a-z-]+)\?"),
+            r"they(?:'re| are| were)( not)? {what}|they (?:are|were)(n't) {what}",
+        ),
     ),
+    chooses=(
+        (
+            re.compile(
+                r"(?P<is>is|are) the (?:left or (?:the )?right|right or (?:the )?left) "
+                r"(?P<thing>[a-z]+) (?P<what>[a-z]+)\?"
+            ),
+            r"(?:the )?(left|right)(?: {thing})?(?: {is} {what})?",
+        ),
+        (
+            re.compile(
+                r".+ (?:in|on) the (?:left or (?:(?:in )?the )?right"
+                r"|right or (?:(?:in )?the )?left) (?P<thing>(?!of\b|side\b)[a-z]+)\?"
+            ),
+            r"(?:it is |it's )?(?:in )?(?:the )?(left|right)(?: {thing})?",
+        ),
+    ),
+    greater=_set("larger bigger smaller longer shorter thicker thinner wider brighter darker"),
     wheres=re.compile(r"where\b"),
     sides=re.compile(r"(?:which|what) side"),
     initials={"l": "left", "r": "right"},
@@ -417,10 +460,32 @@ SPANISH = Words(
         r"^(?:ya )?(?:es|son|está|están|estaba|era|fue|ha|han|había|mide|tiene|parece|est[aeo]s?"
         r"|eso|se (?!(?:observ|v[ei]|aprecia|identific|visualiz|detect|evidenci|muestra)\w*)\w+)\b"
     ),
-    of_one=re.compile(
-        r"^¿?(?:es|son|está|están) (?:(?:el|la|los|las) [\w-]+ (?:(?:izquierd|derech)[oa]s? )?(.+)"
-        r"|([\w-]+) (?:el|la|los|las) [\w-]+(?: (?:izquierd|derech)[oa]s?)?\?$)"
+    echoes=(
+        (
+            re.compile(
+                rf"¿?(?P<is>es|son|está|están) (?P<what>{_CLARO}[a-zñ]+) (?:el|la|los|las) [a-zñ]+"
+                r"(?: izquierdo| derecho)?\?"
+            ),
+            r"(no )?{is} {what}",
+        ),
+        (
+            re.compile(
+                r"¿?(?P<is>es|son|está|están) (?:el|la|los|las) [a-zñ]+(?: izquierdo| derecho)? "
+                rf"(?P<what>{_CLARO}[a-zñ]+)\?"
+            ),
+            r"(no )?{is} {what}",
+        ),
     ),
+    chooses=(
+        (
+            re.compile(
+                r"¿?(?P<is>es|está) (?P<what>[a-zñ]+) (?:el|la) (?P<thing>[a-zñ]+) (?:izquierdo o "
+                r"(?:el |la )?derecho|derecho o (?:el |la )?izquierdo)\?"
+            ),
+            r"(?:el |la )?(?:{thing} )?(izquierdo|derecho)(?: {is} {what})?",
+        ),
+    ),
+    greater=_set("mayor menor"),
     wheres=re.compile(r"dónde"),
     sides=re.compile(r"qué lado"),
     initials={"i": "izquierdo", "d": "derecho"},
@@ -502,7 +567,9 @@ CHINESE = Words(
     asking=re.compile(r"\?|吗$|有没有|有无|是否|是不是|能不能|能否"),
     counts=re.compile(r"多少|几个|几"),
     of_it=re.compile(r"^(?:它|其|这|该|此|是|为|呈|位于|属于|[现曾]?[已曾]|以前|过去|原来)"),
-    of_one=re.compile(r"(?!)"),
+    echoes=(),
+    chooses=(),
+    greater=frozenset(),
     wheres=re.compile(r"哪里|何处|在哪"),
     sides=re.compile(r"哪一?[侧边]"),
     initials={"l": "左", "r": "右"},

@@ -207,4 +207,5 @@ def test_what_denies_a_modality_does_not_name_it(answer):
 def test_who_denies_two_names_neither():
     assert names_another("neither CT nor MRI", "ct") and names_another("not CT or MRI", "mri")
     assert not names_another("neither CT nor MRI", "xray")
+    assert not names_another("It is not. MRI.", "mri")
     assert not names_another("No, CT", "ct") and not names_another("no contrast CT", "ct")

@@ -159,6 +159,7 @@ def test_a_doubt_is_a_way_of_claiming(language, said, claim):
         ("en", "Salter-Harris II or III"),
         ("en", "simple or complex cyst"),
         ("en", "cyst, simple or complex"),
+        ("en", "cyst (simple or complex)"),
         ("en", "fracture, open or closed"),
         ("es", "quiste, simple o complejo"),
         ("en", "solitary or multiple nodules"),

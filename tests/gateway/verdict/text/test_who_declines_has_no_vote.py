@@ -116,6 +116,8 @@ def test_a_disclaimer_claims_nothing(language, question, said, alone):
 )
 def test_who_is_not_sure_has_not_said_yes(said):
     assert not declines(said)
+    for question in ("In this image, is there a pneumothorax?", "Any pneumothorax?"):
+        assert all(claim.meaning != ("yes",) for claim in claims(said, "en", question))
     [claim] = claims(said, "en", "Is there a pneumothorax?")
     assert claim.text == said and claim.meaning != ("yes",)
 

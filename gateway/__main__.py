@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from gateway.app import create_app
 from gateway.door.keys import KeysError
 from gateway.processes import Processes
-from gateway.server import Server, keep_freed_memory, serve
+from gateway.server import Server, keep_freed_memory, leave_what_stays, serve
 from gateway.settings import Settings, SettingsError, load_settings
 from gateway.store.readers import ReadersError
 from gateway.watch import log as watch_log
@@ -47,6 +47,7 @@ def main() -> None:
         else:
             keep_freed_memory()
             app = create_app(settings)
+            leave_what_stays()
     except (SettingsError, KeysError, AuditError, ReadersError) as error:
         sys.exit(str(error))
 

@@ -23,6 +23,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -214,14 +215,16 @@ async def measured(
 
     server = psutil.Process(process) if process else None
     busy, spent = busy_s(core), spent_s(server)
+    began = time.monotonic()
     taken = await load(asked[0], ask, callers, seconds, per_s)
+    took = time.monotonic() - began  # until the last of them is answered
     busy, spent = busy_s(core) - busy, spent_s(server) - spent
     return {
         "taken": taken,
-        "verdicts_per_s": len(taken) / seconds,
+        "verdicts_per_s": len(taken) / took,
         "cpu_ms": 1000 * spent / len(taken) if server else None,
         "memory_mb": server.memory_info().rss / 1e6 if server else None,
-        "others_on_core": max(0.0, busy - spent) / seconds,
+        "others_on_core": max(0.0, busy - spent) / took,
     }
 
 

@@ -25,6 +25,7 @@ from consilium import ask
 from gateway.contract import Options
 from gateway.settings import load_settings
 from models import connectors
+from models.assets import cache_dir
 from models.data import slake
 from models.parts.codes import Sizes
 from models.recipe import load_recipe
@@ -109,6 +110,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             for name in others:
                 export(recipes[name], train(load_recipe(recipes[name]), data, runs), exported[name])
             assert "parity holds: 0 of 8 answers differ" in said.result()
+        # A worker of that name may be running meanwhile, and writes into its own.
+        assert (cache_dir() / "logs" / f"verify-{first}.log").stat().st_size
     finally:
         torch.set_num_threads(threads)
     return exported

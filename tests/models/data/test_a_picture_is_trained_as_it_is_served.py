@@ -14,6 +14,7 @@ from models.data.pixels import open_rgb, pixel_hash, size_of
 
 
 def file_of(folder: Path, kind: str) -> Path:
+    is_deep = kind in ("tiff", "16 bits.png")
     path = folder / f"picture.{kind}"
     if kind == "dcm":
         path.write_bytes(Path(get_testdata_file("CT_small.dcm")).read_bytes())
@@ -21,11 +22,11 @@ def file_of(folder: Path, kind: str) -> Path:
     deep = Image.fromarray(np.linspace(0, 4095, 1200, dtype=np.uint16).reshape(30, 40))
     held = Image.Exif()
     held[0x0112] = 6
-    (deep if kind == "tiff" else deep.convert("L")).save(path, exif=held)
+    (deep if is_deep else deep.convert("L")).save(path, exif=held)
     return path
 
 
-@pytest.mark.parametrize("kind", ["png", "jpg", "webp", "tiff", "dcm"])
+@pytest.mark.parametrize("kind", ["png", "16 bits.png", "jpg", "webp", "tiff", "dcm"])
 def test_training_sees_what_is_sent(tmp_path: Path, kind: str) -> None:
     """A turned photograph, sixteen bits, a DICOM."""
     path = file_of(tmp_path, kind)

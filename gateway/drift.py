@@ -40,7 +40,8 @@ class Drift:
         self.known, self._gauge = known, gauge
         self._ranks: dict[str, dict[Looked, list[float]]] = {}
         self._seen: dict[str, set[Hashable]] = {}
-        self._last: dict[tuple[str, Looked], float] = {}  # each manner's last window
+        # Each manner's last window.
+        self._last: dict[tuple[Language, Looked], dict[str, float]] = {}
         for language, what in product(get_args(Language), LOOKED):
             gauge.labels(language, what).set(0)
 
@@ -57,28 +58,25 @@ class Drift:
         way = next(held, None)
         if way is None or images in self._seen.setdefault(way, set()):
             return
+        likenesses, calibrated = known.familiarity[way], known.calibrated[way]
         self._seen[way].add(images)
         ranks = self._ranks.setdefault(way, {each: [] for each in LOOKED})
-        ranks["image"].append(share(known.familiarity[way].image, told.image))
-        ranks["question"].append(share(known.familiarity[way].question, told.question))
+        ranks["image"].append(share(likenesses.image, told.image))
+        ranks["question"].append(share(likenesses.question, told.question))
         if verdict.agreement is not None:
-            ranks["agreement"].append(share(known.calibrated[way].agreements, verdict.agreement))
+            ranks["agreement"].append(share(calibrated.agreements, verdict.agreement))
         if len(self._seen[way]) == WINDOW:
             for what, each in self._ranks.pop(way).items():
-                agreed = known.calibrated[way].agreed_images if what == "agreement" else None
+                agreed = calibrated.agreed_images if what == "agreement" else None
                 if each:  # a lone voice has no agreement
-                    most = bound(len(each), agreed or known.calibrated[way].images)
+                    most = bound(len(each), agreed or calibrated.images)
                     self._tell(verdict.language, way, what, excess(each) / most)
             del self._seen[way]
 
     def _tell(self, language: Language, way: str, what: Looked, ratio: float) -> None:
-        self._last[way, what] = ratio
-        worst = max(
-            last
-            for (name, of), last in self._last.items()
-            if of == what and name.split("/")[0] == language
-        )
-        self._gauge.labels(language, what).set(worst)
+        last = self._last.setdefault((language, what), {})
+        last[way] = ratio
+        self._gauge.labels(language, what).set(max(last.values()))
         if ratio > 1:
             told = {"event": "calibrate_anew", "cases": way, "drift": what}
             log.warning(json.dumps(told | {"ratio": round(ratio, 2)}))

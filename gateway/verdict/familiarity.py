@@ -32,7 +32,7 @@ WHY: dict[Language, dict[str, str]] = {
     "zh": {
         "image": "该图像与校准小组所用的图像不相似",
         "question": "该问题与校准小组所用的问题不相似",
-        "modality": "校准小组所用的病例中已知没有{modality}",
+        "modality": "校准小组所用的病例中没有已知的{modality}",
         "uncalibrated": "校准小组所用的病例中没有这种语言的",
         "untold": "作答的模型都没有说明该病例与其病例有多相似",
     },

@@ -94,7 +94,7 @@ def test_an_image_is_held_to_those_about_which_such_questions_were_asked():
     [
         ("en", "no ultrasound is known among"),
         ("es", "ningún caso de ecografía"),
-        ("zh", "没有超声"),
+        ("zh", "没有已知的超声"),
     ],
 )
 def test_a_modality_that_was_never_calibrated_is_named(language, why):

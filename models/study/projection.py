@@ -8,7 +8,7 @@ every kind of connector is read alike. What is rebuilt is at every stage what th
 the first one: a tower that moves would else move the target.
 
 Runs of one recipe that differ in their seed alone are told together too, with what a seed may
-change in every interval.
+change in every interval; and beside the first such recipe's, seed by seed where both have them.
 """
 
 import gc
@@ -282,16 +282,38 @@ def _content(
         own = {"blind": reading.blind}
         return told(reading.values() | own) | {"shuffled": told(reading.shuffled)["read"]}
 
-    def by_seed(points: Sequence[list[Point]], change: Change) -> dict[str, Any]:
-        """Of the same stage of runs that differ in their seed alone."""
-        changes = [change(each) for each in points]
+    def by_seed(names: Sequence[str], change: Change, beside: Sequence[str]) -> dict[str, Any]:
+        """Of runs that differ in their seed alone; less the same of those that they are beside."""
+        changes = [change(runs[name]) for name in names]
+        others = [change(runs[name]) for name in beside]
+        differences = [
+            {name: values - (others[seed][name] if others else 0) for name, values in each.items()}
+            for seed, each in enumerate(changes)
+        ]
         return _nested(
             {
-                name: asdict(over_seeds(np.stack([c[name] for c in changes]), groups_of(name)))
+                name: asdict(over_seeds(np.stack([d[name] for d in differences]), groups_of(name)))
                 for name in changes[0]
             }
         )
 
+    def of_seeds(seeded: dict[int, str], first: dict[int, str], named: str) -> dict[str, Any]:
+        names, beside = list(seeded.values()), list(first.values())
+        found = {
+            "runs": names,
+            "projection": by_seed(names, projection, ()),
+            "training": by_seed(names, training, ()),
+        }
+        if seeded is first or seeded.keys() != first.keys():
+            return found
+        compared = {
+            "projection": by_seed(names, projection, beside),
+            "training": by_seed(names, training, beside),
+        }
+        return found | {"beside": {named: compared}}
+
+    alike = _of_one_recipe(runs, recipes)
+    first = next(iter(alike), "")
     majority = {task.name: probe.majority(task, known.groups, SEEDS) for task in known.tasks}
     return {
         "images": len(known.images),
@@ -326,12 +348,7 @@ def _content(
             for (name, points), recipe in zip(runs.items(), recipes, strict=True)
         },
         "over seeds of training": {
-            name: {
-                "runs": names,
-                "projection": by_seed([runs[each] for each in names], projection),
-                "training": by_seed([runs[each] for each in names], training),
-            }
-            for name, names in _of_one_recipe(runs, recipes).items()
+            name: of_seeds(seeded, alike[first], first) for name, seeded in alike.items()
         },
     }
 
@@ -357,16 +374,19 @@ def _nested(told: dict[str, Any]) -> dict[str, Any]:
     return {"read": {name: told[name] for name in told if name not in NOT_READ}} | apart
 
 
-def _of_one_recipe(runs: dict[str, list[Point]], recipes: Sequence[Recipe]) -> dict[str, list[str]]:
-    """Runs that differ in their seed alone, where there are several; under the first one's name
-    without its seed, as an ablation names them.
+def _of_one_recipe(
+    runs: dict[str, list[Point]], recipes: Sequence[Recipe]
+) -> dict[str, dict[int, str]]:
+    """Runs that differ in their seed alone, by it, where there are several; under the first one's
+    name without its seed, as an ablation names them.
     """
-    alike: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    alike: dict[str, dict[int, str]] = defaultdict(dict)
     for name, recipe in zip(runs, recipes, strict=True):
         key = recipe.model_copy(update={"name": "", "seed": 0}).model_dump_json()
-        alike[key].append((name, recipe.seed))
-    return {
-        each[0][0].removesuffix(f"-seed{each[0][1]}"): [name for name, _ in each]
-        for each in alike.values()
-        if len(each) > 1
-    }
+        alike[key][recipe.seed] = name
+    several = [dict(sorted(each.items())) for each in alike.values() if len(each) > 1]
+    return {_without_seed(*next(iter(each.items()))): each for each in several}
+
+
+def _without_seed(seed: int, name: str) -> str:
+    return name.removesuffix(f"-seed{seed}")

@@ -93,10 +93,12 @@ def test_a_run_is_probed_before_and_after_each_stage(
     few = replace(linear, ridges=linear.ridges[-1:], decoder_ridges=linear.decoder_ridges[-1:])
     monkeypatch.setattr(study_probe, "KINDS", dict.fromkeys(study_probe.KINDS, few))
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # here, where it is patched
-    again = shutil.copytree(run, tmp_path / "tiny-seed1")
-    rewrite_recipe(again, name="tiny-seed1")
+    again, other, another = (shutil.copytree(run, tmp_path / f"copy-{n}") for n in range(3))
+    rewrite_recipe(again, seed=1)
+    rewrite_recipe(other, prompt="{question}?", seed=1)
+    rewrite_recipe(another, prompt="{question}?")
 
-    status, said = probe(run, again)
+    status, said = probe(run, again, other, another)
 
     assert status == 0, said
     assert (tmp_path / "out" / "projection.png").stat().st_size > 10_000
@@ -122,10 +124,18 @@ def test_a_run_is_probed_before_and_after_each_stage(
         "low": 0,
         "high": 0,
     }
-    # Runs that differ in their seed alone are told together; these two do not even in that.
-    together = found["over seeds of training"]["tiny"]
-    assert together["runs"] == ["tiny", "tiny-seed1"]
-    assert together["training"]["cosine"] == pytest.approx(vqa["training"]["cosine"])
+    # Runs that differ in their seed alone are told together: it draws what they start from.
+    together = found["over seeds of training"]
+    assert together["tiny"]["runs"] == ["tiny", "copy-0"]
+    by_seed = [found["runs"][name]["stages"][-1]["training"] for name in ("tiny", "copy-0")]
+    values = [each["cosine"]["value"] for each in by_seed]
+    assert values[0] != values[1]
+    assert together["tiny"]["training"]["cosine"]["value"] == pytest.approx(sum(values) / 2)
+    # And beside the first recipe's, seed by seed: a copy of each is no better than it.
+    assert together["copy-2"]["runs"] == ["copy-2", "copy-1"]
+    beside = together["copy-2"]["beside"]["tiny"]["training"]["cosine"]
+    assert (beside["value"], beside["low"], beside["high"]) == (0, 0, 0)
+    assert "copy-2, 2 seeds, beside tiny" in said
 
 
 @pytest.mark.parametrize(("pooling", "expected"), [("mean", False), ("whole", True)])

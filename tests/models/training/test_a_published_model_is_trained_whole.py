@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from models.assets import AssetError
 from models.data.example import DataError
@@ -20,14 +21,17 @@ from models.recipe import WholeRecipe, load_programme
 from models.recipe.programme import RecipeError
 from models.serving import merge
 from models.serving.export import ExportError, export, load_served, served_folder
+from models.training.crossval import crossval
 from models.training.inputs.examples import examples_of
 from models.training.learning.tuning import TuningError
 from models.training.planning.dry_run import plan
 from models.training.planning.fits import smaller
+from models.training.record.progress import read_log
 from models.training.stages import train
 from models.training.whole import adapt
+from services.cli import workers
 from tests import tiny_vlm
-from tests.tiny import write_toml
+from tests.tiny import DATA, write_toml
 
 KINDS = {
     "qwen": tiny_vlm.save_qwen,
@@ -140,6 +144,57 @@ def test_a_parent_s_adapter_is_in_the_layers_that_the_stage_says(
 
     with pytest.raises(TuningError, match="stage more: its parent's adapter is in other layers"):
         train(WholeRecipe.model_validate(content), drawn_slake, tmp_path)
+
+
+def test_it_trains_on_from_an_exported_adapter(
+    published: Path, drawn_slake: Path, tmp_path: Path
+) -> None:
+    """At a rate at which nothing is learned it is that adapter still, and no fresh one."""
+    file = write_toml(tiny_vlm.recipe(published), tmp_path / "recipe.toml")
+    exported = export(file, train(load_programme(file), drawn_slake, tmp_path), tmp_path / "out")
+    content = tiny_vlm.recipe(published, language_lr=1e-6) | {"name": "on", "start": str(exported)}
+
+    checkpoint = train(WholeRecipe.model_validate(content), drawn_slake, tmp_path)
+
+    before, after = (load_file(at / "adapter_model.safetensors") for at in (exported, checkpoint))
+    assert before.keys() == after.keys()
+    apart = [(before[name].float() - after[name].float()).abs().max() for name in before]
+    assert max(apart) < 1e-3 < max(each.abs().max() for name, each in before.items() if "B" in name)
+
+
+def test_in_folds_each_question_is_asked_once(
+    published: Path, drawn_slake: Path, tmp_path: Path
+) -> None:
+    folded = DATA | {"folds": 2}
+    content = tiny_vlm.recipe(published, data=[folded]) | {"validation": [folded]}
+
+    scores = crossval(WholeRecipe.model_validate(content), drawn_slake, tmp_path)
+
+    checked = [
+        set(json.loads(path.read_text()))
+        for path in sorted(tmp_path.glob("published-fold*/vqa/step-*/validation.json"))
+    ]
+    assert len(checked) == 2 and checked[0].isdisjoint(checked[1])
+    assert scores["all"].cases == sum(map(len, checked)) == 16
+
+
+def test_a_smoke_run_of_it_ends_in_what_is_served(
+    published: Path, drawn_slake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM itself is started in tests/end_to_end."""
+    monkeypatch.setattr(workers, "find_spec", lambda _: None)
+    file = write_toml(tiny_vlm.recipe(published, epochs=9), tmp_path / "recipe.toml")
+    command = ["train", str(file), "--smoke", "--data", str(drawn_slake), "--runs", str(tmp_path)]
+
+    done = CliRunner().invoke(workers.app, command)
+
+    assert done.exit_code == 0, done.output
+    run = tmp_path / "published-smoke"
+    lines = read_log(run / "vqa" / "log.jsonl")
+    assert len([line for line in lines if line["part"] == "validation"]) == 1
+    served = load_served(served_folder(run / "exported"))
+    assert served.answer([Image.new("RGB", (56, 56))], "Which colour?", 2)
+    assert "not served: vLLM is not installed here." in done.output
 
 
 def test_an_adapter_whose_layers_the_files_call_otherwise_is_not_served_merged(

@@ -15,10 +15,10 @@ is a list (`_items`). Another language has its entry in the tables of `words`, `
 import json
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import dropwhile, islice
+from itertools import dropwhile, islice, takewhile
 
 from gateway.contract import Language
 from gateway.verdict.text.modality import named_in
@@ -30,6 +30,7 @@ from gateway.verdict.text.words import (
     BESIDE,
     NO,
     NONE,
+    NOT_SEEN,
     NOT_SO,
     NOT_THERE,
     SO,
@@ -42,6 +43,7 @@ from gateway.verdict.text.words import (
 
 Meaning = tuple[str, ...]
 YES_OR_NO = YES | NO
+BOTH = {"both", "ambos", "ambas"}
 
 HAN = re.compile(r"[\u3400-\u9fff]")
 # A comma between digits is a decimal one, or parts thousands.
@@ -70,6 +72,7 @@ WORD = re.compile(rf"\d+(?:[.,]\d+)*°?|[^\W\d_]+|{SIGN}")
 FORMERLY = re.compile(
     r"\b(?:used to (?=(?:be|have|exist|appear|show|contain|include|lie|sit)\b)|had (?=been\b))"
 )
+SOME_OF = re.compile(r"\bsome of |\balgun[oa]s? de ")
 NOT = re.compile(r"n't\b|(?<=\bcan)(?=not\b)")
 DOUBLE_NO = re.compile(r"(\bno (?:\w+ ){1,3})ningun[oa]?\b")  # in Spanish no more than one
 # Hyphens and a minus unlike the others, too.
@@ -88,8 +91,12 @@ OF = re.compile(
     r"diameter|length|width|thickness|height|volume|texture|intensity|tamaño|forma|densidad|"
     r"diametro|longitud|anchura|grosor|altura|volumen|textura|intensidad) (?:of|del?) "
 )
-# "Is there a missing tooth?": who says that it is absent may say yes.
-ABSENCE = re.compile(r"missing|absen|lack|agene|aplas|non-?visual|negativ|falta|ausen|缺")
+# "Is there a missing tooth?": who says that it is absent may say yes, and "Yes, there is a tooth"
+# is no part of that question.
+ABSENCE = re.compile(
+    r"missing|absen|lack|\bloss|\blost|agene|aplas|\bnon\b|non-|nonvisual|without|negativ|resol|remov|resect|"
+    r"ectom|\bheal|amput|efface|obliterat|\bfalt|ausen|p[eé]rdida|\bsin\b|extirpa|缺|消失|切除"
+)
 BRACKETS = re.compile(r"([^(]+?) ?\(([^()]+)\)( [^()]+)?")
 
 # Callers choose what is read here: no pattern may take more than a few steps for each character, so
@@ -120,10 +127,8 @@ DASH = re.compile(r"^[^\S\n]*+(?:[*•]|-(?!\s+\d))\s+", re.M)  # "- 3" may be a
 QUOTED = re.compile(
     r"""["'“‘「](.+)["'”’」]|\(([^()]+)\)|\[([^\[\]]+)\]|【([^【】]+)】|\$\$?([^$]+)\$\$?"""
 )
-# Of ribs one, and not so many: "rib 4".
-NUMBERED = re.compile(r"(?:(?:only|just|the|solo|el|la) )*([^\W\d]+)(?<!s) (?:number |numero )?\d+")
 # A short answer that stands behind a label, or any as a list's one line.
-LABELLED = re.compile(r"(?:a|ans|response|reply|r|respuesta) ?: ?(.+)", re.S)
+LABELLED = re.compile(r"(?:a|ans|response|reply|respuesta) ?: ?(.+)", re.S)
 LISTED = re.compile(r"1[.)] ([^\W\d](?:(?!\d[.)] ).)*+)", re.S)
 FENCE = re.compile(r"^\s*```\w*\s*$", re.M)
 LETTERS = "ABCDEFGH"
@@ -136,15 +141,21 @@ LETTERED = re.compile(r"^\(?[a-h]\) ")
 INEXACT = re.compile(r"""[^\w\s.,;:!()'"“”。、]|(?<!\d)[.,]\d""")
 COMPARING = ("modality", "which_of", "other")  # a question of these may ask which image shows it
 COPULAS = 8  # of an answer that are looked at: no sentence has more
+# Between what a thing is in and that thing.
+ARTICLES = {"the", "a", "an", "this", "that", "these", "those", "its", "su", "este", "esta"}
+ARTICLES |= {"el", "la", "los", "las", "lo", "un", "una"}
+MAY = "<may>"
 
 
 @dataclass(frozen=True)
 class Asked:
     """What a question leaves open. `content` is what it holds beside words that any question has,
-    `orders` are those in which a statement may have it; unless the question `states` something
-    ("is there"), a statement needs no such word either. `before` are the contents that an answer
-    may have before it comes to something new: none, or the question again; `behind` what it may
-    have after that. An `ordered` one asks for several things or for an order: a list's order tells
+    `orders` are those in which a statement may have it, links and all (`_stated`); unless the
+    question `states` something ("is there"), a statement needs no such word either. `before` are
+    the contents that an answer may have before it comes to something new: none, or the question
+    again; `behind` what it may have after that. It `counts` things that are called `counted`, asks
+    which of other things than sides where it is `either`, and for what is not there where it is for
+    an `absence`. An `ordered` one asks for several things or for an order: a list's order tells
     something. Of an answer that is taken `whole`, nothing goes that claims anything itself.
     """
 
@@ -157,6 +168,9 @@ class Asked:
     before: frozenset[Meaning] = frozenset({()})
     options: Mapping[str, Meaning] = field(default_factory=dict)  # by letter
     counts: bool = False
+    counted: Meaning = ()
+    either: bool = False
+    absence: bool = False
     where: bool = False
     sides: bool = False
     behind: Meaning | None = None
@@ -201,12 +215,14 @@ def meaning(
         return ()
     if said in NONE and asked.counts:
         return ("0",)
-    if said in SHORT:
+    again = asked.echo and asked.echo.fullmatch(said)  # "Normal." to "Is the heart normal?"
+    if said in SHORT and not again and not (said in BOTH and asked.either):
         return SHORT[said]
     if asked.sides and said in words.initials:
         return SHORT[words.initials[said]]
     if not asked.options:
-        if (labelled := LABELLED.fullmatch(said)) and labelled[1] in SHORT:
+        labelled = LABELLED.fullmatch(said)
+        if labelled and labelled[1] in SHORT:
             said = labelled[1]
         elif listed := LISTED.fullmatch(said):
             said = listed[1]
@@ -219,7 +235,9 @@ def meaning(
         chosen = asked.chosen.fullmatch(said) or asked.chosen.fullmatch(news)
         if chosen:
             return SHORT[chosen[1]]
-    return _items(news, asked, words)
+    found = _items(news, asked, words)
+    # "Both" of two things that a question names are no sides.
+    return ("both",) if asked.either and found == SHORT["both"] and news in BOTH else found
 
 
 @lru_cache(maxsize=64)
@@ -304,8 +322,9 @@ def _asked(question: str, language: Language) -> Asked:
         options = []
     ends = [option.start() for option in options[1:]] + [len(question)]
     plain = _plain(question[: options[0].start()] if options else question)
-    plain = " ".join(plain.split())
+    plain = words.around.sub("", " ".join(plain.split()))
     kind = kind_of(plain, "zh" if words.language == "zh" else language)
+    yes_no = kind == "yes_no" or (kind != "which_of" and bool(words.polar.match(plain)))
     tokens = _tokens(plain, words)
     told = _told(plain, tokens, words)
     named = kind == "which_of" and told.issuperset(words.initials.values())
@@ -319,28 +338,32 @@ def _asked(question: str, language: Language) -> Asked:
     of_two = _behind_options(plain, words) if kind == "which_of" else ()
     # "Where is it located?" – "It is in the lung."
     before += [tuple(word for word in each if word not in words.placed) for each in before]
-    # "¿Es normal el corazón?" – "El corazón es normal."
-    turned = words.language == "es" and kind == "yes_no"
+    counts = words.counts.search(plain)
+    either = len(words.either.split(plain)) > 1 and told.isdisjoint(SIDES)
+    absence = bool(ABSENCE.search(plain))
     return Asked(
         content=content,
-        orders=(content, content[1:] + content[:1]) if turned else (content,),
+        orders=(_stated(plain, words)[0], *_turned(plain, words)),
         states=bool(words.states.search(_without_whether(plain, words))),
         one_modality=kind not in COMPARING and not named_in(plain),
         told=told,
-        yes_or_no=kind == "yes_no" and not negations,
+        yes_or_no=yes_no and not negations,
         before=frozenset({(), *before}),
         options={
             option[1].lower(): meaning(question[option.end() : end].strip(" \n\r\t,;("), language)
             for option, end in zip(options, ends, strict=bool(options))
         },
-        counts=bool(words.counts.search(plain)),
+        counts=bool(counts),
+        counted=_counted(_tokens(plain[counts.end() :], words), words) if counts else (),
+        either=either,
+        absence=absence,
         where=kind in ("plane", "place") or sides or bool(words.wheres.search(plain)),
         sides=sides,
         behind=None if negations else of_two or _asked_behind(front, tokens, words),
         front=() if of_two else _content(front, words)[0],
         echo=_filled(words.echoes, _spelled(plain, words)),
         chosen=_filled(words.chooses, _spelled(plain, words)),
-        there=bool(words.there.search(plain)) and not ABSENCE.search(plain),
+        there=bool(words.there.search(plain)) and not absence and "normal" not in plain,
         found=bool(words.found.search(plain)),
         ordered=bool(words.joins.search(plain) or words.in_order.search(plain) or "、" in plain),
     )
@@ -379,6 +402,14 @@ def _behind_options(question: str, words: Words) -> Meaning:
     return behind if first and len(behind) == 1 and behind[0] in words.greater else ()
 
 
+def _turned(question: str, words: Words) -> Iterator[Meaning]:
+    """ "¿Es normal el corazón?" – "El corazón es normal." """
+    for form, statement in words.turned:
+        if found := form.fullmatch(question):
+            parts = {name: part or "" for name, part in found.groupdict().items()}
+            yield _stated(statement.format(**parts), words)[0]
+
+
 def _filled(forms: Sequence[tuple[re.Pattern[str], str]], question: str) -> re.Pattern[str] | None:
     """What an answer to a question of one of these forms may look like, with its own words."""
     for form, answer in forms:
@@ -394,7 +425,7 @@ def _asked_behind(question: str, tokens: Sequence[str], words: Words) -> Meaning
     if words.language == "zh" or not tokens or tokens[0] not in words.asks:
         return None
     copula = words.copula.search(question)
-    return _content(question[copula.end() :], words)[0] if copula else None
+    return _stated(question[copula.end() :], words, led=True)[0] if copula else None
 
 
 def _asked_again(
@@ -438,7 +469,7 @@ def _bare(text: str, asked: Asked, words: Words) -> str:
     explained = words.explanation.search(plain) if ":" in plain and not asked.whole else None
     if explained and explained.start():
         plain = plain[: explained.start()]
-    if quoted := QUOTED.fullmatch(plain.strip()):
+    if quoted := QUOTED.fullmatch(plain.strip().rstrip(".。")):
         plain = next(filter(None, quoted.groups()))
     plain = plain.strip("¡ \n")
     if asked.one_modality:
@@ -495,18 +526,26 @@ def _yes_or_no(said: str, asked: Asked, words: Words) -> str | None:
         told = said[framed.end() :] if framed else said  # "It is absent."
         if said in NOT_SO or (asked.there and told in NOT_THERE):
             return "no"
+        if said in NOT_SEEN and not asked.absence:
+            return "no"
         if asked.there and told in THERE:
             return "yes"
     topic, _, after = said.partition(": ")
-    if after and HEAD.match(after) and asked.yes_or_no and asked.is_again(*_content(topic, words)):
+    if after and HEAD.match(after) and asked.yes_or_no and asked.is_again(*_stated(topic, words)):
         said = after  # "Effusion: no"
     head = HEAD.match(said)
     first, *others = SENTENCE.split(said[head.end() :] if head else said)
     if head is None:
         if words.asking.search(first):
             return None
-        content, negations = _content(first, words)
-        if asked.yes_or_no and asked.echo and (echo := asked.echo.fullmatch(first)):
+        content, negations = _stated(first, words)
+        plain = words.frames.sub("", first, count=1)
+        echo = (
+            asked.yes_or_no
+            and asked.echo
+            and (asked.echo.fullmatch(first) or asked.echo.fullmatch(plain))
+        )
+        if echo:
             answer = "no" if any(echo.groups()) else "yes"  # "It is not enlarged."
         else:
             again = asked.yes_or_no and content and content in asked.orders and negations < 2
@@ -517,7 +556,9 @@ def _yes_or_no(said: str, asked: Asked, words: Words) -> str | None:
         answer = "yes" if head[1] in YES else "no"
         if first and head[2] in (".", "!", "。", "\n"):
             others.insert(0, first)
-        elif (first := first.strip()) and not _echoes(first, answer, asked, words):
+        elif (first := first.strip()) and not (
+            first in (SO if answer == "yes" else NOT_SO) or _echoes(first, answer, asked, words)
+        ):
             because = words.because.match(first)
             if not because:
                 return None
@@ -528,10 +569,10 @@ def _yes_or_no(said: str, asked: Asked, words: Words) -> str | None:
 
 def _echoes(sentence: str, answer: str, asked: Asked, words: Words) -> bool:
     """Whether it says the question again, as the answer has it."""
-    content, negations = _content(sentence, words)
+    content, negations = _stated(sentence, words)
     # To "CT or MRI?" one of them is no echo.
     again = asked.yes_or_no or not content
-    if asked.whole:
+    if asked.whole or (asked.absence and not ABSENCE.search(sentence)):
         again = again and content in ((), *asked.orders) and not words.asking.search(sentence)
         return again and negations == (answer == "no")
     again = again and any(_is_within(content, order) for order in asked.orders)
@@ -547,6 +588,13 @@ def _explains(sentence: str, answer: str, asked: Asked, words: Words) -> bool:
     if asked.whole or _echoes(sentence, answer, asked, words):
         return _echoes(sentence, answer, asked, words)
     content, negations = _content(sentence, words)
+    # "Yes. The cardiac silhouette is normal." to "Is the heart enlarged?"
+    sound = not words.sound.isdisjoint(asked.content)
+    if answer == "yes" and not sound and not words.sound.isdisjoint(content):
+        return False
+    # "Yes. There is a small effusion." to "Are the lungs normal?"
+    if answer == "yes" and sound and not negations and words.found.search(sentence):
+        return False
     if not asked.yes_or_no or _is_within(content, asked.content) or (negations and answer == "yes"):
         return False
     # "Yes. Ileum." and "Yes. It is in the ileum." say more of what was asked about.
@@ -609,29 +657,67 @@ def _news(said: str, asked: Asked, words: Words) -> str:
     if asked.where:
         news = words.place.sub("", news)
     if asked.counts:
-        content, negations = _content(news, words)
-        # Of "how many" an answer says nothing by "many".
-        told = {*asked.content, *words.sums} - words.asks
-        counted = [token for token in content if token not in told]
-        numbered = NUMBERED.fullmatch(news)
-        tokens = _tokens(news, words)
-        exact = words.compares.isdisjoint(tokens)
-        exact = exact and not INEXACT.search(HYPHEN.sub(" ", news))
-        exact = exact and (numbered is None or numbered[1] in words.sums)
-        if asked.whole:  # "3 in the left" of two sides is more than 3
-            named = {each for each in _told(news, tokens, words) if not each[0].isdecimal()}
-            exact = exact and named in (set(), asked.told)
-        # "A number of nodules" may be any, and "no nodule in the left lung and a nodule in the
-        # right one" is no 0.
-        once = exact and content and not counted and words.sums.isdisjoint(content)
-        once = once and len(set(content)) == len(content) and len(COMMA.split(news)) == 1
-        if exact and not negations and len(counted) == 1 and counted[0].isdecimal():
-            news = counted[0]
-        elif news in NONE or (once and negations == 1):
-            news = "0"
-        elif once and not negations and tokens[0] in words.single:
-            news = "1"
+        news = _count(news, asked, words) or news
     return news or said
+
+
+def _count(news: str, asked: Asked, words: Words) -> str | None:
+    """The number, where an answer to "how many" says no more than so many of them."""
+    if news in NONE:
+        return "0"
+    if words.language == "es" and news in words.single:
+        return "1"
+    content, negations = _content(news, words)
+    # Of "how many" an answer says nothing by "many".
+    told = {*asked.content, *words.sums} - words.asks
+    counted = [token for token in content if token not in told and token not in words.single]
+    tokens = _tokens(news, words)
+    exact = words.compares.isdisjoint(tokens) and not INEXACT.search(HYPHEN.sub(" ", news))
+    if asked.whole:  # "3 in the left" of two sides is more than 3
+        named = {each for each in _told(news, tokens, words) if not each[0].isdecimal()}
+        exact = exact and named in (set(), asked.told)
+    if not exact:
+        return None
+    number = next((place for place, token in enumerate(tokens) if token[0].isdecimal()), None)
+    if number is not None and not negations and len(counted) == 1 and counted[0].isdecimal():
+        before = tokens[number - 1 : number]
+        # Of ribs one, and not so many: "rib 4", "number 4".
+        of_many = before and (before[0] in ("number", "numero") or before[0] in asked.content)
+        same = _is_of(_first_named(tokens[number + 1 :], words), asked, words)
+        return counted[0] if same and not of_many else None
+    # "A number of nodules" may be any, and "no nodule in the left lung and a nodule in the right
+    # one" is no 0.
+    once = bool(content) and not counted and words.sums.isdisjoint(content)
+    once = once and len(set(content)) == len(content) and len(COMMA.split(news)) == 1
+    if not once or not _is_of(_first_named(tokens, words), asked, words):
+        return None
+    if negations == 1:
+        return "0"
+    return "1" if not negations and tokens[0] in words.single else None
+
+
+def _counted(tokens: Sequence[str], words: Words) -> Meaning:
+    """What is asked how many there are of: arteries, of "arteries supply the kidney"."""
+    if words.language != "en":
+        return _first_named(tokens, words)
+    end = next((at for at, token in enumerate(tokens) if words.plural.search(token)), len(tokens))
+    return _first_named(tokens[: end + 1], words)
+
+
+def _first_named(tokens: Sequence[str], words: Words) -> Meaning:
+    """What is named first, in one go: ribs, of "ribs have fractures"."""
+    beside = words.fillers | words.negators | words.sums | words.single
+    named = dropwhile(beside.__contains__, tokens)
+    return _content_of(list(takewhile(lambda token: token not in beside, named)), words)[0]
+
+
+def _is_of(named: Meaning, asked: Asked, words: Words) -> bool:
+    """Whether so many of these are so many of what is asked about: not fractures for ribs."""
+    if not named or not asked.counted:
+        return True
+    if words.language == "es":  # there adjectives stand behind
+        return named[0] == asked.counted[0]
+    return named[-1] == asked.counted[-1] or named == asked.counted[: len(named)]
 
 
 def _before(said: str, asked: Asked, words: Words) -> str:
@@ -642,7 +728,7 @@ def _before(said: str, asked: Asked, words: Words) -> str:
         thing = said[: copula.start()]
         content, negations = _content(thing, words)
         new = content and not negations and not _is_within(content, asked.front)
-        if new and _content(said[copula.end() :], words) == (asked.behind, 0):
+        if new and _stated(said[copula.end() :], words, led=True) == (asked.behind, 0):
             return thing
     return said
 
@@ -668,7 +754,10 @@ def _has_two_levels(said: str) -> bool:
     rows = [row for row in LEVEL.split(said) if row.strip(", ")]
     bullets = sum(row.startswith(",") for row in rows)
     lists = sum(bool(COMMA.search(row.strip(", "))) for row in rows)
-    return lists > 1 or said.count(":") > 1 or min(bullets, len(rows) - bullets) > 1
+    rows_of_lists = ";" in said and lists > 0 and len(rows) > 1
+    return (
+        rows_of_lists or lists > 1 or said.count(":") > 1 or min(bullets, len(rows) - bullets) > 1
+    )
 
 
 def _pairs(parts: Sequence[str], words: Words) -> bool:
@@ -720,6 +809,33 @@ def _content(text: str, words: Words) -> tuple[Meaning, int]:
     return _content_of(_tokens(text, words), words)
 
 
+def _stated(text: str, words: Words, led: bool = False) -> tuple[Meaning, int]:
+    """As `_content`, of a sentence that is held to another: with what links one thing to the next,
+    so that a cyst in a mass is no mass in a cyst, and with whether it only may be so. What links
+    the first thing to nothing before it is kept where the sentence is `led` to it."""
+    tokens = _tokens(text, words)
+    linked = [
+        f"<{words.links[token]}>" if token in words.links and _links(tokens, at, words) else token
+        for at, token in enumerate(tokens)
+    ]
+    content, negations = _content_of(linked, words)
+    ends = {f"<{link}>" for link in words.links.values()}
+    while content and content[-1] in ends:
+        content = content[:-1]
+    while not led and content and content[0] in ends:
+        content = content[1:]
+    may = words.may.search(text) is not None and not words.seen.search(text)
+    return (*content, MAY) if may else content, negations
+
+
+def _links(tokens: Sequence[str], at: int, words: Words) -> bool:
+    """Whether the word there links a thing to another: not in "in the image", "appears to be", or
+    "evidence of"."""
+    after = next((token for token in tokens[at + 1 :] if token not in ARTICLES), "")
+    of_nothing = tokens[at] in ("of", "de") and at > 0 and tokens[at - 1] in words.fillers
+    return bool(after) and after not in words.fillers and not of_nothing
+
+
 def _content_of(tokens: Sequence[str], words: Words) -> tuple[Meaning, int]:
     tokens = [token for token in tokens if token not in words.fillers]
     negations = sum(token in words.negators for token in tokens)
@@ -736,6 +852,8 @@ def _tokens(text: str, words: Words) -> list[str]:
         text = NOT.sub(" not" if "n't" in text else " ", text)
     if words.language == "en" and ("used to" in text or "had been" in text):
         text = FORMERLY.sub("formerly ", text)
+    if "some of" in text or "algun" in text:
+        text = SOME_OF.sub("partly ", text)
     return WORD.findall(text)
 
 

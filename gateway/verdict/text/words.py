@@ -33,9 +33,15 @@ NO |= {
 
 # Whole answers to a question that asks for yes or no; of the others, where it is asked whether
 # something is there.
-SO = {"y"}
+SO = {"y", "it is", "it does", "they are", "they do", "definitely", "certainly", "absolutely"}
+SO |= {"indeed", "of course", "that is correct", "that's correct"}
+SO |= {"efectivamente", "por supuesto", "asi es", "lo es", "lo esta", "没错", "确实", "确实如此"}
 NOT_SO = {
     "n",
+    "not at all",
+    "certainly not",
+    "definitely not",
+    "absolutely not",
     "it is not",
     "it isn't",
     "there is not",
@@ -47,12 +53,21 @@ NOT_SO = {
     "no lo esta",
     "并没有",
     "并不是",
+}
+# Who asks for what is missing is told no more than that by these.
+NOT_SEEN = {
     "未见",
     "未见到",
     "未看到",
     "未发现",
+    "没有看到",
+    "没有见到",
+    "没看到",
+    "没见到",
+    "看不到",
 }
-THERE = {"present", "positive", "presente", "positivo"}
+NOT_SEEN |= {"no se aprecia", "no se aprecian", "no se observan", "no se ven"}
+THERE = {"present", "positive", "there is", "there are", "presente", "positivo", "hay", "si hay"}
 NOT_THERE = {"absent", "not present", "not seen", "not visible", "none", "none seen", "negative"}
 NOT_THERE |= {"ausente", "no se observa", "no se ve", "negativo"}
 
@@ -71,7 +86,7 @@ SAME = (
     "tac, tomografía computarizada, tomografía computada, tomografía axial computarizada, "
     "计算机断层扫描, 电子计算机断层扫描, 电脑断层, 电脑断层扫描, ct扫描, ct成像",
     "x ray, xray, x rays, x ray film, x ray image, plain film, plain radiograph, radiograph, "
-    "x ray imaging, radiography, rx, radiografía, rayos x, x光, x光片, x射线, x线",
+    "x ray imaging, radiography, rx, radiografía, rayos x, x光, x光片, x射线, x线, x线片",
     "ultrasound, us, ultrasound scan, ultrasound image, ultrasound imaging, ultrasonography, "
     "sonography, sonogram, ecografía, ultrasonido, 超声, 超声波",
     "pet, pet scan, positron emission tomography",
@@ -140,18 +155,22 @@ class Words:
     order tells something. `denial` opens what is not there; without more words it is a bare `none`.
 
     `fillers` and `negators` are words of a sentence: without both, its content is left, of
-    which `plural` takes the endings. `sums` say no more than the number beside them, `single`
-    words count one. `whole` words hold a negation and deny nothing ("肺不张" is there or is not).
-    `asks` are a question's words for what is not known, `placed` those with which it asks where
-    something lies, `either` parts the things that it names, `whether` is in no statement. What
-    meets `asking` only asks, a question that meets `there` asks whether something is, one that
-    meets `sides` for a side, of which `initials` are the letters; what meets `found` says or asks
-    whether something is in the picture, what meets `of_it` says more of that very thing. A
-    question that meets the first of a pair of `echoes`, or of `chooses`, is answered by the second,
-    which has its groups: with what denies it in a group, or the side. By `greater` words two things
-    are compared. With one of `compares` an answer is no
-    mere number: up to 4 are not 4. `telling` words never go with an explanation: sides, organs,
-    doubts, and what takes an answer back.
+    which `plural` takes the endings. Of the fillers, `links` tell in a sentence that is held to the
+    question which thing is in which, or more than which; what meets `may`, and not `seen`, says
+    that something may be so. `sums` say no more than the number beside them, `single` words count
+    one. `whole` words hold a negation and deny nothing ("肺不张" is there or is not), or a filler.
+    What is `around` a question asks nothing. One that is `polar` is answered by yes or no, whatever
+    kind it is of, and a statement may have it `turned`, as the second of such a pair has its parts.
+    Behind a yes, a `sound` word takes it back. `asks` are a question's words for what is not known,
+    `placed` those with which it asks where something lies, `either` parts the things that it names,
+    `whether` is in no statement. What meets `asking` only asks, a question that meets `there` asks
+    whether something is, one that meets `sides` for a side, of which `initials` are the letters;
+    what meets `found` says or asks whether something is in the picture, what meets `of_it` says
+    more of that very thing. A question that meets the first of a pair of `echoes`, or of `chooses`,
+    is answered by the second, which has its groups: with what denies it in a group, or the side. By
+    `greater` words two things are compared. With one of `compares` an answer is no mere number: up
+    to 4 are not 4. `telling` words never go with an explanation: sides, organs, doubts, and what
+    takes an answer back.
     """
 
     language: Language
@@ -178,6 +197,13 @@ class Words:
     plural: re.Pattern[str]
     sums: Set[str]
     single: Set[str]
+    around: re.Pattern[str]
+    polar: re.Pattern[str]
+    turned: Forms
+    sound: Set[str]
+    links: Mapping[str, str]
+    may: re.Pattern[str]
+    seen: re.Pattern[str]
     asks: Set[str]
     placed: Set[str]
     whether: re.Pattern[str]
@@ -291,8 +317,9 @@ ENGLISH = Words(
     joins=re.compile(r" and | & "),
     either=re.compile(r", or |, | or "),
     in_order=re.compile(
-        r"\b(?:respective(?:ly)?|each|order(?:ed)?|rank(?:ed)?|sort(?:ed)?|first|then|"
-        r"(?:a|de)scending|by (?:\w+ )?size)\b|\bfrom\b.{1,80}\bto\b"
+        r"\b(?:respective(?:ly)?|each|order(?:ed)?|rank(?:ed)?|sort(?:ed)?|first|then|before|"
+        r"(?:a|de)scending|(?:in|de)creasing|starting|beginning|sequence|(?:counter)?clockwise|"
+        r"top down|by (?:\w+ )?size|(?:most|least) .{1,40}\bto)\b|\bfrom\b.{1,80}\bto\b"
         r"|(?:\b(?:left|right|top|bottom|superior|inferior|anterior|posterior|medial|lateral|"
         r"proximal|distal)|\w+est) to "
     ),
@@ -310,14 +337,27 @@ ENGLISH = Words(
     negators=_set("no not without absent absence none never"),
     plural=re.compile(r"(?:(?<=[^s])s|(?<=s)(?:es?|is)|(?<=x|z)es|(?<=[cs]h)es)$"),
     sums=_set("number total only just exactly precisely altogether"),
-    single=_set("a an"),
+    single=_set("a an single"),
+    around=re.compile(
+        rf"^(?:based on|according to|from|in|on) {_OF}{_IMAGE}(?: provided| shown| above)?, (?=\w)"
+        r"|[.;,]? ?\(?(?:please )?(?:answer|respond|reply)(?: only| just)?(?: with| by)?:? "
+        r"yes or no(?: only)?\)?\.?$|,? or not(?=\?|$)|(?: ?[-–]| ?\()? ?yes ?/ ?no\)?\.?$"
+    ),
+    polar=re.compile(r"(?:any|(?:any )?(?:evidence|signs?|presence) of)\b"),
+    turned=(),
+    sound=_set("normal unremarkable healthy clear"),
+    links=dict.fromkeys(_set("in on at of within inside"), "in") | {"to": "to", "and": "and"},
+    may=re.compile(r"\bcan\b"),
+    seen=re.compile(
+        r"\b(?:seen?|visible|found|identified|observed|detected|visuali[sz]ed|appreciated|noted)\b"
+    ),
     asks=_set("what which where how many who whose why when"),
     placed=_set("located location situated position lie site"),
     whether=re.compile(r"(?!)"),
     asking=re.compile(
         r"\?|^(?:so |and )?(?:is|are|was|were|do|does|did|has|have|can|could|will|would|should)\b"
     ),
-    there=re.compile(r"^(?:is|are|was|were) there\b|\bpresent\b"),
+    there=re.compile(r"^(?:is|are|was|were) there\b|\bpresent(?: (?:in|on|at|within)\b.*)?\??$"),
     found=re.compile(
         r"\b(?:there|present|visible|seen?|shown|noted|found|observed|"
         r"identified|detected|demonstrated|depicted|evident|exists?|remains?|"
@@ -328,12 +368,12 @@ ENGLISH = Words(
     of_it=re.compile(r"^(?:it|this|that|they|these|those|which|here)\b"),
     echoes=(
         (
-            re.compile(rf"(?:is|was) the (?:left |right )?[a-z-]+ (?P<what>{_PLAIN}[a-z-]+)\?"),
-            r"it(?:'s| is| was)( not)? {what}|it (?:is|was)(n't) {what}",
+            re.compile(rf"(?:is|was) the (?:left |right )?[a-z-]+ (?P<what>{_PLAIN}[a-z-]+)\??"),
+            r"(?:it(?:'s| is| was) )?(not )?{what}|it (?:is|was)(n't) {what}",
         ),
         (
-            re.compile(rf"(?:are|were) the (?:left |right )?[a-z-]+ (?P<what>{_PLAIN}[a-z-]+)\?"),
-            r"they(?:'re| are| were)( not)? {what}|they (?:are|were)(n't) {what}",
+            re.compile(rf"(?:are|were) the (?:left |right )?[a-z-]+ (?P<what>{_PLAIN}[a-z-]+)\??"),
+            r"(?:they(?:'re| are| were) )?(not )?{what}|they (?:are|were)(n't) {what}",
         ),
     ),
     chooses=(
@@ -370,14 +410,21 @@ ENGLISH = Words(
         "eye eyes lobe lobes hemisphere ventricle ventricles cerebellum brainstem aorta "
         "mediastinum hilum pleura breast uterus ovary prostate thyroid adrenal skull ileum ilium "
         "jejunum cecum appendix ureter urethra hip knee ankle foot shoulder elbow wrist hand "
-        "femur tibia fibula humerus radius ulna clavicle scapula sacrum carotid parotid peroneal "
+        "thalamus hypothalamus cervix vagina frontal temporal parietal occipital patella "
+        "calcaneus talus "
+        "vertebra vertebrae sternum pericardium peritoneum lymph artery vein tonsil "
+        "displaced nondisplaced femur tibia fibula humerus radius ulna clavicle scapula sacrum "
+        "carotid parotid peroneal "
         "perineal maybe possibly perhaps unclear uncertain cannot however but although though "
         "probably probable likely unlikely unsure sure might may could suspected suspicious "
         "suspect equivocal indeterminate inconclusive questionable ambiguous nondiagnostic "
         "doubt doubtful exclude excluded ruled wrong opposite "
         "contrary mistaken mistake incorrect untrue sorry correction corrected actually apologies "
         "apologize error reverse instead rather wait apparently presumably otherwise retract "
-        "negative positive true false correct formerly previously resolved resolving disappeared"
+        "negative positive true false correct formerly previously resolved resolving disappeared "
+        "drained healed resected removed gone cleared benign malignant confidence certainty "
+        "artifact "
+        "artefact"
     ),
 )
 
@@ -421,7 +468,8 @@ SPANISH = Words(
     either=re.compile(r", | [ou] "),
     in_order=re.compile(
         r"\b(?:respectiv(?:o|a|os|as|amente)|cada|orden(?:e|ad[oa]s?)?|ordénel[oa]s|primer[oa]?|"
-        r"luego|después|desde|(?:a|de)scendente|por tamaño)\b|\bdel? (?:\w+ ){1,3}al? "
+        r"luego|después|desde|(?:a|de)scendente|(?:de)?creciente|empezando|comenzando|secuencia|horario|"
+        r"por tamaño)\b|\bdel? (?:\w+ ){1,3}al? "
     ),
     denial=re.compile(
         r"^(?:no (?:hay|existen?|se (?:observan?|ven?|aprecian?|identifican?))|sin)"
@@ -437,10 +485,40 @@ SPANISH = Words(
         "existe existen aparece aparecen según puede ver basado usó usa utilizó utiliza tomar "
         "tomada tomó utilizada utilizado usada usado para paciente y"
     ),
-    negators=_set("no sin ningún ninguna ausente ausencia nunca tampoco"),
+    negators=_set("no sin ningún ninguno ninguna ausente ausencia nunca tampoco"),
     plural=re.compile(r"(?:(?<=[aeiou])s|(?<=[^aeiou])es?)$"),
     sums=_set("número total sólo solamente únicamente exactamente"),
-    single=_set("un una"),
+    single=_set("un una solo sola"),
+    around=re.compile(
+        rf"^(?:según|en) (?:la|esta|las|estas) {_IMAGEN}(?: proporcionada| mostrada)?, (?=[¿\w])"
+        r"|[.;,]? ?\(?(?:responde|responda|contesta|conteste)(?: solo| con| únicamente)*:? s[ií] o "
+        r"no\)?\.?$|,? (?:¿?s[ií] )?o no(?=\?|$)|(?: ?[-–]| ?\()? ?s[ií] ?/ ?no\)?\.?$"
+    ),
+    polar=re.compile(
+        r"¿?(?:(?:contiene|presenta|pertenece|aparece|incluye)n?\b"
+        r"|(?:el|la|los|las) [^?]+? (?:es|son|está|están|tienen?|muestran?|contienen?)\b)"
+    ),
+    turned=(
+        (
+            re.compile(
+                r"¿?(?:es|son|está|están) (?P<what>(?!(?:el|la|los|las)\b)[^?]+?) "
+                r"(?P<thing>(?:el|la|los|las) [^?]+?)(?P<than> (?:que|en|a|al) [^?]+)?\??"
+            ),
+            "{thing} {what}{than}",
+        ),
+        (
+            re.compile(
+                r"¿?(?:es|son|está|están) "
+                r"(?P<thing>(?:el|la|los|las) \w+(?: (?:izquierd|derech)\w+)?) "
+                r"(?P<what>[^?]+?)(?P<than> (?:que|en|a|al) [^?]+)?\??"
+            ),
+            "{what} {thing}{than}",
+        ),
+    ),
+    sound=_set("normal normales sano sana"),
+    links={"en": "en", "de": "en", "del": "en", "a": "a", "al": "a", "que": "que", "y": "y"},
+    may=re.compile(r"\bpueden?\b"),
+    seen=re.compile(r"\b(?:ver|observar|apreciar|identificar|visualizar|detectar|distinguir)"),
     asks=_set("qué cuál cuáles dónde cuántos cuántas cuánto cómo quién"),
     placed=_set(
         "encuentra ubica localiza sitúa ubicado ubicada localizado localizada situado situada "
@@ -464,16 +542,16 @@ SPANISH = Words(
         (
             re.compile(
                 rf"¿?(?P<is>es|son|está|están) (?P<what>{_CLARO}[a-zñ]+) (?:el|la|los|las) [a-zñ]+"
-                r"(?: izquierdo| derecho)?\?"
+                r"(?: izquierdo| derecho)?\??"
             ),
-            r"(no )?{is} {what}",
+            r"(no )?(?:{is} )?{what}",
         ),
         (
             re.compile(
                 r"¿?(?P<is>es|son|está|están) (?:el|la|los|las) [a-zñ]+(?: izquierdo| derecho)? "
-                rf"(?P<what>{_CLARO}[a-zñ]+)\?"
+                rf"(?P<what>{_CLARO}[a-zñ]+)\??"
             ),
-            r"(no )?{is} {what}",
+            r"(no )?(?:{is} )?{what}",
         ),
     ),
     chooses=(
@@ -502,13 +580,16 @@ SPANISH = Words(
         "tórax abdomen cabeza cuello ojo ojos lóbulo lóbulos hemisferio ventrículo cerebelo aorta "
         "íleon ilion yeyuno ciego apéndice uréter uretra cadera rodilla tobillo pie hombro codo "
         "muñeca mano fémur tibia peroné húmero radio cúbito clavícula escápula sacro próstata "
-        "útero ovario mama tiroides quizás quizá acaso posiblemente posible probablemente "
+        "tálamo frontal temporal parietal occipital rótula calcáneo vértebra vértebras vesícula "
+        "esternón ganglio ganglios arteria vena útero ovario mama tiroides quizás quizá acaso "
+        "posiblemente posible probablemente "
         "probable pero aunque duda dudoso dudosa cuestionable ambiguo inconcluyente incierto "
         "seguro segura sospecha descartar "
         "descarta descartado descartada error errado equivocado equivocada equivoqué incorrecto "
         "opuesto contrario corrección perdón rectifico disculpa vez falso negativo positivo "
         "cierto verdad correcto antes previamente anteriormente resolvió resuelto resuelta "
-        "desapareció desaparecido"
+        "desapareció desaparecido drenado drenada curado curada consolidada extirpado extirpada "
+        "resecado resecada benigno benigna maligno maligna certeza confianza artefacto"
     ),
 )
 
@@ -534,21 +615,22 @@ CHINESE = Words(
         r"|(?:图像|图片|影像|图)中(?:可以看到|可见|有))?"
     ),
     tails=re.compile(r"(?:的?(?:图像|图片|影像))?的?$"),
-    copula=re.compile(r"位于|[是为在于呈]|(?<=[\u3400-\u9fff]):"),
+    copula=re.compile(r"位于|是(?!的)|[为在于呈]|(?<=[\u3400-\u9fff]):"),
     states=re.compile(r"有|是|包含|包括|存在|显示|可见|可以|看到|发现|出现|属于"),
     article=re.compile(r"^(?!)"),
     place=re.compile(r"^(?:位于|在)"),
     joins=re.compile(r"[和与及]"),
     either=re.compile(r"[,、]? ?(?:还是|或者?)|[,、]"),
     in_order=re.compile(
-        r"分别|各(?!种|类)|每|依次|顺序|次序|排序|排列|首先|由.{1,30}[到至]|从.{1,30}(?:(?<![看见观得找])到|至)"
+        r"分别|各(?!种|类)|每|依次|顺序|次序|排序|排列|首先|先后|按.{1,10}列|顺时针|逆时针|由.{1,30}[到至]|从.{1,30}(?:(?<![看见观得找])到|至)"
     ),
     denial=re.compile(r"^(?:没有|未见到?|未发现|无)(?=\w)"),
     none="无",
     fillers=_set(
         "图像中 图片中 影像中 图中 图像 图片 影像 图上 图里 个 这张 这幅 这个 这里 这 该 此 张 幅 "
         "是否 有没有 是不是 能不能 能否 可不可以 包不包含 包含 包括 含有 存在 显示 展示 可见 "
-        "可以看到 可以 看到 见到 看出 观察到 发现 出现 属于 任何 迹象 证据 患者 病人 根据 并 能 的 "
+        "可以看到 可以 看到 见到 看出 观察到 发现 出现 属于 任何 迹象 证据 患者 病人 根据 并 能 "
+        "的 "
         "了 位于 吗 嘛 呢 么 是 有 在 为 中 里 于 呈"
     ),
     negators=_set(
@@ -557,6 +639,16 @@ CHINESE = Words(
     plural=re.compile(r"(?!)"),
     sums=_set("数量 数目 总数 一共 总共 共 合计 颗 枚 处 只 仅 块 片 条 根 名 例"),
     single=frozenset(),
+    around=re.compile(
+        r"[,。?;]? ?请?(?:只|仅)?(?:需)?(?:回答|用)[“\"']?是[”\"']?(?:或|还是|/)"
+        r"[“\"']?(?:否|不是)[”\"']?(?:来?回答|作答)?。?$"
+    ),
+    polar=re.compile(r"(?!)"),
+    turned=(),
+    sound=_set("正常"),
+    links={"在": "在", "位于": "在", "于": "在"},
+    may=re.compile(r"可以|能|可不可以"),
+    seen=re.compile(r"[看见观]|发现"),
     asks=_set(
         "什么 哪里 哪个 哪些 哪种 哪一个 哪一 哪 多少 多大 多长 多宽 几个 几 何处 何种 何 怎么"
     ),
@@ -567,7 +659,15 @@ CHINESE = Words(
     asking=re.compile(r"\?|吗$|有没有|有无|是否|是不是|能不能|能否"),
     counts=re.compile(r"多少|几个|几"),
     of_it=re.compile(r"^(?:它|其|这|该|此|是|为|呈|位于|属于|[现曾]?[已曾]|以前|过去|原来)"),
-    echoes=(),
+    echoes=(
+        (
+            re.compile(
+                r"(?:图中|图像中|图片中)?的?[\u3400-\u9fff]{1,4}?(?:是否|是不是)?"
+                r"(?P<what>正常|异常|增大|肿大|对称|大|小)[吗呢]?\??"
+            ),
+            r"(不|没有?|未)?{what}",
+        ),
+    ),
     chooses=(),
     greater=frozenset(),
     wheres=re.compile(r"哪里|何处|在哪"),
@@ -579,12 +679,13 @@ CHINESE = Words(
         "不良 不张 不孕 不育 骨不连 关闭不全 闭合不全 功能不全 发育不全 不全性 不全流产 不完全性 "
         "不稳定型 不明原因 不典型增生 非典型增生 非典型肺炎 非典型性 非小细胞 非霍奇金 非何杰金 "
         "非特异 非酒精 非结核 非淋菌性 无名动脉 无名静脉 无菌性 无脑 无精 无汗症 无色素 未分化 "
-        "成骨不全 不宁腿 不典型痣 非典型痣"
+        "成骨不全 不宁腿 不典型痣 非典型痣 中脑 中耳 中叶 中央 中心 中线 中部 中段 中枢"
     ),
     telling=_set(
         "左 右 双 上 下 前 后 内 外 侧 两 肺 心 肝 脾 肾 脑 胃 肠 胆 胰 膀胱 食管 气管 骨 脊 颌 "
-        "喉 胸 腹 盆 头 颈 眼 叶 但 可能 或 也许 大概 存疑 不明确 不确定 不一定 疑 排除 错 误 更正 "
-        "纠正 相反 抱歉 不对 其实 应该"
+        "甲状 淋巴 额 颞 顶叶 枕 丘脑 乳腺 子宫 前列腺 动脉 静脉 髌 喉 胸 腹 盆 头 颈 眼 叶 但 "
+        "可能 或 也许 大概 存疑 不明确 不确定 不一定 疑 排除 错 误 更正 "
+        "纠正 相反 抱歉 不对 其实 应该 愈合 吸收 抽出 切除 消失 消退 良性 恶性 置信 伪影"
     ),
 )
 

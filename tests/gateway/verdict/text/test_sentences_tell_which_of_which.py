@@ -1,0 +1,187 @@
+"""Answers in sentences: which thing is in which, how many of which, and what only may be so."""
+
+import pytest
+
+from gateway.contract import Language
+from gateway.verdict.text.claims import claims
+
+# A question, and two answers to it.
+APART = """
+# The greater of two, and what is in which.
+¿Es la arteria mayor que la vena? | sí | Es mayor la vena que la arteria.
+¿Es el hígado más grande que el bazo? | sí | Es más grande el bazo que el hígado.
+¿Es el nódulo más grande que la masa? | sí | Es más grande la masa que el nódulo.
+¿Es la aorta más ancha que la pulmonar? | sí | Es más ancha la pulmonar que la aorta.
+¿Es el hígado menor que el bazo? | sí | Es menor el bazo que el hígado.
+¿Es el hígado más denso que el bazo? | no | No es más denso el bazo que el hígado.
+¿Es mayor el hígado que el bazo? | sí | El hígado y el bazo son mayores.
+¿Está el nódulo en el quiste? | sí | El quiste está en el nódulo.
+¿Está el nódulo en el quiste? | no | El quiste no está en el nódulo.
+# In the left of a thing, or to the left of it.
+Is there a mass in the left kidney? | yes | There is a mass to the left of the kidney.
+Is the catheter in the right atrium? | yes | The catheter is to the right of the atrium.
+Is the catheter in the right atrium? | no | The catheter is not to the right of the atrium.
+Is the mass in the anterior mediastinum? | yes | The mass is anterior to the mediastinum.
+Is the tumor in the superior mediastinum? | yes | The tumor is superior to the mediastinum.
+Is the mass in the lateral ventricle? | yes | The mass is lateral to the ventricle.
+Is the lesion in the medial femur? | yes | The lesion is medial to the femur.
+Is the fluid posterior to the bladder? | yes | The fluid is in the posterior bladder.
+What is in the left lung? | A mass is in the left lung. | A mass is left of the lung.
+# What holds, and what is held.
+Does the mass contain fat? | yes | The mass is in the fat.
+Does the cyst contain a nodule? | yes | The cyst is in the nodule.
+Does the tumor contain vessels? | yes | The tumor is in the vessel.
+Does the tumor contain vessels? | no | The tumor is not in the vessel.
+Does the kidney have a tumor? | yes | The kidney is in the tumor.
+¿Tiene la masa grasa? | sí | La masa está en la grasa.
+结节在囊肿里吗？ | 是 | 结节里有囊肿。
+Where is the nodule? | In the cyst. | The cyst is in the nodule.
+Where is the fat? | In the mass. | The mass is in the fat.
+# So many of which.
+How many ribs have fractures? | 3 ribs | 3 fractures
+How many lobes contain nodules? | five lobes | There are 5 nodules.
+How many vertebrae have metastases? | 4 vertebrae | 4 metastases
+How many kidneys have stones? | 2 | 2 stones
+How many kidneys have stones? | one kidney | a stone
+How many lesions are in the kidneys? | 2 lesions | 2 kidneys
+How many lesions are in the lungs? | 0 | no lungs
+How many pairs of ribs are there? | 12 pairs | 12 ribs
+How many groups of lymph nodes are enlarged? | 3 groups | 3 lymph nodes
+# The number of one of them.
+How many rib fractures are there? | 4 | There is a fracture of rib 4.
+How many rib fractures are there? | 4 | Fracture of rib 4
+How many ribs have fractures? | 3 | Rib 3 has a fracture.
+How many segments have lesions? | 7 | Segment 7 has a lesion.
+How many ribs are fractured? | 4 | The fractured rib is number 4.
+How many ribs are fractured? | 4 | Fractured: rib 4
+How many left ribs are fractured? | 7 | left rib 7
+How many discs are degenerated? | 4 | Degenerated disc 4
+How many vertebral levels are affected? | 5 | Affected at level 5
+# What may be so.
+Is there a pleural effusion? | yes | There can be a pleural effusion.
+Is there a pneumothorax? | yes | A pneumothorax can be present.
+¿Está el corazón normal? | sí | Puede que el corazón esté normal.
+¿Está agrandado el corazón? | sí | Puede que el corazón esté agrandado.
+¿Está visible el bazo? | sí | Puede que el bazo esté visible.
+心脏是否增大？ | 是 | 心脏可以增大
+图中有气胸吗？ | 有 | 可以有气胸
+Can the mass be resected? | yes | The mass was resected.
+Can the mass be resected? | no | The mass has not been resected.
+# To a question for what is not there, or for nothing wrong.
+Is there loss of gray-white differentiation? | no | It is absent.
+Is there loss of lung markings? | no | Not seen.
+Is there interval resolution of the pneumothorax? | no | None seen.
+Is there amputation of the finger? | no | It is absent.
+Is there effacement of the sulci? | no | Not seen.
+Is there obliteration of the costophrenic angle? | no | Not visible.
+Is there evidence of prior cholecystectomy? | no | Absent.
+Is the present examination normal? | no | Negative.
+Is there a normal study? | no | Negative.
+# A part of such a question.
+Is this a non-contrast CT? | yes | Yes, this is a contrast CT.
+Is there loss of disc height? | yes | Yes, there is disc height.
+Is there a lack of contrast? | yes | Yes, there is contrast.
+Is there a lack of contrast? | no | No, there is no contrast.
+Is there resolution of the effusion? | yes | Yes, there is an effusion.
+Is there resolution of the effusion? | no | No, there is no effusion.
+Is the fracture healed? | yes | Yes, there is a fracture.
+Does the mass displace the trachea to the left? | yes | Yes, the trachea is on the left.
+# What takes a yes back.
+Is there a pleural effusion? | yes | Yes. The effusion was drained.
+Is there a fracture? | yes | Yes. The fracture has healed.
+Is there a mass? | yes | Yes. The mass was resected.
+¿Hay fractura? | sí | Sí. La fractura está consolidada.
+有骨折吗？ | 有 | 有。骨折已愈合。
+图中有胸腔积液吗？ | 有 | 有。积液已吸收。
+图中有肿块吗？ | 有 | 有。肿块已切除。
+Is the heart enlarged? | yes | Yes. The cardiac silhouette is normal.
+Is the heart normal? | yes | Yes. There is mild cardiomegaly.
+Is there a mass? | Yes. The mass is in the thalamus. | Yes. The mass is in the cervix.
+Is there a mass? | Yes. The mass is in the frontal lobe. | Yes. The mass is in the temporal lobe.
+# Both of two things are no sides.
+Is there effusion or consolidation? | both | bilateral
+Is there blood in the urine or in the bladder? | both | bilateral
+Which lung fields are abnormal, upper or lower? | both | bilateral
+¿Hay derrame o neumotórax? | ambos | bilateral
+# An order.
+List the organs starting with the largest. | liver, spleen | spleen, liver
+Name the organs in decreasing size. | liver, spleen | spleen, liver
+Name the organs, larger before smaller. | liver, spleen | spleen, liver
+List the organs, most affected to least affected. | lung, liver | liver, lung
+What is the sequence of enhancement? | arterial, venous | venous, arterial
+Name the structures clockwise. | aorta, vena cava | vena cava, aorta
+List the vertebrae from the top down. | L3, L4 | L4, L3
+¿Qué órganos se ven, empezando por el mayor? | hígado, bazo | bazo, hígado
+请按大小列出器官。 | 肝脏、脾脏 | 脾脏、肝脏
+# A right side.
+Do the kidneys have stones? | yes | R: yes
+Describe the kidneys. | normal | R: normal
+# Some of them.
+Are the lesions enhancing? | yes | Some of the lesions are enhancing.
+Are the lungs clear? | yes | Some of the lungs are clear.
+# The middle one.
+病变在中脑吗？ | 是 | 病变在脑里。
+病变在中脑吗？ | 不是 | 病变不在脑里。
+病变在中耳吗？ | 是 | 病变在耳里。
+病变在右肺中叶吗？ | 是 | 病变在右肺叶。
+"""
+TOGETHER = """
+Is the heart normal? | yes | Normal.
+Is the heart enlarged? | yes | Enlarged.
+Is the heart enlarged? | no | Not enlarged.
+Is the heart enlarged? | yes | Yes, that is correct.
+Is the heart enlarged | yes | It is enlarged.
+Is there a pneumothorax? | yes | Definitely.
+Is there a pneumothorax? | yes | Yes, definitely.
+Is there a pneumothorax? | yes | There is.
+Is there a pneumothorax? | yes | It is.
+Is there a pneumothorax? | no | Not at all.
+Is there a pneumothorax? | no | No, not at all.
+Is there a pleural effusion? Answer yes or no. | no | No, there is no pleural effusion.
+Is there a pleural effusion? Answer yes or no. | yes | Yes, there is a pleural effusion.
+Is there an effusion or not? | no | There is no effusion.
+In this image, is there a pleural effusion? | no | No, there is no pleural effusion.
+What is the modality? | CT | The answer is "CT".
+How many nodules are there? | 1 | There is a single nodule.
+¿El corazón está agrandado? | sí | El corazón está agrandado.
+¿El corazón está agrandado? | no | No, el corazón no está agrandado.
+En esta imagen, ¿hay derrame pleural? | no | No, no hay derrame pleural.
+¿Presenta el paciente derrame pleural? | no | No, no presenta derrame pleural.
+¿Contiene la imagen el hígado? | sí | Sí, la imagen contiene el hígado.
+¿Cuántas lesiones hay? | 1 | Una.
+¿Cuántas lesiones hay? | 1 | Hay una.
+¿Es más grande el hígado que el bazo? | sí | El hígado es más grande que el bazo.
+¿Es el hígado más grande que el bazo? | sí | Es más grande el hígado que el bazo.
+¿Hay neumotórax? | no | No se aprecia.
+¿Hay neumotórax? | no | No, ninguno.
+¿Hay neumotórax? | sí | Sí, efectivamente.
+肺正常吗？ | 是 | 正常
+肺正常吗？ | 不是 | 不正常
+肝脏大吗？ | 不是 | 不大
+心脏是否增大？ | 否 | 没有增大
+图中有气胸吗？ | 没有 | 没有看到
+图中有气胸吗？ | 有 | 没错
+图中有气胸吗？ | 有 | 是的，没错。
+图像是什么模态？ | X光 | X线片
+"""
+
+
+def cases(table: str) -> list[list[str]]:
+    lines = [line for line in table.splitlines() if line and not line.startswith("#")]
+    return [line.split(" | ") for line in lines]
+
+
+def claimed(question: str, said: str) -> set[tuple[str, ...]]:
+    chinese = any("\u3400" <= character <= "\u9fff" for character in question)
+    language: Language = "zh" if chinese else "es" if "¿" in question else "en"
+    return {claim.meaning for claim in claims(said, language, question)}
+
+
+@pytest.mark.parametrize(("question", "one", "other"), cases(APART))
+def test_what_is_turned_round_is_another_answer(question: str, one: str, other: str) -> None:
+    assert claimed(question, one).isdisjoint(claimed(question, other))
+
+
+@pytest.mark.parametrize(("question", "one", "other"), cases(TOGETHER))
+def test_the_same_in_a_sentence_is_the_same(question: str, one: str, other: str) -> None:
+    assert claimed(question, one) == claimed(question, other)

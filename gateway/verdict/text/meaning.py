@@ -831,9 +831,11 @@ def _stated(text: str, words: Words, led: bool = False) -> tuple[Meaning, int]:
 def _links(tokens: Sequence[str], at: int, words: Words) -> bool:
     """Whether the word there links a thing to another: not in "in the image", "appears to be", or
     "evidence of"."""
-    after = next((token for token in tokens[at + 1 :] if token not in ARTICLES), "")
+    after = at + 1
+    while after < len(tokens) and tokens[after] in ARTICLES:
+        after += 1
     of_nothing = tokens[at] in ("of", "de") and at > 0 and tokens[at - 1] in words.fillers
-    return bool(after) and after not in words.fillers and not of_nothing
+    return after < len(tokens) and tokens[after] not in words.fillers and not of_nothing
 
 
 def _content_of(tokens: Sequence[str], words: Words) -> tuple[Meaning, int]:

@@ -501,8 +501,8 @@ SPANISH = Words(
     turned=(
         (
             re.compile(
-                r"¿?(?:es|son|está|están) (?P<what>(?!(?:el|la|los|las)\b)[^?]+?) "
-                r"(?P<thing>(?:el|la|los|las) [^?]+?)(?P<than> (?:que|en|a|al) [^?]+)?\??"
+                r"¿?(?:es|son|está|están) (?P<what>(?!(?:el|la|los|las)\b)[^?]{1,40}?) "
+                r"(?P<thing>(?:el|la|los|las) [^?]{1,60}?)(?P<than> (?:que|en|a|al) [^?]{1,60})?\??"
             ),
             "{thing} {what}{than}",
         ),
@@ -510,7 +510,7 @@ SPANISH = Words(
             re.compile(
                 r"¿?(?:es|son|está|están) "
                 r"(?P<thing>(?:el|la|los|las) \w+(?: (?:izquierd|derech)\w+)?) "
-                r"(?P<what>[^?]+?)(?P<than> (?:que|en|a|al) [^?]+)?\??"
+                r"(?P<what>[^?]{1,60}?)(?P<than> (?:que|en|a|al) [^?]{1,60})?\??"
             ),
             "{what} {thing}{than}",
         ),

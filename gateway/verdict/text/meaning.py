@@ -72,7 +72,6 @@ WORD = re.compile(rf"\d+(?:[.,]\d+)*°?|[^\W\d_]+|{SIGN}")
 FORMERLY = re.compile(
     r"\b(?:used to (?=(?:be|have|exist|appear|show|contain|include|lie|sit)\b)|had (?=been\b))"
 )
-SOME_OF = re.compile(r"\bsome of |\balgun[oa]s? de ")
 NOT = re.compile(r"n't\b|(?<=\bcan)(?=not\b)")
 DOUBLE_NO = re.compile(r"(\bno (?:\w+ ){1,3})ningun[oa]?\b")  # in Spanish no more than one
 # Hyphens and a minus unlike the others, too.
@@ -94,9 +93,11 @@ OF = re.compile(
 # "Is there a missing tooth?": who says that it is absent may say yes, and "Yes, there is a tooth"
 # is no part of that question.
 ABSENCE = re.compile(
-    r"missing|absen|lack|\bloss|\blost|agene|aplas|\bnon\b|non-|nonvisual|without|negativ|resol|remov|resect|"
-    r"ectom|\bheal|amput|efface|obliterat|\bfalt|ausen|p[eé]rdida|\bsin\b|extirpa|缺|消失|切除"
+    r"missing|absen|\black\b|\bloss of|\blost\b|agene|aplas|non-?(?:visual|contrast)|without|"
+    r"negativ|resolution of|resolved|remov|resect|ectomy|amputat|\bhealed\b|\bfalta|ausen|"
+    r"p[eé]rdida de (?!volumen|peso)|\bsin\b|extirpa|amputac|缺(?![血氧损陷])|消失|切除"
 )
+NORMAL = re.compile(r"\bnormal\b")
 BRACKETS = re.compile(r"([^(]+?) ?\(([^()]+)\)( [^()]+)?")
 
 # Callers choose what is read here: no pattern may take more than a few steps for each character, so
@@ -127,8 +128,12 @@ DASH = re.compile(r"^[^\S\n]*+(?:[*•]|-(?!\s+\d))\s+", re.M)  # "- 3" may be a
 QUOTED = re.compile(
     r"""["'“‘「](.+)["'”’」]|\(([^()]+)\)|\[([^\[\]]+)\]|【([^【】]+)】|\$\$?([^$]+)\$\$?"""
 )
+PARTS = {"type", "kind", "tipo", "clase"}  # of none there is no kind
+# What has a number, and is no count of anything.
+NUMBERED = {"number", "numero", "image", "figure", "picture", "scan", "patient", "imagen", "figura"}
+NUMBERED |= {"foto", "paciente", "图像", "图片", "影像", "图"}
 # A short answer that stands behind a label, or any as a list's one line.
-LABELLED = re.compile(r"(?:a|ans|response|reply|respuesta) ?: ?(.+)", re.S)
+LABELLED = re.compile(r"(?:a|ans|response|reply|r|respuesta) ?: ?(.+)", re.S)
 LISTED = re.compile(r"1[.)] ([^\W\d](?:(?!\d[.)] ).)*+)", re.S)
 FENCE = re.compile(r"^\s*```\w*\s*$", re.M)
 LETTERS = "ABCDEFGH"
@@ -143,8 +148,9 @@ COMPARING = ("modality", "which_of", "other")  # a question of these may ask whi
 COPULAS = 8  # of an answer that are looked at: no sentence has more
 # Between what a thing is in and that thing.
 ARTICLES = {"the", "a", "an", "this", "that", "these", "those", "its", "su", "este", "esta"}
+QUALITIES = {"normal", "size", "appearance", "shape", "position", "contour", "midline", "density"}
+QUALITIES |= {"tamaño", "aspecto", "forma", "posicion", "contorno", "densidad"}
 ARTICLES |= {"el", "la", "los", "las", "lo", "un", "una"}
-MAY = "<may>"
 
 
 @dataclass(frozen=True)
@@ -171,6 +177,8 @@ class Asked:
     counted: Meaning = ()
     either: bool = False
     absence: bool = False
+    may: bool = False
+    is_of_sight: bool = False  # it asks what can be seen
     where: bool = False
     sides: bool = False
     behind: Meaning | None = None
@@ -215,14 +223,14 @@ def meaning(
         return ()
     if said in NONE and asked.counts:
         return ("0",)
-    again = asked.echo and asked.echo.fullmatch(said)  # "Normal." to "Is the heart normal?"
-    if said in SHORT and not again and not (said in BOTH and asked.either):
+    if said in SHORT and not (said in BOTH and asked.either):
         return SHORT[said]
     if asked.sides and said in words.initials:
         return SHORT[words.initials[said]]
     if not asked.options:
         labelled = LABELLED.fullmatch(said)
-        if labelled and labelled[1] in SHORT:
+        right = said[:2] in ("r:", "r ") and words.language != "es"
+        if labelled and not right and labelled[1] in SHORT:
             said = labelled[1]
         elif listed := LISTED.fullmatch(said):
             said = listed[1]
@@ -338,12 +346,14 @@ def _asked(question: str, language: Language) -> Asked:
     of_two = _behind_options(plain, words) if kind == "which_of" else ()
     # "Where is it located?" – "It is in the lung."
     before += [tuple(word for word in each if word not in words.placed) for each in before]
+    stated, _ = _stated(plain, words)
     counts = words.counts.search(plain)
-    either = len(words.either.split(plain)) > 1 and told.isdisjoint(SIDES)
+    either = any(part.strip(" ,") for part in words.either.findall(plain))
+    either = either and told.isdisjoint(SIDES | SIDE | BOTH) and not words.sides.search(plain)
     absence = bool(ABSENCE.search(plain))
     return Asked(
         content=content,
-        orders=(_stated(plain, words)[0], *_turned(plain, words)),
+        orders=(stated, tuple(word for word in stated if word != "<and>"), *_turned(plain, words)),
         states=bool(words.states.search(_without_whether(plain, words))),
         one_modality=kind not in COMPARING and not named_in(plain),
         told=told,
@@ -354,16 +364,18 @@ def _asked(question: str, language: Language) -> Asked:
             for option, end in zip(options, ends, strict=bool(options))
         },
         counts=bool(counts),
-        counted=_counted(_tokens(plain[counts.end() :], words), words) if counts else (),
+        counted=_counted_by(plain[counts.end() :], words) if counts else (),
         either=either,
         absence=absence,
+        may=words.may.search(plain) is not None,
+        is_of_sight=words.seen.search(plain) is not None,
         where=kind in ("plane", "place") or sides or bool(words.wheres.search(plain)),
         sides=sides,
         behind=None if negations else of_two or _asked_behind(front, tokens, words),
         front=() if of_two else _content(front, words)[0],
         echo=_filled(words.echoes, _spelled(plain, words)),
         chosen=_filled(words.chooses, _spelled(plain, words)),
-        there=bool(words.there.search(plain)) and not absence and "normal" not in plain,
+        there=bool(words.there.search(plain)) and not (absence or NORMAL.search(plain)),
         found=bool(words.found.search(plain)),
         ordered=bool(words.joins.search(plain) or words.in_order.search(plain) or "、" in plain),
     )
@@ -539,16 +551,12 @@ def _yes_or_no(said: str, asked: Asked, words: Words) -> str | None:
         if words.asking.search(first):
             return None
         content, negations = _stated(first, words)
-        plain = words.frames.sub("", first, count=1)
-        echo = (
-            asked.yes_or_no
-            and asked.echo
-            and (asked.echo.fullmatch(first) or asked.echo.fullmatch(plain))
-        )
+        echo = asked.echo.fullmatch(first) if asked.yes_or_no and asked.echo else None
         if echo:
             answer = "no" if any(echo.groups()) else "yes"  # "It is not enlarged."
         else:
             again = asked.yes_or_no and content and content in asked.orders and negations < 2
+            again = again and _is_as_certain(first, asked, words)
             if not again or not (negations or words.states.search(first) or not asked.states):
                 return None
             answer = "no" if negations else "yes"
@@ -571,13 +579,21 @@ def _echoes(sentence: str, answer: str, asked: Asked, words: Words) -> bool:
     """Whether it says the question again, as the answer has it."""
     content, negations = _stated(sentence, words)
     # To "CT or MRI?" one of them is no echo.
-    again = asked.yes_or_no or not content
+    again = (asked.yes_or_no or not content) and _is_as_certain(sentence, asked, words)
     if asked.whole or (asked.absence and not ABSENCE.search(sentence)):
         again = again and content in ((), *asked.orders) and not words.asking.search(sentence)
         return again and negations == (answer == "no")
     again = again and any(_is_within(content, order) for order in asked.orders)
     again = again and _tells_no_more(sentence, asked, words) and not words.asking.search(sentence)
     return again and bool(negations) == (answer == "no")
+
+
+def _is_as_certain(sentence: str, asked: Asked, words: Words) -> bool:
+    """It neither says only that something may be so, nor that what may be so is."""
+    may = words.may.search(sentence) is not None
+    if may and not asked.may:
+        return words.seen.search(sentence) is not None
+    return may or not asked.may or asked.is_of_sight
 
 
 def _explains(sentence: str, answer: str, asked: Asked, words: Words) -> bool:
@@ -588,13 +604,6 @@ def _explains(sentence: str, answer: str, asked: Asked, words: Words) -> bool:
     if asked.whole or _echoes(sentence, answer, asked, words):
         return _echoes(sentence, answer, asked, words)
     content, negations = _content(sentence, words)
-    # "Yes. The cardiac silhouette is normal." to "Is the heart enlarged?"
-    sound = not words.sound.isdisjoint(asked.content)
-    if answer == "yes" and not sound and not words.sound.isdisjoint(content):
-        return False
-    # "Yes. There is a small effusion." to "Are the lungs normal?"
-    if answer == "yes" and sound and not negations and words.found.search(sentence):
-        return False
     if not asked.yes_or_no or _is_within(content, asked.content) or (negations and answer == "yes"):
         return False
     # "Yes. Ileum." and "Yes. It is in the ileum." say more of what was asked about.
@@ -620,7 +629,9 @@ def _contradicts(sentence: str, answer: str, words: Words) -> bool:
 
 def _tells_no_more(sentence: str, asked: Asked, words: Words) -> bool:
     """One of two sides that were asked about is more than both."""
-    return _told(sentence, _tokens(sentence, words), words) in (frozenset(), asked.told)
+    told = _told(sentence, _tokens(sentence, words), words)
+    state = told & words.states_of_it
+    return state <= asked.told and told - state in (set(), asked.told - words.states_of_it)
 
 
 def _told(sentence: str, tokens: Sequence[str], words: Words) -> frozenset[str]:
@@ -678,22 +689,33 @@ def _count(news: str, asked: Asked, words: Words) -> str | None:
         exact = exact and named in (set(), asked.told)
     if not exact:
         return None
-    number = next((place for place, token in enumerate(tokens) if token[0].isdecimal()), None)
+    digits = [NUMBERS.get(token, token)[0].isdecimal() for token in tokens]
+    number = digits.index(True) if True in digits else None
     if number is not None and not negations and len(counted) == 1 and counted[0].isdecimal():
         before = tokens[number - 1 : number]
-        # Of ribs one, and not so many: "rib 4", "number 4".
-        of_many = before and (before[0] in ("number", "numero") or before[0] in asked.content)
-        same = _is_of(_first_named(tokens[number + 1 :], words), asked, words)
+        # Of ribs one, and not so many: "rib 4", "number 4", "image 4".
+        of_many = bool(before) and before[0] in NUMBERED | {*asked.content}
+        same = _is_of(_counted(tokens[number + 1 :], words), asked, words)
         return counted[0] if same and not of_many else None
     # "A number of nodules" may be any, and "no nodule in the left lung and a nodule in the right
     # one" is no 0.
     once = bool(content) and not counted and words.sums.isdisjoint(content)
     once = once and len(set(content)) == len(content) and len(COMMA.split(news)) == 1
-    if not once or not _is_of(_first_named(tokens, words), asked, words):
+    denied = next((at for at, token in enumerate(tokens) if token in words.negators), -1)
+    of_it = not (NONE.isdisjoint(tokens[:1]) and PARTS.isdisjoint(asked.counted)) or _is_of(
+        _counted(tokens[denied + 1 :], words), asked, words
+    )
+    if not once or not of_it:
         return None
     if negations == 1:
         return "0"
     return "1" if not negations and tokens[0] in words.single else None
+
+
+def _counted_by(asked: str, words: Words) -> Meaning:
+    """What a question counts; () of several things."""
+    several = words.joins.search(asked) or words.either.search(asked)
+    return () if several else _counted(_tokens(asked, words), words)
 
 
 def _counted(tokens: Sequence[str], words: Words) -> Meaning:
@@ -717,7 +739,8 @@ def _is_of(named: Meaning, asked: Asked, words: Words) -> bool:
         return True
     if words.language == "es":  # there adjectives stand behind
         return named[0] == asked.counted[0]
-    return named[-1] == asked.counted[-1] or named == asked.counted[: len(named)]
+    short, long = sorted((named, asked.counted), key=len)
+    return named[-1] == asked.counted[-1] or short == long[: len(short)]
 
 
 def _before(said: str, asked: Asked, words: Words) -> str:
@@ -811,8 +834,9 @@ def _content(text: str, words: Words) -> tuple[Meaning, int]:
 
 def _stated(text: str, words: Words, led: bool = False) -> tuple[Meaning, int]:
     """As `_content`, of a sentence that is held to another: with what links one thing to the next,
-    so that a cyst in a mass is no mass in a cyst, and with whether it only may be so. What links
-    the first thing to nothing before it is kept where the sentence is `led` to it."""
+    so that a cyst in a mass is no mass in a cyst. What links the first thing to nothing before it
+    is kept where the sentence is `led` to it.
+    """
     tokens = _tokens(text, words)
     linked = [
         f"<{words.links[token]}>" if token in words.links and _links(tokens, at, words) else token
@@ -820,22 +844,25 @@ def _stated(text: str, words: Words, led: bool = False) -> tuple[Meaning, int]:
     ]
     content, negations = _content_of(linked, words)
     ends = {f"<{link}>" for link in words.links.values()}
+    # "In the liver and in the spleen" is "in the liver and spleen".
+    content = tuple(
+        word for at, word in enumerate(content) if word not in ends or content[at - 1] not in ends
+    )
     while content and content[-1] in ends:
         content = content[:-1]
     while not led and content and content[0] in ends:
         content = content[1:]
-    may = words.may.search(text) is not None and not words.seen.search(text)
-    return (*content, MAY) if may else content, negations
+    return content, negations
 
 
 def _links(tokens: Sequence[str], at: int, words: Words) -> bool:
-    """Whether the word there links a thing to another: not in "in the image", "appears to be", or
-    "evidence of"."""
-    after = at + 1
-    while after < len(tokens) and tokens[after] in ARTICLES:
-        after += 1
+    """Whether the word there links a thing to another: not in "in the image", "appears to be",
+    "evidence of", or "normal in size"."""
+    after = next(
+        (t for t in tokens[at + 1 : at + 5] if t not in ARTICLES and t not in words.links), ""
+    )
     of_nothing = tokens[at] in ("of", "de") and at > 0 and tokens[at - 1] in words.fillers
-    return after < len(tokens) and tokens[after] not in words.fillers and not of_nothing
+    return after not in words.fillers | QUALITIES | {""} and not of_nothing
 
 
 def _content_of(tokens: Sequence[str], words: Words) -> tuple[Meaning, int]:
@@ -854,8 +881,6 @@ def _tokens(text: str, words: Words) -> list[str]:
         text = NOT.sub(" not" if "n't" in text else " ", text)
     if words.language == "en" and ("used to" in text or "had been" in text):
         text = FORMERLY.sub("formerly ", text)
-    if "some of" in text or "algun" in text:
-        text = SOME_OF.sub("partly ", text)
     return WORD.findall(text)
 
 

@@ -161,7 +161,7 @@ class Words:
     one. `whole` words hold a negation and deny nothing ("肺不张" is there or is not), or a filler.
     What is `around` a question asks nothing. One that is `polar` is answered by yes or no, whatever
     kind it is of, and a statement may have it `turned`, as the second of such a pair has its parts.
-    Behind a yes, a `sound` word takes it back. `asks` are a question's words for what is not known,
+    `asks` are a question's words for what is not known,
     `placed` those with which it asks where something lies, `either` parts the things that it names,
     `whether` is in no statement. What meets `asking` only asks, a question that meets `there` asks
     whether something is, one that meets `sides` for a side, of which `initials` are the letters;
@@ -170,7 +170,7 @@ class Words:
     is answered by the second, which has its groups: with what denies it in a group, or the side. By
     `greater` words two things are compared. With one of `compares` an answer is no mere number: up
     to 4 are not 4. `telling` words never go with an explanation: sides, organs, doubts, and what
-    takes an answer back.
+    takes an answer back; those of `states_of_it` may where the question has them.
     """
 
     language: Language
@@ -200,7 +200,7 @@ class Words:
     around: re.Pattern[str]
     polar: re.Pattern[str]
     turned: Forms
-    sound: Set[str]
+    states_of_it: Set[str]
     links: Mapping[str, str]
     may: re.Pattern[str]
     seen: re.Pattern[str]
@@ -268,6 +268,17 @@ _CLARO = (
     r"verdad|fals[oa]|izquierd|derech|en\b|el\b|la\b|una?\b)"
 )
 
+# In what state a thing is, or was.
+_STATES = _set(
+    "drained healed resected removed gone cleared benign malignant "
+    "confidence certainty artifact artefact"
+)
+_ESTADOS = _set(
+    "drenado drenada curado curada consolidada extirpado extirpada resecado resecada benigno "
+    "benigna maligno maligna certeza confianza artefacto"
+)
+_ZHUANGTAI = _set("愈合 吸收 抽出 切除 消失 消退 良性 恶性 置信 伪影")
+
 ENGLISH = Words(
     language="en",
     source=re.compile(
@@ -318,8 +329,9 @@ ENGLISH = Words(
     either=re.compile(r", or |, | or "),
     in_order=re.compile(
         r"\b(?:respective(?:ly)?|each|order(?:ed)?|rank(?:ed)?|sort(?:ed)?|first|then|before|"
-        r"(?:a|de)scending|(?:in|de)creasing|starting|beginning|sequence|(?:counter)?clockwise|"
-        r"top down|by (?:\w+ )?size|(?:most|least) .{1,40}\bto)\b|\bfrom\b.{1,80}\bto\b"
+        r"(?:a|de)scending|(?:in|de)creasing (?:order|size)|starting|beginning|sequence|"
+        r"(?:counter)?clockwise|top down|by (?:\w+ )?size|(?:most|least) .{1,40}\bto)\b"
+        r"|\bfrom\b.{1,80}\bto\b"
         r"|(?:\b(?:left|right|top|bottom|superior|inferior|anterior|posterior|medial|lateral|"
         r"proximal|distal)|\w+est) to "
     ),
@@ -345,11 +357,10 @@ ENGLISH = Words(
     ),
     polar=re.compile(r"(?:any|(?:any )?(?:evidence|signs?|presence) of)\b"),
     turned=(),
-    sound=_set("normal unremarkable healthy clear"),
     links=dict.fromkeys(_set("in on at of within inside"), "in") | {"to": "to", "and": "and"},
-    may=re.compile(r"\bcan\b"),
+    may=re.compile(r"\bcan(?:not|'t)?\b"),
     seen=re.compile(
-        r"\b(?:seen?|visible|found|identified|observed|detected|visuali[sz]ed|appreciated|noted)\b"
+        r"\b(?:seen?|visible|found|identif|observed|detected|visuali[sz]|appreciated|noted)"
     ),
     asks=_set("what which where how many who whose why when"),
     placed=_set("located location situated position lie site"),
@@ -357,7 +368,7 @@ ENGLISH = Words(
     asking=re.compile(
         r"\?|^(?:so |and )?(?:is|are|was|were|do|does|did|has|have|can|could|will|would|should)\b"
     ),
-    there=re.compile(r"^(?:is|are|was|were) there\b|\bpresent(?: (?:in|on|at|within)\b.*)?\??$"),
+    there=re.compile(r"^(?:is|are|was|were) there\b|\bpresent\b(?! (?:stud|exam|image|scan))"),
     found=re.compile(
         r"\b(?:there|present|visible|seen?|shown|noted|found|observed|"
         r"identified|detected|demonstrated|depicted|evident|exists?|remains?|"
@@ -400,7 +411,9 @@ ENGLISH = Words(
         "some more less fewer least most over under above below about around approximately almost "
         "nearly up than greater larger smaller"
     ),
-    telling=_set(
+    states_of_it=_STATES,
+    telling=_STATES
+    | _set(
         "left right both bilateral unilateral upper lower middle superior inferior anterior "
         "posterior medial lateral central peripheral apical basal top bottom center "
         "proximal distal ipsilateral contralateral superficial deep internal external ventral "
@@ -411,20 +424,15 @@ ENGLISH = Words(
         "mediastinum hilum pleura breast uterus ovary prostate thyroid adrenal skull ileum ilium "
         "jejunum cecum appendix ureter urethra hip knee ankle foot shoulder elbow wrist hand "
         "thalamus hypothalamus cervix vagina frontal temporal parietal occipital patella "
-        "calcaneus talus "
-        "vertebra vertebrae sternum pericardium peritoneum lymph artery vein tonsil "
-        "displaced nondisplaced femur tibia fibula humerus radius ulna clavicle scapula sacrum "
-        "carotid parotid peroneal "
+        "calcaneus talus sternum pericardium peritoneum tonsil femur tibia fibula humerus radius "
+        "ulna clavicle scapula sacrum carotid parotid peroneal "
         "perineal maybe possibly perhaps unclear uncertain cannot however but although though "
         "probably probable likely unlikely unsure sure might may could suspected suspicious "
         "suspect equivocal indeterminate inconclusive questionable ambiguous nondiagnostic "
         "doubt doubtful exclude excluded ruled wrong opposite "
         "contrary mistaken mistake incorrect untrue sorry correction corrected actually apologies "
         "apologize error reverse instead rather wait apparently presumably otherwise retract "
-        "negative positive true false correct formerly previously resolved resolving disappeared "
-        "drained healed resected removed gone cleared benign malignant confidence certainty "
-        "artifact "
-        "artefact"
+        "negative positive true false correct formerly previously resolved resolving disappeared"
     ),
 )
 
@@ -496,7 +504,8 @@ SPANISH = Words(
     ),
     polar=re.compile(
         r"¿?(?:(?:contiene|presenta|pertenece|aparece|incluye)n?\b"
-        r"|(?:el|la|los|las) [^?]+? (?:es|son|está|están|tienen?|muestran?|contienen?)\b)"
+        r"|(?!.*\b(?:qué|cuál|cuánt|dónde|cómo))(?:el|la|los|las) [^?]+? "
+        r"(?:es|son|está|están|tienen?|muestran?|contienen?) (?=\w))"
     ),
     turned=(
         (
@@ -514,11 +523,26 @@ SPANISH = Words(
             ),
             "{what} {thing}{than}",
         ),
+        (
+            re.compile(
+                r"¿?(?:hay|existen?|se (?:observa|ve|aprecia)n?) (?P<thing>[^?]{1,40}?) en "
+                r"(?P<where>(?:el|la|los|las) (?!imagen)[^?]{1,40}?)"
+                r"(?: en (?:la|esta) (?:imagen|foto))?\??"
+            ),
+            "{where} {thing}",
+        ),
+        (
+            re.compile(
+                r"¿?(?:se )?pueden? (?P<what>\w+) (?P<thing>(?:el|la|los|las) [^?]{1,60}?)\??"
+            ),
+            "{thing} {what}",
+        ),
     ),
-    sound=_set("normal normales sano sana"),
     links={"en": "en", "de": "en", "del": "en", "a": "a", "al": "a", "que": "que", "y": "y"},
     may=re.compile(r"\bpueden?\b"),
-    seen=re.compile(r"\b(?:ver|observar|apreciar|identificar|visualizar|detectar|distinguir)"),
+    seen=re.compile(
+        r"\b(?:ver|observar|apreciar|identificar|visualizar|detectar|distinguir|encontrar)"
+    ),
     asks=_set("qué cuál cuáles dónde cuántos cuántas cuánto cómo quién"),
     placed=_set(
         "encuentra ubica localiza sitúa ubicado ubicada localizado localizada situado situada "
@@ -571,7 +595,9 @@ SPANISH = Words(
         "algunos algunas más menos mínimo máximo hasta casi cerca unos unas sobre mayor mayores "
         "menor menores aproximadamente alrededor"
     ),
-    telling=_set(
+    states_of_it=_ESTADOS,
+    telling=_ESTADOS
+    | _set(
         "izquierdo izquierda derecho derecha ambos ambas bilateral unilateral superior inferior "
         "medio media anterior posterior medial lateral central proximal distal interno interna "
         "externo externa superficial profundo profunda ventral dorsal pulmón pulmones corazón "
@@ -580,16 +606,15 @@ SPANISH = Words(
         "tórax abdomen cabeza cuello ojo ojos lóbulo lóbulos hemisferio ventrículo cerebelo aorta "
         "íleon ilion yeyuno ciego apéndice uréter uretra cadera rodilla tobillo pie hombro codo "
         "muñeca mano fémur tibia peroné húmero radio cúbito clavícula escápula sacro próstata "
-        "tálamo frontal temporal parietal occipital rótula calcáneo vértebra vértebras vesícula "
-        "esternón ganglio ganglios arteria vena útero ovario mama tiroides quizás quizá acaso "
+        "tálamo frontal temporal parietal occipital rótula calcáneo vesícula "
+        "esternón útero ovario mama tiroides quizás quizá acaso "
         "posiblemente posible probablemente "
         "probable pero aunque duda dudoso dudosa cuestionable ambiguo inconcluyente incierto "
         "seguro segura sospecha descartar "
         "descarta descartado descartada error errado equivocado equivocada equivoqué incorrecto "
         "opuesto contrario corrección perdón rectifico disculpa vez falso negativo positivo "
         "cierto verdad correcto antes previamente anteriormente resolvió resuelto resuelta "
-        "desapareció desaparecido drenado drenada curado curada consolidada extirpado extirpada "
-        "resecado resecada benigno benigna maligno maligna certeza confianza artefacto"
+        "desapareció desaparecido"
     ),
 )
 
@@ -645,7 +670,6 @@ CHINESE = Words(
     ),
     polar=re.compile(r"(?!)"),
     turned=(),
-    sound=_set("正常"),
     links={"在": "在", "位于": "在", "于": "在"},
     may=re.compile(r"可以|能|可不可以"),
     seen=re.compile(r"[看见观]|发现"),
@@ -665,7 +689,7 @@ CHINESE = Words(
                 r"(?:图中|图像中|图片中)?的?[\u3400-\u9fff]{1,4}?(?:是否|是不是)?"
                 r"(?P<what>正常|异常|增大|肿大|对称|大|小)[吗呢]?\??"
             ),
-            r"(不|没有?|未)?{what}",
+            r"(不|没有?|未){what}",
         ),
     ),
     chooses=(),
@@ -679,13 +703,15 @@ CHINESE = Words(
         "不良 不张 不孕 不育 骨不连 关闭不全 闭合不全 功能不全 发育不全 不全性 不全流产 不完全性 "
         "不稳定型 不明原因 不典型增生 非典型增生 非典型肺炎 非典型性 非小细胞 非霍奇金 非何杰金 "
         "非特异 非酒精 非结核 非淋菌性 无名动脉 无名静脉 无菌性 无脑 无精 无汗症 无色素 未分化 "
-        "成骨不全 不宁腿 不典型痣 非典型痣 中脑 中耳 中叶 中央 中心 中线 中部 中段 中枢"
+        "成骨不全 不宁腿 不典型痣 非典型痣 中脑 中耳 中叶"
     ),
-    telling=_set(
+    states_of_it=_ZHUANGTAI,
+    telling=_ZHUANGTAI
+    | _set(
         "左 右 双 上 下 前 后 内 外 侧 两 肺 心 肝 脾 肾 脑 胃 肠 胆 胰 膀胱 食管 气管 骨 脊 颌 "
-        "甲状 淋巴 额 颞 顶叶 枕 丘脑 乳腺 子宫 前列腺 动脉 静脉 髌 喉 胸 腹 盆 头 颈 眼 叶 但 "
+        "甲状 额 颞 顶叶 枕 丘脑 乳腺 子宫 前列腺 髌 喉 胸 腹 盆 头 颈 眼 叶 但 "
         "可能 或 也许 大概 存疑 不明确 不确定 不一定 疑 排除 错 误 更正 "
-        "纠正 相反 抱歉 不对 其实 应该 愈合 吸收 抽出 切除 消失 消退 良性 恶性 置信 伪影"
+        "纠正 相反 抱歉 不对 其实 应该"
     ),
 )
 

@@ -72,8 +72,6 @@ Is there loss of gray-white differentiation? | no | It is absent.
 Is there loss of lung markings? | no | Not seen.
 Is there interval resolution of the pneumothorax? | no | None seen.
 Is there amputation of the finger? | no | It is absent.
-Is there effacement of the sulci? | no | Not seen.
-Is there obliteration of the costophrenic angle? | no | Not visible.
 Is there evidence of prior cholecystectomy? | no | Absent.
 Is the present examination normal? | no | Negative.
 Is there a normal study? | no | Negative.
@@ -94,8 +92,6 @@ Is there a mass? | yes | Yes. The mass was resected.
 有骨折吗？ | 有 | 有。骨折已愈合。
 图中有胸腔积液吗？ | 有 | 有。积液已吸收。
 图中有肿块吗？ | 有 | 有。肿块已切除。
-Is the heart enlarged? | yes | Yes. The cardiac silhouette is normal.
-Is the heart normal? | yes | Yes. There is mild cardiomegaly.
 Is there a mass? | Yes. The mass is in the thalamus. | Yes. The mass is in the cervix.
 Is there a mass? | Yes. The mass is in the frontal lobe. | Yes. The mass is in the temporal lobe.
 # Both of two things are no sides.
@@ -116,17 +112,17 @@ List the vertebrae from the top down. | L3, L4 | L4, L3
 # A right side.
 Do the kidneys have stones? | yes | R: yes
 Describe the kidneys. | normal | R: normal
-# Some of them.
-Are the lesions enhancing? | yes | Some of the lesions are enhancing.
-Are the lungs clear? | yes | Some of the lungs are clear.
 # The middle one.
 病变在中脑吗？ | 是 | 病变在脑里。
 病变在中脑吗？ | 不是 | 病变不在脑里。
 病变在中耳吗？ | 是 | 病变在耳里。
 病变在右肺中叶吗？ | 是 | 病变在右肺叶。
+# The image, and what is in it.
+Is the heart rotated? | yes | The image is rotated.
+How many nodules are seen? | 3 | Image 3.
+¿Cuántos nódulos se ven? | 3 | Figura 3
 """
 TOGETHER = """
-Is the heart normal? | yes | Normal.
 Is the heart enlarged? | yes | Enlarged.
 Is the heart enlarged? | no | Not enlarged.
 Is the heart enlarged? | yes | Yes, that is correct.
@@ -155,7 +151,6 @@ En esta imagen, ¿hay derrame pleural? | no | No, no hay derrame pleural.
 ¿Hay neumotórax? | no | No se aprecia.
 ¿Hay neumotórax? | no | No, ninguno.
 ¿Hay neumotórax? | sí | Sí, efectivamente.
-肺正常吗？ | 是 | 正常
 肺正常吗？ | 不是 | 不正常
 肝脏大吗？ | 不是 | 不大
 心脏是否增大？ | 否 | 没有增大
@@ -163,6 +158,33 @@ En esta imagen, ¿hay derrame pleural? | no | No, no hay derrame pleural.
 图中有气胸吗？ | 有 | 没错
 图中有气胸吗？ | 有 | 是的，没错。
 图像是什么模态？ | X光 | X线片
+Are there any abnormalities? | no | None seen.
+¿Hay algún hallazgo anormal? | no | No se observa.
+Is there volume loss in the left lung? | no | None.
+Does this high-resolution CT show nodules? | yes | Yes, there are nodules.
+脑部有缺血吗? | 没有 | 未见
+Is ascites present around the liver? | no | Absent.
+Can you see a fracture? | yes | Yes, I can.
+Are there organs that can digest food? | no | No organs that can digest food are seen.
+Can the left ribs be evaluated? | no | The left ribs cannot be evaluated.
+¿Se puede encontrar el pulmón en esta imagen? | no | El pulmón no se puede encontrar en esta imagen.
+图片中包含可以消化食物的器官吗? | 不是 | 图中未见可以消化食物的器官
+Does the liver exist in this picture? | yes | Yes. The liver appears normal.
+Is the heart enlarged? | yes | Yes. The heart is larger than normal.
+Is the heart displaced? | yes | Yes, it is displaced.
+Is the liver lesion benign? | no | No, it is not benign.
+Is the plane axial? | axial | Axial plane
+Which side is affected, or both? | both | Bilateral
+In this CT, which kidney is enlarged? | both | Both sides
+How many lesions are there in the liver? | 0 | The liver has no lesions.
+肝脏有多少个结节? | 0 | 肝脏没有结节
+How many arteries supply the kidney? | 2 | Two arteries supply the kidney.
+图中有几种疾病? | 2 | 两种疾病
+Is the trachea midline? | yes | The trachea is in the midline.
+Are there cysts in the liver and spleen? | yes | There are cysts in the liver and in the spleen.
+Are any of the organs abnormal? | yes | Some of the organs are abnormal.
+¿Hay neumonía en el pulmón derecho? | sí | El pulmón derecho tiene neumonía.
+¿Es normal el hígado? | no | R: No
 """
 
 

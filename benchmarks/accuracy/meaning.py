@@ -24,8 +24,9 @@ from benchmarks import needs
 from gateway.contract import Language
 from gateway.verdict.text.claims import DOUBTED, claims
 from gateway.verdict.text.declining import declines
-from gateway.verdict.text.meaning import Meaning, meaning, telling
+from gateway.verdict.text.meaning import meaning
 from gateway.verdict.text.questions import KINDS, Kind, kind_of
+from gateway.verdict.text.sentences import Meaning, telling
 from models.data import datasets
 
 BAR = 0.97

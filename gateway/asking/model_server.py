@@ -21,8 +21,9 @@ from pydantic_core import core_schema
 
 from gateway.case import Case
 from gateway.contract import Alternative, AnswerError, ErrorKind, Likeness, Remembered, Tokens
+from gateway.verdict.text.asked import with_letters
 from gateway.verdict.text.declining import declines
-from gateway.verdict.text.meaning import meaning, meanings, with_letters
+from gateway.verdict.text.meaning import meaning, meanings
 from gateway.watch import tracing
 from gateway.watch.telemetry import stopwatch
 

@@ -26,7 +26,8 @@ from gateway.tables import SummariserSettings
 from gateway.verdict.faithful import tells
 from gateway.verdict.styles import TOLD, styled
 from gateway.verdict.text.claims import QUESTION_MARKS
-from gateway.verdict.text.meaning import HAN, meaning
+from gateway.verdict.text.meaning import meaning
+from gateway.verdict.text.sentences import HAN
 from gateway.verdict.weigh import Opinion, in_case_order
 
 DEADLINE_S = 10.0

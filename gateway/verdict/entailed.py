@@ -13,8 +13,8 @@ from itertools import combinations
 
 from gateway.contract import Language
 from gateway.verdict.text.claims import TURNS
-from gateway.verdict.text.meaning import Meaning, telling
 from gateway.verdict.text.questions import Kind
+from gateway.verdict.text.sentences import Meaning, telling
 from gateway.verdict.weigh import Cluster, Opinion
 
 MOST = 6  # claims, the heaviest: 15 pairs

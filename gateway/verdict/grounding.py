@@ -8,7 +8,8 @@ answering comes to be right without looking (Goyal et al. 2017, "Making the V in
 from collections.abc import Iterable, Sequence
 
 from gateway.contract import Answer, Language
-from gateway.verdict.text.meaning import Meaning, meaning
+from gateway.verdict.text.meaning import meaning
+from gateway.verdict.text.sentences import Meaning
 
 LEAST = 0.02  # of an alternative that is told apart; the others count together
 Said = tuple[str, bool, float]  # a text, whether it is all of an answer, its probability

@@ -29,8 +29,9 @@ from gateway.contract import Alternative, Answer, Dissent, Familiarity, Likeness
 from gateway.verdict.competence import EDGE, Cell, Competence
 from gateway.verdict.familiarity import familiarity
 from gateway.verdict.text.claims import Claim, claims
-from gateway.verdict.text.meaning import Meaning, meaning
+from gateway.verdict.text.meaning import meaning
 from gateway.verdict.text.modality import names, names_another
+from gateway.verdict.text.sentences import Meaning
 
 
 @dataclass(frozen=True)

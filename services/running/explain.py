@@ -12,7 +12,7 @@ from PIL import Image
 
 from consilium import Client, Verdict
 from gateway.verdict.text.claims import claims
-from gateway.verdict.text.meaning import Meaning
+from gateway.verdict.text.sentences import Meaning
 from models.data.pixels import open_rgb
 from models.study.regions import Grid, Hide, without_each
 

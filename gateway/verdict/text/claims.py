@@ -17,8 +17,9 @@ from itertools import pairwise
 
 from gateway.contract import Language
 from gateway.verdict.text.declining import answered
-from gateway.verdict.text.meaning import HAN, Meaning, adds_nothing, core, meaning, telling
+from gateway.verdict.text.meaning import adds_nothing, core, meaning
 from gateway.verdict.text.questions import Kind, kind_of
+from gateway.verdict.text.sentences import HAN, Meaning, telling
 
 MOST = 8  # who names more has told a story
 # To these a doubt is an answer, where it is of what was asked.

@@ -3,7 +3,7 @@ worker said, and neither more nor fewer are asked."""
 
 import pytest
 
-from gateway.verdict.text.meaning import HAN
+from gateway.verdict.text.sentences import HAN
 from tests.gateway.asking.test_the_panel_survives_its_workers import ask
 
 ORDERS = [

@@ -384,9 +384,7 @@ def _of_one_recipe(
     for name, recipe in zip(runs, recipes, strict=True):
         key = recipe.model_copy(update={"name": "", "seed": 0}).model_dump_json()
         alike[key][recipe.seed] = name
-    several = [dict(sorted(each.items())) for each in alike.values() if len(each) > 1]
-    return {_without_seed(*next(iter(each.items()))): each for each in several}
-
-
-def _without_seed(seed: int, name: str) -> str:
-    return name.removesuffix(f"-seed{seed}")
+    several = [sorted(each.items()) for each in alike.values() if len(each) > 1]
+    return {
+        name.removesuffix(f"-seed{seed}"): dict(each) for each in several for seed, name in each[:1]
+    }

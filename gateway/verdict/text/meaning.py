@@ -324,10 +324,8 @@ def _count(news: str, asked: Asked, words: Words) -> str | None:
     once = bool(content) and not counted and words.sums.isdisjoint(content)
     once = once and len(set(content)) == len(content) and len(COMMA.split(news)) == 1
     denied = next((at for at, token in enumerate(tokens) if token in words.negators), -1)
-    of_it = not (NONE.isdisjoint(tokens[:1]) and PARTS.isdisjoint(asked.counted)) or _is_of(
-        counted_in(tokens[denied + 1 :], words), asked, words
-    )
-    if not once or not of_it:
+    of_any = not (NONE.isdisjoint(tokens[:1]) and PARTS.isdisjoint(asked.counted))
+    if not once or not (of_any or _is_of(counted_in(tokens[denied + 1 :], words), asked, words)):
         return None
     if negations == 1:
         return "0"

@@ -161,9 +161,9 @@ class Words:
     one. `whole` words hold a negation and deny nothing ("肺不张" is there or is not), or a filler.
     What is `around` a question asks nothing. One that is `polar` is answered by yes or no, whatever
     kind it is of, and a statement may have it `turned`, as the second of such a pair has its parts.
-    `asks` are a question's words for what is not known,
-    `placed` those with which it asks where something lies, `either` parts the things that it names,
-    `whether` is in no statement. What meets `asking` only asks, a question that meets `there` asks
+    `asks` are a question's words for what is not known, `placed` those with which it asks where
+    something lies, `either` parts the things that it names, `whether` is in no statement.
+    What meets `asking` only asks, a question that meets `there` asks
     whether something is, one that meets `sides` for a side, of which `initials` are the letters;
     what meets `found` says or asks whether something is in the picture, what meets `of_it` says
     more of that very thing. A question that meets the first of a pair of `echoes`, or of `chooses`,
@@ -671,7 +671,7 @@ CHINESE = Words(
     polar=re.compile(r"(?!)"),
     turned=(),
     links={"在": "在", "位于": "在", "于": "在"},
-    may=re.compile(r"可以|能|可不可以"),
+    may=re.compile(r"可以|(?<!功)能(?!量)"),
     seen=re.compile(r"[看见观]|发现"),
     asks=_set(
         "什么 哪里 哪个 哪些 哪种 哪一个 哪一 哪 多少 多大 多长 多宽 几个 几 何处 何种 何 怎么"

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import platform
 import subprocess
 import sys
 import time
@@ -28,6 +29,39 @@ def test_it_imports_what_every_case_needs_and_no_more():
     assert "numpy" in imported  # they were looked at
     odd = {"torch", "transformers", "redis", "pydicom", "nibabel", "imagecodecs", "scipy", "mcp"}
     assert odd.isdisjoint(imported)
+
+
+BURST = """
+import asyncio, os
+import psutil
+from fastapi import FastAPI
+from gateway import server
+
+def held():
+    return psutil.Process().memory_info().rss / 1e6
+
+server.keep_freed_memory()
+gateway = server.Server(FastAPI(), drain_s=0)
+gateway.config.load()
+gateway.server_state.default_headers = []
+before = held()
+pictures, small = [], []
+for _ in range(200):
+    pictures.append(os.urandom(500_000))
+    small.append(os.urandom(900))  # outlives them, and lies above them
+del pictures
+kept = held()
+for tick in range(1, server.A_MINUTE + 1):
+    asyncio.run(gateway.on_tick(tick))
+print(before, kept, held())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator does as it likes")
+def test_what_a_burst_took_is_kept_for_the_next_and_given_back_within_a_minute():
+    out = subprocess.check_output([sys.executable, "-c", BURST], text=True)
+    before, kept, after = map(float, out.split())
+    assert kept > before + 90 and after < before + 20
 
 
 def test_it_is_ready_only_when_a_quorum_is_up(vllm, gateway, dead_url):

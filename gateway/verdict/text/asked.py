@@ -109,7 +109,7 @@ def asked_of(question: str, language: Language) -> Asked:
     plain = words.around.sub("", " ".join(plain.split()))
     kind = kind_of(plain, "zh" if words.language == "zh" else language)
     yes_no = kind == "yes_no" or (kind != "which_of" and bool(words.polar.match(plain)))
-    tokens = tokens_of(plain, words)
+    tokens, in_one_way = tokens_of(plain, words), spelled(plain, words)
     told = told_in(plain, tokens, words)
     named = kind == "which_of" and told.issuperset(words.initials.values())
     sides = named or bool(words.sides.search(plain))
@@ -149,8 +149,8 @@ def asked_of(question: str, language: Language) -> Asked:
         sides=sides,
         behind=None if negations else of_two or _asked_behind(front, tokens, words),
         front=() if of_two else content_of(front, words)[0],
-        echo=_filled(words.echoes, spelled(plain, words)),
-        chosen=_filled(words.chooses, spelled(plain, words)),
+        echo=_filled(words.echoes, in_one_way),
+        chosen=_filled(words.chooses, in_one_way),
         there=bool(words.there.search(plain)) and not (absence or NORMAL.search(plain)),
         found=bool(words.found.search(plain)),
         ordered=bool(words.joins.search(plain) or words.in_order.search(plain) or "、" in plain),

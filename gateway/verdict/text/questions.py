@@ -6,6 +6,7 @@ of kind `yes_no` whatever it is about: half of all guesses at it are right.
 """
 
 import re
+from functools import lru_cache
 from typing import Literal, get_args
 
 from gateway.contract import Language
@@ -88,6 +89,7 @@ COMPILED = {
 }
 
 
+@lru_cache(maxsize=64)  # a case asks it for each of its workers
 def kind_of(question: str, language: Language) -> Kind:
     """The kind of a question in `language`; `other` where no rule knows it."""
     asked = " ".join(question.casefold().translate(FOLDED).split())

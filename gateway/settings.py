@@ -44,6 +44,7 @@ from gateway.verdict.competence import Competence, CompetenceError, load_compete
 from gateway.verdict.grey_answers import GreyAnswers, GreyAnswersError, beside, load_grey_answers
 
 SUMMARISER = "summariser"  # no worker's name; what its server calls the model
+TAKEN = {SUMMARISER, "panel"}  # names of other voices, beside a worker's in tables and reports
 SUMMARISER_PORT = 8100
 FIRST_WORKER_PORT = 8101
 
@@ -157,8 +158,8 @@ class Settings(BaseModel):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two workers are called {name}; rename one")
-        if SUMMARISER in names:
-            raise ValueError("a worker cannot be called summariser; rename it")
+        if taken := TAKEN.intersection(names):
+            raise ValueError(f"a worker cannot be called {taken.pop()}; rename it")
         return workers
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ from consilium.errors import (
 from consilium.verdict import Answer, Problem, Provisional, Verdict
 
 JSON = {"content-type": "application/json"}
+TOO_LARGE = 413
 EVENTS = {"accept": "text/event-stream"}
 KINDS: dict[str, type[BaseModel]] = {
     "answer": Answer,
@@ -80,6 +81,16 @@ def read_reply(response: httpx.Response, kind: type[Reply]) -> Reply:
             return kind.model_validate_json(response.content)
         problem = Problem.model_validate_json(response.content)
     except ValidationError as error:
+        if response.status_code == TOO_LARGE:
+            # A proxy's page: of this case alone, the next one may be smaller.
+            detail = (
+                f"{response.url.host} takes nothing so large: raise the limit of what stands "
+                "before the gateway (nginx: client_max_body_size), or send smaller images."
+            )
+            too_large = Problem(
+                type="about:blank", title="Too large", status=TOO_LARGE, detail=detail
+            )
+            raise GatewayRefused(too_large, retry_after_s) from error
         # It began as one does, and broke off: that may pass. Another server's page does not.
         is_cut = response.content.startswith(b"{") and error.errors()[0]["type"] == "json_invalid"
         raise GatewayUnreachable(

@@ -8,9 +8,19 @@ of them were right.
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 BINS = 8
 FEWEST = 5  # percent of the answers: of fewer the surest tell nothing
+
+
+def levelled(sure: Sequence[float | None], rights: Sequence[bool]) -> NDArray[np.float64]:
+    """What part was right of those that were as sure, for each answer: which of them come first
+    tells nothing, so nothing may depend on it."""
+    told = np.nan_to_num(np.array(sure, dtype=float), nan=-1.0)
+    _, group = np.unique(told, return_inverse=True)
+    shares: NDArray[np.float64] = np.bincount(group, rights) / np.bincount(group)
+    return shares[group]
 
 
 def reliability(sure: Sequence[float | None], rights: Sequence[bool]) -> list[dict[str, float]]:
@@ -18,7 +28,7 @@ def reliability(sure: Sequence[float | None], rights: Sequence[bool]) -> list[di
     average, and what part of them was right. What was claimed of none is in none."""
     told = np.array(sure, dtype=float)
     order = np.argsort(told, kind="stable")[: np.count_nonzero(~np.isnan(told))]  # nan comes last
-    right = np.array(rights, dtype=float)
+    right = levelled(sure, rights)
     return [
         {
             "cases": len(part),
@@ -33,6 +43,6 @@ def coverage(sure: Sequence[float | None], rights: Sequence[bool]) -> list[dict[
     """By the share of answers that are given, the surest first: what part of them is wrong. A point
     for each percent; those of which nothing was claimed come last."""
     surest_first = np.argsort(-np.array(sure, dtype=float), kind="stable")
-    right = np.cumsum(np.array(rights)[surest_first])
+    right = np.cumsum(levelled(sure, rights)[surest_first])
     given = sorted({-(-len(right) * percent // 100) for percent in range(FEWEST, 101)})
     return [{"answered": n / len(right), "wrong": float(1 - right[n - 1] / n)} for n in given]

@@ -17,7 +17,7 @@ from models.data.datasets import called
 from models.data.example import Example
 from models.data.image_hashes import pixel_hashes
 from services.evaluation import stored_run
-from services.evaluation.stored_run import EvaluationError, Outcome
+from services.evaluation.stored_run import EvaluationError, Outcome, Run
 
 HASH_DIGITS = 16  # of two images' in a million the same by chance: one in 4e7
 
@@ -55,8 +55,9 @@ def hear(runs: Sequence[Path], data: Path) -> tuple[list[Heard], list[str]]:
         EvaluationError, models.data's DataError
     """
     cases, sources = [], []
-    for folder in runs:
-        run, outcomes = stored_run.load(folder, data)
+    parts = [stored_run.load(folder, data) for folder in runs]
+    refuse_asked_twice(runs, parts)
+    for folder, (run, outcomes) in zip(runs, parts, strict=True):
         if run.images_changed:
             raise EvaluationError(f"{folder}: its images were changed; take a run without that.")
         cases += [heard_in(run.language, *each) for each in outcomes if each[1].was_answered]
@@ -64,6 +65,23 @@ def hear(runs: Sequence[Path], data: Path) -> tuple[list[Heard], list[str]]:
             f"{called(run.dataset)} {run.split} {run.language}, {len(outcomes)} questions"
         )
     return cases, sources
+
+
+def refuse_asked_twice(
+    folders: Sequence[Path], parts: Sequence[tuple[Run, Sequence[tuple[Example, Outcome]]]]
+) -> None:
+    """Raises EvaluationError where two runs asked the same question: what is learned or told of
+    both would count it twice."""
+    first: dict[tuple[str, ...], Path] = {}
+    for folder, (run, cases) in zip(folders, parts, strict=True):
+        of_this = {(run.dataset, run.split, run.language, example.id) for example, _ in cases}
+        if twice := first.keys() & of_this:
+            raise EvaluationError(
+                f"{folder} and {first[min(twice)]} answer the same questions, {len(twice)} of "
+                "them: give one of the two, or join them (consilium join) where each asked other "
+                "workers."
+            )
+        first |= dict.fromkeys(of_this, folder)
 
 
 def served(runs: Sequence[Path]) -> dict[str, str | None]:

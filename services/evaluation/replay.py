@@ -22,10 +22,17 @@ from models.files import make_folder, write_whole
 from models.metrics import calibration_error
 from models.metrics.score import Score, mean
 from services.evaluation import stored_run
-from services.evaluation.heard import Heard, calibrated_on, heard_in, refuse_strangers
+from services.evaluation.confidence import levelled
+from services.evaluation.heard import (
+    Heard,
+    calibrated_on,
+    heard_in,
+    refuse_asked_twice,
+    refuse_strangers,
+)
 from services.evaluation.learning import fit
 from services.evaluation.rewording import reworded
-from services.evaluation.score import BOOTSTRAP_SEED, SURE, is_right
+from services.evaluation.score import BOOTSTRAP_SEED, SURE, is_right, is_settled
 from services.evaluation.stored_run import EvaluationError, Outcome, Run, write_run
 
 COVERAGE = 0.8  # of the cases, the most confident ones
@@ -113,7 +120,7 @@ def replay(
         return asdict(mean(values, images, BOOTSTRAP_SEED))
 
     summary: dict[str, Any] = {
-        "run": asdict(run) | {"cases": len(cases)},
+        "run": asdict(run) | {"cases": len(cases), "images_changed": run.images_changed},
         "best_worker": best,
         "policies": {
             name: {
@@ -174,6 +181,7 @@ def keep_weighed(
 
 def _read(folders: Sequence[Path], data: Path) -> tuple[Run, list[Case]]:
     parts = [stored_run.load(folder, data) for folder in folders]
+    refuse_asked_twice(folders, parts)
     first = parts[0][0]
     for folder, (run, _) in zip(folders, parts, strict=True):
         if _asked(run) != _asked(first):
@@ -186,6 +194,9 @@ def _read(folders: Sequence[Path], data: Path) -> tuple[Run, list[Case]]:
     ]
     if not cases:
         raise EvaluationError(f"{folders[0]}: nobody has answered any of its questions yet.")
+    outcomes = [outcome for _, part in parts for _, outcome in part]
+    if silent := sum(is_settled(each) and not each.was_answered for each in outcomes):
+        print(f"{silent} cases are left out, which nobody could answer: elsewhere they are wrong")
     return first, cases
 
 
@@ -266,13 +277,14 @@ def _of_confidence(
         [sure[n] for n in told], [right[n] for n in told], [images[n] for n in told], BOOTSTRAP_SEED
     )
     kept = np.argsort(-np.array(sure), kind="stable")[: round(COVERAGE * len(sure))]
+    shares = levelled(sure, right)
     wrong = [each >= SURE and not is_ for each, is_ in zip(sure, right, strict=True)]
     return {
         "told": len(told) / len(sure),
         "wrong_and_sure": asdict(mean(wrong, images, BOOTSTRAP_SEED)),
         "calibration_error": asdict(error),
         "at_coverage": asdict(
-            mean([right[i] for i in kept], [images[i] for i in kept], BOOTSTRAP_SEED)
+            mean([shares[i] for i in kept], [images[i] for i in kept], BOOTSTRAP_SEED)
         ),
     }
 
@@ -326,7 +338,8 @@ def _sets(
 
 def _show(summary: dict[str, Any]) -> None:
     run = summary["run"]
-    print(f"{run['dataset']} {run['split']} {run['language']}: {run['cases']} cases, exact match")
+    asked = f"{run['dataset']} {run['split']} {run['language']}{run['images_changed']}"
+    print(f"{asked}: {run['cases']} cases, exact match")
     print(f"{'policy':16} {'right':>20} {'over ' + summary['best_worker']:>22}", end="")
     print(
         f"{'calibration error':>20} {f'surest {COVERAGE:.0%}':>12} {f'wrong at {SURE}':>13}", end=""

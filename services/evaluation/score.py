@@ -214,11 +214,13 @@ def is_right(text: str | None, example: Example) -> bool:
 def rate_of(group: list[Example], texts: Texts) -> dict[str, Any]:
     """One accuracy as JSON; null where nothing of the group was scored."""
     scored = [example for example in group if example.id in texts]
-    counts = {"scored": len(scored), "unscored": len(group) - len(scored)}
+    images = [example.group for example in scored]
+    counts = {"images": len(set(images)), "scored": len(scored)}
+    counts["unscored"] = len(group) - len(scored)
     if not scored:
         return counts | {"correct": 0, "accuracy": None, "low": None, "high": None}
     hits = [is_right(texts[example.id], example) for example in scored]
-    found = mean(hits, [example.group for example in scored], BOOTSTRAP_SEED)
+    found = mean(hits, images, BOOTSTRAP_SEED)
     rate = {"accuracy": found.value, "low": found.low, "high": found.high}
     return counts | {"correct": sum(hits)} | rate
 
@@ -290,7 +292,8 @@ def calibration(examples: list[Example], texts: Texts, sure: Sure) -> dict[str, 
         return None
     hits = [is_right(texts.get(example.id), example) for example, _ in told]
     images = [example.group for example, _ in told]
-    return asdict(calibration_error.score([each for _, each in told], hits, images))
+    found = calibration_error.score([each for _, each in told], hits, images)
+    return {"images": len(set(images))} | asdict(found)
 
 
 def sure_of(outcome: Outcome, who: str) -> float | None:
@@ -315,7 +318,8 @@ def _show_rate(name: str, found: dict[str, Any]) -> None:
     if found["accuracy"] is None:
         print(f"{name:22}      –    0 of {total} scored")
         return
+    interval = f"{found['low']:.1%} to {found['high']:.1%}" if found["images"] > 1 else "one image"
     print(
-        f"{name:22} {found['accuracy']:6.1%}  ({found['low']:.1%} to {found['high']:.1%})  "
+        f"{name:22} {found['accuracy']:6.1%}  ({interval})  "
         f"{found['correct']} right of {found['scored']} scored of {total}"
     )

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
+from pydantic import TypeAdapter
 
 from gateway.contract import Answer, Language, Summarise, Verdict
 from gateway.refusals import Problem
@@ -74,12 +76,16 @@ class Run:
         return ", images blank" if self.blank_images else ""
 
 
+RUN = TypeAdapter(Run)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What came of one case: the verdict, and every worker's answer, which is there without it."""
 
     verdict: Verdict | None
     answers: tuple[Answer, ...]
+    refusal: str = ""  # what the gateway said in place of a verdict
 
     @property
     def was_answered(self) -> bool:
@@ -158,7 +164,7 @@ def claim(folder: Path, run: Run) -> Run:
         return run
     told: dict[str, Any] = {"images": run.images}  # of which a run of before has no word
     try:
-        earlier = Run(**(told | json.loads(path.read_text("utf-8"))))
+        earlier = _run_of(told | json.loads(path.read_text("utf-8")))
     except (OSError, *NO_RECORD) as error:
         raise EvaluationError(
             f"{path} is missing, empty or broken, so that nobody knows what was asked of whom; "
@@ -296,7 +302,7 @@ def _read(record: dict[str, Any]) -> tuple[str, Outcome]:
 def _outcome(said: Verdict | Problem) -> Outcome:
     if isinstance(said, Verdict):
         return Outcome(said, said.answers)
-    return Outcome(None, said.answers or ())
+    return Outcome(None, said.answers or (), said.detail)
 
 
 def read_run(folder: Path) -> Run:
@@ -306,12 +312,17 @@ def read_run(folder: Path) -> Run:
         EvaluationError: none is there, a broken one, or one of before this version.
     """
     try:
-        return Run(**json.loads((folder / "run.json").read_text("utf-8")))
+        return _run_of(json.loads((folder / "run.json").read_text("utf-8")))
     except (OSError, *NO_RECORD) as error:
         raise EvaluationError(
             f"{folder} holds no evaluation of this version, or its run.json is broken; run "
             f"consilium evaluate --out {folder}."
         ) from error
+
+
+def _run_of(told: dict[str, Any]) -> Run:
+    """Raises one of NO_RECORD where it is none."""
+    return RUN.validate_python(asdict(Run(**told)))
 
 
 def load(folder: Path, data: Path) -> tuple[Run, list[tuple[Example, Outcome]]]:
@@ -336,4 +347,7 @@ def load(folder: Path, data: Path) -> tuple[Run, list[tuple[Example, Outcome]]]:
             "or ask anew: consilium evaluate with a new --out."
         )
     outcomes = read_outcomes(folder)
+    if run.fold is None and not run.rotate_images and len(outcomes) < len(examples):
+        told = f"{folder} holds answers to {len(outcomes)} of its set's {len(examples)} questions."
+        print(told, file=sys.stderr)
     return run, [(each, outcomes[each.id]) for each in examples if each.id in outcomes]

@@ -99,6 +99,7 @@ def load(tmp_path: Path):
         (WORKER + '[[worker]]\nname = "b"\nshadow = true', ["worker 2 (b): family: is missing"]),
         ('[feedback]\nkeep = "all"\n' + WORKER, ["feedback: keep", "'marks' or 'cases'"]),
         (WORKER.replace('"thorax"', '"summariser"'), ["cannot be called summariser"]),
+        (WORKER.replace('"thorax"', '"panel"'), ["cannot be called panel"]),
         (WORKER + SUMMARISER.replace("prompt.es", "prompt.zh"), ["prompt.es is missing"]),
         (WORKER + SUMMARISER.replace("{answers}", "", 1), ["summariser: prompt", "{answers}"]),
         (WORKER + "[limits]\nmax_images = 0", ["limits: max_images"]),

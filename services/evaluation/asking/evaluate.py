@@ -5,6 +5,7 @@ where it was; OUT/run.json says what the run is, and OUT/summary.json what came 
 """
 
 import json
+import os
 import random
 import shlex
 from collections import Counter
@@ -40,6 +41,7 @@ from services.evaluation.stored_run import (
 
 PATIENCE_S = 300.0
 CONCURRENCY = 4
+SHOWN = 3  # of what has no verdict, each with its reason
 
 
 def evaluate(
@@ -82,7 +84,7 @@ def evaluate(
     DataError for a dataset that is not as it should be.
     """
     if own := datasets.is_own(dataset):
-        dataset = str(Path(dataset).resolve())  # it will be read again, perhaps from elsewhere
+        dataset = os.path.abspath(dataset)  # it will be read again, perhaps from elsewhere
         _tell_of_other_languages(Path(dataset), language)
     whole = datasets.load(dataset, data, split, language)
     examples = _in_sample_order(whole)
@@ -136,8 +138,16 @@ def evaluate(
                 from services.evaluation.asking.on_ray import ask_all_from
 
                 ask_all_from(ray, shown, asking, outcomes, out)
-            summary = asdict(run) | {"seed": BOOTSTRAP_SEED} | score(examples, outcomes, language)
-            summary["failed"] = sum(has_failed(outcomes.get(each.id)) for each in examples)
+            asked = {example.id for example in examples}
+            in_file_order = [example for example in whole if example.id in asked]
+            scored = score(in_file_order, outcomes, language)
+            summary = asdict(run) | {"seed": BOOTSTRAP_SEED} | scored
+            failed = [each.id for each in in_file_order if has_failed(outcomes.get(each.id))]
+            summary["failed"] = len(failed)
+            for id in failed[:SHOWN]:
+                print(
+                    f"no verdict on {id}: {outcomes[id].refusal if id in outcomes else 'not asked'}"
+                )
         if not summary["scores"]:
             raise EvaluationError(
                 f"0 of {len(examples)} cases scored; {out / VERDICTS} holds the gateway's reasons."
@@ -237,6 +247,8 @@ def _models(
         for seat in report.workers
         if language in seat.languages and (workers is None or seat.name in workers)
     ]
+    if workers is not None and not workers:
+        raise EvaluationError("--workers names nobody: give names with commas between them.")
     if not asked:
         raise EvaluationError(f"None of {', '.join(workers or seats)} answers in {language}.")
     for seat in asked:

@@ -210,7 +210,8 @@ def _sureness(asked: Evaluated) -> Sure:
 def _wrong_of_the_surest(sure: Sequence[float | None], rights: Sequence[bool]) -> dict[str, float]:
     """By the share of answers that are given: how many of them are wrong. Those for which nothing
     was claimed are given last."""
-    surest_first = np.array(rights)[np.argsort(-np.array(sure, dtype=float), kind="stable")]
+    order = np.argsort(-np.array(sure, dtype=float), kind="stable")
+    surest_first = confidence.levelled(sure, rights)[order]
     return {
         f"{share:.0%}": float(1 - surest_first[: max(round(share * len(rights)), 1)].mean())
         for share in COVERAGES
@@ -228,7 +229,7 @@ def _rates(asked: Evaluated, names: Sequence[str]) -> list[dict[str, Any]]:
         groups |= {(by, value): part for value, part in parts.items()}
     voices = asked.heard | {ORACLE: score.rightest(asked.examples, asked.said)}
     return [
-        {"by": by, "of": value, "voice": who, "images": _groups(group, texts), **found}
+        {"by": by, "of": value, "voice": who, **found}
         for (by, value), group in groups.items()
         for who, texts in voices.items()
         if (found := score.rate_of(group, texts))["scored"]
@@ -280,7 +281,7 @@ def _over_best(asked: Evaluated, name: str) -> dict[str, Any] | None:
         for example, right in zip(heard[best], rights[best], strict=True)
     ]
     found = mean(gains, [example.group for example in heard[best]], BOOTSTRAP_SEED)
-    return {"of": name, "best": best} | asdict(found)
+    return {"of": name, "best": best, "images": _groups(heard[best], panel)} | asdict(found)
 
 
 def _candidates_beside(asked: Evaluated, name: str) -> list[dict[str, Any]]:
@@ -306,7 +307,8 @@ def _by_agreement(asked: Evaluated) -> dict[str, dict[str, Any]]:
         if verdict and verdict.agreement is not None:
             groups[score.backing_of(verdict)].append(example)
     return {
-        backing: asdict(
+        backing: {"images": len({example.group for example in group})}
+        | asdict(
             mean(
                 [is_right(asked.outcomes[e.id].answer, e) for e in group],
                 [e.group for e in group],

@@ -368,7 +368,8 @@ def _percent(share: float | None) -> str:
 
 def _line(text: object) -> str:
     """What somebody said, as one line of Markdown: nothing in it is a mark."""
-    marked = " ".join(str(text).split())
+    # Nor does it move the cursor of whoever prints it.
+    marked = " ".join("".join(c for c in str(text) if c.isprintable() or c.isspace()).split())
     return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in marked)
 
 

@@ -17,7 +17,7 @@ from services.evaluation.heard import calibrated_on
 from services.evaluation.report.figures import Evaluated, measure, read
 from services.evaluation.report.notable import last_words, notable
 from services.evaluation.report.page import pages
-from services.evaluation.score import is_right
+from services.evaluation.score import PANEL, is_right
 
 OF_A_SEAT = {"name", "words", "right"}
 OF_A_SHADOW = {*OF_A_SEAT, "panel_right", "cases", "agrees"}
@@ -77,9 +77,14 @@ def _row(asked: Evaluated, example: Example, out: Path) -> dict[str, Any]:
     one's own too (models.data.own_file), whose images are found from `out`."""
     outcome = asked.outcomes[example.id]
     verdict = outcome.verdict
+
+    def right(who: str, text: str | None) -> bool | None:
+        """None where it was not heard, and so is not scored."""
+        return is_right(text, example) if example.id in asked.said.get(who, {}) else None
+
     return {
         "id": example.id,
-        "images": [os.path.relpath(image, out) for image in example.images],
+        "images": [os.path.relpath(image, os.path.realpath(out)) for image in example.images],
         "question": example.question,
         "answer": example.answer,
         "alternatives": list(example.alternatives),
@@ -92,7 +97,7 @@ def _row(asked: Evaluated, example: Example, out: Path) -> dict[str, Any]:
         "context": example.context,
         "views": list(example.views),
         "panel": outcome.answer,
-        "right": is_right(outcome.answer, example),
+        "right": right(PANEL, outcome.answer),
         "confidence": verdict and verdict.confidence,
         "agreement": verdict and verdict.agreement,
         "unfamiliar": verdict and verdict.familiarity and verdict.familiarity.unfamiliar,
@@ -102,7 +107,7 @@ def _row(asked: Evaluated, example: Example, out: Path) -> dict[str, Any]:
                 "worker": answer.worker,
                 "answer": answer.text,
                 "confidence": answer.confidence,
-                "right": is_right(answer.text, example),
+                "right": right(answer.worker, answer.text),
             }
             for answer in last_words(outcome)
         ],

@@ -19,6 +19,7 @@ from pyarrow import json as arrow
 from typer.testing import CliRunner
 
 from gateway.contract import Familiarity, Summary
+from gateway.refusals import Problem
 from gateway.verdict.competence import Competence
 from models.data import own_file
 from models.data.example import without_images
@@ -84,14 +85,14 @@ def test_its_figures_are_those_that_a_hand_counts(figures: Any) -> None:
     assert apart == {"a and b": 1 / 4, "a and c": 2 / 3, "b and c": 2 / 3}
     assert figures["seconds"]["b"] == {"answers": 4, "p50": 2, "p90": 2, "p99": 2}
     assert figures["wrong_of_the_surest"]["panel"]["100%"] == 0.5
-    bins = figures["reliability"]["a"]  # of one answer each
-    assert [(each["cases"], each["confidence"], each["right"]) for each in bins] == [
-        (1, 0.6, 1), (1, 0.6, 0), (1, 0.6, 0), (1, 0.6, 1)
-    ]  # fmt: skip
+    # It was as sure of each: which of them comes first tells nothing.
+    bins = figures["reliability"]["a"]
+    assert [(each["cases"], each["confidence"], each["right"]) for each in bins] == 4 * [
+        (1, 0.6, 0.5)
+    ]
     assert figures["coverage"]["a"] == [
-        {"answered": 1 / 4, "wrong": 0}, {"answered": 1 / 2, "wrong": 1 / 2},
-        {"answered": 3 / 4, "wrong": pytest.approx(2 / 3)}, {"answered": 1, "wrong": 1 / 2},
-    ]  # fmt: skip
+        {"answered": share, "wrong": 0.5} for share in (1 / 4, 1 / 2, 3 / 4, 1)
+    ]
     others = {
         (each["score"], each["voice"]): each for each in figures["scorers"] if each["by"] == "run"
     }
@@ -137,7 +138,7 @@ def test_where_nothing_is_claimed_the_panel_is_least_sure(tmp_path: Path) -> Non
 
     found = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
     assert found["wrong_of_the_surest"]["panel"]["100%"] == 0.5
-    assert found["wrong_of_the_surest"]["panel"]["50%"] == 0.5
+    assert found["wrong_of_the_surest"]["panel"]["50%"] == pytest.approx(1 / 3)
     assert found["calibration_error"]["panel"]["cases"] == 3
     knew = found["cases"]["The panel is wrong and a member is right"]
     assert [case["id"] for case in knew] == ["own all en/2", "own all en/3"]
@@ -228,7 +229,7 @@ def test_tables_are_the_same_everywhere(folder: Path, figures: Any) -> None:
     assert [float(row["value"]) for row in others] == [e["value"] for e in figures["scorers"]]
     assert {row["run"] for row in others} == {"own all en"}
     assert "## Other scores" in markdown and "| token F1 | 50.0 (" in markdown
-    assert "| a | 100.0 (at 60.0) | 0.0 (at 60.0) | 0.0 (at 60.0) | 100.0 (at 60.0) |" in markdown
+    assert f"| a | 50.0 (at 60.0) |{' 50.0 (at 60.0) |' * 3}" in markdown
 
 
 def test_every_case_is_a_row_for_others_tools_and_a_set_of_ones_own(folder: Path) -> None:
@@ -294,6 +295,29 @@ def test_a_candidate_stands_beside_the_panel(
     page = (tmp_path / "out" / "report.html").read_text("utf-8")
     for title in ("Candidates beside the panel", "In use, and by readers’ words"):
         assert f"<h2>{title}</h2>" in page
+
+
+def test_who_was_not_heard_is_neither_right_nor_wrong(tmp_path: Path) -> None:
+    own = write_set(tmp_path, ROWS[:2])
+    run = write_run(tmp_path / "run", own, {"1": SAID["1"]})
+    keep(run, "2", Problem(type="x", title="Busy", status=503, detail="Busy \x1b[2J."))
+    (tmp_path / "link").symlink_to(tmp_path / "run", target_is_directory=True)
+    report([run], Path("none"), tmp_path / "link" / "out")
+
+    lines = (tmp_path / "run" / "out" / "cases.jsonl").read_text("utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["right"] for row in rows] == [True, None]
+    # Images are found from where the rows lie, however the folder was named.
+    assert all((tmp_path / "run" / "out" / row["images"][0]).exists() for row in rows)
+
+
+def test_of_one_image_no_interval_is_told(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", write_set(tmp_path, ROWS[:2]), {"1": SAID["1"]})
+    report([run], Path("none"), tmp_path / "out")
+    markdown = (tmp_path / "out" / "report.md").read_text("utf-8")
+    assert "| panel | 1 | 100.0 (one image) |" in markdown
+    assert "| 2 of 3 | 1 | 100.0 (one image) |" in markdown
+    assert "+0.0 (one image) |" in markdown and "| 20.0 (one image) |" in markdown
 
 
 def test_two_files_of_one_name_are_two_sets(tmp_path: Path, monkeypatch) -> None:

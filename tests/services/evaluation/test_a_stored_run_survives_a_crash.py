@@ -3,7 +3,7 @@ no more."""
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -95,7 +95,9 @@ def replace_run_file(folder: Path, content: bytes | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [None, b"", b"{", b"\0" * 300, b"\xff\xfe", b"7", b"[" * 100_000]
+    "content",
+    [None, b"", b"{", b"\0" * 300, b"\xff\xfe", b"7", b"[" * 100_000]
+    + [json.dumps(asdict(RUN) | odd).encode() for odd in ({"models": 5}, {"dataset": None})],
 )
 def test_a_run_file_that_is_none_is_one_sentence(content: bytes | None, tmp_path: Path) -> None:
     """Unless nothing was asked yet: then it is written anew."""

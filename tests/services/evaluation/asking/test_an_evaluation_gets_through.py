@@ -84,11 +84,21 @@ def test_a_key_that_may_ask_less_often_finishes_all(
 
 
 @pytest.mark.parametrize("status", [400, 413, 422, 500])
-def test_what_a_question_is_refused_for_is_not_asked_again(fake, run, status):
-    """It fails, is counted, and the others go on."""
-    gateway = fake(problem(status), problem(status))
+def test_what_a_question_is_refused_for_is_not_asked_again(fake, run, status, capsys):
+    """It fails, is counted and told of, and the others go on."""
+    gateway = fake(problem(status, "Not so."), problem(status, "Not so."))
     assert run(gateway.url)["failed"] == 2
     assert len(gateway.requests) == LIMIT
+    told = re.findall(r"^no verdict on \S+: (.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert told == ["Not so."] * 2
+
+
+def test_what_is_too_large_for_a_proxy_is_one_question_s_own(fake, run, capsys):
+    """A proxy's page says so, and no gateway: the next question may be smaller."""
+    gateway = fake((413, {}, b"<html>413 Request Entity Too Large</html>"))
+    assert run(gateway.url)["failed"] == 1
+    assert len(gateway.requests) == LIMIT
+    assert "takes nothing so large: raise the limit of what" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

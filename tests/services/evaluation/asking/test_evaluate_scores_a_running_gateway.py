@@ -101,7 +101,8 @@ def test_the_panel_and_every_worker_are_scored(vllm, gateway, run, tmp_path, cap
 
     assert summary["scores"]["panel"]["all"]["accuracy"] == 1
     assert summary["scores"]["w1"]["all"] | {"low": 0, "high": 0} == {
-        "accuracy": 0.5, "correct": 6, "scored": 12, "unscored": 0, "low": 0, "high": 0
+        "accuracy": 0.5, "correct": 6, "scored": 12, "unscored": 0, "low": 0, "high": 0,
+        "images": 3,
     }  # fmt: skip
     assert summary["scores"]["w1"]["closed"]["accuracy"] == 0.5
     others = summary["scorers"]["w1"]
@@ -289,6 +290,8 @@ def test_a_worker_is_not_scored_on_an_image_that_it_was_trained_on(
     with pytest.raises(DataError, match="is also a training image"):
         run(gateway([worker]))
     assert not worker.requests
+    with pytest.raises(EvaluationError, match="--workers names nobody"):
+        run(gateway([worker]), workers=[])
 
 
 def test_the_command_that_is_told_asks_the_same_again(vllm, gateway, run, tmp_path, capsys):

@@ -7,6 +7,7 @@ from PIL import Image
 
 from gateway.verdict.competence import Cell
 from gateway.verdict.grey_answers import load_grey_answers, save_grey_answers
+from services.evaluation.confidence import coverage, reliability
 from services.evaluation.heard import hear
 from services.evaluation.learning.fit import calibrate, cross_fitted
 from services.evaluation.learning.grey import grey_answers
@@ -184,6 +185,23 @@ def test_runs_that_teach_nothing_are_refused(stored, settings, data, tmp_path):
         replay([shuffled], settings, data)
     with pytest.raises(EvaluationError, match="shuffled is no part of the same evaluation"):
         replay([stored, shuffled], settings, data)
+
+
+def test_a_question_counts_once(stored, settings, data):
+    says = f"answer the same questions, {IMAGES * EACH} of them: give one of the two"
+    for program in (calibrate, replay):
+        with pytest.raises(EvaluationError, match=says):
+            program([stored, stored], settings, data)
+
+
+def test_the_surest_do_not_depend_on_the_order_of_rows():
+    sure, rights = [0.9, 0.9, 0.9, None], [True, False, True, False]
+    for order in ([0, 1, 2, 3], [3, 1, 0, 2]):
+        given = [sure[n] for n in order], [rights[n] for n in order]
+        assert [round(each["wrong"], 9) for each in coverage(*given)] == [
+            0.333333333, 0.333333333, 0.333333333, 0.5,
+        ]  # fmt: skip
+        assert [each["right"] for each in reliability(*given)] == [pytest.approx(2 / 3)] * 3
 
 
 def test_who_is_silent_in_some_cases_is_as_loud_in_the_others(stored, settings, data):

@@ -44,7 +44,8 @@ from gateway.verdict.competence import Competence, CompetenceError, load_compete
 from gateway.verdict.grey_answers import GreyAnswers, GreyAnswersError, beside, load_grey_answers
 
 SUMMARISER = "summariser"  # no worker's name; what its server calls the model
-TAKEN = {SUMMARISER, "panel"}  # names of other voices, beside a worker's in tables and reports
+# Beside workers these stand in tables and reports: other voices, and ways to weigh them.
+OTHER_VOICES = {SUMMARISER, "panel", "vote", "confidence", "calibrated", "cross-fitted"}
 SUMMARISER_PORT = 8100
 FIRST_WORKER_PORT = 8101
 
@@ -158,8 +159,8 @@ class Settings(BaseModel):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two workers are called {name}; rename one")
-        if taken := TAKEN.intersection(names):
-            raise ValueError(f"a worker cannot be called {taken.pop()}; rename it")
+        if taken := OTHER_VOICES.intersection(names):
+            raise ValueError(f"a worker cannot be called {min(taken)}; rename it")
         return workers
 
     @model_validator(mode="after")

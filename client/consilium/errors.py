@@ -21,7 +21,8 @@ class GatewayUnreachable(GatewayError):
 
 
 class GatewayRefused(GatewayError):
-    """The gateway answered with a problem; the message is its detail."""
+    """The gateway answered with a problem, or what stands before it takes nothing so large; the
+    message is the problem's detail."""
 
     def __init__(self, problem: Problem, retry_after_s: Optional[float] = None):
         # Where the workers were asked, only who was down may say something else another time.

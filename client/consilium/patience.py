@@ -51,8 +51,6 @@ class Patience:
         grown = 0.0 if others_wait else min(FIRST_WAIT_S * 2**self._waits, LONGEST_WAIT_S)
         go_on_at = max(self._go_on_at, now + max(grown, error.retry_after_s or 0))
         if go_on_at > self._failing_since + self._patience_s:
-            if not others_wait:
-                self._tell(f"not waited for: {go_on_at - now:.0f} s, which is beyond the patience")
             return False
         if not others_wait:
             self._waits += 1

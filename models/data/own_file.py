@@ -74,30 +74,19 @@ class _Images:
     def __init__(self, folder: Path):
         self._folder = folder
         self._found: dict[tuple[str, ...], tuple[Path, ...]] = {}
-        self._paths: dict[tuple[int, int], Path] = {}  # by device and inode
 
     def of(self, cell: Any, where: str) -> tuple[Path, ...]:
         names = _several(cell, f"{where}: its images")
         if not names:
             raise DataError(f"{where}: its images is empty: fill it in, or take the row out.")
         if names not in self._found:
-            self._found[names] = tuple(self._one(self._folder / name, where) for name in names)
+            images = tuple(self._folder / name for name in names)
+            for image in images:
+                wrong = None if images_may_be_missing() else _wrong_with(image)
+                if wrong:
+                    raise DataError(f"{where}: {image} is {wrong}: put it there, or mend its path.")
+            self._found[names] = images
         return self._found[names]
-
-    def _one(self, image: Path, where: str) -> Path:
-        """The path by which that file was named first: two names are not two images."""
-        try:
-            found = os.stat(image)
-        except (OSError, ValueError):
-            wrong = "is missing"
-        else:
-            wrong = "" if S_ISREG(found.st_mode) else "is no file"
-            wrong = wrong or ("" if found.st_size else "is empty")
-        if wrong and images_may_be_missing():
-            return image
-        if wrong:
-            raise DataError(f"{where}: {image} {wrong}: put it there, or mend its path.")
-        return self._paths.setdefault((found.st_dev, found.st_ino), image)
 
     def cameras(self, cell: Any, where: str, images: int) -> tuple[Path, ...]:
         """One for each image, in their order, or none; whoever wants them opens them."""
@@ -107,6 +96,16 @@ class _Images:
                 f"{where} has {len(names)} cameras of {images} images: give one for each, or none."
             )
         return tuple(self._folder / name for name in names)
+
+
+def _wrong_with(image: Path) -> str | None:
+    try:
+        found = os.stat(image)
+    except (OSError, ValueError):  # the path may be longer than any can be
+        return "missing"
+    if not S_ISREG(found.st_mode):
+        return "no file"
+    return None if found.st_size else "empty"
 
 
 def _example(where: str, cells: dict[str, Any], images: _Images) -> Example:
@@ -126,8 +125,6 @@ def _example(where: str, cells: dict[str, Any], images: _Images) -> Example:
     choices = _several(cells.get("choices"), f"{where}: its choices")
     if choices and normalise(answer) not in map(normalise, choices):
         raise DataError(f"{where}: its answer is none of its choices: add it to them.")
-    if len(set(map(normalise, choices))) < len(choices):
-        raise DataError(f"{where}: two of its choices are the same: take one of them out.")
     if len(choices) == 1:
         raise DataError(f"{where} has one choice: give several, with ; between them, or none.")
     shown = images.of(cells["images"], where)

@@ -82,9 +82,18 @@ def _times_drawn(images: int, resamples: int, seed: int) -> NDArray[np.uint8]:
     return times
 
 
-def mean(values: Sequence[float], clusters: Sequence[Hashable], seed: int = 0) -> Score:
-    """The mean of one value per case, as a score."""
-    return score(((value, 1.0) for value in values), _ratio, clusters, seed)
+def mean(
+    values: Sequence[float],
+    clusters: Sequence[Hashable],
+    seed: int = 0,
+    weights: Sequence[float] | None = None,
+) -> Score:
+    """The mean of one value per case, as a score; weights are 0 or more, and what has none is no
+    case of it."""
+    if weights is None:
+        return score(((value, 1.0) for value in values), _ratio, clusters, seed)
+    rows = [(v * w, w, c) for v, w, c in zip(values, weights, clusters, strict=True) if w > 0]
+    return score((row[:2] for row in rows), _ratio, [cluster for _, _, cluster in rows], seed)
 
 
 def _ratio(sums: Sums) -> Sums:

@@ -3,9 +3,7 @@
 Each command imports what it needs when it runs, so that the gateway's own machine needs no torch.
 """
 
-import sys
 from importlib.metadata import version
-from io import TextIOWrapper
 from typing import Annotated
 
 try:
@@ -70,9 +68,6 @@ def options(
 
 
 def main() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that knows no "–" gets a ?
     try:
         app()
     except ModuleNotFoundError as error:

@@ -14,13 +14,28 @@ BINS = 8
 FEWEST = 5  # percent of the answers: of fewer the surest tell nothing
 
 
-def levelled(sure: Sequence[float | None], rights: Sequence[bool]) -> NDArray[np.float64]:
+def shared_among_ties(sure: Sequence[float | None], rights: Sequence[bool]) -> NDArray[np.float64]:
     """What part was right of those that were as sure, for each answer: which of them come first
     tells nothing, so nothing may depend on it."""
-    told = np.nan_to_num(np.array(sure, dtype=float), nan=-1.0)
-    _, group = np.unique(told, return_inverse=True)
+    _, group = np.unique(_ranks(sure), return_inverse=True)
     shares: NDArray[np.float64] = np.bincount(group, rights) / np.bincount(group)
     return shares[group]
+
+
+def part_of_the_surest(sure: Sequence[float | None], share: float) -> NDArray[np.float64]:
+    """How much of each answer is among so large a share of them: all of those that are surer than
+    the last one in it, and as much of each that is as sure as that."""
+    ranks, room = _ranks(sure), max(round(share * len(sure)), 1)
+    last = np.sort(ranks)[-room]
+    surer, as_sure = ranks > last, ranks == last
+    part: NDArray[np.float64] = surer + as_sure * (room - surer.sum()) / as_sure.sum()
+    return part
+
+
+def _ranks(sure: Sequence[float | None]) -> NDArray[np.float64]:
+    """What claimed nothing is below what claimed 0."""
+    ranks: NDArray[np.float64] = np.nan_to_num(np.array(sure, dtype=float), nan=-1.0)
+    return ranks
 
 
 def reliability(sure: Sequence[float | None], rights: Sequence[bool]) -> list[dict[str, float]]:
@@ -28,7 +43,7 @@ def reliability(sure: Sequence[float | None], rights: Sequence[bool]) -> list[di
     average, and what part of them was right. What was claimed of none is in none."""
     told = np.array(sure, dtype=float)
     order = np.argsort(told, kind="stable")[: np.count_nonzero(~np.isnan(told))]  # nan comes last
-    right = levelled(sure, rights)
+    right = shared_among_ties(sure, rights)
     return [
         {
             "cases": len(part),
@@ -43,6 +58,6 @@ def coverage(sure: Sequence[float | None], rights: Sequence[bool]) -> list[dict[
     """By the share of answers that are given, the surest first: what part of them is wrong. A point
     for each percent; those of which nothing was claimed come last."""
     surest_first = np.argsort(-np.array(sure, dtype=float), kind="stable")
-    right = np.cumsum(levelled(sure, rights)[surest_first])
+    right = np.cumsum(shared_among_ties(sure, rights)[surest_first])
     given = sorted({-(-len(right) * percent // 100) for percent in range(FEWEST, 101)})
     return [{"answered": n / len(right), "wrong": float(1 - right[n - 1] / n)} for n in given]

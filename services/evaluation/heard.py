@@ -56,7 +56,6 @@ def hear(runs: Sequence[Path], data: Path) -> tuple[list[Heard], list[str]]:
     """
     cases, sources = [], []
     parts = [stored_run.load(folder, data) for folder in runs]
-    refuse_asked_twice(runs, parts)
     for folder, (run, outcomes) in zip(runs, parts, strict=True):
         if run.images_changed:
             raise EvaluationError(f"{folder}: its images were changed; take a run without that.")
@@ -64,17 +63,19 @@ def hear(runs: Sequence[Path], data: Path) -> tuple[list[Heard], list[str]]:
         sources.append(
             f"{called(run.dataset)} {run.split} {run.language}, {len(outcomes)} questions"
         )
+    refuse_asked_twice(runs, parts)
     return cases, sources
 
 
 def refuse_asked_twice(
     folders: Sequence[Path], parts: Sequence[tuple[Run, Sequence[tuple[Example, Outcome]]]]
 ) -> None:
-    """Raises EvaluationError where two runs asked the same question: what is learned or told of
+    """Raises EvaluationError where two runs answer the same question: what is learned or told of
     both would count it twice."""
     first: dict[tuple[str, ...], Path] = {}
     for folder, (run, cases) in zip(folders, parts, strict=True):
-        of_this = {(run.dataset, run.split, run.language, example.id) for example, _ in cases}
+        asked = run.dataset, run.split, run.language
+        of_this = {(*asked, example.id) for example, outcome in cases if outcome.was_answered}
         if twice := first.keys() & of_this:
             raise EvaluationError(
                 f"{folder} and {first[min(twice)]} answer the same questions, {len(twice)} of "

@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from gateway.contract import Answer, PredictionSet, Summary
 from gateway.settings import Settings
 from gateway.verdict.competence import Competence, Line, Skill, Worker
@@ -22,7 +20,7 @@ from models.files import make_folder, write_whole
 from models.metrics import calibration_error
 from models.metrics.score import Score, mean
 from services.evaluation import stored_run
-from services.evaluation.confidence import levelled
+from services.evaluation.confidence import part_of_the_surest
 from services.evaluation.heard import (
     Heard,
     calibrated_on,
@@ -120,7 +118,7 @@ def replay(
         return asdict(mean(values, images, BOOTSTRAP_SEED))
 
     summary: dict[str, Any] = {
-        "run": asdict(run) | {"cases": len(cases), "images_changed": run.images_changed},
+        "run": asdict(run) | {"cases": len(cases)},
         "best_worker": best,
         "policies": {
             name: {
@@ -136,6 +134,7 @@ def replay(
         "sets": {name: asdict(each) for name, each in _sets(heard, shipped, settings).items()},
         "worded_by": worded and worded.by,
     }
+    print(f"{run.name}{run.images_changed}: {len(cases)} cases, exact match")
     _show(summary)
     if out is not None:
         from services.evaluation import pictures
@@ -181,11 +180,11 @@ def keep_weighed(
 
 def _read(folders: Sequence[Path], data: Path) -> tuple[Run, list[Case]]:
     parts = [stored_run.load(folder, data) for folder in folders]
-    refuse_asked_twice(folders, parts)
     first = parts[0][0]
     for folder, (run, _) in zip(folders, parts, strict=True):
         if _asked(run) != _asked(first):
             raise EvaluationError(f"{folder} is no part of the same evaluation as {folders[0]}.")
+    refuse_asked_twice(folders, parts)
     cases = [
         (heard_in(run.language, example, outcome), outcome)
         for run, part in parts
@@ -196,7 +195,9 @@ def _read(folders: Sequence[Path], data: Path) -> tuple[Run, list[Case]]:
         raise EvaluationError(f"{folders[0]}: nobody has answered any of its questions yet.")
     outcomes = [outcome for _, part in parts for _, outcome in part]
     if silent := sum(is_settled(each) and not each.was_answered for each in outcomes):
-        print(f"{silent} cases are left out, which nobody could answer: elsewhere they are wrong")
+        print(
+            f"{silent} cases are left out, which nobody could answer: a report counts them as wrong"
+        )
     return first, cases
 
 
@@ -276,16 +277,13 @@ def _of_confidence(
     error = calibration_error.score(
         [sure[n] for n in told], [right[n] for n in told], [images[n] for n in told], BOOTSTRAP_SEED
     )
-    kept = np.argsort(-np.array(sure), kind="stable")[: round(COVERAGE * len(sure))]
-    shares = levelled(sure, right)
+    kept = part_of_the_surest(confidences, COVERAGE).tolist()
     wrong = [each >= SURE and not is_ for each, is_ in zip(sure, right, strict=True)]
     return {
         "told": len(told) / len(sure),
         "wrong_and_sure": asdict(mean(wrong, images, BOOTSTRAP_SEED)),
         "calibration_error": asdict(error),
-        "at_coverage": asdict(
-            mean([shares[i] for i in kept], [images[i] for i in kept], BOOTSTRAP_SEED)
-        ),
+        "at_coverage": asdict(mean(right, images, BOOTSTRAP_SEED, kept)),
     }
 
 
@@ -338,8 +336,6 @@ def _sets(
 
 def _show(summary: dict[str, Any]) -> None:
     run = summary["run"]
-    asked = f"{run['dataset']} {run['split']} {run['language']}{run['images_changed']}"
-    print(f"{asked}: {run['cases']} cases, exact match")
     print(f"{'policy':16} {'right':>20} {'over ' + summary['best_worker']:>22}", end="")
     print(
         f"{'calibration error':>20} {f'surest {COVERAGE:.0%}':>12} {f'wrong at {SURE}':>13}", end=""

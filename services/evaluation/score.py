@@ -121,12 +121,9 @@ def show(scored: dict[str, Any]) -> None:
     if len(scored["scores"]) > 2:  # the panel, and more than one worker
         _show_rate("any worker     all", scored["any_worker"])
         if gain := scored["headroom"]:
-            print(
-                f"{'':14} over the best worker by {gain['value']:.1%} "
-                f"({gain['low']:.1%} to {gain['high']:.1%})"
-            )
+            print(f"{'':14} over the best worker by {gain['value']:.1%} ({_interval(gain)})")
         for pair, share in scored["disagreement"].items():
-            print(f"{pair} differ in {share['value']:.1%} ({share['low']:.1%}–{share['high']:.1%})")
+            print(f"{pair} differ in {share['value']:.1%} ({_interval(share)})")
         for agreement, found in scored["by_agreement"].items():
             _show_rate(f"agreement {agreement}", found)
     _show_table("scorer", scored["scorers"])
@@ -188,7 +185,8 @@ def _headroom(examples: list[Example], said: dict[str, Texts]) -> dict[str, Any]
     rights = [[is_right(texts[example.id], example) for example in heard] for texts in workers]
     best = max(rights, key=sum)
     gains = [any(right) - one for right, one in zip(zip(*rights, strict=True), best, strict=True)]
-    return asdict(mean(gains, [example.group for example in heard], BOOTSTRAP_SEED))
+    images = [example.group for example in heard]
+    return {"images": len(set(images))} | asdict(mean(gains, images, BOOTSTRAP_SEED))
 
 
 def disagreement(examples: list[Example], said: dict[str, Texts]) -> dict[str, dict[str, Any]]:
@@ -200,9 +198,9 @@ def disagreement(examples: list[Example], said: dict[str, Texts]) -> dict[str, d
             differ = [
                 normalise(said[one][e.id] or "") != normalise(said[other][e.id] or "") for e in both
             ]
-            found[f"{one} and {other}"] = asdict(
-                mean(differ, [e.group for e in both], BOOTSTRAP_SEED)
-            )
+            images = [example.group for example in both]
+            share = mean(differ, images, BOOTSTRAP_SEED)
+            found[f"{one} and {other}"] = {"images": len(set(images))} | asdict(share)
     return found
 
 
@@ -318,8 +316,12 @@ def _show_rate(name: str, found: dict[str, Any]) -> None:
     if found["accuracy"] is None:
         print(f"{name:22}      –    0 of {total} scored")
         return
-    interval = f"{found['low']:.1%} to {found['high']:.1%}" if found["images"] > 1 else "one image"
     print(
-        f"{name:22} {found['accuracy']:6.1%}  ({interval})  "
+        f"{name:22} {found['accuracy']:6.1%}  ({_interval(found)})  "
         f"{found['correct']} right of {found['scored']} scored of {total}"
     )
+
+
+def _interval(found: dict[str, Any]) -> str:
+    """Of one image there is none."""
+    return f"{found['low']:.1%} to {found['high']:.1%}" if found["images"] > 1 else "one image"

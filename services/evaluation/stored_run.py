@@ -302,7 +302,12 @@ def _read(record: dict[str, Any]) -> tuple[str, Outcome]:
 def _outcome(said: Verdict | Problem) -> Outcome:
     if isinstance(said, Verdict):
         return Outcome(said, said.answers)
-    return Outcome(None, said.answers or (), said.detail)
+    return Outcome(None, said.answers or (), on_one_line(said.detail))
+
+
+def on_one_line(text: str) -> str:
+    """Without what would move the cursor of a terminal that shows it."""
+    return " ".join("".join(c for c in text if c.isprintable() or c.isspace()).split())
 
 
 def read_run(folder: Path) -> Run:
@@ -321,7 +326,8 @@ def read_run(folder: Path) -> Run:
 
 
 def _run_of(told: dict[str, Any]) -> Run:
-    """Raises one of NO_RECORD where it is none."""
+    """Raises one of NO_RECORD where it is none: for a name that is unknown or missing, or for a
+    value of another type."""
     return RUN.validate_python(asdict(Run(**told)))
 
 
@@ -347,7 +353,9 @@ def load(folder: Path, data: Path) -> tuple[Run, list[tuple[Example, Outcome]]]:
             "or ask anew: consilium evaluate with a new --out."
         )
     outcomes = read_outcomes(folder)
-    if run.fold is None and not run.rotate_images and len(outcomes) < len(examples):
-        told = f"{folder} holds answers to {len(outcomes)} of its set's {len(examples)} questions."
+    cases = [(each, outcomes[each.id]) for each in examples if each.id in outcomes]
+    answered = sum(outcome.was_answered for _, outcome in cases)
+    if run.fold is None and not run.rotate_images and answered < len(examples):
+        told = f"{folder} holds answers to {answered} of its set's {len(examples)} questions."
         print(told, file=sys.stderr)
-    return run, [(each, outcomes[each.id]) for each in examples if each.id in outcomes]
+    return run, cases

@@ -51,7 +51,7 @@ for _ in range(200):
     small.append(os.urandom(900))  # outlives them, and lies above them
 del pictures
 kept = held()
-for tick in range(1, server.A_MINUTE + 1):
+for tick in range(1, server.TICKS_A_MINUTE + 1):
     asyncio.run(gateway.on_tick(tick))
 print(before, kept, held())
 """

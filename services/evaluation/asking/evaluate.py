@@ -5,7 +5,6 @@ where it was; OUT/run.json says what the run is, and OUT/summary.json what came 
 """
 
 import json
-import os
 import random
 import shlex
 from collections import Counter
@@ -41,7 +40,7 @@ from services.evaluation.stored_run import (
 
 PATIENCE_S = 300.0
 CONCURRENCY = 4
-SHOWN = 3  # of what has no verdict, each with its reason
+SHOWN = 3  # of what has no verdict
 
 
 def evaluate(
@@ -84,7 +83,7 @@ def evaluate(
     DataError for a dataset that is not as it should be.
     """
     if own := datasets.is_own(dataset):
-        dataset = os.path.abspath(dataset)  # it will be read again, perhaps from elsewhere
+        dataset = str(Path(dataset).resolve())  # it will be read again, perhaps from elsewhere
         _tell_of_other_languages(Path(dataset), language)
     whole = datasets.load(dataset, data, split, language)
     examples = _in_sample_order(whole)
@@ -145,9 +144,8 @@ def evaluate(
             failed = [each.id for each in in_file_order if has_failed(outcomes.get(each.id))]
             summary["failed"] = len(failed)
             for id in failed[:SHOWN]:
-                print(
-                    f"no verdict on {id}: {outcomes[id].refusal if id in outcomes else 'not asked'}"
-                )
+                why = outcomes[id].refusal if id in outcomes else "It was not asked."
+                print(f"one of {len(failed)} without a verdict, {id}: {why}")
         if not summary["scores"]:
             raise EvaluationError(
                 f"0 of {len(examples)} cases scored; {out / VERDICTS} holds the gateway's reasons."

@@ -210,11 +210,9 @@ def _sureness(asked: Evaluated) -> Sure:
 def _wrong_of_the_surest(sure: Sequence[float | None], rights: Sequence[bool]) -> dict[str, float]:
     """By the share of answers that are given: how many of them are wrong. Those for which nothing
     was claimed are given last."""
-    order = np.argsort(-np.array(sure, dtype=float), kind="stable")
-    surest_first = confidence.levelled(sure, rights)[order]
+    given = {share: confidence.part_of_the_surest(sure, share) for share in COVERAGES}
     return {
-        f"{share:.0%}": float(1 - surest_first[: max(round(share * len(rights)), 1)].mean())
-        for share in COVERAGES
+        f"{share:.0%}": 1 - float(np.average(rights, weights=part)) for share, part in given.items()
     }
 
 

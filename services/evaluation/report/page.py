@@ -20,6 +20,7 @@ from services.evaluation.report.figures import (
 )
 from services.evaluation.report.notable import Notable
 from services.evaluation.score import PANEL, SURE
+from services.evaluation.stored_run import on_one_line
 
 SLICED = ("run", "dataset", "language", "modality", "organ", "kind of question")
 
@@ -368,9 +369,7 @@ def _percent(share: float | None) -> str:
 
 def _line(text: object) -> str:
     """What somebody said, as one line of Markdown: nothing in it is a mark."""
-    # Nor does it move the cursor of whoever prints it.
-    marked = " ".join("".join(c for c in str(text) if c.isprintable() or c.isspace()).split())
-    return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in marked)
+    return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in on_one_line(str(text)))
 
 
 def _svg(picture: Any) -> Markup:

@@ -84,7 +84,7 @@ def _row(asked: Evaluated, example: Example, out: Path) -> dict[str, Any]:
 
     return {
         "id": example.id,
-        "images": [os.path.relpath(image, os.path.realpath(out)) for image in example.images],
+        "images": [_path_from(out, image) for image in example.images],
         "question": example.question,
         "answer": example.answer,
         "alternatives": list(example.alternatives),
@@ -112,6 +112,12 @@ def _row(asked: Evaluated, example: Example, out: Path) -> dict[str, Any]:
             for answer in last_words(outcome)
         ],
     }
+
+
+def _path_from(out: Path, image: Path) -> str:
+    """Where links may stand in both."""
+    folder = os.path.realpath(image.parent)
+    return os.path.relpath(os.path.join(folder, image.name), os.path.realpath(out))
 
 
 def _csv(rates: Sequence[dict[str, Any]], scorers: Sequence[dict[str, Any]]) -> str:

@@ -89,7 +89,6 @@ GOOD = {"id": "1", "images": "a.png", "question": "Is it?", "answer": "Yes"}
         ({"images": "."}, r"line 2: \. is no file: put it there, or mend its path"),
         ({"images": "a" * 300 + ".png"}, r"line 2: a+\.png is missing: put it there"),
         ({"images": "empty.png"}, r"line 2: empty\.png is empty: put it there, or mend"),
-        ({"choices": "yes;no;No."}, r"line 2: two of its choices are the same: take one"),
         ({"images": " ; "}, r"line 2: its images is empty"),
         ({"answer": " "}, r"line 2: its answer is empty: fill it in, or take the row out"),
         ({"answer": None}, r"line 2: its answer is empty"),
@@ -113,14 +112,6 @@ def test_what_is_wrong_with_a_row_is_named_by_its_line(
 
     with pytest.raises(DataError, match=rf"^own\.jsonl, {says}"):
         datasets.load("own.jsonl", Path(), "all", "en")
-
-
-def test_an_image_is_one_however_it_is_named(here: Path) -> None:
-    (here / "link.png").symlink_to("a.png")
-    names = ("a.png", "./a.png", "link.png", str(here / "a.png"))
-    rows = (json.dumps(GOOD | {"id": str(n), "images": name}) for n, name in enumerate(names))
-    (here / "own.jsonl").write_text("\n".join(rows))
-    assert len({each.group for each in datasets.load("own.jsonl", Path(), "all", "en")}) == 1
 
 
 HEAD = "id,images,question,answer\n"

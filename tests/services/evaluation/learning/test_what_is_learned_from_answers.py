@@ -7,7 +7,8 @@ from PIL import Image
 
 from gateway.verdict.competence import Cell
 from gateway.verdict.grey_answers import load_grey_answers, save_grey_answers
-from services.evaluation.confidence import coverage, reliability
+from models.metrics.score import mean
+from services.evaluation.confidence import coverage, part_of_the_surest, reliability
 from services.evaluation.heard import hear
 from services.evaluation.learning.fit import calibrate, cross_fitted
 from services.evaluation.learning.grey import grey_answers
@@ -202,6 +203,10 @@ def test_the_surest_do_not_depend_on_the_order_of_rows():
             0.333333333, 0.333333333, 0.333333333, 0.5,
         ]  # fmt: skip
         assert [each["right"] for each in reliability(*given)] == [pytest.approx(2 / 3)] * 3
+        part = part_of_the_surest(given[0], 0.5)
+        assert sorted(part) == [0, *[pytest.approx(2 / 3)] * 3]
+    tied = mean([True, False] * 8, range(16), weights=[0.5] * 16)
+    assert tied.value == 0.5 and tied.low < 0.4 and tied.high > 0.6
 
 
 def test_who_is_silent_in_some_cases_is_as_loud_in_the_others(stored, settings, data):

@@ -31,6 +31,7 @@ class Score:
     cases: int
     low: float
     high: float
+    images: int  # clusters: of one there is no interval
 
 
 def score(
@@ -47,7 +48,8 @@ def score(
         ValueError: nothing was scored, or there is not one cluster for each row.
     """
     numbers = {image: number for number, image in enumerate(dict.fromkeys(clusters))}
-    if len(numbers) > MOST_DRAWN:
+    clustered = len(numbers)
+    if clustered > MOST_DRAWN:
         shuffled = np.random.default_rng(seed).permutation(len(numbers))
         numbers = dict(zip(numbers, (shuffled % MOST_DRAWN).tolist(), strict=True))
     images, cases = min(len(numbers), MOST_DRAWN), 0
@@ -68,7 +70,7 @@ def score(
     blocks = (drawn[start : start + BLOCK] @ sums for start in range(0, RESAMPLES, BLOCK))
     low, high = np.quantile(np.concatenate([combine(block) for block in blocks]), [0.025, 0.975])
     (value,) = combine(sums.sum(axis=0, keepdims=True))
-    return Score(float(value), cases, float(low), float(high))
+    return Score(float(value), cases, float(low), float(high), clustered)
 
 
 @functools.lru_cache(maxsize=2)  # one group of questions is scored for voice after voice

@@ -21,7 +21,7 @@ def over_seeds(values: NDArray[np.floating], clusters: Sequence[Hashable]) -> Sc
     apart = values.mean(axis=1).std(ddof=1) / np.sqrt(seeds) * stats.t.ppf(LEVEL, seeds - 1)
     low = of_cases.value - np.hypot(of_cases.value - of_cases.low, apart)
     high = of_cases.value + np.hypot(of_cases.high - of_cases.value, apart)
-    return Score(of_cases.value, of_cases.cases, float(low), float(high))
+    return Score(of_cases.value, of_cases.cases, float(low), float(high), of_cases.images)
 
 
 def pooled(groups: Iterable[Sequence[float]]) -> tuple[float, int]:

@@ -185,8 +185,7 @@ def _headroom(examples: list[Example], said: dict[str, Texts]) -> dict[str, Any]
     rights = [[is_right(texts[example.id], example) for example in heard] for texts in workers]
     best = max(rights, key=sum)
     gains = [any(right) - one for right, one in zip(zip(*rights, strict=True), best, strict=True)]
-    images = [example.group for example in heard]
-    return {"images": len(set(images))} | asdict(mean(gains, images, BOOTSTRAP_SEED))
+    return asdict(mean(gains, [example.group for example in heard], BOOTSTRAP_SEED))
 
 
 def disagreement(examples: list[Example], said: dict[str, Texts]) -> dict[str, dict[str, Any]]:
@@ -198,9 +197,9 @@ def disagreement(examples: list[Example], said: dict[str, Texts]) -> dict[str, d
             differ = [
                 normalise(said[one][e.id] or "") != normalise(said[other][e.id] or "") for e in both
             ]
-            images = [example.group for example in both]
-            share = mean(differ, images, BOOTSTRAP_SEED)
-            found[f"{one} and {other}"] = {"images": len(set(images))} | asdict(share)
+            found[f"{one} and {other}"] = asdict(
+                mean(differ, [e.group for e in both], BOOTSTRAP_SEED)
+            )
     return found
 
 
@@ -212,15 +211,13 @@ def is_right(text: str | None, example: Example) -> bool:
 def rate_of(group: list[Example], texts: Texts) -> dict[str, Any]:
     """One accuracy as JSON; null where nothing of the group was scored."""
     scored = [example for example in group if example.id in texts]
-    images = [example.group for example in scored]
-    counts = {"images": len(set(images)), "scored": len(scored)}
-    counts["unscored"] = len(group) - len(scored)
+    counts = {"scored": len(scored), "unscored": len(group) - len(scored)}
     if not scored:
-        return counts | {"correct": 0, "accuracy": None, "low": None, "high": None}
+        return counts | {"images": 0, "correct": 0, "accuracy": None, "low": None, "high": None}
     hits = [is_right(texts[example.id], example) for example in scored]
-    found = mean(hits, images, BOOTSTRAP_SEED)
+    found = mean(hits, [example.group for example in scored], BOOTSTRAP_SEED)
     rate = {"accuracy": found.value, "low": found.low, "high": found.high}
-    return counts | {"correct": sum(hits)} | rate
+    return counts | {"images": found.images, "correct": sum(hits)} | rate
 
 
 def _by_form(examples: list[Example]) -> dict[str, list[Example]]:
@@ -290,8 +287,7 @@ def calibration(examples: list[Example], texts: Texts, sure: Sure) -> dict[str, 
         return None
     hits = [is_right(texts.get(example.id), example) for example, _ in told]
     images = [example.group for example, _ in told]
-    found = calibration_error.score([each for _, each in told], hits, images)
-    return {"images": len(set(images))} | asdict(found)
+    return asdict(calibration_error.score([each for _, each in told], hits, images))
 
 
 def sure_of(outcome: Outcome, who: str) -> float | None:

@@ -279,7 +279,7 @@ def _over_best(asked: Evaluated, name: str) -> dict[str, Any] | None:
         for example, right in zip(heard[best], rights[best], strict=True)
     ]
     found = mean(gains, [example.group for example in heard[best]], BOOTSTRAP_SEED)
-    return {"of": name, "best": best, "images": _groups(heard[best], panel)} | asdict(found)
+    return {"of": name, "best": best} | asdict(found)
 
 
 def _candidates_beside(asked: Evaluated, name: str) -> list[dict[str, Any]]:
@@ -305,8 +305,7 @@ def _by_agreement(asked: Evaluated) -> dict[str, dict[str, Any]]:
         if verdict and verdict.agreement is not None:
             groups[score.backing_of(verdict)].append(example)
     return {
-        backing: {"images": len({example.group for example in group})}
-        | asdict(
+        backing: asdict(
             mean(
                 [is_right(asked.outcomes[e.id].answer, e) for e in group],
                 [e.group for e in group],

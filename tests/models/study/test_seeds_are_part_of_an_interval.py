@@ -33,7 +33,7 @@ def test_what_a_seed_moves_is_pooled_over_what_differs_in_nothing_else() -> None
 
 
 def sure(value: float) -> Score:
-    return Score(value, 200, value, value)
+    return Score(value, 200, value, value, 200)
 
 
 def test_a_difference_within_what_seeds_do_is_no_finding() -> None:

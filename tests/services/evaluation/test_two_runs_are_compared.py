@@ -46,7 +46,13 @@ def test_a_change_has_its_interval_its_odds_and_its_flips(own: Path) -> None:
     # Four of five tries tell it where its error is 2.8 times as small as it.
     error = (change["high"] - change["low"]) / 3.92
     assert panel["needed"] == pytest.approx(40 * (2.8 * error / 0.25) ** 2, abs=1)
-    assert found["voices"]["a"]["change"] == {"value": 0, "cases": 40, "low": 0, "high": 0}
+    assert found["voices"]["a"]["change"] == {
+        "value": 0,
+        "cases": 40,
+        "low": 0,
+        "high": 0,
+        "images": 20,
+    }
     assert found["other_images"] == 0
     assert found["voices"]["a"]["mcnemar_p"] == 1 and found["voices"]["a"]["needed"] is None
     assert [(each["by"], each["of"], each["gained"]) for each in found["slices"]] == [

@@ -123,6 +123,7 @@ def test_a_run_is_probed_before_and_after_each_stage(
         "cases": found["images"] * 4,
         "low": 0,
         "high": 0,
+        "images": found["images"],
     }
     # Runs that differ in their seed alone are told together: it draws what they start from.
     together = found["over seeds of training"]

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from models.files import NotUtf8, read_text
 from models.recipe.parts import LanguagePart, Strict, TowerPart, WorkerPart, finite
 from models.recipe.programme import Programme, RecipeError
-from models.recipe.stage import PartsStage, Source, WholeStage
+from models.recipe.stage import PartsStage, Source, WholeStage, require_fold
 
 P = TypeVar("P", bound=Programme)
 
@@ -106,6 +106,7 @@ class MemoryRecipe(Strict):
     family: ClassVar[str] = "memory"
 
     name: str = Field(pattern=r"^[a-z0-9_-]+$")
+    fold: int = Field(default=0, ge=0)  # which of a source's folds is not remembered
     tower: TowerPart
     remembers: tuple[Source, ...] = Field(min_length=1)
 
@@ -115,6 +116,16 @@ class MemoryRecipe(Strict):
         if any(source.copies for source in sources):
             raise ValueError("copies: an image is remembered as it is; leave the key out")
         return sources
+
+    @model_validator(mode="after")
+    def _has_that_fold(self) -> "MemoryRecipe":
+        require_fold(self.fold, self.remembers)
+        return self
+
+    @property
+    def held_out(self) -> tuple[Source, ...]:
+        """What it can be scored on: the fold that it does not remember, of what is in folds."""
+        return tuple(source for source in self.remembers if source.folds)
 
     @property
     def bases(self) -> tuple[str, ...]:

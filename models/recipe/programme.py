@@ -7,7 +7,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from models.exported import ZOO
 from models.recipe.parts import Strict
-from models.recipe.stage import Source, Stage
+from models.recipe.stage import Source, Stage, require_fold
 
 
 class RecipeError(Exception):
@@ -53,9 +53,8 @@ class Programme(Strict):
                     f"stage {stage.name}: validation is empty: name what it is scored on, such as "
                     '[{ set = "slake", split = "validate", languages = ["en"] }]'
                 )
-        for source in (*self.held_out, *(each for stage in self.stage for each in stage.data)):
-            if source.folds is not None and self.fold >= source.folds:
-                raise ValueError(f"fold {self.fold} of {source.folds}: they are counted from 0")
+        learned = (source for stage in self.stage for source in stage.data)
+        require_fold(self.fold, (*self.held_out, *learned))
         return self
 
     def of_fold(self, fold: int) -> Self:

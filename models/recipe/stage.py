@@ -1,5 +1,6 @@
 """What trains in a stage of a recipe, on what data, for how long."""
 
+from collections.abc import Iterable
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -44,6 +45,13 @@ class Source(Strict):
         except DataError as error:
             raise ValueError(str(error).rstrip(".")) from error
         return name
+
+
+def require_fold(fold: int, sources: Iterable[Source]) -> None:
+    """Raises ValueError where one of the sources is in fewer folds."""
+    for source in sources:
+        if source.folds is not None and fold >= source.folds:
+            raise ValueError(f"fold {fold} of {source.folds}: they are counted from 0")
 
 
 class Stage(Strict):

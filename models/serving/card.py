@@ -160,7 +160,12 @@ def _dataset(name: str) -> str:
 def _data(sources: Sequence[Source]) -> str:
     return "; ".join(
         sorted(
-            {f"{_dataset(s.set)}: split `{s.split}`, {' and '.join(s.languages)}" for s in sources}
+            {
+                f"{_dataset(s.set)}: split `{s.split}`"
+                f"{f', all but one of {s.folds} folds by image' if s.folds else ''}, "
+                f"{' and '.join(s.languages)}"
+                for s in sources
+            }
         )
     )
 

@@ -34,7 +34,7 @@ from models.data.example import DataError
 from models.exported import MEMORY
 from models.parts.vision import Tower, TowerConfig
 from models.recipe import MemoryRecipe
-from models.training.inputs.examples import examples_of
+from models.training.inputs.examples import learned_by
 from models.training.inputs.features import cached_features
 
 CASES = "cases.json"
@@ -202,7 +202,7 @@ def learn(recipe: MemoryRecipe, data: Path) -> tuple[dict[str, Tensor], dict[str
     Raises:
         DataError: a source cannot be read, or a case has several images.
     """
-    examples = one_spelling(examples_of(recipe.remembers, data))
+    examples = one_spelling(learned_by(recipe, data))
     if several := next((each.id for each in examples if len(each.images) > 1), None):
         raise DataError(f"{several} has several images: only cases of one image are remembered.")
     tower = Tower(TowerConfig(**recipe.tower.model_dump()))

@@ -75,17 +75,19 @@ def learned_by(recipe: Programme | MemoryRecipe, data: Path) -> list[Example]:
         RecipeError, DataError
     """
     if isinstance(recipe, MemoryRecipe):
-        return examples_of(recipe.remembers, data)
+        return examples_to_learn(recipe.remembers, recipe, data)
     sources = [source for stage in recipe.stage for source in stage.data]
     before = started(recipe)
     learned = learned_by(before, data) if before else []
     return learned + examples_to_learn(sources, recipe, data)
 
 
-def examples_to_learn(sources: Sequence[Source], recipe: Programme, data: Path) -> list[Example]:
-    """What a stage with these sources trains on. Captions, say, show the same images as the
-    questions of the fold that is held out, and another set may show them in another size: those,
-    and what looks like them, are left out.
+def examples_to_learn(
+    sources: Sequence[Source], recipe: Programme | MemoryRecipe, data: Path
+) -> list[Example]:
+    """What a stage with these sources trains on, or a memory of them remembers. Captions, say, show
+    the same images as the questions of the fold that is held out, and another set may show them in
+    another size: those, and what looks like them, are left out.
 
     Raises:
         DataError: a source cannot be read, or nothing is left.

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
+from pydantic import ValidationError
 
 from models.data import image_hashes, slake, splits, vqa_rad
 from models.data.example import DataError, Example
 from models.data.pixels import open_rgb, pixel_hash
-from models.recipe import Recipe, load_recipe
+from models.recipe import MemoryRecipe, Recipe, load_any_recipe, load_recipe
 from models.recipe.programme import RecipeError
 from models.training.crossval import crossval
-from models.training.inputs.examples import examples_of, examples_to_learn
+from models.training.inputs.examples import examples_of, examples_to_learn, learned_by
 from tests import tiny
 
 
@@ -122,6 +123,24 @@ def test_a_worker_in_folds_never_learns_from_a_held_out_image(dataset: Path) -> 
     assert len(answered) + len(held_out) == len(
         examples_of(load_recipe("mobilenet").stage[0].data, dataset)
     )
+
+
+def test_a_memory_in_folds_keeps_no_held_out_image(dataset: Path) -> None:
+    """Of VQA-RAD all that is not held out, or looks like it; of the other sets what they share
+    with the fold is gone too."""
+    recipe = load_any_recipe("rad-memory")
+    assert isinstance(recipe, MemoryRecipe)
+    other = recipe.model_copy(update={"fold": 3})
+    held_out = examples_of(other.held_out, dataset, other.fold, held_out=True)
+
+    kept = learned_by(other, dataset)
+
+    assert len(held_out) > 500 and {e.id.partition("/")[0] for e in held_out} == {"vqa_rad"}
+    assert {e.id.partition("/")[0] for e in kept} == {"slake", "vqa_med_2019", "vqa_rad"}
+    assert not splits.near_duplicates_between(kept, held_out)
+    assert {e.id for e in kept} != {e.id for e in learned_by(recipe, dataset)}
+    with pytest.raises(ValidationError, match="fold 5 of 5: they are counted from 0"):
+        MemoryRecipe.model_validate(recipe.model_dump() | {"fold": 5})
 
 
 def test_what_another_set_shows_in_another_size_is_not_learned_either(

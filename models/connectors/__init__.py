@@ -38,8 +38,12 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def why_not_served(name: str) -> str | None:
-    """What of connector `name` vLLM has no place for; None where it has."""
+def why_not_served(name: str | None) -> str | None:
+    """What of connector `name` vLLM has no place for; None where it has.
+
+    Raises:
+        ValueError: no such connector.
+    """
     return getattr(_module(name), "WHY_NOT_SERVED", None)
 
 

@@ -1,7 +1,7 @@
 """Every dataset by its name, which is also its folder's; or a set of one's own by its file."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,8 +69,9 @@ def require_set(name: str) -> None:
         )
 
 
-def one_spelling(examples: list[Example]) -> list[Example]:
-    """The same examples with one spelling per answer: its most common capitals, no final stop.
+def one_spelling(examples: list[Example], as_in: Iterable[Example] = ()) -> list[Example]:
+    """The same examples with one spelling per answer, that of `as_in` where it has the answer:
+    its most common capitals, no final stop.
 
     SLAKE writes "Yes" and "yes", "Lung" and "lung"; a model should not have to guess which.
     """
@@ -78,9 +79,12 @@ def one_spelling(examples: list[Example]) -> list[Example]:
     def bare(answer: str) -> str:
         return answer.strip().removesuffix(".").removesuffix("。").strip()
 
-    spellings: dict[str, Counter[str]] = {}
-    for example in examples:
-        answer = bare(example.answer)
-        spellings.setdefault(answer.lower(), Counter())[answer] += 1
-    chosen = {key: counter.most_common(1)[0][0] for key, counter in spellings.items()}
+    def commonest(those: Iterable[Example]) -> dict[str, str]:
+        spellings: dict[str, Counter[str]] = {}
+        for example in those:
+            answer = bare(example.answer)
+            spellings.setdefault(answer.lower(), Counter())[answer] += 1
+        return {key: counter.most_common(1)[0][0] for key, counter in spellings.items()}
+
+    chosen = commonest(examples) | commonest(as_in)
     return [replace(e, answer=chosen[bare(e.answer).lower()]) for e in examples]

@@ -30,11 +30,10 @@ class Programme(Strict):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        try:
-            asked = self.prompt.format(question="\0")
-        except (KeyError, IndexError, ValueError):
-            raise ValueError("prompt may hold no braces but {question}") from None
-        if "\0" not in asked:
+        around = self.prompt.split("{question}")
+        if any(brace in part for part in around for brace in "{}"):
+            raise ValueError("prompt may hold no braces but {question}")
+        if len(around) == 1:
             raise ValueError("prompt must hold {question}")
         seen: set[str] = set()
         for stage in self.stage:
@@ -70,21 +69,6 @@ class Programme(Strict):
             return type(self).model_validate(changed)
         except ValidationError as error:
             raise RecipeError(f"recipe {self.name}: {error.errors()[0]['msg']}.") from error
-
-    def in_folds(self, count: int) -> Self:
-        """The same programme by cross-validation: what the last stage learns from is in `count`
-        folds, wherever a stage learns from it, and each worker is validated on its fold of that.
-        """
-        asked = self.stage[-1].data
-
-        def folded(sources: tuple[Source, ...]) -> tuple[Source, ...]:
-            return tuple(
-                source.model_copy(update={"folds": count}) if source in asked else source
-                for source in sources
-            )
-
-        stages = [stage.model_copy(update={"data": folded(stage.data)}) for stage in self.stage]
-        return self.model_copy(update={"stage": tuple(stages), "validation": folded(asked)})
 
     def in_a_minute(self) -> Self:
         """All of it once, to see that it runs and not what it learns: each stage sees twenty images

@@ -68,6 +68,7 @@ def whole_card(recipe: WholeRecipe, run: Path, scores: Path) -> str:
     sources = [source for stage in recipe.stage for source in stage.data]
     base = recipe.worker.model
     ranks = ", ".join(str(stage.lora.rank) for stage in recipe.stage if stage.lora)
+    and_tower = " and its tower" if any(s.tower == "lora" for s in recipe.stage) else ""
     return "\n".join(
         [
             f"# {recipe.name}",
@@ -78,7 +79,7 @@ def whole_card(recipe: WholeRecipe, run: Path, scores: Path) -> str:
             "| | |",
             "| --- | --- |",
             f"| base | {base} ({_licence(base)}) |",
-            f"| trained | LoRA on its language model, rank {ranks} |",
+            f"| trained | LoRA on its language model{and_tower}, rank {ranks} |",
             *([f"| trained on from | {recipe.start} |"] if recipe.start else []),
             *_told(recipe, sources),
             f"| licence of these weights | {_licence(base)} |",

@@ -375,8 +375,12 @@ def refuse_unserved(recipe: Recipe) -> None:
 
 
 def _refuse_unserved_connector(recipe: Recipe) -> None:
-    name = recipe.connector["name"]
-    if reason := connectors.why_not_served(name):
+    name = recipe.connector.get("name")
+    try:
+        reason = connectors.why_not_served(name)
+    except ValueError as error:
+        raise ExportError(f"recipe {recipe.name}: connector: {error}") from error
+    if reason:
         raise ExportError(
             f"connector {name!r}: {reason}, for which vLLM has no place: it trains and answers "
             "under transformers only. Take a connector that docs/connectors.md calls served."

@@ -34,6 +34,7 @@ from models.data.example import DataError
 from models.exported import MEMORY
 from models.parts.vision import Tower, TowerConfig
 from models.recipe import MemoryRecipe
+from models.recipe.programme import RecipeError
 from models.training.inputs.examples import learned_by
 from models.training.inputs.features import cached_features
 
@@ -109,7 +110,10 @@ class Memory:
         content = json.loads((folder / CASES).read_text("utf-8"))
         self.questions, self.answers = content["questions"], content["answers"]
         self.ids = [id for id, *_ in content["cases"]]
-        self.image, self.question, self.answer = np.array([n for _, *n in content["cases"]]).T
+        self.image, self.question, answer = np.array([n for _, *n in content["cases"]]).T
+        alike: dict[str, int] = {}  # answers that differ in capitals and blanks are one
+        first = [alike.setdefault(_plain(each), n) for n, each in enumerate(self.answers)]
+        self.answer = np.array(first)[answer]
         self.wordings = Wordings(self.questions)
 
     def look_at(self, image: Image.Image) -> Tensor:
@@ -200,12 +204,16 @@ def learn(recipe: MemoryRecipe, data: Path) -> tuple[dict[str, Tensor], dict[str
     """What is kept of a recipe's cases, as MEMORY and CASES hold it.
 
     Raises:
+        RecipeError: there is no such tower.
         DataError: a source cannot be read, or a case has several images.
     """
+    try:
+        tower = Tower(TowerConfig(**recipe.tower.model_dump()))
+    except ValueError as error:
+        raise RecipeError(f"recipe {recipe.name}: tower: {error}.") from error
     examples = one_spelling(learned_by(recipe, data))
     if several := next((each.id for each in examples if len(each.images) > 1), None):
         raise DataError(f"{several} has several images: only cases of one image are remembered.")
-    tower = Tower(TowerConfig(**recipe.tower.model_dump()))
     features = cached_features(tower, (example.images[0] for example in examples))
     images = list(features)
     parts = torch.stack([pooled(features[image], tower.side) for image in images])

@@ -6,11 +6,13 @@ best log-probabilities says whether it was a near-tie (bfloat16 adds up in anoth
 """
 
 import base64
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from PIL import Image
 
 from models.data.example import Example
 from models.data.pixels import open_rgb
@@ -75,14 +77,19 @@ def compare(
     return Parity(tuple(found))
 
 
+def _as_url(image: Image.Image) -> str:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
 def _ask_vllm(
     url: str, name: str, asked: str, images: Sequence[Path]
 ) -> tuple[list[int], list[float]]:
     """The greedy answer's token ids, and at each the gap between the two best."""
-    encoded = [base64.b64encode(image.read_bytes()).decode() for image in images]
+    # As the reference sees them: what a file of more bits, or DICOM, is read as differs by reader.
     pictures = [
-        {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{each}"}}
-        for each in encoded
+        {"type": "image_url", "image_url": {"url": _as_url(open_rgb(image))}} for image in images
     ]
     request = {
         "model": name,

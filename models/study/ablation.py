@@ -220,10 +220,9 @@ class Screening:
             DataError: the questions cannot be read.
             AblationError: they are others than those that were asked.
         """
-        last = self.variants[BASELINE].stage[-1]
-        held_out = examples_of(
-            last.validation or self.variants[BASELINE].validation, data, held_out=True
-        )
+        baseline = self.variants[BASELINE]
+        sources = baseline.stage[-1].validation or baseline.validation
+        held_out = examples_of(sources, data, baseline.fold, held_out=True)
         return [self._compared(choice, held_out) for choice in self.analyses[analysis]]
 
     def moved_by_seeds(self) -> tuple[float, int]:

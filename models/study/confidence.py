@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.assets import AssetError
 from models.data.example import DataError
 from models.metrics import calibration_error
 from models.metrics.exact_match import matches
@@ -26,8 +27,11 @@ from models.parts.packing import Row, collate
 from models.parts.vlm import Vlm
 from models.parts.words import says_in_one_token
 from models.recipe import of_parts
+from models.recipe.programme import RecipeError
 from models.training.inputs.vocabulary import keep_vocabulary
 from models.training.learning.losses import answer_logits, cast
+from models.training.learning.tuning import TuningError
+from models.training.loop import TrainingError
 from models.training.parts import PartsRun
 from models.training.record import checkpoints
 from models.training.record.checkpoints import CheckpointError
@@ -130,7 +134,7 @@ def runs_of(folders: list[Path], data: Path) -> Iterator[tuple[str, PartsRun]]:
         keep_vocabulary(recipe, data, fresh)
         yield "began", PartsRun(recipe, recipe.stage[-1], fresh, data, recipe.start_folder)
     for folder, recipe in zip(folders, recipes, strict=True):
-        yield folder.name, PartsRun(recipe, recipe.stage[-1], folder, data, None)
+        yield str(folder), PartsRun(recipe, recipe.stage[-1], folder, data, None)
 
 
 def main() -> None:
@@ -141,14 +145,14 @@ def main() -> None:
     told = ask.parse_args()
     if told.beside and len(told.beside) != len(told.runs):
         ask.error(f"{len(told.runs)} runs have {len(told.beside)} beside them: name one for each")
-    said = {}
+    said = []
     for name, run in runs_of([*told.runs, *told.beside], told.data):
-        said[name] = spoken(run)
-        _show(name, scores(said[name]))
-    pairs = []
-    for run, other in zip(told.runs, told.beside, strict=bool(told.beside)):
-        pairs.append((said[run.name], said[other.name]))
-        _show(f"{run.name} less {other.name}", differences(pairs[-1:]), "+")
+        said.append(spoken(run))
+        _show(name, scores(said[-1]))
+    own = said[1:]  # the first is of the worker that they began with
+    pairs = list(zip(own, own[len(told.runs) :], strict=False))
+    for run, other, pair in zip(told.runs, told.beside, pairs, strict=bool(told.beside)):
+        _show(f"{run} less {other}", differences([pair]), "+")
     if len(pairs) > 1:
         _show("all of these", differences(pairs), "+")
 
@@ -164,5 +168,13 @@ def _show(name: str, found: dict[str, Score], sign: str = "") -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (CheckpointError, DataError) as error:
+    except (
+        AssetError,
+        CheckpointError,
+        DataError,
+        RecipeError,
+        TrainingError,
+        TuningError,
+        ValueError,  # of what is no worker that chooses
+    ) as error:
         raise SystemExit(str(error)) from None

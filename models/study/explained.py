@@ -1,12 +1,13 @@
 """What explanations of a worker's answers are worth: regions blurred, and regions imagined healthy,
 beside a map by lot, by deletion, insertion and SLAKE's boxes (models.study.regions).
 
-    OUT/explained.jsonl    a line for each question and map
+    OUT/explained.jsonl    a line for each question and map; of which worker is in of.json
     python -m models.study.explained --data DATA --tokens DIR --out OUT
 """
 
 import argparse
 import itertools
+import json
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,8 +22,8 @@ from models.data.datasets import one_spelling
 from models.data.example import DataError, Example
 from models.data.pixels import open_rgb
 from models.data.slake.captions import boxes, original_side
-from models.exported import ZOO
-from models.files import append_line, read_lines
+from models.exported import ZOO, served_name
+from models.files import append_line, read_lines, write_whole
 from models.metrics.score import mean
 from models.parts.packing import collate
 from models.parts.vlm import Vlm, build_model
@@ -152,6 +153,23 @@ def scored(
     return found
 
 
+def claim(out: Path, worker: Path, tokens: Path) -> None:
+    """Makes `out` the folder of what is scored of this worker by these tokens.
+
+    Raises:
+        DataError: it holds what was scored of others.
+    """
+    weights = [
+        (tokens / name).read_bytes() for name in ("tokens.safetensors", "masked.safetensors")
+    ]
+    of = {"worker": served_name(worker), "tokens": zlib.crc32(b"".join(weights))}
+    out.mkdir(parents=True, exist_ok=True)
+    kept = out / "of.json"
+    if kept.exists() and json.loads(kept.read_text()) != of:
+        raise DataError(f"{out} holds scores of another worker or other tokens: name another --out")
+    write_whole(kept, json.dumps(of))
+
+
 def tell(found: dict[str, list[dict[str, float]]]) -> None:
     """Means with 95 % intervals over images, of which each has one question; and what each map has
     over those after it, paired."""
@@ -183,7 +201,7 @@ def main() -> None:
     imagined = hiding(imagining(told.tokens, SIDE, device))
     model, prompt = worker(ZOO / told.worker, device)
     maps: dict[str, Map] = {"imagined": imagined, "blurred": hiding(blurred), "by lot": by_lot}
-    told.out.mkdir(parents=True, exist_ok=True)
+    claim(told.out, ZOO / told.worker, told.tokens)
     tell(scored(model, prompt, told.data, maps, told.few, told.out))
 
 

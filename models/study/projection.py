@@ -14,7 +14,7 @@ change in every interval; and beside the first such recipe's, seed by seed where
 import gc
 import hashlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -103,12 +103,14 @@ def compare(runs: Sequence[Path], data: Path, out: Path) -> dict[str, Any]:
     holds. `data` holds `slake/`.
 
     Raises:
-        ProbeError: a run that has no stage, no connector or no embeddings of its own of an image,
-            or labels that are too rare.
+        ProbeError: two runs of one name, a run that has no stage, no connector or no embeddings of
+            its own of an image, or labels that are too rare.
         CheckpointError: a folder that is no run of this version.
         DataError: an image that a run has learned from, or data that cannot be read.
         TuningError, RecipeError, AssetError: as for training.
     """
+    if twice := [name for name, n in Counter(run.name for run in runs).items() if n > 1]:
+        raise ProbeError(f"two runs are called {twice[0]}: give one of the folders another name.")
     recipes = [of_parts(checkpoints.recipe_of(run)) for run in runs]
     for recipe in recipes:
         if connectors.reads_question(name := recipe.connector["name"]):

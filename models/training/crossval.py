@@ -20,7 +20,7 @@ def crossval(recipe: Programme, data: Path, runs: Path) -> dict[str, Score]:
 
     Raises:
         RecipeError: the validation data is in no folds, or in several numbers of them.
-        CheckpointError: folds of workers that started from different weights.
+        CheckpointError: folds of workers that started from different weights, or of other data.
         Whatever else `models.training.stages.train` raises.
     """
     last = recipe.stage[-1]
@@ -42,6 +42,11 @@ def crossval(recipe: Programme, data: Path, runs: Path) -> dict[str, Score]:
         alike |= {os.path.normpath(data / pair["held_out"]) for pair in listed}
         right |= json.loads((checkpoint / "validation.json").read_text())
         asked += examples_of(last.validation or one.validation, data, fold, held_out=True)
+        if not {example.id for example in asked} <= right.keys():
+            raise CheckpointError(
+                f"{runs / one.name} was scored on other questions than the data holds: give back "
+                f"what it was trained on, or delete the folders of {recipe.name} and train anew."
+            )
     if len(started) > 1:
         raise CheckpointError(
             f"{runs}: the folds of {recipe.name} were started from different weights, since "

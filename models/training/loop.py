@@ -29,8 +29,10 @@ import models.cpu_torch  # noqa: F401  before accelerate, which imports torchvis
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
+from models.data.datasets import one_spelling
 from models.data.example import Example
 from models.data.pixels import open_rgb
+from models.files import write_whole
 from models.parts.packing import IGNORED, Row, collate, in_steps
 from models.recipe.programme import Programme
 from models.recipe.stage import Stage
@@ -41,7 +43,7 @@ from models.training.learning.average import Average
 from models.training.learning.losses import Losses
 from models.training.learning.sharding import Trained
 from models.training.record import checkpoints
-from models.training.record.checkpoints import Checkpoint
+from models.training.record.checkpoints import Checkpoint, CheckpointError
 from models.training.record.progress import Log, Tally
 from models.training.record.tracker import Tracker
 
@@ -71,23 +73,26 @@ class StageRun(ABC):
         # First of all: it says which accelerator is this process's own.
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
         self.model = self.built(run)
-        self.rows = self.packed(examples_to_learn(stage.data, recipe, data))
+        learned = examples_to_learn(stage.data, recipe, data)
+        self.rows = self.packed(learned)
         sources = stage.validation or recipe.validation
         held_out = examples_of(sources, data, recipe.fold, held_out=True)
-        self.validation = self.model.packed(held_out, recipe.prompt)
+        # Exact match is by tokens here, and a split may write in capitals what another does not.
+        self.validation = self.model.packed(one_spelling(held_out, learned), recipe.prompt)
+        self.start = checkpoints.newest(self.folder)
         self.require_one_view()
         self.steps_per_epoch = math.ceil(len(self.rows) / stage.rows_per_step)
         at_most = self.steps_per_epoch * stage.epochs
         self.steps = min(at_most, stage.steps or at_most)
-        self.start = checkpoints.newest(self.folder)
         self.log = Log(self.folder / "log.jsonl", self.steps, self.accelerator.is_main_process)
         torch.manual_seed(recipe.seed + 1)
         self.prepare(parent)
 
     def require_one_view(self) -> None:
         """Raises TrainingError where processes, each of which reads the data for itself, differ in
-        what they read: each would learn and score other rows than it should. Of an image its name
-        and size are compared: to read every one in each process and stage would take long."""
+        what they read: each would learn and score other rows than it should; CheckpointError where
+        a stopped run would go on with other data. Of an image its name and size are compared: to
+        read every one in each process and stage would take long."""
         rows = (*self.rows, *self.validation)
         asked = [question for row in rows for question in row.questions]
         told = "\n".join(
@@ -103,6 +108,14 @@ class StageRun(ABC):
                 f"({' and '.join(map(str, counts))} questions, and not the same, or of other "
                 "images). Give every machine the same data sets under --data."
             )
+        kept = self.folder / "data.crc32"
+        if self.start and kept.exists() and kept.read_text() != str(hashes[0]):
+            raise CheckpointError(
+                f"{self.folder} has begun on other data than there is now: give it back under "
+                "--data, or delete that folder and train the stage anew."
+            )
+        if self.accelerator.is_main_process:
+            write_whole(kept, str(hashes[0]))
 
     def prepare(self, parent: Path | None) -> None:
         """Loads what was trained before, freezes and unfreezes, restores the optimiser."""
@@ -175,12 +188,13 @@ class StageRun(ABC):
         return True
 
     def state(self, weights: list[Tensor]) -> dict[str, Any]:
-        """What a run goes on with, beside what it has trained. `weights` are those of the
-        optimiser, where their average stands in their place."""
+        """What a run goes on with, beside what it has trained. `weights` is as `in_place` of the
+        average gives it."""
         return {
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "weights": weights if self.stage.average else [],
+            "weights": weights,
+            "averaged": self.average.updates,
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
@@ -191,7 +205,7 @@ class StageRun(ABC):
         self.optimiser.load_state_dict(moments)
         self.schedule.load_state_dict(saved["schedule"])
         if self.stage.average:
-            self.average.restore(saved["weights"], step)
+            self.average.restore(saved["weights"], saved["averaged"])
         torch.set_rng_state(saved["rng"])
         if torch.cuda.is_available() and saved["cuda_rng"]:
             torch.cuda.set_rng_state_all(saved["cuda_rng"])

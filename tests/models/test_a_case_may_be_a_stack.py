@@ -45,6 +45,8 @@ def test_every_question_is_true_of_one_image_alone(data: Path) -> None:
             for image in example.images
         ]
         assert holds.count(True) == 1
+        kinds = {LOOKS[int(image.parent.name[5:]) % 10][0] for image in example.images}
+        assert example.modality == (kinds.pop() if len(kinds) == 1 else None)
         assert example.answer == stacks.ORDINALS[holds.index(True)]
 
 

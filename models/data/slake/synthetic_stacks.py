@@ -67,6 +67,7 @@ def _stack(
         if sum(what in there for there in shown) == 1
     ]
     kinds = {modality[each] for each in stack}
+    of_one_kind = kinds.pop() if len(kinds) == 1 else None
     return [
         Example(
             id=f"{split}-{image.parent.name}-{number}",
@@ -75,7 +76,7 @@ def _stack(
             answer=ORDINALS[place],
             language="en",
             closed=False,
-            modality=kinds.pop() if len(kinds) == 1 else None,
+            modality=of_one_kind,
             kind="Stack",
         )
         for number, (what, place) in enumerate(dice.sample(asked, min(QUESTIONS, len(asked))))

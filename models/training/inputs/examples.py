@@ -87,7 +87,7 @@ def examples_to_learn(
 ) -> list[Example]:
     """What a stage with these sources trains on, or a memory of them remembers. Captions, say, show
     the same images as the questions of the fold that is held out, and another set may show them in
-    another size: those, and what looks like them, are left out.
+    another size: those, what looks like them, and all else of their patients is left out.
 
     Raises:
         DataError: a source cannot be read, or nothing is left.
@@ -99,7 +99,8 @@ def examples_to_learn(
     held_out = examples_of(in_folds, data, recipe.fold, held_out=True)
     shown = {image for example in held_out for image in example.images}
     shown |= {image for image, _, _ in near_duplicates_between(learned, held_out)}
-    return [example for example in learned if shown.isdisjoint(example.images)]
+    patients = {example.patient for example in held_out} - {None}
+    return [e for e in learned if e.patient not in patients and shown.isdisjoint(e.images)]
 
 
 def examples_of(
@@ -107,11 +108,14 @@ def examples_of(
 ) -> list[Example]:
     """What the sources hold; of one in folds, fold number `fold`, or all others to train on.
 
-    An id begins with its dataset's name: it is unique among all of them.
+    An id begins with its dataset's name, and ends with its language where several share it, as
+    MEDIQA's encounters do: it is unique among all of them.
 
     Raises:
-        DataError: a source cannot be read, or none of them holds a question with an answer.
+        DataError: a source cannot be read, none of them holds a question with an answer, or two
+            sets have one name.
     """
+    _refuse_namesakes(sources)
 
     @functools.cache  # stages name the same sets again
     def read(name: str, split: str, language: str) -> list[Example]:
@@ -131,7 +135,24 @@ def examples_of(
     if sources and not found:
         named = ", ".join(f"{source.set} {source.split}" for source in sources)
         raise DataError(f"No question with an answer in {named}: there is nothing to learn.")
-    return found
+    spoken = defaultdict(set)
+    for example in found:
+        spoken[example.id].add(example.language)
+    return [
+        replace(each, id=f"{each.id}-{each.language}") if len(spoken[each.id]) > 1 else each
+        for each in found
+    ]
+
+
+def _refuse_namesakes(sources: Sequence[Source]) -> None:
+    """What is kept of a run tells their questions apart by the sets' names alone."""
+    named: dict[str, str] = {}
+    for source in sources:
+        if (other := named.setdefault(called(source.set), source.set)) != source.set:
+            raise DataError(
+                f"{other} and {source.set} are both called {called(source.set)!r}: give one of the "
+                "files another name."
+            )
 
 
 def few(examples: Sequence[Example], count: int) -> list[Example]:

@@ -32,18 +32,25 @@ class Average:
 
     @contextmanager
     def in_place(self) -> Iterator[list[Tensor]]:
-        """Within it, the weights are the average; it gives what they are else."""
+        """Within it, the weights are the average, where there is one; it gives what they are
+        else."""
+        if not self.on:
+            yield []
+            return
         own = [weight.detach().clone() for weight in self.weights]
-        if self.on:
-            self._set(list(self.kept.module.parameters()))
+        self._set(list(self.kept.module.parameters()))
         yield own
-        if self.on:
-            self._set(own)
+        self._set(own)
 
-    def restore(self, own: Sequence[Tensor], steps: int) -> None:
-        """From a checkpoint whose average is in place already: what the weights were, and how many
-        steps it is of."""
-        self.kept.n_averaged.fill_(steps)
+    @property
+    def updates(self) -> int:
+        """How many it is of."""
+        return int(self.kept.n_averaged) if self.on else 0
+
+    def restore(self, own: Sequence[Tensor], updates: int) -> None:
+        """From a checkpoint whose average is in place already: what the weights were, and of how
+        many updates it is."""
+        self.kept.n_averaged.fill_(updates)
         self._set([share_of(*each) for each in zip(own, self.weights, strict=True)])
 
     @torch.no_grad()

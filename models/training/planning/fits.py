@@ -21,7 +21,10 @@ class Change(NamedTuple):
 
 def told(recipe: Recipe | WholeRecipe, data: Path | None, gpus: Sequence[float]) -> Iterator[str]:
     """Each stage's plan on so many `gpus` of so many GB each (none: one, of which nothing is
-    known), and whether that fits; raises as `plan` does."""
+    known), and whether that fits; raises as `plan` does. Where a stage learns by reward it is one
+    of them: that is done on one process."""
+    if any(isinstance(stage, PartsStage) and stage.grpo for stage in recipe.stage):
+        gpus = gpus[:1]
     for number, stage in enumerate(plan(recipe, data, max(1, len(gpus)))):
         yield str(stage)
         if gpus:
@@ -83,6 +86,8 @@ def smaller(recipe: Programme, stage: Stage, gpus: int = 1) -> Change:
 
 def lighter(recipe: Programme, stage: Stage) -> Change:
     """What to set where the weights alone take too much."""
+    if isinstance(recipe, Recipe) and recipe.language.made:
+        return Change("a smaller language.made", {})  # it takes no adapter, and no four bits
     four_bit = "four_bit = true"
     if any(each.shard for each in recipe.stage):  # a recipe that has both is refused
         four_bit += " and leave shard out"

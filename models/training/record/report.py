@@ -19,6 +19,7 @@ import matplotlib
 from models.data.example import Example
 from models.data.pixels import open_rgb
 from models.files import write_whole
+from models.parts.places import places_of
 from models.parts.vlm import build_model
 from models.recipe import Recipe, of_parts
 from models.recipe.stage import Stage
@@ -131,6 +132,8 @@ def _draw_kinds(shares: Sequence[tuple[str, dict[str, float]]], path: Path) -> N
 
 def _samples(recipe: Recipe, last: Told, data: Path, out: Path) -> list[str]:
     """A table of questions that were drawn by lot, answered by the last checkpoint."""
+    if recipe.language.image_attention != "causal":
+        return ["No sample: what sees images in both directions trains and validates only.", ""]
     asked = _held_out(recipe, last.stage, data)
     drawn = random.Random(recipe.seed).sample(asked, min(SAMPLES, len(asked)))
     model = build_model(recipe, home=last.kept[-1].parents[1])
@@ -141,7 +144,11 @@ def _samples(recipe: Recipe, last: Told, data: Path, out: Path) -> list[str]:
     page += ["| image | question | reference | answer |", "|---|---|---|---|"]
     for number, example in enumerate(drawn):
         images = [open_rgb(path) for path in example.images]
-        ids = model.answer(images, recipe.prompt.format(question=example.question))
+        places = None
+        if model.by_geometry:
+            places = places_of(example.images, example.cameras, model.tower.side)
+        asked_with = recipe.prompt.format(question=example.question)
+        ids = model.answer(images, asked_with, places=places)
         answer = model.tokenizer.decode(ids, skip_special_tokens=True).strip()
         shown = []
         for place, image in enumerate(images):

@@ -17,6 +17,7 @@ import models.cpu_torch  # noqa: F401  before accelerate, which imports torchvis
 from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, WandBTracker
 
 from models.recipe.programme import Programme
+from models.training.record import checkpoints
 
 Name = Literal["tensorboard", "wandb", "mlflow"]
 PROJECT = "consilium"
@@ -30,9 +31,10 @@ class TrackerError(Exception):
 class Tracker:
     """One of them, for a whole run."""
 
-    def __init__(self, name: str, kept: GeneralTracker):
+    def __init__(self, name: str, kept: GeneralTracker, done: int = 0):
+        """`done` steps of earlier stages were told before, to another one of it."""
         self.name, self.kept, self.heard = name, kept, True
-        self.stage, self.before, self.last = "", 0, 0  # the stage that is told of, and steps
+        self.stage, self.before, self.last = "", 0, done  # the stage that is told of, and steps
 
     def tell(self, stage: str, part: str, figures: Mapping[str, float], step: int) -> None:
         """Of the training or validation of a stage, up to a step of it. Steps are counted over all
@@ -76,7 +78,8 @@ def tracking(name: Name | None, recipe: Programme, run: Path) -> Iterator[Tracke
             f"{name} cannot be reached ({_first_line(error)}): mend that, or take --tracker none."
         ) from error
     try:
-        yield Tracker(name, kept)
+        states = [checkpoints.newest(run / stage.name) for stage in recipe.stage]
+        yield Tracker(name, kept, sum(state.step for state in states if state and state.finished))
     finally:
         kept.finish()
 

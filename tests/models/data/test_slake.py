@@ -49,6 +49,9 @@ def test_one_spelling_per_answer_the_commonest() -> None:
     chosen = one_spelling([example(a) for a in ("Yes", "yes.", "Yes ", "MRI")])
 
     assert [e.answer for e in chosen] == ["Yes", "Yes", "Yes", "MRI"]
+    learned = [example(a) for a in ("mri", "yes", "yes", "Yes")]
+    spelled = one_spelling([example(a) for a in ("Yes", "Yes", "CT", "MRI")], learned)
+    assert [e.answer for e in spelled] == ["yes", "yes", "CT", "mri"]
 
 
 def test_a_folder_that_is_not_slake_is_named(tmp_path: Path) -> None:

@@ -1,18 +1,22 @@
 """No image and no near-duplicate on both sides of a split."""
 
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 from pydantic import ValidationError
 
 from models.data import image_hashes, slake, splits, vqa_rad
-from models.data.example import DataError, Example
+from models.data.example import DataError, Example, without_images
 from models.data.pixels import open_rgb, pixel_hash
 from models.recipe import MemoryRecipe, Recipe, load_any_recipe, load_recipe
 from models.recipe.programme import RecipeError
+from models.recipe.stage import Source
 from models.training.crossval import crossval
 from models.training.inputs.examples import examples_of, examples_to_learn, learned_by
 from tests import tiny
@@ -110,9 +114,23 @@ def test_a_recipes_fold_is_held_out_and_all_others_are_learned(
         tiny_recipe().of_fold(0)
 
 
+def in_folds(recipe: Recipe, count: int) -> Recipe:
+    """What its last stage learns from is in folds, wherever a stage learns from it."""
+    asked = recipe.stage[-1].data
+
+    def folded(sources: tuple[Source, ...]) -> tuple[Source, ...]:
+        return tuple(
+            source.model_copy(update={"folds": count}) if source in asked else source
+            for source in sources
+        )
+
+    stages = tuple(s.model_copy(update={"data": folded(s.data)}) for s in recipe.stage)
+    return recipe.model_copy(update={"stage": stages, "validation": folded(asked)})
+
+
 def test_a_worker_in_folds_never_learns_from_a_held_out_image(dataset: Path) -> None:
     """Not in an earlier stage either: captions show the same images as the questions."""
-    recipe = load_recipe("efficientnet").in_folds(3).of_fold(1)
+    recipe = in_folds(load_recipe("efficientnet"), 3).of_fold(1)
     held_out = examples_of(recipe.validation, dataset, recipe.fold, held_out=True)
     shown = {image for e in held_out for image in e.images}
     captions, asked = recipe.stage[1].data[:1], recipe.stage[-1].data
@@ -123,6 +141,55 @@ def test_a_worker_in_folds_never_learns_from_a_held_out_image(dataset: Path) -> 
     assert len(answered) + len(held_out) == len(
         examples_of(load_recipe("mobilenet").stage[0].data, dataset)
     )
+
+
+def own_set(folder: Path, *rows: dict[str, str]) -> dict[str, Any]:
+    """A source in `folder`, of questions about drawn images, each of another shade."""
+    folder.mkdir()
+    for row in rows:
+        shade = zlib.crc32(f"{folder} {row['id']}".encode())
+        noise = np.random.default_rng(shade).integers(0, 255, (32, 32), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{row['id']}.png")
+    asked = [{"question": "?", "answer": "yes", "images": f"{row['id']}.png"} | row for row in rows]
+    file = folder / f"{folder.name}.jsonl"
+    file.write_text("\n".join(map(json.dumps, asked)))
+    return {"set": str(file), "languages": ["en"]}
+
+
+def test_other_images_of_a_held_out_patient_are_not_learned(
+    tmp_path: Path, tiny_recipe: Callable[..., Recipe]
+) -> None:
+    """Nor where another set has them; one that names no patient is nobody's."""
+    patients = [{"id": str(n), "patient": f"P{n}"} for n in range(4)]
+    folded = own_set(tmp_path / "first", *patients) | {"folds": 2}
+    other = own_set(tmp_path / "second", *patients, {"id": "4"})
+    recipe = tiny_recipe(data=[folded, other], validation=[folded])
+    recipe = recipe.model_copy(update={"validation": ()})
+
+    held_out = examples_of(recipe.held_out, tmp_path, held_out=True)
+    learned = examples_to_learn(recipe.stage[0].data, recipe, tmp_path)
+
+    assert {e.patient for e in held_out}.isdisjoint(e.patient for e in learned)
+    assert len(held_out) == 2 and len(learned) == 2 + 3
+
+
+def test_what_is_kept_of_a_run_tells_questions_apart(dataset: Path, tmp_path: Path) -> None:
+    """Though MEDIQA asks the same encounters in three languages; two sets of one name are
+    refused."""
+    several = Source(set="mediqa_m3g", split="validate", languages=("en", "es", "zh"))
+    first = own_set(tmp_path / "first", {"id": "1"})
+    twin = tmp_path / "twin" / "first.jsonl"
+    twin.parent.mkdir()
+    twin.write_bytes(Path(first["set"]).read_bytes())
+    (tmp_path / "first" / "1.png").rename(twin.with_name("1.png"))
+
+    with without_images():
+        ids = [example.id for example in examples_of([several], dataset)]
+
+    assert len(set(ids)) == len(ids) == 3 * 56
+    both = [Source(set=str(each), languages=("en",)) for each in (first["set"], twin)]
+    with pytest.raises(DataError, match="are both called 'first': give one of the files another"):
+        examples_of(both, dataset)
 
 
 def test_a_memory_in_folds_keeps_no_held_out_image(dataset: Path) -> None:

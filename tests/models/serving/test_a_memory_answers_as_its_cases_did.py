@@ -1,12 +1,15 @@
 """A worker that remembers: made of drawn cases, served over HTTP, asked by a gateway."""
 
 import base64
+import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from gateway.settings import Settings, load_settings
@@ -259,6 +262,43 @@ def test_what_is_trained_is_not_remembered_and_the_other_way_round(
     content = tiny.memory() | {"remembers": [tiny.DATA | {"copies": 2}]}
     with pytest.raises(RecipeError, match="copies: an image is remembered as it is"):
         load_any_recipe(tiny.write_toml(content, tmp_path / "copies.toml"))
+
+
+def test_a_tower_that_there_is_not_is_told_before_anything_is_read(tmp_path: Path) -> None:
+    tower = tiny.memory()["tower"] | {"name": "mobilnet"}
+    recipe = tiny.write_toml(tiny.memory() | {"tower": tower}, tmp_path / "tiny.toml")
+
+    with pytest.raises(RecipeError, match="recipe tiny: tower: timm has no tower 'mobilnet'"):
+        remember(str(recipe), tmp_path / "no data", tmp_path / "zoo")
+
+
+def test_answers_that_differ_in_capitals_and_blanks_are_one(
+    zoo: Path, drawn_slake: Path, tmp_path: Path
+) -> None:
+    """Its own cases hold an answer spelled in two ways: what speaks for either speaks for both."""
+    folder = shutil.copytree(served_folder(zoo), tmp_path / "served")
+    content = json.loads((folder / CASES).read_text())
+    red = content["answers"].index("red")
+    content["answers"].append("RED ")
+    cases = [case for case in content["cases"] if case[3] == red]
+    cases[0][3] = len(content["answers"]) - 1
+    (folder / CASES).write_text(json.dumps(content))
+    image = Image.open(drawn_slake / "slake" / "imgs" / "xmlab8" / "source.jpg")
+
+    before, after = Memory(served_folder(zoo)), Memory(folder)
+    asked = [
+        (each, each.recall(each.look_at(image), "Which colour?", choices))
+        for choices in ((), ("Red", "green"))
+        for each in (before, after)
+    ]
+
+    assert len(cases) > 1
+    for (_, one), (_, other) in (asked[:2], asked[2:]):
+        plain = [
+            {k.casefold().strip(): v for k, v in each.answers.items()} for each in (one, other)
+        ]
+        assert plain[0] == pytest.approx(plain[1])
+        assert len(one.answers) == len(other.answers)
 
 
 def test_a_case_of_several_images_is_not_remembered(tmp_path: Path) -> None:

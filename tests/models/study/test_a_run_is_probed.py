@@ -207,6 +207,17 @@ def test_a_run_that_cannot_be_probed_is_refused_before_anything_is_read(
     assert says in said
 
 
+def test_two_runs_of_one_name_are_refused(
+    probe: Callable[..., tuple[int, str]], run: Path, tmp_path: Path
+) -> None:
+    twin = shutil.copytree(run, tmp_path / run.name)
+
+    status, said = probe(run, twin, data=tmp_path / "no data")
+
+    assert (status, said.count("\n")) == (1, 1)
+    assert f"two runs are called {run.name}" in said
+
+
 def test_a_class_of_two_images_is_refused(
     probe: Callable[..., tuple[int, str]], run: Path, data: Path, tmp_path: Path
 ) -> None:

@@ -204,6 +204,9 @@ def test_a_study_goes_from_tokens_to_what_is_told(
         assert found[name]["deletion"] < found["by lot"]["deletion"]
         assert found[name]["insertion"] > found["by lot"]["insertion"]
     assert "imagined less by lot, 1 questions" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [*asked, "--worker", "mobilenet"])
+    with pytest.raises(DataError, match="holds scores of another worker or other tokens"):
+        explained.main()
 
 
 def test_what_is_imagined_stands_in_hidden_cells_only(trained: Path, image: Image.Image) -> None:

@@ -270,6 +270,21 @@ def test_differences_are_paired_by_question_and_average_the_seeds(
         screening.compared("reconstruction", drawn_slake)
 
 
+def test_what_is_in_folds_is_compared_on_the_recipe_s_own(
+    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
+) -> None:
+    folded = Source.model_validate(tiny.DATA | {"folds": 2})
+    recipe = tiny_recipe(data=[folded]).model_copy(update={"validation": (folded,), "fold": 1})
+    screening = Screening(recipe, 4, 1, tmp_path)
+    asked = [e.id for e in examples_of([folded], drawn_slake, 1, held_out=True)]
+    row = Row(*Cell(BASELINE, 0), "hash", 4, "commit", 1.0, len(asked), 1.0, 1.0)
+    screening._append(row, dict.fromkeys(asked, True))
+
+    found = {each.choice.label: each for each in screening.compared("reconstruction", drawn_slake)}
+
+    assert (score := found["0.1"].exact_match) and (score.value, score.cases) == (1, len(asked))
+
+
 def test_the_best_and_the_baseline_are_run_in_full_once_all_are_screened(
     tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
 ) -> None:

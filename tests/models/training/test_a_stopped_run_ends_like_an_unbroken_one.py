@@ -26,7 +26,7 @@ from models.training.parts import PartsRun
 from models.training.planning.fits import smaller
 from models.training.record.checkpoints import Checkpoint, CheckpointError, claim, newest, save
 from models.training.stages import train
-from tests.tiny import write_toml
+from tests.tiny import draw_slake, write_toml
 
 
 class Killed(Exception):
@@ -64,6 +64,21 @@ def test_a_killed_run_resumes_to_the_same_weights_and_log(
     assert logged(unbroken.parents[1] / "vqa" / "step-8") == logged(
         resumed.parents[1] / "vqa" / "step-8"
     )
+
+
+def test_a_stopped_run_does_not_go_on_with_other_data(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = draw_slake(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("models.training.record.checkpoints.os.rename", killed_at(2))
+        with pytest.raises(Killed):
+            train(tiny_recipe(), data, tmp_path / "runs")
+    learned = data / "slake" / "train.json"
+    learned.write_text(learned.read_text().replace("red", "crimson"))
+
+    with pytest.raises(CheckpointError, match="vqa has begun on other data than there is now"):
+        train(tiny_recipe(), data, tmp_path / "runs")
 
 
 def killed_at(save: int) -> Callable[[Path, Path], None]:

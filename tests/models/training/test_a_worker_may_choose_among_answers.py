@@ -325,13 +325,34 @@ def test_the_average_follows_the_weights_and_stands_in_for_them() -> None:
     assert weight.item() == 19
 
 
+def test_an_average_that_goes_on_is_what_it_would_have_been() -> None:
+    """It counts its updates, of which a step of reward makes several."""
+    found = []
+    for stops in (False, True):
+        weight = nn.Parameter(torch.zeros(1))
+        average = Average([weight], 0.99)
+        for update in range(12):
+            if stops and update == 8:
+                with average.in_place() as own:
+                    kept, updates = weight.detach().clone(), average.updates
+                weight = nn.Parameter(kept)
+                average = Average([weight], 0.99)
+                average.restore([(own[0])], updates)
+            weight.data.fill_(update)
+            average.update()
+        with average.in_place():
+            found.append(weight.item())
+
+    assert found[0] == found[1]
+
+
 def test_without_a_decay_nothing_is_averaged() -> None:
     weight = nn.Parameter(torch.ones(1))
     average = Average([weight], 0.0)
     average.update()
 
-    with average.in_place():
-        assert weight.item() == 1
+    with average.in_place() as own:
+        assert weight.item() == 1 and own == []
 
 
 def test_a_vocabulary_stays_with_its_run(recipe: Recipe, drawn_slake: Path, tmp_path: Path) -> None:

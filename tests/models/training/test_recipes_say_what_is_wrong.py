@@ -10,6 +10,7 @@ import models.cpu_torch  # noqa: F401  before transformers, which imports torchv
 
 # isort: split
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from typer.testing import CliRunner
 
 from gateway.settings import load_settings
 from models import connectors
@@ -18,10 +19,11 @@ from models.parts.vlm import assemble
 from models.recipe import RECIPES, Recipe, load_any_recipe, load_recipe
 from models.recipe.programme import RecipeError
 from models.training.planning.dry_run import plan
+from services.cli.__main__ import app
 from tests import tiny
 
 ROOT = Path(__file__).parents[3]
-SHIPPED = sorted(path.stem for path in RECIPES.glob("*.toml") if path.stem != "memory")
+SHIPPED = sorted(path.stem for path in RECIPES.glob("*.toml") if "memory" not in path.stem)
 GOOD = (RECIPES / "mobilenet.toml").read_text()
 MODEL = 'model = "base:smollm2-135m-instruct"'
 MADE = "{ layers = 1, width = 64, hidden = 64, heads = 2 }"
@@ -33,6 +35,19 @@ def test_a_shipped_recipe_loads_and_names_a_connector_there_is(name: str) -> Non
 
     assert recipe.name == name
     assert recipe.connector["name"] in connectors.names()
+
+
+@pytest.mark.parametrize("connector", [{"name": "mpl", "hidden": 8}, {"hidden": 8}])
+def test_a_connector_that_there_is_not_is_told_before_anything_trains(
+    connector: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe = load_recipe("mobilenet").model_copy(update={"connector": connector})
+    file = tiny.write_toml(recipe.model_dump(), tmp_path / "recipe.toml")
+
+    done = CliRunner().invoke(app, ["train", str(file), "--data", str(tmp_path)])
+
+    assert (done.exit_code, type(done.exception)) == (1, SystemExit)
+    assert "recipe mobilenet: connector: Unknown connector" in done.output
 
 
 def test_a_worker_is_asked_as_it_was_trained() -> None:
@@ -74,6 +89,8 @@ def test_the_shipped_workers_are_those_that_competence_was_learned_from() -> Non
         ("[tower]", "[tower", r"is not TOML"),
         ("Answer:", "{hint}", r"prompt may hold no braces but \{question\}"),
         ("Answer:", "{", r"prompt may hold no braces but \{question\}"),
+        ("{question}", "{question[0]}", r"prompt may hold no braces but \{question\}"),
+        ("{question}", "{question:.3}", r"prompt may hold no braces but \{question\}"),
         ("epochs = 7", "epochs = 7\nconnector_lr = inf", r"connector_lr: Input should be a finite"),
         ("epochs = 7", "epochs = 7\ntower_lr = nan", r"tower_lr: Input should be a finite number"),
         ("epochs = 7", "epochs = 7\nlanguage_lr = -inf", r"language_lr: Input should be a finite"),

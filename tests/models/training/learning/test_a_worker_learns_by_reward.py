@@ -1,6 +1,7 @@
 """Group-relative policy optimisation, held to cases worked by hand, and as a stage of a recipe."""
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,9 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from models.data.example import DataError, Example
-from models.recipe import Recipe
+from models.recipe import Recipe, load_recipe
 from models.recipe.stage import Grpo
+from models.study import confidence
 from models.study.confidence import runs_of
 from models.training.inputs.examples import refuse_free_text
 from models.training.learning import tuning
@@ -29,7 +31,7 @@ from models.training.learning.grpo import (
 from models.training.loop import TrainingError
 from models.training.parts import PartsRun
 from models.training.planning.dry_run import plan
-from models.training.planning.fits import smaller
+from models.training.planning.fits import lighter, smaller, told
 from models.training.record.checkpoints import CheckpointError, claim
 from models.training.stages import train
 
@@ -264,6 +266,30 @@ def test_smaller_groups_take_less_memory(recipe: Recipe, group: int, mend: str) 
     assert smaller(recipe, recipe.stage[1].model_copy(update=changes)).says == mend
 
 
+def test_experts_that_train_are_not_balanced_by_reward(
+    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
+) -> None:
+    experts = {"name": "moe", "experts": 2, "hidden": 8}
+    recipe = tiny_recipe(epochs=1, more=[BY_REWARD]).model_copy(update={"connector": experts})
+
+    with pytest.raises(
+        TrainingError, match=r"stage reward: .* balances no experts: take connector"
+    ):
+        train(recipe, drawn_slake, tmp_path)
+
+
+def test_a_plan_of_a_stage_by_reward_is_for_one_gpu(tiny_recipe: RecipeMaker) -> None:
+    *_, last = told(tiny_recipe(more=[BY_REWARD]), None, [8.0] * 4)
+
+    assert last.strip().startswith("fits 1 x 8 GB")
+
+
+def test_what_is_made_takes_no_adapter_and_no_four_bits() -> None:
+    recipe = load_recipe("chooser")
+
+    assert lighter(recipe, recipe.stage[0]).says == "a smaller language.made"
+
+
 def test_a_dry_run_counts_what_reward_holds_a_worker_near_to(tiny_recipe: RecipeMaker) -> None:
     """And the average of the weights: each lies beside them in float32."""
     by_labels = BY_REWARD | {"method": "supervised", "grpo": None}
@@ -298,3 +324,24 @@ def test_what_is_not_trained_yet_is_not_scored(recipe: Recipe, tmp_path: Path) -
 
     with pytest.raises(CheckpointError, match="has nothing of stage reward: train it"):
         next(runs_of([run], tmp_path))
+
+
+def test_runs_of_one_name_are_told_apart(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each with the one beside it, in the order given."""
+    said = {"began": 0.5, "one/reward": 1.0, "two/reward": 0.0}
+
+    def spoken(worth: float) -> confidence.Spoken:
+        return confidence.Spoken([worth == 1] * 2, [worth] * 2, [1] * 2, [("a",), ("b",)])
+
+    monkeypatch.setattr(confidence, "runs_of", lambda *_: said.items())
+    monkeypatch.setattr(confidence, "spoken", spoken)
+    monkeypatch.setattr(
+        sys, "argv", ["", "one/reward", "--beside", "two/reward", "--data", "unused"]
+    )
+
+    confidence.main()
+
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last.startswith("one/reward less two/reward: ") and "right +1.000" in last

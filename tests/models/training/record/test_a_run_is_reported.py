@@ -90,6 +90,20 @@ def test_what_was_validated_on_other_questions_is_told_and_not_guessed(
     assert not (tmp_path / "out" / "kinds.png").exists()
 
 
+def test_of_what_cannot_be_asked_there_is_no_sample(
+    tiny_language: Path, data: Path, tmp_path: Path
+) -> None:
+    content = tiny.recipe(tiny_language, epochs=1)
+    content["language"] |= {"image_attention": "bidirectional"}
+    train(Recipe.model_validate(content), data, tmp_path)
+
+    status, said = told(tmp_path / "tiny", data, tmp_path / "out")
+
+    assert status == 0, said
+    page = (tmp_path / "out" / "index.md").read_text()
+    assert "No sample: what sees images in both directions trains and validates only." in page
+
+
 @pytest.mark.parametrize(
     ("gone", "why"), [("log.jsonl", "log.jsonl is missing"), ("step-*", "no whole checkpoint")]
 )

@@ -39,6 +39,19 @@ def test_tensorboard_shows_what_the_log_tells(
         assert (shown.step, shown.value) == (step, pytest.approx(last["answer_loss"]))
 
 
+def test_a_run_that_goes_on_counts_its_earlier_stages(
+    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(epochs=1, more=[{"name": "more", "parent": "vqa"}])
+    train(recipe.model_copy(update={"stage": recipe.stage[:1]}), drawn_slake, tmp_path)
+
+    train(recipe, drawn_slake, tmp_path, "tensorboard")
+
+    events = EventAccumulator(str(tmp_path / recipe.name / "tensorboard")).Reload()
+    (shown,) = events.Scalars("more/validation/answer_loss")
+    assert shown.step == 8
+
+
 def test_a_tracker_is_told_what_the_stages_say(
     tiny_recipe: RecipeMaker,
     drawn_slake: Path,

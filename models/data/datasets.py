@@ -1,7 +1,7 @@
 """Every dataset by its name, which is also its folder's; or a set of one's own by its file."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def require_set(name: str) -> None:
         )
 
 
-def one_spelling(examples: list[Example], as_in: Iterable[Example] = ()) -> list[Example]:
+def one_spelling(examples: Sequence[Example], as_in: Iterable[Example] = ()) -> list[Example]:
     """The same examples with one spelling per answer, that of `as_in` where it has the answer:
     its most common capitals, no final stop.
 

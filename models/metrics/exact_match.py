@@ -1,12 +1,12 @@
 """Exact match: the share of answers that are the reference.
 
-Case, outer blanks and one final full stop do not count.
+Case, blanks but for where they part words, and one final full stop do not count.
 """
 
 
 def normalise(text: str) -> str:
-    """Lower-cased, trimmed, without one final full stop."""
-    text = text.lower().strip()
+    """Lower-cased, words parted by one blank, without one final full stop."""
+    text = " ".join(text.lower().split())
     return text[:-1].strip() if text.endswith((".", "。")) else text
 
 

@@ -40,6 +40,11 @@ class Recipe(Programme):
                     f"stage {stage.name}: reward teaches only who is right at times: name the "
                     "stage (parent) or the worker (start) that it goes on from"
                 )
+            if stage.grpo and stage.connector == "full" and "moe" in _named(self.connector):
+                raise ValueError(
+                    f'stage {stage.name}: method = "grpo" balances no experts: take connector = '
+                    '"frozen", or learn by labels'
+                )
             if stage.grpo and self.language.image_attention != "causal":
                 raise ValueError(
                     f"stage {stage.name}: no answer can be sampled with image_attention = "
@@ -72,6 +77,12 @@ class Recipe(Programme):
     @property
     def four_bit(self) -> bool:
         return self.language.four_bit
+
+
+def _named(connector: dict[str, Any]) -> set[Any]:
+    """A connector's name, and those of the ones that it is made of."""
+    within = [value for value in connector.values() if isinstance(value, dict)]
+    return {connector.get("name")}.union(*map(_named, within))
 
 
 class WholeRecipe(Programme):

@@ -110,10 +110,13 @@ class Memory:
         content = json.loads((folder / CASES).read_text("utf-8"))
         self.questions, self.answers = content["questions"], content["answers"]
         self.ids = [id for id, *_ in content["cases"]]
-        self.image, self.question, answer = np.array([n for _, *n in content["cases"]]).T
-        alike: dict[str, int] = {}  # answers that differ in capitals and blanks are one
-        first = [alike.setdefault(_plain(each), n) for n, each in enumerate(self.answers)]
-        self.answer = np.array(first)[answer]
+        self.image, self.question, self.said = np.array([n for _, *n in content["cases"]]).T
+        # Answers that differ in capitals and blanks are one, spelled as most of the cases do.
+        commonest = np.argsort(-np.bincount(self.said, minlength=len(self.answers)), kind="stable")
+        one: dict[str, int] = {}
+        for number in commonest:
+            one.setdefault(_plain(self.answers[number]), number)
+        self.answer = np.array([one[_plain(each)] for each in self.answers])[self.said]
         self.wordings = Wordings(self.questions)
 
     def look_at(self, image: Image.Image) -> Tensor:
@@ -167,7 +170,7 @@ class Memory:
         )
 
     def _case(self, number: int, likeness: float) -> Remembered:
-        question, answer = self.question[number], self.answer[number]
+        question, answer = self.question[number], self.said[number]
         return Remembered(
             self.ids[number], self.questions[question], self.answers[answer], float(likeness)
         )

@@ -37,6 +37,10 @@ from models.training.record import checkpoints
 from models.training.record.checkpoints import CheckpointError
 
 
+class ConfidenceError(Exception):
+    """Runs that this cannot score; one sentence that says why."""
+
+
 @dataclass(frozen=True)
 class Spoken:
     """Of each validation question in order, [questions]: whether the answer is right, how sure it
@@ -72,11 +76,11 @@ def differences(pairs: Sequence[tuple[Spoken, Spoken]]) -> dict[str, Score]:
     """By how much the first of a pair is more than the second, over all pairs: the mean of each
     question first, so the intervals are those of the questions and not of the seeds.
 
-    Raises ValueError where they were not asked the same questions.
+    Raises ConfidenceError where they were not asked the same questions.
     """
     images = pairs[0][0].images
     if any(list(said.images) != list(images) for pair in pairs for said in pair):
-        raise ValueError("runs beside each other are asked the same questions")
+        raise ConfidenceError("runs beside each other are asked the same questions")
     found = {}
     for name in pairs[0][0].means:
         apart = np.mean([one.means[name] - other.means[name] for one, other in pairs], axis=0)
@@ -87,10 +91,10 @@ def differences(pairs: Sequence[tuple[Spoken, Spoken]]) -> dict[str, Score]:
 
 @torch.no_grad()
 def spoken(run: PartsRun) -> Spoken:
-    """Raises ValueError where the worker's answers are not whole tokens."""
+    """Raises ConfidenceError where the worker's answers are not whole tokens."""
     model, device = run.model.eval(), run.accelerator.device
     if not says_in_one_token(model.tokenizer):
-        raise ValueError("only a worker that chooses says its answer in one token")
+        raise ConfidenceError("only a worker that chooses says its answer in one token")
     run.objective.eval()
     sure, right, words, images = [], [], [], []
     for start in range(0, len(run.validation), 8):
@@ -175,6 +179,6 @@ if __name__ == "__main__":
         RecipeError,
         TrainingError,
         TuningError,
-        ValueError,  # of what is no worker that chooses
+        ConfidenceError,
     ) as error:
         raise SystemExit(str(error)) from None

@@ -165,7 +165,8 @@ def claim(out: Path, worker: Path, tokens: Path) -> None:
     of = {"worker": served_name(worker), "tokens": zlib.crc32(b"".join(weights))}
     out.mkdir(parents=True, exist_ok=True)
     kept = out / "of.json"
-    if kept.exists() and json.loads(kept.read_text()) != of:
+    begun = kept.exists() or (out / "explained.jsonl").exists()
+    if begun and (not kept.exists() or json.loads(kept.read_text()) != of):
         raise DataError(f"{out} holds scores of another worker or other tokens: name another --out")
     write_whole(kept, json.dumps(of))
 

@@ -40,13 +40,16 @@ def crossval(recipe: Programme, data: Path, runs: Path) -> dict[str, Score]:
         started |= {(runs / one.name / START).read_text()} if recipe.start else set()
         listed = json.loads((runs / one.name / NEAR_DUPLICATES).read_text())
         alike |= {os.path.normpath(data / pair["held_out"]) for pair in listed}
-        right |= json.loads((checkpoint / "validation.json").read_text())
-        asked += examples_of(last.validation or one.validation, data, fold, held_out=True)
-        if not {example.id for example in asked} <= right.keys():
+        scored = json.loads((checkpoint / "validation.json").read_text())
+        held_out = examples_of(last.validation or one.validation, data, fold, held_out=True)
+        if scored.keys() != {example.id for example in held_out}:
             raise CheckpointError(
-                f"{runs / one.name} was scored on other questions than the data holds: give back "
-                f"what it was trained on, or delete the folders of {recipe.name} and train anew."
+                f"{runs / one.name} was scored on other questions than the data holds, or by an "
+                "earlier version: give back what it was trained on, or delete the folders of "
+                f"{recipe.name} and train anew."
             )
+        right |= scored
+        asked += held_out
     if len(started) > 1:
         raise CheckpointError(
             f"{runs}: the folds of {recipe.name} were started from different weights, since "

@@ -29,7 +29,6 @@ import models.cpu_torch  # noqa: F401  before accelerate, which imports torchvis
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from models.data.datasets import one_spelling
 from models.data.example import Example
 from models.data.pixels import open_rgb
 from models.files import write_whole
@@ -37,7 +36,7 @@ from models.parts.packing import IGNORED, Row, collate, in_steps
 from models.recipe.programme import Programme
 from models.recipe.stage import Stage
 from models.training.inputs.augment import augmented
-from models.training.inputs.examples import examples_of, examples_to_learn
+from models.training.inputs.examples import examples_of, examples_to_learn, spelled_as
 from models.training.learning import sharding, tuning
 from models.training.learning.average import Average
 from models.training.learning.losses import Losses
@@ -78,7 +77,7 @@ class StageRun(ABC):
         sources = stage.validation or recipe.validation
         held_out = examples_of(sources, data, recipe.fold, held_out=True)
         # Exact match is by tokens here, and a split may write in capitals what another does not.
-        self.validation = self.model.packed(one_spelling(held_out, learned), recipe.prompt)
+        self.validation = self.model.packed(spelled_as(learned, held_out), recipe.prompt)
         self.start = checkpoints.newest(self.folder)
         self.require_one_view()
         self.steps_per_epoch = math.ceil(len(self.rows) / stage.rows_per_step)
@@ -90,9 +89,8 @@ class StageRun(ABC):
 
     def require_one_view(self) -> None:
         """Raises TrainingError where processes, each of which reads the data for itself, differ in
-        what they read: each would learn and score other rows than it should; CheckpointError where
-        a stopped run would go on with other data. Of an image its name and size are compared: to
-        read every one in each process and stage would take long."""
+        what they read: each would learn and score other rows than it should. Of an image its name
+        and size are compared: to read every one in each process and stage would take long."""
         rows = (*self.rows, *self.validation)
         asked = [question for row in rows for question in row.questions]
         told = "\n".join(
@@ -108,14 +106,18 @@ class StageRun(ABC):
                 f"({' and '.join(map(str, counts))} questions, and not the same, or of other "
                 "images). Give every machine the same data sets under --data."
             )
+        self.data_read = str(hashes[0])
+
+    def require_same_data(self) -> None:
+        """Raises CheckpointError where a stopped run would go on with other data."""
         kept = self.folder / "data.crc32"
-        if self.start and kept.exists() and kept.read_text() != str(hashes[0]):
+        if self.start and kept.exists() and kept.read_text() != self.data_read:
             raise CheckpointError(
                 f"{self.folder} has begun on other data than there is now: give it back under "
                 "--data, or delete that folder and train the stage anew."
             )
         if self.accelerator.is_main_process:
-            write_whole(kept, str(hashes[0]))
+            write_whole(kept, self.data_read)
 
     def prepare(self, parent: Path | None) -> None:
         """Loads what was trained before, freezes and unfreezes, restores the optimiser."""
@@ -205,7 +207,7 @@ class StageRun(ABC):
         self.optimiser.load_state_dict(moments)
         self.schedule.load_state_dict(saved["schedule"])
         if self.stage.average:
-            self.average.restore(saved["weights"], saved["averaged"])
+            self.average.restore(saved["weights"], saved.get("averaged", step))
         torch.set_rng_state(saved["rng"])
         if torch.cuda.is_available() and saved["cuda_rng"]:
             torch.cuda.set_rng_state_all(saved["cuda_rng"])
@@ -218,6 +220,7 @@ class StageRun(ABC):
     def run(self, tracker: Tracker | None = None) -> Checkpoint:
         """Trains from the last checkpoint to the end, saving and validating after every epoch,
         a last one that is cut short included. `tracker` is told what the log is."""
+        self.require_same_data()
         self.log.tracker = tracker
         first = self.start.step if self.start else 0
         trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)

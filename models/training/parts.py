@@ -139,11 +139,6 @@ class PartsRun(StageRun):
                 f'stage {self.stage.name}: method = "grpo" learns on one process: start it without '
                 "accelerate launch."
             )
-        if self.mixtures() and self.stage.connector == "full":
-            raise TrainingError(
-                f'stage {self.stage.name}: method = "grpo" balances no experts: take connector = '
-                '"frozen", or learn by labels.'
-            )
         try:
             return Policy(self.model, self.stage.grpo, self.recipe.prompt, trained)
         except ValueError as error:

@@ -100,8 +100,8 @@ def replay(
     if cross_fit:
         opinions["cross-fitted"] = fit.cross_fitted(heard, settings)
         policies["cross-fitted"] = Replayed.of(opinions["cross-fitted"])
-    weighed = "cross-fitted" if learned else "panel"
-    shipped = opinions.get(weighed, opinions["vote"])
+    weighed = next(name for name in ("panel", "cross-fitted", "vote") if name in opinions)
+    shipped = opinions[weighed]
     worded = reworded(heard, shipped, settings) if summariser else None
     if worded:
         policies["summariser"] = Replayed(worded.bound, [None] * len(cases))

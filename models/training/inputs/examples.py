@@ -87,7 +87,7 @@ def examples_to_learn(
 ) -> list[Example]:
     """What a stage with these sources trains on, or a memory of them remembers. Captions, say, show
     the same images as the questions of the fold that is held out, and another set may show them in
-    another size: those, what looks like them, and all else of their patients is left out.
+    another size: those, what looks like them, and all else of the set's patients is left out.
 
     Raises:
         DataError: a source cannot be read, or nothing is left.
@@ -99,8 +99,17 @@ def examples_to_learn(
     held_out = examples_of(in_folds, data, recipe.fold, held_out=True)
     shown = {image for example in held_out for image in example.images}
     shown |= {image for image, _, _ in near_duplicates_between(learned, held_out)}
-    patients = {example.patient for example in held_out} - {None}
-    return [e for e in learned if e.patient not in patients and shown.isdisjoint(e.images)]
+    # Another set may know somebody else by the same number.
+    patients = {(e.id.partition("/")[0], e.patient) for e in held_out if e.patient is not None}
+    left = [
+        example
+        for example in learned
+        if shown.isdisjoint(example.images)
+        and (example.id.partition("/")[0], example.patient) not in patients
+    ]
+    if not left:
+        raise DataError(f"recipe {recipe.name}: all that it learns from is held out by its folds.")
+    return left
 
 
 def examples_of(
@@ -142,6 +151,23 @@ def examples_of(
         replace(each, id=f"{each.id}-{each.language}") if len(spoken[each.id]) > 1 else each
         for each in found
     ]
+
+
+def spelled_as(learned: Sequence[Example], held_out: Sequence[Example]) -> list[Example]:
+    """`held_out` with its answers spelled as what is learned of the same set in the same language
+    spells them: sets, and languages, write "Axial" and "axial" for themselves."""
+
+    def of(example: Example) -> tuple[str, str]:
+        return example.id.partition("/")[0], example.language
+
+    taught: dict[tuple[str, str], list[Example]] = defaultdict(list)
+    asked: dict[tuple[str, str], list[Example]] = defaultdict(list)
+    for example in learned:
+        taught[of(example)].append(example)
+    for example in held_out:
+        asked[of(example)].append(example)
+    spelled = {e.id: e for key, each in asked.items() for e in one_spelling(each, taught[key])}
+    return [spelled[example.id] for example in held_out]
 
 
 def _refuse_namesakes(sources: Sequence[Source]) -> None:

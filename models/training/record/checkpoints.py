@@ -4,6 +4,7 @@
     runs/RECIPE/STAGE/step-N/   what was trained (models.training.learning.tuning),
                                 reconstructor.safetensors, optimiser.pt, validation.json,
                                 state.json (last)
+    runs/RECIPE/STAGE/data.crc32  of the questions and images that the stage began on
 
 A folder without a state.json was cut off, and does not count.
 """

@@ -32,7 +32,7 @@ class Tracker:
     """One of them, for a whole run."""
 
     def __init__(self, name: str, kept: GeneralTracker, done: int = 0):
-        """`done` steps of earlier stages were told before, to another one of it."""
+        """`done` steps of earlier stages were told before, to the tracker of an earlier start."""
         self.name, self.kept, self.heard = name, kept, True
         self.stage, self.before, self.last = "", 0, done  # the stage that is told of, and steps
 

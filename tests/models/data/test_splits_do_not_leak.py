@@ -18,7 +18,7 @@ from models.recipe import MemoryRecipe, Recipe, load_any_recipe, load_recipe
 from models.recipe.programme import RecipeError
 from models.recipe.stage import Source
 from models.training.crossval import crossval
-from models.training.inputs.examples import examples_of, examples_to_learn, learned_by
+from models.training.inputs.examples import examples_of, examples_to_learn, learned_by, spelled_as
 from tests import tiny
 
 
@@ -159,18 +159,62 @@ def own_set(folder: Path, *rows: dict[str, str]) -> dict[str, Any]:
 def test_other_images_of_a_held_out_patient_are_not_learned(
     tmp_path: Path, tiny_recipe: Callable[..., Recipe]
 ) -> None:
-    """Nor where another set has them; one that names no patient is nobody's."""
+    """Though the set is named again, without folds; one of another set is another patient."""
     patients = [{"id": str(n), "patient": f"P{n}"} for n in range(4)]
-    folded = own_set(tmp_path / "first", *patients) | {"folds": 2}
-    other = own_set(tmp_path / "second", *patients, {"id": "4"})
-    recipe = tiny_recipe(data=[folded, other], validation=[folded])
+    spanish = [{"id": f"es{n}", "patient": f"P{n}", "language": "es"} for n in range(4)]
+    own = own_set(tmp_path / "first", *patients, *spanish, {"id": "es4", "language": "es"})
+    folded, again = own | {"folds": 2}, own | {"languages": ["es"]}
+    other = own_set(tmp_path / "second", *patients)
+    recipe = tiny_recipe(data=[folded, again, other], validation=[folded])
     recipe = recipe.model_copy(update={"validation": ()})
 
     held_out = examples_of(recipe.held_out, tmp_path, held_out=True)
     learned = examples_to_learn(recipe.stage[0].data, recipe, tmp_path)
 
-    assert {e.patient for e in held_out}.isdisjoint(e.patient for e in learned)
-    assert len(held_out) == 2 and len(learned) == 2 + 3
+    first = [e for e in learned if e.id.startswith("first/")]
+    assert {e.patient for e in held_out}.isdisjoint(e.patient for e in first)
+    assert len(held_out) == 2 and len(first) == 2 + 3 and len(learned) - len(first) == 4
+
+
+def test_a_fold_that_leaves_nothing_to_learn_is_told(
+    tmp_path: Path, tiny_recipe: Callable[..., Recipe]
+) -> None:
+    spanish = {"id": "es", "patient": "P0", "language": "es"}
+    own = own_set(
+        tmp_path / "first", *({"id": f"{n}", "patient": f"P{n}"} for n in (0, 1)), spanish
+    )
+    folded, learned = own | {"folds": 2}, own | {"languages": ["es"]}
+    recipe = tiny_recipe(data=[learned], validation=[folded]).model_copy(update={"validation": ()})
+    told = []
+    for fold in range(2):
+        try:
+            found = examples_to_learn(
+                recipe.stage[0].data, recipe.model_copy(update={"fold": fold}), tmp_path
+            )
+        except DataError as error:
+            told.append(str(error))
+        else:
+            assert [example.id for example in found] == ["first/es"]
+
+    assert told == ["recipe tiny: all that it learns from is held out by its folds."]
+
+
+def test_what_is_held_out_is_spelled_as_its_own_set_is_taught() -> None:
+    def asked(id: str, answer: str, language: str = "en") -> Example:
+        return Example(id, (Path("x"),), "?", answer, language, closed=True)
+
+    learned = [asked("a/1", "Axial"), *[asked(f"b/{n}", "axial") for n in range(3)]]
+    learned += [asked("a/2", "no", "es"), asked("a/3", "no", "es"), asked("a/4", "No")]
+    held_out = [
+        asked("a/5", "axial"),
+        asked("b/5", "Axial"),
+        asked("a/6", "no"),
+        asked("c/1", "PA"),
+    ]
+
+    spelled = spelled_as(learned, held_out)
+
+    assert [e.answer for e in spelled] == ["Axial", "axial", "No", "PA"]
 
 
 def test_what_is_kept_of_a_run_tells_questions_apart(dataset: Path, tmp_path: Path) -> None:

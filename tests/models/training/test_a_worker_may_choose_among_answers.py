@@ -337,7 +337,7 @@ def test_an_average_that_goes_on_is_what_it_would_have_been() -> None:
                     kept, updates = weight.detach().clone(), average.updates
                 weight = nn.Parameter(kept)
                 average = Average([weight], 0.99)
-                average.restore([(own[0])], updates)
+                average.restore(own, updates)
             weight.data.fill_(update)
             average.update()
         with average.in_place():

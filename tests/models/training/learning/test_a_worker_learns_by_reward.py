@@ -188,9 +188,12 @@ def test_the_loss_is_what_is_gained_less_what_it_is_apart(stage_run: PartsRun) -
 def test_a_stage_by_reward_resumes_like_an_unbroken_one(
     recipe: Recipe, drawn_slake: Path, tmp_path: Path
 ) -> None:
-    """It is held near to the model that the stage began with, not to that of its last epoch."""
+    """It is held near to the model that the stage began with, not to that of its last epoch; and
+    its average is of every update, of which a step makes two."""
     few = recipe.stage[0].data[0].model_copy(update={"few": 2})
-    stages = [stage.model_copy(update={"data": (few,), "epochs": 2}) for stage in recipe.stage]
+    changes = {"data": (few,), "epochs": 2, "average": 0.999}
+    first, by_reward = (stage.model_copy(update=changes) for stage in recipe.stage)
+    stages = [first, by_reward.model_copy(update={"grpo": Grpo(group=4, max_tokens=3, updates=2)})]
     recipe = recipe.model_copy(update={"stage": tuple(stages)})
     unbroken = train(recipe, drawn_slake, tmp_path)
     expected = load_file(unbroken / "connector.safetensors")
@@ -266,16 +269,18 @@ def test_smaller_groups_take_less_memory(recipe: Recipe, group: int, mend: str) 
     assert smaller(recipe, recipe.stage[1].model_copy(update=changes)).says == mend
 
 
+@pytest.mark.parametrize(
+    "connector", [{"name": "moe"}, {"name": "dual", "processed": {"name": "moe"}}]
+)
 def test_experts_that_train_are_not_balanced_by_reward(
-    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
+    connector: dict[str, Any], tiny_recipe: RecipeMaker
 ) -> None:
-    experts = {"name": "moe", "experts": 2, "hidden": 8}
-    recipe = tiny_recipe(epochs=1, more=[BY_REWARD]).model_copy(update={"connector": experts})
+    content = tiny_recipe(more=[BY_REWARD]).model_dump() | {"connector": connector}
 
-    with pytest.raises(
-        TrainingError, match=r"stage reward: .* balances no experts: take connector"
-    ):
-        train(recipe, drawn_slake, tmp_path)
+    with pytest.raises(ValidationError, match=r"stage reward: .* balances no experts: take connec"):
+        Recipe.model_validate(content)
+    content["stage"][1]["connector"] = "frozen"
+    Recipe.model_validate(content)
 
 
 def test_a_plan_of_a_stage_by_reward_is_for_one_gpu(tiny_recipe: RecipeMaker) -> None:

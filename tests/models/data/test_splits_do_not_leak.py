@@ -19,6 +19,7 @@ from models.recipe.programme import RecipeError
 from models.recipe.stage import Source
 from models.training.crossval import crossval
 from models.training.inputs.examples import examples_of, examples_to_learn, learned_by, spelled_as
+from models.training.record.checkpoints import CheckpointError
 from tests import tiny
 
 
@@ -295,6 +296,10 @@ def test_in_cross_validation_every_question_is_answered_once_by_a_run_that_did_n
     ]
     assert len(checked) == 2 and not checked[0] & checked[1]
     assert len(checked[0] | checked[1]) == scores["all"].cases == scores["open"].cases == 16
+    (last,) = tmp_path.glob("tiny-fold1/vqa/step-*/validation.json")
+    last.write_text(json.dumps(dict.fromkeys(sorted(checked[1])[1:], True)))
+    with pytest.raises(CheckpointError, match="tiny-fold1 was scored on other questions than the"):
+        crossval(recipe, drawn_slake, tmp_path)
 
 
 def _first(examples: list[Example], place: int) -> tuple[Path, ...]:

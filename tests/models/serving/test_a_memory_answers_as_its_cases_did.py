@@ -272,6 +272,17 @@ def test_a_tower_that_there_is_not_is_told_before_anything_is_read(tmp_path: Pat
         remember(str(recipe), tmp_path / "no data", tmp_path / "zoo")
 
 
+def test_a_memory_by_folds_says_so(drawn_slake: Path, tmp_path: Path) -> None:
+    content = tiny.memory() | {"remembers": [tiny.DATA | {"folds": 2}], "fold": 1}
+    recipe = tiny.write_toml(content, tmp_path / "tiny.toml")
+
+    kept = remember(str(recipe), drawn_slake, tmp_path / "zoo")
+
+    card = (kept / "README.md").read_text("utf-8")
+    assert "split `train`, all but one of 2 folds by image, en" in card
+    assert "8 cases about 4 images" in card
+
+
 def test_answers_that_differ_in_capitals_and_blanks_are_one(
     zoo: Path, drawn_slake: Path, tmp_path: Path
 ) -> None:

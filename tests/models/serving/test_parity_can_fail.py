@@ -1,13 +1,17 @@
 """Parity of transformers and vLLM: equal, a near-tie, a gap, and an end that comes sooner."""
 
+import base64
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from models.data.example import Example
+from models.data.pixels import open_rgb
 from models.parts.vlm import Vlm, build_model
 from models.recipe import Recipe
 from models.serving.parity import Comparison, Parity, ParityError, compare
@@ -67,6 +71,25 @@ def test_what_differs_beyond_a_near_tie_is_none(
     assert Parity((*near.differing[:2], *[EQUAL] * 18)).holds
     assert not Parity((*near.differing[:3], *[EQUAL] * 17)).holds
     assert not Parity((far.differing[0], *[EQUAL] * 19)).holds
+
+
+def test_a_server_is_shown_what_transformers_sees(
+    model: Vlm, vllm: Vllm, tmp_path: Path, tiny_recipe: Callable[..., Recipe]
+) -> None:
+    """Not the file: of 16 bits, say, it would make another picture than ours."""
+    deep = tmp_path / "deep.png"
+    Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 9).save(deep)
+    server = vllm(raw=b"{}", status=500)
+
+    with pytest.raises(ParityError):
+        compare(
+            model, server.url, "tiny", tiny_recipe().prompt,
+            [Example("1", (deep,), "?", "yes", "en", closed=True)],
+        )  # fmt: skip
+
+    sent = server.requests[-1]["messages"][0]["content"][0]["image_url"]["url"]
+    shown = Image.open(io.BytesIO(base64.b64decode(sent.partition(",")[2])))
+    assert shown.tobytes() == open_rgb(deep).tobytes()
 
 
 def test_a_server_that_refuses_is_no_parity(

@@ -134,6 +134,8 @@ def test_what_is_served_is_what_was_trained(
     assert served.answer([images[0]], told[0], 4)
     learned = load_file(exported / "adapter_model.safetensors")
     assert any("vision" in name or "visual" in name for name in learned) == (tower == "lora")
+    card = (exported / "README.md").read_text("utf-8")
+    assert f"LoRA on its language model{' and its tower' if tower == 'lora' else ''}, rank" in card
 
 
 def test_a_parent_s_adapter_is_in_the_layers_that_the_stage_says(

@@ -149,7 +149,7 @@ class Memory:
         probability = said / said.sum() * alike
         return Recollection(
             {
-                spelled.get(_plain(self.answers[each]), self.answers[each]): float(
+                spelled.get(_plain(self.answers[each]), _one_blank(self.answers[each])): float(
                     probability[each]
                 )
                 for each in np.argsort(-probability, kind="stable")
@@ -282,4 +282,8 @@ def _parts(text: str) -> set[str]:
 
 
 def _plain(answer: str) -> str:
-    return " ".join(answer.casefold().split())
+    return _one_blank(answer.casefold())
+
+
+def _one_blank(text: str) -> str:
+    return " ".join(text.split())

@@ -35,7 +35,7 @@ from models.exported import MEMORY
 from models.parts.vision import Tower, TowerConfig
 from models.recipe import MemoryRecipe
 from models.recipe.programme import RecipeError
-from models.training.inputs.examples import learned_by
+from models.training.inputs.examples import learned_by, set_of
 from models.training.inputs.features import cached_features
 
 CASES = "cases.json"
@@ -166,7 +166,7 @@ class Memory:
         return Likeness(
             image=float(alike.mean().clamp(0, 1)),
             question=float(wording.max().clip(0, 1)),
-            manner=self.ids[nearest].partition("/")[0],
+            manner=set_of(self.ids[nearest]),
         )
 
     def _case(self, number: int, likeness: float) -> Remembered:

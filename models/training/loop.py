@@ -78,19 +78,20 @@ class StageRun(ABC):
         held_out = examples_of(sources, data, recipe.fold, held_out=True)
         # Exact match is by tokens here, and a split may write in capitals what another does not.
         self.validation = self.model.packed(spelled_as(learned, held_out), recipe.prompt)
-        self.start = checkpoints.newest(self.folder)
-        self.require_one_view()
+        self.data_read = self.require_one_view()
         self.steps_per_epoch = math.ceil(len(self.rows) / stage.rows_per_step)
         at_most = self.steps_per_epoch * stage.epochs
         self.steps = min(at_most, stage.steps or at_most)
+        self.start = checkpoints.newest(self.folder)
         self.log = Log(self.folder / "log.jsonl", self.steps, self.accelerator.is_main_process)
         torch.manual_seed(recipe.seed + 1)
         self.prepare(parent)
 
-    def require_one_view(self) -> None:
-        """Raises TrainingError where processes, each of which reads the data for itself, differ in
-        what they read: each would learn and score other rows than it should. Of an image its name
-        and size are compared: to read every one in each process and stage would take long."""
+    def require_one_view(self) -> str:
+        """A checksum of what is learned and scored. Raises TrainingError where processes, each of
+        which reads the data for itself, differ in it: each would learn and score other rows than it
+        should. Of an image its name and size count: to read every one in each process and stage
+        would take long."""
         rows = (*self.rows, *self.validation)
         asked = [question for row in rows for question in row.questions]
         told = "\n".join(
@@ -106,7 +107,7 @@ class StageRun(ABC):
                 f"({' and '.join(map(str, counts))} questions, and not the same, or of other "
                 "images). Give every machine the same data sets under --data."
             )
-        self.data_read = str(hashes[0])
+        return str(hashes[0])
 
     def require_same_data(self) -> None:
         """Raises CheckpointError where a stopped run would go on with other data."""

@@ -57,7 +57,7 @@ def refuse_free_text(examples: Sequence[Example]) -> None:
     """Raises DataError where most references of a set are too long to be met word for word."""
     lengths: dict[str, list[int]] = defaultdict(list)
     for example in examples:
-        lengths[example.id.partition("/")[0]].append(len(example.answer))
+        lengths[set_of(example.id)].append(len(example.answer))
     for name, each in lengths.items():
         if median(each) > FREE_TEXT:
             raise DataError(
@@ -100,12 +100,12 @@ def examples_to_learn(
     shown = {image for example in held_out for image in example.images}
     shown |= {image for image, _, _ in near_duplicates_between(learned, held_out)}
     # Another set may know somebody else by the same number.
-    patients = {(e.id.partition("/")[0], e.patient) for e in held_out if e.patient is not None}
+    patients = {(set_of(e.id), e.patient) for e in held_out if e.patient is not None}
     left = [
         example
         for example in learned
         if shown.isdisjoint(example.images)
-        and (example.id.partition("/")[0], example.patient) not in patients
+        and (set_of(example.id), example.patient) not in patients
     ]
     if not left:
         raise DataError(f"recipe {recipe.name}: all that it learns from is held out by its folds.")
@@ -153,12 +153,17 @@ def examples_of(
     ]
 
 
+def set_of(id: str) -> str:
+    """The name of the dataset that an id of `examples_of` begins with."""
+    return id.partition("/")[0]
+
+
 def spelled_as(learned: Sequence[Example], held_out: Sequence[Example]) -> list[Example]:
     """`held_out` with its answers spelled as what is learned of the same set in the same language
     spells them: sets, and languages, write "Axial" and "axial" for themselves."""
 
     def of(example: Example) -> tuple[str, str]:
-        return example.id.partition("/")[0], example.language
+        return set_of(example.id), example.language
 
     taught: dict[tuple[str, str], list[Example]] = defaultdict(list)
     asked: dict[tuple[str, str], list[Example]] = defaultdict(list)

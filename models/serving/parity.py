@@ -23,6 +23,8 @@ from models.parts.whole import Whole
 # chooses among whole answers has, stand 0.0625 apart in bfloat16, or are the same.
 MAX_GAP = 0.07
 MAX_DIFFERING = 0.1  # of the questions
+# Of a language model that has learned nothing yet logits are 16 to 32: two steps of those.
+MAX_GAP_UNLEARNED = 0.26
 MAX_TOKENS = 32
 
 
@@ -52,6 +54,12 @@ class Parity:
     def holds(self) -> bool:
         few = len(self.differing) <= MAX_DIFFERING * len(self.comparisons)
         return few and all((c.gap or 0) < MAX_GAP for c in self.differing)
+
+    @property
+    def is_rounding(self) -> bool:
+        """All that holds of a worker which has learned nothing: it babbles through near-ties, and
+        may meet one in every answer."""
+        return all((c.gap or 0) < MAX_GAP_UNLEARNED for c in self.differing)
 
 
 def compare(

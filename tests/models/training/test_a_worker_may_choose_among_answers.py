@@ -181,7 +181,7 @@ def test_two_runs_are_told_apart_question_by_question() -> None:
 def test_runs_that_were_asked_other_questions_are_not_beside_each_other() -> None:
     one, other = (confidence.Spoken([True], [0.7], [1], [image]) for image in "ab")
 
-    with pytest.raises(ValueError, match="asked the same questions"):
+    with pytest.raises(confidence.ConfidenceError, match="asked the same questions"):
         confidence.differences([(one, other)])
 
 

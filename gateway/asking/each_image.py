@@ -13,7 +13,9 @@ from dataclasses import replace
 
 from gateway.asking.which_image import named, together, unnamed, viewed
 from gateway.case import Case, CaseImage
-from gateway.contract import Alternative, Answer, OfImage, Tokens
+from gateway.contract import Alternative, Answer, Modality, OfImage, Tokens
+from gateway.verdict.text.meaning import meaning
+from gateway.verdict.text.sentences import Meaning
 
 MOST_ALTERNATIVES = 20
 
@@ -42,10 +44,15 @@ def one_by_one(case: Case) -> list[tuple[int, Case]] | None:
     alone = {number: case.images[number - 1] for number in numbers}
     first = {_as_told(image): number for number, image in reversed(alone.items())}
     return [
-        (number, replace(case, question=question, images=(image,), modality=image.modality))
+        (number, replace(case, question=question, images=(image,), modality=_modality(image, case)))
         for number, image in alone.items()
         if first[_as_told(image)] == number
     ]
+
+
+def _modality(image: CaseImage, case: Case) -> Modality | None:
+    """What is known of all of the case's images goes before one's own header."""
+    return case.modality or image.modality
 
 
 def _as_told(image: CaseImage) -> tuple[str, str | None]:
@@ -64,14 +71,19 @@ def _at(place: int, case: Case) -> list[int]:
 
 
 def in_its_own_words(case: Case) -> Case:
-    """With the question as it is without the name of an image, by which its kind is known."""
+    """The case of the one image that is named, without its name: by that question its kind is
+    known, and by that image its modality."""
     alone = one_by_one(case) if len(case.images) > 1 else None
-    return replace(case, question=alone[0][1].question) if alone else case
+    if not alone:
+        return case
+    about = alone[0][1]
+    return about if len(alone) == 1 else replace(case, question=about.question)
 
 
-def as_one(said: Sequence[tuple[int, Answer]]) -> Answer:
+def as_one(said: Sequence[tuple[int, Answer]], case: Case) -> Answer:
     """One worker's answer to the whole case, of what it said to each image; its failure, where it
-    failed at one of them. Without confidences, what it said to most images, the first ones first.
+    failed at one of them. What means the same counts as one, in the wording that it believes most.
+    Without confidences, what it said to most images, the first ones first.
     """
     answers = [answer for _, answer in said]
     seconds = max(answer.seconds for answer in answers)
@@ -79,13 +91,17 @@ def as_one(said: Sequence[tuple[int, Answer]]) -> Answer:
     if failed:
         return failed.model_copy(update={"seconds": seconds})
     sure = all(answer.confidence is not None for answer in answers)
-    beliefs: dict[str, float] = defaultdict(float)
+    beliefs: dict[Meaning, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for answer in answers:
         own = {each.begins: each.probability for each in answer.alternatives if each.whole}
         own[answer.text or ""] = answer.confidence or 0.0
         for text, belief in (own if sure else {answer.text or "": 1.0}).items():
-            beliefs[text] += belief / len(answers)
-    (text, belief), *others = sorted(beliefs.items(), key=lambda each: -each[1])
+            meant = meaning(text, case.language, case.question)
+            beliefs[meant][text] += belief / len(answers)
+    worded = [
+        (max(texts, key=texts.__getitem__), sum(texts.values())) for texts in beliefs.values()
+    ]
+    (text, belief), *others = sorted(worded, key=lambda each: -each[1])
     likenesses = [answer.likeness for answer in answers if answer.likeness is not None]
     remembers = [case for answer in answers for case in answer.remembers]
     most = max(len(answer.remembers) for answer in answers)

@@ -290,7 +290,8 @@ class Panel:
             return await self._ask_together(worker, case, left_s)
         alone = one_by_one(case) or []
         said = await asyncio.gather(*(self._ask_together(worker, one, left_s) for _, one in alone))
-        return as_one([(n, answer) for (n, _), answer in zip(alone, said, strict=True)])
+        by_image = [(n, answer) for (n, _), answer in zip(alone, said, strict=True)]
+        return as_one(by_image, in_its_own_words(case))
 
     async def _ask_together(
         self, worker: WorkerSettings, case: Case, left_s: float | None

@@ -1,4 +1,5 @@
-"""Which of a case's images a question is about: the ones it names, or all of them together.
+"""Which of a case's images a question is about: the ones it names, or all of them together. One
+that it leaves out, or only compares with, is not the one that it is about.
 
 Read by tables of phrases, by language: an image's place, or what the caller says that it is. A
 place is a word, a Roman or another figure, or the last one's. A figure that counts something else
@@ -19,13 +20,14 @@ EITHER = {accented: f"[{chr(accented)}{chr(plain)}]" for accented, plain in UNAC
 @dataclass(frozen=True)
 class Phrases:
     """`named` are images by their places; `beside` places alone, which are images' beside one that
-    is named ("than in the first"); `together` is what no image alone can answer; `lead` the place
-    before what is asked, `{named}` there; `this` what stands for a name elsewhere; `viewed` an
-    image by what it is, `{view}` there."""
+    is named ("than in the first"); `apart` one that is left out or compared with; `together` is
+    what no image alone can answer; `lead` the place before what is asked, `{named}` there; `this`
+    what stands for a name elsewhere; `viewed` an image by what it is, `{view}` there."""
 
     numbers: dict[str, int]
     named: re.Pattern[str]
     beside: re.Pattern[str]
+    apart: re.Pattern[str]
     together: re.Pattern[str]
     lead: str
     this: str
@@ -34,7 +36,8 @@ class Phrases:
 
 def together(question: str, language: Language) -> bool:
     """Whether only the images together can answer it, though none be named."""
-    return PHRASES[language].together.search(question) is not None
+    phrases = PHRASES[language]
+    return any(told.search(question) for told in (phrases.together, phrases.apart))
 
 
 def named(text: str, count: int, language: Language) -> set[int]:
@@ -137,17 +140,23 @@ _ordinal = "first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|las
 _nth = _several(rf"(?:{_ordinal}|\d{{1,4}}(?:st|nd|rd|th))", _join)
 _words = "one|two|three|four|five|six|seven|eight|nine|ten"
 _n = _several(rf"(?:{FIGURE}|(?:{_words})\b|{ROMANS}){_units}", _join)
+_named = (
+    rf"\b(?<!-)(?:the )?{_nth} (?:{_image}|{_images})|"
+    rf"\b(?<!this )(?:the )?{_image}[ (-]*(?:no\.? ?|number |#)?{_n}(?: of \d+)?\)?"
+)
 ENGLISH = Phrases(
     numbers=_places(
         "first second third fourth fifth sixth seventh eighth ninth tenth",
         _words.replace("|", " "),
         last="last final",
     ),
-    named=_compiled(
-        rf"\b(?<!-)(?:the )?{_nth} (?:{_image}|{_images})|"
-        rf"\b(?<!this )(?:the )?{_image}[ (-]*(?:no\.? ?|number |#)?{_n}(?: of \d+)?\)?"
-    ),
+    named=_compiled(_named),
     beside=_compiled(rf"\bthe {_nth}(?: one)?(?=\W*$|,| than | and | or )"),
+    apart=_compiled(
+        r"\b(?:except(?: for)?|excluding|other than|apart from|aside from|ignoring|disregarding|"
+        r"besides|than|since|versus|vs\.?|relative to|same as)(?: that| those)?(?: in| on| of)? "
+        rf"(?:{_named})"
+    ),
     # "Which view is this?" is asked of one.
     together=_compiled(
         rf"\b(?:which|what) (?:one of )?(?:the |these )?(?:{_image}|{_images}) "
@@ -160,7 +169,11 @@ ENGLISH = Phrases(
         r"\bare (?:they|these) (?:the same|alike|identical|different)\b|"
         rf"\bcompar(?!able|ison view)|\b(?:between|among|across) the(?:se)?(?: \w+)? {_images}|"
         rf"\bother (?:{_image}|{_images})|\b(?:previous|prior) {_image}|\bwhat (?:has )?changed\b|"
-        r"\bhas (?:\w+ ){1,3}(?:changed|grown|progressed|worsened|improved)\b|\binterval change"
+        r"\bhas (?:\w+ ){1,3}(?:changed|grown|progressed|worsened|improved)\b|\binterval change|"
+        r"\bany change\W*$|\bdid (?:\w+ ){1,3}(?:change|grow|shrink|increase|decrease|progress|"
+        r"worsen|improve)\b|\bthan before\b|^what(?: is|'s) different\W*$|^which shows\b|"
+        rf"\bin the (?:other one|latter|former)\b|\bdo (?:\w+ )?(?:{_images}|they) agree\b|"
+        r"\bpenultimate\b|\blast but one\b|\bsecond[- ]to[- ]last\b"
     ),
     lead=r"^(?:(?:in|on|for|about) {named}(?: ?[:,.–—-] ?| )|{named} ?[:,.–—-] ?)",
     this="this image",
@@ -181,14 +194,20 @@ _ordinal = f"{_feminine} última {_masculine} último".replace(" ", "|")
 _nth = _several(rf"(?:{_ordinal}|\d{{1,4}}[.ªaºo°]{{1,2}})", _join)
 _words = "uno|dos|tres|cuatro|cinco|seis|siete|ocho|nueve|diez"
 _n = _several(rf"(?:{FIGURE}|(?:{_words})\b|{ROMANS}){_units}", _join)
+_named = (
+    rf"\b(?:la |el |las |los )?{_nth} (?:{_image}|{_images})|"
+    rf"\b(?<!est[ae] )(?:la |el )?{_image}[ (-]*(?:n[.ºo°]* ?|núm(?:ero|\.)? )?{_n}"
+    r"(?: de \d+)?\)?"
+)
 SPANISH = Phrases(
     numbers=_places(_feminine, _masculine, _words.replace("|", " "), last="última último"),
-    named=_compiled(
-        rf"\b(?:la |el |las |los )?{_nth} (?:{_image}|{_images})|"
-        rf"\b(?<!est[ae] )(?:la |el )?{_image}[ (-]*(?:n[.ºo°]* ?|núm(?:ero|\.)? )?{_n}"
-        r"(?: de \d+)?\)?"
-    ),
+    named=_compiled(_named),
     beside=_compiled(rf"\b(?:la|el) {_nth}(?=\W*$|,| que | y | o )"),
+    apart=_compiled(
+        r"\b(?:excepto|salvo|menos|excluyendo|ignorando|además de|aparte de|fuera de|desde|"
+        r"respecto (?:a|de)|(?:más|menos|mayor|menor|mejor|peor|igual|mism[oa])\b.{0,40} que)"
+        rf"(?: en| de)? (?:{_named})"
+    ),
     together=_compiled(
         rf"\b(?:qué|cuál(?:es)?) (?:de (?:las|estas) )?(?:{_image}|{_images})"
         r"(?! (?:es(?: esta| este)?\W*$|se \w))|"
@@ -198,7 +217,9 @@ SPANISH = Phrases(
         rf"^(?=.*\b{_images})(?=.*\b(?:igual|mism|diferen|distint|orden))|\bcompar(?!able)|"
         rf"\bentre las(?: \w+)? {_images}|\botras? (?:{_image}|{_images})|"
         r"\b(?:imagen|foto|placa|radiografía) (?:anterior|previa)\b|"
-        r"\bhan? (?:cambiado|crecido|progresado|empeorado|mejorado)\b"
+        r"\bhan? (?:cambiado|crecido|progresado|empeorado|mejorado)\b|"
+        r"\b(?:cambi|creci|aument|disminuy|progres|empeor|mejor)(?:ó|aron|eron)\b|\bque antes\b|"
+        r"\b(?:ante)?penúltim[oa]\b|\bqué es (?:diferente|distinto)\W*$|\bcoinciden\b"
     ),
     lead=r"^(?:(?:en|sobre|de|para) {named}(?: ?[:,.–—-] ?| )|{named} ?[:,.–—-] ?)",
     this="esta imagen",
@@ -214,18 +235,20 @@ _n = _several(
     r"[一二三四五六七八九十](?=$|\W|[中里上是有显的和与及或为]))",
     rf"{_join}(?:{_image})?",
 )
+_named = (
+    rf"(?:第{_nth}|最后一)(?:[张幅]{_image}?|[个号]?{_image})|{_image} ?{_n}|\d{{1,4}}号{_image}"
+)
 CHINESE = Phrases(
     numbers=_places("一 二 三 四 五 六 七 八 九 十", last="最后一"),
-    named=_compiled(
-        rf"(?:第{_nth}|最后一)(?:[张幅]{_image}?|[个号]?{_image})|{_image} ?{_n}|"
-        rf"\d{{1,4}}号{_image}"
-    ),
+    named=_compiled(_named),
     beside=_compiled("(?!)"),  # the measure word names it
+    apart=_compiled(rf"(?:除了?|比|与|和|跟|同|较)(?:{_named})"),
     # 对比剂 is a contrast agent, 比较大 rather big, 病理变化 what a disease has made of it.
     together=_compiled(
         rf"哪(?:一?[张幅个]|些)?{_image}|哪一?[张幅]|比较(?![大小高低严明多])|对比(?![剂度])|"
         rf"{_image}之间|(?<!病理)(?<!性)变化|(?:其他|另)一?[张幅]?{_image}|"
-        rf"(?:所有|全部)的?{_image}|(?<![第\d])(?:[两三四五六几]|\d{{1,4}})[张幅]"
+        rf"(?:所有|全部)的?{_image}|(?<![第\d])(?:[两三四五六几]|\d{{1,4}})[张幅]|倒数第|"
+        r"比(?:之前|以前|上次|前一)|病[变灶](?:是否)?(?:增大|缩小|增多|减少|变大|变小|进展|好转)了"
     ),
     lead=r"^在?{named}(?:[中里上]的? ?[：:，,]? ?|的|[：:，,] ?)",
     this="这张图像",

@@ -179,8 +179,8 @@ def _viewed(picture: CaseImage, view: str) -> CaseImage:
 
 
 def _shared_modality(pictures: Sequence[CaseImage]) -> Modality | None:
-    """What the headers say, where there are any and they agree."""
-    told = {picture.modality for picture in pictures if picture.modality}
+    """What the headers say, where every image has one and they agree."""
+    told = {picture.modality for picture in pictures}
     return told.pop() if len(told) == 1 else None
 
 

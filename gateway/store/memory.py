@@ -103,10 +103,12 @@ def mark_of(what: str, parts: list[Any], secret: bytes) -> str:
 
 
 def _told(case: Case) -> list[Any]:
-    """Who asks, and what workers are told."""
+    """Who asks, and what workers are told. Of several slices, a place in the question is one's."""
     identities = [image.identity for image in case.images]
     told = [case.tenant, identities, case.question, case.context, case.choices, case.language]
-    return [*told, case.views] if case.views else told
+    slices = [image.shown.series for image in case.images] if len(case.images) > 1 else []
+    places = [[of.first, of.last, of.of] for of in slices if of]
+    return [*told, case.views, places] if case.views or places else told
 
 
 def _hmac(secret: bytes, parts: list[Any]) -> str:

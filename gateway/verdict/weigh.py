@@ -23,6 +23,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from gateway.case import Case
 from gateway.contract import Alternative, Answer, Dissent, Familiarity, Likeness, Modality
@@ -30,7 +31,7 @@ from gateway.verdict.competence import EDGE, Cell, Competence
 from gateway.verdict.familiarity import familiarity
 from gateway.verdict.text.claims import Claim, claims
 from gateway.verdict.text.meaning import meaning
-from gateway.verdict.text.modality import names, names_another
+from gateway.verdict.text.modality import asks_for, names, names_another
 from gateway.verdict.text.sentences import Meaning
 
 
@@ -342,10 +343,13 @@ class Judge:
                 groups.setdefault(meant, []).append(Backing(answer, same[0].begins, part, False))
         return groups
 
-    @property
+    @cached_property
     def _known_modality(self) -> Modality | None:
         """Where the question is for it."""
-        return self.cell.modality if self.cell.kind == "modality" else None
+        known, language = self.cell.modality, self.cell.language
+        if known is None or self.cell.kind != "modality":
+            return None
+        return known if asks_for(self.question, language, known) else None
 
     def _is_of_another_modality(self, group: Sequence[Backing]) -> bool:
         known = self._known_modality

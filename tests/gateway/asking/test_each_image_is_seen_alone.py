@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.asking.each_image import as_one, one_by_one
+from gateway.asking.each_image import as_one, in_its_own_words, one_by_one
 from gateway.case import Case, CaseImage
 from gateway.contract import (
     Alternative,
@@ -96,6 +96,9 @@ def case(asked: str, language: Language, images: int = 3) -> Case:
     return Case("a", asked, shown, language, None, None, Options())
 
 
+HEALTHY = case("Is it healthy?", "en")
+
+
 @pytest.mark.parametrize(
     ("language", "asked", "number", "alone"),
     [
@@ -127,6 +130,14 @@ def case(asked: str, language: Language, images: int = 3) -> Case:
         ("zh", "2号图：是什么?", 2, "是什么?"),
         ("zh", "图像 2：是什么?", 2, "是什么?"),
         ("zh", "第二张是什么?", 2, "这张图像是什么?"),
+        (
+            "en",
+            "Is the left lung bigger than the right in image 2?",
+            2,
+            "Is the left lung bigger than the right in this image?",
+        ),
+        ("en", "Would you say that image 2 is a CT?", 2, "Would you say that this image is a CT?"),
+        ("es", "¿Cree que la imagen 2 es normal?", 2, "¿Cree que esta imagen es normal?"),
     ],
 )
 def test_a_question_that_names_an_image_is_asked_about_that_one(language, asked, number, alone):
@@ -190,6 +201,30 @@ def test_others_are_asked_about_every_image(language, asked):
         ("zh", "第二、三张图像有肿块吗?"),
         ("zh", "两张图像都是CT吗?"),
         ("zh", "图10是什么?"),
+        ("en", "Except for image 1, is there edema?"),
+        ("en", "Is there edema in images other than image 1?"),
+        ("en", "Ignoring the first image, is there edema?"),
+        ("en", "Is it worse than in image 1?"),
+        ("en", "Is the lesion new since the first image?"),
+        ("en", "Does it look the same as in image 2?"),
+        ("en", "Did the effusion increase?"),
+        ("en", "Is it bigger than before?"),
+        ("en", "What is different?"),
+        ("en", "Which shows edema?"),
+        ("en", "Is there any change?"),
+        ("en", "In the other one, is there edema?"),
+        ("en", "Do the pictures agree?"),
+        ("en", "What is in the penultimate image?"),
+        ("es", "¿Hay edema, excepto en la imagen 1?"),
+        ("es", "¿Hay mas nodulos que en la imagen 2?"),
+        ("es", "¿Es mayor que en la primera imagen?"),
+        ("es", "¿Creció la lesión?"),
+        ("es", "¿Qué hay en la penúltima imagen?"),
+        ("zh", "除图1外,有水肿吗?"),
+        ("zh", "倒数第二张图有水肿吗?"),
+        ("zh", "比第一张图大吗?"),
+        ("zh", "与图1相比，病变大吗?"),
+        ("zh", "病变增大了吗?"),
     ],
 )
 def test_it_is_told_what_cannot_be_seen_in_one_image(language, asked):
@@ -314,7 +349,7 @@ def test_a_case_is_as_familiar_as_its_least_familiar_image():
         likeness = Likeness(image=image, question=0.5, manner="slake")
         return Answer(worker="w0", text="yes", confidence=0.5, seconds=0, likeness=likeness)
 
-    one = as_one([(1, told(0.9)), (2, told(0.2)), (3, told(0.7))])
+    one = as_one([(1, told(0.9)), (2, told(0.2)), (3, told(0.7))], HEALTHY)
     assert one.likeness and one.likeness.image == 0.2
 
 
@@ -323,20 +358,54 @@ def test_beliefs_are_averaged_and_what_only_begins_an_answer_is_none():
     one = as_one([
         (1, said("CT", 0.6, ("MRI", 0.2, True), ("X", 0.15, False))),
         (2, said("MRI", 0.5, ("CT", 0.3, True))),
-    ])  # fmt: skip
+    ], HEALTHY)  # fmt: skip
     assert (one.text, one.confidence) == ("CT", pytest.approx(0.45))
     assert [(a.begins, a.probability) for a in one.alternatives] == [("MRI", pytest.approx(0.35))]
 
 
 def test_without_confidences_most_images_decide():
-    one = as_one([(1, said("no", None)), (2, said("yes", None)), (3, said("yes", None))])
+    one = as_one([(1, said("no", None)), (2, said("yes", None)), (3, said("yes", None))], HEALTHY)
     assert (one.text, one.confidence, one.alternatives) == ("yes", None, ())
+
+
+@pytest.mark.parametrize(
+    ("texts", "sure", "one"),
+    [
+        (("Yes", "yes.", "No"), (0.9, 0.8, 0.95), ("Yes", 1.7 / 3)),
+        (("Yes", "No", "no", "yes", "It is healthy."), (None,) * 5, ("Yes", None)),
+        (("No", "It is healthy.", "Yes"), (0.5, 0.4, 0.3), ("It is healthy.", 0.7 / 3)),
+    ],
+)
+def test_what_means_the_same_is_one_belief(texts, sure, one):
+    """In the wording that is believed most."""
+    told = [said(text, each) for text, each in zip(texts, sure, strict=True)]
+    found = as_one(list(enumerate(told, 1)), HEALTHY)
+    assert (found.text, found.confidence) == (one[0], one[1] and pytest.approx(one[1]))
+
+
+@pytest.mark.parametrize(
+    ("asked", "known", "own"),
+    [
+        ("Image 1: what modality is it?", None, "ct"),
+        ("Image 2: what modality is it?", None, None),
+        ("What modality is it?", None, None),
+        ("Image 2: what modality is it?", "mri", "mri"),
+    ],
+)
+def test_an_image_is_of_its_own_modality(asked, known, own):
+    """One header says nothing of the image beside it; who sends the case may."""
+    images = (
+        CaseImage(b"", "0", (32, 32), modality="ct"),
+        CaseImage(b"", "1", (32, 32)),
+    )
+    about = in_its_own_words(replace(case(asked, "en"), images=images, modality=known))
+    assert about.modality == own
 
 
 def test_an_error_stands_for_the_whole():
     error = AnswerError(kind="timeout", detail="late")
     failed = Answer(worker="w", seconds=9, error=error)
-    one = as_one([(1, said("no", 0.9)), (2, failed)])
+    one = as_one([(1, said("no", 0.9)), (2, failed)], HEALTHY)
     assert (one.text, one.error, one.seconds) == (None, error, 9)
 
 

@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from gateway.case import Case, CaseImage
-from gateway.contract import Options
+from gateway.contract import ImageShown, Options, SeriesShown
 from gateway.service import REPORT_S
 from gateway.settings import Settings, load_settings
 from gateway.store.memory import MEMORY_ENTRIES, MemoryStore, answer_key, asked_of, key_of
@@ -198,6 +198,20 @@ def test_no_two_cases_share_a_key(other):
     assert key_of(BASE, "panel", secret) != key_of(different, "panel", secret)
     assert answer_key(BASE, "seat", secret) != answer_key(different, "seat", secret)
     assert asked_of(BASE, secret) != asked_of(different, secret)
+
+
+def test_the_same_pictures_as_other_slices_are_another_case():
+    """A question that names slice 3 is about another picture then."""
+
+    def shown(*slices: int) -> Case:
+        images = zip(BASE.images, slices, strict=True)
+        series = [(image, SeriesShown(first=at, last=at, of=4)) for image, at in images]
+        pictures = tuple(replace(image, shown=ImageShown(series=of)) for image, of in series)
+        return replace(BASE, images=pictures)
+
+    cases = [BASE, shown(1, 3), shown(3, 4)]
+    assert len({key_of(case, "panel", b"s") for case in cases}) == 3
+    assert len({answer_key(case, "seat", b"s") for case in cases}) == 3
 
 
 async def test_memory_keeps_what_was_used_last_and_only_for_a_while(monkeypatch):

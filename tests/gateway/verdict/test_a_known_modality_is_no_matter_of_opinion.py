@@ -3,6 +3,7 @@ share in the verdict."""
 
 import sys
 from collections.abc import Sequence
+from typing import get_args
 
 import pytest
 
@@ -11,6 +12,7 @@ from gateway.contract import Alternative, Answer, Language, Modality
 from gateway.verdict.competence import Cell
 from gateway.verdict.styles import styled
 from gateway.verdict.text.modality import names_another
+from gateway.verdict.text.questions import kind_of
 from gateway.verdict.weigh import Judge, Opinion
 
 ASKED: dict[Language, str] = {
@@ -62,11 +64,23 @@ UNSAID: dict[Language, tuple[str, str]] = {
         ("us-d - doppler ultrasound", "ultrasound"),
         ("Ecografía", "ultrasound"),
         ("pet - positron emission", "nuclear"),
+        ("DSA", "xray"),
+        ("DR胸片", "xray"),
+        ("钼靶", "xray"),
+        ("echocardiogram", "ultrasound"),
+        ("B超", "ultrasound"),
+        ("clinical photograph", "photograph"),
+        ("OCT", "fundus"),
+        ("Tomografía de coherencia óptica", "fundus"),
+        ("眼底检查", "fundus"),
+        ("Colonoscopy", "endoscopy"),
+        ("胃镜", "endoscopy"),
+        ("light microscopy", "microscopy"),
+        ("histopathology", "microscopy"),
     ],
 )
 def test_an_answer_names_its_modality_and_no_other(answer: str, known: Modality) -> None:
-    kinds: tuple[Modality, ...] = ("ct", "mri", "xray", "ultrasound", "nuclear")
-    others = set(kinds) - {known} - ({"mri"} if "or MRI" in answer else set())
+    others = set(get_args(Modality)) - {known} - ({"mri"} if "or MRI" in answer else set())
     assert not names_another(answer, known)
     assert all(names_another(answer, other) for other in others)
 
@@ -117,6 +131,35 @@ def test_the_known_modality_outvotes_a_majority(
 def test_only_a_question_for_the_modality_is_held_to_it() -> None:
     found = opinion("mri", ["X-ray", "X-ray", "MRI"], "Is this an X-ray or an MRI?")
     assert found.winner.text == "X-ray"
+
+
+@pytest.mark.parametrize(
+    ("language", "asked", "said"),
+    [
+        ("en", "What contrast agent was given?", "barium"),
+        ("en", "What imaging modality should be done next?", "MRI"),
+        ("en", "Which imaging modality would confirm the diagnosis?", "MRI"),
+        ("en", "Which modality was fused with the CT?", "PET"),
+        ("es", "¿Qué otra modalidad ayudaría?", "RM"),
+        ("es", "¿Qué contraste se usó?", "bario"),
+        ("zh", "建议下一步做什么成像方式检查?", "核磁共振"),
+    ],
+)
+def test_what_is_asked_of_another_image_is_not_held_to_this_ones(
+    language: Language, asked: str, said: str
+) -> None:
+    cell = Cell(language, kind_of(asked, language), "ct")
+    judge = Judge({f"w{seat}": f"w{seat}" for seat in range(3)}, cell, None, asked)
+    assert cell.kind == "modality"
+    assert judge.weigh(answers([said, said, "CT"])).winner.text == said
+
+
+@pytest.mark.parametrize(("language", "asked"), [*ASKED.items(), ("en", "What type of CT is it?")])
+def test_what_is_asked_of_this_image_is(language: Language, asked: str) -> None:
+    judge = Judge(
+        {f"w{n}": f"w{n}" for n in range(3)}, Cell(language, "modality", "ct"), None, asked
+    )
+    assert judge.weigh(answers(["MRI", "MRI", "CT"])).winner.text == "CT"
 
 
 def test_where_all_name_another_who_nearly_said_the_known_one_stands_for_it() -> None:

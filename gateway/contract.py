@@ -1,7 +1,7 @@
 """The public schema: what a caller sends, and what a caller gets."""
 
-import math
 import re
+import sys
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
@@ -142,13 +142,17 @@ class Options(_Sent):
     )
 
 
+GREATEST = sys.float_info.max
+
+
 def _window(value: Any) -> Any:
     """In one sentence, where a union would tell of each of its kinds."""
     if isinstance(value, str) and value in WINDOWS:
         return value
     if isinstance(value, list | tuple) and len(value) == 2:
         numbers = [n for n in value if isinstance(n, int | float) and not isinstance(n, bool)]
-        if len(numbers) == 2 and all(map(math.isfinite, numbers)) and numbers[1] > 0:
+        # Compared, since what is to be no float may be an integer of 400 digits.
+        if len(numbers) == 2 and all(abs(n) <= GREATEST for n in numbers) and numbers[1] > 0:
             return tuple(map(float, numbers))
     raise ValueError(f"send {', '.join(WINDOWS)}, or [centre, width] with a width above 0")
 

@@ -103,6 +103,24 @@ JSON_PROBLEMS.append(
         ["images.0.frame", "send a number"],
     )
 )
+# Python's JSON reads integers that no float can hold.
+HUGE = 10**400
+for window in ([1, HUGE], [-HUGE, 5], [0.5, HUGE]):
+    shown = {"data": b64(dicom_of(RAMP)), "window": window}
+    JSON_PROBLEMS.append(("a huge window", case(images=[shown]), 422, ["window", "width"]))
+    archived = {"question": "Is it?", "dicomweb": {"study": "1.2", "window": window}}
+    JSON_PROBLEMS.append(("a huge archived window", archived, 422, ["dicomweb.window", "width"]))
+for name in ("deadline_s", "max_risk", "coverage", "rounds"):
+    asked = case(options={name: HUGE})
+    JSON_PROBLEMS.append((f"a huge {name}", asked, 422, [f"options.{name}"]))
+JSON_PROBLEMS.append(
+    (
+        "a huge frame",
+        case(images=[{"data": b64(dicom_of(RAMP)), "frame": HUGE}]),
+        422,
+        ["one frame"],
+    )
+)
 
 
 @pytest.mark.parametrize(

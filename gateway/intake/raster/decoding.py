@@ -130,10 +130,18 @@ def _flat(image: Image.Image, data: bytes) -> Image.Image:
     if image.format == "PNG" and image.mode == "L" and "transparency" in image.info:
         # Pillow scales grey of 2 and 4 bits to 8, but not the grey that is transparent.
         image.info["transparency"] *= 255 // (2 ** samples.depth_of_png(data) - 1)
-    if image.has_transparency_data:
+    if image.has_transparency_data and _is_transparent(image):
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    """Whether its alpha is one: for Pillow a TIFF's fourth sample is, though its tag is not there."""
+    if image.format != "TIFF":
+        return True
+    extra = image.tag_v2.get(tiff.EXTRA, (0,))  # type: ignore[attr-defined]
+    return extra[0] in (tiff.PREMULTIPLIED, tiff.ALPHA)
 
 
 def _shown(found: samples.Samples) -> Image.Image:

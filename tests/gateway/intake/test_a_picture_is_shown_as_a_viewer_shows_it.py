@@ -251,14 +251,24 @@ def test_what_is_no_number_is_black_and_takes_no_part_in_the_range():
     assert not seen(tiff(np.full((20, 20), 7, "u2"))).any()
 
 
-@pytest.mark.parametrize(("extra", "left"), [(0, 1.0), (1, 1.0), (2, 0.5)])
+@pytest.mark.parametrize(("extra", "left"), [(None, 1.0), (0, 1.0), (1, 1.0), (2, 0.5)])
+@pytest.mark.parametrize("colours", [1, 3])
 @pytest.mark.parametrize("kind", ["u1", "u2"])
-def test_transparency_of_a_tiff_is_what_its_tag_says(kind, extra, left):
-    """None, colours that are weighted by it already, and colours that are not yet."""
-    alpha = np.iinfo(kind).max // 2
-    grey = np.stack([RAMP, np.full_like(RAMP, alpha)], axis=-1).astype(kind)
-    expected = (RAMP if kind == "u1" else STRETCHED) * left
-    assert (abs(seen(tiff(grey, t338=(extra,))) - expected) <= 1).all()
+def test_transparency_of_a_tiff_is_what_its_tag_says(kind, colours, extra, left):
+    """None, though there is no tag; colours that are weighted by it already, or not yet."""
+    ramp = RAMP // 2
+    alpha = np.full_like(ramp, np.iinfo(kind).max // 2)
+    values = np.stack([*[ramp] * colours, alpha], axis=-1).astype(kind)
+    tags = {} if extra is None else {"t338": (extra,)}
+    found = seen(tiff(values, 1 if colours == 1 else 2, **tags)).reshape(*ramp.shape, colours)
+    expected = (ramp if kind == "u1" else STRETCHED) * left
+    assert (abs(found - expected[..., None]) <= 1).all()
+
+
+def test_a_fourth_sample_that_no_tag_calls_alpha_hides_nothing():
+    values = np.stack([RAMP, RAMP, RAMP, np.zeros_like(RAMP)], axis=-1)
+    for kind, expected in (("u1", RAMP), ("u2", STRETCHED)):
+        assert (seen(tiff(values.astype(kind), 2))[..., 0] == expected).all()
 
 
 def test_sixteen_bits_of_a_png_are_stretched_whatever_its_colours():

@@ -95,6 +95,8 @@ class FakeArchive:
             more = ours * (self.wrong == "listed twice")
             if self.wrong == "two series":
                 more = [ours[0] | {"0020000E": {"vr": "UI", "Value": ["1.2.9"]}}]
+            if self.wrong == "two modalities":
+                ours[0]["00080060"]["Value"] = ["ct", "PT"]
             return Response(json.dumps([*ours, *more, SR]))
         if path == f"{STUDY}/series/{SERIES}/metadata":
             found = [h.to_json_dict() for h in HEADERS]
@@ -182,6 +184,11 @@ def test_the_next_two_are_on_their_way_while_one_is_shown(ask, archive):
 def test_a_series_that_is_listed_twice_is_one(ask, archive):
     """As Orthanc lists it that got it under two patients."""
     archive.wrong = "listed twice"
+    assert ask()().status_code == 200
+
+
+def test_a_series_that_says_two_modalities_is_one_with_images(ask, archive):
+    archive.wrong = "two modalities"
     assert ask()().status_code == 200
 
 

@@ -2,6 +2,7 @@
 decoded (PS3.5 10), and how it was made (PS3.3 C.7.3.1.1.1)."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from pydicom.uid import UID
@@ -78,10 +79,10 @@ def check_is_picture(header: Any, place: str) -> None:
             "Send the image that it was made from.",
             code="no_picture",
         )
-    modality = str(header.get("Modality") or "").strip().upper()
-    if name == OF_ITS_OWN and modality in MADE_FROM_PICTURES:
+    told = made_by(header)
+    if name == OF_ITS_OWN and told and told <= MADE_FROM_PICTURES:
         raise UnreadableImage(
-            f"{place} is no picture of a patient: (0008,0060) Modality is {modality}. "
+            f"{place} is no picture of a patient: (0008,0060) Modality is {min(told)}. "
             "Send the image that it was made from.",
             code="no_picture",
         )
@@ -115,5 +116,15 @@ def _is_whole(header: Any) -> bool:
     )
 
 
+def made_by(header: Any) -> set[str]:
+    """What (0008,0060) says, as the defined terms are spelled. It should be one, and may be several
+    or none."""
+    said = header.get("Modality") or ""
+    values = said if isinstance(said, Sequence) and not isinstance(said, str) else [said]
+    return {term for value in values if (term := str(value).strip(" \0").upper())}
+
+
 def modality_of(header: Any) -> Modality | None:
-    return MODALITIES.get(str(header.get("Modality")))
+    """None where it says several: which of them this picture is by nobody knows."""
+    told = {MODALITIES.get(term) for term in made_by(header)}
+    return told.pop() if len(told) == 1 else None

@@ -14,7 +14,7 @@ from gateway.contract import WINDOWS, AskedWindow, ImageShown, Modality
 from gateway.intake.dicom.colours import palette, rgb
 from gateway.intake.dicom.file import InMemory, read, told_by_tag
 from gateway.intake.dicom.grey import greys
-from gateway.intake.dicom.objects import modality_of
+from gateway.intake.dicom.objects import made_by, modality_of
 from gateway.intake.dicom.stored import GREY, decode, make_fit
 from gateway.intake.dicom.values import groups, number
 from gateway.intake.raster.decoding import check_pixels
@@ -101,7 +101,8 @@ def window_of(asked: AskedWindow | None, header: Any, place: str) -> tuple[float
     """A preset as centre and width; raises InvalidCase where it is not for such an image."""
     if not isinstance(asked, str):
         return asked
-    if header.get("Modality") not in (None, "", "CT"):
+    told = made_by(header)
+    if told and "CT" not in told:
         raise InvalidCase(
             f"{place} is no CT, and the named windows are in Hounsfield units. "
             "Send its window as [centre, width]."

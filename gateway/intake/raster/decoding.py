@@ -137,7 +137,7 @@ def _flat(image: Image.Image, data: bytes) -> Image.Image:
 
 
 def _is_transparent(image: Image.Image) -> bool:
-    """Whether its alpha is one: for Pillow a TIFF's fourth sample is, though its tag is not there."""
+    """Whether its alpha is one: Pillow takes a TIFF's fourth sample for it without a tag, too."""
     if image.format != "TIFF":
         return True
     extra = image.tag_v2.get(tiff.EXTRA, (0,))  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ from gateway.archive.dicomweb import NOT_THERE, Archive
 from gateway.case import CaseImage
 from gateway.contract import ArchivedImages
 from gateway.intake.dicom.file import ITEMS, InMemory, read, told_by_tag
-from gateway.intake.dicom.objects import MADE_FROM_PICTURES, MODALITIES
+from gateway.intake.dicom.objects import MADE_FROM_PICTURES, MODALITIES, made_by
 from gateway.intake.dicom.values import number
 from gateway.intake.off_loop import off_loop
 from gateway.intake.pixels import codec_errors_told, is_dicom
@@ -221,8 +221,11 @@ class Archived:
     async def _only_series(self, study: str) -> str:
         listed = await off_loop(partial(_from_json, await self._archive.series_of(study)))
         # Captures, such as a verdict that went back, stand aside where there is what they show.
-        for stands in (MODALITIES.__contains__, lambda name: name not in MADE_FROM_PICTURES):
-            uids = [_uids(each)[1] for each in listed if stands(each.get("Modality"))]
+        for stands in (
+            lambda told: told & MODALITIES.keys(),
+            lambda told: not told & MADE_FROM_PICTURES,
+        ):
+            uids = [_uids(each)[1] for each in listed if stands(made_by(each))]
             if uids := list(dict.fromkeys(uids)):  # of two patients an archive lists one twice
                 break
         if len(uids) == 1:

@@ -525,6 +525,29 @@ def test_the_window_that_was_asked_for_is_shown_and_told():
         shown(dicom_of(np.zeros((4, 4, 3), "u1")), None, "lung")
 
 
+@pytest.mark.parametrize(
+    ("said", "modality", "is_ct"),
+    [
+        ("ct", "ct", True),
+        (" CT ", "ct", True),
+        ("CT\\", "ct", True),
+        ("CR\\DX", "xray", False),
+        ("CT\\PT", None, True),  # of which no picture is both
+        ("MR\\PT", None, False),
+        ("OT", None, False),
+        ("", None, True),
+    ],
+)
+def test_a_modality_is_known_however_it_is_spelled(said, modality, is_ct):
+    data = dicom_of(RAMP, Modality=said)
+    assert sent(data).modality == modality
+    if is_ct:
+        assert sent(data, None, "lung").shown.window == (-600, 1500)
+    else:
+        with pytest.raises(InvalidCase, match="is no CT"):
+            sent(data, None, "lung")
+
+
 # What is refused, by name.
 
 
@@ -539,6 +562,7 @@ def test_the_window_that_was_asked_for_is_shown_and_told():
         ("9", {"TotalPixelMatrixRows": 64, "TotalPixelMatrixColumns": 999}, "cut into tiles"),
         ("1.2", {"PixelData": b""}, "without pixels.* is CT Image Storage"),
         ("9", {"Modality": "SEG"}, r"\(0008,0060\) Modality is SEG"),
+        ("9", {"Modality": "seg\\SR"}, r"\(0008,0060\) Modality is SEG"),
         ("9", {"Modality": "RTDOSE"}, r"no picture.*\(0008,0060\) Modality is RTDOSE"),
         ("9", {"Modality": "PR"}, r"\(0008,0060\) Modality is PR"),
         ("9", {"Modality": "SR"}, r"\(0008,0060\) Modality is SR"),

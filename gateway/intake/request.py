@@ -33,6 +33,7 @@ from gateway.intake.language import asked_in
 from gateway.intake.off_loop import off_loop
 from gateway.intake.pixels import (
     check_whole,
+    codec_errors_told,
     is_dicom,
     is_known_whole,
     only_pixels,
@@ -237,15 +238,15 @@ async def _each(images: list[ImageFile]) -> list[CaseImage]:
 
 def _check_one_patient(dicoms: list[bytes]) -> None:
     # Imported where it is used: pydicom would double the gateway's start-up.
-    from gateway.intake.dicom.file import patient_of
+    from gateway.intake.dicom.file import InMemory, read
+    from gateway.intake.dicom.patient import PATIENT, check_one_patient
 
-    patients = {patient_of(data, _place(at, len(dicoms))) for at, data in enumerate(dicoms)}
-    if len(patients - {""}) > 1:
-        raise InvalidCase(
-            "The images are of several patients, by (0010,0020) Patient ID. Ask about each in a "
-            "case of its own.",
-            code="several_patients",
-        )
+    with codec_errors_told("The images"):
+        how = {"stop_before_pixels": True, "specific_tags": list(PATIENT)}
+        headers = [
+            read(InMemory(data), _place(at, len(dicoms)), **how) for at, data in enumerate(dicoms)
+        ]
+        check_one_patient(headers, "The images")
 
 
 async def _of_series(

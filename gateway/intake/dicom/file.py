@@ -39,12 +39,6 @@ PIECES_OF_AN_ITEM = 5
 MAX_INFLATED = 200_000_000  # bytes of a deflated data set
 
 
-def patient_of(data: bytes, place: str) -> str:
-    """(0010,0020) Patient ID, and nothing where there is none."""
-    how = {"stop_before_pixels": True, "specific_tags": ["PatientID"]}
-    return str(read(io.BytesIO(data), place, **how).get("PatientID") or "").strip()
-
-
 @contextmanager
 def told_by_tag(place: str) -> Iterator[None]:
     """Names the tag of a header that cannot be made sense of."""

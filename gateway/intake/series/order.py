@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from gateway.contract import KEY_SLICES, SLICES
 from gateway.intake.dicom.objects import check_is_picture
+from gateway.intake.dicom.patient import PATIENT, check_one_patient
 from gateway.intake.dicom.values import groups, number, of_frame, tag_and_name
-from gateway.refusals import Code, InvalidCase, TooLarge
+from gateway.refusals import InvalidCase, TooLarge
 
 # What tells several stacks of one series apart that lie at the same places, as echoes, phases and
 # weightings do; and the functional group that says it of a frame (PS3.3 C.7.6.16.2, C.8.13.5).
@@ -36,8 +37,7 @@ TAGS = (
     "SOPClassUID",
     "SOPInstanceUID",
     "Modality",
-    "PatientName",
-    "PatientID",
+    *PATIENT,
     "StudyInstanceUID",
     "SeriesInstanceUID",
     "InstanceNumber",
@@ -54,7 +54,6 @@ TAGS = (
 )
 # What all files of a series have in common, and what to say where they do not.
 SHARED = {
-    ("PatientID", "PatientName"): "are of several patients. Send one patient's",
     ("StudyInstanceUID",): "are of several studies. Send one series",
     ("SeriesInstanceUID",): "are of several series. Send one of them",
     ("Modality",): "are of several modalities. Send one series",
@@ -100,12 +99,11 @@ def arranged(headers: Sequence[Any], max_slices: int) -> Series:
     """
     for position, header in enumerate(headers):
         check_is_picture(header, f"File {position + 1} of {len(headers)}")
+    check_one_patient(headers, "The files of the series")
     stack = _without_localisers(headers)
     for tags, words in SHARED.items():
-        of = range(len(headers)) if "PatientID" in tags else stack
-        if len({tuple(str(headers[at].get(tag) or "") for tag in tags) for at in of}) > 1:
-            code: Code | None = "several_patients" if "PatientID" in tags else None
-            raise InvalidCase(f"The files of the series {words}.", code=code)
+        if len({tuple(str(headers[at].get(tag) or "") for tag in tags) for at in stack}) > 1:
+            raise InvalidCase(f"The files of the series {words}.")
     frames = [max(1, int(number(header, "NumberOfFrames") or 1)) for header in headers]
     if sum(frames) > max_slices:
         raise TooLarge(f"The series has {sum(frames)} slices; send at most {max_slices}.")

@@ -1,6 +1,7 @@
 """The audit log: who asked, when, what was decided, by which panel. No text and no pixels: the case
-and the answer are HMACs, so whoever holds the case and the secret can show that it was asked, and
-nobody else learns anything: `consilium audit match`.
+and the answer are HMACs, so whoever holds the case and the secret can show that it was asked:
+`consilium audit match`. Nobody else learns a word; but that a case was asked again, and answered
+alike, and how sure the panel was.
 
 One JSON object a line, in a file for each day (UTC) and host; what is older than `days` is
 deleted with the first line of a day.
@@ -55,15 +56,15 @@ class Audit:
         `tenant`. A disk that is full costs the line, never the case."""
         if self._folder is None:
             return
-        answer = verdict.answer or verdict.best_guess or ""
+        answer, mark = verdict.answer or verdict.best_guess or "", case()
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "id": verdict.id,
             "tenant": tenant,
             "key": key,
-            "case": case(),
+            "case": mark,
             "status": verdict.status,
-            "answer": answer_mark(answer, secret),
+            "answer": answer_mark(answer, mark, secret),
             "agreement": verdict.agreement,
             "confidence": verdict.confidence,
             "summary_by": verdict.summary.by,
@@ -92,9 +93,10 @@ class Audit:
         return folder / f"audit-{today}-{HOST}.jsonl"
 
 
-def answer_mark(answer: str, secret: bytes) -> str:
-    """How a line tells what was decided."""
-    return hmac.new(secret, answer.encode(), hashlib.sha256).hexdigest()
+def answer_mark(answer: str, case: str, secret: bytes) -> str:
+    """How a line tells what was decided of a `case` (its HMAC). Of different cases no two are the
+    same: how often one comes would tell a yes from a no."""
+    return hmac.new(secret, f"{case} {answer}".encode(), hashlib.sha256).hexdigest()
 
 
 def lines(folder: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -68,7 +68,7 @@ def match(
         secret, matched = settings.secret_bytes, False
         for text, line in found:
             asked = asked_of(replace(case, tenant=line["tenant"]), secret)
-            decided = line["answer"] if answer is None else answer_mark(answer, secret)
+            decided = line["answer"] if answer is None else answer_mark(answer, asked, secret)
             if hmac.compare_digest(asked, line["case"]) and decided == line["answer"]:
                 matched = True
                 console.print(text)

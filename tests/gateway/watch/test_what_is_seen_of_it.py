@@ -214,8 +214,9 @@ def test_the_audit_says_who_asked_and_what_was_decided_and_no_word_of_it(
     )
     headers = {"authorization": f"Bearer {key}"}
     verdicts = [asked(url, headers=headers).json() for _ in range(2)]
-    asked(url, "Another?", headers=headers)
+    another = asked(url, "Another?", headers=headers).json()
 
+    assert another["answer"] == verdicts[0]["answer"]
     assert not old.exists() and kept.exists()
     (today,) = old.parent.glob(f"audit-{datetime.now(UTC).date()}-*.jsonl")
     text = today.read_text()
@@ -224,6 +225,8 @@ def test_the_audit_says_who_asked_and_what_was_decided_and_no_word_of_it(
     assert {line["tenant"] for line in lines} == {"clinic"}
     assert {line["key"] for line in lines} == {key.split("_")[1]}
     assert lines[0]["case"] == lines[1]["case"] != lines[2]["case"]
+    # All three were answered alike, which is told of the same case alone.
+    assert lines[0]["answer"] == lines[1]["answer"] != lines[2]["answer"]
     assert lines[1]["cached_from"] == lines[0]["id"] and lines[0]["panel"] == verdicts[0]["panel"]
     for word in ("Zebedee", "yes", "healthy", IMAGE[:40], key):
         assert word not in text

@@ -71,9 +71,13 @@ def undecoded(data: bytes, place: str) -> CaseImage | None:
     return image
 
 
-def stripped(data: bytes, place: str, most: int = MAX_PARTS) -> CaseImage | None:
+def stripped(
+    data: bytes, place: str, most: int = MAX_PARTS, most_pixels: int = decoding.MAX_PIXELS
+) -> CaseImage | None:
     """The same of a file of `most` parts, in a millisecond for a megabyte or a thousand of them:
-    that its pixels are all there is still for `check_whole` to say."""
+    that a JPEG's pixels are all there is still for `check_whole` to say. A PNG that is not known
+    is inflated, since else nobody knows what stands behind its pixels: that takes ten times as
+    long, and one of over `most_pixels` gives None."""
     kind = decoding.kind_of(data)
     strip = {"PNG": strip_png, "JPEG": strip_jpeg}.get(kind or "")
     with codec_errors_told(place):
@@ -82,7 +86,16 @@ def stripped(data: bytes, place: str, most: int = MAX_PARTS) -> CaseImage | None
         return None
     picture, width, height = found
     check_pixels(width, height, place)
-    return _of(picture, (width, height), None, ImageShown())
+    image = _of(picture, (width, height), None, ImageShown())
+    if kind == "PNG" and not is_known_whole(image):
+        if width * height > most_pixels:
+            return None
+        with codec_errors_told(place):
+            _, is_all = wholeness.png_rows(picture)
+        if not is_all:
+            return None
+        _whole.append(image.identity)
+    return image
 
 
 def is_known_whole(image: CaseImage) -> bool:
@@ -91,7 +104,7 @@ def is_known_whole(image: CaseImage) -> bool:
 
 def check_whole(image: CaseImage, place: str) -> None:
     """Raises UnreadableImage where pixels are missing: of what was stripped every bit is read,
-    which takes ten times as long as to strip it."""
+    which takes ten times as long."""
     if is_known_whole(image):
         return
     is_png = decoding.kind_of(image.data) == "PNG"

@@ -53,7 +53,7 @@ from gateway.verdict.text.meaning import meanings
 
 T = TypeVar("T")
 # A body, and an image in it, of so much is read sooner than it is handed to a thread.
-HERE_BYTES, HERE_PARTS, HERE_CHUNKS = MEGABYTE, 16, 1_000
+HERE_BYTES, HERE_PARTS, HERE_CHUNKS, HERE_PIXELS = MEGABYTE, 16, 1_000, 512 * 512
 # By then the workers were asked, and the core is free.
 HEAD_START_S = 0.01
 # Beyond an image, or a window, for each slice: choices, and more slices than may be, to be told.
@@ -316,7 +316,7 @@ def _stripped(images: list[ImageFile]) -> list[ImageFile]:
     for sent in images:
         with suppress(Refused):
             if sent.frame is None and sent.window is None:
-                sent = sent._replace(picture=stripped(sent.data, "", HERE_CHUNKS))
+                sent = sent._replace(picture=stripped(sent.data, "", HERE_CHUNKS, HERE_PIXELS))
         found.append(sent)
     return found
 

@@ -60,7 +60,7 @@ def of_png(data: bytes) -> Samples:
     bits, and the low bytes are another.
     """
     colours = data[25]
-    rows, at, halves = wholeness.png_rows(data), 0, (bytearray(), bytearray())
+    (rows, _), at, halves = wholeness.png_rows(data), 0, (bytearray(), bytearray())
     for stride, count in wholeness.png_passes(data):
         block = np.frombuffer(rows, np.uint8, stride * count, at).reshape(count, stride)
         for half, first in zip(halves, (1, 2), strict=True):

@@ -80,8 +80,9 @@ def png_passes(data: bytes) -> list[tuple[int, int]]:
     return [(1 + (columns * bits + 7) // 8, rows) for columns, rows in sizes if min(columns, rows)]
 
 
-def png_rows(data: bytes) -> bytes:
-    """Every row of a PNG whose size was checked, inflated, its filter not yet undone.
+def png_rows(data: bytes) -> tuple[bytes, bool]:
+    """Every row of a PNG whose size was checked, inflated, its filter not yet undone; and whether
+    nothing else is with them.
 
     Raises:
         ValueError, zlib.error: rows are missing, or the compressed stream is broken.
@@ -90,7 +91,8 @@ def png_rows(data: bytes) -> bytes:
     passes = png_passes(data)
     length = sum(stride * rows for stride, rows in passes)
     # One more than there should be: only then the stream is read to its end, and its checksum.
-    raw = zlib.decompressobj().decompress(packed, length + 1)
+    inflate = zlib.decompressobj()
+    raw = inflate.decompress(packed, length + 1)
     if len(raw) < length:
         raise ValueError("rows are missing")
     at = 0
@@ -98,7 +100,7 @@ def png_rows(data: bytes) -> bytes:
         if max(raw[at : at + stride * rows : stride]) > LAST_FILTER:
             raise ValueError("no such filter")
         at += stride * rows
-    return raw[:length]
+    return raw[:length], len(raw) == length and inflate.eof and not inflate.unused_data
 
 
 def jpeg_segments(data: bytes, most: int = MAX_PARTS) -> Iterator[tuple[int, bytes]]:

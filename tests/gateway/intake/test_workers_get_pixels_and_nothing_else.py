@@ -8,6 +8,7 @@ import random
 import struct
 import subprocess
 import sys
+import zlib
 from typing import Any
 
 import httpx
@@ -111,6 +112,80 @@ def test_a_plain_file_is_passed_on_undecoded(mode, how):
     assert before.mode == after.mode == mode
     assert (np.asarray(before) == np.asarray(after)).all()
     assert only_pixels(whole, "Image 1 of 1").data == stripped[0]
+
+
+def chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+ROWS = b"".join(b"\0" + row.tobytes() for row in np.asarray(NOISE.convert("L")))
+HEAD, NO_END = struct.pack(">IIBBBBB", *NOISE.size, 8, 0, 0, 0, 0), chunk(b"IEND", b"")
+
+
+def png(*idat: bytes, head: bytes = HEAD, end: bytes = NO_END) -> bytes:
+    parts = b"".join(chunk(b"IDAT", each) for each in idat)
+    return wholeness.PNG_SIGNATURE + chunk(b"IHDR", head) + parts + end
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        lambda name: png(zlib.compress(ROWS) + name),
+        lambda name: png(zlib.compress(ROWS), name),
+        lambda name: png(zlib.compress(ROWS + name, 0)),
+        lambda name: png(zlib.compress(ROWS), head=HEAD + name),
+        lambda name: png(zlib.compress(ROWS), end=chunk(b"IEND", name)),
+    ],
+    ids=["behind the stream", "a chunk more", "behind the rows", "in the head", "in the end"],
+)
+def test_what_stands_beside_a_pngs_pixels_stays_behind(hidden):
+    """So does what it makes of the image's identity."""
+    kept = {only_pixels(hidden(name), "Image 1 of 1").data for name in (b"Doe^Jane", b"Roe^Rich")}
+    assert len(kept) == 1 and b"Doe^Jane" not in kept.pop()
+    plain = png(zlib.compress(ROWS)[:99], b"", zlib.compress(ROWS)[99:])
+    assert only_pixels(plain, "Image 1 of 1").data == plain  # as it is, in however many chunks
+
+
+def segment(mark: int, body: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, mark, len(body) + 2) + body
+
+
+TABLE, CODES = (
+    bytes(range(1, 65)),
+    bytes([0, 2, *[0] * 14, 0, 1]),
+)  # odd, and valid
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        segment(0xDD, b"\0\0" + NAME.encode()),
+        segment(0xDD, b"Do") + segment(0xDD, b"\0\0"),
+        segment(0xDB, b"\x03" + TABLE),
+        segment(0xDB, b"\x00" + TABLE),  # in whose place another comes
+        segment(0xDB, b"\x00" + TABLE + NAME.encode()),
+        segment(0xC4, b"\x13" + CODES),
+        segment(0xC4, b"\x00" + CODES),
+        segment(0xC4, b"\x00" + CODES + NAME.encode()),
+    ],
+)
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_with_tables_that_no_pixel_needs_is_not_passed_on(hidden, progressive):
+    whole = file_of(NOISE, "JPEG", progressive=progressive)
+    assert strip_jpeg(whole[:2] + hidden + whole[2:]) is None
+    assert strip_jpeg(whole[:-2] + hidden + whole[-2:]) is None
+    with contextlib.suppress(Refused):  # a decoder wants lengths to be right, too
+        kept = only_pixels(whole[:2] + hidden + whole[2:], "Image 1 of 1")
+        assert kept.shown.converted and kept.data.startswith(wholeness.PNG_SIGNATURE)
+
+
+@pytest.mark.parametrize("mark", [0xC0, wholeness.SCAN])
+def test_a_jpeg_with_a_header_that_is_too_long_is_not_passed_on(mark):
+    whole = file_of(NOISE, "JPEG")
+    at = whole.index(bytes([0xFF, mark]))
+    length = int.from_bytes(whole[at + 2 : at + 4], "big")
+    longer = segment(mark, whole[at + 4 : at + 2 + length] + NAME.encode())
+    assert strip_jpeg(whole) and strip_jpeg(whole[:at] + longer + whole[at + 2 + length :]) is None
 
 
 def turned(orientation: int) -> Image.Exif:

@@ -1,9 +1,9 @@
-"""A TIFF's samples as it holds them, where Pillow knows no such kind: wide, odd or signed integers,
-floats, grey with alpha; and any BigTIFF in big-endian.
+"""A TIFF's samples as it holds them, where Pillow knows no such kind, or cuts them to 8 bits: wide,
+odd or signed integers, floats, grey with alpha; and any BigTIFF in big-endian.
 
 A page is taken apart into files of 8 bits that any decoder reads, and put together again. Sources:
-TIFF 6.0 sections 2, 7, 14, 18 and 19; Adobe's TIFF Technical Note 3 (the predictor of floats); the
-BigTIFF file format proposal of 2004 (its directories).
+TIFF 6.0 sections 2, 7, 14, 16, 18 and 19; Adobe's TIFF Technical Note 3 (the predictor of floats);
+the BigTIFF file format proposal of 2004 (its directories).
 """
 
 import contextlib
@@ -24,6 +24,9 @@ EXTRA, FORMAT = 338, 339
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3
 PLAIN_GREYS = {1, 2, 4, 8}  # bits that Pillow knows
 PREMULTIPLIED, ALPHA = 1, 2
+RGB, INKS = 2, 5
+COLOURS = {0: 1, 1: 1, RGB: 3, INKS: 4}  # samples of a pixel, by its photometric interpretation
+WIDEST_INK = 32  # bits that a float of 64 is as exact as
 BIG = b"MM\0+"
 MAX_ENTRIES = 4096  # of a directory; real ones have dozens
 # Bytes of a value by its kind, where they are several; and the kinds that tell a place or a size.
@@ -86,7 +89,8 @@ def classic(data: bytes) -> bytes:
 
 
 def page(data: bytes) -> "Page | None":
-    """The first page, where it is grey or RGB of samples that Pillow does not read as they are.
+    """The first page, where it is grey, RGB or CMYK of samples that Pillow does not read as they
+    are.
 
     Raises ValueError for tiles that are far larger than the page, since a decoder sets memory aside
     for a whole one; and what Pillow raises for a broken directory.
@@ -100,12 +104,14 @@ def page(data: bytes) -> "Page | None":
             raise ValueError("tiles far larger than the page")
     bits, form = set(tags.get(BITS, (1,))), set(tags.get(FORMAT, (UNSIGNED,)))
     count, photometric = int(tags.get(SAMPLES, 1)), tags.get(PHOTOMETRIC)
-    narrow = bits <= PLAIN_GREYS if count == 1 else max(bits) <= 8 and photometric == 2
+    narrow = bits <= PLAIN_GREYS if count == 1 else max(bits) <= 8 and photometric in (RGB, INKS)
     plain = narrow and form == {UNSIGNED}
-    if plain or photometric not in (0, 1, 2) or tags.get(COMPRESSION, 1) not in PACKS_BYTES:
+    if plain or photometric not in COLOURS or tags.get(COMPRESSION, 1) not in PACKS_BYTES:
         return None
-    if len(bits) > 1 or len(form) > 1 or count < (3 if photometric == 2 else 1):
+    if len(bits) > 1 or len(form) > 1 or count < COLOURS[photometric]:
         raise ValueError("samples of several kinds")
+    if photometric == INKS and (form != {UNSIGNED} or max(bits) > WIDEST_INK):
+        raise ValueError("ink of a rare kind")
     return Page(data, tags)
 
 
@@ -133,18 +139,21 @@ class Page:
             values = np.concatenate([self._plane(plane, 1) for plane in range(self._count)], axis=2)
         else:
             values = self._plane(0, self._count)
-        colours = 3 if self._tags[PHOTOMETRIC] == 2 else 1
+        colours = COLOURS[self._tags[PHOTOMETRIC]]
+        shown = values[..., :colours]
+        if self._tags[PHOTOMETRIC] == INKS:
+            shown = _light_of(shown, 2**self._bits - 1)
         inverted = self._tags[PHOTOMETRIC] == 0
         extra = self._tags.get(EXTRA, (0,))[0] if self._count > colours else 0
         if extra not in (PREMULTIPLIED, ALPHA):
-            return Samples(values[..., :colours], white_is_zero=inverted)
+            return Samples(shown, white_is_zero=inverted)
         alpha = values[..., colours].astype(np.float32)
         if self._format != FLOAT:
             alpha /= 2 ** (self._bits - (self._format == SIGNED)) - 1
         opacity = np.nan_to_num(np.clip(alpha, 0, 1))
         # On black, what is premultiplied is what is seen.
         weight = opacity if extra == ALPHA else None
-        return Samples(values[..., :colours], weight, opacity > 0, inverted)
+        return Samples(shown, weight, opacity > 0, inverted)
 
     def _plane(self, plane: int, count: int) -> NDArray[Any]:
         """[rows, columns, count]: one plane, or the only one with all its samples beside each
@@ -233,3 +242,12 @@ class Page:
             three = high.astype(np.uint32) << 16 | middle.astype(np.uint32) << 8 | low
             numbers[..., sample::8] = three >> (24 - skipped - self._bits) & (2**self._bits - 1)
         return numbers[..., : across * count].reshape(shape)
+
+
+def _light_of(inks: NDArray[Any], full: int) -> NDArray[Any]:
+    """What cyan, magenta, yellow and black leave of white (section 16), in numbers as wide."""
+    light = np.empty((*inks.shape[:2], 3), inks.dtype)
+    for row in range(0, len(inks), 256):  # not all of it in 64 bits
+        left = full - inks[row : row + 256].astype(np.float64)
+        light[row : row + 256] = (left[..., :3] * left[..., 3:] / full).round()
+    return light

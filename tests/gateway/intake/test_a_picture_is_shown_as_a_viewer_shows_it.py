@@ -360,6 +360,27 @@ def test_colour_spaces_become_rgb():
         assert (seen(tiff(index, photometric=3, t320=colours))[9, 9] == (200, 30, 40)).all()
 
 
+def test_wide_ink_is_stretched_as_other_wide_numbers_are():
+    """Twelve bits stored in sixteen would look white."""
+    ink = np.stack([RAMP, RAMP[::-1], RAMP // 2, RAMP // 3], axis=-1)
+    light = (255 - ink[..., :3]) * (255 - ink[..., 3:]) / 255
+    expected = (light - light.min()) * (255 / np.ptp(light))
+    for bits, kind in ((16, "<u2"), (16, ">u2"), (24, ""), (32, "<u4")):
+        wide = ink.astype("<u8") * ((2**bits - 1) // 255)
+        if kind:
+            data = tiff(wide.astype(kind), photometric=5)
+        else:
+            three = wide.astype("<u4").view("u1").reshape(*wide.shape, 4)[..., :3]
+            data = tiff(wide.astype("<u4"), 5, bits=24, data=three.tobytes())
+        assert (abs(seen(data) - expected) <= 1).all(), (bits, kind)
+    low = 65535 - ink[..., :3] * 16.0 - ink[..., 3:] * 16
+    expected = (low - low.min()) * (255 / np.ptp(low))
+    assert (abs(seen(tiff((ink * 16).astype("u2"), photometric=5)) - expected) <= 4).all()
+    for odd in ("i2", "f4", "u8"):
+        with pytest.raises(UnreadableImage):
+            only_pixels(tiff(ink.astype(odd), photometric=5), "Image 1 of 1")
+
+
 @pytest.mark.parametrize(("space", "has_mark"), [("CMYK", True), ("YCCK", True), ("CMYK", False)])
 def test_ink_is_light_in_a_jpeg_of_adobes_alone(space, has_mark):
     """Which says so by a mark; the others hold ink as it is."""

@@ -38,6 +38,11 @@ def greys(
     return shown[where], window
 
 
+# What becomes no number, as that which is too great for one, is none of the values.
+NO_NUMBERS = np.errstate(over="ignore", invalid="ignore")
+
+
+@NO_NUMBERS
 def measured(stored: NDArray[Any], header: Any, index: int) -> tuple[Floats, NDArray[np.bool_]]:
     """What stored values of frame `index` mean (C.11.1), and which of them are none: padding, and
     what no number can say."""

@@ -156,6 +156,7 @@ def _shown(found: samples.Samples) -> Image.Image:
     return Image.fromarray(values.squeeze(axis=-1) if values.shape[-1] == 1 else values)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is no number, or becomes none, is black
 def stretched(values: NDArray[Any], seen: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
     """The darkest to 0, the brightest to 255: twelve bits stored in sixteen would else look black.
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.intake.dicom.grey import measured, rising
+from gateway.intake.dicom.grey import NO_NUMBERS, measured, rising
 from gateway.intake.dicom.tables import Floats
 from gateway.intake.series.order import Projection
 
@@ -64,6 +64,7 @@ class Average:
         self._run: Floats | None = None  # the sum of what is stored, while its line is the same
         self._line = 1.0, 0.0
 
+    @NO_NUMBERS
     def add(self, stored: NDArray[Any], header: Any, index: int) -> None:
         seen: Any = True
         if line := rising(stored, header, index):
@@ -86,6 +87,7 @@ class Average:
         assert self._sum is not None
         return np.where(self._seen, self._sum / np.maximum(self._seen, 1), np.nan)
 
+    @NO_NUMBERS
     def _end_run(self) -> None:
         if self._run is None:
             return

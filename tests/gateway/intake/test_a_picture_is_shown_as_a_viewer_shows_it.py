@@ -251,6 +251,19 @@ def test_what_is_no_number_is_black_and_takes_no_part_in_the_range():
     assert not seen(tiff(np.full((20, 20), 7, "u2"))).any()
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize(
+    ("kind", "quiet"), [("f2", 0x7E00), ("f4", 0x7FC00000), ("f8", 0x7FF8 << 48)]
+)
+def test_what_is_no_number_is_black_whether_it_signals_or_not(kind, quiet):
+    values = RAMP.astype(kind)
+    bits = values.view(f"u{values.itemsize}")
+    bits[0, 0] = quiet
+    expected = seen(tiff(values))
+    bits[0, 0] = quiet ^ (3 << (np.finfo(kind).nmant - 2))
+    assert np.isnan(values[0, 0]) and (seen(tiff(values)) == expected).all()
+
+
 @pytest.mark.parametrize(("extra", "left"), [(None, 1.0), (0, 1.0), (1, 1.0), (2, 0.5)])
 @pytest.mark.parametrize("colours", [1, 3])
 @pytest.mark.parametrize("kind", ["u1", "u2"])

@@ -1,7 +1,8 @@
 """Text that is burned into a picture's pixels: told, blacked out, or refused.
 
 It is read by RapidOCR (PP-OCRv6 on onnxruntime), which comes with the extra [burned-in]. Side marks
-and projections ("L", "AP") are no text here: a name has more letters.
+and projections ("L", "AP", "LAT") are no text here, and so a line that holds no more than a name
+as short as they are ("LEE") is none either.
 """
 
 import io

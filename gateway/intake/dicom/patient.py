@@ -26,11 +26,15 @@ def check_one_patient(headers: Sequence[Any], what: str) -> None:
 
 def _parting(headers: Sequence[Any]) -> str | None:
     """The first tag that they contradict each other in. What one leaves empty, as a file that was
-    anonymised does, contradicts nothing."""
+    anonymised does, contradicts nothing; nor do names (MUELLER, MÜLLER; a married one) of those
+    who say one ID and one birth date."""
     for tag in IDENTIFIERS:
         if len({_text(header, tag).strip(" \0").casefold() for header in headers} - {""}) > 1:
             return tag
-    names = [_words(_text(header, NAME)) for header in headers]
+    known = [all(_text(h, tag) for tag in ("PatientID", "PatientBirthDate")) for h in headers]
+    one = known.index(True) if any(known) else None
+    named = [header for at, header in enumerate(headers) if at == one or not known[at]]
+    names = [_words(_text(header, NAME)) for header in named]
     # A name in Latin letters and one in a patient's own may stand apart or together.
     for is_latin in (True, False):
         parts = [{word for word in name if word.isascii() == is_latin} for name in names]

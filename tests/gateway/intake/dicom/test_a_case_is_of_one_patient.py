@@ -76,6 +76,10 @@ def test_who_contradict_each_other_are_several(one, other, tag):
         ({"PatientID": "A", "PatientBirthDate": "19500101"}, {"PatientBirthDate": ""}),
         ({"PatientID": "A", "IssuerOfPatientID": "HOSP"}, {"PatientID": "A"}),
         ({"PatientID": "A", "IssuerOfPatientID": "HOSP"}, {"IssuerOfPatientID": "Hosp "}),
+        (
+            {"PatientID": "7", "PatientBirthDate": "19500101", "PatientName": "MUELLER^EVA"},
+            {"PatientID": "7", "PatientBirthDate": "19500101", "PatientName": "MÜLLER^EVA"},
+        ),
         *((JANE, {"PatientName": name}) for name in ("Doe^Jane", "DOE^JANE^^^", " DOE ^ JANE ")),
         *((JANE, {"PatientName": name}) for name in ("DOE^JANE^MARY", "DOE^JANE^^DR", "DOE")),
         *((JANE, {"PatientName": name}) for name in ("DOE JANE", "DOE, JANE", "DOE^JANE==")),

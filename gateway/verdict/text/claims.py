@@ -77,8 +77,14 @@ TURNS = re.compile(
     r"\b(?:neither|nor|free of|lacks?|against|unlike|than|exclud(?:es|ed|ing)|rule[ds] out|"
     r"den(?:y|ies|ied)|doubt(?:s|ful)?|unlikely|improbable|hardly|barely|scarcely|ni|libre de|"
     r"carece|contra|exclu(?:ye|id[oa]s?)|descartad[oa]s?|excepto|más que|antes que|"
-    r"poco (?:probable|posible)|apenas|dud(?:o|oso|osa))\b|缺乏|除了|而非|"
+    r"(?:poco|nada) (?:probable|posible)|apenas|dud(?:o|oso|osa))\b|缺乏|除了|而非|排除|除外|"
     r"可能性[^,，;；。]{0,3}[小低]",
+    re.IGNORECASE,
+)
+# Who rules something out has no doubt of it left; who needs to has one.
+RULES_OUT = re.compile(
+    r"\b(?:i|we|you|they|he|she|it|this|that|these|which|findings?|images?|scans?)\s"
+    r"(?:(?!(?:can'?t|cannot|not|needs?|must|should|to)\b)[\w']+\s){0,3}?rule out\b",
     re.IGNORECASE,
 )
 # Callers choose what is read here, as in `meaning`: every pattern is linear, or nearly.
@@ -118,12 +124,14 @@ def _hedges(
     hangs: str,
 ) -> Hedges:
     """`opens` is as `before`, but only where nothing stands before it."""
-    doubt = rf"(?:{lead})*+(?:{before}|{excludes})"
+    goes_on = r"(?!了| (?:que|to be)\b)"  # then it is no hedge of what stands behind
+    doubt = rf"(?:{lead})*+(?:{before}|{excludes}){goes_on}"
     doubted = rf"[^,，;；.。\n]{{1,40}}(?: ?(?:{after}))+\s*(?:$|[,，;；.。])"
     return Hedges(
         label=_compiled(rf"^(?:{label})\s*[:：]?"),
         before=_compiled(
-            rf"^[¿¡]?(?:(?:{lead})*+(?:{before}|{excludes}|{opens})[\s:：,，]*+)+|^(?:{joins})"
+            rf"^[¿¡]?(?:(?:{lead})*+(?:{before}|{excludes}|{opens}){goes_on}[\s:：,，]*+)+"
+            rf"|^(?:{joins})"
         ),
         after=_compiled(rf"(?: ?[-–—(（]? ?(?:{after})){{1,2}}[)）]?$"),
         either=_compiled(rf"[,，]?(?:{either})"),
@@ -163,7 +171,7 @@ HEDGES: dict[Language, Hedges] = {
         r"presumed|perhaps|suspect(?:ed)?|(?:suspicious|concerning) (?:for|of)|"
         r"suggest(?:s|ive of)?(?! to\b)|(?:consistent|compatible) with|(?<=\blooks )like|"
         r"think (?:it is|of)|favou?r(?:s|ed|ing)?|(?:may|might|could) (?:also )?be|versus|vs|"
-        r"(?:cannot|can't|can not|would not) (?:rule out|exclude))\b",
+        r"(?:cannot|can't|can not|would not) (?:rule out|exclude))\b(?: to be\b)?",
         opens=r"\b(?:(?:(?<=\bseems )|(?<=\bseem )|(?<=\blook )|(?<=\bmore )|"
         r"(?<=\bappears )|(?<=\bfeels )|(?<=\bfeel ))like|"
         r"(?:(?<=\bseems to )|(?<=\bappears to )|(?<=\bappear to ))be|estimated to be(?! \d)|"
@@ -176,7 +184,7 @@ HEDGES: dict[Language, Hedges] = {
         r"(?:cannot|can't|can not) be (?:ruled out|excluded)|not (?:ruled out|excluded))",
         either=r"\s(?:or|vs\.?|versus|and/or|r/o)\s",
         joins=r"\b(?:and|or|but)\s",
-        excludes=r"\b(?:rule out|r/o)\b",
+        excludes=r"\b(?:rule out|r/o)\b(?!')",
         partial=r"^\S*(?:al|ic|ous|ive|ar|ary|ute|ed|oid|ile|mild|moderate|severe|small|large|"
         r"benign|malignant|early|late|simple|complex|single|multiple|solid|diffuse|open)$",
         noun=r"(?:is|oma|ia|as|us|es|um|ion|or|er|ne|igo|ea|st|rt|ure|ess|oke|hage|sm|orm|ema)$|"
@@ -197,16 +205,17 @@ HEDGES: dict[Language, Hedges] = {
         lead=r"\b(?:se|debe|debería|debemos|hay que|también|más|menos|muy|lo|el|es|y|o|pero|"
         r"aunque|un poco)\s",
         before=r"\b(?:diagn[oó]stico(?: más probable)?(?: es|(?=\s*:))|"
-        r"probable es(?: que (?:sea|se trate de))?|(?:ya )?sea|compatible con|sugestiv[oa] de|"
-        r"considera(?:r|rse|ndo)?(?: que (?:es|sea))?|considere|pensar en|piensa en|"
+        r"probable es|(?:ya )?sea|compatible con|sugestiv[oa] de|"
+        r"considera(?:r|rse|ndo)?|considere|pensar en|piensa en|"
         r"posible(?:mente)?|probable(?:mente)?|quizás?|tal vez|"
         r"sospech[ao](?! (?:muy )?(?:baja|escasa|mínima))(?: de)?|sugiere|"
         r"no se puede descartar|parece(?: ser)?(?: más)?|"
-        r"(?:podría|puede) (?:ser|tratarse de)|versus|vs)\b",
+        r"(?:podría|puede) (?:ser|tratarse de)|versus|vs)\b"
+        r"(?: que (?:sea|es|se trat[ae] de|(?:podría|debería|puede) ser)\b)?",
         opens=r"\b(?:(?<=\bpoco )como|creo que es|impresión(?=\s*:)|"
         r"(?:(?<=\bdebe )|(?<=\bdebería ))ser(?! \w+[ai]d[oa]\b))\b",
-        after=r"\b(?:(?:es|son|lo|muy|más|menos|también)\s){0,4}(?<!poco )(?:posibles?|probables?|"
-        r"(?:a|por) descartar|no (?:se puede descartar|descartad[oa]s?))",
+        after=r"\b(?:(?:es|son|lo|muy|más|menos|también)\s){0,4}(?<!poco )(?<!nada )"
+        r"(?:posibles?|probables?|(?:a|por) descartar|no (?:se puede descartar|descartad[oa]s?))",
         either=r"\s(?:o|u|vs\.?|versus|y/o)\s",
         joins=r"\b(?:y|e|o|pero|aunque)\s",
         excludes=r"\bdescartar\b",
@@ -231,10 +240,10 @@ HEDGES: dict[Language, Hedges] = {
         r"(?<=应该)是|(?<=应)是|与(?=[^，。]{1,40}鉴别)",
         opens=r"[好很]?像是?|[好象]象|象是|似乎是?|估计是?(?!\d)|认为是?|多为|必是|"
         r"(?:初步|临床)诊断(?=\s*[:：])",
-        after=r"的?可能性(?:比?较|很)?[大高]|的可能|可能|待排除?|待查|不能排除|不排除|不除外|相?鉴别|吧",
+        after=r"的?可能性(?:比?较|很)?[大高]|的可能|可能|待排除?|待除外|待查|不能排除|不排除|不除外|相?鉴别|吧",
         either=r"或者是?|或是?|还是|\s?vs\.?\s?",
         joins=r"[和与及]",
-        excludes=r"排除|除外",
+        excludes=r"(?:(?<=[需应该要须请议])|待)(?:排除|除外)",
         partial=r"[性型期级度类大小轻重急慢]$",
         noun=r"[炎癣病疹癌瘤症疮疣痣斑疱肿核血疡石疥化损折胀麻敏染变甲影灶水气a-z]$",
         of=r"(?!)",  # nothing stands behind
@@ -271,6 +280,7 @@ def claims(text: str, language: Language = "en", question: str = "") -> tuple[Cl
     parts = [part for part, _ in parted]
     told = [telling(part, language) for part in parts]
     denied = any(denies for _, denies in told) or any(map(TURNS.search, parts))
+    denied = denied or RULES_OUT.search(text) is not None
     doubts = kind in DOUBTED and any(adds_nothing(part, language, question) for part in parts)
     if not parts or denied or doubts or kind == "count" or len({names for names, _ in told}) > 1:
         return whole

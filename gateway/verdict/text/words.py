@@ -459,7 +459,7 @@ SPANISH = Words(
     frames=re.compile(
         rf"(?:(?:la|esta) {_IMAGEN}(?: médica)? (?:muestra|es|corresponde a):? "
         r"|(?:se trata de|esto es|esta es|este es|es|son) "
-        r"|(?:se (?:observan?|ven?|aprecian?)|hay|(?:el|la) paciente tiene) )?"
+        r"|(?:se (?:observan?|ven?|aprecian?)|hay(?! que\b)|(?:el|la) paciente tiene) )?"
     ),
     tails=re.compile(
         r" (?:(?<!\bno )(?:es visible|se observa|se ve|se aprecia)"

@@ -64,7 +64,7 @@ TWO: dict[Language, tuple[str, str, str]] = {
     "zh": (
         "银屑病",
         "体癣",
-        "X，考虑Y。|X；排除Y|X或Y|1. X 2. Y|1、X2、Y|X？Y？|鉴别诊断：X、Y|考虑X、Y|"
+        "X，考虑Y。|X；需排除Y|X；Y待除外|X或Y|1. X 2. Y|1、X2、Y|X？Y？|鉴别诊断：X、Y|考虑X、Y|"
         "可能是X，也不排除Y|X；Y|X、可能Y|最可能是X，其次是Y|首先考虑X，其次考虑Y|X可能性大，Y不能排除|"
         "X，Y待排|X，需与Y鉴别|（1）X（2）Y|①X②Y|X，鉴别诊断：Y|鑑別診斷：X、Y|"
         "诊断可能是X，也可能是Y|X vs Y",
@@ -103,6 +103,16 @@ def test_what_names_two_things_claims_both_and_leads_with_the_first(language):
         ("zh", "诊断：湿疹", "湿疹"),
         ("zh", "应该是湿疹", "湿疹"),
         ("zh", "还是考虑湿疹", "湿疹"),
+        ("en", "likely to be eczema", "eczema"),
+        ("en", "Suspected to be eczema", "eczema"),
+        ("en", "We cannot rule out eczema.", "eczema"),
+        ("en", "We need to rule out eczema.", "eczema"),
+        ("es", "Hay que descartar eccema", "eccema"),
+        ("es", "Es posible que sea eccema", "eccema"),
+        ("es", "Parece que es eccema", "eccema"),
+        ("es", "Considere que se trata de eccema", "eccema"),
+        ("zh", "不能排除湿疹", "湿疹"),
+        ("zh", "应排除湿疹", "湿疹"),
         (
             "en",
             "Psoriasis? Apply ointment of zinc or vaseline.",
@@ -243,6 +253,22 @@ def test_a_doubt_is_a_way_of_claiming(language, said, claim):
         ("zh", "可能不是银屑病"),
         ("zh", "肝脏、肾脏"),
         ("zh", "有没有病史？"),
+        ("en", "We rule out psoriasis."),
+        ("en", "I would rule out psoriasis; tinea"),
+        ("en", "this can rule out psoriasis"),
+        ("en", "r/o'd psoriasis"),
+        ("es", "psoriasis, nada probable"),
+        ("es", "nada probable psoriasis"),
+        ("es", "Parece que tiene tiña"),
+        ("zh", "排除银屑病"),
+        ("zh", "除外银屑病"),
+        ("zh", "排除了银屑病"),
+        ("zh", "银屑病；排除体癣"),
+        ("zh", "可能排除银屑病"),
+        ("zh", "排除银屑病的可能"),
+        ("zh", "排除银屑病后考虑体癣"),
+        ("zh", "不需排除银屑病"),
+        ("zh", "考虑了银屑病"),
     ],
 )
 def test_what_may_not_be_parted_is_one_claim_and_means_what_it_meant(language, said):

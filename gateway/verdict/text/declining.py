@@ -3,7 +3,8 @@
 What may be an answer is one: "I cannot see an effusion" denies it, "unclear" and "不清楚" may tell
 of an edge, "unknown" of a cause, "indeterminate" of a lesion. And who does not know, or must not
 diagnose, but says what it may be, has said so: "I'm not sure, but it may be edema". Who goes on
-with nothing but advice has not: "I cannot answer, but please consult a doctor".
+with nothing but advice has not: "I cannot answer, but please consult a doctor". That there is no
+image answers nothing that is asked about it, and neither does it to ask for one, or for a doctor.
 """
 
 import re
@@ -16,7 +17,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 # What leads to a refusal or a doubt, and is none.
 EXCUSE = _compiled(
     r"(?:(?:i(?:'m| am) (?:very |so )?sorry|sorry|(?:i )?apologi[sz]e|my apologies|unfortunately|"
-    r"lo siento|lo lamento|disculpa|perd[oó]n|lamentablemente)\b[,.;]?\s?(?:but |pero )?"
+    r"lo siento|lo lamento|disculp[ae]|perd[oó]n|lamentablemente)\b[,.;]?\s?(?:but |pero )?"
     r"|(?:很?抱歉|对不起)[,，。]?但?)?"
     r"(?:(?:as|i(?:'m| am)(?: just| only)?) an? (?:ai|artificial intelligence|(?:large )?language "
     r"model)\b(?: (?!i\b)[\w-]+){0,6}?(?:[,.;]\s?|\s(?:and |so )?(?=i\b)|$)"
@@ -24,22 +25,27 @@ EXCUSE = _compiled(
     r"(?:[,.;]\s?|\s(?=no\b)|$)"
     r"|作为(?:一个|一名)?(?:ai|人工智能)[^，,。我无不]{0,10}[，,]?)?"
 )
-_CANNOT = r"(?:cannot|can't|can not|(?:unable|not able|not qualified|not allowed) to)"
+_CANNOT = (
+    r"(?:cannot|can't|can not|(?:unable|not able|not qualified|not allowed) to|"
+    r"(?:(?:do not|don't) have|lack) the ability to)"
+)
 _I = r"i(?:'m| am)? "
 _ASSISTING = (
     r"help|assist|provide|offer|give|answer|comply|diagnose|interpret|analy[sz]e|view|process"
 )
 _THE_IMAGE = (
-    r"(?:the |this |any |your |that )?(?:medical )?"
+    r"(?:the |this |any |your |that |an? )?(?:medical )?"
     r"(?:images?|pictures?|x-?rays?|scans?|radiographs?)"
 )
 _NOT_SEEN = r"(?:be able to )?(?:see|find|detect|observe|identify|exclude|think|believe)\b"
 # Whatever it is that one cannot do; what is not to be seen in an image is told.
 REFUSES = _compiled(
     rf"{_I}{_CANNOT} (?:(?:{_ASSISTING})\b|(?:see|access|open) {_THE_IMAGE}\b)"
+    rf"|{_I}(?:do not|don't) (?:have access to {_THE_IMAGE}\b|see {_THE_IMAGE}$)"
     r"|no (?:puedo|me es posible|soy capaz de) (?:ayudar|ofrecer|dar|proporcionar|diagnosticar|"
     r"interpretar|analizar|hacer un|emitir|ver (?:las? )?im[aá]gen)\w*"
-    r"|我?(?:无法|不能|没有办法)(?:[为给][你您])?(?:提供|给出|[做作]出|进行|诊断|帮助|协助)"
+    r"|我?(?:无法|不能|没有办法)(?:[为给][你您])?(?:提供|给出|[做作]出|进行|诊断|帮助|协助|"
+    r"(?:查看|看到|看见|打开|访问|读取|分析)[^,，;；。]{0,4}(?:图像|图片|影像)(?![中里上内的]))"
 )
 # Behind an excuse.
 REFUSES_EXCUSED = _compiled(
@@ -62,9 +68,35 @@ _DATOS = r"(?:informaci[oó]n|datos|detalles?)"
 _BASTANTE = rf"(?:suficientes? {_DATOS}|{_DATOS} (?:suficientes?|necesari[oa]s?))"
 _IMAGEN_ZH = "(?:图像|图片|影像)"
 _DATOS_ZH = "(?:信息|资料|数据|依据|证据)"
+_GIVEN = r"(?:provided|given|attached|uploaded|included|supplied|shared|available|visible|shown)"
+_NO_IMAGE = (
+    r"(?:there (?:is|are)(?: not|n't) (?:an?|any)|"
+    r"(?:(?:there (?:is|are|was|were)|i (?:see|have)) )?no) (?:images?|pictures?|photos?)"
+    rf"(?: (?:(?:is|are|was|were|(?:has|have) been) )?{_GIVEN}{_OF_THAT})?"
+    rf"|{_THE_IMAGE} (?:is|are|was|were)(?: not|n't) {_GIVEN}{_OF_THAT}|without {_THE_IMAGE}"
+    r"|(?:no (?:hay|tengo|veo)|sin) (?:ninguna |la |una |las )?im[aá]gen(?:es)?"
+    r"(?: (?:adjunta|disponible|proporcionada|visible)s?)?"
+    r"|no se (?:ha |han )?(?:proporcion|adjunt|muestr|observ|aprecia|recib|v[eé])\w* "
+    r"(?:ninguna |la |una |las )?im[aá]gen(?:es)?"
+    rf"|我?(?:没有|无|未见?|看不到)(?:提供|上传|附上?|看到|见到|收到)?(?:任何)?{_IMAGEN_ZH}"
+)
+_DOCTOR = r"(?:doctor|physician|radiologist|clinician|specialist|professional|expert)s?"
+_ADVICE = (
+    r"please (?:provide|upload|attach|share|send|submit)\b[^,.;]*\b"
+    rf"(?:images?|pictures?|photos?|x-?rays?|scans?|{_MATTER})(?: (?:first|again|so)\b[^,.;]*)?"
+    rf"|(?:please|you should|i (?:recommend|suggest|advise)(?: you)?(?: to)?) "
+    r"(?:consult|see|contact|ask)(?:ing)?\b[^,.;]*\b"
+    rf"{_DOCTOR}{_OF_THAT}"
+    r"|por favor|(?:proporcione|adjunte|suba|envíe|cargue|comparta) (?:la|una|las) im[aá]gen(?:es)?"
+    r"|(?:consulte|acuda)(?: (?:a|con))? (?:un|una|su|el) (?:m[eé]dico|radi[oó]logo|especialista|"
+    r"profesional)[^,.;]*"
+    rf"|请您?(?:先|再|重新)?(?:提供|上传|发送|附上)[^,，;；。]{{0,8}}{_IMAGEN_ZH}"
+    r"|请您?(?:咨询|联系)[^,，;；。]{0,8}(?:医生|医师|专家|专业人[士员])"
+)
 # Where it is all that a clause says, who says it does not know.
 UNKNOWING = _compiled(
-    rf"(?:i )?(?:don't|do not) know(?: the answer)?{_OF_THAT}|n/a|not applicable"
+    rf"{_NO_IMAGE}|{_ADVICE}"
+    rf"|(?:i )?(?:don't|do not) know(?: the answer)?{_OF_THAT}|n/a|not applicable"
     rf"|(?:i have )?no idea{_OF_THAT}"
     rf"|(?:i(?:'m| am) )?(?:not (?:sure|certain)|unsure){_OF_THAT}"
     rf"|(?:{_I})?{_CANNOT} {_FINDING_OUT}{_OF_THAT}"
@@ -77,9 +109,14 @@ UNKNOWING = _compiled(
     rf"(?:enough|sufficient) (?:\w+ )?{_MATTER}{_OF_THAT}"
     rf"|{_IMAGE} (?:has|have|provides?|contains?|gives?|offers?) insufficient {_MATTER}{_OF_THAT}"
     rf"|(?:the )?{_MATTER} (?:is|are) (?:insufficient|not (?:enough|sufficient)){_OF_THAT}"
+    rf"|(?:i|we) need (?:more|further|additional) {_MATTER}{_OF_THAT}"
+    rf"|(?:more|further|additional) {_MATTER} (?:is|are) (?:needed|required){_OF_THAT}"
+    rf"|{_IMAGE} (?:is|are) too \w+ (?:for me )?to {_FINDING_OUT}{_OF_THAT}"
     r"|(?:yo )?no (?:lo )?s[eé]|no estoy segur[oa]|(?:no tengo|ni) idea|no aplica(?:ble)?"
-    r"|(?:(?:la|esta) pregunta )?(?:(?:yo )?no (?:se puede|es posible|puedo|sabría)|es imposible|"
-    rf"imposible) (?:de )?(?:determinar|saber|decir|responder)(?:l[oa])?{_DE_ESO}"
+    r"|(?:(?:la|esta) pregunta )?(?:(?:yo )?no (?:se puede|(?:me )?es posible|puedo|sabría)|"
+    rf"es imposible|imposible) (?:de )?(?:determinar|saber|decir|responder)(?:l[oa])?{_DE_ESO}"
+    r"|(?:la|esta) imagen no (?:me )?permite (?:determinar|saber|decir|responder)(?:l[oa])?"
+    rf"{_DE_ESO}"
     r"|(?:no (?:hay|tengo|existe)|(?:la imagen )?no (?:proporciona|contiene|tiene|ofrece|muestra)) "
     rf"{_BASTANTE}{_DE_ESO}"
     rf"|(?:la )?{_DATOS} (?:(?:es |son )?insuficientes?|no (?:es|son) suficientes?){_DE_ESO}"

@@ -36,6 +36,17 @@ Como modelo de lenguaje no puedo ver imágenes
 无法回答这个问题|没有足够的信息|没有足够的信息来回答这个问题。|图像信息不足，无法判断|难以判断。
 作为AI，我无法提供诊断。|作为一个人工智能助手，我不能诊断疾病，但建议您咨询医生。|我无法提供诊断。
 对不起，我不知道。|我无法诊断，请咨询医生。
+No image was provided.|There is no image attached|No image|I see no image.|Without the image.
+Please provide the image.|Please upload an image so I can help.|The image is not visible.
+There isn't an image attached.|I do not have access to the image|I do not see an image.
+I don't have the ability to view images.|I lack the ability to see images|Please consult a physician
+You should see a doctor|The image is too blurry to tell|I need more information
+More information is needed to answer.|No image was provided. Please upload one image.
+No se proporcionó ninguna imagen|No hay imagen.|Sin imagen|No se ve la imagen
+La imagen no permite determinarlo|No me es posible responder|Disculpe, no puedo
+Por favor, consulte a un médico.|Por favor, adjunte la imagen
+没有图片|无图像|没有影像|未提供图像|看不到图片|请提供图片。|请您上传图像|请咨询医生|我无法查看图像
+无法看到图像|没有图片，请上传图片。
 不知道|我不知道。|不确定|无法确定|无法从图像中判断|不能判断|抱歉，我无法回答。
 """
 ANSWERED = """
@@ -48,6 +59,9 @@ As an AI, I see a mass in the left lung.|As an AI, I do not see an effusion.|Sor
 I'm sorry, I don't see an effusion.|I don't know what it is but it may be edema|Not a CT
 I'm not sure. Possibly edema.|There is not enough fluid|Insufficient cardiac function
 The image shows insufficient detail of the liver|Como IA, veo una masa en el pulmón izquierdo.
+No images show a fracture|The image is not available, but pneumonia|Please note the left lung.
+Consult a radiologist|The image is too dark|No image of the liver|The fracture is not visible
+No se observa imagen nodular|没有图片显示骨折|无法看到图像中的骨折|无法看到骨折|请注意左肺
 I cannot tell for sure, but it looks like CT|I can't diagnose, but see a cyst
 """
 

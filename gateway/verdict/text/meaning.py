@@ -63,7 +63,8 @@ BRACKETS = re.compile(r"([^(]+?) ?\(([^()]+)\)( [^()]+)?")
 PARTS = {"type", "kind", "tipo", "clase"}  # where there are no lesions, there are no kinds of them
 # What has a number, and is no count of anything.
 NUMBERED = {"number", "numero", "image", "figure", "picture", "scan", "patient", "imagen", "figura"}
-NUMBERED |= {"foto", "paciente", "图像", "图片", "影像", "图"}
+NUMBERED |= {"foto", "paciente"}
+NUMBERED |= {f"{word}s" for word in NUMBERED} | {"imagenes", "图像", "图片", "影像", "图"}
 # A short answer that stands behind a label, or any as a list's one line.
 LABELLED = re.compile(r"(?:a|ans|response|reply|r|respuesta) ?: ?(.+)", re.S)
 LISTED = re.compile(r"1[.)] ([^\W\d](?:(?!\d[.)] ).)*+)", re.S)
@@ -317,6 +318,8 @@ def _count(news: str, asked: Asked, words: Words) -> str | None:
         before = tokens[number - 1 : number]
         # Of ribs one, and not so many: "rib 4", "number 4", "image 4".
         of_many = bool(before) and before[0] in NUMBERED | {*asked.content}
+        # "One image" counts no nodules.
+        of_many |= bool(asked.counted) and not NUMBERED.isdisjoint(tokens[number + 1 : number + 3])
         same = _is_of(counted_in(tokens[number + 1 :], words), asked, words)
         return counted[0] if same and not of_many else None
     # "A number of nodules" may be any, and "no nodule in the left lung and a nodule in the right

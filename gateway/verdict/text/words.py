@@ -302,7 +302,8 @@ ENGLISH = Words(
     frames=re.compile(
         r"(?:the panel decided:? |(?:the )?(?:panel's )?decision(?: is\b)?:? "
         rf"|(?:the|this|these) (?:given |provided |above |medical )*{_IMAGE} "
-        r"(?:shows?|depicts?|displays?|demonstrates?|reveals?|contains?|is|are|appears? to be)"
+        r"(?:shows?|depicts?|displays?|demonstrates?|reveals?|contains?|"
+        r"(?:is|are|appears? to be)(?! (?:not|absent|present|visible|shown|seen)\b))"
         r"(?: that)?:? (?:an? (?:image|picture|view|slice) of )?"
         r"|(?:it|this|that|these|they)(?:'s| is| are| appears? to be) "
         r"|there(?:'s| is| are) |(?:i|we|you) (?:can )?see |(?:the |this )?patient has )?"
@@ -639,7 +640,8 @@ CHINESE = Words(
         r"|(?:这|此)[是为](?:一张|一幅|一个)?"
         r"|(?:图像|图片|影像|图)中(?:可以看到|可见|有))?"
     ),
-    tails=re.compile(r"(?:的?(?:图像|图片|影像))?的?$"),
+    # "没有图片" denies the picture itself, "一张图片" counts it.
+    tails=re.compile(r"(?:(?<![没有无未见到张幅个])的?(?:图像|图片|影像))?的?$"),
     copula=re.compile(r"位于|是(?!的)|[为在于呈]|(?<=[\u3400-\u9fff]):"),
     states=re.compile(r"有|是|包含|包括|存在|显示|可见|可以|看到|发现|出现|属于"),
     article=re.compile(r"^(?!)"),

@@ -120,9 +120,24 @@ Describe the kidneys. | normal | R: normal
 # The image, and what is in it.
 Is the heart rotated? | yes | The image is rotated.
 How many nodules are seen? | 3 | Image 3.
+How many nodules are there? | 1 | One image.
+How many nodules are there? | 1 | There is one picture.
+¿Cuántos nódulos hay? | 3 | Tres imágenes.
+有几个结节？ | 1 | 一张图片
+有几个结节？ | 0 | 没有图片
+有骨折吗？ | 没有 | 没有图片
+有骨折吗？ | 没有 | 无图像
+有骨折吗？ | 有 | 有影像
+Is there a fracture? | no | The image is not visible.
+Is there a fracture? | no | The picture is absent.
+Is there a fracture? | yes | The image is present.
 ¿Cuántos nódulos se ven? | 3 | Figura 3
 """
 TOGETHER = """
+How many images are there? | 3 | 3 images
+How many nodules are there? | 3 | There are 3 in the image.
+Is there a fracture? | no | The image shows no fracture.
+这是什么检查？ | CT | CT的图像
 Is the heart enlarged? | yes | Enlarged.
 Is the heart enlarged? | no | Not enlarged.
 Is the heart enlarged? | yes | Yes, that is correct.

@@ -2,9 +2,11 @@
 
 import json
 import re
+from collections import Counter
 
 from gateway.verdict.text.asked import Asked
-from gateway.verdict.text.sentences import content_of, plain_text
+from gateway.verdict.text.numbers import DIGIT, NUMBERS
+from gateway.verdict.text.sentences import content_of, plain_text, spelled
 from gateway.verdict.text.words import ANSWERS, BESIDE, NO, YES, Words
 
 YES_OR_NO = YES | NO
@@ -29,7 +31,7 @@ MARKS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"`+"), ""),
     (re.compile(r"(\*\*|__)(.+?)\1"), r"\2"),
     (re.compile(r"\*(?=\S)([^*\n]++)(?<=\S)\*(?!\w)"), r"\1"),
-    (re.compile(r"^[^\S\n]*+(?:#+|>(?!\s*\d))\s+", re.M), ""),
+    (re.compile(r"^[^\S\n]*+#+\s+", re.M), ""),
 )
 MARKED = re.compile(r"[*_`<>#\\{]")
 ROLE = re.compile(r"^\s*(?:#+ )?(?:assistant|asistente|chatbot|gpt|助手) ?:\s*")
@@ -37,7 +39,8 @@ FACE = re.compile(r"\\(?:text(?:bf|it|rm)?|math(?:bf|rm|it))\{([^{}]*)\}")
 BOX = re.compile(r"\\boxed\{([^{}]*)\}|<answer>((?:(?!</?answer>).)*+)</answer>", re.S)
 OBJECT = re.compile(r"\{[^{}\[\]]+\}", re.S)
 BULLET = re.compile(r"^[^\S\n]*+(?:[-*•]|\d+[.)])\s+", re.M)
-DASH = re.compile(r"^[^\S\n]*+(?:[*•]|-(?!\s+\d))\s+", re.M)  # "- 3" may be a minus
+STAR = re.compile(r"^[^\S\n]*+[*•]\s+", re.M)
+SIGN = re.compile(r"^[^\S\n]*+([->–−])\s+(?=(.*))", re.M)
 QUOTED = re.compile(
     r"""["'“‘「](.+)["'”’」]|\(([^()]+)\)|\[([^\[\]]+)\]|【([^【】]+)】|\$\$?([^$]+)\$\$?"""
 )
@@ -54,7 +57,9 @@ def bare(text: str, asked: Asked, words: Words) -> str:
         for mark, left in MARKS:
             plain = mark.sub(left, plain)
     plain = ROLE.sub("", plain)
-    plain = DASH.sub("", plain) if len(BULLET.findall(plain)) == 1 else BULLET.sub(",", plain)
+    listed = len(BULLET.findall(plain)) > 1
+    plain = BULLET.sub(",", plain) if listed else STAR.sub("", plain)
+    plain = unsigned(plain, words)
     plain = "\n".join(filter(None, (" ".join(line.split()) for line in plain.splitlines())))
     labels = list(words.label.finditer(plain)) if words.answer in plain else ()
     # Whoever answers twice may have asked himself another question.
@@ -69,6 +74,23 @@ def bare(text: str, asked: Asked, words: Words) -> str:
     if asked.one_modality:
         plain = words.pictures.sub(words.image, plain)
     return words.source.sub("", plain).rstrip(".。! ")
+
+
+def unsigned(text: str, words: Words) -> str:
+    """Without the dashes of a list and the marks of a quotation; one alone before a number may be
+    a minus, or say that it is more ("- 2.5", "> grade II")."""
+    times = Counter(sign for sign, _ in SIGN.findall(text))
+
+    def counts(found: re.Match[str]) -> bool:
+        behind = spelled(plain_text(found[2]), words)
+        if found[1] == ">":
+            return DIGIT.search(behind) is not None
+        return behind[:1].isdecimal() or behind[:1] in NUMBERS
+
+    def left(found: re.Match[str]) -> str:
+        return found[0] if times[found[1]] == 1 and counts(found) else ""
+
+    return SIGN.sub(left, text)
 
 
 def _in_a_box(text: str) -> str:

@@ -16,10 +16,11 @@ from functools import lru_cache
 from itertools import pairwise
 
 from gateway.contract import Language
+from gateway.verdict.text.bare import unsigned
 from gateway.verdict.text.declining import answered
 from gateway.verdict.text.meaning import adds_nothing, core, meaning
 from gateway.verdict.text.questions import Kind, kind_of
-from gateway.verdict.text.sentences import HAN, Meaning, telling
+from gateway.verdict.text.sentences import HAN, Meaning, telling, words_of
 
 MOST = 8  # who names more has told a story
 # To these a doubt is an answer, where it is of what was asked.
@@ -93,7 +94,7 @@ NUMBERED = re.compile(
     r"(?:^|(?<=[\s,;?，；。？\u3400-\u9fff]))(?:[(（]?([1-9])[.)）、．] ?|([①-⑨]))(?=[^\W\d])", re.M
 )
 COMMA = re.compile(r"(?<!\d)[,，]|[,，](?!\d)|、")
-MARKDOWN = re.compile(r"[*_`#]{2,}|^[-*•] ", re.M)
+MARKDOWN = re.compile(r"[*_`#]{2,}|^[*•] ", re.M)
 QUESTION_MARKS = ("?", "？")
 # "psoriasis (?)", "?psoriasis": the mark goes where it is looked for.
 IN_BRACKETS = re.compile(r" ?[(（]\s?([?？])\s?[)）](?=\s*(?:$|[,;，；。.\n]))")
@@ -276,7 +277,8 @@ def claims(text: str, language: Language = "en", question: str = "") -> tuple[Cl
     lines = "\n".join(filter(None, (" ".join(line.split()) for line in text.splitlines())))
     lines = hedges.chance.sub(r"; \1; ", IN_BRACKETS.sub(r"\1", lines))
     lines = BEFORE.sub(r"; \3\1\2", lines).strip("; ")
-    parted = _parts(MARKDOWN.sub("", core(lines, language, question)).strip(), hedges)
+    lines = unsigned(MARKDOWN.sub("", core(lines, language, question)), words_of(text, language))
+    parted = _parts(lines.strip(), hedges)
     parts = [part for part, _ in parted]
     told = [telling(part, language) for part in parts]
     denied = any(denies for _, denies in told) or any(map(TURNS.search, parts))

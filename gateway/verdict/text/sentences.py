@@ -27,7 +27,7 @@ NOT = re.compile(r"n't\b|(?<=\bcan)(?=not\b)")
 DOUBLE_NO = re.compile(r"(\bno (?:\w+ ){1,3})ningun[oa]?\b")  # in Spanish no more than one
 # Hyphens and a minus unlike the others, too.
 VARIANTS = FOLDED | dict.fromkeys(map(ord, "\u2010\u2212"), "-") | {ord("’"): "'"}
-RANGE = re.compile(r"–(?<=\d–)(?=\w)")
+RANGE = re.compile(r"–(?<=\d–)(?=\w)|^–(?=\s?\d)")  # of a range, or a minus
 # 10² is not 102, and 1ª not 1a.
 RAISED = {ord(raised): f"^{number}" for number, raised in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}
 RAISED |= dict.fromkeys(map(ord, "ºª"), "°")

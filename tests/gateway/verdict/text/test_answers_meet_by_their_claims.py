@@ -253,6 +253,7 @@ def test_a_doubt_is_a_way_of_claiming(language, said, claim):
         ("zh", "可能不是银屑病"),
         ("zh", "肝脏、肾脏"),
         ("zh", "有没有病史？"),
+        ("en", "- 2.5"),
         ("en", "We rule out psoriasis."),
         ("en", "I would rule out psoriasis; tinea"),
         ("en", "this can rule out psoriasis"),

@@ -57,6 +57,11 @@ from models.data.example import DataError
         ("liver and heart", "heart, liver"),
         ("the left lung and the right lung", "right lung, left lung"),
         ("- Liver\n- Heart", "liver, heart"),
+        ("- grade II", "grade II"),
+        ("- T2", "T2"),
+        ("> left lung", "left lung"),
+        ("> 2 cysts\n> 3 cysts", "2 cysts\n3 cysts"),
+        ("–2.5", "-2.5"),
         ("**No**", "no"),
         ("(No)", "no"),
         ("1. No", "no"),
@@ -439,6 +444,11 @@ def test_nor_to_a_question_for_one_kind(question, one, other):
         ("3", "3, 3"),
         ("1,000", "1"),
         ("1,000 ml", "1.000 ml"),
+        ("> three cm", "three cm"),
+        ("> grade II", "grade II"),
+        ("> -2.5", "-2.5"),
+        ("- 12.5 HU", "12.5 HU"),
+        ("> 三厘米", "三厘米"),
         ("10²", "102"),
         ("10²", "10³"),
         ("10⁻²", "10²"),
@@ -712,13 +722,13 @@ COUNT: dict[Language, str] = {
     "zh": "图中有几个结节？",
 }
 COUNTED: dict[Language, str] = {
-    "en": "3|>3,> 3,more than 3|<3,less than 3|≥3,at least 3|≤3,at most 3|~3,≈3,about 3|3+|-3,−3|"
-    "±3|- 3|=3?|.3|3%|3 or more|3 or 4|over 3|There are more than three nodules.|no 3|0|"
-    "not many|not seen|no new nodules|no more than 3|no left nodules",
-    "es": "3|>3,más de 3|3+|menos de 3|al menos 3|unos 3|casi 3|Hay más de tres nódulos|0|"
-    "no hay muchos",
-    "zh": "3|＞3|3+|多于3个,超过3个|少于3个|至少3个|最多3个|约3个|3个以上|图中有至少三个结节|"
-    "0|不多",
+    "en": "3|>3,> 3,more than 3,> three|<3,less than 3|≥3,at least 3|≤3,at most 3|~3,≈3,about 3|3+|"
+    "-3,−3,–3|±3|- 3,- three,− 3|=3?|.3|3%|3 or more|3 or 4|over 3|"
+    "There are more than three nodules.|no 3|0|not many|not seen|no new nodules|no more than 3|no left nodules",
+    "es": "3|>3,más de 3,> tres|-3,–3|- 3,- tres|3+|menos de 3|al menos 3|unos 3|casi 3|"
+    "Hay más de tres nódulos|0|no hay muchos",
+    "zh": "3|＞3|- 3|- 三个|3+|多于3个,超过3个,> 三个|少于3个|至少3个|最多3个|约3个|3个以上|"
+    "图中有至少三个结节|0|不多",
 }
 
 

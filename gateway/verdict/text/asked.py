@@ -70,6 +70,7 @@ class Asked:
     either: bool = False
     absence: bool = False
     may: bool = False
+    past: bool = False
     is_of_sight: bool = False  # it asks what can be seen
     where: bool = False
     sides: bool = False
@@ -144,6 +145,7 @@ def asked_of(question: str, language: Language) -> Asked:
         either=either,
         absence=absence,
         may=words.may.search(plain) is not None,
+        past=words.past.search(plain) is not None,
         is_of_sight=words.seen.search(plain) is not None,
         where=kind in ("plane", "place") or sides or bool(words.wheres.search(plain)),
         sides=sides,

@@ -63,7 +63,7 @@ BRACKETS = re.compile(r"([^(]+?) ?\(([^()]+)\)( [^()]+)?")
 PARTS = {"type", "kind", "tipo", "clase"}  # where there are no lesions, there are no kinds of them
 # What has a number, and is no count of anything.
 NUMBERED = {"number", "numero", "image", "figure", "picture", "scan", "patient", "imagen", "figura"}
-NUMBERED |= {"foto", "paciente"}
+NUMBERED |= {"photo", "photograph", "foto", "fotografia", "paciente"}
 NUMBERED |= {f"{word}s" for word in NUMBERED} | {"imagenes", "图像", "图片", "影像", "图"}
 # A short answer that stands behind a label, or any as a list's one line.
 LABELLED = re.compile(r"(?:a|ans|response|reply|r|respuesta) ?: ?(.+)", re.S)
@@ -215,6 +215,8 @@ def _yes_or_no(said: str, asked: Asked, words: Words) -> str | None:
 def _echoes(sentence: str, answer: str, asked: Asked, words: Words) -> bool:
     """Whether it says the question again, as the answer has it."""
     content, negations = as_stated(sentence, words)
+    if not content and not set("+-±").isdisjoint(sentence):  # "yes (-)"
+        return False
     # To "CT or MRI?" one of them is no echo.
     again = (asked.yes_or_no or not content) and _is_as_certain(sentence, asked, words)
     if asked.whole or (asked.absence and not ABSENCE.search(sentence)):
@@ -226,7 +228,9 @@ def _echoes(sentence: str, answer: str, asked: Asked, words: Words) -> bool:
 
 
 def _is_as_certain(sentence: str, asked: Asked, words: Words) -> bool:
-    """It neither says only that something may be so, nor that what may be so is."""
+    """It neither says only that something may be so, or was, nor that what may be so is."""
+    if not asked.past and words.past.search(sentence):
+        return False
     may = words.may.search(sentence) is not None
     if may and not asked.may:
         return words.seen.search(sentence) is not None
@@ -279,7 +283,7 @@ def _news(said: str, asked: Asked, words: Words) -> str:
         return said
     framed = words.frames.match(said)
     news = said[framed.end() :] if framed else said
-    if tail := words.tails.search(news):
+    if (tail := words.tails.search(news)) and not _is_side_of_image(news, tail, words):
         news = news[: tail.start()]
     for copula in list(islice(words.copula.finditer(news), COPULAS))[::-1]:
         content, negations = content_of(news[: copula.start()], words)
@@ -293,6 +297,13 @@ def _news(said: str, asked: Asked, words: Words) -> str:
     if asked.counts:
         news = _count(news, asked, words) or news
     return news or said
+
+
+def _is_side_of_image(said: str, tail: re.Match[str], words: Words) -> bool:
+    """The left in the image may be the patient's right."""
+    content, _ = content_of(said[: tail.start()], words)
+    side = bool(content) and {*content} <= SIDES | SIDE
+    return side and not NUMBERED.isdisjoint(tokens_of(tail[0], words))
 
 
 def _count(news: str, asked: Asked, words: Words) -> str | None:

@@ -157,8 +157,9 @@ class Words:
     `fillers` and `negators` are words of a sentence: without both, its content is left, of
     which `plural` takes the endings. Of the fillers, `links` tell in a sentence that is held to the
     question which thing is in which, or more than which; what meets `may`, and not `seen`, says
-    that something may be so. `sums` say no more than the number beside them, `single` words count
-    one. `whole` words hold a negation and deny nothing ("肺不张" is there or is not), or a filler.
+    that something may be so, and what meets `past` that it was. `sums` say no more than the number
+    beside them, `single` words count one. `whole` words hold a negation and deny nothing ("肺不张" is
+    there or is not), or a filler.
     What is `around` a question asks nothing. One that is `polar` is answered by yes or no, whatever
     kind it is of, and a statement may have it `turned`, as the second of such a pair has its parts.
     `asks` are a question's words for what is not known, `placed` those with which it asks where
@@ -203,6 +204,7 @@ class Words:
     states_of_it: Set[str]
     links: Mapping[str, str]
     may: re.Pattern[str]
+    past: re.Pattern[str]
     seen: re.Pattern[str]
     asks: Set[str]
     placed: Set[str]
@@ -257,6 +259,8 @@ _CT = (
     r"(?:图像|图片|影像|片|扫描)?"
 )
 _TU = r"(?:图像|图片|影像|图)"
+
+_ASKS = r"(?:is|are|was|were|do|does|did|has|have|can|could|will|would|should)"
 
 # What may be said of the question itself ("It is not clear"), a preposition, or a side.
 _PLAIN = (
@@ -360,6 +364,7 @@ ENGLISH = Words(
     turned=(),
     links=dict.fromkeys(_set("in on at of within inside"), "in") | {"to": "to", "and": "and"},
     may=re.compile(r"\bcan(?:not|'t)?\b"),
+    past=re.compile(r"\b(?:there (?:was|were|ha(?:s|ve) been)|(?:was|were|ha(?:s|ve)) there)\b"),
     seen=re.compile(
         r"\b(?:seen?|visible|found|identif|observed|detected|visuali[sz]|appreciated|noted)"
     ),
@@ -367,7 +372,8 @@ ENGLISH = Words(
     placed=_set("located location situated position lie site"),
     whether=re.compile(r"(?!)"),
     asking=re.compile(
-        r"\?|^(?:so |and )?(?:is|are|was|were|do|does|did|has|have|can|could|will|would|should)\b"
+        rf"\?|^(?:so |and )?{_ASKS}\b"
+        rf"|, {_ASKS}(?:n't| not)? (?:it|there|they|this|that|he|she)(?: not)?$"  # isn't there
     ),
     there=re.compile(r"^(?:is|are|was|were) there\b|\bpresent\b(?! (?:stud|exam|image|scan))"),
     found=re.compile(
@@ -467,7 +473,8 @@ SPANISH = Words(
         rf"(?: {_EN_IMAGEN})?|{_EN_IMAGEN})$"
     ),
     copula=re.compile(
-        r"(?:^| )(?:es|son|está|están|fue|se (?:encuentra|ubica|localiza|observa|ve)|mide):? "
+        r"(?:(?:^| )(?:es|son|está|están|se (?:encuentra|ubica|localiza|observa|ve)|mide)"
+        r"|(?<=\w) fue):? "
         r"|(?<=\w\w): "
     ),
     states=re.compile(r"\b(?:es|son|est[áé]n?|hay|se|tienen?|muestran?|contienen?|existen?)\b"),
@@ -541,6 +548,7 @@ SPANISH = Words(
     ),
     links={"en": "en", "de": "en", "del": "en", "a": "a", "al": "a", "que": "que", "y": "y"},
     may=re.compile(r"\bpueden?\b"),
+    past=re.compile(r"(?!)"),
     seen=re.compile(
         r"\b(?:ver|observar|apreciar|identificar|visualizar|detectar|distinguir|encontrar)"
     ),
@@ -550,7 +558,7 @@ SPANISH = Words(
         "ubicación localización posición"
     ),
     whether=re.compile(r"(?!)"),
-    asking=re.compile(r"[?¿]"),
+    asking=re.compile(r"[?¿]|, (?:no es (?:así|cierto|verdad)|no crees?|verdad|cierto)$"),
     there=re.compile(r"\b(?:hay|existen?|presencia|presentes?)\b"),
     found=re.compile(
         r"\b(?:hay|existen?|presencia|presentes?|visibles?|quedan?|persisten?"
@@ -674,6 +682,7 @@ CHINESE = Words(
     turned=(),
     links={"在": "在", "位于": "在", "于": "在"},
     may=re.compile(r"可以|(?<!功)能(?!量)"),
+    past=re.compile(r"(?!)"),
     seen=re.compile(r"[看见观]|发现"),
     asks=_set(
         "什么 哪里 哪个 哪些 哪种 哪一个 哪一 哪 多少 多大 多长 多宽 几个 几 何处 何种 何 怎么"
@@ -682,7 +691,7 @@ CHINESE = Words(
     whether=re.compile(r"是否|是不是"),
     there=re.compile(r"(?!)"),
     found=re.compile(r"有|存在|可见|见到|看到|发现|出现|显示(?!.{0,30}(?:正常|清晰|清楚))"),
-    asking=re.compile(r"\?|吗$|有没有|有无|是否|是不是|能不能|能否"),
+    asking=re.compile(r"\?|[吗吧]$|有没有|有无|是否|是不是|能不能|能否"),
     counts=re.compile(r"多少|几个|几"),
     of_it=re.compile(r"^(?:它|其|这|该|此|是|为|呈|位于|属于|[现曾]?[已曾]|以前|过去|原来)"),
     echoes=(

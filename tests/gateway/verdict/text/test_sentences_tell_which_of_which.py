@@ -94,6 +94,22 @@ Is there a mass? | yes | Yes. The mass was resected.
 图中有肿块吗？ | 有 | 有。肿块已切除。
 Is there a mass? | Yes. The mass is in the thalamus. | Yes. The mass is in the cervix.
 Is there a mass? | Yes. The mass is in the frontal lobe. | Yes. The mass is in the temporal lobe.
+Is there a mass? | yes | There was a mass.
+Is there a mass? | yes | There has been a mass.
+Is there a mass? | yes | Yes, there were masses.
+¿Cuál es el diagnóstico? | neumonía | Fue neumonía.
+# What asks to be agreed with.
+Is there a mass in the left lung? | no | There is a mass in the left lung, isn't there
+Is there a mass? | no | There is a mass, is there not
+¿Hay derrame? | no | Hay derrame, no es cierto
+有骨折吗？ | 没有 | 没有骨折吧
+# A sign that may take it back.
+Is there a mass? | yes | yes (-)
+Is there a mass? | no | No (+)
+# The image's left may be the patient's right.
+Which side is affected? | left | Left in the image.
+Which side is affected? | left | On the left side in this picture
+¿Qué lado está afectado? | derecho | Derecha en la imagen
 # Both of two things are no sides.
 Is there effusion or consolidation? | both | bilateral
 Is there blood in the urine or in the bladder? | both | bilateral
@@ -134,6 +150,12 @@ Is there a fracture? | yes | The image is present.
 ¿Cuántos nódulos se ven? | 3 | Figura 3
 """
 TOGETHER = """
+Was there a mass? | yes | There was a mass.
+Were there any masses? | no | There were no masses.
+Were there nodules in the liver? | yes | Yes, there are nodules in the liver.
+Is there a mass? | yes | Yes, a mass was seen.
+Where is the mass? | left lung | Left lung in the image.
+¿Cuál fue la modalidad? | TC | La modalidad fue TC.
 How many images are there? | 3 | 3 images
 How many nodules are there? | 3 | There are 3 in the image.
 Is there a fracture? | no | The image shows no fracture.

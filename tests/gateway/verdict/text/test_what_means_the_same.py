@@ -724,7 +724,8 @@ COUNT: dict[Language, str] = {
 COUNTED: dict[Language, str] = {
     "en": "3|>3,> 3,more than 3,> three|<3,less than 3|≥3,at least 3|≤3,at most 3|~3,≈3,about 3|3+|"
     "-3,−3,–3|±3|- 3,- three,− 3|=3?|.3|3%|3 or more|3 or 4|over 3|"
-    "There are more than three nodules.|no 3|0|not many|not seen|no new nodules|no more than 3|no left nodules",
+    "There are more than three nodules.|no 3|0|not many|not seen|no new nodules|no more than 3|"
+    "no left nodules",
     "es": "3|>3,más de 3,> tres|-3,–3|- 3,- tres|3+|menos de 3|al menos 3|unos 3|casi 3|"
     "Hay más de tres nódulos|0|no hay muchos",
     "zh": "3|＞3|- 3|- 三个|3+|多于3个,超过3个,> 三个|少于3个|至少3个|最多3个|约3个|3个以上|"

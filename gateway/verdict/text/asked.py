@@ -40,6 +40,8 @@ ABSENCE = re.compile(
     r"p[eé]rdida de (?!volumen|peso)|\bsin\b|extirpa|amputac|缺(?![血氧损陷])|消失|切除"
 )
 NORMAL = re.compile(r"\bnormal\b")
+# With a verb of its own: "Does the tumor invade the liver?"
+DO = re.compile(r"^(?:so |and )?(?:do|does|did) ")
 LETTERS = "ABCDEFGH"
 OPTION = re.compile(r"(?:^|(?<=[\s,;?(]))\(?([A-H])[).:](?=\s)")
 COMPARING = ("modality", "which_of", "other")  # a question of these may ask which image shows it
@@ -124,13 +126,22 @@ def asked_of(question: str, language: Language) -> Asked:
     # "Where is it located?" – "It is in the lung."
     before += [tuple(word for word in each if word not in words.placed) for each in before]
     stated, _ = as_stated(plain, words)
+    past = []  # "Did the fracture heal?" – "The fracture healed."
+    if plain.startswith("did "):
+        ed = [f"{word.removesuffix('e')}ed" for word in stated]
+        past = [(*stated[:at], verb, *stated[at + 1 :]) for at, verb in enumerate(ed)]
     counts = words.counts.search(plain)
     either = any(part.strip(" ,") for part in words.either.findall(plain))
     either = either and told.isdisjoint(SIDES | SIDE | BOTH) and not words.sides.search(plain)
     absence = bool(ABSENCE.search(plain))
     return Asked(
         content=content,
-        orders=(stated, tuple(word for word in stated if word != "<and>"), *_turned(plain, words)),
+        orders=(
+            stated,
+            tuple(word for word in stated if word != "<and>"),
+            *past,
+            *_turned(plain, words),
+        ),
         states=bool(words.states.search(_without_whether(plain, words))),
         one_modality=kind not in COMPARING and not named_in(plain),
         told=told,
@@ -160,7 +171,9 @@ def asked_of(question: str, language: Language) -> Asked:
 
 
 def _without_whether(question: str, words: Words) -> str:
-    """ "肝脏是否增大?" asks of the liver, and its 是 states nothing; "是否CT?" is left."""
+    """ "肝脏是否增大?" asks of the liver, and its 是 states nothing; "是否CT?" is left. A "does"
+    states nothing either."""
+    question = DO.sub("", question)
     whether = words.whether.search(question)
     if not whether or not content_of(question[: whether.start()], words)[0]:
         return question

@@ -102,7 +102,8 @@ def meaning(
         return ()
     if said in NONE and asked.counts:
         return ("0",)
-    if said in SHORT and not (said in BOTH and asked.either):
+    normal = asked.echo and SHORT.get(said) == ("normal",) and asked.echo.fullmatch(said)
+    if said in SHORT and not (normal or (said in BOTH and asked.either)):
         return SHORT[said]
     if asked.sides and said in words.initials:
         return SHORT[words.initials[said]]

@@ -158,8 +158,8 @@ class Words:
     which `plural` takes the endings. Of the fillers, `links` tell in a sentence that is held to the
     question which thing is in which, or more than which; what meets `may`, and not `seen`, says
     that something may be so, and what meets `past` that it was. `sums` say no more than the number
-    beside them, `single` words count one. `whole` words hold a negation and deny nothing ("肺不张" is
-    there or is not), or a filler.
+    beside them, `single` words count one. `whole` words hold a negation and deny nothing
+    ("肺不张" is there or is not), or a filler.
     What is `around` a question asks nothing. One that is `polar` is answered by yes or no, whatever
     kind it is of, and a statement may have it `turned`, as the second of such a pair has its parts.
     `asks` are a question's words for what is not known, `placed` those with which it asks where
@@ -323,7 +323,7 @@ ENGLISH = Words(
     ),
     states=re.compile(
         r"\b(?:is|are|was|were|has|have|do|does|there|appears?|shows?|contains?|see|seen|visible|"
-        r"present)\b"
+        r"present|demonstrates?|depicts?|includes?|exists?|belongs?|uses?)\b"
     ),
     article=re.compile(r"^(?:the|an?) (?=\w[\w°-])"),
     place=re.compile(
@@ -346,8 +346,9 @@ ENGLISH = Words(
         "the a an is are was were be been being do does did has have had can it its this that "
         "these those there here they i we you in of on at to with any some image images picture "
         "pictures photo figure scan provided given based according shown show shows showing seen "
-        "see visible present presence observed noted found identified detected demonstrated "
-        "demonstrates depicted evident appear appears imaging contain contains containing include "
+        "see visible present presence observed noted found identified detected demonstrate "
+        "demonstrated demonstrates depict depicts depicted evident "
+        "appear appears imaging contain contains containing include "
         "includes exist exists evidence sign signs used using use taken take made obtained "
         "acquired captured belong belongs patient patient's s so and"
     ),
@@ -698,9 +699,9 @@ CHINESE = Words(
         (
             re.compile(
                 r"(?:图中|图像中|图片中)?的?[\u3400-\u9fff]{1,4}?(?:是否|是不是)?"
-                r"(?P<what>正常|异常|增大|肿大|对称|大|小)[吗呢]?\??"
+                r"(?P<what>正常|异常|增大|肿大|对称|大|小)了?[吗呢]?\??"
             ),
-            r"(不|没有?|未){what}",
+            r"(不|没有?|未)?{what}了?",
         ),
     ),
     chooses=(),

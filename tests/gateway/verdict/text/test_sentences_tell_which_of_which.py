@@ -110,6 +110,13 @@ Is there a mass? | no | No (+)
 Which side is affected? | left | Left in the image.
 Which side is affected? | left | On the left side in this picture
 ¿Qué lado está afectado? | derecho | Derecha en la imagen
+# A thing is no sentence.
+Does the image show a fracture? | yes | fracture
+Does this image use contrast? | yes | contrast
+Does the image demonstrate a mass? | yes | mass
+Does the tumor invade the liver? | yes | The liver invades the tumor.
+Does the tumor invade the liver? | yes | Invasive tumor of the liver
+心脏增大吗？ | 是 | 肝脏增大
 # Both of two things are no sides.
 Is there effusion or consolidation? | both | bilateral
 Is there blood in the urine or in the bladder? | both | bilateral
@@ -223,6 +230,27 @@ Are any of the organs abnormal? | yes | Some of the organs are abnormal.
 ¿Hay neumonía en el pulmón derecho? | sí | El pulmón derecho tiene neumonía.
 ¿Es normal el hígado? | no | R: No
 """
+# A question, what is a yes to it, and the same denied, which is a no.
+BOTH_WAYS = """
+Does the tumor invade bone? | The tumor invades bone. | The tumor does not invade bone.
+Does the lesion enhance? | The lesion enhances. | The lesion does not enhance.
+Does it cross the midline? | It crosses the midline. | It does not cross the midline.
+Does it end in the atrium? | It ends in the atrium. | It does not end in the atrium.
+Do the lungs look normal? | The lungs look normal. | The lungs do not look normal.
+Did the fracture heal? | The fracture healed. | The fracture did not heal.
+Does it demonstrate a mass? | It demonstrates a mass. | It does not demonstrate a mass.
+Is the heart normal? | Normal. | Not normal.
+Is the heart enlarged? | Enlarged. | Not enlarged.
+Is the lesion calcified? | The lesion is calcified. | The lesion is not calcified.
+Is there a mass? | There is a mass. | There is no mass.
+¿Es normal el corazón? | Normal. | No normal.
+¿Está agrandado el corazón? | Agrandado. | No agrandado.
+¿Hay derrame? | Hay derrame. | No hay derrame.
+心脏正常吗？ | 正常 | 不正常
+心脏增大吗？ | 增大 | 不增大
+心脏增大了吗？ | 增大了 | 没有增大
+肿瘤侵犯肝脏吗？ | 肿瘤侵犯肝脏。 | 肿瘤没有侵犯肝脏。
+"""
 
 
 def cases(table: str) -> list[list[str]]:
@@ -239,6 +267,12 @@ def claimed(question: str, said: str) -> set[tuple[str, ...]]:
 @pytest.mark.parametrize(("question", "one", "other"), cases(APART))
 def test_what_is_turned_round_is_another_answer(question: str, one: str, other: str) -> None:
     assert claimed(question, one).isdisjoint(claimed(question, other))
+
+
+@pytest.mark.parametrize(("question", "said", "denied"), cases(BOTH_WAYS))
+def test_what_is_a_no_is_a_yes_without_its_negation(question: str, said: str, denied: str) -> None:
+    """Else one side of a dispute has the votes that the other loses."""
+    assert (claimed(question, said), claimed(question, denied)) == ({("yes",)}, {("no",)})
 
 
 @pytest.mark.parametrize(("question", "one", "other"), cases(TOGETHER))

@@ -58,7 +58,7 @@ def bare(text: str, asked: Asked, words: Words) -> str:
             plain = mark.sub(left, plain)
     plain = ROLE.sub("", plain)
     listed = len(BULLET.findall(plain)) > 1
-    plain = BULLET.sub(",", plain) if listed else STAR.sub("", plain)
+    plain = BULLET.sub(", ", plain) if listed else STAR.sub("", plain)
     plain = unsigned(plain, words)
     plain = "\n".join(filter(None, (" ".join(line.split()) for line in plain.splitlines())))
     labels = list(words.label.finditer(plain)) if words.answer in plain else ()

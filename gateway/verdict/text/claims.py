@@ -93,7 +93,7 @@ ENDS = r"[;；\n]+|(?<=[?？])[,，]|(?<=[.!?])(?<!\bvs\.)\s|(?<=[。！？])"
 NUMBERED = re.compile(
     r"(?:^|(?<=[\s,;?，；。？\u3400-\u9fff]))(?:[(（]?([1-9])[.)）、．] ?|([①-⑨]))(?=[^\W\d])", re.M
 )
-COMMA = re.compile(r"(?<!\d)[,，]|[,，](?!\d)|、")
+COMMA = re.compile(r"(?<=[^\d\s])[,，]|[,，](?!\d)|、")
 MARKDOWN = re.compile(r"[*_`#]{2,}|^[*•] ", re.M)
 QUESTION_MARKS = ("?", "？")
 # "psoriasis (?)", "?psoriasis": the mark goes where it is looked for.
@@ -339,7 +339,7 @@ def _parts(text: str, hedges: Hedges) -> list[tuple[str, bool]]:
         opened = items[-1] if ends and items else ""
         if listed:
             items = [item for each in items for item in _joined(each, hedges)]
-        items = [_bare(item.strip(AROUND), hedges) for item in items]
+        items = [_bare(_stripped(item), hedges) for item in items]
         claimed = [(item, asked) for item in items if any(map(str.isalnum, item))]
         lesser = _less_likely(said, len(claimed), hedges)
         if lesser is not None and len(found) + lesser < 2:
@@ -403,7 +403,14 @@ def _lengths(items: list[str], hedges: Hedges) -> set[int]:
 
 
 def _bare(said: str, hedges: Hedges) -> str:
-    return hedges.after.sub("", hedges.before.sub("", said)).strip(AROUND)
+    return _stripped(hedges.after.sub("", hedges.before.sub("", said)))
+
+
+def _stripped(text: str) -> str:
+    """Without what stands around it, but for the point of ".5"."""
+    said = text.strip(AROUND)
+    point = text[: text.find(said)][-1:] if said[:1].isdecimal() else ""
+    return f"{point}{said}" if point in (".", ",", "，") else said
 
 
 def _pieces(text: str, hedges: Hedges) -> list[tuple[str, bool]]:
@@ -421,6 +428,6 @@ def _pieces(text: str, hedges: Hedges) -> list[tuple[str, bool]]:
     for piece in map(str.lstrip, pieces):
         label = hedges.label.match(piece)
         listed = listed or label is not None
-        bare = piece[label.end() if label else 0 :].strip(AROUND)
+        bare = _stripped(piece[label.end() if label else 0 :])
         found.append((bare if "(" in bare else bare.rstrip(")）"), listed))
     return [(piece, listed) for piece, listed in found if piece]

@@ -48,8 +48,9 @@ from gateway.verdict.text.words import (
     Words,
 )
 
-# A comma between digits is a decimal one, or parts thousands.
-COMMA = re.compile(r"(?<!\d),|,(?!\d)|[、;\n]")
+# A comma between digits is a decimal one, or parts thousands; before one, with nothing there, it
+# may be decimal too: ",5 cm".
+COMMA = re.compile(r"(?<=[^\d\s]),|,(?!\d)|[、;\n]")
 LEVEL = re.compile(r"[;\n]")
 SENTENCE = re.compile(r"(?<=[.!?]) |(?<=[。!?])|\n")  # a Western full stop has a space behind it
 HYPHEN = re.compile(r"(?<=[^\W\d_])-(?=\w)|(?<=\w)-(?=[^\W\d_])")  # a minus or a range stays

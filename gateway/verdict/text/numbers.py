@@ -32,6 +32,7 @@ UNIT = re.compile(rf"(?<=\d){MEASURE}")
 ROMAN = {"i": 1, "ii": 2, "iii": 3, "iv": 4, "v": 5, "vi": 6, "vii": 7, "viii": 8, "ix": 9, "x": 10}
 ROMANS = f"({'|'.join(sorted(ROMAN, key=len, reverse=True))})"
 DIGIT = re.compile(r"\d")
+NO_WHOLE = re.compile(r"(?<![\w.,])\.(?=\d)")  # .5
 DECIMAL = re.compile(r"(?<![\w.,])(\d+)\.(\d+)(?!\d|[.,]\d)")
 GROUPED_BY_COMMAS = re.compile(r"(?<![\w.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
 GROUPED_BY_DOTS = re.compile(r"(?<![\w.,])[1-9]\d{0,2}(?:\.\d{3})+(?![\d.])")
@@ -79,7 +80,7 @@ def in_digits(text: str, language: Language) -> str:
         return text
     text = numerals.grouped.sub(lambda found: re.sub(r"\D", "", found[0]), text)
     text = numerals.decimal.sub(r"\1.", text)
-    text = DECIMAL.sub(_without_zeros, text)
+    text = DECIMAL.sub(_without_zeros, NO_WHOLE.sub("0.", text))
     text = numerals.graded.sub(lambda found: f"{found[1]}{ROMAN[found[2]]}", text)
     text = OF_100.sub(r"\1%", text)
     text = UNIT.sub(lambda unit: f" {UNITS[unit[1]]}", text)

@@ -88,6 +88,8 @@ def test_what_names_two_things_claims_both_and_leads_with_the_first(language):
     [
         ("en", "Consider eczema.", "eczema"),
         ("en", "Eczema?", "eczema"),
+        ("en", ".5 cm?", "0.5 cm"),
+        ("en", ",5 cm?", ",5 cm"),
         ("en", "It is probably eczema", "eczema"),
         ("es", "¿Eccema?", "eccema"),
         ("es", "Posible eccema", "eccema"),

@@ -88,6 +88,9 @@ WRITTEN: dict[Language, str] = {
         twice
         half
         1/2
+        ,5 cm
+        0.5 cm|.5 cm|.50 cm
+        5 cm
         10²
         102|one hundred two
         -5
@@ -140,6 +143,9 @@ WRITTEN: dict[Language, str] = {
         3-4|3–4|3 a 4|tres a cuatro|de 3 a 4|entre tres y cuatro
         3-4 cm|entre 3 y 4 cm|de 3 cm a 4 cm
         3, 4
+        ,5 cm
+        5 cm|cinco centímetros
+        0.5 cm|0,5 cm
         grado 2|grado II|grado dos
         grado 3|grado III
         T1
@@ -173,6 +179,8 @@ WRITTEN: dict[Language, str] = {
         3 cm|三厘米|3厘米|3公分|３ｃｍ|3.0厘米
         3 mm|3毫米
         13 cm|十三厘米
+        ,5 cm|，5厘米
+        5 cm|五厘米
         30 cm|三十厘米
         3-4 cm|3至4厘米|3到4厘米|3~4厘米|三到四厘米|3厘米到4厘米
         3-4个|三到四个|三至四个|3到4个

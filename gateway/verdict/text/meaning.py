@@ -409,16 +409,20 @@ def _pairs(parts: Sequence[str], words: Words) -> bool:
 
 def _are_of_others(parts: Sequence[str], words: Words) -> bool:
     """Whether two parts or more are sides alone, or so many of the same, so that the order alone
-    tells what each is of: "2 and 1", "10 cm and 12 cm", "left, right"."""
-    counted, sides = [], 0
+    tells what each is of: "2 and 1", "10 cm and 12 cm", "left, right"; or one of three or more is
+    of another: "mass, left, cyst", "mass, 3 cm, cyst", "mass, large, cyst"."""
+    counted, sides, degrees = [], 0, 0
     for part in parts:
         content = set(content_of(part, words)[0])
         sides += bool(content & SIDES) and content <= SIDES | SIDE
+        degrees += bool(content) and words.degrees >= {*tokens_of(part, words)} - words.fillers
         if number := COUNTED.match(part.strip()):
             rest = content_of(part.strip()[number.end() :], words)[0]
             counted.append(" ".join(word for word in rest if word not in words.sums))
     some_alike = len(set(counted)) < len(counted)
-    return sides > 1 or some_alike or (len(counted) > 1 and "" in counted)
+    some_alone = "" in counted and len(counted) > 1
+    of_another = len(parts) > 2 and (sides or degrees or "" in counted)
+    return bool(sides > 1 or some_alike or some_alone or of_another)
 
 
 def _joined(part: str, words: Words) -> list[str]:

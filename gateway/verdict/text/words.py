@@ -169,9 +169,10 @@ class Words:
     what meets `found` says or asks whether something is in the picture, what meets `of_it` says
     more of that very thing. A question that meets the first of a pair of `echoes`, or of `chooses`,
     is answered by the second, which has its groups: with what denies it in a group, or the side. By
-    `greater` words two things are compared. With one of `compares` an answer is no mere number: up
-    to 4 are not 4. `telling` words never go with an explanation: sides, organs, doubts, and what
-    takes an answer back; those of `states_of_it` may where the question has them.
+    `greater` words two things are compared, `degrees` tell how large, grave or old one is. With one
+    of `compares` an answer is no mere number: up to 4 are not 4. `telling` words never go with an
+    explanation: sides, organs, doubts, and what takes an answer back; those of `states_of_it` may
+    where the question has them.
     """
 
     language: Language
@@ -216,6 +217,7 @@ class Words:
     echoes: Forms
     chooses: Forms
     greater: Set[str]
+    degrees: Set[str]
     counts: re.Pattern[str]
     wheres: re.Pattern[str]
     sides: re.Pattern[str]
@@ -412,6 +414,10 @@ ENGLISH = Words(
         ),
     ),
     greater=_set("larger bigger smaller longer shorter thicker thinner wider brighter darker"),
+    degrees=_set(
+        "mild moderate severe slight minimal marked trace tiny small large big huge diffuse focal "
+        "acute subacute chronic old new recent early late benign malignant"
+    ),
     wheres=re.compile(r"where\b"),
     sides=re.compile(r"(?:which|what) side"),
     initials={"l": "left", "r": "right"},
@@ -598,6 +604,11 @@ SPANISH = Words(
         ),
     ),
     greater=_set("mayor menor"),
+    degrees=_set(
+        "leve leves moderado moderada severo severa grave graves mínimo mínima pequeño pequeña "
+        "grande grandes agudo aguda subagudo subaguda crónico crónica antiguo antigua nuevo nueva "
+        "reciente difuso difusa focal benigno benigna maligno maligna"
+    ),
     wheres=re.compile(r"dónde"),
     sides=re.compile(r"qué lado"),
     initials={"i": "izquierdo", "d": "derecho"},
@@ -706,6 +717,7 @@ CHINESE = Words(
     ),
     chooses=(),
     greater=frozenset(),
+    degrees=frozenset("轻中重度大小巨急慢性新旧良恶"),
     wheres=re.compile(r"哪里|何处|在哪"),
     sides=re.compile(r"哪一?[侧边]"),
     initials={"l": "左", "r": "右"},

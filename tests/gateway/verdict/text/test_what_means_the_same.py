@@ -366,6 +366,14 @@ SWAPPED = [
     ("2 nodules and 1 nodule", "1 nodule and 2 nodules"),
     ("left, right", "right, left"),
     ("左侧、右侧", "右侧、左侧"),
+    ("mass, left, cyst", "mass, cyst, left"),
+    ("3 cm, mass, cyst", "mass, 3 cm, cyst"),
+    ("mass, large, cyst", "mass, cyst, large"),
+    ("acute, infarct, chronic, bleed", "chronic, infarct, acute, bleed"),
+    ("effusion, mild, edema, severe", "effusion, severe, edema, mild"),
+    ("肿块、左侧、囊肿", "肿块、囊肿、左侧"),
+    ("急性、梗死、慢性、出血", "慢性、梗死、急性、出血"),
+    ("积液、3 cm、结节", "3 cm、积液、结节"),
     ("2个和1个", "1个和2个"),
     ("2 and 1, respectively", "1 and 2, respectively"),
     ("liver and spleen, respectively", "spleen and liver, respectively"),
@@ -373,6 +381,8 @@ SWAPPED = [
 
 # A question for several things, or for an order, and two answers to it.
 IN_ORDER = [
+    ("¿Qué hallazgos hay?", "masa, leve, quiste", "masa, quiste, leve"),
+    ("¿Qué hallazgos hay?", "masa, derecha, quiste", "masa, quiste, derecha"),
     ("How many nodules are in the left and right lung?", "2 and 1", "1 and 2"),
     ("What are the sizes of the left and right kidneys?", "10 cm, 12 cm", "12 cm, 10 cm"),
     ("Which lung is bigger and which is smaller?", "left, right", "right, left"),
@@ -407,6 +417,8 @@ def test_the_order_of_a_list_of_one_kind_tells_nothing():
         ("2 nodules, 1 mass", "1 mass, 2 nodules"),
         ("4th rib, 5th rib", "5th rib, 4th rib"),
         ("L4, L5", "L5, L4"),
+        ("mass, left", "left, mass"),
+        ("large mass, small cyst, edema", "edema, small cyst, large mass"),
     ]:
         assert meaning(one) == meaning(other)
 

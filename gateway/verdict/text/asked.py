@@ -26,6 +26,7 @@ from gateway.verdict.text.sentences import (
 from gateway.verdict.text.words import Words
 
 BOTH = {"both", "ambos", "ambas"}
+OR = {"or", "nor", "o", "u", "ni"}
 # "What is the size of", and no "what is the cause of", or "the opposite side of".
 OF = re.compile(
     r"(?:what (?:is|are) the|¿?cual(?:es)? (?:es|son) (?:el|la)) (?:size|color|shape|density|"
@@ -54,7 +55,8 @@ class Asked:
     question `states` something ("is there"), a statement needs no such word either. `before` are
     the contents that an answer may have before it comes to something new: none, or the question
     again; `behind` what it may have after that. It `counts` things that are called `counted`, asks
-    which of other things than sides where it is `either`, and for what is not there where it is for
+    which of other things than sides where it is `either`, whether there is any of several where it
+    has orders of such (`any_of`, with one word for or), and for what is not there where it is for
     an `absence`. An `ordered` one asks for several things or for an order: a list's order tells
     something. Of an answer that is taken `whole`, nothing goes that claims anything itself.
     """
@@ -70,6 +72,7 @@ class Asked:
     counts: bool = False
     counted: Meaning = ()
     either: bool = False
+    any_of: tuple[Meaning, ...] = ()
     absence: bool = False
     may: bool = False
     past: bool = False
@@ -130,18 +133,15 @@ def asked_of(question: str, language: Language) -> Asked:
     if plain.startswith("did "):
         ed = [f"{word.removesuffix('e')}ed" for word in stated]
         past = [(*stated[:at], verb, *stated[at + 1 :]) for at, verb in enumerate(ed)]
+    orders = (stated, tuple(word for word in stated if word != "<and>"))
     counts = words.counts.search(plain)
     either = any(part.strip(" ,") for part in words.either.findall(plain))
     either = either and told.isdisjoint(SIDES | SIDE | BOTH) and not words.sides.search(plain)
     absence = bool(ABSENCE.search(plain))
+    there = bool(words.there.search(plain)) and not (absence or NORMAL.search(plain))
     return Asked(
         content=content,
-        orders=(
-            stated,
-            tuple(word for word in stated if word != "<and>"),
-            *past,
-            *_turned(plain, words),
-        ),
+        orders=(*orders, *past, *_turned(plain, words)),
         states=bool(words.states.search(_without_whether(plain, words))),
         one_modality=kind not in COMPARING and not named_in(plain),
         told=told,
@@ -164,10 +164,15 @@ def asked_of(question: str, language: Language) -> Asked:
         front=() if of_two else content_of(front, words)[0],
         echo=_filled(words.echoes, in_one_way),
         chosen=_filled(words.chooses, in_one_way),
-        there=bool(words.there.search(plain)) and not (absence or NORMAL.search(plain)),
+        any_of=tuple(map(with_one_or, orders)) if there and kind == "which_of" else (),
+        there=there,
         found=bool(words.found.search(plain)),
         ordered=bool(words.joins.search(plain) or words.in_order.search(plain) or "、" in plain),
     )
+
+
+def with_one_or(content: Meaning) -> Meaning:
+    return tuple("or" if word in OR else word for word in content)
 
 
 def _without_whether(question: str, words: Words) -> str:

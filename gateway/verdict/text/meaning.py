@@ -19,7 +19,15 @@ from functools import lru_cache
 from itertools import islice
 
 from gateway.contract import Language
-from gateway.verdict.text.asked import ABSENCE, BOTH, NOTHING, Asked, asked_of, counted_in
+from gateway.verdict.text.asked import (
+    ABSENCE,
+    BOTH,
+    NOTHING,
+    Asked,
+    asked_of,
+    counted_in,
+    with_one_or,
+)
 from gateway.verdict.text.bare import HEAD, YES_OR_NO, bare
 from gateway.verdict.text.numbers import COMPARISONS, NUMBERS, UNITS
 from gateway.verdict.text.sentences import (
@@ -195,6 +203,7 @@ def _yes_or_no(said: str, asked: Asked, words: Words) -> str | None:
             answer = "no" if any(echo.groups()) else "yes"  # "It is not enlarged."
         else:
             again = asked.yes_or_no and content and content in asked.orders and negations < 2
+            again = again or _is_of_any(content, negations, asked)
             again = again and _is_as_certain(first, asked, words)
             if not again or not (negations or words.states.search(first) or not asked.states):
                 return None
@@ -220,13 +229,28 @@ def _echoes(sentence: str, answer: str, asked: Asked, words: Words) -> bool:
     if not content and not set("+-±").isdisjoint(sentence):  # "yes (-)"
         return False
     # To "CT or MRI?" one of them is no echo.
-    again = (asked.yes_or_no or not content) and _is_as_certain(sentence, asked, words)
+    of_any = _is_of_any(content, negations, asked)
+    again = (asked.yes_or_no or not content or of_any) and _is_as_certain(sentence, asked, words)
     if asked.whole or (asked.absence and not ABSENCE.search(sentence)):
         again = again and content in ((), *asked.orders) and not words.asking.search(sentence)
         return again and negations == (answer == "no")
-    again = again and any(is_within(content, order) for order in asked.orders)
+    again = again and (of_any or any(is_within(content, order) for order in asked.orders))
     again = again and _tells_no_more(sentence, asked, words) and not words.asking.search(sentence)
     return again and bool(negations) == (answer == "no")
+
+
+def _is_of_any(content: Meaning, negations: int, asked: Asked) -> bool:
+    """Whether it says or denies all of what is asked whether there is any of it: "no fracture or
+    dislocation", "no fracture and no dislocation"; not "no fracture, dislocation"."""
+    said = with_one_or(content)
+    if said in asked.any_of:
+        return negations < 2
+    parts = {"or", "<and>", "<y>"}
+    things = tuple(word for word in said if word not in parts)
+    return any(
+        negations > order.count("or") and things == tuple(w for w in order if w not in parts)
+        for order in asked.any_of
+    )
 
 
 def _is_as_certain(sentence: str, asked: Asked, words: Words) -> bool:

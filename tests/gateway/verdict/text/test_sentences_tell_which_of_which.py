@@ -110,6 +110,15 @@ Is there a mass? | no | No (+)
 Which side is affected? | left | Left in the image.
 Which side is affected? | left | On the left side in this picture
 ¿Qué lado está afectado? | derecho | Derecha en la imagen
+# One of two things that are asked for.
+Is there any mass or nodule? | no | There is no mass.
+Is there a fracture or dislocation? | no | No fracture, dislocation.
+Is there a fracture or dislocation? | no | No, there is no fracture.
+Is there a fracture or dislocation? | no | There is no dislocation and a fracture.
+Is there a fracture or dislocation? | yes | There is a fracture.
+Is there a mass in or near the liver? | no | There is no mass in the liver.
+¿Hay fractura o luxación? | no | No hay fractura.
+Is the lesion benign or malignant? | no | The lesion is not benign or malignant.
 # A thing is no sentence.
 Does the image show a fracture? | yes | fracture
 Does this image use contrast? | yes | contrast
@@ -157,6 +166,15 @@ Is there a fracture? | yes | The image is present.
 ¿Cuántos nódulos se ven? | 3 | Figura 3
 """
 TOGETHER = """
+Is there any mass or nodule? | no | There is no mass or nodule.
+Is there a fracture or dislocation? | no | No fracture or dislocation is seen.
+Is there a fracture or dislocation? | no | No, there is no fracture or dislocation.
+Is there a fracture or dislocation? | no | There is no fracture and no dislocation.
+Is there a fracture or dislocation? | yes | There is a fracture or dislocation.
+Is there evidence of fracture, dislocation or edema? | no | No fracture, dislocation, or edema.
+Is there a mass in or near the liver? | no | There is no mass in or near the liver.
+¿Hay fractura o luxación? | no | No hay fractura o luxación.
+¿Hay fractura o luxación? | no | No, no hay fractura ni luxación.
 Was there a mass? | yes | There was a mass.
 Were there any masses? | no | There were no masses.
 Were there nodules in the liver? | yes | Yes, there are nodules in the liver.

@@ -78,7 +78,9 @@ NUMBERED |= {f"{word}s" for word in NUMBERED} | {"imagenes", "图像", "图片",
 LABELLED = re.compile(r"(?:a|ans|response|reply|r|respuesta) ?: ?(.+)", re.S)
 LISTED = re.compile(r"1[.)] ([^\W\d](?:(?!\d[.)] ).)*+)", re.S)
 CHOSEN = re.compile(
-    r"(?:(?:option |choice |opcion |选项?|选择 ?))?\(?([a-h])\)?(?:[.:,] ?|$| (?=\w))(.*)", re.S
+    r"(?:(?:the )?(?:correct |right |best )?(?:option|choice)(?: is)?:? |i (?:choose|select|pick) "
+    r"(?:option )?|opcion |我?选[项择]? ?)?\(?([a-h])\)?(?:选项)?(?:[.:,] ?| - |$| (?=\w))(.*)",
+    re.S,
 )
 LETTERED = re.compile(r"^\(?[a-h]\) ")
 # What beside a number may say that it is not just that many: a sign, a comparison, a unit.

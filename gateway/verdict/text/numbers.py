@@ -19,6 +19,7 @@ NUMBERS = {word: str(number) for number, word in enumerate("零一二三四五�
 MEASURES = (
     "millimeters, millimeter, millimetres, millimetre, milímetros, milímetro, 毫米, mm",
     "centimeters, centimeter, centimetres, centimetre, centímetros, centímetro, 厘米, 公分, cm",
+    "micrometers, micrometer, micrometres, micrometre, micrómetros, micrómetro, 微米, μm, um",
     "milliliters, milliliter, millilitres, millilitre, mililitros, mililitro, 毫升, ml",
     "percent, per cent, por ciento, %",
 )

@@ -58,7 +58,7 @@ def _typed(language: Language) -> re.Pattern[str]:
         [pair.partition("/")[0] for pair in table[language].split()]
         for table in (PARTS, SHORT_FORMS)
     )
-    whole = [rf"{form}(?<!\w{form})\b\.?" for form in short]
+    whole = [rf"{form}(?<![\w&]{form})\b\.?" for form in short]  # "&lt;" is no side
     return re.compile("|".join([*parts, *whole]) or r"(?!)")
 
 

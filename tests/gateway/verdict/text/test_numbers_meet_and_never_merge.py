@@ -48,6 +48,7 @@ WRITTEN: dict[Language, str] = {
         3 cm|3cm|3.0 cm|three centimeters|3 centimetres|3.00cm
         3 mm|3mm|three millimetres
         30 mm
+        3 um|3 µm|3 μm|three micrometers
         3-5 cm|3cm-5cm|3 cm to 5 cm|between 3 and 5 cm|between three cm and five cm|from 3 to 5 cm
         3 mm to 5 cm
         3 and 5 cm

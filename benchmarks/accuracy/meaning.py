@@ -273,7 +273,9 @@ def claimed(language: Language, asked: list[Pair]) -> dict[str, tuple[int, int, 
                 parts = len({names for names, _ in told}) == 1 and not any(no for _, no in told)
                 for form in forms:
                     text = phrased(form, language, question, offer.format(a=a, b=b))
-                    if text is None:
+                    # "- 4 cm?" may be a minus.
+                    minus = form.startswith("- ") and meaning(f"- {a}", language, question)
+                    if text is None or (minus and minus != meant[0]):
                         continue
                     given = [claim.meaning for claim in claims(text, language, question)]
                     whole = given == [meaning(text, language, question)]

@@ -40,6 +40,7 @@ BOX = re.compile(r"\\boxed\{([^{}]*)\}|<answer>((?:(?!</?answer>).)*+)</answer>"
 OBJECT = re.compile(r"\{[^{}\[\]]+\}", re.S)
 BULLET = re.compile(r"^[^\S\n]*+(?:[-*•]|\d+[.)])\s+", re.M)
 STAR = re.compile(r"^[^\S\n]*+[*•]\s+", re.M)
+SO_MUCH = re.compile(r"(?!\d+°)\d")  # "- 3rd rib" is no minus
 SIGN = re.compile(r"^[^\S\n]*+([->–−])\s+(?=(.*))", re.M)
 QUOTED = re.compile(
     r"""["'“‘「](.+)["'”’」]|\(([^()]+)\)|\[([^\[\]]+)\]|【([^【】]+)】|\$\$?([^$]+)\$\$?"""
@@ -85,7 +86,7 @@ def unsigned(text: str, words: Words) -> str:
         behind = spelled(plain_text(found[2]), words)
         if found[1] == ">":
             return DIGIT.search(behind) is not None
-        return behind[:1].isdecimal() or behind[:1] in NUMBERS
+        return SO_MUCH.match(behind) is not None or behind[:1] in NUMBERS
 
     def left(found: re.Match[str]) -> str:
         return found[0] if times[found[1]] == 1 and counts(found) else ""

@@ -59,6 +59,7 @@ from models.data.example import DataError
         ("- Liver\n- Heart", "liver, heart"),
         ("- grade II", "grade II"),
         ("- T2", "T2"),
+        ("- third rib", "third rib"),
         ("> left lung", "left lung"),
         ("> 2 cysts\n> 3 cysts", "2 cysts\n3 cysts"),
         ("–2.5", "-2.5"),

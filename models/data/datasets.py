@@ -77,7 +77,8 @@ def one_spelling(examples: Sequence[Example], as_in: Iterable[Example] = ()) -> 
     """
 
     def bare(answer: str) -> str:
-        return answer.strip().removesuffix(".").removesuffix("。").strip()
+        plain = answer.strip()
+        return plain.removesuffix(".").removesuffix("。").strip() or plain
 
     def commonest(those: Iterable[Example]) -> dict[str, str]:
         spellings: dict[str, Counter[str]] = {}

@@ -20,7 +20,7 @@ class Programme(Strict):
     parts: ClassVar[tuple[str, ...]]  # the tables that say what it is made of
 
     name: str = Field(pattern=r"^[a-z0-9_-]+$")
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**31)
     fold: int = Field(default=0, ge=0)  # which of a source's folds is held out
     start: str | None = None  # "zoo:NAME" or an exported worker's folder, that it trains on
     prompt: str  # what the worker is asked with; panel.toml repeats it

@@ -72,7 +72,7 @@ def export(
 
     Raises:
         ExportError: the checkpoint is not the end of a run of this recipe, or its worker cannot be
-            served.
+            served; or `out` holds something else.
         RecipeError: the recipe cannot be read.
         AssetError: the language model's settings cannot be had.
     """
@@ -81,7 +81,7 @@ def export(
         return _export_whole(file, checkpoint, out, recipe)
     refuse_unserved(recipe)
     _check_checkpoint(recipe, checkpoint)
-    out.mkdir(parents=True, exist_ok=True)
+    _make_place(out)
     before = served_name(out)
     for name in ("connector", "tower", "language"):
         _keep(checkpoint, out, f"{name}.safetensors")
@@ -102,7 +102,7 @@ def export(
 
 def _export_whole(file: Path, checkpoint: Path, out: Path, recipe: WholeRecipe) -> Path:
     _check_checkpoint(recipe, checkpoint)
-    out.mkdir(parents=True, exist_ok=True)
+    _make_place(out)
     before = served_name(out)
     _keep_adapter(checkpoint, out, recipe.worker.model)
     _keep_recipe(file, recipe, out, before)
@@ -120,6 +120,7 @@ def remember(reference: str, data: Path, out: Path) -> Path:
     Raises:
         RecipeError: the recipe cannot be read, or is of a worker that is trained.
         DataError: a source cannot be read, or holds what cannot be remembered.
+        ExportError: `out` holds something else.
         AssetError: the tower's weights cannot be had.
     """
     recipe = load_any_recipe(reference)
@@ -127,8 +128,8 @@ def remember(reference: str, data: Path, out: Path) -> Path:
         raise RecipeError(
             f"recipe {recipe.name} remembers nothing: consilium train {reference} trains it."
         )
+    _make_place(out)
     tensors, cases = learn(recipe, data)
-    out.mkdir(parents=True, exist_ok=True)
     before = served_name(out)
     save_whole(tensors, out / MEMORY)
     write_whole(out / CASES, json.dumps(cases, ensure_ascii=False, separators=(",", ":")) + "\n")
@@ -338,6 +339,17 @@ def chat_template(image: str, bos: str) -> str:
     )
 
 
+def _make_place(out: Path) -> None:
+    """A folder of the worker's own: some of it is replaced, and all of it may be read by all."""
+    if out.exists() and not out.is_dir():
+        raise ExportError(f"--out {out} is no folder: give one of the worker's own.")
+    if out.exists() and any(out.iterdir()) and not (out / "recipe.toml").exists():
+        raise ExportError(
+            f"--out {out} holds something that is no exported worker: give a folder of its own."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+
+
 def _check_checkpoint(recipe: Recipe | WholeRecipe, checkpoint: Path) -> None:
     """Else a worker would be kept beside a recipe that does not make it."""
     state = checkpoint / "state.json"
@@ -351,6 +363,11 @@ def _check_checkpoint(recipe: Recipe | WholeRecipe, checkpoint: Path) -> None:
             f"{checkpoint} is of stage {checkpoint.parent.name!r}, and the recipe goes on to "
             f"{recipe.stage[-1].name!r}. Give that stage's last checkpoint, or a recipe that ends "
             "sooner."
+        )
+    if isinstance(recipe, Recipe) and not (checkpoint / "connector.safetensors").exists():
+        raise ExportError(
+            f"{checkpoint} lacks connector.safetensors: delete that stage's folder and let "
+            f"`consilium train {recipe.name}` run again."
         )
     run = checkpoint.parent.parent
     if recipe_of(run) != recipe:

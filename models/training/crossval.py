@@ -7,7 +7,7 @@ from pathlib import Path
 from models.data.example import Example
 from models.metrics.score import Score, mean
 from models.recipe.programme import Programme, RecipeError
-from models.training.inputs.examples import NEAR_DUPLICATES, examples_of
+from models.training.inputs.examples import ASKED, NEAR_DUPLICATES, checksum, examples_of
 from models.training.record.checkpoints import START, CheckpointError
 from models.training.stages import train
 
@@ -42,7 +42,9 @@ def crossval(recipe: Programme, data: Path, runs: Path) -> dict[str, Score]:
         alike |= {os.path.normpath(data / pair["held_out"]) for pair in listed}
         scored = json.loads((checkpoint / "validation.json").read_text())
         held_out = examples_of(last.validation or one.validation, data, fold, held_out=True)
-        if scored.keys() != {example.id for example in held_out}:
+        kept = checkpoint / ASKED
+        others = kept.exists() and kept.read_text() != checksum(held_out)
+        if others or scored.keys() != {example.id for example in held_out}:
             raise CheckpointError(
                 f"{runs / one.name} was scored on other questions than the data holds, or by an "
                 "earlier version: give back what it was trained on, or delete the folders of "

@@ -36,7 +36,13 @@ from models.parts.packing import IGNORED, Row, collate, in_steps
 from models.recipe.programme import Programme
 from models.recipe.stage import Stage
 from models.training.inputs.augment import augmented
-from models.training.inputs.examples import examples_of, examples_to_learn, spelled_as
+from models.training.inputs.examples import (
+    ASKED,
+    checksum,
+    examples_of,
+    examples_to_learn,
+    spelled_as,
+)
 from models.training.learning import sharding, tuning
 from models.training.learning.average import Average
 from models.training.learning.losses import Losses
@@ -76,6 +82,7 @@ class StageRun(ABC):
         self.rows = self.packed(learned)
         sources = stage.validation or recipe.validation
         held_out = examples_of(sources, data, recipe.fold, held_out=True)
+        self.asked = checksum(held_out)
         # Exact match is by tokens here, and a split may write in capitals what another does not.
         self.validation = self.model.packed(spelled_as(learned, held_out), recipe.prompt)
         self.data_read = self.require_one_view()
@@ -367,6 +374,7 @@ class StageRun(ABC):
             torch.save(state, folder / "optimiser.pt")
             outcome = {question.id: right for question, right in validated.right.items()}
             (folder / "validation.json").write_text(json.dumps(outcome))
+            (folder / ASKED).write_text(self.asked)
 
         finished = step == self.steps
         if main:

@@ -78,7 +78,7 @@ def train(
             except (ExportError, RecipeError) as error:
                 console.print(f"Note: it trains, and will have no seat. {error}")
         if smoke:
-            shutil.rmtree(runs / read.name, ignore_errors=True)  # all of it, each time
+            _make_way(runs / read.name)
         named = usual() if tracker is None else tracker
         checkpoint = run(read, data, runs, None if named == "none" else named)
         console.print(f"trained: {checkpoint}")
@@ -216,10 +216,26 @@ def remember(
     out: Annotated[Path, typer.Option(help="The folder to write, such as models/zoo/NAME.")],
 ) -> None:
     """Make a worker that remembers: keep a recipe's cases, as a folder of the zoo."""
+    from models.serving.export import ExportError
     from models.serving.export import remember as run
 
-    with training_failures():
+    with training_failures(ExportError):
         console.print(f"remembered: {run(recipe, data, out)}")
+
+
+def _make_way(run: Path) -> None:
+    """A smoke run is all of it, each time; another recipe's run of that name stays."""
+    from models.training.record.checkpoints import CheckpointError, recipe_of
+
+    if not run.exists():
+        return
+    kept = recipe_of(run)
+    if not all(source.few for stage in kept.stage for source in stage.data):
+        raise CheckpointError(
+            f"{run} holds the run of a recipe called {kept.name!r}, which is no smoke run: move "
+            "it, or give --runs another folder."
+        )
+    shutil.rmtree(run)
 
 
 def _serve_and_ask(zoo: Path, data: Path) -> None:

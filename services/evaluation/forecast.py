@@ -71,9 +71,14 @@ def times_of(folder: Path, settings: Settings) -> list[Took]:
     """How long each case of a stored run took, without those that came out of the store.
 
     Raises:
-        EvaluationError: there is no run, or a worker of the panel answered nothing in it.
+        EvaluationError: there is no run, it was one of two rounds, or a worker of the panel
+            answered nothing in it.
     """
-    read_run(folder)
+    if read_run(folder).rounds > 1:
+        raise EvaluationError(
+            f"{folder}: it was asked in two rounds, and a second one is not foretold: give a run "
+            "of one."
+        )
     seated = {worker.name for worker in settings.workers}
     took = []
     for outcome in read_outcomes(folder).values():

@@ -10,6 +10,7 @@ from services.evaluation import stored_run
 from services.evaluation.heard import heard_in
 from services.evaluation.learning import fit
 from services.evaluation.replay import keep_weighed
+from services.evaluation.score import NOT_HEARD
 from services.evaluation.stored_run import EvaluationError, Outcome
 
 
@@ -54,8 +55,12 @@ def _asked(run: stored_run.Run) -> stored_run.Run:
 
 
 def _together(outcomes: Sequence[Outcome], settings: Settings) -> Outcome:
-    """What was told last by each seat, and a verdict to put it into."""
-    latest = {a.worker: a for outcome in outcomes for a in outcome.answers if a.round == 1}
+    """What was told last by each seat, and a verdict to put it into. Who was not heard when asked
+    again is taken at what it said before."""
+    told = [a for outcome in outcomes for a in outcome.answers if a.round == 1]
+    # Sorting is stable: the last of those who were heard comes last.
+    told.sort(key=lambda a: a.error is None or a.error.kind not in NOT_HEARD)
+    latest = {a.worker: a for a in told}
     verdicts = [outcome.verdict for outcome in outcomes if outcome.verdict]
     answers = tuple(latest[name] for name in _seats(settings) if name in latest)
     return Outcome(verdicts[0] if verdicts else None, answers)

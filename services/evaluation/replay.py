@@ -30,7 +30,7 @@ from services.evaluation.heard import (
 )
 from services.evaluation.learning import fit
 from services.evaluation.rewording import reworded
-from services.evaluation.score import BOOTSTRAP_SEED, SURE, is_right, is_settled
+from services.evaluation.score import BOOTSTRAP_SEED, SURE, is_right, is_settled, said_by
 from services.evaluation.stored_run import EvaluationError, Outcome, Run, write_run
 
 COVERAGE = 0.8  # of the cases, the most confident ones
@@ -106,16 +106,12 @@ def replay(
     if worded:
         policies["summariser"] = Replayed(worded.bound, [None] * len(cases))
         policies["summariser, free"] = Replayed(worded.free, [None] * len(cases))
-    rights = {
-        name: [is_right(t, case.example) for t, case in zip(each.texts, heard, strict=True)]
-        for name, each in policies.items()
-    }
-    workers = [w.name for w in settings.workers if w.name in rights]
-    best = max(workers, key=lambda name: sum(rights[name]))
+    rights = _rights(policies, cases, settings)
+    best = _best(rights, cases, settings)
     images = [case.example.group for case in heard]
 
-    def scored(values: Sequence[float]) -> dict[str, Any]:
-        return asdict(mean(values, images, BOOTSTRAP_SEED))
+    def scored(values: Mapping[int, float]) -> dict[str, Any]:
+        return asdict(mean([*values.values()], [images[n] for n in values], BOOTSTRAP_SEED))
 
     summary: dict[str, Any] = {
         "run": asdict(run) | {"cases": len(cases)},
@@ -124,7 +120,11 @@ def replay(
             name: {
                 "accuracy": scored(right),
                 "over_best_worker": scored(_minus(right, rights[best])),
-                **_of_confidence(policies[name].confidences, right, images),
+                **_of_confidence(
+                    [policies[name].confidences[n] for n in right],
+                    [*right.values()],
+                    [images[n] for n in right],
+                ),
             }
             for name, right in rights.items()
         },
@@ -143,8 +143,10 @@ def replay(
         whole = run if len(folders) == 1 else replace(run, fold=None)
         keep_weighed(whole, cases, shipped, settings, out / "weighed")
         write_whole(out / "replay.json", json.dumps(summary, indent=1))
-        sure = {name: each.confidences for name, each in policies.items()}
-        pictures.draw(summary, sure, rights, out)
+        sure = {
+            name: [policies[name].confidences[n] for n in each] for name, each in rights.items()
+        }
+        pictures.draw(summary, sure, {name: [*each.values()] for name, each in rights.items()}, out)
         print(f"pictures: {out}; verdicts, for consilium report: {out / 'weighed'}")
     print(f"95 % intervals clustered by image or patient, bootstrap seed {BOOTSTRAP_SEED}")
     return summary
@@ -236,6 +238,35 @@ def _policies(
     return found
 
 
+def _rights(
+    policies: Mapping[str, Replayed], cases: Sequence[Case], settings: Settings
+) -> dict[str, dict[int, bool]]:
+    """By policy and case, by its place: whether it is right. A worker is scored where it was heard:
+    who timed out was not wrong."""
+    said = said_by({case.example.id: outcome for case, outcome in cases})
+    by_worker = {seat.name: said.get(seat.name, {}) for seat in settings.workers}
+    return {
+        name: {
+            n: is_right(policy.texts[n], case.example)
+            for n, (case, _) in enumerate(cases)
+            if name not in by_worker or case.example.id in by_worker[name]
+        }
+        for name, policy in policies.items()
+    }
+
+
+def _best(
+    rights: Mapping[str, Mapping[int, bool]], cases: Sequence[Case], settings: Settings
+) -> str:
+    """The best worker of those that were heard in half of the cases or, where none was, the one
+    that was heard most: of a few cases anybody may be the best."""
+    workers = {seat.name: rights[seat.name] for seat in settings.workers if seat.name in rights}
+    often = {name: right for name, right in workers.items() if 2 * len(right) >= len(cases)}
+    if not often:
+        return max(workers, key=lambda name: len(workers[name]))
+    return max(often, key=lambda name: sum(often[name].values()) / len(often[name]))
+
+
 def _as_told(settings: Settings) -> Competence:
     """Every raw confidence believed as it is."""
     plain = {"": Skill(cases=0, accuracy=0.5, offset=0.0)}
@@ -261,8 +292,8 @@ def _rightest(case: Heard) -> str:
     return max(texts, key=lambda text: is_right(text, case.example))
 
 
-def _minus(one: Sequence[bool], other: Sequence[bool]) -> list[int]:
-    return [a - b for a, b in zip(one, other, strict=True)]
+def _minus(one: Mapping[int, bool], other: Mapping[int, bool]) -> dict[int, int]:
+    return {n: right - other[n] for n, right in one.items() if n in other}
 
 
 def _of_confidence(

@@ -31,6 +31,7 @@ SURE = 0.8  # a confidence at which a reader would go by the answer
 # These may be heard when they are asked again. A worker that said nothing, or nothing usable, was
 # heard: greedy decoding will say it again, and silence must not raise an accuracy.
 UNHEARD: set[ErrorKind] = {"timeout", "unreachable", "refused"}
+NOT_HEARD: set[ErrorKind] = {*UNHEARD, "not_eligible"}
 
 Texts = dict[str, str | None]  # by case: what somebody said, null where they had nothing to say
 Sure = dict[str, float | None]  # by case: how sure they were of it, null where they did not say
@@ -145,7 +146,7 @@ def said_by(outcomes: Mapping[str, Outcome]) -> dict[str, Texts]:
             said[PANEL][case] = _once(outcome.answer)
         for answer in outcome.answers:
             texts = said.setdefault(answer.worker, {})
-            if answer.error is None or answer.error.kind not in {*UNHEARD, "not_eligible"}:
+            if answer.error is None or answer.error.kind not in NOT_HEARD:
                 # Who failed in a second round is taken at the first word.
                 texts[case] = _once(answer.text) or texts.get(case)
     return said

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import zlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from models.recipe.programme import Programme
 from models.recipe.stage import PartsStage, Source
 
 NEAR_DUPLICATES = "near_duplicates.json"
+ASKED = "asked.crc32"  # beside a checkpoint's scores: the checksum of what was asked
 FREE_TEXT = 30  # characters; where most answers are longer, hardly any is ever met word for word
 
 
@@ -110,6 +112,12 @@ def examples_to_learn(
     if not left:
         raise DataError(f"recipe {recipe.name}: all that it learns from is held out by its folds.")
     return left
+
+
+def checksum(examples: Sequence[Example]) -> str:
+    """Of what is asked of which images: the same ids may hold other questions another time."""
+    told = [[e.id, e.question, e.answer, *(image.name for image in e.images)] for e in examples]
+    return str(zlib.crc32(json.dumps(told).encode()))
 
 
 def examples_of(

@@ -115,7 +115,7 @@ def evaluate(
         shuffle_images=shuffle_images,
         blank_images=blank_images,
         rotate_images=rotate_images,
-        workers=workers,
+        workers=workers and sorted(set(workers)),  # in whichever order they are named
         summarise=summarise,
         rounds=rounds,
         fold=fold and list(fold),

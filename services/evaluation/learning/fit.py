@@ -249,9 +249,13 @@ def _fitted(
 ) -> tuple[list[float], float]:
     """Coefficients and intercept, with the ridge that predicts left-out images best; where a set
     names patients, left-out patients."""
-    if right.all() or not right.any():
-        raise EvaluationError("Every answer of a worker is right, or every one wrong: take more.")
-    folds = list(GroupKFold(FOLDS).split(features, groups=_numbers(examples)))
+    folds = _in_folds(examples)
+    learned = [right[train] for train, _ in folds]
+    if any(each.all() or not each.any() for each in learned):
+        raise EvaluationError(
+            "Every answer of a worker is right, or every one wrong, in all images or in four "
+            "fifths of them: take more."
+        )
     model = LogisticRegressionCV(
         Cs=STRENGTHS,
         cv=folds,
@@ -298,10 +302,11 @@ def _correlations(cases: Sequence[Heard], settings: Settings) -> dict[str, float
                 for case in cases
                 if (first := case.by(one)) and (second := case.by(other))
             ]
-            if len(both) >= FEWEST:
+            # Who is always right, or always wrong, has no errors that could go with another's.
+            if len(both) >= FEWEST and all(len(set(own)) > 1 for own in zip(*both, strict=True)):
                 pairs.append(float(np.corrcoef(np.array(both, dtype=float).T)[0, 1]))
         if pairs:
-            found[family] = round(min(max(float(np.nan_to_num(np.mean(pairs))), 0.0), 1.0), 4)
+            found[family] = round(min(max(float(np.mean(pairs)), 0.0), 1.0), 4)
     return found
 
 
@@ -362,8 +367,18 @@ def _steps(values: Sequence[float]) -> tuple[float, ...]:
 
 
 def _folds(cases: Sequence[Heard]) -> list[tuple[NDArray[np.int_], NDArray[np.int_]]]:
-    numbers = _numbers([case.example for case in cases])
-    return list(GroupKFold(FOLDS).split(np.zeros(len(cases)), groups=numbers))
+    return _in_folds([case.example for case in cases])
+
+
+def _in_folds(examples: Sequence[Example]) -> list[tuple[NDArray[np.int_], NDArray[np.int_]]]:
+    """Raises EvaluationError where there are fewer images, or patients, than folds."""
+    numbers = _numbers(examples)
+    if len(set(numbers)) < FOLDS:
+        raise EvaluationError(
+            f"These are answers about {len(set(numbers))} images or patients, of which {FOLDS} "
+            "parts are to be made: take more."
+        )
+    return list(GroupKFold(FOLDS).split(np.zeros(len(examples)), groups=numbers))
 
 
 def _numbers(examples: Sequence[Example]) -> list[int]:

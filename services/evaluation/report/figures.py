@@ -93,6 +93,11 @@ def read(folders: Sequence[Path], data: Path, beside: Sequence[Path] = ()) -> Ev
                     f"{folder}: {who} answered with the panel too, so it is no candidate beside "
                     "it: consilium compare holds its two answers against each other."
                 )
+            if texts.keys() & candidates.get(who, {}).keys():
+                raise EvaluationError(
+                    f"{folder}: another run beside the panel has {who}'s answers to the same "
+                    "questions: give one of them."
+                )
             candidates[who] = candidates.get(who, {}) | texts
     return Evaluated(runs, sets, examples, outcomes, said, candidates, others)
 
@@ -243,18 +248,12 @@ def _scorers(asked: Evaluated, name: str) -> list[dict[str, Any]]:
     for by, parts in sliced(whole).items():
         groups |= {(by, value): part for value, part in parts.items() if len(parts) > 1}
     return [
-        {"run": name, "by": by, "of": value, "voice": who, "score": scorer}
-        | {"images": _groups(group, texts), **found}
+        {"run": name, "by": by, "of": value, "voice": who, "score": scorer} | found
         for (by, value), group in groups.items()
         for who, texts in asked.heard.items()
         for scorer, found in score.scorers_of(group, texts, language).items()
         if found
     ]
-
-
-def _groups(examples: Sequence[Example], texts: Texts) -> int:
-    """Images, or patients, that were scored: of one alone there is no interval."""
-    return len({example.group for example in examples if example.id in texts})
 
 
 def _over_best(asked: Evaluated, name: str) -> dict[str, Any] | None:

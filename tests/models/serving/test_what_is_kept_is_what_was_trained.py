@@ -1,6 +1,7 @@
 """Export: only a finished run of just this recipe, with scores of just these weights."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,6 +54,32 @@ def test_what_is_served_is_what_was_trained(trained: tuple[Path, Path], tmp_path
     for name, weight in load_file(checkpoint / "connector.safetensors").items():
         assert torch.equal(served.connector.state_dict()[name], weight.to(torch.bfloat16))
     assert served.language.get_output_embeddings().weight.std() > 0.1  # tied, not left as it was
+
+
+def test_what_is_no_workers_folder_is_left_alone(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """What is written there is for everybody to read."""
+    recipe, checkpoint = trained
+    own = tmp_path / "patients.csv"
+    own.write_text("Doe")
+    own.chmod(0o600)
+    for out in (tmp_path, own, checkpoint):
+        with pytest.raises(ExportError, match=r"of its own|no folder"):
+            export(recipe, checkpoint, out)
+    assert own.stat().st_mode & 0o777 == 0o600 and (checkpoint / "adapter").is_dir()
+
+
+def test_a_checkpoint_without_its_connector_replaces_no_worker(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    recipe, checkpoint = trained
+    out = export(recipe, checkpoint, tmp_path / "tiny")
+    torn = shutil.copytree(checkpoint.parents[1], tmp_path / "run") / "vqa" / checkpoint.name
+    (torn / "connector.safetensors").unlink()
+    with pytest.raises(ExportError, match=r"lacks connector\.safetensors"):
+        export(recipe, torn, out)
+    assert (out / "connector.safetensors").exists()
 
 
 def test_a_sharded_base_model_is_exported_and_a_missing_shard_told(

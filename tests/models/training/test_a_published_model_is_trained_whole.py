@@ -26,6 +26,7 @@ from models.training.inputs.examples import examples_of
 from models.training.learning.tuning import TuningError
 from models.training.planning.dry_run import plan
 from models.training.planning.fits import smaller
+from models.training.record.checkpoints import CheckpointError
 from models.training.record.progress import read_log
 from models.training.stages import train
 from models.training.whole import adapt
@@ -178,6 +179,10 @@ def test_in_folds_each_question_is_asked_once(
     ]
     assert len(checked) == 2 and checked[0].isdisjoint(checked[1])
     assert scores["all"].cases == sum(map(len, checked)) == 16
+    for kept in tmp_path.glob("published-fold1/vqa/step-*/asked.crc32"):
+        kept.write_text("0")  # as of other questions by the same ids
+    with pytest.raises(CheckpointError, match="scored on other questions"):
+        crossval(WholeRecipe.model_validate(content), drawn_slake, tmp_path)
 
 
 def test_a_smoke_run_of_it_ends_in_what_is_served(

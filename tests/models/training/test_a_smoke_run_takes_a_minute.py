@@ -83,6 +83,21 @@ def test_every_stage_sees_a_few_images_once_and_the_last_is_exported(
     assert "not served: vLLM is not installed here." in capsys.readouterr().out
 
 
+def test_another_recipes_run_is_not_deleted_for_a_smoke_run(
+    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
+) -> None:
+    kept = tiny_recipe().model_copy(update={"name": "tiny-smoke"})
+    (tmp_path / "tiny-smoke").mkdir()
+    (tmp_path / "tiny-smoke" / "recipe.json").write_text(kept.model_dump_json())
+    file = write_toml(tiny_recipe().model_dump(), tmp_path / "tiny.toml")
+    command = ["train", str(file), "--smoke", "--data", str(drawn_slake), "--runs", str(tmp_path)]
+
+    done = CliRunner().invoke(workers.app, command)
+
+    assert done.exit_code == 1 and "no smoke run" in " ".join(done.output.split())
+    assert (tmp_path / "tiny-smoke" / "recipe.json").exists()
+
+
 @pytest.mark.parametrize(("gap", "status"), [(3.0, 1), (0.5, 1), (0.25, 0), (0.0, 0)])
 def test_a_smoke_run_whose_parity_does_not_hold_has_failed(
     gap: float,

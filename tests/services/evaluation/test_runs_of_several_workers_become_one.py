@@ -9,10 +9,13 @@ import pytest
 from filelock import FileLock
 from typer.testing import CliRunner
 
+from gateway.contract import Answer, AnswerError
+from gateway.settings import load_settings
 from services.cli.__main__ import app
 from services.evaluation import stored_run
+from services.evaluation.replay import replay
 from services.evaluation.stored_run import EvaluationError, Outcome, Run, claim
-from tests.services.evaluation.runs import Said, write_run, write_set
+from tests.services.evaluation.runs import Said, keep, verdict, write_run, write_set
 
 ROWS: list[dict[str, object]] = [
     {"id": number, "images": f"{'x' * number}.png", "question": "Which?", "answer": "lung"}
@@ -92,6 +95,35 @@ def test_of_a_worker_that_was_asked_twice_the_later_answer_counts(
     run, outcomes = joined(before, alone, again)
     assert run.models["a"] == "new weights"
     assert [answer.text for answer in outcomes["1"].answers] == ["liver", "lung"]
+
+
+def test_who_was_not_heard_again_is_taken_at_its_first_answer(
+    before: Path, alone: Path, own: Path
+) -> None:
+    again = write_run(own.parent.parent / "again", own, {}, models={"a": "weights-of-a"})
+    late = AnswerError(kind="timeout", detail="late")
+    silent = verdict({"panel": "liver", "b": "liver"})
+    lost = Answer(worker="a", seconds=9, error=late)
+    keep(again, "1", silent.model_copy(update={"answers": (lost, *silent.answers)}))
+    _, outcomes = joined(before, alone, again)
+    assert [(a.worker, a.text) for a in outcomes["1"].answers] == [("a", "lung"), ("b", "liver")]
+
+
+def test_who_was_not_heard_was_not_wrong(tmp_path: Path, own: Path) -> None:
+    """The best worker is right in all that it was heard in, which is half of the cases."""
+    rows = [ROWS[0] | {"id": n, "images": f"{'y' * n}.png"} for n in range(1, 9)]
+    several = write_set(tmp_path / "several", rows)
+    said: dict[str, Said] = {
+        str(n): {"panel": "lung", "a": "lung" if n < 5 else None, "b": "lung" if n < 6 else "liver"}
+        for n in range(1, 9)
+    }
+    run = write_run(tmp_path / "half", several, said, models={"a": "a", "b": "b"})
+    found = replay([run], load_settings(tmp_path / "panel.toml", environ={}), Path("none"))
+    right = {name: found["policies"][name]["accuracy"] for name in "ab"}
+    assert (right["a"]["value"], right["a"]["cases"]) == (1, 4)
+    assert (right["b"]["value"], right["b"]["cases"]) == (5 / 8, 8)
+    assert found["best_worker"] == "a"
+    assert found["policies"]["vote"]["over_best_worker"]["cases"] == 4
 
 
 @pytest.mark.parametrize("blank", [True, False])

@@ -7,6 +7,7 @@ with Client("http://127.0.0.1:8000") as client:
 
 import asyncio
 import math
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from functools import cached_property
@@ -79,6 +80,7 @@ class _Connection:
         }
         self._url, self._tell = url.rstrip("/"), tell
         self._patience_s = seconds("patience_s", patience_s)
+        self._opening = threading.Lock()
 
     def _patience(self) -> Patience:
         return Patience(self._patience_s, self._tell)
@@ -94,6 +96,8 @@ class Client(_Connection):
     Each call raises GatewayRefused with the gateway's own words, GatewayUnreachable, OSError for
     a file that cannot be read, or TypeError for an array that is no picture.
     """
+
+    _opened: Optional[httpx.Client] = None
 
     def ask(self, images: Images, question: str, **fields: Unpack[Fields]) -> Verdict:
         """The panel's verdict."""
@@ -122,7 +126,8 @@ class Client(_Connection):
         return self._patiently(lambda: self._reply("GET", "/panel", PanelReport))
 
     def close(self) -> None:
-        self._http.close()
+        if self._opened:
+            self._opened.close()
 
     def __enter__(self) -> Self:
         return self
@@ -130,9 +135,12 @@ class Client(_Connection):
     def __exit__(self, *raised: object) -> None:
         self.close()
 
-    @cached_property
+    @property
     def _http(self) -> httpx.Client:
-        return httpx.Client(**self._how)
+        # No cached_property: that has no lock from Python 3.12 on.
+        with self._opening:
+            self._opened = self._opened or httpx.Client(**self._how)
+            return self._opened
 
     def _reply(
         self, method: str, path: str, kind: type[Reply], body: Optional[bytes] = None
@@ -201,7 +209,8 @@ class AsyncClient(_Connection):
         return await self._patiently(lambda: self._reply("GET", "/panel", PanelReport))
 
     async def close(self) -> None:
-        await self._http.aclose()
+        if "_http" in vars(self):
+            await self._http.aclose()
 
     async def __aenter__(self) -> Self:
         return self

@@ -6,8 +6,11 @@ import base64
 import io
 import json
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
@@ -237,6 +240,23 @@ def test_one_connection_for_many_cases(url):
     with Client(url) as client:
         assert [worker.name for worker in client.panel().workers] == ["w0", "w1"]
         assert {client.ask(picture(), f"Is it {n}?").answer for n in range(3)} == {"yes"}
+
+
+def test_threads_share_one_connection_and_who_asked_nothing_made_none(fake, monkeypatch):
+    made, slowly = [], httpx.Client
+
+    def client(**how):
+        made.append(how)
+        time.sleep(0.05)  # all the others come meanwhile
+        return slowly(**how)
+
+    monkeypatch.setattr(httpx, "Client", client)
+    with Client(fake().url):
+        pass
+    assert not made
+    with Client(fake().url) as shared, ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: shared.panel(), range(4)))
+    assert len(made) == 1
 
 
 def test_it_tells_what_comes_as_it_comes(url):

@@ -63,13 +63,18 @@ def trusts_env(url: str) -> bool:
         raise no_verdict(url, error) from error
 
 
+def shown(url: object) -> str:
+    """An address as it may be printed: without a name and a password."""
+    return re.sub(r"^([^/]*//)?.*@", r"\1", str(url), flags=re.DOTALL)
+
+
 def no_verdict(url: str, error: Exception) -> GatewayUnreachable:
     """What to say where there was no response; an address that is none will not be one later."""
     if isinstance(error, (httpx.InvalidURL, httpx.UnsupportedProtocol)):
         return GatewayUnreachable(
-            f"{url!r} is no address of a gateway: write http://, the host, and its port."
+            f"{shown(url)!r} is no address of a gateway: write http://, the host, and its port."
         )
-    why = f"No verdict from {url} ({type(error).__name__}); is the gateway up?"
+    why = f"No verdict from {shown(url)} ({type(error).__name__}); is the gateway up?"
     return GatewayUnreachable(why, may_pass=True)
 
 

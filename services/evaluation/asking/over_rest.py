@@ -24,7 +24,7 @@ from rich.text import Text
 from consilium.case import case_json
 from consilium.errors import GatewayError, GatewayRefused, GatewayUnreachable
 from consilium.patience import Patience
-from consilium.wire import JSON, bearer, no_verdict, read_reply
+from consilium.wire import JSON, bearer, no_verdict, read_reply, shown
 from gateway.contract import PanelReport, Verdict
 from gateway.refusals import Problem
 from models.data.example import Example
@@ -130,11 +130,11 @@ def panel_at(url: str) -> PanelReport:
         )
         return read_reply(response, PanelReport)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise EvaluationError(
-            f"{url} is no address of a gateway: write http://, the host, and its port."
-        ) from error
+        raise EvaluationError(str(no_verdict(url, error))) from error
     except (httpx.HTTPError, GatewayUnreachable) as error:
-        raise EvaluationError(f"No gateway answers at {url}; start one: make serve.") from error
+        raise EvaluationError(
+            f"No gateway answers at {shown(url)}; start one: make serve."
+        ) from error
 
 
 def ask_all(examples: Sequence[Example], asking: Asking, outcomes: Verdicts) -> None:

@@ -54,7 +54,7 @@ def read_file(file: Path, asked: Mapping[str, Any]) -> list[Given]:
 def _case_of(line: str, folder: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
     """Raises ValueError, which says what is wrong with it."""
     try:
-        said = json.loads(line)
+        said = json.loads(line, object_pairs_hook=_without_doubles)
     except json.JSONDecodeError as error:
         raise ValueError(f"no JSON ({error.msg} at column {error.colno})") from error
     except RecursionError as error:
@@ -79,6 +79,16 @@ def _case_of(line: str, folder: Path, asked: Mapping[str, Any]) -> dict[str, Any
         "images": [_from(folder, image) for image in given],
         "options": asked["options"] | options,
     }
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two of one name the first would be dropped unasked."""
+    said: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in said:
+            raise ValueError(f"two {name!r}")
+        said[name] = value
+    return said
 
 
 def _path(image: Any) -> Any:

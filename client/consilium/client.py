@@ -19,7 +19,7 @@ from typing_extensions import Self, Unpack
 from consilium.case import Fields, Images, case_json
 from consilium.errors import GatewayError
 from consilium.patience import Patience, seconds
-from consilium.verdict import PanelReport, Verdict
+from consilium.verdict import PanelReport, Problem, Verdict
 from consilium.wire import (
     EVENTS,
     JSON,
@@ -27,6 +27,7 @@ from consilium.wire import (
     EventReader,
     Reply,
     bearer,
+    holds_events,
     no_verdict,
     read_reply,
     trusts_env,
@@ -158,9 +159,9 @@ class Client(_Connection):
                 "POST", f"{self._url}/vqa", content=body, headers={**JSON, **EVENTS}
             )
             response = self._http.send(request, stream=True)
-            if not response.is_success:
+            if not holds_events(response):
                 response.read()
-                read_reply(response, Verdict)
+                read_reply(response, Problem)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise no_verdict(self._url, error) from error
         return response
@@ -240,9 +241,9 @@ class AsyncClient(_Connection):
                 "POST", f"{self._url}/vqa", content=body, headers={**JSON, **EVENTS}
             )
             response = await self._http.send(request, stream=True)
-            if not response.is_success:
+            if not holds_events(response):
                 await response.aread()
-                read_reply(response, Verdict)
+                read_reply(response, Problem)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise no_verdict(self._url, error) from error
         return response

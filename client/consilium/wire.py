@@ -78,6 +78,12 @@ def no_verdict(url: str, error: Exception) -> GatewayUnreachable:
     return GatewayUnreachable(why, may_pass=True)
 
 
+def holds_events(response: httpx.Response) -> bool:
+    """Whether they follow; else it is a problem, or a page that is no gateway's."""
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return response.is_success and kind == EVENTS["accept"]
+
+
 def read_reply(response: httpx.Response, kind: type[Reply]) -> Reply:
     """What the gateway replied; raises GatewayRefused or GatewayUnreachable."""
     retry_after_s = _seconds(response.headers.get("retry-after", ""))

@@ -33,7 +33,7 @@ from gateway.contract import Options
 from gateway.intake.raster.decoding import picture as shown
 from tests.conftest import picture
 from tests.dicoms import dicom_of
-from tests.fake_gateway import problem
+from tests.fake_gateway import VERDICT, problem
 
 
 @pytest.fixture
@@ -297,8 +297,23 @@ def test_a_problem_in_midstream_is_raised(vllm, gateway):
     ],
 )
 def test_a_stream_that_ends_early_is_no_verdict(body, says, fake):
-    with Client(fake((200, {}, body)).url) as client, pytest.raises(GatewayUnreachable, match=says):
+    url = fake((200, {"content-type": "text/event-stream; charset=utf-8"}, body)).url
+    with Client(url) as client, pytest.raises(GatewayUnreachable, match=says):
         list(client.stream(picture(), "Is it?"))
+
+
+@pytest.mark.parametrize("body", [b"<html>Welcome!</html>", VERDICT.model_dump_json().encode()])
+async def test_a_page_is_no_stream_and_will_not_be_one_later(body, fake):
+    """As where a verdict was asked for."""
+    page = (200, {"content-type": "text/html"}, body)
+    url = fake(page, page).url
+    says = "answered HTTP 200, but not as a gateway does"
+    with Client(url) as client, pytest.raises(GatewayUnreachable, match=says) as told:
+        list(client.stream(picture(), "Is it?"))
+    assert not told.value.may_pass
+    async with AsyncClient(url) as client:
+        with pytest.raises(GatewayUnreachable, match=says):
+            [each async for each in client.stream(picture(), "Is it?")]
 
 
 async def test_for_asyncio_too(url):

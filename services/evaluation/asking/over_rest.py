@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import cache
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx
@@ -24,7 +25,7 @@ from rich.text import Text
 from consilium.case import case_json
 from consilium.errors import GatewayError, GatewayRefused, GatewayUnreachable
 from consilium.patience import Patience
-from consilium.wire import JSON, bearer, no_verdict, read_reply, shown
+from consilium.wire import JSON, bearer, no_verdict, read_reply, shown, trusts_env
 from gateway.contract import PanelReport, Verdict
 from gateway.refusals import Problem
 from models.data.example import Example
@@ -125,16 +126,19 @@ def panel_at(url: str) -> PanelReport:
     """
     headers = bearer()
     try:
+        elsewhere = trusts_env(url)
+    except GatewayUnreachable as error:
+        raise EvaluationError(str(error)) from error
+    try:
         response = httpx.get(
-            f"{url.rstrip('/')}/panel", timeout=30, trust_env=False, headers=headers
+            f"{url.rstrip('/')}/panel", timeout=30, trust_env=elsewhere, headers=headers
         )
         return read_reply(response, PanelReport)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise EvaluationError(str(no_verdict(url, error))) from error
     except (httpx.HTTPError, GatewayUnreachable) as error:
-        raise EvaluationError(
-            f"No gateway answers at {shown(url)}; start one: make serve."
-        ) from error
+        mend = "is it up?" if elsewhere else "start one: make serve."
+        raise EvaluationError(f"No gateway answers at {shown(url)}; {mend}") from error
 
 
 def ask_all(examples: Sequence[Example], asking: Asking, outcomes: Verdicts) -> None:
@@ -211,6 +215,7 @@ async def ask_each(
         connector=aiohttp.TCPConnector(limit=pace.most),
         timeout=aiohttp.ClientTimeout(2 * DEADLINE_S),
         headers=JSON | bearer(),
+        proxy=_proxy_to(asking.url),
     ) as http:
         try:
             async with asyncio.TaskGroup() as group:
@@ -287,6 +292,16 @@ async def _post(http: aiohttp.ClientSession, url: str, body: bytes) -> Verdict:
     return read_reply(
         httpx.Response(status, headers=headers, content=content, request=request), Verdict
     )
+
+
+def _proxy_to(url: str) -> str | None:
+    """The environment's, as the client goes by it. Not aiohttp's own way, which sends what ~/.netrc
+    holds as well."""
+    parts, proxies = httpx.URL(url), getproxies()
+    if not trusts_env(url) or proxy_bypass(parts.netloc.decode()):
+        return None
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
 @cache

@@ -153,6 +153,24 @@ def test_what_is_no_address_is_told(run, url):
         run(url)
 
 
+def test_a_gateway_elsewhere_is_reached_by_the_proxy_that_ask_goes_by(
+    fake, run, tmp_path, monkeypatch
+):
+    """With the key alone, whatever else is known of that host; and it is not ours to start."""
+    proxy, url = fake(), "http://gateway.invalid:8000"
+    (tmp_path / "netrc").write_text("machine gateway.invalid login a password b\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("CONSILIUM_KEY", "consilium_a")
+    monkeypatch.setenv("http_proxy", proxy.url.removeprefix("http://"))
+    monkeypatch.delenv("no_proxy", raising=False)
+
+    assert run(url)["failed"] == 0
+    assert proxy.keys == ["Bearer consilium_a"] * LIMIT
+    monkeypatch.setenv("no_proxy", "gateway.invalid")
+    with pytest.raises(EvaluationError, match=f"No gateway answers at {url}; is it up"):
+        run(url)
+
+
 def test_without_a_key_it_is_the_gateway_that_says_so(vllm, gateway, run, tmp_path, monkeypatch):
     """Not that none is there."""
     monkeypatch.delenv("CONSILIUM_KEY", raising=False)

@@ -42,7 +42,7 @@ class PlanError(Exception):
 
 @dataclass(frozen=True)
 class Need:
-    """GPU memory of one server, in GB; `weights_gb` is None where they are not on this machine."""
+    """GPU memory of one server, in GB; `weights_gb` is None where no safetensors tell."""
 
     total_gb: float
     weights_gb: float | None
@@ -119,7 +119,7 @@ def plan(
     lines = []
     for name, need in wanted.items():
         weights = (
-            "weights not here" if need.weights_gb is None else f"{need.weights_gb:.1f} weights"
+            "weights not counted" if need.weights_gb is None else f"{need.weights_gb:.1f} weights"
         )
         how = "by memory_gb" if need.stated else "computed"
         lines.append(
@@ -137,7 +137,8 @@ def _need(settings: Settings, name: str, report: Callable[[str], None]) -> Need:
     arguments = arguments_of(settings, name)
     absent = missing(settings, name)
     folder = None if absent else model_folder(settings, name, report)
-    weights = _weights(folder, arguments) / GB if folder else None
+    tensors = _tensors(folder) if folder else []
+    weights = _weights(tensors, arguments) / GB if tensors else None
     if seat.memory_gb is not None:
         if weights is not None and weights + ALLOWANCE_GB > seat.memory_gb:
             raise PlanError(
@@ -145,10 +146,15 @@ def _need(settings: Settings, name: str, report: Callable[[str], None]) -> Need:
                 f"and vLLM about {ALLOWANCE_GB} beside its cache; raise it."
             )
         return Need(seat.memory_gb, weights, stated=True)
-    if folder is None or weights is None:
+    if folder is None:
         raise PlanError(
             f"{name}: {', '.join(absent)} is not on this machine, so nobody knows its size; write "
             "memory_gb into its seat, or start it once."
+        )
+    if weights is None:
+        raise PlanError(
+            f"{name}: {folder} holds no safetensors, so nobody knows its size; write memory_gb "
+            "into its seat."
         )
     if own := own_arguments(seat, name).get("kv-cache-memory-bytes"):
         cache = number(own) / GB
@@ -157,11 +163,11 @@ def _need(settings: Settings, name: str, report: Callable[[str], None]) -> Need:
     return Need(weights + cache + ALLOWANCE_GB, weights, stated=False)
 
 
-def _weights(folder: Path, arguments: Mapping[str, Any]) -> float:
+def _weights(tensors: Sequence[tuple[str, list[int]]], arguments: Mapping[str, Any]) -> float:
     """Bytes in the GPU: what is quantised, and the rest in the dtype that it is loaded as."""
     bytes_each = BYTES.get(str(arguments["dtype"]), 2.0)
     total = 0.0
-    for name, shape in _tensors(folder):
+    for name, shape in tensors:
         numbers = math.prod(shape)
         # bitsandbytes packs the layers' matrices; embeddings and the head stay as they are.
         packed = arguments.get("quantization") == "bitsandbytes" and (

@@ -143,6 +143,18 @@ def test_weights_that_are_not_here_need_a_size(panel: Callable[..., Settings]) -
     assert needs(panel("no-such-owner/no-such-model", "memory_gb = 9"))["w0"].total_gb == 9
 
 
+def test_weights_in_another_format_need_one_too(
+    panel: Callable[..., Settings], tmp_path: Path
+) -> None:
+    """They counted for nothing, and each GPU had room."""
+    model = write_model(tmp_path / "m", {}, TEXT)
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+
+    with pytest.raises(PlanError, match=r"w0: .* holds no safetensors, .*; write memory_gb"):
+        needs(panel(model))
+    assert needs(panel(model, "memory_gb = 9"))["w0"] == Need(9, None, stated=True)
+
+
 def test_an_exported_worker_is_made_ready_where_all_of_it_is_here(
     panel: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

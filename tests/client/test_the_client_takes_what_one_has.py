@@ -194,7 +194,7 @@ def test_an_address_that_is_none_is_one_sentence(url):
 )
 def test_a_password_in_the_address_is_not_shown(url):
     """Whether it is one or none."""
-    with pytest.raises(GatewayUnreachable, match="127|gateway|::1") as told:
+    with pytest.raises(GatewayUnreachable, match=r"127|gateway|::1") as told:
         ask(b"", "?", url=url)
     assert "user" not in str(told.value) and "s3" not in str(told.value)
 

@@ -255,7 +255,10 @@ def test_an_image_of_many_may_say_what_of_it_is_shown(fake, consilium, scan):
         (b'{"images": "scan.png"}', "line 2: no question"),
         (b'{"images": "scan.png", "question": "?", "rounds": 2}', "line 2: unknown rounds"),
         (b'{"images": "scan.png", "question": "?", "options": [1]}', "line 2: options: an object"),
-        (b'{"images": "scan.png", "question": "?", "question": "!"}', "line 2: two 'question'; mend"),
+        (
+            b'{"images": "scan.png", "question": "?", "question": "!"}',
+            "line 2: two 'question'; mend",
+        ),
         (b'{"images": [{"frame": 1, "frame": 2}], "question": "?"}', "line 2: two 'frame'; mend"),
         (b'{"images": "none.png", "question": "?"}', "none.png is no file"),
         (b'{"images": {"data": "none.png"}, "question": "?"}', "none.png is no file"),

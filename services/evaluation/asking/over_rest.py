@@ -166,8 +166,7 @@ def progress(
     """Shows how it goes; gives what writes an outcome down, and what tells of a wait.
 
     Raises:
-        EvaluationError: what broke off the block, and how many are left; or the gateway has taken
-            another panel than the run's.
+        EvaluationError: what broke off the block, and how many are left.
     """
     tally = Tally(examples, outcomes, at_a_time)
     columns = TextColumn("asking"), BarColumn(10), MofNCompleteColumn(), TimeRemainingColumn()
@@ -177,11 +176,6 @@ def progress(
     shown.advance(bar, 0)  # the first answers took time too: else so few look too fast
 
     def keep(example: Example, said: Verdict | Problem) -> None:
-        if isinstance(said, Verdict) and said.panel != run.panel:
-            raise EvaluationError(
-                "The gateway has another panel now than this run began with: put that panel file "
-                "back and run the same command again, or give a new --out."
-            )
         tally.add(example, outcomes.keep(example.id, said))
         shown.advance(bar)
 
@@ -236,8 +230,8 @@ async def _ask(
     """What came of a case, after what may pass has passed.
 
     Raises:
-        GatewayError: it has not, or the gateway does not know this caller: the next case would
-            fare no better.
+        GatewayError: it has not, or the gateway does not know this caller, or has taken another
+            panel than the run's: the next case would fare no better.
     """
     fields = {
         "language": example.language,
@@ -262,7 +256,7 @@ async def _ask(
                 continue  # another was told to wait, while this one waited for its turn
             asked_at = time.monotonic()
             try:
-                said: Verdict | Problem = await _post(http, asking.url, body)
+                said: Verdict | Problem = await _post(http, asking, body)
             except GatewayError as error:
                 if error.may_pass:
                     pace.slow_down(asked_at)
@@ -280,7 +274,8 @@ async def _ask(
             return said
 
 
-async def _post(http: aiohttp.ClientSession, url: str, body: bytes) -> Verdict:
+async def _post(http: aiohttp.ClientSession, asking: Asking, body: bytes) -> Verdict:
+    url = asking.url
     try:
         # Not on to another address: a case would become a GET there, without its body.
         where = f"{url.rstrip('/')}/vqa"
@@ -289,6 +284,12 @@ async def _post(http: aiohttp.ClientSession, url: str, body: bytes) -> Verdict:
     except (aiohttp.ClientError, OSError) as error:
         raise no_verdict(url, error) from error
     status, headers, request = response.status, response.headers, _request_to(url)
+    # Before what it says is taken for this run's, a refusal too; a proxy's page names no panel.
+    if headers.get("consilium-panel", asking.run.panel) != asking.run.panel:
+        raise GatewayError(
+            "The gateway has another panel now than this run began with: put that panel file back, "
+            "or give a new --out."
+        )
     return read_reply(
         httpx.Response(status, headers=headers, content=content, request=request), Verdict
     )

@@ -179,6 +179,9 @@ def test_a_gateway_that_has_another_panel_by_now_ends_the_run(vllm, gateway, run
         patch.setattr("services.evaluation.asking.evaluate.panel_at", lambda _: told)
         with pytest.raises(EvaluationError, match=r"has another panel now .* new --out\."):
             run(other)
+        refuses = gateway([worker, vllm(status=500, raw=b"")], panel="quorum = 2")
+        with pytest.raises(EvaluationError, match="has another panel now"):
+            run(refuses)
 
     assert len((tmp_path / "out" / "verdicts.jsonl").read_text("utf-8").splitlines()) == 5
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from consilium.client import GATEWAY_URL
 from gateway.asking.grey import GREY
 from gateway.contract import Language, PanelReport, Summarise
+from gateway.settings import SUMMARISER
 from models import exported
 from models.data import datasets, own_file
 from models.data.example import DataError, Example, another_for_each
@@ -108,6 +109,9 @@ def evaluate(
     report = panel_at(gateway_url)
     models = _models(report, language, workers)
     _refuse_what_was_learned(models, examples, data, exports)
+    words = report.summariser if summarise != "never" else None
+    if words and language in words.languages:
+        models[SUMMARISER] = words.model
     run = Run(
         dataset=dataset,
         split=split,

@@ -262,6 +262,19 @@ def test_a_run_does_not_mix_two_models(vllm, gateway, run):
         run(url, workers=["w0"])
 
 
+def test_a_run_does_not_mix_two_summarisers(vllm, gateway, run):
+    """Unless none is asked."""
+    summariser = vllm("Nonsense")
+    url = gateway([vllm("Yes")], summariser=summariser.url)
+    for out, summarise in (("words", "auto"), ("votes", "never")):
+        run(url, out, limit=2, summarise=summarise)
+    summariser.root = "/cache/served/another"
+    time.sleep(2 * REPORT_S)
+    run(url, "votes")
+    with pytest.raises(EvaluationError, match="another run, with other models"):
+        run(url, "words", summarise="auto")
+
+
 def test_a_worker_that_is_down_is_named_before_anything_is_asked(vllm, gateway, run, dead_url):
     """Unless it is not asked at all."""
     worker = vllm("Yes")

@@ -23,14 +23,11 @@ from models.metrics import (
 )
 from models.metrics.exact_match import matches, normalise
 from models.metrics.score import Score, mean
-from services.evaluation.stored_run import Outcome
+from services.evaluation.stored_run import UNHEARD, Outcome
 
 BOOTSTRAP_SEED = 0
 PANEL = "panel"
 SURE = 0.8  # a confidence at which a reader would go by the answer
-# These may be heard when they are asked again. A worker that said nothing, or nothing usable, was
-# heard: greedy decoding will say it again, and silence must not raise an accuracy.
-UNHEARD: set[ErrorKind] = {"timeout", "unreachable", "refused"}
 NOT_HEARD: set[ErrorKind] = {*UNHEARD, "not_eligible"}
 
 Texts = dict[str, str | None]  # by case: what somebody said, null where they had nothing to say

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
-from gateway.contract import Answer, Language, Summarise, Verdict
+from gateway.contract import Answer, ErrorKind, Language, Summarise, Verdict
 from gateway.refusals import Problem
 from models.data import datasets
 from models.data.example import Example, images_may_be_missing
@@ -29,6 +29,10 @@ from models.files import (
 )
 
 VERDICTS = "verdicts.jsonl"
+
+# These may be heard when they are asked again. A worker that said nothing, or nothing usable, was
+# heard: greedy decoding will say it again, and silence must not raise an accuracy.
+UNHEARD: set[ErrorKind] = {"timeout", "unreachable", "refused"}
 
 
 class EvaluationError(Exception):
@@ -47,7 +51,7 @@ class Run:
     workers: list[str] | None
     summarise: Summarise
     panel: str
-    models: dict[str, str | None]  # what the asked workers' servers loaded
+    models: dict[str, str | None]  # what the asked workers' servers loaded, and the summariser's
     fold: list[int] | None = None  # which one, of how many
     rounds: int = 1
     rotate_images: bool = False
@@ -94,6 +98,13 @@ class Outcome:
     @property
     def answer(self) -> str | None:
         return (self.verdict.answer or self.verdict.best_guess) if self.verdict else None
+
+    @property
+    def worth(self) -> tuple[bool, int]:
+        """Of two outcomes of a case, the one of less is not put in the other's place: whether there
+        is an answer, and how many workers were heard."""
+        lost = {a.worker for a in self.answers if a.error and a.error.kind in UNHEARD}
+        return self.answer is not None, len({a.worker for a in self.answers} - lost)
 
 
 def hash_of(examples: Sequence[Example]) -> str:
@@ -217,7 +228,7 @@ class Verdicts(Mapping[str, Outcome]):
         """Lines that are torn or garbled are put aside, and told of."""
         path = folder / VERDICTS
         self._places: dict[str, tuple[int, int]] = {}  # by case: its line's first byte, and its end
-        self._answered: set[str] = set()
+        self._worth: dict[str, tuple[bool, int]] = {}
         if path.exists() and not self._find(path):
             print(f"{set_aside(path, read_lines(path, _read))} Its cases are asked again.")
             self._find(path)
@@ -264,12 +275,9 @@ class Verdicts(Mapping[str, Outcome]):
         return whole
 
     def _note(self, case: str, outcome: Outcome, place: tuple[int, int]) -> None:
-        """The latest, but an answer is not given up for a later refusal."""
-        if outcome.answer is not None:
-            self._answered.add(case)
-        elif case in self._answered:
-            return
-        self._places[case] = place
+        """The latest, but what was heard is not given up for a later failure."""
+        if case not in self._worth or outcome.worth >= self._worth[case]:
+            self._places[case], self._worth[case] = place, outcome.worth
 
 
 def read_outcomes(folder: Path) -> dict[str, Outcome]:
@@ -286,7 +294,7 @@ def read_outcomes(folder: Path) -> dict[str, Outcome]:
         )
     outcomes: dict[str, Outcome] = {}
     for case, outcome in found.records:
-        if outcome.answer is not None or case not in outcomes or outcomes[case].answer is None:
+        if case not in outcomes or outcome.worth >= outcomes[case].worth:
             outcomes[case] = outcome
     return outcomes
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from filelock import FileLock
 
+from gateway.contract import Answer, AnswerError
 from gateway.refusals import Problem
 from models import files
 from models.files import append_line, read_lines, write_whole
@@ -86,6 +87,21 @@ def test_an_answer_may_hold_any_mark_that_ends_a_line(mark: str, tmp_path: Path)
     keep(tmp_path, "b", Problem.of(503, "Busy", said))
     outcomes = read_outcomes(tmp_path)
     assert outcomes["a"].answer == said and outcomes["b"].verdict is None
+
+
+def test_what_was_heard_is_not_given_up_for_a_later_failure(tmp_path: Path) -> None:
+    """Of two verdicts the one in which more were heard stays, the later of two alike."""
+    (said,) = VERDICT.answers
+    late = Answer(worker="w0", seconds=9, error=AnswerError(kind="timeout", detail="late"))
+    lost = VERDICT.model_copy(update={"answers": (late,), "answer": "No"})
+    part = Problem.of(503, "Below the quorum", "Late.").model_copy(update={"answers": (said,)})
+    for case, outcomes in {"a": (VERDICT, lost), "b": (lost, VERDICT), "c": (part, lost)}.items():
+        for each in (*outcomes, Problem.of(500, "Failed", "No.")):
+            keep(tmp_path, case, each)
+
+    with Verdicts(tmp_path) as kept:
+        assert [kept[case].answer for case in "abc"] == ["Yes", "Yes", "No"]
+        assert dict(kept) == read_outcomes(tmp_path)
 
 
 def replace_run_file(folder: Path, content: bytes | None) -> None:

@@ -227,7 +227,7 @@ def _worker_of(cases: Sequence[Heard], name: str, model: str, prompt: str) -> Wo
             row[1 + manners.index(case.cell.ways[0])] = row[0]
         for n in case.cell.names[:-1]:
             row[1 + len(manners) + names.index(n)] = 1
-    coefficients, intercept = _fitted(features, right, [case.example for case, _ in sure])
+    coefficients, intercept = _fitted(name, features, right, [case.example for case, _ in sure])
     slope, *more = coefficients
     steeper = dict(zip(manners, more[: len(manners)], strict=True))
     own = dict(zip(names, more[len(manners) :], strict=True))
@@ -245,7 +245,10 @@ def _worker_of(cases: Sequence[Heard], name: str, model: str, prompt: str) -> Wo
 
 
 def _fitted(
-    features: NDArray[np.float64], right: NDArray[np.bool_], examples: Sequence[Example]
+    name: str,
+    features: NDArray[np.float64],
+    right: NDArray[np.bool_],
+    examples: Sequence[Example],
 ) -> tuple[list[float], float]:
     """Coefficients and intercept, with the ridge that predicts left-out images best; where a set
     names patients, left-out patients."""
@@ -253,8 +256,8 @@ def _fitted(
     learned = [right[train] for train, _ in folds]
     if any(each.all() or not each.any() for each in learned):
         raise EvaluationError(
-            "Every answer of a worker is right, or every one wrong, in all images or in four "
-            "fifths of them: take more."
+            f"In a part of the images every answer of {name} is right, or every one wrong, so that "
+            "nothing is learned there of when it is: take more."
         )
     model = LogisticRegressionCV(
         Cs=STRENGTHS,
@@ -375,8 +378,8 @@ def _in_folds(examples: Sequence[Example]) -> list[tuple[NDArray[np.int_], NDArr
     numbers = _numbers(examples)
     if len(set(numbers)) < FOLDS:
         raise EvaluationError(
-            f"These are answers about {len(set(numbers))} images or patients, of which {FOLDS} "
-            "parts are to be made: take more."
+            f"These answers, or a part of them that is learned from, are about "
+            f"{len(set(numbers))} images or patients; at least {FOLDS} are needed: take more."
         )
     return list(GroupKFold(FOLDS).split(np.zeros(len(examples)), groups=numbers))
 

@@ -188,6 +188,30 @@ def test_runs_that_teach_nothing_are_refused(stored, settings, data, tmp_path):
         replay([stored, shuffled], settings, data)
 
 
+def test_who_is_right_in_all_of_a_part_is_named(stored, settings, data):
+    """And only one of its answers is wrong."""
+    path = stored / "verdicts.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    for number, record in enumerate(records):
+        (answer,) = [a for a in record["verdict"]["answers"] if a["worker"] == "w1"]
+        answer["text"] = "Left" if number % 2 else "Yes" if number else "No"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    with pytest.raises(EvaluationError, match="In a part of the images every answer of w1 is"):
+        calibrate([stored], settings, data)
+
+
+@pytest.mark.parametrize("images", [4, 5])
+def test_so_few_images_are_told(images, stored, settings, data):
+    """Of five, four are left to learn from where one is left out."""
+    asked = data / "slake" / "validate.json"
+    rows = json.loads(asked.read_text())
+    for row in rows:
+        row["img_name"] = f"xmlab{row['qid'] % images}/source.jpg"
+    asked.write_text(json.dumps(rows))
+    with pytest.raises(EvaluationError, match="about 4 images or patients; at least 5"):
+        replay([stored], settings, data, cross_fit=True)
+
+
 def test_a_question_counts_once(stored, settings, data):
     says = f"answer the same questions, {IMAGES * EACH} of them: give one of the two"
     for program in (calibrate, replay):

@@ -200,6 +200,12 @@ def test_what_cannot_be_carried_or_foretold_is_told(
         foretell(panel(more), run, demand, lambda line: None)
 
 
+def test_a_run_of_two_rounds_is_refused(tmp_path: Path, panel: Callable[..., Settings]) -> None:
+    write_run(tmp_path / "discussed", tmp_path / "own.jsonl", {}, rounds=2)
+    with pytest.raises(EvaluationError, match="it was asked in two rounds"):
+        times_of(tmp_path / "discussed", panel())
+
+
 def test_no_run_is_told(tmp_path: Path, panel: Callable[..., Settings]) -> None:
     with pytest.raises(EvaluationError, match="holds no evaluation"):
         times_of(tmp_path, panel())

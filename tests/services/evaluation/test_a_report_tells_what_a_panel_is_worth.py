@@ -395,6 +395,12 @@ def test_runs_that_make_no_report_are_refused(folder: Path, tmp_path: Path) -> N
     asked = write_run(tmp_path / "asked", other, {"1": {"panel": "no", "new": "no"}})
     with pytest.raises(EvaluationError, match="asked answers none of the questions that the panel"):
         report([run], Path("none"), out, beside=[asked])
+    twice = [
+        write_run(tmp_path / name, own, {"1": {"panel": "no", "new": "no"}})
+        for name in ("once", "twice")
+    ]
+    with pytest.raises(EvaluationError, match="twice: another run beside the panel has new's"):
+        report([run], Path("none"), out, beside=twice)
     assert not out.exists()
 
 

@@ -262,6 +262,13 @@ def test_a_run_does_not_mix_two_models(vllm, gateway, run):
         run(url, workers=["w0"])
 
 
+def test_workers_are_named_in_any_order(vllm, gateway, run):
+    """And are the same run."""
+    url = gateway([vllm("Yes"), vllm("No")])
+    run(url, limit=2, workers=["w0", "w1"])
+    assert run(url, workers=["w1", "w0", "w1"])["scores"]["w1"]["all"]["scored"] == 12
+
+
 def test_a_run_does_not_mix_two_summarisers(vllm, gateway, run):
     """Unless none is asked."""
     summariser = vllm("Nonsense")

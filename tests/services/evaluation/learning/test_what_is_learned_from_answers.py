@@ -1,6 +1,7 @@
 """calibrate and replay, on stored answers of workers whose habits we know."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -10,7 +11,7 @@ from gateway.verdict.grey_answers import load_grey_answers, save_grey_answers
 from models.metrics.score import mean
 from services.evaluation.confidence import coverage, part_of_the_surest, reliability
 from services.evaluation.heard import hear
-from services.evaluation.learning.fit import calibrate, cross_fitted
+from services.evaluation.learning.fit import _correlations, calibrate, cross_fitted
 from services.evaluation.learning.grey import grey_answers
 from services.evaluation.replay import replay
 from services.evaluation.stored_run import EvaluationError, Run, claim
@@ -35,6 +36,24 @@ def test_it_learns_who_knows_what(stored, settings, data):
 
 def test_it_finds_out_who_errs_together(stored, settings, data):
     assert calibrate([stored], settings, data).correlation == {"mock": 1.0}
+
+
+def test_who_is_always_right_hides_nobody_who_errs_together(stored, settings, data):
+    """Of three of one family, w1 makes no error that could go with another's."""
+    cases, _ = hear([stored], data)
+    alike = [worker.model_copy(update={"family": "mock"}) for worker in settings.workers]
+    family = settings.model_copy(update={"workers": tuple(alike)})
+    cases = [
+        replace(
+            case,
+            answers=tuple(
+                a.model_copy(update={"text": case.example.answer}) if a.worker == "w1" else a
+                for a in case.answers
+            ),
+        )
+        for case in cases
+    ]
+    assert _correlations(cases, family) == {"mock": 1.0}
 
 
 def test_the_verdict_is_as_often_right_as_it_says(stored, settings, data):

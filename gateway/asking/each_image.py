@@ -81,9 +81,10 @@ def in_its_own_words(case: Case) -> Case:
 
 
 def as_one(said: Sequence[tuple[int, Answer]], case: Case) -> Answer:
-    """One worker's answer to the whole case, of what it said to each image; its failure, where it
-    failed at one of them. What means the same counts as one, in the wording that it believes most.
-    Without confidences, what it said to most images, the first ones first.
+    """One worker's answer to the whole case, of what it said to each image, which was asked as
+    `case` is; its failure, where it failed at one of them. What means the same counts as one, in
+    the wording that it believes most. Without confidences, what it said to most images, the first
+    ones first.
     """
     answers = [answer for _, answer in said]
     seconds = max(answer.seconds for answer in answers)

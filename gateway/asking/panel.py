@@ -291,7 +291,7 @@ class Panel:
         alone = one_by_one(case) or []
         said = await asyncio.gather(*(self._ask_together(worker, one, left_s) for _, one in alone))
         by_image = [(n, answer) for (n, _), answer in zip(alone, said, strict=True)]
-        return as_one(by_image, in_its_own_words(case))
+        return as_one(by_image, alone[0][1])
 
     async def _ask_together(
         self, worker: WorkerSettings, case: Case, left_s: float | None

@@ -128,7 +128,7 @@ def cross_fitted(cases: Sequence[Heard], settings: Settings) -> list[Opinion]:
 
 def _cross_fitted(cases: Sequence[Heard], settings: Settings) -> list[tuple[Judge, Opinion]]:
     found: dict[int, tuple[Judge, Opinion]] = {}
-    for learned, left_out in _folds(cases):
+    for learned, left_out in _folds([case.example for case in cases]):
         competence = _learned([cases[index] for index in learned], settings)
         for index in left_out:
             judge = judge_of(cases[index], settings, competence)
@@ -252,7 +252,7 @@ def _fitted(
 ) -> tuple[list[float], float]:
     """Coefficients and intercept, with the ridge that predicts left-out images best; where a set
     names patients, left-out patients."""
-    folds = _in_folds(examples)
+    folds = _folds(examples)
     learned = [right[train] for train, _ in folds]
     if any(each.all() or not each.any() for each in learned):
         raise EvaluationError(
@@ -369,11 +369,7 @@ def _steps(values: Sequence[float]) -> tuple[float, ...]:
     return tuple(math.floor(v * 1e4) / 1e4 for v in np.quantile(values, STEPS, method="lower"))
 
 
-def _folds(cases: Sequence[Heard]) -> list[tuple[NDArray[np.int_], NDArray[np.int_]]]:
-    return _in_folds([case.example for case in cases])
-
-
-def _in_folds(examples: Sequence[Example]) -> list[tuple[NDArray[np.int_], NDArray[np.int_]]]:
+def _folds(examples: Sequence[Example]) -> list[tuple[NDArray[np.int_], NDArray[np.int_]]]:
     """Raises EvaluationError where there are fewer images, or patients, than folds."""
     numbers = _numbers(examples)
     if len(set(numbers)) < FOLDS:

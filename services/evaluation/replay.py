@@ -119,7 +119,7 @@ def replay(
         "policies": {
             name: {
                 "accuracy": scored(right),
-                "over_best_worker": scored(_minus(right, rights[best])),
+                "over_best_worker": scored(over) if (over := _minus(right, rights[best])) else None,
                 **_of_confidence(
                     [policies[name].confidences[n] for n in right],
                     [*right.values()],
@@ -377,7 +377,7 @@ def _show(summary: dict[str, Any]) -> None:
         wrong, told = each["wrong_and_sure"], each["told"]
         print(
             f"{name:16} {_percent(each['accuracy'], ''):>20} "
-            f"{_percent(each['over_best_worker'], '+'):>22}"
+            f"{_percent(each['over_best_worker'], '+') if each['over_best_worker'] else '–':>22}"
             f"{format(error['value'], '.3f') if error else '–':>20}"
             f"{format(100 * covered['value'], '.1f') if covered else '–':>13}"
             f"{format(100 * wrong['value'], '.1f') if wrong else '–':>14}"

@@ -110,20 +110,25 @@ def test_who_was_not_heard_again_is_taken_at_its_first_answer(
 
 
 def test_who_was_not_heard_was_not_wrong(tmp_path: Path, own: Path) -> None:
-    """The best worker is right in all that it was heard in, which is half of the cases."""
+    """The best worker is right in all that it was heard in, which is half of the cases; with who
+    was heard in the others alone it shares none."""
+    seats = tmp_path / "panel.toml"
+    seats.write_text(seats.read_text() + SEAT.format(name="c"))
     rows = [ROWS[0] | {"id": n, "images": f"{'y' * n}.png"} for n in range(1, 9)]
     several = write_set(tmp_path / "several", rows)
     said: dict[str, Said] = {
         str(n): {"panel": "lung", "a": "lung" if n < 5 else None, "b": "lung" if n < 6 else "liver"}
         for n in range(1, 9)
     }
+    said["8"]["c"] = "lung"
     run = write_run(tmp_path / "half", several, said, models={"a": "a", "b": "b"})
-    found = replay([run], load_settings(tmp_path / "panel.toml", environ={}), Path("none"))
+    found = replay([run], load_settings(seats, environ={}), Path("none"))
     right = {name: found["policies"][name]["accuracy"] for name in "ab"}
     assert (right["a"]["value"], right["a"]["cases"]) == (1, 4)
     assert (right["b"]["value"], right["b"]["cases"]) == (5 / 8, 8)
     assert found["best_worker"] == "a"
     assert found["policies"]["vote"]["over_best_worker"]["cases"] == 4
+    assert found["policies"]["c"]["over_best_worker"] is None
 
 
 @pytest.mark.parametrize("blank", [True, False])

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from gateway.contract import Language
 from models.data import own_file
 from models.data.example import Example, without_images
 from models.metrics import score as bootstrap
@@ -20,7 +19,7 @@ from models.training.inputs.examples import examples_of, learned_by
 from services.evaluation import heard, stored_run
 from services.evaluation.asking.evaluate import evaluate
 from services.evaluation.learning import fit
-from services.evaluation.stored_run import EvaluationError, Outcome
+from services.evaluation.stored_run import EvaluationError
 
 ROOT = Path(__file__).parents[4]
 HEAD = "id;images;question;answer;choices;alternatives;patient\r\n"
@@ -189,18 +188,13 @@ def test_questions_in_another_language_are_told_of(
 def test_what_is_learned_is_judged_on_other_patients(own: Path) -> None:
     """On other images where nobody is named."""
 
-    def case(number: int, patient: str | None) -> heard.Heard:
-        language: Language = "en"
-        shown = Example(
-            str(number), (Path(f"{number}.png"),), "?", "yes", language, True, patient=patient
-        )
-        return heard.heard_in(language, shown, Outcome(None, ()))
+    def case(number: int, patient: str | None) -> Example:
+        image = Path(f"{number}.png")
+        return Example(str(number), (image,), "?", "yes", "en", True, patient=patient)
 
     cases = [case(number, f"P{number % 6}" if number < 18 else None) for number in range(24)]
     for learned, left_out in fit._folds(cases):
-        patients = [
-            {cases[i].example.patient for i in side} - {None} for side in (learned, left_out)
-        ]
+        patients = [{cases[i].patient for i in side} - {None} for side in (learned, left_out)]
         assert patients[0].isdisjoint(patients[1]) and len(left_out)
 
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import httpx
 
+from consilium.wire import shown
 from gateway.asking.model_server import CallFailed
 from gateway.settings import SettingsError
 from models.assets import AssetError
@@ -43,7 +44,7 @@ def answering(url: str, start: str) -> None:
     try:
         httpx.get(url, trust_env=False)
     except (httpx.HTTPError, httpx.InvalidURL):
-        raise SystemExit(f"Nothing answers at {url}: {start}.") from None
+        raise SystemExit(f"Nothing answers at {shown(url)}: {start}.") from None
 
 
 def redis_at(url: str) -> None:

@@ -47,8 +47,9 @@ def _check_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
-    except ValueError as error:  # a port beyond 65535, or half an IPv6 address
-        raise ValueError(f"is no address ({error}); write one {example}") from error
+    except ValueError as error:  # whose own words may hold half a password
+        wrong = "its port is no number up to 65535, or its host is cut or none"
+        raise ValueError(f"is no address ({wrong}); write one {example}") from error
     if parts.query or parts.fragment or re.search(r"\s", url):
         raise ValueError(f"must be the server's root, {example}, without ?, # and blanks")
     if port == 0:

@@ -14,7 +14,7 @@ import pytest
         ("accuracy.burned_in --data /nowhere", {}, "/nowhere/slake/imgs holds 0 images"),
         (
             "accuracy.entailment --data /nowhere",
-            {"CONSILIUM_SUMMARISER_URL": "http://NOWHERE"},
+            {"CONSILIUM_SUMMARISER_URL": "http://:secret@NOWHERE"},
             "Nothing answers at http://NOWHERE: start the summariser of panel.gpu.toml",
         ),
         (

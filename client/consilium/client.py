@@ -70,12 +70,13 @@ class _Connection:
         waited out for up to `patience_s`, never shorter than Retry-After says; `tell` hears of
         each wait.
 
-        Raises GatewayError for a key that cannot be sent and for seconds that are no number, or
-        below 0, GatewayUnreachable for an address that is none.
+        Raises GatewayError for a key that cannot be sent, alone or beside a password in the
+        address, and for seconds that are no number, or below 0, GatewayUnreachable for an address
+        that is none.
         """
         limit_s = seconds("timeout_s", timeout_s)
         self._how: dict[str, Any] = {
-            "headers": bearer(key),
+            "headers": bearer(url, key),
             "timeout": None if math.isinf(limit_s) else limit_s,
             "trust_env": trusts_env(url),
         }

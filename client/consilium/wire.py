@@ -33,10 +33,11 @@ Reply = TypeVar("Reply", bound=BaseModel)
 Event = Union[Answer, Provisional, Verdict]
 
 
-def bearer(key: Optional[str] = None) -> dict[str, str]:
-    """The header that carries `key`, else $CONSILIUM_KEY, else nothing.
+def bearer(url: str, key: Optional[str] = None) -> dict[str, str]:
+    """The header that carries `key`, else $CONSILIUM_KEY, else nothing, to `url`.
 
-    Raises GatewayError for one that is no text, or that no header can carry.
+    Raises GatewayError for one that is no text, that no header can carry, or for which the address
+    leaves no place; GatewayUnreachable for an address that is none.
     """
     key = key or os.environ.get("CONSILIUM_KEY", "")
     if not isinstance(key, str):
@@ -47,7 +48,14 @@ def bearer(key: Optional[str] = None) -> dict[str, str]:
             "The key holds a character that no key has: copy it anew, from consilium_ to its end, "
             "into CONSILIUM_KEY."
         )
-    return {"authorization": f"Bearer {key}"} if key else {}
+    if not key:
+        return {}
+    if _address(url).userinfo:  # which goes into the same header
+        raise GatewayError(
+            f"There is a key, and {shown(url)} was given with a name and a password: a request "
+            "carries only one of them. Take these out of the address, or unset CONSILIUM_KEY."
+        )
+    return {"authorization": f"Bearer {key}"}
 
 
 def trusts_env(url: str) -> bool:
@@ -55,10 +63,14 @@ def trusts_env(url: str) -> bool:
 
     Raises GatewayUnreachable for an address that is none.
     """
+    return _address(url).host not in {"127.0.0.1", "localhost", "::1"}
+
+
+def _address(url: str) -> httpx.URL:
     try:
         if not isinstance(url, str):
             raise httpx.InvalidURL("no text")
-        return httpx.URL(url).host not in {"127.0.0.1", "localhost", "::1"}
+        return httpx.URL(url)
     except httpx.InvalidURL as error:
         raise no_verdict(url, error) from error
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from rich.console import Console
 from rich.progress import track
 
+from consilium.wire import shown
 from gateway.asking.model_server import CallFailed, Completion, Http, new_http_client, probe
 from gateway.asking.summariser import ask, is_faithful
 from gateway.contract import Language
@@ -80,4 +81,6 @@ async def _replies(
 async def _require(http: Http, url: str) -> None:
     is_up = (await probe(http, url, SUMMARISER)).reachable
     if not is_up:
-        raise EvaluationError(f"No summariser answers at {url}; start it: consilium summariser.")
+        raise EvaluationError(
+            f"No summariser answers at {shown(url)}; start it: consilium summariser."
+        )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from consilium.wire import shown
 from gateway.settings import SUMMARISER, Settings
 from gateway.tables import SummariserSettings, WorkerSettings
 from models.exported import ADAPTER, MEMORY, ZOO, adapter_base
@@ -114,7 +115,8 @@ def launch(
     seat = _seat(settings, name)
     if seat.external:
         raise EngineError(
-            f"{name} is served at {seat.url}, says the panel file; remove its url to serve it here."
+            f"{name} is served at {shown(seat.url)}, says the panel file; remove its url to serve "
+            "it here."
         )
     arguments = arguments_of(settings, name, gpu_share) | {
         "model": str(model),

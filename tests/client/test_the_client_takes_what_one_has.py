@@ -35,6 +35,8 @@ from tests.conftest import picture
 from tests.dicoms import dicom_of
 from tests.fake_gateway import VERDICT, problem
 
+HERE = "http://127.0.0.1:8000"
+
 
 @pytest.fixture
 def url(vllm, gateway):
@@ -147,7 +149,7 @@ def test_what_is_wrong_the_gateway_says(wrong, says, url):
 )
 def test_a_key_that_cannot_be_sent_is_told_and_not_shown(key, monkeypatch):
     with pytest.raises(GatewayError, match="holds a character that no key has") as told:
-        bearer(key)
+        bearer(HERE, key)
     assert key not in str(told.value)
     monkeypatch.setenv("CONSILIUM_KEY", key)
     with pytest.raises(GatewayError, match="holds a character that no key has"):
@@ -172,9 +174,9 @@ def test_seconds_that_are_none_are_told(client, name, given):
 
 def test_what_pasting_adds_to_a_key_is_taken_off(monkeypatch):
     monkeypatch.setenv("CONSILIUM_KEY", " consilium_a\r\n")
-    assert bearer() == bearer("consilium_a\r") == {"authorization": "Bearer consilium_a"}
+    assert bearer(HERE) == bearer(HERE, "consilium_a\r") == {"authorization": "Bearer consilium_a"}
     monkeypatch.setenv("CONSILIUM_KEY", "\r\n")
-    assert bearer() == {}
+    assert bearer(HERE) == {}
 
 
 @pytest.mark.parametrize(
@@ -203,6 +205,20 @@ def test_a_password_in_the_address_is_not_shown(scheme, rest):
     with pytest.raises(GatewayUnreachable, match=r"127|gateway|::1") as told:
         ask(b"", "?", url=url)
     assert "user" not in str(told.value) and "s3" not in str(told.value)
+
+
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+def test_a_key_and_a_password_in_the_address_do_not_go_together(client, monkeypatch):
+    """Both go into one header; httpx sent the password, and nobody was told of the key."""
+    url = "http://" + "user:s3cret@127.0.0.1:1"
+    with pytest.raises(GatewayError, match=r"key, and http://127.0.0.1:1 was given") as told:
+        client(url, "consilium_a")
+    assert "user" not in str(told.value) and "s3" not in str(told.value)
+    monkeypatch.setenv("CONSILIUM_KEY", "consilium_a")
+    with pytest.raises(GatewayError, match="or unset CONSILIUM_KEY"):
+        client(url)
+    monkeypatch.delenv("CONSILIUM_KEY")
+    client(url)
 
 
 RAMP = np.linspace(0, 1, 32 * 24).reshape(24, 32)

@@ -192,6 +192,14 @@ def test_an_address_that_nobody_can_have_is_refused(load, url):
         load(WORKER + f'url = "{url}"')
 
 
+def test_of_a_password_in_an_address_that_is_none_nothing_is_told(load):
+    """One with a slash makes the host's end of what stands before it."""
+    url = "http://user:" + "s3/cr@gpu:8101"
+    with pytest.raises(SettingsError, match=r"thorax\): url: is no address") as told:
+        load(WORKER + f'url = "{url}"')
+    assert "s3" not in str(told.value)
+
+
 @pytest.mark.parametrize(
     "host", ["localhost", "10.0.0.9", "[::1]", "gpu-2.ward.example.", "worker_2", "münchen"]
 )

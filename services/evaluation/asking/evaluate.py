@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from consilium import wire
 from consilium.client import GATEWAY_URL
 from gateway.asking.grey import GREY
 from gateway.contract import Language, PanelReport, Summarise
@@ -161,7 +162,7 @@ def evaluate(
         run,
         limit=limit,
         exports=exports,
-        gateway=gateway_url if gateway_url != GATEWAY_URL else None,
+        gateway=wire.shown(gateway_url) if gateway_url != GATEWAY_URL else None,
         concurrency=concurrency if concurrency != CONCURRENCY else None,
         patience=f"{patience_s:g}" if patience_s != PATIENCE_S else None,
         ray=ray,

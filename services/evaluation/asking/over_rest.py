@@ -122,11 +122,10 @@ def panel_at(url: str) -> PanelReport:
 
     Raises:
         EvaluationError: none answers there.
-        GatewayRefused: it does not know this caller.
+        GatewayError: it does not know this caller, or the caller's key cannot be sent.
     """
-    headers = bearer()
     try:
-        elsewhere = trusts_env(url)
+        headers, elsewhere = bearer(url), trusts_env(url)
     except GatewayUnreachable as error:
         raise EvaluationError(str(error)) from error
     try:
@@ -208,7 +207,7 @@ async def ask_each(
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=pace.most),
         timeout=aiohttp.ClientTimeout(2 * DEADLINE_S),
-        headers=JSON | bearer(),
+        headers=JSON | bearer(asking.url),
         proxy=_proxy_to(asking.url),
     ) as http:
         try:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
+from consilium.wire import shown
 from gateway.door import keys
 from gateway.settings import Settings
 from models.assets import AssetError, is_hub_id, weights_dir
@@ -49,7 +50,7 @@ def check(settings: Settings, report: Callable[[str], None]) -> bool:
         report(f"vLLM is not installed here: what engine says of {', '.join(asked)} is not checked")
     for name, seat in every_seat(settings).items():
         if name not in here:
-            report(f"{name}: served at {seat.url}, which is not asked here")
+            report(f"{name}: served at {shown(seat.url)}, which is not asked here")
         elif name in wrong:
             report(f"{name}: no: {wrong[name]}")
         else:

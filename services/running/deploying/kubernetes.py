@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from consilium.wire import shown
 from gateway.settings import Settings
 from gateway.tables import WorkerSettings
 from models.assets import is_hub_id
@@ -155,7 +156,7 @@ def _check(settings: Settings, gateway: Container, seats: dict[str, Seat], on_ra
                 f"{containers.engine('NAME').url}."
             )
             raise KubernetesError(
-                f"panel file: {name}: url: {own[0]} would be the gateway's own pod; {mend}"
+                f"panel file: {name}: url: {shown(own[0])} would be the gateway's own pod; {mend}"
             )
     for name, seat in seats.items():
         folders = [str(each) for each in adapters(seat, name).values()]

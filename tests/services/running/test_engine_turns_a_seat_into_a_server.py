@@ -403,8 +403,9 @@ def test_a_zoo_model_that_is_not_there_is_told_what_is(
 def test_a_worker_that_is_served_elsewhere_is_not_started(
     edited: Callable[[str, str], Settings],
 ) -> None:
-    """Neither by the stack nor by hand."""
-    settings = edited('name = "mobilenet"', 'name = "mobilenet"\nurl = "http://far:9000"')
+    """Neither by the stack nor by hand. A password in its address is not told."""
+    url = "http://user:" + "s3cret@far:9000"
+    settings = edited('name = "mobilenet"', f'name = "mobilenet"\nurl = "{url}"')
 
     assert "mobilenet" not in local_urls(settings)
     with pytest.raises(EngineError, match="mobilenet is served at http://far:9000"):

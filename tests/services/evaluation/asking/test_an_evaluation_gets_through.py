@@ -153,6 +153,15 @@ def test_what_is_no_address_is_told(run, url):
         run(url)
 
 
+def test_a_key_beside_a_password_in_the_address_is_told(fake, run, monkeypatch):
+    """In a sentence, and before anything is asked."""
+    gateway = fake()
+    monkeypatch.setenv("CONSILIUM_KEY", "consilium_a")
+    with pytest.raises(GatewayError, match="a request carries only one of them"):
+        run(gateway.url.replace("//", "//user:s3cret@"))
+    assert not gateway.requests
+
+
 def test_a_gateway_elsewhere_is_reached_by_the_proxy_that_ask_goes_by(
     fake, run, tmp_path, monkeypatch
 ):

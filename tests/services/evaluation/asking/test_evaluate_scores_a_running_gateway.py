@@ -331,6 +331,16 @@ def test_the_command_that_is_told_asks_the_same_again(vllm, gateway, run, tmp_pa
     assert shlex.split(again) == [*expected.split(), str(tmp_path / "a folder")]
 
 
+def test_a_password_in_the_address_is_neither_told_nor_kept(vllm, gateway, run, tmp_path, capsys):
+    """It is of use to the run alone: what is printed and written is shown to others."""
+    url = gateway([vllm("Yes")])
+    run(url.replace("//", "//user:s3cret@"), "out", limit=5)
+    said = capsys.readouterr()
+    written = [path.read_text() for path in (tmp_path / "out").iterdir()]
+    assert not [text for text in [said.out, said.err, *written] if "s3cret" in text]
+    assert f" --gateway {url} " in said.out
+
+
 @pytest.mark.parametrize("workers", [["w1"], ["w0", "W0"]])
 def test_who_is_not_seated_is_named_before_anything_is_asked(vllm, gateway, run, workers):
     """Not by every case on its own."""

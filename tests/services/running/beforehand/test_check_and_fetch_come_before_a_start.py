@@ -178,7 +178,9 @@ def test_a_machine_without_a_network_must_have_it_all(
 def test_a_seat_that_is_served_elsewhere_is_not_asked(
     checked: Callable[..., tuple[bool, list[str]]],
 ) -> None:
-    good, lines = checked('name = "mobilenet"', 'name = "mobilenet"\nurl = "http://far:9000"')
+    """A password in its address is not told."""
+    url = "http://user:" + "s3cret@far:9000"
+    good, lines = checked('name = "mobilenet"', f'name = "mobilenet"\nurl = "{url}"')
 
     assert good
     assert lines[0] == "mobilenet: served at http://far:9000, which is not asked here"

@@ -52,7 +52,7 @@ FLOORS: dict[str, list[str]] = {
         "__main__",
     ],
     "models": [
-        "cpu_torch exported files positions",
+        "complaint cpu_torch exported files positions",
         "assets metrics tensors",
         "data connectors",
         "recipe",

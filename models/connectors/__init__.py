@@ -28,6 +28,8 @@ from typing import Any, Protocol, cast
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
+from models import complaint
+
 
 class Connector(Protocol):
     def num_tokens(self, patches: int, images: int = 1) -> int: ...
@@ -65,13 +67,12 @@ def build(settings: dict[str, Any], vision_dim: int, text_dim: int) -> nn.Module
     if unknown := set(settings) - set(known):
         raise ValueError(
             f"Connector {name!r} has no setting {', '.join(sorted(unknown))}. "
-            f"It has: {', '.join(known)}."
+            f"It has: {', '.join(known)}"
         )
     try:
         config = TypeAdapter(module.Config).validate_python(settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"{name}: {first['loc'][-1]}: {first['msg']}") from error
+        raise ValueError(f"{name}: {complaint.first_of(error.errors())}") from error
     return cast(nn.Module, module.Connector(config, vision_dim, text_dim))
 
 
@@ -93,5 +94,5 @@ def build_plain(settings: dict[str, Any], vision_dim: int, text_dim: int) -> nn.
 
 def _module(name: object) -> Any:
     if name not in names():
-        raise ValueError(f"Unknown connector {name!r}. Available: {', '.join(names())}.")
+        raise ValueError(f"Unknown connector {name!r}. Available: {', '.join(names())}")
     return importlib.import_module(f"{__name__}.{name}")

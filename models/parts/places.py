@@ -20,6 +20,7 @@ from gateway.intake.dicom.file import read, told_by_tag
 from gateway.intake.dicom.picture import frame_of_file
 from gateway.intake.dicom.values import number, of_frame
 from gateway.intake.pixels import Refused, codec_errors_told, is_dicom
+from models import complaint
 from models.data.example import DataError, read_file
 from models.data.pixels import size_of
 from models.positions import by_camera, by_dicom
@@ -79,9 +80,8 @@ def _camera(file: Path) -> _Camera:
     try:
         return _Camera.model_validate_json(read_file(file))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "it"
-        raise DataError(f"{file} is no camera: {place}: {first['msg']}.") from error
+        told = complaint.first_of(error.errors(), "it")
+        raise DataError(f"{file} is no camera: {told}.") from error
 
 
 def _depth(file: Path, image: Path) -> Tensor:

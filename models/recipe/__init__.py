@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from models import complaint
 from models.files import NotUtf8, read_text
 from models.recipe.parts import LanguagePart, Strict, TowerPart, WorkerPart, finite
 from models.recipe.programme import Programme, RecipeError
@@ -219,9 +220,8 @@ def load_any_recipe(reference: str | Path) -> Recipe | WholeRecipe | MemoryRecip
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{path} is not TOML: {error}.") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the recipe"
-        raise RecipeError(f"{path}: {key}: {first['msg']}.") from error
+        told = complaint.first_of(error.errors(), "the recipe")
+        raise RecipeError(f"{path}: {told}.") from error
 
 
 def read_programme(text: str) -> Recipe | WholeRecipe:

@@ -5,6 +5,7 @@ from typing import ClassVar, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from models import complaint
 from models.exported import ZOO
 from models.recipe.parts import Strict
 from models.recipe.stage import Source, Stage, require_fold
@@ -68,7 +69,8 @@ class Programme(Strict):
         try:
             return type(self).model_validate(changed)
         except ValidationError as error:
-            raise RecipeError(f"recipe {self.name}: {error.errors()[0]['msg']}.") from error
+            told = complaint.first_of(error.errors())
+            raise RecipeError(f"recipe {self.name}: {told}.") from error
 
     def in_a_minute(self) -> Self:
         """All of it once, to see that it runs and not what it learns: each stage sees twenty images

@@ -396,7 +396,7 @@ def _refuse_unserved_connector(recipe: Recipe) -> None:
     try:
         reason = connectors.why_not_served(name)
     except ValueError as error:
-        raise ExportError(f"recipe {recipe.name}: connector: {error}") from error
+        raise ExportError(f"recipe {recipe.name}: connector: {error}.") from error
     if reason:
         raise ExportError(
             f"connector {name!r}: {reason}, for which vLLM has no place: it trains and answers "

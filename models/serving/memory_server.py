@@ -28,6 +28,7 @@ from prometheus_client import make_asgi_app
 from pydantic import BaseModel, Field
 from torch import Tensor
 
+from models import complaint
 from models.serving.memory import Memory, Recollection
 
 KEPT = 64  # images that were asked about last, as the tower sees them: 33 kB each
@@ -83,9 +84,8 @@ def create_app(memory: Memory, name: str, folder: Path) -> FastAPI:
 
     @app.exception_handler(RequestValidationError)
     def refuse(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]  # FastAPI's own reply would hold the case
-        where = ".".join(map(str, first["loc"]))
-        return JSONResponse({"detail": f"{where}: {first['msg']}"}, 422)
+        # FastAPI's own reply would hold the case.
+        return JSONResponse({"detail": complaint.first_of(error.errors())}, 422)
 
     @app.get("/health")
     def health() -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import ValidationError
 
-from models import connectors
+from models import complaint, connectors
 from models.recipe import Recipe
 from models.recipe.programme import RecipeError
 from models.recipe.stage import PartsStage
@@ -117,7 +117,8 @@ def _changed(recipe: Recipe, name: str, **changes: Any) -> Recipe:
             recipe.model_copy(update={"name": name, **changes}).model_dump()
         )
     except ValidationError as error:
-        raise RecipeError(f"recipe {recipe.name}: {error.errors()[0]['msg']}.") from error
+        told = complaint.first_of(error.errors())
+        raise RecipeError(f"recipe {recipe.name}: {told}.") from error
 
 
 def analyses_of(recipe: Recipe, variants: Collection[str]) -> dict[str, list[Choice]]:

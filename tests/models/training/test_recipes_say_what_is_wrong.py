@@ -44,10 +44,13 @@ def test_a_connector_that_there_is_not_is_told_before_anything_trains(
     recipe = load_recipe("mobilenet").model_copy(update={"connector": connector})
     file = tiny.write_toml(recipe.model_dump(), tmp_path / "recipe.toml")
 
-    done = CliRunner().invoke(app, ["train", str(file), "--data", str(tmp_path)])
+    done = CliRunner().invoke(
+        app, ["train", str(file), "--data", str(tmp_path), "--runs", str(tmp_path)]
+    )
 
     assert (done.exit_code, type(done.exception)) == (1, SystemExit)
     assert "recipe mobilenet: connector: Unknown connector" in done.output
+    assert "spatial3d.\n" in done.output
 
 
 def test_a_worker_is_asked_as_it_was_trained() -> None:
@@ -134,6 +137,7 @@ def test_a_wrong_recipe_is_one_line(old: str, new: str, complaint: str, tmp_path
         load_recipe(path)
 
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert "Value error" not in str(caught.value)  # pydantic's word for a check of ours
 
 
 def recipe_with(tmp_path: Path, **changed: Any) -> Path:
@@ -188,6 +192,7 @@ def test_an_unknown_recipe_lists_those_there_are() -> None:
             r"tower: .* gives features \[1, 7, 7, 768\], no square grid",
         ),
         ("connector", {"name": "mlp", "hidden": 0}, "connector: mlp: hidden: Input should be"),
+        ("connector", {"depth": 1}, r"connector: Connector 'mlp' has no setting .*[^.]\.$"),
     ],
 )
 def test_parts_that_do_not_fit_are_told_before_anything_is_trained(

@@ -24,7 +24,7 @@ from gateway.contract import Language
 from gateway.settings import Settings
 from gateway.tables import WorkerSettings
 from gateway.verdict.competence import Cell, Competence, Line, Skill, Worker, logit, sigmoid
-from services.evaluation.heard import Heard, hear, refuse_strangers, shown_in
+from services.evaluation.heard import Heard, calibrated_on, hear, refuse_strangers, shown_in
 from services.evaluation.learning.fit import calibrated, conformal, judge_of, share_of_the_right
 from services.evaluation.score import is_right
 from services.evaluation.stored_run import EvaluationError
@@ -63,12 +63,19 @@ def calibrate_onto(
     does not know begins where a newcomer does.
 
     Raises:
-        EvaluationError: a run that cannot be read or had its images changed, fewer than FEWEST
-            cases of a language, or one of which nothing is known.
+        EvaluationError: a run that cannot be read or had its images changed, one of images that
+            `known` was learned from, fewer than FEWEST cases of a language, or one of which nothing
+            is known.
         models.data's DataError
     """
     cases, sources = hear(runs, data)
     refuse_strangers(cases, settings)
+    if twice := calibrated_on([case.example for case in cases], known):
+        raise EvaluationError(
+            f"{twice} of these {len(cases)} cases show images that the file of --onto was learned "
+            "from, and would count twice: give runs over other images; or, where it was moved by "
+            "cases of your own, the file that it was before, and all of their runs at once."
+        )
     shifts: list[Shift] = []
     for language in sorted({case.cell.language for case in cases}):
         own = [case for case in cases if case.cell.language == language]

@@ -21,9 +21,10 @@ def learned():
 
 @pytest.fixture
 def known(learned, stored, settings, data):
-    """What the whole stored run teaches, which is the same one in every test: learned once."""
+    """What the whole stored run teaches, which is the same one in every test: learned once, and
+    as if from other images than those that the tests give again."""
     if not learned:
-        learned.append(calibrate([stored], settings, data))
+        learned.append(calibrate([stored], settings, data).model_copy(update={"images": ()}))
     return learned[0].model_copy(deep=True)
 
 
@@ -110,6 +111,13 @@ def test_a_seat_that_is_not_known_begins_as_a_newcomer(known, stored, settings, 
     path.write_text("".join(f"{line}\n" for line in reversed(path.read_text().splitlines())))
     again, _ = calibrate_onto(without, [stored], settings, data)
     assert again.workers["w0"] == moved.workers["w0"]  # in whatever order the cases come
+
+
+def test_no_case_moves_a_panel_twice(known, stored, settings, data):
+    """It would count twice: for whoever gives ten cases, and later these and ten more."""
+    moved, _ = calibrate_onto(known, [cut(stored, FEWEST)], settings, data)
+    with pytest.raises(EvaluationError, match="10 of these 10 cases show images that the file"):
+        calibrate_onto(moved, [stored], settings, data)
 
 
 def test_too_few_and_another_language_are_refused(known, stored, settings, data):

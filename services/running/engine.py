@@ -259,10 +259,10 @@ def adapters(seat: Seat, name: str) -> dict[str, Path]:
     return found
 
 
-def gpu_shares(settings: Settings) -> dict[str, float]:
-    """How the servers of this machine share one GPU: by their memory_gb, or equally where a seat
+def gpu_shares(seats: Mapping[str, Seat]) -> dict[str, float]:
+    """How the servers of these seats share one GPU: by their memory_gb, or equally where a seat
     gives none."""
-    sizes = {name: seat.memory_gb for name, seat in engines(settings).items()}
+    sizes = {name: seat.memory_gb for name, seat in seats.items()}
     parts = {name: size for name, size in sizes.items() if size is not None}
     if len(parts) < len(sizes):
         parts = dict.fromkeys(sizes, 1.0)
@@ -289,7 +289,7 @@ def arguments_of(settings: Settings, name: str, gpu_share: float | None = None) 
     if is_cpu_build():
         arguments |= CPU
     else:
-        arguments["gpu-memory-utilization"] = gpu_share or gpu_shares(settings).get(
+        arguments["gpu-memory-utilization"] = gpu_share or gpu_shares(engines(settings)).get(
             name, SHARE_OF_GPU
         )
     if isinstance(seat, WorkerSettings):

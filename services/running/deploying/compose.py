@@ -64,8 +64,8 @@ def compose(
     spread = {name: gpus_of(name, seat) for name, seat in on_gpus.items()}
     numbers = count()
     each = {name: Place(tuple(islice(numbers, n)), SHARE_OF_GPU) for name, n in spread.items()}
-    shares = gpu_shares(settings).items()
-    one = {name: Place((0,), share) for name, share in shares if spread[name] == 1}
+    on_one = {name: seat for name, seat in on_gpus.items() if spread[name] == 1}
+    one = {name: Place((0,), share) for name, share in gpu_shares(on_one).items()}
     servers = {
         **_on_gpus("gpu", files, places or each),
         **_on_gpus("one-gpu", files, one),

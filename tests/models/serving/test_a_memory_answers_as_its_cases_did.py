@@ -23,7 +23,14 @@ from models.serving.memory_server import create_app
 from services.running.beforehand.check import check
 from services.running.beforehand.plan import needs, plan
 from services.running.deploying.compose import compose
-from services.running.engine import EngineError, arguments_of, gpu_shares, launch, model_folder
+from services.running.engine import (
+    EngineError,
+    arguments_of,
+    engines,
+    gpu_shares,
+    launch,
+    model_folder,
+)
 from tests import tiny
 from tests.conftest import listening
 
@@ -236,7 +243,7 @@ def test_it_takes_no_gpu(seated: Callable[..., Settings]) -> None:
     settings, lines = seated(), list[str]()
 
     assert check(settings, lines.append) and lines[0].endswith("all of it on this machine")
-    assert list(needs(settings)) == list(gpu_shares(settings)) == ["model"]
+    assert list(needs(settings)) == list(gpu_shares(engines(settings))) == ["model"]
     assert "memory  no gpu" in plan(settings, (24,))
     services = yaml.safe_load(compose(settings))["services"]
     containers = [services[f"worker-memory-{profile}"] for profile in ("gpu", "one-gpu", "cpu")]

@@ -22,7 +22,7 @@ from services.running.beforehand.plan import (
     plan,
     read_gpus,
 )
-from services.running.engine import gpu_shares
+from services.running.engine import engines, gpu_shares
 from tests.services.cli.test_cli_tells_failure_from_wrong_usage import consilium
 
 ROOT = Path(__file__).parents[4]
@@ -257,7 +257,8 @@ def test_the_panel_of_published_models_fits_one_large_gpu() -> None:
 
     assert lines[-1] == "gpu 0: 71.0 of the 72.0 GB that may be used"
     wanted = needs(settings)
-    assert all(80 * share >= wanted[name].total_gb for name, share in gpu_shares(settings).items())
+    shares = gpu_shares(engines(settings))
+    assert all(80 * share >= wanted[name].total_gb for name, share in shares.items())
 
 
 @pytest.mark.parametrize(("gpus", "status"), [("1x80", 0), ("2x48", 0), ("1x48", 1), ("1*80", 1)])

@@ -13,7 +13,7 @@ import yaml
 from gateway.settings import Settings, load_settings
 from services.running.beforehand.plan import Place
 from services.running.deploying.compose import compose
-from services.running.engine import EngineError, compiled_at, engines, local_urls
+from services.running.engine import SHARE_OF_GPU, EngineError, compiled_at, engines, local_urls
 
 ROOT = Path(__file__).parents[4]
 
@@ -214,6 +214,10 @@ def test_who_spreads_over_several_gpus_gets_as_many(tmp_path: Path) -> None:
     def devices(places: dict[str, Place] | None = None) -> dict[str, list[str]]:
         services = yaml.safe_load(compose(settings, places=places))["services"]
         assert f"worker-{first}-one-gpu" not in services
+        # The others share all of it: who is not there takes nothing.
+        commands = [each["command"] for each in by_vllm(services, "one-gpu").values()]
+        shares = [float(each[each.index("--gpu-share") + 1]) for each in commands]
+        assert sum(shares) == pytest.approx(SHARE_OF_GPU, abs=0.005)
         return {
             name: each["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"]
             for name, each in by_vllm(services, "gpu").items()

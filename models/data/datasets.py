@@ -40,12 +40,20 @@ def load(name: str, data: Path, split: str, language: str) -> list[Example]:
     nothing can be learned from it, or scored.
 
     Raises:
-        DataError: no such dataset, split or language; a missing or broken file; a missing image.
+        DataError: no such dataset, split or language; a missing or broken file; an id that stands
+            there twice; a missing image.
     """
     require_set(name)
     if is_own(name):
         return own_file.load(Path(name), split, language)
     found = LOADERS[name](data / name, split, language)
+    # Verdicts, folds and what a memory tells go by it: one of two cases would have the other's.
+    counts = Counter(each.id for each in found)
+    if doubled := [id for id, count in counts.items() if count > 1]:
+        raise DataError(
+            f"{data / name}, {split} in {language}: {len(doubled)} ids stand there twice, such as "
+            f"{doubled[0]}: download it again."
+        )
     whole = (each if each.question.strip() and each.answer.strip() else None for each in found)
     return answered(whole, f"{data / name}, {split} in {language}")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from models.data import mediqa_m3g, path_vqa, vqa_med_2019, vqa_rad
+from models.data import datasets, mediqa_m3g, path_vqa, vqa_med_2019, vqa_rad
 from models.data.example import DataError
 
 
@@ -112,6 +112,22 @@ def test_a_mediqa_case_has_all_its_images(tmp_path: Path) -> None:
     assert case.weights == pytest.approx((0.8, 0.6))
     with pytest.raises(DataError, match=r"ENC1 has no 'query_content_zh'"):
         mediqa_m3g.load(tmp_path, "train", "zh")
+
+
+def test_a_case_that_stands_in_a_set_twice_is_told(tmp_path: Path) -> None:
+    """Its verdict would be the other's; of MEDIQA-M3G it had the other's answers."""
+    root = tmp_path / "mediqa_m3g"
+    draw(root / "images_train" / "a.jpg")
+    case = {"encounter_id": "ENC1", "image_ids": ["a.jpg"]}
+    case |= {"query_title_en": "Vitiligo?", "query_content_en": "Hand."}
+    both = [
+        case | {"responses": [{"author_id": "U1", "content_en": said}]} for said in ("Yes", "No")
+    ]
+    (root / "train.json").write_text(json.dumps(both))
+    (root / "df_userinfo.csv").write_text("author_id,validation_level,rank_level\n")
+
+    with pytest.raises(DataError, match="train in en: 1 ids stand there twice, such as ENC1"):
+        datasets.load("mediqa_m3g", tmp_path, "train", "en")
 
 
 @pytest.mark.parametrize("blank", [None, "", " "])

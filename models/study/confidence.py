@@ -44,12 +44,13 @@ class ConfidenceError(Exception):
 @dataclass(frozen=True)
 class Spoken:
     """Of each validation question in order, [questions]: whether the answer is right, how sure it
-    was said, in how many words, and of which image."""
+    was said, in how many words, of which image, and to what."""
 
     right: Sequence[bool]
     sure: Sequence[float]
     words: Sequence[int]
     images: Sequence[Hashable]
+    asked: Sequence[tuple[str, str]]  # its id and its words
 
     @property
     def means(self) -> dict[str, np.ndarray]:
@@ -79,8 +80,12 @@ def differences(pairs: Sequence[tuple[Spoken, Spoken]]) -> dict[str, Score]:
     Raises ConfidenceError where they were not asked the same questions.
     """
     images = pairs[0][0].images
-    if any(list(said.images) != list(images) for pair in pairs for said in pair):
-        raise ConfidenceError("runs beside each other are asked the same questions")
+    cases = [list(zip(said.images, said.asked, strict=True)) for pair in pairs for said in pair]
+    if any(each != cases[0] for each in cases):
+        raise ConfidenceError(
+            "Runs beside each other are asked the same questions about the same images: give runs "
+            "whose last stages are validated on the same."
+        )
     found = {}
     for name in pairs[0][0].means:
         apart = np.mean([one.means[name] - other.means[name] for one, other in pairs], axis=0)
@@ -96,7 +101,7 @@ def spoken(run: PartsRun) -> Spoken:
     if not says_in_one_token(model.tokenizer):
         raise ConfidenceError("only a worker that chooses says its answer in one token")
     run.objective.eval()
-    sure, right, words, images = [], [], [], []
+    sure, right, words, images, asked = [], [], [], [], []
     for start in range(0, len(run.validation), 8):
         rows = run.validation[start : start + 8]
         likeliest = chances(model, rows, run.seen(rows, training=False).to(device)).max(-1)
@@ -106,7 +111,8 @@ def spoken(run: PartsRun) -> Spoken:
         right += [matches(*pair) for pair in zip(said, (q.answer for q in questions), strict=True)]
         words += [len(words_of(each)) for each in said]
         images += [question.images for question in questions]
-    return Spoken(right, sure, words, images)
+        asked += [(question.id, question.question) for question in questions]
+    return Spoken(right, sure, words, images, asked)
 
 
 @torch.no_grad()

@@ -158,9 +158,10 @@ def test_two_runs_are_told_apart_question_by_question() -> None:
     """Reward, surer by a tenth of each answer and as often right, is told to be surer than right
     by that tenth, with no doubt of it, though either one's own figure has a wide interval."""
     images, right = [n // 2 for n in range(40)], [n % 3 > 0 for n in range(40)]
-    labels = confidence.Spoken(right, [0.7] * 40, [1] * 40, images)
-    reward = confidence.Spoken(right, [0.8] * 40, [2] * 40, images)
-    other_seed = confidence.Spoken([True] * 40, [0.8] * 40, [2] * 40, images)
+    asked = [(str(n), "Where?") for n in range(40)]
+    labels = confidence.Spoken(right, [0.7] * 40, [1] * 40, images, asked)
+    reward = confidence.Spoken(right, [0.8] * 40, [2] * 40, images, asked)
+    other_seed = confidence.Spoken([True] * 40, [0.8] * 40, [2] * 40, images, asked)
 
     told = confidence.differences([(reward, labels)])
     both = confidence.differences([(reward, labels), (other_seed, reward)])
@@ -179,10 +180,16 @@ def test_two_runs_are_told_apart_question_by_question() -> None:
 
 
 def test_runs_that_were_asked_other_questions_are_not_beside_each_other() -> None:
-    one, other = (confidence.Spoken([True], [0.7], [1], [image]) for image in "ab")
+    """Nor about the same image: a set with as many in Chinese is another."""
+    cases = [("a", ("1", "Where?")), ("b", ("1", "Where?")), ("a", ("2", "Where?"))]
+    cases.append(("a", ("1", "在哪里?")))
+    one, *others = (
+        confidence.Spoken([True], [0.7], [1], [image], [asked]) for image, asked in cases
+    )
 
-    with pytest.raises(confidence.ConfidenceError, match="asked the same questions"):
-        confidence.differences([(one, other)])
+    for other in others:
+        with pytest.raises(confidence.ConfidenceError, match="asked the same questions"):
+            confidence.differences([(one, other)])
 
 
 def test_chances_are_those_of_an_answers_first_token(

@@ -338,7 +338,8 @@ def test_runs_of_one_name_are_told_apart(
     said = {"began": 0.5, "one/reward": 1.0, "two/reward": 0.0}
 
     def spoken(worth: float) -> confidence.Spoken:
-        return confidence.Spoken([worth == 1] * 2, [worth] * 2, [1] * 2, [("a",), ("b",)])
+        asked = [("1", "Where?"), ("2", "Where?")]
+        return confidence.Spoken([worth == 1] * 2, [worth] * 2, [1] * 2, [("a",), ("b",)], asked)
 
     monkeypatch.setattr(confidence, "runs_of", lambda *_: said.items())
     monkeypatch.setattr(confidence, "spoken", spoken)

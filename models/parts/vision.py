@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import pixel_unshuffle
 
@@ -30,6 +29,7 @@ from models import assets
 from models.data.example import DataError
 from models.data.pixels import size_of
 from models.parts import codes, mamba  # noqa: F401  timm knows their networks from here on
+from models.tensors import load_tensors
 
 UNUSED = ("head", "attn_pool")  # of a timm network, behind the features that are taken
 
@@ -198,7 +198,10 @@ def _load_by_name(net: nn.Module, folder: Path) -> None:
     Raises:
         assets.AssetError: the folder holds no tower's weights, or another's.
     """
-    theirs = {k: v for file in assets.weight_files(folder) for k, v in load_file(file).items()}
+    mend = "copy it anew"
+    theirs = {
+        k: v for file in assets.weight_files(folder) for k, v in load_tensors(file, mend).items()
+    }
     ours = net.state_dict()
     if {k: v.shape for k, v in theirs.items()} != {k: v.shape for k, v in ours.items()}:
         raise assets.AssetError(

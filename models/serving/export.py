@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 import models.cpu_torch  # noqa: F401  before transformers, which imports torchvision
@@ -55,8 +54,8 @@ from models.serving.card import memory_card, model_card, whole_card
 from models.serving.memory import CASES, learn
 from models.serving.merge import MergeError, merge_whole
 from models.serving.served_config import ARCHITECTURE, ServedConfig
-from models.tensors import save_whole
-from models.training.learning.tuning import SOFT_PROMPTS, load_trained
+from models.tensors import load_tensors, save_whole, told_where_broken
+from models.training.learning.tuning import SOFT_PROMPTS, load_kept, load_trained
 from models.training.record.checkpoints import recipe_of
 
 
@@ -187,7 +186,8 @@ def load_served(folder: Path) -> Vlm | Whole:
 def load_parts(folder: Path) -> Vlm:
     """That of a worker that is made of parts."""
     config = ServedConfig.from_pretrained(folder)
-    weights = load_file(folder / "model.safetensors")
+    mend = f"delete {folder}, it is made again"
+    weights = load_tensors(folder / "model.safetensors", mend)
     part = lambda name: {  # noqa: E731
         key.removeprefix(f"{name}."): value
         for key, value in weights.items()
@@ -227,7 +227,8 @@ def _serve_adapter(zoo: Path, folder: Path) -> None:
     base = assets.resolve(adapter_base(str(zoo)))
     # Merged in float32 and rounded once.
     language = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    merged = PeftModel.from_pretrained(language, zoo).merge_and_unload()
+    with told_where_broken(zoo / "adapter_model.safetensors", "copy it anew"):
+        merged = PeftModel.from_pretrained(language, zoo).merge_and_unload()
     merged.to(torch.bfloat16).save_pretrained(folder)
     AutoTokenizer.from_pretrained(base).save_pretrained(folder)
 
@@ -470,7 +471,7 @@ def _keep(source: Path, target: Path, name: str) -> None:
         return
     halved: dict[str, Tensor] = {
         key: value.to(torch.bfloat16) if value.is_floating_point() else value
-        for key, value in load_file(source / name).items()
+        for key, value in load_kept(source, name).items()
     }
     save_whole(halved, target / name)
 

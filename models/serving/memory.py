@@ -25,7 +25,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
@@ -35,6 +34,7 @@ from models.exported import MEMORY
 from models.parts.vision import Tower, TowerConfig
 from models.recipe import MemoryRecipe
 from models.recipe.programme import RecipeError
+from models.tensors import load_tensors
 from models.training.inputs.examples import learned_by, set_of
 from models.training.inputs.features import cached_features
 
@@ -90,14 +90,15 @@ class Memory:
     """What a served folder holds.
 
     Raises:
-        ValueError: it was made for the features of another tower.
+        OSError, ValueError: a file is broken, or was made for the features of another tower.
     """
 
     def __init__(self, folder: Path):
         config = json.loads((folder / "config.json").read_text("utf-8"))
         self.tower = Tower(TowerConfig(**config["tower"]), load_weights=False)
-        self.tower.load_state_dict(load_file(folder / "model.safetensors"))
-        kept = {name: value.float() for name, value in load_file(folder / MEMORY).items()}
+        mend = f"delete {folder}, and make the memory anew with consilium remember"
+        self.tower.load_state_dict(load_tensors(folder / "model.safetensors", mend))
+        kept = {name: value.float() for name, value in load_tensors(folder / MEMORY, mend).items()}
         self.basis, self.centres = kept["basis"], kept["centres"]
         if len(self.basis) != self.tower.dim:
             raise ValueError(
@@ -107,7 +108,10 @@ class Memory:
         self.looks: Floats = kept["looks"].double().numpy()
         self.gist_basis, self.gist_mean = kept["gist_basis"], kept["gist_mean"]
         self.gists = kept["gists"]
-        content = json.loads((folder / CASES).read_text("utf-8"))
+        try:
+            content = json.loads((folder / CASES).read_text("utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{folder / CASES} is broken or cut short: {mend}.") from error
         self.questions, self.answers = content["questions"], content["answers"]
         self.ids = [id for id, *_ in content["cases"]]
         self.image, self.question, self.said = np.array([n for _, *n in content["cases"]]).T
@@ -223,9 +227,9 @@ def learn(recipe: MemoryRecipe, data: Path) -> tuple[dict[str, Tensor], dict[str
     centres = parts.mean(0)
     # Principal components, the same for every part.
     flat = (parts - centres).flatten(0, 1)
-    basis = torch.linalg.eigh(flat.T @ flat).eigenvectors[:, -DIMS:].half()
+    basis = principal(flat, DIMS).half()
     tensors = {
-        "basis": basis.contiguous(),
+        "basis": basis,
         "centres": centres,
         "looks": looks_of(parts, basis.float(), centres).half(),
         **learned_gists(parts),
@@ -238,6 +242,13 @@ def learn(recipe: MemoryRecipe, data: Path) -> tuple[dict[str, Tensor], dict[str
         for each in examples
     ]
     return tensors, {"questions": list(questions), "answers": list(answers), "cases": cases}
+
+
+def principal(rows: Tensor, most: int) -> Tensor:
+    """[n, dim] → [dim, most], or as few as there are: the directions in which most of them lies. By
+    singular values: of one or two images LAPACK finds no eigenvectors of the rows' products."""
+    triangle = torch.linalg.qr(rows, mode="r").R  # as much of them as has those directions
+    return torch.linalg.svd(triangle, full_matrices=False).Vh[:most].T.contiguous()
 
 
 def pooled(features: Tensor, side: int) -> Tensor:
@@ -258,7 +269,7 @@ def learned_gists(parts: Tensor) -> dict[str, Tensor]:
     whole = normalize(_roots(parts) - mean / 2, dim=1)
     # Of the whole and not around its mean: what an image does not share with the others is lost,
     # and so it is less like any of them.
-    basis = torch.linalg.eigh(whole.T @ whole).eigenvectors[:, -GIST_DIMS:].half().contiguous()
+    basis = principal(whole, GIST_DIMS).half()
     gists = gists_of(parts, basis.float(), mean)
     return {"gist_basis": basis, "gist_mean": mean, "gists": gists.half()}
 

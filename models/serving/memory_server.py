@@ -143,7 +143,11 @@ def main() -> None:
     options.add_argument("--host", default="127.0.0.1")
     options.add_argument("--port", type=int, required=True)
     given = options.parse_args()
-    app = create_app(Memory(given.model), given.served_model_name, given.model)
+    try:
+        memory = Memory(given.model)
+    except (OSError, ValueError) as error:
+        raise SystemExit(str(error)) from None
+    app = create_app(memory, given.served_model_name, given.model)
     uvicorn.run(app, host=given.host, port=given.port, log_level="warning")
 
 

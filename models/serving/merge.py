@@ -10,7 +10,6 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 import models.cpu_torch  # noqa: F401  before peft, which imports torchvision
 
@@ -22,7 +21,7 @@ from transformers.core_model_loading import revert_weight_conversion
 from models import assets
 from models.parts.whole import build_whole
 from models.recipe import WholeRecipe
-from models.tensors import save_whole
+from models.tensors import load_tensors, save_whole, told_where_broken
 
 GENERATION = "generation_config.json"
 PEFT = "base_model.model."  # before every name in an adapted model
@@ -41,7 +40,8 @@ def merge_whole(recipe: WholeRecipe, adapter: Path, folder: Path) -> None:
         RecipeError, AssetError: the model cannot be had.
     """
     model = build_whole(recipe, torch.float32)
-    adapted = PeftModel.from_pretrained(model.net, adapter)
+    with told_where_broken(adapter / "adapter_model.safetensors", "copy it anew"):
+        adapted = PeftModel.from_pretrained(model.net, adapter)
     learned = [
         name.removeprefix(PEFT)
         for name, layer in adapted.named_modules()
@@ -53,7 +53,7 @@ def merge_whole(recipe: WholeRecipe, adapter: Path, folder: Path) -> None:
     base = assets.resolve(recipe.worker.model)
     shutil.copytree(base, folder, ignore=shutil.ignore_patterns("*.safetensors", ".*"))
     for file in assets.weight_files(base):
-        weights = load_file(file)
+        weights = load_tensors(file, "copy or fetch that model again")
         for key in weights.keys() & waiting.keys():
             weights[key] = waiting.pop(key).to(weights[key].dtype)
         save_whole(weights, folder / file.name)

@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -148,14 +149,21 @@ class StageRun(ABC):
         self.average = Average(trained, stage.average)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, self.rate)
         if self.start:
-            kept = self.start.folder / "optimiser.pt"
-            saved = torch.load(kept, map_location="cpu", weights_only=True)
-            self.restore(saved, self.start.step)
+            self.restore(self.saved_state(self.start.folder / "optimiser.pt"), self.start.step)
         self.shared = self.objective if parted else self.accelerator.prepare_model(self.objective)
         if rank := self.accelerator.process_index:
             # Each process draws its own; what is restored was the first one's.
             first = self.start.step if self.start else 0
             torch.manual_seed(self.recipe.seed + first + 1_000_003 * rank)
+
+    def saved_state(self, path: Path) -> Any:
+        """Raises CheckpointError where the file is broken."""
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, UnpicklingError) as error:
+            raise CheckpointError(
+                f"{path} is broken or cut short: {tuning.mend_of(path.parent)}."
+            ) from error
 
     @abstractmethod
     def built(self, run: Path) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.connectors import moe
@@ -62,7 +62,7 @@ class PartsRun(StageRun):
         objective = Objective(model, stage)
         # A fresh one would first have to learn what the parent's knew, and pull the tokens about.
         if origin and (self.start or (origin / RECONSTRUCTOR).exists()):
-            objective.reconstructor.load_state_dict(load_file(origin / RECONSTRUCTOR))
+            objective.reconstructor.load_state_dict(tuning.load_kept(origin, RECONSTRUCTOR))
         objective.to(self.accelerator.device)
         trains = self.rates(objective)
         self.policy: Policy | None = None

@@ -26,6 +26,7 @@ from models.parts.packing import IGNORED, Batch, Row
 from models.parts.whole import Whole, build_whole
 from models.recipe import WholeRecipe
 from models.recipe.stage import WholeStage
+from models.tensors import told_where_broken
 from models.training.learning import tuning
 from models.training.learning.losses import Losses
 from models.training.learning.sharding import Trained
@@ -93,7 +94,8 @@ def adapt(model: Whole, stage: WholeStage, origin: Path | None) -> None:
     model.requires_grad_(False)
     layers = _linear_layers(model.inner, stage)
     if origin:
-        model.net = PeftModel.from_pretrained(model.net, origin, is_trainable=True)
+        with told_where_broken(origin / "adapter_model.safetensors", tuning.mend_of(origin)):
+            model.net = PeftModel.from_pretrained(model.net, origin, is_trainable=True)
         if model.net.peft_config["default"].target_modules != layers:
             raise TuningError(
                 f"stage {stage.name}: its parent's adapter is in other layers: let both stages "

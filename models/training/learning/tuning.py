@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import models.cpu_torch  # noqa: F401  before peft, which imports torchvision
@@ -34,6 +34,7 @@ from peft import (
 
 from models.parts.vlm import Vlm
 from models.recipe.stage import Lora, PartsStage, Stage
+from models.tensors import load_tensors, told_where_broken
 from models.training.learning.sharding import whole
 
 # peft's soft prompts: what they learn stands before everything that a question sees.
@@ -145,9 +146,10 @@ def load_trained(model: Vlm, folder: Path, merge: bool = False) -> None:
 
     Raises:
         TuningError: a file is of another tower, connector or language model.
+        OSError: one is missing or broken.
     """
     try:
-        model.connector.load_state_dict(load_file(folder / "connector.safetensors"))
+        model.connector.load_state_dict(load_kept(folder, "connector.safetensors"))
     except RuntimeError as error:
         raise TuningError(
             f"{folder} holds another connector than the recipe's: take the recipe that made it."
@@ -155,7 +157,7 @@ def load_trained(model: Vlm, folder: Path, merge: bool = False) -> None:
     for name in ("tower", "language"):
         if (path := folder / f"{name}.safetensors").exists():
             part = model.get_submodule(name).float()  # nothing is rounded on the way
-            found = part.load_state_dict(load_file(path), strict=False)
+            found = part.load_state_dict(load_kept(folder, path.name), strict=False)
             tied = getattr(part, "all_tied_weights_keys", {})
             if found.unexpected_keys or set(found.missing_keys) - set(tied):
                 raise TuningError(f"{path} is of another {name}: take the recipe that made it.")
@@ -168,8 +170,22 @@ def load_trained(model: Vlm, folder: Path, merge: bool = False) -> None:
         config = PeftConfig.from_pretrained(prompt)
         config.inference_mode = False
         model.language = get_peft_model(model.language, config)
-        kept = load_file(prompt / "prompt_encoder.safetensors")
+        kept = load_kept(folder, "soft_prompt/prompt_encoder.safetensors")
         model.language.prompt_encoder.load_state_dict(kept)
+
+
+def load_kept(folder: Path, name: str) -> dict[str, Tensor]:
+    """A file of a checkpoint, or of a folder of the zoo.
+
+    Raises:
+        OSError: it is missing or broken.
+    """
+    return load_tensors(folder / name, mend_of(folder))
+
+
+def mend_of(folder: Path) -> str:
+    """Of a file in it that is broken."""
+    return f"copy it anew, or delete {folder}: a run goes on from the checkpoint before it"
 
 
 def soft_prompt(language: Any) -> bool:
@@ -281,5 +297,6 @@ def _train_full(model: Vlm, name: str, stage: Stage) -> None:
 
 
 def _with_adapter(part: nn.Module, folder: Path, merge: bool) -> Any:
-    adapted = PeftModel.from_pretrained(part, folder, is_trainable=not merge)
+    with told_where_broken(folder / "adapter_model.safetensors", mend_of(folder.parent)):
+        adapted = PeftModel.from_pretrained(part, folder, is_trainable=not merge)
     return adapted.merge_and_unload() if merge else adapted

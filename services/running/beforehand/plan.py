@@ -30,6 +30,7 @@ from services.running.engine import (
 )
 
 GB = 2**30
+MAX_HEADER = 100_000_000  # bytes; safetensors takes no longer one
 CASES = 4  # in the cache at once, each as long as max-model-len lets it be
 ALLOWANCE_GB = 1.5  # CUDA's context, activations, CUDA graphs: an estimate, not a measurement
 
@@ -199,7 +200,13 @@ def _tensors(folder: Path) -> list[tuple[str, list[int]]]:
     found = []
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            length = min(int.from_bytes(file.read(8), "little"), MAX_HEADER)
+            try:
+                header = json.loads(file.read(length))
+            except ValueError as error:
+                raise PlanError(
+                    f"{path} is broken or cut short: copy or fetch that model again."
+                ) from error
         found += [
             (name, entry["shape"]) for name, entry in header.items() if name != "__metadata__"
         ]

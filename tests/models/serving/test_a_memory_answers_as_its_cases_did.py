@@ -3,6 +3,7 @@
 import base64
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from models.recipe import load_any_recipe, load_recipe
 from models.recipe.programme import RecipeError
 from models.serving.export import ExportError, remember, served_folder
 from models.serving.memory import CASES, Memory, Wordings
-from models.serving.memory_server import create_app
+from models.serving.memory_server import create_app, main
 from services.running.beforehand.check import check
 from services.running.beforehand.plan import needs, plan
 from services.running.deploying.compose import compose
@@ -177,6 +178,41 @@ def test_a_memory_of_another_towers_features_is_refused(zoo: Path, tmp_path: Pat
     save_file(tensors, tmp_path / MEMORY)
     with pytest.raises(ValueError, match=r"features 1279 wide, and its tower's are 1280: make it"):
         Memory(tmp_path)
+
+
+@pytest.mark.parametrize("name", [MEMORY, CASES, "model.safetensors"])
+def test_a_memory_whose_file_was_cut_short_is_one_sentence(
+    name: str, zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the server too, in whose log it stands."""
+    folder = Path(shutil.copytree(served_folder(zoo), tmp_path / "served"))
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: len(whole) // 2])
+    words = ["memory_server", "--model", str(folder), "--served-model-name", "w0", "--port", "1"]
+    monkeypatch.setattr(sys, "argv", words)
+
+    with pytest.raises(SystemExit, match=f"{name} is broken or cut short.* consilium remember"):
+        main()
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_a_memory_may_be_of_one_or_two_images(
+    images: int, drawn_slake: Path, tmp_path: Path
+) -> None:
+    """Pictures of one colour each, of whose features few are not nought."""
+    rows = ["id,images,question,answer"]
+    for n, colour in enumerate(["black", "red"][:images]):
+        Image.new("RGB", (16, 16), colour).save(tmp_path / f"{n}.png")
+        rows.append(f"{n},{n}.png,Which colour?,{colour}")
+    (tmp_path / "own.csv").write_text("\n".join(rows))
+    own = {"set": str(tmp_path / "own.csv"), "split": "all", "languages": ["en"]}
+    file = tiny.write_toml(tiny.memory() | {"remembers": [own]}, tmp_path / "tiny.toml")
+
+    memory = Memory(served_folder(remember(str(file), tmp_path, tmp_path / "zoo")))
+
+    for n, colour in enumerate(["black", "red"][:images]):
+        seen = memory.look_at(Image.open(tmp_path / f"{n}.png").convert("RGB"))
+        assert next(iter(memory.recall(seen, "Which colour?").answers)) == colour
 
 
 def test_a_memory_that_lacks_a_file_is_one_sentence(zoo: Path, tmp_path: Path) -> None:

@@ -219,6 +219,30 @@ def test_a_line_of_the_log_that_was_cut_short_is_left_out(
     assert logged(train(tiny_recipe(), drawn_slake, tmp_path)) == whole
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("connector.safetensors", "adapter/adapter_model.safetensors"),
+        *("reconstructor.safetensors", "optimiser.pt"),
+    ],
+)
+def test_a_checkpoint_whose_file_was_cut_short_is_told(
+    name: str, tiny_recipe: Callable[..., Recipe], drawn_slake: Path, tmp_path: Path
+) -> None:
+    """By its name, and that the run goes on from the one before."""
+    last = train(tiny_recipe(), drawn_slake, tmp_path)
+    state = json.loads((last / "state.json").read_text())
+    (last / "state.json").write_text(json.dumps(state | {"finished": False}))
+    whole = (last / name).read_bytes()
+    (last / name).write_bytes(whole[: len(whole) // 2])
+
+    says = f"{last.name}/{name} is broken or cut short.*: copy it anew, or delete .*{last.name}: a"
+    with pytest.raises((OSError, CheckpointError), match=says):
+        train(tiny_recipe(), drawn_slake, tmp_path)
+    shutil.rmtree(last)
+    assert train(tiny_recipe(), drawn_slake, tmp_path) == last
+
+
 def test_a_recipe_may_grow_a_stage_when_the_others_are_done(
     tiny_recipe: Callable[..., Recipe], drawn_slake: Path, tmp_path: Path
 ) -> None:

@@ -155,6 +155,17 @@ def test_weights_in_another_format_need_one_too(
     assert needs(panel(model, "memory_gb = 9"))["w0"] == Need(9, None, stated=True)
 
 
+def test_weights_that_were_cut_short_are_told(
+    panel: Callable[..., Settings], tmp_path: Path
+) -> None:
+    """Whatever their first bytes say of the rest."""
+    weights = write_model(tmp_path / "m", {"a": [2]}, TEXT) / "model.safetensors"
+    for content in (weights.read_bytes()[:20], b"", b"\xff" * 9):
+        weights.write_bytes(content)
+        with pytest.raises(PlanError, match=r"model\.safetensors is broken or cut short: copy or"):
+            needs(panel(tmp_path / "m"))
+
+
 def test_an_exported_worker_is_made_ready_where_all_of_it_is_here(
     panel: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,8 +268,9 @@ def test_the_panel_of_published_models_fits_one_large_gpu() -> None:
 
     assert lines[-1] == "gpu 0: 71.0 of the 72.0 GB that may be used"
     wanted = needs(settings)
-    shares = gpu_shares(engines(settings))
-    assert all(80 * share >= wanted[name].total_gb for name, share in shares.items())
+    assert all(
+        80 * share >= wanted[name].total_gb for name, share in gpu_shares(engines(settings)).items()
+    )
 
 
 @pytest.mark.parametrize(("gpus", "status"), [("1x80", 0), ("2x48", 0), ("1x48", 1), ("1*80", 1)])

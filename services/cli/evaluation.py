@@ -130,6 +130,7 @@ def calibrate(
     from gateway.verdict.competence import CompetenceError, load_competence, save_competence
     from gateway.verdict.grey_answers import beside, save_grey_answers
     from models.data.example import DataError
+    from models.files import written_whole
     from services.evaluation.learning.fit import calibrate as run
     from services.evaluation.learning.grey import grey_answers
     from services.evaluation.learning.own_cases import calibrate_onto
@@ -144,10 +145,12 @@ def calibrate(
         else:
             competence = run(runs, settings, data)
         without_image = grey_answers(grey, settings, data) if grey else None
-        save_competence(competence, out)
+        with written_whole(out) as scratch:  # a gateway may be reading what it replaces
+            save_competence(competence, scratch)
         console.print(f"learned from {competence.learned_from}: {out}")
         if without_image:
-            save_grey_answers(without_image, beside(out))
+            with written_whole(beside(out)) as scratch:
+                save_grey_answers(without_image, scratch)
             console.print(f"what is said without the image: {beside(out)}")
 
 

@@ -1,5 +1,6 @@
 """`calibrate --onto`: a handful of cases moves what is known of a panel a little, many move it."""
 
+import errno
 import json
 
 import pytest
@@ -125,6 +126,26 @@ def test_too_few_and_another_language_are_refused(known, stored, settings, data)
         calibrate_onto(known.model_copy(update={"verdict": {}}), [stored], settings, data)
     with pytest.raises(EvaluationError, match="9 cases in en; at least 10"):
         calibrate_onto(known, [cut(stored, FEWEST - 1)], settings, data)
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(
+    known, stored, settings, data, tmp_path, monkeypatch
+):
+    """The one that a gateway reads may be the one that is written anew."""
+    own = tmp_path / "own.json"
+    save_competence(known, own)
+    before = own.read_bytes()
+
+    def fill_the_disk(competence, path):
+        path.write_text("{")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("gateway.verdict.competence.save_competence", fill_the_disk)
+    words = ["calibrate", str(stored), "--onto", str(own), "--out", str(own)]
+    result = CliRunner().invoke(app, [*words, "--data", str(data), "--panel", str(settings.file)])
+
+    assert result.exit_code == 1 and "own.json could not be written: No space" in result.output
+    assert own.read_bytes() == before and list(tmp_path.glob(".own*")) == []
 
 
 def test_the_command_tells_what_it_moved(known, stored, settings, data, tmp_path):

@@ -153,8 +153,8 @@ class Vlm(nn.Module):
         return self.language.get_input_embeddings()(ids)
 
     def text_ids(self, text: str) -> list[int]:
-        """Text as text: what is written like a control token, such as `<|im_end|>`, is none."""
-        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+        """Text as text: see `models.parts.words`."""
+        return words.text_ids(self.tokenizer, text)
 
     def packed(
         self,

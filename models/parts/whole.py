@@ -22,6 +22,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeatur
 
 from models import assets
 from models.data.example import DataError, Example
+from models.parts import words
 from models.parts.language import all_weights, nf4
 from models.parts.packing import Row, pack
 from models.recipe import WholeRecipe
@@ -95,17 +96,14 @@ class Whole(nn.Module):
                 )
         return pack(
             examples,
-            self._text_ids,
-            lambda example: self._text_ids(self.before + example.answer),
+            lambda text: words.text_ids(self.tokenizer, text),
+            lambda example: words.continued(self.tokenizer, self.before + example.answer),
             prompt,
             self.end,
             bos=[],
             image_tokens=lambda images: images,
             max_questions=max_questions,
         )
-
-    def _text_ids(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
 
     def laid_out(
         self,

@@ -59,11 +59,24 @@ def answer_ids(tokenizer: Any, answer: str) -> list[int]:
     unknown word's, which no model is taught to say.
     """
     if not says_in_one_token(tokenizer):
-        return tokenizer(
-            " " + answer, add_special_tokens=False, split_special_tokens=True
-        ).input_ids
+        return continued(tokenizer, f" {answer}")
     token = tokenizer.convert_tokens_to_ids(answer)
     return [tokenizer.unk_token_id if token in tokenizer.all_special_ids else token]
+
+
+def text_ids(tokenizer: Any, text: str) -> list[int]:
+    """Text as text: what is written like a control token, such as `<|im_end|>`, is none."""
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+
+
+def continued(tokenizer: Any, text: str) -> list[int]:
+    """What goes on behind other text. Some tokenizers, such as Mistral's, put a blank of their own
+    before whatever they are given: an answer behind its blank would begin with a token of two, as
+    no answer does that a model says, and all that are learned.
+    """
+    if not text.startswith(" "):
+        return text_ids(tokenizer, text)
+    return text_ids(tokenizer, f":{text}")[len(text_ids(tokenizer, ":")) :]
 
 
 def says_in_one_token(tokenizer: Any) -> bool:

@@ -13,11 +13,19 @@ from torch.nn import functional
 import models.cpu_torch  # noqa: F401  before transformers, which imports torchvision
 
 # isort: split
-from transformers import AutoModelForCausalLM, BioGptConfig, GPT2Config
+from tokenizers import Tokenizer, normalizers
+from tokenizers import models as tokenizer_models
+from transformers import (
+    AutoModelForCausalLM,
+    BioGptConfig,
+    GPT2Config,
+    PreTrainedTokenizerFast,
+)
 
 from models.data.example import Example
 from models.parts.packing import IGNORED, collate
 from models.parts.vlm import Vlm, build_model
+from models.parts.words import answer_ids
 from models.recipe import Recipe
 from models.training.inputs.examples import examples_of
 from models.training.learning.losses import answer_logits
@@ -142,6 +150,26 @@ def test_only_answers_are_learned_and_each_ends(recipe: Recipe, drawn_slake: Pat
     assert model.tokenizer.decode(row.labels[row.labels != IGNORED]) == (
         " red<end>" if model.fuses else " red<end> True<end>"
     )
+
+
+def test_an_answer_begins_with_its_own_word_whatever_stands_before_a_text() -> None:
+    """Mistral's tokenizer puts a blank before any text: with the one that parts an answer from its
+    prompt there would be two, a token that every answer began with."""
+    letters = ["<unk>", "▁", *":yesno"]
+    merges = [("▁", "▁"), ("e", "s"), ("y", "es"), ("▁", "yes"), ("n", "o"), ("▁", "no")]
+    pieces = dict.fromkeys([*letters, *map("".join, merges)])
+    known = {piece: number for number, piece in enumerate(pieces)}
+    raw = Tokenizer(tokenizer_models.BPE(known, merges, unk_token="<unk>"))
+    raw.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>")
+
+    taught = [answer_ids(tokenizer, answer) for answer in ("yes", "no", "no yes")]
+
+    assert list(map(tokenizer.convert_ids_to_tokens, taught)) == [
+        ["▁yes"],
+        ["▁no"],
+        ["▁no", "▁yes"],
+    ]
 
 
 def test_an_answer_is_right_where_every_token_and_its_end_are() -> None:

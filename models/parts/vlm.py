@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 import models.cpu_torch  # noqa: F401  before transformers, which imports torchvision
 
 # isort: split
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GenerationConfig
 
 from models import connectors
 from models.data.example import Example
@@ -66,6 +66,9 @@ class Vlm(nn.Module):
         self.image_attention = image_attention
         self.tower, self.connector, self.language = tower, connector, language
         self.tokenizer, self.end = tokenizer, tokenizer.eos_token_id
+        # Its publisher's, such as a penalty for what was said before, would make another answer
+        # than the likeliest, and than vLLM's; and draw from other odds than those that are weighed.
+        language.generation_config = GenerationConfig()
         self.register_buffer("positions", grid_positions(tower.side), persistent=False)
         self.stacks: bool = getattr(connector, "stacks", False)
         self.by_geometry: bool = getattr(connector, "by_geometry", False)
@@ -233,6 +236,8 @@ class Vlm(nn.Module):
             attention_mask=embeddings.new_ones(embeddings.shape[:2], dtype=torch.long),
             max_new_tokens=max_tokens,
             do_sample=False,
+            eos_token_id=self.end,
+            pad_token_id=self.end,
         )
         return ids[0].tolist()
 

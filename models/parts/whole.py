@@ -18,7 +18,12 @@ import models.cpu_torch  # noqa: F401  before transformers, which imports torchv
 
 # isort: split
 from peft import PeftModel
-from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BatchFeature,
+    GenerationConfig,
+)
 
 from models import assets
 from models.data.example import DataError, Example
@@ -42,6 +47,11 @@ class Whole(nn.Module):
         self.net, self.processor, self.tokenizer = net, processor, processor.tokenizer
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token  # nothing sees padding
+        told = net.generation_config.eos_token_id
+        self._told_ends = told if isinstance(told, list) else [] if told is None else [told]
+        # Of all else that its publisher says there, such as a penalty for what was said before,
+        # vLLM is told to take nothing.
+        net.generation_config = GenerationConfig()
         self.before, self.end = self._around_an_answer()
 
     @property
@@ -52,11 +62,7 @@ class Whole(nn.Module):
     @property
     def ends(self) -> list[int]:
         """The tokens that its publisher or its template ends an answer with."""
-        return sorted({self.end, *self._told_ends()})
-
-    def _told_ends(self) -> list[int]:
-        told = self.inner.generation_config.eos_token_id
-        return told if isinstance(told, list) else [] if told is None else [told]
+        return sorted({self.end, *self._told_ends})
 
     def written(self, text: str, images: int, *answers: str) -> str:
         """So many images and the text as its template writes them: up to where the answer begins,
@@ -77,7 +83,7 @@ class Whole(nn.Module):
             raise ValueError("its chat template does not go on from a prompt to an answer")
         own = self.tokenizer.eos_token_id
         written = self.tokenizer(after, add_special_tokens=False).input_ids
-        ends = [token for token in written if token in (own, *self._told_ends())]
+        ends = [token for token in written if token in (own, *self._told_ends)]
         return before, ends[0] if ends else own
 
     def packed(self, examples: Sequence[Example], prompt: str, max_questions: int = 1) -> list[Row]:
@@ -139,7 +145,11 @@ class Whole(nn.Module):
         inner = self.inner
         seen = self.laid_out([prompt], [images]).to(inner.device, dtype=inner.dtype)
         said = self.net.generate(
-            **seen, max_new_tokens=max_tokens, do_sample=False, eos_token_id=self.ends
+            **seen,
+            max_new_tokens=max_tokens,
+            do_sample=False,
+            eos_token_id=self.ends,
+            pad_token_id=self.tokenizer.pad_token_id,
         )
         return said[0, seen["input_ids"].shape[1] :].tolist()
 

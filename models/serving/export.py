@@ -207,7 +207,6 @@ def load_parts(folder: Path) -> Vlm:
     )
     if missing := sorted(found["missing_keys"]):
         raise ExportError(f"{folder} lacks {missing[:3]}: delete it, it is made again.")
-    language.generation_config = GenerationConfig.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.bos_token = config.bos or None
     return Vlm(tower, connector, language, tokenizer, bool(config.bos))

@@ -15,11 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-import models.cpu_torch  # noqa: F401  before transformers, which imports torchvision
-
-# isort: split
-from transformers import GenerationConfig
-
 from models.data.example import Example
 from models.metrics.exact_match import matches
 from models.metrics.token_overlap import words_of
@@ -132,9 +127,6 @@ class Policy:
                 "no answers can be sampled behind a soft prompt, or from a connector that reaches "
                 "into the language model or reads the question: take another"
             )
-        # Its publisher's, such as a penalty for what was said before, would draw from other odds
-        # than those that are weighed.
-        model.language.generation_config = GenerationConfig()
         self.model, self.settings, self.prompt = model, settings, prompt
         self.trained = trained
         self.began = [weight.detach().clone() for weight in trained]

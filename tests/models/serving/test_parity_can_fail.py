@@ -3,20 +3,24 @@
 import base64
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from models.data.example import Example
 from models.data.pixels import open_rgb
 from models.parts.vlm import Vlm, build_model
+from models.parts.whole import load_whole
 from models.recipe import Recipe
 from models.serving.parity import Comparison, Parity, ParityError, compare
 from models.training.inputs.examples import examples_of
 from tests.mock_vllm import MockVllm
+from tests.tiny_vlm import save_qwen
 
 Vllm = Callable[..., MockVllm]
 LENGTH = 32
@@ -40,6 +44,32 @@ def parity_with(
     reply = {"choices": [{"token_ids": ids, "logprobs": {"content": best}}]}
     server = vllm(raw=json.dumps(reply).encode())
     return compare(model, server.url, "tiny", recipe.prompt, [example] * 20)
+
+
+@pytest.mark.parametrize("kind", ["parts", "whole"])
+def test_an_answer_is_the_likeliest_whatever_its_publisher_prefers(
+    kind: str, tiny_recipe: Callable[..., Recipe], tiny_language: Path, tmp_path: Path
+) -> None:
+    """Qwen's generation_config makes rarer what was said before, which vLLM is told to leave."""
+
+    def answers(published: Path) -> list[int]:
+        if kind == "whole":
+            return load_whole(published, torch.float32).answer(images, "Which colour?", LENGTH)
+        recipe = tiny_recipe(language_part={"model": str(published)})
+        return build_model(recipe, torch.float32).answer(images, "Which colour?", LENGTH)
+
+    images, folder = [Image.new("RGB", (56, 56), "red")], tmp_path / "published"
+    if kind == "whole":
+        save_qwen(folder)
+    else:
+        shutil.copytree(tiny_language, folder)
+    plain, path = answers(folder), folder / "generation_config.json"
+    told = json.loads(path.read_text())
+    assert len(set(plain)) < len(plain)
+
+    path.write_text(json.dumps(told | {"repetition_penalty": 50.0}))
+
+    assert answers(folder) == plain
 
 
 def test_the_same_tokens_are_parity(

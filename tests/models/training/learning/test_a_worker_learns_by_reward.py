@@ -1,6 +1,8 @@
 """Group-relative policy optimisation, held to cases worked by hand, and as a stage of a recipe."""
 
+import json
 import math
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -204,12 +206,19 @@ def test_a_stage_by_reward_resumes_like_an_unbroken_one(
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
-def test_answers_are_drawn_by_the_models_own_odds(stage_run: PartsRun) -> None:
+def test_answers_are_drawn_by_the_models_own_odds(
+    tiny_recipe: RecipeMaker, tiny_language: Path, drawn_slake: Path, tmp_path: Path
+) -> None:
     """A hub's generation_config may forbid tokens, or make rarer what was said before; what is
     weighed knows of neither."""
-    language, rows = stage_run.model.language, stage_run.rows[:1]
-    language.generation_config.suppress_tokens = list(range(1, language.config.vocab_size))
-    policy = Policy(stage_run.model, policy_of(stage_run).settings, "{question}", [])
+    published = shutil.copytree(tiny_language, tmp_path / "published")
+    known = json.loads((published / "config.json").read_text())["vocab_size"]
+    told = {"suppress_tokens": list(range(1, known))}
+    (published / "generation_config.json").write_text(json.dumps(told))
+    recipe = tiny_recipe(more=[BY_REWARD], language_part={"model": str(published)})
+    folder = claim(tmp_path / "run", recipe)
+    stage_run = PartsRun(recipe, recipe.stage[1], folder, drawn_slake, None)
+    policy, rows = policy_of(stage_run), stage_run.rows[:1]
 
     drawn = policy.draw(rows, stage_run.seen(rows, training=True), RewardTally())
 

@@ -394,7 +394,8 @@ def _look(
     elif shown == "other":
         other = another_for_each(images, seed=0)
         run.features = {image: run.features[its] for image, its in other.items()}
-    tally = run.validate(run.steps)
+    with run.average.in_place():  # what its checkpoint keeps, and was validated
+        tally = run.validate(run.steps)
     return {question.id: right for question, right in tally.right.items()}, tally.report()
 
 

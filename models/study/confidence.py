@@ -102,16 +102,17 @@ def spoken(run: PartsRun) -> Spoken:
         raise ConfidenceError("only a worker that chooses says its answer in one token")
     run.objective.eval()
     sure, right, words, images, asked = [], [], [], [], []
-    for start in range(0, len(run.validation), 8):
-        rows = run.validation[start : start + 8]
-        likeliest = chances(model, rows, run.seen(rows, training=False).to(device)).max(-1)
-        questions = [question for row in rows for question in row.questions]
-        said = [model.tokenizer.decode([token]) for token in likeliest.indices.tolist()]
-        sure += likeliest.values.tolist()
-        right += [matches(*pair) for pair in zip(said, (q.answer for q in questions), strict=True)]
-        words += [len(words_of(each)) for each in said]
-        images += [question.images for question in questions]
-        asked += [(question.id, question.question) for question in questions]
+    with run.average.in_place():  # what its checkpoint keeps, and was validated
+        for start in range(0, len(run.validation), 8):
+            rows = run.validation[start : start + 8]
+            likeliest = chances(model, rows, run.seen(rows, training=False).to(device)).max(-1)
+            questions = [question for row in rows for question in row.questions]
+            said = [model.tokenizer.decode([token]) for token in likeliest.indices.tolist()]
+            sure += likeliest.values.tolist()
+            right += [matches(one, each.answer) for one, each in zip(said, questions, strict=True)]
+            words += [len(words_of(each)) for each in said]
+            images += [question.images for question in questions]
+            asked += [(question.id, question.question) for question in questions]
     return Spoken(right, sure, words, images, asked)
 
 

@@ -29,6 +29,7 @@ from models.study.variants import (
 from models.training.inputs.examples import examples_of
 from models.training.learning.losses import Objective, answer_logits
 from models.training.planning.dry_run import plan
+from models.training.record.progress import read_log
 from models.training.stages import train
 from tests import tiny
 from tests.tiny import write_toml
@@ -345,6 +346,19 @@ def test_a_look_is_at_other_images_than_the_questions_own(
     else:
         place = [next(n for n, o in enumerate(own) if torch.equal(o, one)) for one in at]
         assert sorted(place) == list(range(len(own))) and all(n != p for n, p in enumerate(place))
+
+
+def test_a_look_is_through_the_average_where_that_is_what_was_kept(
+    tiny_recipe: RecipeMaker, drawn_slake: Path, tmp_path: Path
+) -> None:
+    """The run's own images, looked at once more, have the figures that it was validated with."""
+    recipe = tiny_recipe(average=0.9, connector_lr=0.05)
+    checkpoint = train(recipe, drawn_slake, tmp_path)
+    told = [line for line in read_log(checkpoint.parent / "log.jsonl") if line["step"] == 8]
+
+    _, figures = ablation._look(recipe, tmp_path, drawn_slake, "own")
+
+    assert figures["answer_loss"] == told[-1]["answer_loss"]
 
 
 def test_image_tokens_see_those_after_them_only_where_the_recipe_says_so(

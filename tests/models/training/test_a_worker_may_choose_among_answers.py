@@ -20,10 +20,12 @@ from models.recipe import Recipe, load_recipe
 from models.recipe.parts import MadeLanguage
 from models.serving.export import export, load_served, served_folder
 from models.study import confidence
+from models.study.confidence import chances
 from models.training.inputs.examples import examples_of
 from models.training.inputs.vocabulary import keep_vocabulary, vocabulary_of
 from models.training.learning.average import Average
 from models.training.learning.losses import Losses, Objective, answer_logits
+from models.training.learning.tuning import load_trained
 from models.training.parts import PartsRun
 from models.training.planning.dry_run import plan
 from models.training.record.checkpoints import claim
@@ -152,6 +154,24 @@ def test_how_sure_it_is_is_told_beside_how_often_it_is_right(
     assert told["surer than right"].value == pytest.approx((5 * 0.6 - 3 * 0.1) / 8)
     assert told["calibration error"].value == pytest.approx((3 * 0.1 + 5 * 0.6) / 8)
     assert 0 <= right.low < 3 / 8 < right.high
+
+
+def test_it_is_told_of_the_average_where_that_is_what_was_kept(
+    recipe: Recipe, drawn_slake: Path, tmp_path: Path
+) -> None:
+    """As sure as the weights that its checkpoint keeps, and not those that it would go on with."""
+    stage = recipe.stage[0].model_copy(update={"connector_lr": 0.05})
+    recipe = recipe.model_copy(update={"stage": (stage,)})
+    checkpoint = train(recipe, drawn_slake, tmp_path)
+    stage_run = PartsRun(recipe, stage, tmp_path / recipe.name, drawn_slake, None)
+    kept = build_model(recipe, torch.float32, home=tmp_path / recipe.name)
+    load_trained(kept, checkpoint)
+
+    said = confidence.spoken(stage_run)
+
+    rows = stage_run.validation
+    sure = chances(kept.eval(), rows, stage_run.seen(rows, training=False)).amax(-1)
+    assert said.sure == pytest.approx(sure.tolist(), abs=1e-5)
 
 
 def test_two_runs_are_told_apart_question_by_question() -> None:

@@ -88,6 +88,7 @@ class StageRun(ABC):
         self.validation = self.model.packed(spelled_as(learned, held_out), recipe.prompt)
         self.data_read = self.require_one_view()
         self.steps_per_epoch = math.ceil(len(self.rows) / stage.rows_per_step)
+        self.ordered: tuple[int, list[list[Row]]] = (-1, [])  # an epoch, and its steps
         at_most = self.steps_per_epoch * stage.epochs
         self.steps = min(at_most, stage.steps or at_most)
         self.start = checkpoints.newest(self.folder)
@@ -208,13 +209,14 @@ class StageRun(ABC):
     def state(self, weights: list[Tensor]) -> dict[str, Any]:
         """What a run goes on with, beside what it has trained. `weights` is as `in_place` of the
         average gives it."""
+        device = self.accelerator.device
         return {
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
             "weights": weights,
             "averaged": self.average.updates,
             "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "cuda_rng": [torch.cuda.get_rng_state(device)] if device.type == "cuda" else [],
         }
 
     def restore(self, saved: dict[str, Any], step: int) -> None:
@@ -225,8 +227,11 @@ class StageRun(ABC):
         if self.stage.average:
             self.average.restore(saved["weights"], saved.get("averaged", step))
         torch.set_rng_state(saved["rng"])
-        if torch.cuda.is_available() and saved["cuda_rng"]:
-            torch.cuda.set_rng_state_all(saved["cuda_rng"])
+        device = self.accelerator.device
+        if saved["cuda_rng"] and device.type == "cuda":
+            # The first process's own. There may be fewer GPUs than there were, and earlier versions
+            # kept what each of them had.
+            torch.cuda.set_rng_state(saved["cuda_rng"][0], device)
 
     def rate(self, step: int) -> float:
         """Linear warm-up, then a cosine down to a twentieth."""
@@ -267,8 +272,10 @@ class StageRun(ABC):
     def rows_of(self, step: int) -> list[Row]:
         """The step's rows: a function of seed and step alone, so a resumed run sees the same."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        order = self.recipe.seed * 1000 + epoch
-        return in_steps(self.rows, self.stage.rows_per_step, order)[place]
+        if self.ordered[0] != epoch:  # to order many rows takes longer than a step
+            order = self.recipe.seed * 1000 + epoch
+            self.ordered = epoch, in_steps(self.rows, self.stage.rows_per_step, order)
+        return self.ordered[1][place]
 
     def parts_of(self, rows: list[Row]) -> list[list[Row]]:
         """This process's share of a step's rows, part by part: as many parts as the first process

@@ -66,6 +66,54 @@ def test_a_killed_run_resumes_to_the_same_weights_and_log(
     )
 
 
+def test_a_run_of_eight_gpus_goes_on_with_one(
+    tiny_recipe: Callable[..., Recipe],
+    drawn_slake: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An earlier version's checkpoint, too, which holds the lots of all eight."""
+    recipe = tiny_recipe()
+    run = PartsRun(recipe, recipe.stage[0], claim(tmp_path / "run", recipe), drawn_slake, None)
+    saved = run.state([]) | {"cuda_rng": [torch.full((16,), n).byte() for n in range(8)]}
+    known: list[tuple[list[int], object]] = []
+    first = torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(type(run.accelerator), "device", first)
+    for module in (torch.cuda, torch.cuda.random):
+        monkeypatch.setattr(
+            module, "set_rng_state", lambda lots, device: known.append((lots.tolist(), device))
+        )
+
+    run.restore(saved, 0)
+
+    assert known == [([0] * 16, first)]
+
+
+def test_rows_are_put_in_order_once_an_epoch(
+    tiny_recipe: Callable[..., Recipe],
+    drawn_slake: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of hundreds of thousands that takes longer than a step. Whoever asks for one step alone, as a
+    run does that goes on, has the same rows."""
+    recipe = tiny_recipe()
+    run, again = (
+        PartsRun(recipe, recipe.stage[0], claim(tmp_path / name, recipe), drawn_slake, None)
+        for name in ("run", "again")
+    )
+    ordered: list[int] = []
+    in_steps = loop.in_steps
+    monkeypatch.setattr(loop, "in_steps", lambda *of: (ordered.append(of[-1]), in_steps(*of))[1])
+
+    rows = [run.rows_of(step) for step in range(run.steps)]
+
+    assert len(rows) == 8 and ordered == [0, 1]
+    asked = [[row.questions for row in again.rows_of(step)] for step in (7, 2)]
+    assert asked == [[row.questions for row in rows[step]] for step in (7, 2)]
+
+
 def test_a_stopped_run_does_not_go_on_with_other_data(
     tiny_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,6 +162,7 @@ def _plan(model: Vlm, stage: PartsStage, language: Any, recipe: Recipe, gpus: in
     trains = {name: _count(part, trained=True) for name, part in parts.items()}
     # In float32 beside what trains: its average, and what reward holds it near to.
     copies = 4 * sum(trains.values()) * (bool(stage.average) + bool(stage.grpo))
+    answers = stage.grpo.group if stage.grpo else 1  # each behind its question once more
     computes = sharding.units(objective)
     if stage.tower == "frozen" and stage.cache_features:
         computes.remove(model.tower)
@@ -175,7 +176,11 @@ def _plan(model: Vlm, stage: PartsStage, language: Any, recipe: Recipe, gpus: in
         frozen={name: _count(part, trained=False) for name, part in parts.items()},
         beside=copies - (_saved_by_four_bits(model.language) if recipe.language.four_bit else 0),
         activations=_activations(
-            stage, language, model.image_tokens(recipe.max_images) + TEXT_TOKENS, gpus
+            stage,
+            language,
+            model.image_tokens(recipe.max_images) + answers * TEXT_TOKENS,
+            gpus,
+            answers * ANSWER_TOKENS,
         )
         + _rounded(model.language, stage),
     )
@@ -298,11 +303,14 @@ def rows_at_once(stage: Stage, gpus: int) -> int:
     return -(-own // stage.accumulate)
 
 
-def _activations(stage: Stage, language: Any, tokens: int, gpus: int) -> int:
+def _activations(
+    stage: Stage, language: Any, tokens: int, gpus: int, answered: int = ANSWER_TOKENS
+) -> int:
     """What one part of a step keeps at least for the backward pass, in bytes: the language model's
     layers (34 bytes per token and width, 5 per head and pair of tokens: Korthikanti et al. 2022,
-    section 4.1) and its logits, but nothing of a tower that moves. With checkpoint_activations a
-    layer keeps its input alone, and one layer at a time is whole.
+    section 4.1) and the logits of so many `answered` tokens of a row, but nothing of a tower that
+    moves. With checkpoint_activations a layer keeps its input alone, and one layer at a time is
+    whole.
     """
     rows = rows_at_once(stage, gpus)
     width, heads = language.hidden_size, language.num_attention_heads
@@ -311,4 +319,4 @@ def _activations(stage: Stage, language: Any, tokens: int, gpus: int) -> int:
         layers = layer + language.num_hidden_layers * rows * tokens * width * 2
     else:
         layers = layer * language.num_hidden_layers
-    return int(layers + rows * ANSWER_TOKENS * language.vocab_size * 2 * 2)  # and their gradient
+    return int(layers + rows * answered * language.vocab_size * 2 * 2)  # and their gradient

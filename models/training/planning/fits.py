@@ -67,7 +67,8 @@ def smaller(recipe: Programme, stage: Stage, gpus: int = 1) -> Change:
         return Change(says, {"accumulate": parts})
     if of_parts and of_parts.grpo:
         if of_parts.grpo.group > 2:
-            return Change(f"grpo.group = {max(2, of_parts.grpo.group // 2)}", {})
+            grpo = of_parts.grpo.model_copy(update={"group": max(2, of_parts.grpo.group // 2)})
+            return Change(f"grpo.group = {grpo.group}", {"grpo": grpo})
     elif not stage.checkpoint_activations and not (of_parts and of_parts.language == "prefix"):
         says = "checkpoint_activations = true (a third slower)"
         return Change(says, {"checkpoint_activations": True})

@@ -278,6 +278,23 @@ def test_smaller_groups_take_less_memory(recipe: Recipe, group: int, mend: str) 
     assert smaller(recipe, recipe.stage[1].model_copy(update=changes)).says == mend
 
 
+def test_a_plan_knows_that_a_group_stands_in_a_row(tiny_recipe: RecipeMaker) -> None:
+    """Eight answers, each behind its question: eight times the text, in a row that is computed at
+    once. So a smaller group is one of the changes after which it fits."""
+    by_labels = BY_REWARD | {"method": "supervised", "grpo": None}
+    rows = {"rows_per_step": 1, "questions_per_row": 16}
+    recipes = [
+        tiny_recipe(more=[stage | rows])
+        for stage in (by_labels, BY_REWARD | {"grpo": {"group": 8}})
+    ]
+    plain, planned = (plan(each)[1] for each in recipes)
+
+    *_, last = told(recipes[1], None, [planned.activations / 2e9])
+
+    assert planned.activations > 8 * plain.activations
+    assert "Set grpo.group = 4: " in last
+
+
 @pytest.mark.parametrize(
     "connector", [{"name": "moe"}, {"name": "dual", "processed": {"name": "moe"}}]
 )

@@ -35,6 +35,7 @@ from models.tensors import save_whole
 HEALTHY, FINDING, UNKNOWN = range(3)
 STEPS = 12  # of decoding
 TEMPERATURE = 0.5
+WARMUP = 0.05
 
 
 class MaskedTransformer(nn.Module):
@@ -183,7 +184,8 @@ def train(
     sizes = autoencoder.sizes
     model = MaskedTransformer(sizes.codes, sizes.grid**2).to(pixels.device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, steps, pct_start=0.05)
+    warmup = WARMUP if WARMUP * steps > 1 else 0.0  # of a single step torch would divide by none
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, steps, pct_start=warmup)
     truth = torch.cat([autoencoder.tokens(part) for part in pixels.split(64)]).flatten(1)
     for step in range(steps):
         chosen = torch.randint(len(pixels), (batch,), device=pixels.device)

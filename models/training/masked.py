@@ -85,7 +85,8 @@ def pretrain(
         torch.tensor(each, device=device).view(3, 1, 1) for each in (known.mean, known.std)
     )
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, steps, pct_start=WARMUP)
+    warmup = WARMUP if WARMUP * steps > 1 else 0.0  # of a single step torch would divide by none
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, steps, pct_start=warmup)
     for step in range(1, steps + 1):
         picked = shown[torch.randint(len(shown), (batch,))].to(device).float() / 255
         hidden = model.drawn(batch).to(device)

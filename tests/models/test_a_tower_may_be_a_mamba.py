@@ -146,6 +146,17 @@ def test_it_learns_from_images_alone_and_is_found_again(
         Tower(TowerConfig("vit_tiny_patch16_224", str(tmp_path / "kept"), 64))
 
 
+@pytest.mark.parametrize("steps", [1, 10])
+def test_few_steps_are_as_good_as_many(drawn: list[Path], steps: int) -> None:
+    """Of ten, one warms up: from no step to itself torch would divide by nothing."""
+    said: list[str] = []
+    tower = Tower(TowerConfig("vit_tiny_patch16_224", "none", 32), load_weights=False)
+
+    pretrain(tower, drawn, steps, batch=1, report=said.append)
+
+    assert said[-1].startswith(f"step {steps} of {steps}")
+
+
 @pytest.mark.parametrize(("name", "size"), [("mobilenetv2_100", 64), (NAME, 80)])
 def test_what_has_no_squares_to_hide_is_told(name: str, size: int) -> None:
     with pytest.raises(ValueError, match="no even grid of patches to hide"):

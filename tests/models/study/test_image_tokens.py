@@ -15,6 +15,8 @@ from models.parts.codes import COMMITMENT, Codebook, Sizes
 from models.parts.vision import Tower, TowerConfig
 from models.study import masked_decoding, tokens
 from models.study.masked_decoding import (
+    HEALTHY,
+    UNKNOWN,
     MaskedTransformer,
     decode,
     gumbel,
@@ -219,6 +221,16 @@ def test_only_what_is_hidden_is_imagined(autoencoder: Autoencoder) -> None:
     assert changed[:, 8:16, 16:24].any()
     changed[:, 8:16, 16:24] = False
     assert not changed.any()
+
+
+@pytest.mark.parametrize("steps", [1, 20])
+def test_few_steps_are_as_good_as_many(autoencoder: Autoencoder, steps: int) -> None:
+    """Of twenty, one warms up: from no step to itself torch would divide by nothing."""
+    pixels, found = torch.zeros(2, 3, 32, 32), torch.tensor([HEALTHY, UNKNOWN])
+
+    model = masked_decoding.train(autoencoder, pixels, found, steps, seed=0, batch=2)
+
+    assert all(weight.isfinite().all() for weight in model.parameters())
 
 
 def test_what_is_left_out_in_training_is_a_rectangle() -> None:

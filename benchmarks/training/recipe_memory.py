@@ -196,14 +196,14 @@ def quantised(objective: nn.Module) -> list[Tensor]:
 
 def batch_of(model: Vlm, recipe: Recipe, stage: PartsStage, gpus: int) -> Batch:
     """One part of a step, as `--dry-run` takes it to be."""
-    images = model.image_tokens(recipe.max_images)
-    places = torch.arange(images + TEXT_TOKENS)
+    images, answers = model.image_tokens(recipe.max_images), stage.grpo.group if stage.grpo else 1
+    places = torch.arange(images + answers * TEXT_TOKENS)
     row = Row(
         images=(Path(),) * recipe.max_images,
         ids=torch.where(places < images, IMAGE, 0),
         positions=places,
         segments=(places >= images).long(),
-        labels=torch.where(places < len(places) - ANSWER_TOKENS, IGNORED, 0),
+        labels=torch.where(places < len(places) - answers * ANSWER_TOKENS, IGNORED, 0),
         questions=(),
     )
     return collate([row] * rows_at_once(stage, gpus), 0)

@@ -3,7 +3,7 @@
 Asks a running gateway (`make serve`) N questions about a real CT slice, each new to every cache,
 one after the other. In the same run, in turn with them, equal questions go straight to the workers,
 in parallel and without a gateway. The floor of a verdict is the slowest worker so asked, plus the
-summariser as the verdict reports it. Exit status 1 where the wall time is over 1.1 × the floor.
+summariser as the verdict reports it. Exit status 1 where the wall time is over 1.05 × the floor.
 
 Serve with `grounding = false` in [panel]: what is asked over grey behind one case would else be
 timed with the next.

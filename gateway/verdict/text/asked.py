@@ -84,6 +84,7 @@ class Asked:
     echo: re.Pattern[str] | None = None  # what says all of the question again of "it"
     chosen: re.Pattern[str] | None = None  # names one of the two sides that it asks to choose from
     there: bool = False
+    of_no_test: bool = False  # who says "positive for it" says that it is there
     found: bool = False
     ordered: bool = False
     whole: bool = False
@@ -166,6 +167,7 @@ def asked_of(question: str, language: Language) -> Asked:
         chosen=_filled(words.chooses, in_one_way),
         any_of=tuple(map(with_one_or, orders)) if there and kind == "which_of" else (),
         there=there,
+        of_no_test=not absence and not any(form.search(plain) for form, _ in words.tested),
         found=bool(words.found.search(plain)),
         ordered=bool(words.joins.search(plain) or words.in_order.search(plain) or "、" in plain),
     )

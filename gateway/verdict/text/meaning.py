@@ -109,6 +109,9 @@ def meaning(
     if whole:
         asked = replace(asked, one_modality=False, whole=True)
     said = spelled(bare(text, asked, words), words)
+    if asked.of_no_test and (asked.yes_or_no or asked.any_of):
+        for tested, so in words.tested:
+            said = tested.sub(so, said)
     if not said.strip("*_#`…"):
         return ()
     if said in NONE and asked.counts:
@@ -180,6 +183,10 @@ def _option(said: str, asked: Asked, language: Language) -> Meaning | None:
 
 def _yes_or_no(said: str, asked: Asked, words: Words) -> str | None:
     """The answer, where it is yes or no and no more than that."""
+    topic, _, after = said.partition(": ")
+    so = after in THERE or after in NOT_THERE or (after and HEAD.match(after))
+    if so and asked.yes_or_no and asked.is_again(*as_stated(topic, words)):
+        said = after  # "Effusion: no"
     if asked.yes_or_no and said not in asked.content:
         if said in SO:
             return "yes"
@@ -191,9 +198,6 @@ def _yes_or_no(said: str, asked: Asked, words: Words) -> str | None:
             return "no"
         if asked.there and told in THERE:
             return "yes"
-    topic, _, after = said.partition(": ")
-    if after and HEAD.match(after) and asked.yes_or_no and asked.is_again(*as_stated(topic, words)):
-        said = after  # "Effusion: no"
     head = HEAD.match(said)
     first, *others = SENTENCE.split(said[head.end() :] if head else said)
     if head is None:
@@ -201,7 +205,8 @@ def _yes_or_no(said: str, asked: Asked, words: Words) -> str | None:
             return None
         content, negations = as_stated(first, words)
         echo = asked.echo.fullmatch(first) if asked.yes_or_no and asked.echo else None
-        if echo:
+        # Unstable angina is told by more than that it is no stable one.
+        if echo and words.whole.isdisjoint({*tokens_of(first, words)} - {*asked.content}):
             answer = "no" if any(echo.groups()) else "yes"  # "It is not enlarged."
         else:
             again = asked.yes_or_no and content and content in asked.orders and negations < 2

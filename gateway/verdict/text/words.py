@@ -44,6 +44,7 @@ NOT_SO = {
     "absolutely not",
     "it is not",
     "it isn't",
+    "it's not",
     "there is not",
     "there isn't",
     "it does not",
@@ -67,9 +68,11 @@ NOT_SEEN = {
     "看不到",
 }
 NOT_SEEN |= {"no se aprecia", "no se aprecian", "no se observan", "no se ven"}
-THERE = {"present", "positive", "there is", "there are", "presente", "positivo", "hay", "si hay"}
+THERE = {"present", "positive", "pos", "there is", "there are", "presente", "positivo", "hay"}
+THERE |= {"si hay", "si lo hay", "si la hay"}
 NOT_THERE = {"absent", "not present", "not seen", "not visible", "none", "none seen", "negative"}
-NOT_THERE |= {"ausente", "no se observa", "no se ve", "negativo"}
+NOT_THERE |= {"neg", "no evidence", "there isn't any", "there aren't any"}
+NOT_THERE |= {"ausente", "no se observa", "no se ve", "negativo", "ninguno", "ninguna"}
 
 # Whole answers to a question how many there are; a bare "no" answers another.
 NONE = {"none", "nil", "ninguno", "ninguna", "no hay", "no hay ninguno", "no hay ninguna"}
@@ -157,9 +160,10 @@ class Words:
     `fillers` and `negators` are words of a sentence: without both, its content is left, of
     which `plural` takes the endings. Of the fillers, `links` tell in a sentence that is held to the
     question which thing is in which, or more than which; what meets `may`, and not `seen`, says
-    that something may be so, and what meets `past` that it was. `sums` say no more than the number
-    beside them, `single` words count one. `whole` words hold a negation and deny nothing
-    ("肺不张" is there or is not), or a filler.
+    that something may be so, and what meets `past` that it was. What was `tested` for is there, or
+    is not, as the second of such a pair has it. `sums` say no more than the number beside them,
+    `single` words count one. `whole` words hold a negation and deny nothing ("肺不张" is there or
+    is not), or a filler.
     What is `around` a question asks nothing. One that is `polar` is answered by yes or no, whatever
     kind it is of, and a statement may have it `turned`, as the second of such a pair has its parts.
     `asks` are a question's words for what is not known, `placed` those with which it asks where
@@ -207,6 +211,7 @@ class Words:
     may: re.Pattern[str]
     past: re.Pattern[str]
     seen: re.Pattern[str]
+    tested: Forms
     asks: Set[str]
     placed: Set[str]
     whether: re.Pattern[str]
@@ -371,6 +376,10 @@ ENGLISH = Words(
     seen=re.compile(
         r"\b(?:seen?|visible|found|identif|observed|detected|visuali[sz]|appreciated|noted)"
     ),
+    tested=(
+        (re.compile(r"\bnegative for\b"), "no"),
+        (re.compile(r"\bpositive for\b"), "there is"),
+    ),
     asks=_set("what which where how many who whose why when"),
     placed=_set("located location situated position lie site"),
     whether=re.compile(r"(?!)"),
@@ -390,7 +399,7 @@ ENGLISH = Words(
     echoes=(
         (
             re.compile(rf"(?:is|was) the (?:left |right )?[a-z-]+ (?P<what>{_PLAIN}[a-z-]+)\??"),
-            r"(?:it(?:'s| is| was) )?(not )?{what}|it (?:is|was)(n't) {what}",
+            r"(?:it(?:'s| is| was| appears) )?(not )?{what}|it (?:is|was)(n't) {what}",
         ),
         (
             re.compile(rf"(?:are|were) the (?:left |right )?[a-z-]+ (?P<what>{_PLAIN}[a-z-]+)\??"),
@@ -484,7 +493,9 @@ SPANISH = Words(
         r"|(?<=\w) fue):? "
         r"|(?<=\w\w): "
     ),
-    states=re.compile(r"\b(?:es|son|est[áé]n?|hay|se|tienen?|muestran?|contienen?|existen?)\b"),
+    states=re.compile(
+        r"\b(?:es|son|est[áé]n?|hay|se|tienen?|muestran?|contienen?|existen?|presentan?|presentes?)\b"
+    ),
     article=re.compile(r"^(?:el|la|los|las|una?) (?=\w[\w°])"),
     place=re.compile(r"^(?:ubicad[oa] |localizad[oa] )?(?:en|a|dentro de) (?:el |la |los |las )?"),
     joins=re.compile(r" y | e "),
@@ -505,8 +516,8 @@ SPANISH = Words(
         "ven aprecia aprecian visualiza visualizan detecta detectan identifica identifican "
         "muestra muestran muestre visible visibles presente presentes presencia evidencia "
         "evidencias signo signos signos alguna algún algunos tiene tienen contiene contienen "
-        "existe existen aparece aparecen según puede ver basado usó usa utilizó utiliza tomar "
-        "tomada tomó utilizada utilizado usada usado para paciente y"
+        "existe existen aparece aparecen presenta presentan según puede ver basado usó usa utilizó "
+        "utiliza tomar tomada tomó utilizada utilizado usada usado para paciente y"
     ),
     negators=_set("no sin ningún ninguno ninguna ausente ausencia nunca tampoco"),
     plural=re.compile(r"(?:(?<=[aeiou])s|(?<=[^aeiou])es?)$"),
@@ -559,6 +570,10 @@ SPANISH = Words(
     seen=re.compile(
         r"\b(?:ver|observar|apreciar|identificar|visualizar|detectar|distinguir|encontrar)"
     ),
+    tested=(
+        (re.compile(r"\bnegativ[oa]s? para\b"), "no hay"),
+        (re.compile(r"\bpositiv[oa]s? para\b"), "hay"),
+    ),
     asks=_set("qué cuál cuáles dónde cuántos cuántas cuánto cómo quién"),
     placed=_set(
         "encuentra ubica localiza sitúa ubicado ubicada localizado localizada situado situada "
@@ -570,7 +585,7 @@ SPANISH = Words(
     found=re.compile(
         r"\b(?:hay|existen?|presencia|presentes?|visibles?|quedan?|persisten?"
         r"|se (?:puede |pueden )?(?:observ|v[ei]|aprecia|identific|visualiz|detect|encuentra|nota)"
-        r"|(?:muestran?|contienen?|tienen?|revelan?|evidencian?)\b"
+        r"|(?:muestran?|contienen?|tienen?|presentan?|revelan?|evidencian?)\b"
         r"(?! (?:una? |el |la )?(?:\w+ )?normal))"
     ),
     counts=re.compile(r"cuánt[oa]s"),
@@ -696,6 +711,7 @@ CHINESE = Words(
     may=re.compile(r"可以|(?<!功)能(?!量)"),
     past=re.compile(r"(?!)"),
     seen=re.compile(r"[看见观]|发现"),
+    tested=(),
     asks=_set(
         "什么 哪里 哪个 哪些 哪种 哪一个 哪一 哪 多少 多大 多长 多宽 几个 几 何处 何种 何 怎么"
     ),
@@ -713,6 +729,15 @@ CHINESE = Words(
                 r"(?P<what>正常|异常|增大|肿大|对称|大|小)了?[吗呢]?\??"
             ),
             r"(不|没有?|未)?{what}了?",
+        ),
+        # What a thing is said to be, or to have done; not what there is: "是否有肺不张".
+        (
+            re.compile(
+                r"[\u3400-\u9fff]{0,12}?是否(?:[为是]|属于)?"
+                r"(?P<what>(?!.*(?:有|存在|见|含|包括|显示|出现|发现|看|可能|[或和与及且疑]))"
+                r"[\u3400-\u9fff]{2,8}?)了?\??"
+            ),
+            r"(不|没有?|未|无|不是|并非)?[是为]?{what}了?的?",
         ),
     ),
     chooses=(),

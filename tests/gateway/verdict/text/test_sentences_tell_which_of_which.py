@@ -164,8 +164,70 @@ Is there a fracture? | no | The image is not visible.
 Is there a fracture? | no | The picture is absent.
 Is there a fracture? | yes | The image is present.
 ¿Cuántos nódulos se ven? | 3 | Figura 3
+# What something is positive for, or negative.
+Is there a pleural effusion? | no | Not negative for pleural effusion.
+Is there a pleural effusion? | no | Negative for effusion.
+Is there a pleural effusion? | no | Negative for left pleural effusion.
+Is there a pleural effusion? | no | Negative for pneumothorax.
+Is there a pleural effusion? | no | Negative for pleural effusion, positive for pneumothorax.
+Is there a pleural effusion? | no | Probably negative for pleural effusion.
+Is there a pleural effusion? | no | False negative for pleural effusion.
+Is there a pleural effusion? | yes | False positive for pleural effusion.
+Is there a pleural effusion? | yes | Weakly positive for pleural effusion.
+Is there a pleural effusion? | yes | Yes, negative for pleural effusion.
+Is there a pleural effusion? | no | No. Positive for a small amount.
+Is there a missing tooth? | yes | Negative for a tooth.
+Is there a missing tooth? | no | Negative for a tooth.
+Is the study negative for fracture? | no | The study is negative for fracture.
+Is the biopsy positive for cancer? | yes | It is positive for HPV.
+¿Hay fractura? | no | Negativo para luxación.
+¿Hay fractura? | no | No es negativo para fractura.
+¿Hay fractura? | sí | Falso positivo para fractura.
+Is there a missing tooth? | no | Missing tooth: absent
+# Of 是否 all that it asks, and no other thing.
+是否骨折？ | 是 | 肋骨骨折
+是否骨折？ | 是 | 骨折可能
+是否骨折？ | 是 | 骨折？
+是否骨折？ | 是 | 骨折吧
+是否骨折？ | 是 | 骨折史
+是否骨折？ | 否 | 无明显骨折
+是否骨折？ | 否 | 不是没有骨折
+是否骨折？ | 否 | 未必骨折
+是否存在骨折？ | 是 | 骨折
+是否骨折或脱位？ | 否 | 没有骨折
+是否左侧？ | 否 | 右侧
+左侧是否比右侧大？ | 否 | 右侧大
+是否无骨折？ | 否 | 无骨折
+是否小细胞肺癌？ | 否 | 非小细胞肺癌
+是否稳定型心绞痛？ | 否 | 不稳定型心绞痛
+是否典型增生？ | 否 | 不典型增生
 """
 TOGETHER = """
+Is there a pleural effusion? | no | Negative for pleural effusion.
+Is there a pleural effusion? | no | The image is negative for a pleural effusion.
+Is there a pleural effusion? | no | No, negative for pleural effusion.
+Is there a pleural effusion? | no | Not positive for pleural effusion.
+Is there a pleural effusion? | no | Pleural effusion: negative
+Is there a pleural effusion? | yes | Positive for pleural effusion.
+Is there a pleural effusion? | yes | Yes. It is positive for pleural effusion.
+Is there a pleural effusion? | yes | Pleural effusion: present
+Is there evidence of a fracture? | no | No evidence.
+Is this pneumonia? | no | Negative for pneumonia.
+Are there any fractures? | no | There aren't any.
+Is there a fracture or dislocation? | no | Negative for fracture or dislocation.
+Is the test positive for cancer? | yes | The test is positive for cancer.
+Is the test negative for cancer? | yes | Yes, it is negative for cancer.
+Is the liver normal? | yes | It appears normal.
+¿Hay fractura? | no | Negativo para fractura.
+¿Hay fractura? | no | El paciente no presenta fractura.
+¿Hay fractura? | no | Ninguna.
+¿Hay fractura? | sí | Positivo para fractura.
+¿Hay fractura? | sí | Fractura presente.
+¿Hay fractura? | sí | Sí la hay.
+是否骨折？ | 是 | 骨折
+左侧肋骨是否骨折？ | 是 | 骨折了。
+病变是否为恶性？ | 是 | 恶性的
+病变是否属于良性？ | 是 | 良性
 Is there any mass or nodule? | no | There is no mass or nodule.
 Is there a fracture or dislocation? | no | No fracture or dislocation is seen.
 Is there a fracture or dislocation? | no | No, there is no fracture or dislocation.
@@ -266,6 +328,11 @@ Is there a mass? | There is a mass. | There is no mass.
 ¿Hay derrame? | Hay derrame. | No hay derrame.
 心脏正常吗？ | 正常 | 不正常
 心脏增大吗？ | 增大 | 不增大
+是否骨折？ | 骨折 | 无骨折
+骨折是否移位？ | 移位 | 未移位
+肿块是否钙化？ | 钙化 | 没有钙化
+血管是否狭窄？ | 狭窄 | 不狭窄
+病变是否为恶性？ | 恶性 | 不是恶性
 心脏增大了吗？ | 增大了 | 没有增大
 肿瘤侵犯肝脏吗？ | 肿瘤侵犯肝脏。 | 肿瘤没有侵犯肝脏。
 """

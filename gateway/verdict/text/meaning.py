@@ -77,11 +77,23 @@ NUMBERED |= {f"{word}s" for word in NUMBERED} | {"imagenes", "图像", "图片",
 # A short answer that stands behind a label, or any as a list's one line.
 LABELLED = re.compile(r"(?:a|ans|response|reply|r|respuesta) ?: ?(.+)", re.S)
 LISTED = re.compile(r"1[.)] ([^\W\d](?:(?!\d[.)] ).)*+)", re.S)
+# A letter with what is said beside it: "Option B: CT", "B is correct"; and behind it: "CT (B)".
 CHOSEN = re.compile(
-    r"(?:(?:the )?(?:correct |right |best )?(?:option|choice)(?: is)?:? |i (?:choose|select|pick) "
-    r"(?:option )?|opcion |我?选[项择]? ?)?\(?([a-h])\)?(?:选项)?(?:[.:,] ?| - |$| (?=\w))(.*)",
+    r"(?:it(?:'s| is) |es )?(?:(?:the |la )?(?:correct |right |best )?"
+    r"(?:option|choice|letter|opcion)(?: correcta)?(?: is| es)?:? |"
+    r"i (?:choose|select|pick) (?:option )?|la |"
+    r"(?:我的?|答案|应该?)*[选是][项择]? ?)?"
+    r"\(?(?P<letter>[a-h])\)?(?:选?项)?"
+    r"(?: is (?:the )?(?:correct|best)(?: (?:answer|option|choice))?)?"
+    r"(?:[.:,] ?| - |$| (?=[\w(]))(?P<beside>.*)",
     re.S,
 )
+CHOSEN_BEHIND = re.compile(
+    r"(?P<beside>.+?)(?:,? ?[(\[]|,? (?=option|choice|opcion)| [-–—] |,(?=选项))"
+    r"(?:(?:option|choice|opcion) |选项)?(?P<letter>[a-h])[)\]]?",
+    re.S,
+)
+BRACKET = re.compile(r"[()\[\]]")
 LETTERED = re.compile(r"^\(?[a-h]\) ")
 # What beside a number may say that it is not just that many: a sign, a comparison, a unit.
 INEXACT = re.compile(r"""[^\w\s.,;:!()'"“”。、]|(?<!\d)[.,]\d""")
@@ -175,10 +187,20 @@ def adds_nothing(text: str, language: Language, question: str) -> bool:
 
 def _option(said: str, asked: Asked, language: Language) -> Meaning | None:
     """The option whose letter was given, where what is said beside it is that option too."""
-    if not asked.options or not (given := CHOSEN.fullmatch(said)):
-        return None
-    option = meaning(asked.options.get(given[1], ""), language)
-    return option if option and (not given[2] or meaning(given[2], language) == option) else None
+    for form in (CHOSEN, CHOSEN_BEHIND) if asked.options else ():
+        given = form.fullmatch(said)
+        option = meaning(asked.options.get(given["letter"], ""), language) if given else ()
+        if not given or not option:
+            continue
+        if not given["beside"]:
+            return option
+        # "Hepatitis (B)" may be hepatitis B, where that is an option.
+        all_of_it = meaning(BRACKET.sub("", said), language)
+        if meaning(given["beside"], language) == option and not any(
+            meaning(each, language) == all_of_it for each in asked.options.values()
+        ):
+            return option
+    return None
 
 
 def _yes_or_no(said: str, asked: Asked, words: Words) -> str | None:

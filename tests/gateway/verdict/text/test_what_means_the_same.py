@@ -251,6 +251,22 @@ LARGER = "Is the left lung larger than the right lung?"
         ("Which is it? A. CT B. MRI", "B - MRI", "MRI"),
         ("Which is it? A. CT B. MRI", "The correct option is B", "MRI"),
         ("Which is it? A. CT B. MRI", "I choose B", "MRI"),
+        ("Which is it? A. CT B. MRI", "It is B.", "MRI"),
+        ("Which is it? A. CT B. MRI", "B is the correct answer.", "MRI"),
+        ("Which is it? A. CT B. MRI", "Option B (MRI)", "MRI"),
+        ("Which is it? A. CT B. MRI", "MRI (B)", "MRI"),
+        ("Which is it? A. CT B. MRI", "The answer is MRI [B].", "MRI"),
+        ("Which is it? A. CT B. MRI", "It is an MRI (option B).", "MRI"),
+        ("Which is it? A. CT B. MRI", "MRI, option B", "MRI"),
+        ("Which is it? A. CT B. MRI", "MRI - B", "B"),
+        ("Which is it? A. hepatitis A B. hepatitis B", "hepatitis A (A)", "A"),
+        ("¿Cuál es? A. TC B. RM", "Es la B.", "RM"),
+        ("¿Cuál es? A. TC B. RM", "RM (B)", "RM"),
+        ("¿Cuál es? A. TC B. RM", "La opción correcta es B", "RM"),
+        ("是哪种? A. CT B. 磁共振。", "磁共振（B）", "MRI"),
+        ("是哪种? A. CT B. 磁共振。", "磁共振，选项B", "MRI"),
+        ("是哪种? A. CT B. 磁共振。", "答案选B", "MRI"),
+        ("是哪种? A. CT B. 磁共振。", "B项", "MRI"),
         ("是哪种? A. CT B. 磁共振。", "我选B", "MRI"),
         ("是哪种? A. CT B. 磁共振。", "B选项", "MRI"),
         ("Which is it? (A) CT (B) MRI", "The answer is (B).", "MRI"),
@@ -547,6 +563,18 @@ def test_what_may_differ_in_meaning_stays_apart(one, other):
         ("How much?", "5%", "5"),
         ("Which is it? A. CT B. MRI", "A", "B"),
         ("Which is it? A. CT B. MRI", "A. MRI", "A"),
+        ("Which is it? A. CT B. MRI", "MRI (A)", "MRI"),
+        ("Which is it? A. CT B. MRI", "MRI (A)", "A"),
+        ("Which is it? A. CT B. MRI", "MRI, option A", "MRI"),
+        ("Which is it? A. CT B. MRI", "MRI or CT (B)", "B"),
+        ("Which is it? A. CT B. MRI", "not MRI (B)", "B"),
+        ("Which is it? A. CT B. MRI", "B is incorrect", "B"),
+        ("Which is it? A. CT B. MRI", "It is not B", "B"),
+        ("Which side? A. right B. left", "B is right", "B"),
+        ("Which? A. hepatitis B B. hepatitis", "hepatitis (B)", "hepatitis"),
+        ("Which? A. hepatitis A B. hepatitis B", "hepatitis (B)", "hepatitis A"),
+        ("¿Cuál es? A. TC B. RM", "No es la B", "RM"),
+        ("是哪种? A. CT B. MRI", "不选B", "B"),
         ("图中有胸腔积液吗？", "有", "有，左侧"),
         ("左肺比右肺大吗？", "是", "右肺比左肺大"),
         ("这是CT吗？", "不是", "不是，这是MRI"),
@@ -791,6 +819,9 @@ NASTY += [
     "$",
     '{"answer": ',
     "from 1 to ",
+    "我的",
+    ", option ",
+    " - a",
 ]
 
 
@@ -805,6 +836,7 @@ def test_what_a_caller_may_send_is_read_in_a_moment(language):
                 text = f"{begins}{nasty * characters}"[: characters - 1] + "x"
                 meaning(text, language, COUNT[language])
                 meaning("3", language, text)
+                meaning(text, language, "Which is it? A. CT B. MRI")
         return time.process_time() - began
 
     assert seconds(2_000) < 2

@@ -40,6 +40,11 @@ GROUPED_BY_DOTS = re.compile(r"(?<![\w.,])[1-9]\d{0,2}(?:\.\d{3})+(?![\d.])")
 TIMES = re.compile(r"(?:(?<=\d)|(?<=\d [cm]m)) ?(?:x|×|\*|by|por|乘) ?(?=\d)")
 OF_100 = re.compile(r"百分之(\d+(?:\.\d+)?)")
 SAME_UNIT = re.compile(r" ([cm]m) x (?=[\d.]+(?: x [\d.]+)* \1\b)")  # 3 cm x 4 cm
+# "1/2 cm", "1 3/4 cm"; "3/4 cm" may be three or four, and "2 1/2 cm cysts" two.
+PART = re.compile(
+    r"(?<![\w.,/-])(?<!\d )(?:(?P<whole>\d{1,3}) (?P<above>[1-7])/(?P<below>[248])"
+    rf"(?={MEASURE}(?! ?[a-z]))|1/(?P<of_one>[248])(?={MEASURE}))"
+)
 TWICE = re.compile(r"\b(\d+) \(\1\)")  # two (2)
 COMPARISONS = "<>≤≥±~"
 SIGNED = re.compile(rf"(?<=[{COMPARISONS}]) (?=\d)")
@@ -84,6 +89,7 @@ def in_digits(text: str, language: Language) -> str:
     text = DECIMAL.sub(_without_zeros, NO_WHOLE.sub("0.", text))
     text = numerals.graded.sub(lambda found: f"{found[1]}{ROMAN[found[2]]}", text)
     text = OF_100.sub(r"\1%", text)
+    text = PART.sub(_with_part, text) if "/" in text else text
     text = UNIT.sub(lambda unit: f" {UNITS[unit[1]]}", text)
     for written in numerals.ranges:
         text = written.sub(_range, text)
@@ -138,6 +144,13 @@ def _signs(**words: str) -> tuple[tuple[re.Pattern[str], str], ...]:
     """Before a number."""
     of = {"more": ">", "less": "<", "least": "≥", "most": "≤", "about": "~"}
     return tuple((re.compile(rf"(?:{said}) ?(?=\d)"), of[name]) for name, said in words.items())
+
+
+def _with_part(found: re.Match[str]) -> str:
+    whole, above, below, of_one = found.group("whole", "above", "below", "of_one")
+    if of_one:
+        return str(1 / int(of_one))
+    return found[0] if above >= below else str(int(whole) + int(above) / int(below))
 
 
 def _without_zeros(found: re.Match[str]) -> str:

@@ -27,10 +27,16 @@ NOT = re.compile(r"n't\b|(?<=\bcan)(?=not\b)")
 DOUBLE_NO = re.compile(r"(\bno (?:\w+ ){1,3})ningun[oa]?\b")  # in Spanish no more than one
 # Hyphens and a minus unlike the others, too.
 VARIANTS = FOLDED | dict.fromkeys(map(ord, "\u2010\u2212"), "-") | {ord("’"): "'"}
+VARIANTS |= {ord("\u2044"): "/"}
 RANGE = re.compile(r"–(?<=\d–)(?=\w)|^–(?=\s?\d)")  # of a range, or a minus
 # 10² is not 102, and 1ª not 1a.
 RAISED = {ord(raised): f"^{number}" for number, raised in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}
 RAISED |= dict.fromkeys(map(ord, "ºª"), "°")
+# 1½ is not 11/2.
+RAISED |= {
+    ord(part): " " + unicodedata.normalize("NFKC", part).replace("\u2044", "/")
+    for part in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
+}
 # A search takes a tenth of what a translation takes, and most texts need none.
 HAS_RAISED, HAS_VARIANTS = (
     re.compile(f"[{''.join(map(chr, table))}]") for table in (RAISED, VARIANTS)

@@ -88,9 +88,22 @@ WRITTEN: dict[Language, str] = {
         3 degrees
         twice
         half
-        1/2
+        1/2|½|1⁄2
         ,5 cm
-        0.5 cm|.5 cm|.50 cm
+        0.5 cm|.5 cm|.50 cm|½ cm|1/2 cm|1⁄2cm
+        1.5 cm|1½ cm|1 1/2 cm|1 ½ centimeters
+        11/2 cm
+        1-1/2 cm
+        3/4 cm|¾ cm
+        1.75 cm|1¾ cm
+        1/2-3 cm
+        1/20 cm
+        1 4/2 cm
+        2.5 cm cysts
+        2 1/2 cm cysts
+        <0.5 cm|less than ½ cm
+        T1/2
+        1/2/2020
         5 cm
         10²
         102|one hundred two
@@ -146,7 +159,8 @@ WRITTEN: dict[Language, str] = {
         3, 4
         ,5 cm
         5 cm|cinco centímetros
-        0.5 cm|0,5 cm
+        0.5 cm|0,5 cm|½ cm|1/2 centímetro
+        2.5 cm|2,5 cm|2½ cm
         grado 2|grado II|grado dos
         grado 3|grado III
         T1
@@ -177,6 +191,8 @@ WRITTEN: dict[Language, str] = {
         1个|一个
         12个|十二个
         0 cm|零厘米|0.0厘米
+        0.5 cm|½厘米|1/2厘米
+        1.5 cm|1½厘米|一点五厘米
         3 cm|三厘米|3厘米|3公分|３ｃｍ|3.0厘米
         3 mm|3毫米
         13 cm|十三厘米
@@ -310,6 +326,8 @@ def test_numbers_are_read_in_a_moment(language):
         "1 x ",
         "3 cm x ",
         "i ",
+        "1 1/2 ",
+        "1 1/2 cm ",
     ):
         in_digits((nasty * 2_000)[:1_999] + "x", language)
     assert time.process_time() - began < 2

@@ -85,7 +85,7 @@ CHOSEN = re.compile(
     r"(?:我的?|答案|应该?)*[选是][项择]? ?)?"
     r"\(?(?P<letter>[a-h])\)?(?:选?项)?"
     r"(?: is (?:the )?(?:correct|best)(?: (?:answer|option|choice))?)?"
-    r"(?:[.:,] ?| - |$| (?=[\w(]))(?P<beside>.*)",
+    r"(?:[.:,] ?| - |$| (?:(?:is|es) )?(?=[\w(]))(?P<beside>.*)",
     re.S,
 )
 CHOSEN_BEHIND = re.compile(
@@ -94,6 +94,7 @@ CHOSEN_BEHIND = re.compile(
     re.S,
 )
 BRACKET = re.compile(r"[()\[\]]")
+LETTER = re.compile(r"\(?[a-h]\)?")
 LETTERED = re.compile(r"^\(?[a-h]\) ")
 # What beside a number may say that it is not just that many: a sign, a comparison, a unit.
 INEXACT = re.compile(r"""[^\w\s.,;:!()'"“”。、]|(?<!\d)[.,]\d""")
@@ -341,8 +342,10 @@ def _news(said: str, asked: Asked, words: Words) -> str:
     if (tail := words.tails.search(news)) and not _is_side_of_image(news, tail, words):
         news = news[: tail.start()]
     for copula in list(islice(words.copula.finditer(news), COPULAS))[::-1]:
-        content, negations = content_of(news[: copula.start()], words)
-        if not negations and content in asked.before:
+        thing = news[: copula.start()]
+        content, negations = content_of(thing, words)
+        # "A is left" is of what has that letter, and no article.
+        if not negations and content in asked.before and not LETTER.fullmatch(thing):
             news = news[copula.end() :]
             break
     else:

@@ -39,14 +39,14 @@ PARTS: dict[Language, str] = {
     "zh": "",
 }
 SHORT_FORMS: dict[Language, str] = {
-    "en": "lt/left rt/right",
+    "en": "lt/left rt/right w/o/without",
     "es": "izq/izquierdo izqdo/izquierdo izqda/izquierdo izdo/izquierdo izda/izquierdo "
     "der/derecho dcho/derecho dcha/derecho",
     "zh": "",
 }
 READ = {
     language: dict(
-        pair.split("/") for pair in (PARTS[language] + " " + SHORT_FORMS[language]).split()
+        pair.rsplit("/", 1) for pair in (PARTS[language] + " " + SHORT_FORMS[language]).split()
     )
     for language in PARTS
 }
@@ -55,7 +55,7 @@ READ = {
 def _typed(language: Language) -> re.Pattern[str]:
     """Each begins with a letter, and not with what stands before it: so it is soon found."""
     parts, short = (
-        [pair.partition("/")[0] for pair in table[language].split()]
+        [pair.rpartition("/")[0] for pair in table[language].split()]
         for table in (PARTS, SHORT_FORMS)
     )
     whole = [rf"{form}(?<![\w&]{form})\b\.?" for form in short]  # "&lt;" is no side

@@ -225,6 +225,8 @@ Is the liver normal? | yes | It appears normal.
 ¿Hay fractura? | sí | Fractura presente.
 ¿Hay fractura? | sí | Sí la hay.
 是否骨折？ | 是 | 骨折
+图片看起来是否正常？ | 否 | 图像显示不正常。
+图片看起来是否正常？ | 是 | 这是正常。
 左侧肋骨是否骨折？ | 是 | 骨折了。
 病变是否为恶性？ | 是 | 恶性的
 病变是否属于良性？ | 是 | 良性

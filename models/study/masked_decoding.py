@@ -31,11 +31,11 @@ from models.study import tokens
 from models.study.regions import Hidden, Hide, pasted
 from models.study.tokens import Autoencoder, TokensError, images_of, picture, read, shown
 from models.tensors import save_whole
+from models.training.masked import one_cycle
 
 HEALTHY, FINDING, UNKNOWN = range(3)
 STEPS = 12  # of decoding
 TEMPERATURE = 0.5
-WARMUP = 0.05
 
 
 class MaskedTransformer(nn.Module):
@@ -184,8 +184,7 @@ def train(
     sizes = autoencoder.sizes
     model = MaskedTransformer(sizes.codes, sizes.grid**2).to(pixels.device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
-    warmup = WARMUP if WARMUP * steps > 1 else 0.0  # of a single step torch would divide by none
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, steps, pct_start=warmup)
+    schedule = one_cycle(optimiser, 1e-3, steps, warmup=0.05)
     truth = torch.cat([autoencoder.tokens(part) for part in pixels.split(64)]).flatten(1)
     for step in range(steps):
         chosen = torch.randint(len(pixels), (batch,), device=pixels.device)

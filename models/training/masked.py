@@ -85,8 +85,7 @@ def pretrain(
         torch.tensor(each, device=device).view(3, 1, 1) for each in (known.mean, known.std)
     )
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY)
-    warmup = WARMUP if WARMUP * steps > 1 else 0.0  # of a single step torch would divide by none
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, steps, pct_start=warmup)
+    schedule = one_cycle(optimiser, RATE, steps, WARMUP)
     for step in range(1, steps + 1):
         picked = shown[torch.randint(len(shown), (batch,))].to(device).float() / 255
         hidden = model.drawn(batch).to(device)
@@ -100,6 +99,14 @@ def pretrain(
         if step % REPORT_EVERY == 0 or step == steps:
             report(f"step {step} of {steps}: a hidden pixel is {loss.item():.3f} off")
     tower.eval()
+
+
+def one_cycle(
+    optimiser: torch.optim.Optimizer, rate: float, steps: int, warmup: float
+) -> torch.optim.lr_scheduler.OneCycleLR:
+    """Up to `rate` in a part `warmup` of the steps, and down again in the others."""
+    part = warmup if warmup * steps > 1 else 0.0  # of a single step torch would divide by none
+    return torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps, pct_start=part)
 
 
 def keep(tower: Tower, folder: Path) -> None:
